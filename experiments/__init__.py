@@ -1,0 +1,1 @@
+"""What a person runs: each module composes its configuration and calls loaderlab."""

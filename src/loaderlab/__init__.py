@@ -1,0 +1,1 @@
+"""loaderlab: measures how a PyTorch training run is fed, and what feeding it better would bring."""

@@ -1,0 +1,265 @@
+"""Between the command line and the typed configuration: Hydra's schemas, ``--help``, errors in plain words.
+
+The entry points under ``experiments/`` call `main`. Only this file and the sweep's launcher know of Hydra.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from loaderlab import config as schema
+from loaderlab.config import UserError
+from loaderlab.sweep import SweepFailed, SweepLauncher
+
+T = TypeVar("T")
+ROOT = Path(__file__).resolve().parents[2]  # the project: conf/, mlruns/, data/
+CONF = ROOT / "conf"
+SCHEMAS: dict[str, dict[str, type]] = {
+    "data": {
+        "digits": schema.DigitsData,
+        "imagefolder": schema.ImageFolderData,
+        "vectors": schema.VectorsData,
+        "cifar10": schema.Cifar10Data,
+        "mnist": schema.MnistData,
+        "custom": schema.CustomData,
+    },
+    "model": {
+        "feedforward": schema.FeedForwardModel,
+        "cnn": schema.CnnModel,
+        "timm": schema.TimmModel,
+        "custom": schema.CustomModel,
+    },
+    "loader": {"native": schema.NativeLoader, "dali": schema.DaliLoader, "replay": schema.ReplayLoader},
+    "precision": {"precision": schema.PrecisionConfig},
+    "optimizer": {"sgd": schema.SgdOptimizer, "adamw": schema.AdamWOptimizer},
+    "measure": {"measure": schema.MeasureConfig},
+    "tracking": {"tracking": schema.TrackingConfig},
+    "train": {"train": schema.TrainConfig},
+}
+INTERRUPTED = 130  # the shell's exit code of a program ended by Ctrl-C
+
+
+def register() -> None:
+    """Makes the schemas, the sweep's launcher and the help text known to Hydra; again is harmless."""
+    store = ConfigStore.instance()
+    for group, choices in SCHEMAS.items():
+        for name, node in choices.items():
+            store.store(group=f"schema/{group}", name=name, node=node)
+    launcher = {"_target_": f"{SweepLauncher.__module__}.{SweepLauncher.__qualname__}"}
+    store.store(group="hydra/launcher", name="loaderlab", node=launcher)
+    Plugins.instance().register(SweepLauncher)
+
+
+def typed(cfg: DictConfig, kind: type[T]) -> T:
+    """The plain dataclass tree of a composed configuration.
+
+    Raises:
+        UserError: a key that is no setting, a missing value, a wrong type, or values that contradict each other.
+    """
+    for key, known in _unknown_keys(cfg):
+        raise UserError(_no_such_setting(key, known))
+    for key in sorted(OmegaConf.missing_keys(cfg)):
+        raise UserError(_missing(cfg, key))
+    config = OmegaConf.to_object(cfg)
+    assert isinstance(config, kind)
+    return config
+
+
+def main(config_name: str, kind: type[T], job: Callable[[T, list[str]], None]) -> None:
+    """Runs an entry point: composes, types the configuration, calls ``job(config, overrides)``, and ends with a
+    true exit code: 0 when all went well, 1 on an error, 130 on Ctrl-C, 143 on SIGTERM.
+
+    HYDRA_FULL_ERROR=1 shows the frames of an error that is otherwise told in one message.
+    """
+    register()
+    frames = bool(os.environ.get("HYDRA_FULL_ERROR"))
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing: the message is ours
+
+    failures: list[Exception] = []
+
+    @hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
+    def app(cfg: DictConfig) -> None:
+        try:
+            job(typed(cfg, kind), list(HydraConfig.get().overrides.task))
+        except Exception as error:  # Hydra would print a line of its own before ours
+            failures.append(error)
+
+    try:
+        if {"--help", "-h"} & set(sys.argv[1:]):
+            print(help_text(config_name))  # Hydra's own page lists the groups by composing each: seconds
+            return
+        app()
+        if failures:
+            raise failures[0]
+    except (HydraException, OmegaConfBaseException, UserError, SweepFailed) as error:
+        if frames:
+            raise
+        print(f"\nerror: {explain(error, config_name)}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt as interrupt:
+        print("\ninterrupted: what was recorded before is kept", file=sys.stderr)
+        sys.exit(getattr(interrupt, "exit_code", INTERRUPTED))
+
+
+# ---- errors ----------------------------------------------------------------------------------------------------
+
+
+def explain(error: BaseException, config_name: str = "train") -> str:
+    """One message in plain words for an error of composing: what was typed, what is allowed, what to type."""
+    match error:
+        case UserError() | SweepFailed():
+            return str(error)
+        case MissingConfigException() if error.missing_cfg_file and error.options:
+            group, _, given = error.missing_cfg_file.rpartition("/")
+            return f"{group}={given}: there is no such choice.{_nearest(given, error.options)} {group} is one of: " + ", ".join(
+                error.options
+            )
+        case OverrideParseException():
+            text = str(error).splitlines()[0]
+            return (
+                f"{text}\nValues with = ( ) < > ? or spaces need quotes that the shell leaves in place, "
+                f"""for example: 'tracking.experiment="a=b"'"""
+            )
+    text = f"{error}\n{error.__cause__ or ''}"
+    if found := re.search(r"Key '(\S+)' is not in struct\s+full_key: (\S+)", text):
+        return _no_such_setting(found[2], None, config_name)
+    if found := re.search(r"Could not override '([^']+)'", text):
+        return _no_such_setting(found[1].partition("@")[0], None, config_name)
+    if found := re.search(r"(Value .*|Invalid .*|.*could not be converted.*)\s+full_key: (\S+)", text):
+        return f"{found[2]}: {found[1].strip()}.{_example(found[2], config_name)}"
+    return str(error)
+
+
+def _example(key: str, config_name: str) -> str:
+    """The override to type, with the value that is in force without one."""
+    present = OmegaConf.select(_composed(config_name), re.sub(r"\[\d+\]$", "", key))
+    return "" if present is None or isinstance(present, DictConfig) else f" Type for example: '{key}={present}'"
+
+
+def _composed(config_name: str) -> DictConfig:
+    """The configuration with only the choices of groups that were typed: a background for a message."""
+    typed_choices = [
+        text for text in sys.argv[1:] if re.fullmatch(r"[a-z]+=[\w-]+", text) and text.partition("=")[0] in SCHEMAS
+    ]
+    return _compose(config_name, typed_choices)
+
+
+def _compose(config_name: str, overrides: list[str]) -> DictConfig:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(config_name, overrides=overrides)
+
+
+def _settings(cfg: DictConfig, parent: str) -> list[tuple[str, Any]]:
+    node = OmegaConf.select(cfg, parent) if parent else cfg
+    if not isinstance(node, DictConfig):
+        return []
+    return [(str(key), None if OmegaConf.is_missing(node, key) else node[key]) for key in node]
+
+
+def _no_such_setting(key: str, known: list[str] | None, config_name: str = "train") -> str:
+    parent, _, name = key.rpartition(".")
+    if parent and OmegaConf.select(_composed(config_name), parent) is None:
+        return _no_such_setting(key.partition(".")[0], None, config_name)
+    if not known:
+        known = [key for key, _ in _settings(_composed(config_name), parent)]
+    where = ""
+    if parent in SCHEMAS:
+        chosen = _composed(config_name).get(parent)
+        label = getattr(OmegaConf.get_type(chosen), "name", None) or OmegaConf.select(chosen, "name", default=parent)
+        where = f" of {parent}={label}"
+        owners = [
+            choice for choice, node in SCHEMAS[parent].items()
+            if choice != label and name in {entry.name for entry in fields(node)}
+        ]  # fmt: skip
+        if owners and name not in known:
+            where += f" (it belongs to {parent}={' and '.join(owners)})"
+    prefix = f"{parent}." if parent else ""
+    listed = ", ".join(f"{prefix}{entry}" for entry in known) or "none"
+    return f"{key}: there is no such setting{where}.{_nearest(name, known, prefix)} Settings here: {listed}"
+
+
+def _nearest(given: str, known: list[str] | tuple[str, ...], prefix: str = "") -> str:
+    near = difflib.get_close_matches(given, known, n=1)
+    return f" Did you mean {prefix}{near[0]}?" if near else ""
+
+
+def _missing(cfg: DictConfig, key: str) -> str:
+    parent, _, name = key.rpartition(".")
+    kind = OmegaConf.get_type(OmegaConf.select(cfg, parent)) if parent else OmegaConf.get_type(cfg)
+    doc = next(entry.metadata["doc"] for entry in fields(kind) if entry.name == name)  # type: ignore[arg-type]
+    return f"{key}: a value is needed ({doc}). Type for example: {key}=…"
+
+
+def _unknown_keys(cfg: DictConfig, prefix: str = "") -> Iterator[tuple[str, list[str]]]:
+    kind = OmegaConf.get_type(cfg)
+    if kind is None or kind is dict:
+        return  # a free dictionary such as data.options
+    known = [entry.name for entry in fields(kind)]
+    for key in cfg:
+        if key not in known:
+            yield f"{prefix}{key}", known
+        elif not OmegaConf.is_missing(cfg, key) and isinstance(cfg[key], DictConfig):
+            yield from _unknown_keys(cfg[key], f"{prefix}{key}.")
+
+
+# ---- help ------------------------------------------------------------------------------------------------------
+
+
+def help_text(config_name: str) -> str:
+    """The text of ``--help``: every group with its choices, then every setting of the choices that were typed."""
+    cfg = _compose(config_name, [text for text in sys.argv[1:] if not text.startswith("-")])
+    command = f"python -m experiments.{config_name}"
+    lines = [
+        "loaderlab: is the GPU starved by its input pipeline, by how much, and what ends it?",
+        "",
+        f"  {command} loader=dali precision=bf16           one run",
+        f"  {command} -m loader=native,dali repeat=1,2,3   a sweep: every combination, each in a process of its own",
+        f"  {command} loader=dali --help                   this page, with the settings of loader=dali",
+        "",
+        "Groups and their choices (type group=choice)",
+    ]
+    for folder in sorted(path for path in CONF.iterdir() if path.is_dir()):
+        lines.append(f"  {folder.name}")
+        for file in sorted(folder.glob("*.yaml")):
+            doc = file.read_text().splitlines()[0].removeprefix("# ")
+            lines.append(f"    {file.stem:<14}{doc}")
+    lines += ["", "Settings of the present choices (type name=value)"]
+    lines += _help_settings(cfg)
+    lines += ["", "--cfg job prints the composed configuration; HYDRA_FULL_ERROR=1 shows the frames of an error."]
+    return "\n".join(lines)
+
+
+def _help_settings(node: DictConfig, prefix: str = "") -> list[str]:
+    lines: list[str] = []
+    groups: list[str] = []
+    kind = OmegaConf.get_type(node)
+    assert isinstance(kind, type)
+    for entry in fields(kind):
+        name = f"{prefix}{entry.name}"
+        value = "???" if OmegaConf.is_missing(node, entry.name) else node[entry.name]
+        if isinstance(value, DictConfig) and OmegaConf.get_type(value) is not dict:
+            groups += [f"  {name}: {entry.metadata['doc']}", *_help_settings(value, f"{name}.")]
+            continue
+        choices = entry.metadata["choices"]
+        among = f" [{'|'.join(map(str, choices))}]" if choices else ""
+        shown = "null" if value is None else str(value)
+        lines.append(f"    {name}={shown}".ljust(44) + f" {entry.metadata['doc']}{among}")
+    return lines + groups

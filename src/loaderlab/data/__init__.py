@@ -1,0 +1,42 @@
+"""What the samples are. `build` turns a declaration into a `DataSpec`; nothing here knows how they are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from loaderlab.config import CustomData, DataConfig, DigitsData, ImageFolderData, TorchvisionData, VectorsData
+from loaderlab.data.spec import DataSpec
+
+
+def build(config: DataConfig, on_progress: Callable[[int, int], None]) -> DataSpec:
+    """The samples that a configuration declares, prepared on disk where they have to be.
+
+    Raises:
+        DataError: naming the file or the setting, and what to do.
+    """
+    match config:
+        case DigitsData():
+            from loaderlab.data import digits
+
+            return digits.build(config, on_progress)
+        case ImageFolderData():
+            from loaderlab.data import imagefolder
+
+            val_root = Path(config.val_root) if config.val_root else None
+            return imagefolder.build(
+                "imagefolder", Path(config.root), val_root, config.val_fraction, config.split_seed, config.transform
+            )
+        case VectorsData():
+            from loaderlab.data import vectors
+
+            return vectors.build(config)
+        case TorchvisionData():
+            from loaderlab.data import torchvision_sets
+
+            return torchvision_sets.build(config)
+        case CustomData():
+            from loaderlab.data import custom
+
+            return custom.build(config)
+    raise AssertionError(config)

@@ -1,0 +1,111 @@
+"""scikit-learn's 1,797 real handwritten digits, written once as a folder-per-class tree of JPEG files.
+
+The bitmaps are 8x8 (Alpaydin and Kaynak, UCI Optical Recognition of Handwritten Digits); they are enlarged to the
+size of choice, so that decoding and resizing cost what they cost on real photographs of that size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from loaderlab.config import DigitsData
+from loaderlab.data import imagefolder
+from loaderlab.data.spec import UINT8, DataError, DataSpec
+
+MANIFEST = "manifest.json"
+VAL_FRACTION, SPLIT_SEED = 0.2, 0
+SUBSAMPLING = {"444": 0, "420": 2}  # Pillow's codes
+
+
+def build(config: DigitsData, on_progress: Callable[[int, int], None]) -> DataSpec:
+    """The spec of the tree, which is written first where it is missing and checked against its manifest else.
+
+    Args:
+        config: size, subsampling and quality of the JPEG files, and the folder they go under.
+        on_progress: called with (files written, files in all).
+
+    Raises:
+        DataError: the tree cannot be written, or a file of it differs from the manifest.
+    """
+    folder = Path(config.root) / f"{config.image_px}px_{config.subsampling}_q{config.quality}"
+    try:
+        if not folder.exists():
+            _write(folder, config, on_progress)
+    except OSError as error:
+        raise DataError(f"data.root={config.root}: cannot write the digits there: {error}. Type data.root=/path") from error
+    _verify(folder)
+    return imagefolder.build("digits", folder / "train", folder / "val", 0.0, 0, config.transform)
+
+
+def _write(folder: Path, config: DigitsData, on_progress: Callable[[int, int], None]) -> None:
+    """Writes the tree under another name and renames it at the end: an interrupted one never looks whole."""
+    from sklearn.datasets import load_digits  # half a second: only when there is something to write
+
+    bitmaps, labels = load_digits(return_X_y=True)
+    labels = labels.astype(np.int64)
+    _, val = imagefolder.stratified_split(labels, VAL_FRACTION, SPLIT_SEED)
+    held = set(val.tolist())
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        checksums = {}
+        for index in range(len(labels)):
+            split = "val" if index in held else "train"
+            path = partial / split / str(labels[index]) / f"{index:04d}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            encoded = _encode(bitmaps[index].reshape(8, 8), config)
+            path.write_bytes(encoded)
+            checksums[path.relative_to(partial).as_posix()] = hashlib.sha256(encoded).hexdigest()
+            on_progress(index + 1, len(labels))
+        manifest = {
+            "source": "sklearn.datasets.load_digits",
+            "image_px": config.image_px,
+            "subsampling": config.subsampling,
+            "quality": config.quality,
+            "split": {"val_fraction": VAL_FRACTION, "seed": SPLIT_SEED},
+            "sha256": checksums,
+        }
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not folder.exists():  # else another process has just finished the same tree
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _encode(bitmap: np.ndarray[tuple[int, int], np.dtype[np.float64]], config: DigitsData) -> bytes:
+    """One 8x8 bitmap of 0..16 as the bytes of an RGB JPEG file."""
+    grey: UINT8 = np.round(bitmap * (255 / 16)).astype(np.uint8)
+    size = (config.image_px, config.image_px)
+    image = Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC).convert("RGB")
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=config.quality, subsampling=SUBSAMPLING[config.subsampling])
+    return out.getvalue()
+
+
+def _verify(folder: Path) -> None:
+    mend = f"Remove it and run again: rm -r {folder}"
+    try:
+        checksums: dict[str, str] = json.loads((folder / MANIFEST).read_text())["sha256"]
+        for name, expected in checksums.items():
+            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
+                raise DataError(f"{folder / name}: differs from {MANIFEST}. {mend}")
+    except (OSError, json.JSONDecodeError, KeyError) as error:
+        raise DataError(f"{folder}: not the whole tree of digits: {error}. {mend}") from error
+    found = sum(len(files) for split in ("train", "val") for _, _, files in os.walk(folder / split))
+    if found != len(checksums):
+        raise DataError(f"{folder}: {found} files, {len(checksums)} in {MANIFEST}. {mend}")
+
+

@@ -1,0 +1,31 @@
+"""How samples reach the device: one file a backend, all of them on the contract of `loaderlab.loaders.contract`."""
+
+from __future__ import annotations
+
+import torch
+
+from loaderlab.config import DaliLoader, LoaderConfig, NativeLoader, ReplayLoader
+from loaderlab.data.spec import Split
+from loaderlab.loaders.contract import EpochPlan, Loader
+
+
+def build(config: LoaderConfig, split: Split, plan: EpochPlan, device: torch.device) -> Loader:
+    """The loader that a configuration asks for.
+
+    Raises:
+        LoaderError: the backend is not installed, or cannot load this split in this way.
+    """
+    match config:
+        case NativeLoader():
+            from loaderlab.loaders.native import Native
+
+            return Native(config, split, plan, device)
+        case DaliLoader():
+            from loaderlab.loaders.dali import Dali
+
+            return Dali(config, split, plan, device)
+        case ReplayLoader():
+            from loaderlab.loaders.replay import Replay
+
+            return Replay(config, split, plan, device)
+    raise AssertionError(config)

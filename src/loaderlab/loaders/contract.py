@@ -1,0 +1,133 @@
+"""What every loader keeps to: the plan of an epoch, the batch, the interface."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from loaderlab.config import UserError
+from loaderlab.data.spec import INT64
+
+
+class LoaderError(UserError):
+    """A loader cannot do what was asked, or died."""
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """Which samples make which batch: the same for every backend, from (seed, epoch) alone.
+
+    Each sample comes once an epoch over all ranks together. Rank r of w gets every w-th id of the common order,
+    so the ranks' shares are disjoint and their sizes differ by one at most.
+
+    Attributes:
+        num_samples: in the split.
+        batch_size: samples of a batch of one rank.
+        shuffle: a new permutation each epoch; else ascending ids.
+        drop_last: leave out the last batch where it is short. With several ranks every rank then makes the same
+            number of steps.
+        seed: of the permutations.
+    """
+
+    num_samples: int
+    batch_size: int
+    shuffle: bool
+    drop_last: bool
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+
+    def ids(self, epoch: int) -> INT64:
+        """This rank's sample ids in order, before the cut into batches: (n,) int64."""
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
+        else:
+            order = np.arange(self.num_samples)
+        return order[self.rank :: self.world_size].astype(np.int64, copy=False)
+
+    def batches(self, epoch: int) -> list[INT64]:
+        """The ids of each batch; the last one is short unless it is dropped."""
+        ids = self.ids(epoch)
+        return [ids[start : start + self.batch_size] for start in range(0, self.num_steps * self.batch_size, self.batch_size)]
+
+    @property
+    def num_steps(self) -> int:
+        """Batches an epoch."""
+        if self.drop_last:
+            return self.num_samples // self.world_size // self.batch_size
+        share = len(range(self.rank, self.num_samples, self.world_size))
+        return -(-share // self.batch_size)
+
+
+@dataclass
+class Batch:
+    """One step's samples.
+
+    Attributes:
+        inputs: images (N, C, H, W), uint8 0..255 with channels-last strides, or float32 normalised where the
+            declaration says so; vectors (N, F) float32; a user's own as they are.
+        targets: (N,) int64; a user's own as they are.
+        ids: (N,) int64 on the host: positions in the split. None for an iterable dataset, which has no ids.
+
+    Whoever takes a batch owns its tensors: no loader writes into them again. `replay` alone hands out the same
+    tensors more than once; they are not to be written into.
+    """
+
+    inputs: torch.Tensor
+    targets: torch.Tensor
+    ids: torch.Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def pin_memory(self) -> Batch:
+        """A copy in page-locked memory; DataLoader's pinning thread calls it by this name."""
+        return Batch(self.inputs.pin_memory(), self.targets.pin_memory(), self.ids)
+
+
+class Loader(abc.ABC):
+    """Gives the batches of one split, epoch after epoch.
+
+    An epoch may be broken off: the next call of `epoch` begins anew. One epoch at a time.
+    """
+
+    #: batches that are prepared ahead of the consumer: the measured window opens after as many
+    lookahead: int = 0
+    #: what was chosen where the configuration said auto, for the record
+    settings: dict[str, object]
+
+    @property
+    @abc.abstractmethod
+    def num_steps(self) -> int | None:
+        """Batches an epoch; None where an iterable dataset does not say."""
+
+    @abc.abstractmethod
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of an epoch, counted from 0.
+
+        Raises:
+            DataError: while iterating: a sample does not load; the message names it.
+            LoaderError: while iterating: the loader itself broke.
+        """
+
+    @abc.abstractmethod
+    def transfer(self, batch: Batch) -> Batch:
+        """The batch on the device: ids stay on the host. May return before an asynchronous copy has ended, which
+        the device's current stream then waits for."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Ends workers and threads and frees what they held. Again is harmless."""
+
+
+def to_device(batch: Batch, device: torch.device, non_blocking: bool) -> Batch:
+    """Inputs and targets copied to the device; what is there already is not copied."""
+    return Batch(
+        batch.inputs.to(device, non_blocking=non_blocking),
+        batch.targets.to(device, non_blocking=non_blocking),
+        batch.ids,
+    )

@@ -1,0 +1,256 @@
+"""What a native worker does: the samples of one batch, built at once into one tensor, or one by one.
+
+These are datasets for ``torch.utils.data.DataLoader``. Its batch sampler yields `Request` objects, which it hands
+to ``__getitems__`` as they are. A sample that does not load comes back as a `Failure` value: an exception would
+reach the main process wrapped in the worker's frames.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, IterableDataset, default_collate
+
+from loaderlab.data.custom import split_item
+from loaderlab.data.spec import (
+    INT64,
+    DataError,
+    ImageArrays,
+    ImageFiles,
+    Normalization,
+    Split,
+    TransformSpec,
+    UserItems,
+    Vectors,
+)
+from loaderlab.data.vectors import work
+from loaderlab.loaders.contract import Batch, LoaderError
+from loaderlab.loaders.decode import CROP_ATTEMPTS, READS, decoder, transform_into
+
+
+@dataclass(frozen=True)
+class Request:
+    """The ids of one batch, and what its random draws are seeded by: the same with any number of workers."""
+
+    ids: INT64
+    seed: int
+    epoch: int
+    step: int
+
+    def rng(self) -> np.random.Generator:
+        return np.random.default_rng([self.seed, self.epoch, self.step, 1])
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a batch could not be built."""
+
+    reason: str
+
+
+Fetched = Batch | Failure
+
+
+class BatchFetcher(Dataset[Any]):
+    """Asked for a `Request`, gives a `Batch` or a `Failure`."""
+
+    def __init__(self, batched: bool) -> None:
+        self._batched = batched
+
+    def __getitem__(self, index: Any) -> Any:
+        raise AssertionError("batches are asked for by __getitems__")
+
+    def __getitems__(self, request: Request) -> Fetched:
+        try:
+            if self._batched:
+                return self.build(request)
+            return collate_one_by_one([self.build(single) for single in _singles(request)])
+        except DataError as error:
+            return Failure(str(error))
+
+    def build(self, request: Request) -> Batch:
+        raise NotImplementedError
+
+
+def _singles(request: Request) -> Iterator[Request]:
+    for position, index in enumerate(request.ids):
+        yield Request(np.array([index]), request.seed, request.epoch, request.step * 1_000_003 + position)
+
+
+def collate_one_by_one(samples: Sequence[Batch]) -> Batch:
+    """The usual way: each sample a tensor of its own, stacked at the end."""
+    assert all(sample.ids is not None for sample in samples)
+    inputs = torch.stack([sample.inputs[0] for sample in samples])
+    return Batch(
+        inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs,
+        torch.stack([sample.targets[0] for sample in samples]),
+        torch.stack([sample.ids[0] for sample in samples if sample.ids is not None]),
+    )
+
+
+class ImageFetcher(BatchFetcher):
+    """Batches of image files or of images in memory."""
+
+    def __init__(self, split: Split, batched: bool, decoder_name: str) -> None:
+        super().__init__(batched)
+        assert isinstance(split.source, (ImageFiles, ImageArrays))
+        assert split.transform is not None
+        self._source = split.source
+        self._spec: TransformSpec = split.transform
+        self._normalization = split.normalization
+        self._decoder_name = decoder_name
+        self._decode = None if isinstance(split.source, ImageArrays) else decoder(decoder_name)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_decode": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if isinstance(self._source, ImageFiles):
+            self._decode = decoder(self._decoder_name)
+
+    def _image(self, index: int) -> torch.Tensor:
+        if isinstance(self._source, ImageArrays):
+            return torch.from_numpy(self._source.images[index]).permute(2, 0, 1)
+        assert self._decode is not None
+        return self._decode(self._source.paths[index])
+
+    def build(self, request: Request) -> Batch:
+        ids, spec = request.ids, self._spec
+        rng = request.rng()
+        draws = rng.random((len(ids), CROP_ATTEMPTS, 4)) if spec.random_crop else np.empty((len(ids), 0, 4))
+        flips = rng.random(len(ids)) < spec.flip
+        channels = 3 if isinstance(self._source, ImageFiles) else self._source.images.shape[-1]
+        images = torch.empty((len(ids), spec.size, spec.size, channels), dtype=torch.uint8).permute(0, 3, 1, 2)
+        for position, index in enumerate(ids.tolist()):
+            transform_into(images[position], self._image(index), spec, draws[position], bool(flips[position]))
+        inputs = images
+        if self._normalization is not None and not self._normalization.on_device:
+            inputs = normalize(images, self._normalization)
+        return Batch(inputs, torch.from_numpy(self._source.labels[ids]), torch.from_numpy(ids))
+
+
+def normalize(images: torch.Tensor, normalization: Normalization) -> torch.Tensor:
+    """(N, C, H, W) uint8 to float32 ``(x / 255 - mean) / std``, strides kept."""
+    mean = torch.tensor(normalization.mean, device=images.device).view(-1, 1, 1)
+    std = torch.tensor(normalization.std, device=images.device).view(-1, 1, 1)
+    return images.float().mul_(1 / 255).sub_(mean).div_(std)
+
+
+class VectorFetcher(BatchFetcher):
+    """Batches of vectors in memory; the per-sample work is done sample by sample, batched or not."""
+
+    def __init__(self, source: Vectors, batched: bool) -> None:
+        super().__init__(batched)
+        self._source = source
+
+    def build(self, request: Request) -> Batch:
+        return Batch(
+            torch.from_numpy(vectors_of(self._source, request.ids)),
+            torch.from_numpy(self._source.labels[request.ids]),
+            torch.from_numpy(request.ids),
+        )
+
+
+def vectors_of(source: Vectors, ids: INT64) -> np.ndarray:
+    """(N, F) float32 copies of the samples with these ids, worked on as declared."""
+    inputs = source.inputs[ids]
+    if source.work:
+        for position in range(len(inputs)):
+            inputs[position] = work(inputs[position], source.work)
+    return inputs
+
+
+class UserFetcher(BatchFetcher):
+    """Batches of a user's map-style dataset, by its own ``__getitems__`` where it has one."""
+
+    def __init__(self, source: UserItems, batched: bool) -> None:
+        super().__init__(batched=True)
+        self._source = source
+        self._many = getattr(source.dataset, "__getitems__", None) if batched else None
+
+    def build(self, request: Request) -> Batch:
+        ids = request.ids.tolist()
+        try:
+            items = self._many(ids) if self._many else [self._source.dataset[index] for index in ids]
+        except Exception as error:
+            raise DataError(f"data=custom: the dataset failed at ids {_brief(ids)}: {type(error).__name__}: {error}") from error
+        return collate_items(items, self._source, request.ids)
+
+
+class UserStream(IterableDataset[Any]):
+    """A user's iterable dataset, cut into batches in the worker."""
+
+    def __init__(self, source: UserItems, batch_size: int, drop_last: bool) -> None:
+        self._source, self._batch_size, self._drop_last = source, batch_size, drop_last
+
+    def __iter__(self) -> Iterator[Fetched]:
+        items: list[Any] = []
+        try:
+            for item in self._source.dataset:
+                items.append(item)
+                if len(items) == self._batch_size:
+                    yield collate_items(items, self._source, None)
+                    items = []
+            if items and not self._drop_last:
+                yield collate_items(items, self._source, None)
+        except DataError as error:
+            yield Failure(str(error))
+        except Exception as error:
+            yield Failure(f"data=custom: the dataset failed: {type(error).__name__}: {error}")
+
+
+def collate_items(items: Sequence[Any], source: UserItems, ids: INT64 | None) -> Batch:
+    """A user's items as one batch, by torch's own collation.
+
+    Raises:
+        DataError: the items do not stack: other shapes, or other types.
+    """
+    pairs = [split_item(item, source, "data=custom") for item in items]
+    try:
+        inputs, targets = default_collate([pair[0] for pair in pairs]), default_collate([pair[1] for pair in pairs])
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"data=custom: the items {_brief(ids.tolist()) if ids is not None else ''} do not make a batch: {reason}") from error
+    if not isinstance(inputs, torch.Tensor) or not isinstance(targets, torch.Tensor):
+        raise DataError(f"data=custom: a batch must be two tensors, got {type(inputs).__name__} and {type(targets).__name__}")
+    return Batch(inputs, targets, None if ids is None else torch.from_numpy(ids))
+
+
+def _brief(ids: Sequence[int]) -> str:
+    return ", ".join(map(str, ids[:5])) + (", …" if len(ids) > 5 else "")
+
+
+def check_formats(source: ImageFiles, reads: frozenset[str], loader: str, mend: str) -> None:
+    """Refuses a set with files that a decoder does not read.
+
+    Raises:
+        LoaderError: naming the first such file and what reads it.
+    """
+    for index in range(len(source)):
+        path = source.paths[index]
+        if os.path.splitext(path)[1].lower() not in reads:
+            raise LoaderError(f"{path}: {loader} reads {' '.join(sorted(reads))} only. {mend}")
+
+
+def fetcher(split: Split, batched: bool, decoder_name: str) -> BatchFetcher:
+    """The worker's side of the native loader for a map-style split."""
+    match split.source:
+        case ImageFiles():
+            if decoder_name == "torchcodec":
+                mend = "Type: loader.decoder=pillow"
+            else:
+                mend = "Convert it or take it out of the folder"
+            check_formats(split.source, READS[decoder_name], f"loader.decoder={decoder_name}", mend)
+            return ImageFetcher(split, batched, decoder_name)
+        case ImageArrays():
+            return ImageFetcher(split, batched, decoder_name)
+        case Vectors():
+            return VectorFetcher(split.source, batched)
+        case UserItems():
+            return UserFetcher(split.source, batched)

@@ -1,0 +1,133 @@
+"""PyTorch's own DataLoader, driven by the plan: worker processes build whole batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from loaderlab.config import AUTO, NativeLoader
+from loaderlab.data.spec import DataError, Split, UserItems, Vectors
+from loaderlab.environment import available_cores
+from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError, to_device
+from loaderlab.loaders.fetch import Failure, Request, UserStream, fetcher
+
+MAX_AUTO_WORKERS = 16  # beyond this, memory grows and, as a rule, throughput does not
+
+
+def auto_workers(split: Split, device: torch.device) -> int:
+    """Workers by the cores this process may use, one of them left to the training process; on a CPU device half of
+    them, since the step itself computes there. 0 for data in memory without per-sample work: handing a batch to
+    another process costs more than making it."""
+    if isinstance(split.source, UserItems) and split.source.iterable and not split.source.sharded:
+        return 1
+    if split.in_memory and not (isinstance(split.source, Vectors) and split.source.work):
+        return 0
+    cores = available_cores()
+    return max(1, min(MAX_AUTO_WORKERS, cores - 1 if device.type == "cuda" else cores // 2))
+
+
+class _Requests:
+    """The batch sampler: the plan's batches of the epoch that was last set."""
+
+    def __init__(self, plan: EpochPlan) -> None:
+        self._plan = plan
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self._plan.num_steps
+
+    def __iter__(self) -> Iterator[Request]:
+        for step, ids in enumerate(self._plan.batches(self.epoch)):
+            yield Request(ids, self._plan.seed, self.epoch, step * self._plan.world_size + self._plan.rank)
+
+
+def _as_it_is(fetched: Any) -> Any:
+    return fetched
+
+
+class Native(Loader):
+    """The native backend. See `Loader` for the contract."""
+
+    def __init__(self, config: NativeLoader, split: Split, plan: EpochPlan, device: torch.device) -> None:
+        self._plan, self._device = plan, device
+        source = split.source
+        self._iterable = isinstance(source, UserItems) and source.iterable
+        num_workers = auto_workers(split, device) if config.num_workers == AUTO else int(config.num_workers)
+        if isinstance(source, UserItems) and self._iterable and num_workers > 1 and not source.sharded:
+            raise LoaderError(
+                f"loader.num_workers={num_workers}: every worker would yield the whole of an iterable dataset. "
+                "Type: loader.num_workers=1, or data.sharded=true if it splits itself by torch.utils.data.get_worker_info"
+            )
+        pinned = device.type == "cuda" if config.pin_memory == AUTO else bool(config.pin_memory)
+        if pinned and device.type != "cuda":
+            raise LoaderError("loader.pin_memory=true: pinned memory serves copies to a GPU, and this run is on the CPU. "
+                              "Type: loader.pin_memory=auto")  # fmt: skip
+        self._non_blocking = pinned if config.non_blocking == AUTO else bool(config.non_blocking)
+        prefetch = (2 if config.prefetch_factor == AUTO else int(config.prefetch_factor)) if num_workers else None
+        persistent = num_workers > 0 if config.persistent_workers == AUTO else bool(config.persistent_workers)
+        self.lookahead = num_workers * (prefetch or 0)
+        self.settings = {
+            "num_workers": num_workers,
+            "prefetch_factor": prefetch,
+            "persistent_workers": persistent,
+            "pin_memory": pinned,
+            "non_blocking": self._non_blocking,
+            "start_method": config.start_method,
+            "decoder": config.decoder,
+        }
+        self._requests = _Requests(plan)
+        common: dict[str, Any] = {
+            "num_workers": num_workers,
+            "prefetch_factor": prefetch,
+            "persistent_workers": persistent,
+            "pin_memory": pinned,
+            "in_order": config.in_order,
+            "multiprocessing_context": None if config.start_method == AUTO else config.start_method,
+            "collate_fn": _as_it_is,
+        }
+        self._loader: DataLoader[Any] | None
+        if self._iterable:
+            assert isinstance(source, UserItems)
+            stream = UserStream(source, plan.batch_size, plan.drop_last)
+            self._num_steps = None
+            if source.length is not None and not source.sharded:
+                cut = math.floor if plan.drop_last else math.ceil
+                self._num_steps = cut(source.length / plan.batch_size)
+            self._loader = DataLoader(stream, batch_size=None, **common)
+        else:
+            self._num_steps = plan.num_steps
+            self._loader = DataLoader(
+                fetcher(split, config.batched, config.decoder), batch_sampler=self._requests, **common  # type: ignore[arg-type]
+            )  # fmt: skip
+
+    @property
+    def num_steps(self) -> int | None:
+        return self._num_steps
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        assert self._loader is not None, "closed"
+        self._requests.epoch = epoch
+        try:
+            for fetched in self._loader:
+                if isinstance(fetched, Failure):
+                    raise DataError(fetched.reason)
+                yield fetched
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise LoaderError(
+                f"{str(error).splitlines()[0].rstrip('.')}. A worker that is killed has as a rule run out of memory: "
+                "loader.num_workers=1 or a smaller batch_size needs less; a full /dev/shm does the same"
+            ) from error
+
+    def transfer(self, batch: Batch) -> Batch:
+        return to_device(batch, self._device, self._non_blocking)
+
+    def close(self) -> None:
+        if self._loader is not None and self._loader._iterator is not None:
+            self._loader._iterator._shutdown_workers()  # type: ignore[attr-defined]  # persistent workers have no public end
+        self._loader = None

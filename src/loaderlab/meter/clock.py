@@ -1,0 +1,79 @@
+"""The device's clock: CUDA events from a reused ring, read late, so that nothing waits for them inside the window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+RING = 64  # steps an event waits to be read: far more than a host runs ahead of its GPU
+
+
+@dataclass(frozen=True)
+class DeviceStep:
+    """One step on the compute stream's own clock, in ms.
+
+    Attributes:
+        gap: from the end of the step before to the moment the host had this batch in hand; about 0 where the
+            device still had work queued.
+        delivery: from there until the batch could be used.
+    """
+
+    gap: float
+    delivery: float
+    forward: float
+    backward: float
+    optimizer: float
+    loss: float
+
+
+class EventRing:
+    """Five events a step on the current stream of a CUDA device, and the step's loss beside them.
+
+    `begin` a stretch of steps, `mark` the ends of the five phases in order, and each step comes back as a
+    `DeviceStep` about `RING` steps later, or from `drain`.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._events = [[torch.cuda.Event(enable_timing=True) for _ in range(5)] for _ in range(RING)]
+        self._base = torch.cuda.Event(enable_timing=True)
+        self._losses = torch.zeros(RING, pin_memory=True)
+        self._written = self._read = 0  # steps since begin
+        self.late_reads = 0  # events that had not passed when their turn came: the host had to wait
+
+    def begin(self) -> None:
+        assert self._written == self._read, "drain the former stretch first"
+        self._written = self._read = 0
+        self._base.record()
+
+    def mark(self, phase: int) -> None:
+        self._events[self._written % RING][phase].record()
+
+    def loss(self, loss: torch.Tensor) -> None:
+        """Copies the loss to the host without waiting; call it before the step's last mark."""
+        self._losses[self._written % RING].copy_(loss.detach(), non_blocking=True)
+
+    def end(self) -> DeviceStep | None:
+        """Ends a step; gives the oldest one once the ring is full, before its neighbour's slot is used again."""
+        self._written += 1
+        return self._pop() if self._written - self._read == RING - 1 else None
+
+    def drain(self) -> list[DeviceStep]:
+        """Waits for the device and gives the steps not yet given."""
+        torch.cuda.synchronize(self._device)
+        return [self._pop() for _ in range(self._written - self._read)]
+
+    def _pop(self) -> DeviceStep:
+        slot = self._events[self._read % RING]
+        before = self._base if self._read == 0 else self._events[(self._read - 1) % RING][4]
+        if not slot[4].query():
+            self.late_reads += 1
+            slot[4].synchronize()
+        stops = [before, *slot]
+        gap, delivery, forward, backward, optimizer = (
+            start.elapsed_time(stop) for start, stop in zip(stops[:-1], stops[1:], strict=True)
+        )
+        loss = float(self._losses[self._read % RING])
+        self._read += 1
+        return DeviceStep(gap, delivery, forward, backward, optimizer, loss)

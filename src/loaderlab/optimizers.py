@@ -1,0 +1,69 @@
+"""How the weights are updated, and the learning rate over the updates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from loaderlab.config import AdamWOptimizer, OptimizerConfig, SgdOptimizer, UserError
+
+
+def build(config: OptimizerConfig, model: nn.Module, num_updates: int | None) -> tuple[Optimizer, LambdaLR]:
+    """The optimizer and its schedule, which is stepped once an update.
+
+    Args:
+        config: sgd or adamw.
+        model: whose trainable parameters are updated.
+        num_updates: of the whole run; None where an iterable dataset does not tell.
+
+    Raises:
+        UserError: a schedule that needs to know its end, and there is none; a model with nothing to train.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise UserError("model: has no parameter to train")
+    optimizer: Optimizer
+    match config:
+        case SgdOptimizer():
+            optimizer = SGD(parameters, config.lr, config.momentum, weight_decay=config.weight_decay, nesterov=config.nesterov)
+        case AdamWOptimizer():
+            optimizer = AdamW(parameters, config.lr, (config.betas[0], config.betas[1]), weight_decay=config.weight_decay)
+        case _:
+            raise AssertionError(config)
+    return optimizer, LambdaLR(optimizer, factor(config, num_updates))
+
+
+def factor(config: OptimizerConfig, num_updates: int | None) -> Callable[[int], float]:
+    """Share of ``optimizer.lr`` in force at an update, counted from 0: linear warm-up, then the schedule to 0.
+
+    Raises:
+        UserError: see `build`.
+    """
+    warmup = config.warmup_steps
+    if config.schedule != "constant" and num_updates is None:
+        raise UserError(
+            f"optimizer.schedule={config.schedule}: needs the number of steps, and this iterable dataset has no length. "
+            "Type: steps=1000, or optimizer.schedule=constant"
+        )
+    if num_updates is not None and warmup >= num_updates > 0:
+        raise UserError(f"optimizer.warmup_steps={warmup}: the whole run has {num_updates} updates. Type a smaller number")
+
+    def at(update: int) -> float:
+        if update < warmup:
+            return (update + 1) / (warmup + 1)
+        if num_updates is None or config.schedule == "constant":
+            return 1.0
+        done = min(1.0, (update - warmup) / max(1, num_updates - warmup))
+        return 0.5 * (1 + math.cos(math.pi * done)) if config.schedule == "cosine" else 1 - done
+
+    return at
+
+
+def learning_rate(optimizer: Optimizer) -> float:
+    rate = optimizer.param_groups[0]["lr"]
+    return float(rate.item() if isinstance(rate, torch.Tensor) else rate)

@@ -1,0 +1,74 @@
+"""The arithmetic of the step: set, observed by a product whose result tells it, and logged."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import torch
+
+from loaderlab.config import PrecisionConfig, UserError, refuse
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Precision:
+    """Precision of one run.
+
+    Args:
+        config: fp32, tf32, bf16 or fp16.
+        device: where the step runs.
+
+    Raises:
+        UserError: the device has no such arithmetic.
+    """
+
+    def __init__(self, config: PrecisionConfig, device: torch.device) -> None:
+        self.name, self._device = config.name, device
+        self._dtype = AUTOCAST.get(config.name)
+        self._refuse_unable()
+        self._set_flags()
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.name == "fp16")
+        self.in_force = self._observe()
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Around the forward pass and the loss; does nothing for fp32 and tf32."""
+        return torch.autocast(self._device.type, dtype=self._dtype or torch.bfloat16, enabled=self._dtype is not None)
+
+    def _refuse_unable(self) -> None:
+        if self._device.type != "cuda":
+            if self.name == "tf32":
+                raise refuse("precision", "tf32", "needs an NVIDIA GPU (Ampere or newer), and this run is on the CPU", "precision=fp32")
+            return
+        capability = torch.cuda.get_device_capability(self._device)
+        if self.name in ("tf32", "bf16") and capability < (8, 0):
+            name = torch.cuda.get_device_name(self._device)
+            raise refuse("precision", self.name, f"needs compute capability 8.0; {name} has {capability[0]}.{capability[1]}",
+                         "precision=fp16")  # fmt: skip
+
+    def _set_flags(self) -> None:
+        value = "tf32" if self.name == "tf32" else "ieee"
+        torch.backends.cuda.matmul.fp32_precision = value
+        torch.backends.cudnn.conv.fp32_precision = value  # type: ignore[attr-defined]
+        torch.backends.cudnn.rnn.fp32_precision = value  # type: ignore[attr-defined]
+
+    def _observe(self) -> dict[str, str]:
+        """Multiplies 1 + 2^-12 by the identity under the run's settings: fp32 keeps it, every other loses it.
+
+        TF32 has 10 bits of mantissa, fp16 10 and bf16 7, so each of them rounds it to 1.
+        """
+        value = 1 + 2**-12
+        factor = torch.full((256, 256), value, device=self._device)
+        with torch.no_grad(), self.autocast():
+            product = factor @ torch.eye(256, device=self._device)
+        kept = bool((product.float() == value).all())
+        expected_dtype = self._dtype or torch.float32
+        if product.dtype != expected_dtype or kept != (self.name == "fp32"):
+            raise UserError(
+                f"precision={self.name}: not in force: a product came back as {product.dtype} with "
+                f"{'all' if kept else 'fewer than'} 24 bits of mantissa. Another library may have set torch's flags"
+            )
+        return {
+            "matmul_dtype": str(product.dtype).removeprefix("torch."),
+            "tf32": "on" if self.name == "tf32" else "off",
+            "grad_scaler": "on" if self.scaler.is_enabled() else "off",
+        }

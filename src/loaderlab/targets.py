@@ -1,0 +1,48 @@
+"""A user's own code by name: ``package.module:function``, imported and called with keyword arguments."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+from loaderlab.config import UserError
+
+
+def call(setting: str, target: str, options: dict[str, Any]) -> Any:
+    """What the function gives. The present folder is importable, as for ``python -m``.
+
+    Raises:
+        UserError: it does not import, is not callable, or does not take the options. What the function itself
+            raises comes as the cause, with its frames.
+    """
+    module_name, colon, name = target.partition(":")
+    if not colon or not module_name or not name:
+        raise UserError(f"{setting}={target}: must be package.module:function. Type for example: {setting}=my_data:make")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise UserError(
+            f"{setting}={target}: importing {module_name} failed: {type(error).__name__}: {error}. "
+            f"It must be importable from {os.getcwd()} or be installed"
+        ) from error
+    try:
+        function: Any = module
+        for part in name.split("."):
+            function = getattr(function, part)
+    except AttributeError:
+        public = [entry for entry in vars(module) if not entry.startswith("_") and callable(getattr(module, entry))]
+        raise UserError(f"{setting}={target}: {module_name} has no {name}. It has: {', '.join(public) or 'none'}") from None
+    if not callable(function):
+        raise UserError(f"{setting}={target}: {name} is a {type(function).__name__}, not a function")
+    try:
+        return function(**options)
+    except Exception as error:
+        where = setting.rpartition(".")[0]
+        raise UserError(
+            f"{setting}={target}: calling it with {where}.options={options} failed: {type(error).__name__}: {error}. "
+            "HYDRA_FULL_ERROR=1 shows where"
+        ) from error

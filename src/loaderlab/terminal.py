@@ -1,0 +1,106 @@
+"""What a person reads while a run goes on: lines, progress, tables. Everything said is kept for ``log.txt``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import StringIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+REDRAW_S = 0.5  # between two drawings of the bar: a drawing costs about a millisecond of the training process
+PLAIN_LINES = 10  # of progress, where nobody looks at a terminal
+
+
+@dataclass
+class Terminal:
+    """Says things on stdout and keeps a plain copy of them."""
+
+    console: Console = field(default_factory=lambda: Console(file=sys.stdout, highlight=False, soft_wrap=True))
+    said: list[str] = field(default_factory=list)
+
+    def say(self, text: str = "") -> None:
+        self.console.print(text, markup=False)
+        self.said.append(text)
+
+    def warn(self, text: str) -> None:
+        self.say(f"warning: {text}")
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table: the first column to the left, the others to the right."""
+        table = Table(title=title, title_justify="left", title_style="bold")
+        for index, column in enumerate(columns):
+            table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        self.console.print(table)
+        plain = Console(file=StringIO(), width=max(120, self.console.width), highlight=False)
+        plain.print(table)
+        assert isinstance(plain.file, StringIO)
+        self.said.append(plain.file.getvalue())
+
+    @contextmanager
+    def progress(self, label: str, total: int | None) -> Iterator[Bar]:
+        """A bar where a person looks, `PLAIN_LINES` plain lines otherwise. ``total`` None: length unknown."""
+        if not self.console.is_terminal:
+            yield PlainBar(self, label, total)
+            return
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}")
+        )  # fmt: skip
+        with Progress(*columns, console=self.console, auto_refresh=False, transient=True) as drawn:
+            yield RichBar(drawn, drawn.add_task(label, total=total, note=""))
+
+
+class Bar:
+    """Progress of one long piece of work."""
+
+    def update(self, done: int, note: str = "") -> None:
+        raise NotImplementedError
+
+    @property
+    def due(self) -> bool:
+        """Whether `update` would show anything now: lets a caller spare itself the note."""
+        raise NotImplementedError
+
+
+class RichBar(Bar):
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task, self._next = progress, task, 0.0
+
+    @property
+    def due(self) -> bool:
+        return time.perf_counter() >= self._next
+
+    def update(self, done: int, note: str = "") -> None:
+        self._next = time.perf_counter() + REDRAW_S
+        self._progress.update(self._task, completed=done, note=note, refresh=True)
+
+
+class PlainBar(Bar):
+    """About `PLAIN_LINES` lines over the work, and never more than one in `REDRAW_S`."""
+
+    def __init__(self, terminal: Terminal, label: str, total: int | None) -> None:
+        self._terminal, self._label, self._total = terminal, label, total
+        self._started = self._next = time.perf_counter()
+        self._shown = 0
+
+    @property
+    def due(self) -> bool:
+        return time.perf_counter() >= self._next
+
+    def update(self, done: int, note: str = "") -> None:
+        now = time.perf_counter()
+        self._next = now + REDRAW_S
+        step = (self._total or 0) / PLAIN_LINES
+        quiet_s = 10.0 if self._total is None else 0.0
+        if done - self._shown < step or now - self._started < quiet_s:
+            return
+        self._shown, self._started = done, now
+        of = f"/{self._total}" if self._total is not None else ""
+        self._terminal.say(f"{self._label} {done}{of} {note}".rstrip())

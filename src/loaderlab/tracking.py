@@ -1,0 +1,204 @@
+"""The MLflow store: the only file that imports mlflow. Metrics are kept in memory and written between epochs."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import socket
+import time
+from collections.abc import Iterable
+from contextlib import contextmanager
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+from filelock import FileLock
+
+from loaderlab.config import AUTO, TrackingConfig, UserError
+from loaderlab.data.spec import DataSpec
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_DISABLE_AUTH_WARNING", "true")
+for noisy in ("alembic", "mlflow"):
+    logging.getLogger(noisy).setLevel(logging.WARNING)
+
+import mlflow.data.meta_dataset
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+BATCH = 900  # entries of one log_batch; MLflow admits 1,000
+MAX_TAG, MAX_PARAM = 5000, 6000  # characters
+HOST_TAG, PID_TAG, STARTED_TAG = "process.host", "process.pid", "process.started"
+
+
+class StoreError(UserError):
+    """The MLflow store cannot be opened or written."""
+
+
+def store_uri(config: TrackingConfig, root: Path) -> str:
+    """The tracking URI that ``tracking.uri`` stands for."""
+    return f"sqlite:///{root / 'mlruns' / 'mlflow.db'}" if config.uri == AUTO else config.uri
+
+
+def ui_command(uri: str) -> str:
+    """What to type to look at a store."""
+    return f"open {uri}" if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
+
+
+class Store:
+    """One experiment in one store.
+
+    Args:
+        config: where it is, and the experiment's name.
+        root: the project's folder, for the default store.
+
+    Raises:
+        StoreError: it cannot be opened, created or written.
+    """
+
+    def __init__(self, config: TrackingConfig, root: Path) -> None:
+        self.uri, self._config = store_uri(config, root), config
+        with self._told():
+            if self.uri.startswith("sqlite:///"):
+                folder = Path(self.uri.removeprefix("sqlite:///")).parent
+                folder.mkdir(parents=True, exist_ok=True)
+                # processes that create the tables at the same time would all fail
+                with FileLock(folder / ".creating.lock", timeout=120):
+                    self.client, self.experiment_id = self._open((folder / "artifacts").resolve().as_uri())
+            else:
+                self.client, self.experiment_id = self._open(None)
+            self._close_dead_runs()
+
+    def _open(self, artifacts: str | None) -> tuple[MlflowClient, str]:
+        client = MlflowClient(self.uri)
+        name = self._config.experiment
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            return client, client.create_experiment(name, artifact_location=artifacts)
+        if found.lifecycle_stage != "active":
+            raise StoreError(
+                f"tracking.experiment={name}: was deleted in this store. Type: tracking.experiment=other, or "
+                f"MLFLOW_TRACKING_URI={self.uri} mlflow experiments restore --experiment-id {found.experiment_id}"
+            )
+        return client, found.experiment_id
+
+    def _close_dead_runs(self) -> None:
+        """A run that says RUNNING and whose process is gone was killed: say so."""
+        query = f"attributes.status = 'RUNNING' and tags.`{HOST_TAG}` = '{_host()}'"
+        for run in self.client.search_runs([self.experiment_id], query):
+            if not _alive(run.data.tags):
+                self.client.set_tag(run.info.run_id, "error", "its process was killed")
+                self.client.set_terminated(run.info.run_id, "KILLED")
+
+    def start(self, name: str, parent_id: str | None, tags: dict[str, str]) -> TrackedRun:
+        """A new run, RUNNING until `TrackedRun.end`."""
+        own = psutil.Process()
+        tags = tags | {HOST_TAG: _host(), PID_TAG: str(own.pid), STARTED_TAG: f"{own.create_time():.2f}"}
+        if parent_id:
+            tags["mlflow.parentRunId"] = parent_id
+        with self._told():
+            run = self.client.create_run(self.experiment_id, tags=_short(tags), run_name=name)
+        return TrackedRun(self, run.info.run_id)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turns what MLflow, SQLAlchemy and the disk raise into one message."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            reason = str(getattr(error, "orig", None) or error).strip().splitlines()
+            known = isinstance(error, (MlflowException, OSError)) or "sqlalchemy" in type(error).__module__
+            if not known:
+                raise
+            upgrade = ""
+            if "out-of-date" in str(error) or "schema" in str(error):
+                upgrade = f" The store is of another MLflow version: mlflow db upgrade {self.uri}"
+            line = next((text for text in reason if "Error" in text or "error" in text), reason[0] if reason else "no reason given")
+            raise StoreError(
+                f"tracking.uri={self.uri}: the MLflow store cannot be opened or written: {line}.{upgrade} "
+                "It needs a writable disk with space left. Type for example: tracking.uri=sqlite:////tmp/mlflow.db"
+            ) from error
+
+
+class TrackedRun:
+    """One MLflow run. As a context manager it ends FINISHED, KILLED on Ctrl-C and SIGTERM, or FAILED."""
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self._store, self.run_id = store, run_id
+        self._buffer: list[Metric] = []
+        self.status = "RUNNING"
+
+    def params(self, params: Iterable[tuple[str, Any]]) -> None:
+        entries = [Param(key, ("null" if value is None else str(value))[:MAX_PARAM]) for key, value in params]
+        with self._store._told():
+            for start in range(0, len(entries), 90):
+                self._store.client.log_batch(self.run_id, params=entries[start : start + 90])
+
+    def tags(self, tags: dict[str, str]) -> None:
+        with self._store._told():
+            self._store.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in _short(tags).items()])
+
+    def metric(self, name: str, value: float, step: int) -> None:
+        """Keeps a point for the next `flush`; what is not finite is not a measurement and is left out."""
+        if math.isfinite(value):
+            self._buffer.append(Metric(name, float(value), int(time.time() * 1000), step))
+
+    def flush(self) -> None:
+        """Writes what was kept; about 70 ms a thousand points, so never inside a measured window."""
+        with self._store._told():
+            while self._buffer:
+                self._store.client.log_batch(self.run_id, metrics=self._buffer[:BATCH])
+                del self._buffer[:BATCH]
+
+    def dataset(self, spec: DataSpec) -> None:
+        """Logs the samples as the run's input."""
+        source = CodeDatasetSource(tags={"location": spec.location, "train_samples": str(spec.train.num_samples)})
+        entry = mlflow.data.meta_dataset.MetaDataset(source, name=spec.name, digest=spec.digest[:36])
+        with self._store._told():
+            self._store.client.log_inputs(
+                self.run_id, [DatasetInput(entry._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])]
+            )
+
+    def artifacts(self, folder: Path) -> None:
+        """Logs every file of a folder."""
+        with self._store._told():
+            self._store.client.log_artifacts(self.run_id, str(folder))
+
+    def end(self, status: str) -> None:
+        self.flush()
+        with self._store._told():
+            self._store.client.set_terminated(self.run_id, status)
+        self.status = status
+
+    def __enter__(self) -> TrackedRun:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None) -> None:
+        if kind is None:
+            self.end("FINISHED")
+        else:
+            self.end("KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED")
+
+
+def _short(tags: dict[str, str]) -> dict[str, str]:
+    return {key: value[:MAX_TAG] for key, value in tags.items()}
+
+
+def _host() -> str:
+    return socket.gethostname().replace("'", "")
+
+
+def _alive(tags: dict[str, str]) -> bool:
+    """Whether the process that these tags name is the one that now has its number."""
+    try:
+        process = psutil.Process(int(tags[PID_TAG]))
+        return abs(process.create_time() - float(tags[STARTED_TAG])) < 1 and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.NoSuchProcess, KeyError, ValueError):
+        return False
