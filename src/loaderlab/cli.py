@@ -19,14 +19,13 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from loaderlab import config as schema
 from loaderlab.config import UserError
-from loaderlab.sweep import SweepFailed, SweepLauncher
+from loaderlab.sweep import SweepFailed
 
 T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[2]  # the project: conf/, mlruns/, data/
@@ -57,14 +56,13 @@ INTERRUPTED = 130  # the shell's exit code of a program ended by Ctrl-C
 
 
 def register() -> None:
-    """Makes the schemas, the sweep's launcher and the help text known to Hydra; again is harmless."""
+    """Makes the schemas and the sweep's launcher known to Hydra; again is harmless."""
     store = ConfigStore.instance()
     for group, choices in SCHEMAS.items():
         for name, node in choices.items():
             store.store(group=f"schema/{group}", name=name, node=node)
-    launcher = {"_target_": f"{SweepLauncher.__module__}.{SweepLauncher.__qualname__}"}
+    launcher = {"_target_": "hydra_plugins.loaderlab_launcher.LoaderlabLauncher"}
     store.store(group="hydra/launcher", name="loaderlab", node=launcher)
-    Plugins.instance().register(SweepLauncher)
 
 
 def typed(cfg: DictConfig, kind: type[T]) -> T:
@@ -89,8 +87,7 @@ def main(config_name: str, kind: type[T], job: Callable[[T, list[str]], None]) -
     HYDRA_FULL_ERROR=1 shows the frames of an error that is otherwise told in one message.
     """
     register()
-    frames = bool(os.environ.get("HYDRA_FULL_ERROR"))
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing: the message is ours
+    frames = os.environ.get("HYDRA_FULL_ERROR")
 
     failures: list[Exception] = []
 
@@ -105,6 +102,7 @@ def main(config_name: str, kind: type[T], job: Callable[[T, list[str]], None]) -
         if {"--help", "-h"} & set(sys.argv[1:]):
             print(help_text(config_name))  # Hydra's own page lists the groups by composing each: seconds
             return
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing: the message is ours
         app()
         if failures:
             raise failures[0]
@@ -116,6 +114,10 @@ def main(config_name: str, kind: type[T], job: Callable[[T, list[str]], None]) -
     except KeyboardInterrupt as interrupt:
         print("\ninterrupted: what was recorded before is kept", file=sys.stderr)
         sys.exit(getattr(interrupt, "exit_code", INTERRUPTED))
+    finally:
+        os.environ.pop("HYDRA_FULL_ERROR", None)
+        if frames:
+            os.environ["HYDRA_FULL_ERROR"] = frames
 
 
 # ---- errors ----------------------------------------------------------------------------------------------------

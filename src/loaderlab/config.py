@@ -289,7 +289,8 @@ class FeedForwardModel(ModelConfig):
 @dataclass
 class CnnModel(ModelConfig):
     name: ClassVar[str] = "cnn"
-    width: int = setting(16, "channels of the first stage; each of the three further ones doubles it", at_least=1)
+    channels_last: bool = setting(True, "keep images and weights channels-last in memory")
+    width: int = setting(8, "channels of the first stage; each of the three further ones doubles it", at_least=1)
 
 
 @dataclass
@@ -379,7 +380,7 @@ class TrainConfig:
     tracking: TrackingConfig = setting(MISSING, "where it is recorded")
     checkpoint: CheckpointConfig = setting(CheckpointConfig, "when a long run is saved")
     batch_size: int = setting(64, "samples a step", at_least=1)
-    epochs: Any = setting(AUTO, kind=int, doc="passes over the training samples; auto: 12 unless steps is set", at_least=1)
+    epochs: Any = setting(AUTO, kind=int, doc="passes over the training samples; auto: 14 unless steps is set", at_least=1)
     steps: int | None = setting(None, "end after this many steps instead", at_least=1)
     accumulate: int = setting(1, "steps whose gradients make one update of the weights", at_least=1)
     drop_last: bool = setting(True, "leave out the last training batch of an epoch where it is short")
@@ -388,6 +389,9 @@ class TrainConfig:
     repeat: int = setting(0, "number of the repetition; the seed in force is seed + repeat", at_least=0)
     deterministic: bool = setting(False, "deterministic algorithms only; slower, and refused where one has none")
     device: str = setting(AUTO, "auto: CUDA where there is one, else the CPU; or cpu, cuda, cuda:1")
+    torch_threads: Any = setting(
+        AUTO, kind=int, doc="threads of the step on a CPU; auto: the cores that the loader leaves", at_least=1
+    )
     resume: str | None = setting(None, "go on from a checkpoint: latest, or the path of a checkpoint file or its folder")
 
     def __post_init__(self) -> None:
@@ -415,7 +419,7 @@ class TrainConfig:
         """Epochs to go through; None where `steps` ends the run."""
         if self.steps is not None:
             return None
-        return 12 if self.epochs == AUTO else int(self.epochs)
+        return 14 if self.epochs == AUTO else int(self.epochs)
 
 
 def choice(config: Any) -> str:

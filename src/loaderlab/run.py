@@ -19,7 +19,7 @@ import torch
 import yaml
 
 from loaderlab import checkpoint, data, environment, loaders, models, optimizers, precision, tracking
-from loaderlab.config import AUTO, ReplayLoader, NativeLoader, TrainConfig, UserError, choice, flatten
+from loaderlab.config import AUTO, NativeLoader, ReplayLoader, TrainConfig, UserError, choice, flatten
 from loaderlab.data.spec import DataSpec
 from loaderlab.interrupts import quiet, sigterm_raises
 from loaderlab.loaders.contract import EpochPlan, Loader
@@ -127,6 +127,7 @@ class Session:
         with self.terminal.progress("preparing the samples", None) as bar:
             spec = data.build(config.data, lambda done, _total: bar.update(done) if bar.due else None)
         train_loader, val_loader = self._build_loaders(spec)
+        self._share_cores(train_loader)
         model = models.build(config.model, spec, self._device)
         optimizer, schedule = optimizers.build(config.optimizer, model, self._num_updates(train_loader))
         self._parts = Parts(model, optimizer, schedule, arithmetic, train_loader, val_loader, self._device)
@@ -144,7 +145,7 @@ class Session:
         config = self.config
         if config.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-        torch.use_deterministic_algorithms(config.deterministic)
+            torch.use_deterministic_algorithms(True)  # imports the compiler, seconds: not without need
         torch.backends.cudnn.benchmark = not config.deterministic
         random.seed(config.seed_in_force)
         np.random.seed(config.seed_in_force % 2**32)
@@ -169,6 +170,14 @@ class Session:
         val_loader = loaders.build(backend, spec.val, held, self._device)
         self._loaders.append(val_loader)
         return train_loader, val_loader
+
+    def _share_cores(self, loader: Loader) -> None:
+        """On a CPU the step and the loader compute on the same cores: more threads than cores make both slower."""
+        threads = self.config.torch_threads
+        if threads == AUTO and self._device.type == "cpu":
+            threads = max(1, environment.available_cores() - loader.busy_cores)
+        if threads != AUTO:
+            torch.set_num_threads(threads)
 
     def _num_updates(self, loader: Loader) -> int | None:
         """Updates of the whole run; None where an iterable dataset does not tell."""
@@ -197,7 +206,7 @@ class Session:
         settings = ", ".join(f"{key} {value}" for key, value in parts.loader.settings.items() if value is not None)
         in_force = ", ".join(f"{key} {value}" for key, value in parts.precision.in_force.items())
         self._facts = {
-            "device": f"{self._device} {name}{chosen}",
+            "device": f"{self._device} {name}{chosen}, {torch.get_num_threads()} torch threads",
             "versions": ", ".join(f"{key} {versions[key]}" for key in ("torch", "nvidia-dali-cuda120") if key in versions),
             "data": f"{spec.name}: {samples}, {len(spec.classes)} classes, {'x'.join(map(str, spec.sample_shape))}",
             "model": f"{choice(config.model)}: {models.num_parameters(parts.model):,} parameters",
@@ -295,9 +304,8 @@ class Session:
             self._checkpoint_path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 self._checkpoint_path.parent.rmdir()
-        if rows := table.figure_rows(self.figures):
-            if self.job.parent_id is None:
-                self.terminal.table(self.job.name, ("", "measured"), rows)
+        if self.job.parent_id is None and (rows := table.figure_rows(self.figures)):
+            self.terminal.table(self.job.name, ("", "measured"), rows)
         with tempfile.TemporaryDirectory() as folder:
             self._write_artifacts(Path(folder), error)
             self.tracked.artifacts(Path(folder))

@@ -1,6 +1,134 @@
+"""A multirun: every job in a fresh process, a parent run above them in MLflow, a table of all at the end.
+
+A Hydra launcher, because only a launcher sees all jobs of a sweep. It composes and checks every job before the
+first one starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
-class SweepFailed(Exception): pass
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+from loaderlab.config import TrainConfig, UserError
+
+if TYPE_CHECKING:
+    from loaderlab.run import Job, RunResult
+    from loaderlab.terminal import Terminal
+
+
+class SweepFailed(Exception):
+    """At least one job of a sweep did not finish."""
+
+
 class SweepLauncher(Launcher):
-    def __init__(self, **kw): pass
-    def setup(self, *, hydra_context, task_function, config): pass
-    def launch(self, job_overrides, initial_job_idx): return []
+    """Runs the jobs of a sweep one after the other. See the module."""
+
+    def __init__(self, **_: Any) -> None:
+        self._context: HydraContext | None = None
+        self._config: DictConfig | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self._context, self._config = hydra_context, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Raises `SweepFailed` at the end where a job did not finish; KeyboardInterrupt ends the sweep."""
+        assert self._context is not None
+        assert self._config is not None
+        jobs = []
+        for index, overrides in enumerate(job_overrides):
+            composed = self._context.config_loader.load_sweep_config(self._config, list(overrides))
+            with open_dict(composed):
+                del composed["hydra"]
+            jobs.append((_typed(composed, index, overrides), list(overrides)))
+        run_sweep(jobs, list(self._config.hydra.overrides.task))
+        return [JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED) for overrides in job_overrides]
+
+
+def _typed(composed: DictConfig, index: int, overrides: Sequence[str]) -> TrainConfig:
+    from loaderlab.cli import typed
+
+    try:
+        config = typed(composed, TrainConfig)
+        if config.resume is not None:
+            raise UserError(f"resume={config.resume}: continues one run. Leave out -m")
+        return config
+    except UserError as error:
+        raise UserError(f"job {index + 1} ({' '.join(overrides)}): {error}\nNo job was started.") from None
+
+
+def varying(job_overrides: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Of each job the overrides that not every job has: what its name is made of.
+
+    >>> varying([["epochs=2", "loader=dali"], ["epochs=2", "loader=native"]])
+    [['loader=dali'], ['loader=native']]
+    """
+    common = set.intersection(*(set(overrides) for overrides in job_overrides))
+    return [[text for text in overrides if text not in common] for overrides in job_overrides]
+
+
+def name_jobs(jobs: Sequence[tuple[TrainConfig, list[str]]], parent_id: str) -> list[Job]:
+    """Names by what differs; the arm is that without the repeat, so that repeats of one arm share it."""
+    from loaderlab.run import Job, single
+
+    named = []
+    for (config, overrides), differing in zip(jobs, varying([overrides for _, overrides in jobs]), strict=True):
+        own = single(config, overrides).name
+        arm = " ".join(text for text in differing if not text.startswith("repeat="))
+        named.append(Job(" ".join(differing) or own, arm or own, parent_id, tuple(overrides)))
+    return named
+
+
+def run_sweep(jobs: Sequence[tuple[TrainConfig, list[str]]], task_overrides: list[str]) -> None:
+    """Runs the jobs in order under one parent run.
+
+    Raises:
+        SweepFailed: after all of them, where one failed or was killed.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the job in hand is ended, the parent is KILLED.
+    """
+    from loaderlab import environment, tracking
+    from loaderlab.interrupts import sigterm_raises
+    from loaderlab.launch import launch
+    from loaderlab.terminal import Terminal
+
+    terminal = Terminal()
+    settings = jobs[0][0].tracking
+    store = tracking.Store(settings, environment.PROJECT)
+    tags = {"sweep": "parent", "sweep.num_jobs": str(len(jobs))}
+    name = "sweep " + " ".join(text for text in task_overrides if "," in text)
+    with sigterm_raises(), store.start(name.strip(), None, tags) as parent:
+        parent.params([("overrides", " ".join(task_overrides))])
+        named = name_jobs(jobs, parent.run_id)
+        results: list[RunResult] = []
+        try:
+            for index, ((config, _), job) in enumerate(zip(jobs, named, strict=True)):
+                terminal.say(f"\njob {index + 1} of {len(jobs)}: {job.name}")
+                results.append(launch(config, job))
+        finally:
+            _report(terminal, parent, named, results)
+            terminal.say(f"recorded: {tracking.ui_command(store.uri)}")
+        if failed := [job.name for job, result in zip(named, results, strict=True) if result.status != "FINISHED"]:
+            raise SweepFailed(f"{len(failed)} of {len(jobs)} jobs did not finish: {'; '.join(failed)}")
+
+
+def _report(terminal: Terminal, parent: Any, named: Sequence[Job], results: Sequence[RunResult]) -> None:
+    """The table of all jobs, those that were not reached among them, on the terminal and on the parent's page."""
+    from loaderlab.report import table
+
+    columns = ("job", "status", *(column for _, column, _ in table.SIDE_BY_SIDE))
+    rows = []
+    for index, job in enumerate(named):
+        if index < len(results):
+            result = results[index]
+            rows.append([job.name, result.status.lower(), *table.side_by_side(result.figures)])
+        else:
+            rows.append([job.name, "not finished", *table.side_by_side({})])
+    terminal.table("all jobs", columns, rows)
+    for job, result in zip(named, results, strict=False):
+        if result.error:
+            terminal.say(f"{job.name}: {result.error.splitlines()[0]}")
+    parent.tags({"mlflow.note.content": table.markdown_table(columns, rows)})

@@ -47,7 +47,7 @@ class EpochPlan:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
         else:
             order = np.arange(self.num_samples)
-        return order[self.rank :: self.world_size].astype(np.int64, copy=False)
+        return np.ascontiguousarray(order[self.rank :: self.world_size], np.int64)
 
     def batches(self, epoch: int) -> list[INT64]:
         """The ids of each batch; the last one is short unless it is dropped."""
@@ -97,6 +97,8 @@ class Loader(abc.ABC):
 
     #: batches that are prepared ahead of the consumer: the measured window opens after as many
     lookahead: int = 0
+    #: cores that its workers or threads keep busy beside the training process's own
+    busy_cores: int = 0
     #: what was chosen where the configuration said auto, for the record
     settings: dict[str, object]
 

@@ -95,6 +95,7 @@ class Dali(Loader):
         decode = ("mixed" if on_gpu else "cpu") if config.decode == AUTO else config.decode
         self._decode = decode if isinstance(source, ImageFiles) else "cpu"
         self.lookahead = config.prefetch_queue_depth
+        self.busy_cores = self._threads
         self.settings = {
             "num_threads": self._threads,
             "decode": self._decode,

@@ -70,6 +70,7 @@ class Native(Loader):
         prefetch = (2 if config.prefetch_factor == AUTO else int(config.prefetch_factor)) if num_workers else None
         persistent = num_workers > 0 if config.persistent_workers == AUTO else bool(config.persistent_workers)
         self.lookahead = num_workers * (prefetch or 0)
+        self.busy_cores = num_workers
         self.settings = {
             "num_workers": num_workers,
             "prefetch_factor": prefetch,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 ROWS: tuple[tuple[str, str, str], ...] = (  # metric, label, format
     ("rate/samples_per_s", "throughput, steady state", "{:,.0f} samples/s"),
@@ -59,6 +59,13 @@ def markdown(title: str, facts: Mapping[str, str], figures: Mapping[str, float])
         lines += ["", "| figure | value | metric |", "|---|---:|---|"]
         lines += [f"| {label} | {value} | `{name}` |" for name, label, value in rows]
     return "\n".join(lines) + "\n"
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text as a Markdown table, the first two columns to the left."""
+    align = ["---", "---", *(["---:"] * (len(columns) - 2))]
+    lines = [columns, align, *[[_escape(cell) for cell in row] for row in rows]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def _escape(text: str) -> str:

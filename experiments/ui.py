@@ -1,0 +1,44 @@
+"""The MLflow UI on this project's store: python -m experiments.ui --help."""
+
+import argparse
+import os
+import socket
+import sys
+
+
+def main() -> None:
+    """Starts the UI in place of this process; exit code 1 where the port is taken."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.ui", description=__doc__)
+    parser.add_argument("--port", type=int, default=5000, help="default 5000")
+    parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: the UI has no login")
+    parser.add_argument("--store", default="auto", help="sqlite:///… ; default: mlruns/mlflow.db of this project")
+    chosen = parser.parse_args()
+    refuse_taken(chosen.host, chosen.port)
+
+    from loaderlab import environment, tracking  # seconds of imports: not for --help
+    from loaderlab.config import TrackingConfig, UserError
+
+    settings = TrackingConfig(uri=chosen.store)
+    try:
+        tracking.Store(settings, environment.PROJECT)  # creates it where there is none yet, closes runs that were killed
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    uri = tracking.store_uri(settings, environment.PROJECT)
+    print(f"http://{chosen.host}:{chosen.port} shows {uri}; Ctrl-C ends it", flush=True)
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", chosen.host, "--port", str(chosen.port)]
+    os.execv(sys.executable, command)
+
+
+def refuse_taken(host: str, port: int) -> None:
+    """Exits with one message where nothing can listen on the port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError) as error:
+            free = 5000 if not 0 < port < 65535 else port + 1
+            sys.exit(f"error: --port={port}: cannot listen on {host}:{port}: {error}. Type: make ui PORT={free}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""What several tests need: small image folders, a store, a quiet terminal, and no way out to the network."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from loaderlab import cli, config
+from loaderlab.terminal import Terminal
+
+LOCAL = ("127.0.0.1", "::1", "localhost")
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that reaches for the network fails at once and says so."""
+    connect = socket.socket.connect
+
+    def local_only(self: socket.socket, address: Any) -> None:
+        if isinstance(address, tuple) and address[0] not in LOCAL:
+            raise OSError(f"the tests are offline: {address}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", local_only)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hydra_knows_us() -> None:
+    cli.register()
+
+
+@pytest.fixture
+def terminal() -> Terminal:
+    """Says nothing; what it would have said stands in ``said``."""
+    return Terminal(Console(file=StringIO(), width=120))
+
+
+@pytest.fixture(scope="session")
+def image_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of 13 and 10 JPEG files, each of another size, each with a picture of its own."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for label, count in (("ant", 13), ("bee", 10)):
+        (root / label).mkdir()
+        for index in range(count):
+            height, width = rng.integers(40, 160, 2)
+            Image.fromarray(picture(height, width, index)).save(root / label / f"{index:02d}.jpg", quality=92, subsampling=index % 3)
+    return root
+
+
+def picture(height: int, width: int, index: int) -> np.ndarray:
+    """A smooth picture (height, width, 3) uint8, another for each index."""
+    y, x = np.mgrid[0:height, 0:width]
+    red = 127 + 120 * np.sin(x / 9 + index)
+    return np.stack([red, y * 255 / height, (x + 2 * y + 31 * index) % 256 / 2 + 60], -1).astype(np.uint8)
+
+
+@pytest.fixture
+def own_tree(image_tree: Path, tmp_path: Path) -> Path:
+    """A copy of `image_tree` to spoil."""
+    return Path(shutil.copytree(image_tree, tmp_path / "images"))
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store whose tables exist: making them takes two seconds, so the tests copy this one."""
+    from loaderlab.tracking import Store
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    Store(config.TrackingConfig(uri=f"sqlite:///{path}", experiment="empty"), path.parent)
+    return path
+
+
+@pytest.fixture
+def store_uri(empty_store: Path, tmp_path: Path) -> str:
+    folder = tmp_path / "mlruns"
+    folder.mkdir()
+    shutil.copy(empty_store, folder / "mlflow.db")
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+@pytest.fixture
+def make_config(store_uri: str, image_tree: Path, tmp_path: Path) -> Callable[..., config.TrainConfig]:
+    """A typed configuration from overrides, on the small image folder and a store of the test's own."""
+
+    def make(*overrides: str) -> config.TrainConfig:
+        base = [f"tracking.uri={store_uri}", f"checkpoint.dir={tmp_path / 'outputs'}", "batch_size=4", "torch_threads=1"]
+        if not any(text.startswith("data=") for text in overrides):
+            base += ["data=imagefolder", f"data.root={image_tree}", "data.transform.image_size=16", "data.transform.resize=16"]
+        return compose([*base, *overrides])
+
+    return make
+
+
+def compose(overrides: list[str]) -> config.TrainConfig:
+    return cli.typed(cli._compose("train", overrides), config.TrainConfig)
+
+
+@pytest.fixture(autouse=True)
+def flags_put_back() -> Iterator[None]:
+    """What a run sets in torch for its whole process must not reach the next test."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    if torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(False)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device, and torch finds none here"))

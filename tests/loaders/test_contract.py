@@ -1,0 +1,237 @@
+"""One suite over every loader and every kind of samples: what `loaderlab.loaders.contract` promises."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from conftest import picture
+from torch.utils.data import Dataset
+
+from loaderlab import data, loaders
+from loaderlab.config import DaliLoader, ImageFolderData, LoaderConfig, NativeLoader, ReplayLoader, TransformConfig, VectorsData
+from loaderlab.data.spec import ImageArrays, Split, UserItems, transforms
+from loaderlab.loaders.contract import Batch, EpochPlan, Loader
+
+LOADERS: dict[str, LoaderConfig] = {
+    "native": NativeLoader(num_workers=0),
+    "native-2-workers": NativeLoader(num_workers=2),
+    "native-one-by-one": NativeLoader(num_workers=0, batched=False),
+    "native-pillow": NativeLoader(num_workers=1, decoder="pillow", persistent_workers=False),
+    "dali": DaliLoader(num_threads=2),
+    "dali-deep-queue": DaliLoader(num_threads=1, prefetch_queue_depth=4),
+}
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+class Squares(Dataset[dict[str, torch.Tensor]]):
+    """A user's map-style dataset with dict items."""
+
+    classes = ("even", "odd")
+
+    def __len__(self) -> int:
+        return 23
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {"x": torch.full((3,), float(index**2)), "y": torch.tensor(index % 2)}
+
+
+def folder_split(tree: Path, crop: str = "center", normalize_on: str = "device") -> Split:
+    config = ImageFolderData(
+        root=str(tree), val_fraction=0.0,
+        transform=TransformConfig(image_size=24, resize=24, train_crop=crop, flip=0.0, normalize_on=normalize_on),
+    )  # fmt: skip
+    return data.build(config, lambda *_: None).train
+
+
+def arrays_split(_tree: Path) -> Split:
+    images = np.stack([picture(28, 28, index) for index in range(23)])
+    train, _, normalization = transforms(TransformConfig(image_size=24, resize=28, train_crop="center", flip=0.0))
+    return Split(ImageArrays(images, np.arange(23, dtype=np.int64) % 5), train, normalization)
+
+
+def vectors_split(_tree: Path) -> Split:
+    return data.build(VectorsData(num_samples=23, num_features=6, num_classes=3, work=2), lambda *_: None).train
+
+
+def user_split(_tree: Path) -> Split:
+    return Split(UserItems(Squares(), False, "x", "y"))
+
+
+SPLITS: dict[str, Callable[[Path], Split]] = {
+    "files": folder_split,
+    "arrays": arrays_split,
+    "vectors": vectors_split,
+    "user": user_split,
+}
+
+
+@pytest.fixture
+def built(request: pytest.FixtureRequest, image_tree: Path) -> Iterator[Callable[..., Loader]]:
+    made: list[Loader] = []
+
+    def build(loader: str, split: str | Split, plan: EpochPlan, device: str = "cpu") -> Loader:
+        samples = SPLITS[split](image_tree) if isinstance(split, str) else split
+        target = torch.device("cuda", 0) if device == "cuda" else torch.device(device)
+        made.append(loaders.build(LOADERS[loader], samples, plan, target))
+        return made[-1]
+
+    yield build
+    for loader in made:
+        loader.close()
+        loader.close()  # again is harmless
+
+
+def all_of(batches: list[Batch]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    ids = torch.cat([batch.ids for batch in batches if batch.ids is not None])
+    order = ids.argsort()
+    inputs = torch.cat([batch.inputs for batch in batches])[order]
+    return ids, inputs, torch.cat([batch.targets for batch in batches])[order]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("loader", LOADERS)
+def test_each_sample_once_in_the_plans_order(loader: str, split: str, device: str, built: Callable[..., Loader]) -> None:
+    plan = EpochPlan(23, 4, shuffle=True, drop_last=False, seed=3)
+    subject = built(loader, split, plan, device)
+    reference = built("native", split, plan, "cpu")
+    assert subject.num_steps == plan.num_steps == 6
+    for epoch in (0, 1, 2):
+        batches = [subject.transfer(batch) for batch in subject.epoch(epoch)]
+        assert [batch.ids.tolist() for batch in batches if batch.ids is not None] == [ids.tolist() for ids in plan.batches(epoch)]
+        _, inputs, targets = all_of(batches)
+        _, expected_inputs, expected_targets = all_of(list(reference.epoch(epoch)))
+        assert inputs.device.type == targets.device.type == device
+        assert (targets.cpu() == expected_targets).all()
+        assert inputs.dtype == expected_inputs.dtype
+        assert inputs.shape == expected_inputs.shape
+        difference = (inputs.cpu().float() - expected_inputs.float()).abs()
+        # the tolerance of docs/measuring.md: filters round differently, and treat an image's border differently
+        assert difference.mean() <= 0.25
+        assert difference.max() <= 16
+        inner = difference[..., 1:-1, 1:-1] if difference.ndim == 4 else difference
+        assert inner.max() <= 1
+        assert all(batch.ids is not None and batch.ids.device.type == "cpu" and batch.ids.dtype == torch.int64 for batch in batches)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("split", ["files", "arrays"])
+@pytest.mark.parametrize("loader", LOADERS)
+def test_images_are_uint8_with_channels_last_strides(loader: str, split: str, device: str, built: Callable[..., Loader]) -> None:
+    for batch in built(loader, split, EpochPlan(23, 4, True, False), device).epoch(0):
+        assert batch.inputs.dtype == torch.uint8
+        assert batch.inputs.shape[1:] == (3, 24, 24)
+        assert batch.inputs.is_contiguous(memory_format=torch.channels_last)
+        assert batch.targets.dtype == torch.int64
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_batches_are_the_takers_own(loader: str, built: Callable[..., Loader]) -> None:
+    subject = built(loader, "files", EpochPlan(23, 4, False, False))
+    kept = list(subject.epoch(0))
+    copies = [batch.inputs.clone() for batch in kept]
+    for batch in subject.epoch(1):
+        batch.inputs.zero_()
+    gc.collect()
+    assert all((batch.inputs == copy).all() for batch, copy in zip(kept, copies, strict=True))
+
+
+@pytest.mark.parametrize("split", ["files", "vectors"])
+@pytest.mark.parametrize("loader", LOADERS)
+def test_an_epoch_may_be_broken_off(loader: str, split: str, built: Callable[..., Loader]) -> None:
+    plan = EpochPlan(23, 4, True, False)
+    subject = built(loader, split, plan)
+    broken = subject.epoch(0)
+    next(broken)
+    del broken
+    ids, _, _ = all_of(list(subject.epoch(1)))
+    assert ids.tolist() == plan.ids(1).tolist()
+    assert len(list(subject.epoch(1))) == 6
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize("loader", ["native", "dali"])
+def test_shards_are_disjoint_and_whole(loader: str, world_size: int, built: Callable[..., Loader]) -> None:
+    plans = [EpochPlan(23, 4, True, False, 0, rank, world_size) for rank in range(world_size)]
+    ids = [all_of(list(built(loader, "files", plan).epoch(0)))[0] for plan in plans]
+    assert sorted(torch.cat(ids).tolist()) == list(range(23))
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_one_sample_and_none(loader: str, built: Callable[..., Loader], image_tree: Path) -> None:
+    assert [len(batch) for batch in built(loader, "files", EpochPlan(1, 4, True, False)).epoch(0)] == [1]
+    assert list(built(loader, "files", EpochPlan(3, 4, True, True)).epoch(0)) == []
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_nothing_is_left_running(loader: str, built: Callable[..., Loader]) -> None:
+    own = psutil.Process()
+    before = {child.pid for child in own.children(recursive=True)}
+    subject = built(loader, "files", EpochPlan(23, 4, True, False))
+    next(iter(subject.epoch(0)))
+    subject.close()
+    left = [child for child in own.children(recursive=True) if child.pid not in before]
+    assert [child for child in left if "resource_tracker" not in " ".join(child.cmdline())] == []
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+def test_normalised_by_the_loader(loader: str, built: Callable[..., Loader], image_tree: Path) -> None:
+    plan = EpochPlan(23, 8, False, False)
+    on_device = built(loader, folder_split(image_tree), plan)
+    by_loader = built(loader, folder_split(image_tree, normalize_on="loader"), plan)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    for raw, normalised in zip(on_device.epoch(0), by_loader.epoch(0), strict=True):
+        assert normalised.inputs.dtype == torch.float32
+        assert normalised.inputs.is_contiguous(memory_format=torch.channels_last)
+        assert torch.allclose(normalised.inputs, (raw.inputs / 255 - mean) / std, atol=1e-4)
+
+
+@pytest.mark.parametrize("loader", ["native", "native-one-by-one", "dali"])
+def test_random_crops_differ_between_epochs_and_keep_the_means(loader: str, built: Callable[..., Loader], image_tree: Path) -> None:
+    plan = EpochPlan(23, 8, False, False)
+    subject = built(loader, folder_split(image_tree, crop="random_resized"), plan)
+    center = built("native", folder_split(image_tree), plan)
+    first, second = (all_of(list(subject.epoch(epoch)))[1].float() for epoch in (0, 1))
+    assert (first - second).abs().mean() > 1
+    many = torch.stack([all_of(list(subject.epoch(epoch)))[1].float().mean() for epoch in range(2, 12)])
+    assert abs(many.mean() - all_of(list(center.epoch(0)))[1].float().mean()) < 8
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_native_augmentation_does_not_depend_on_the_workers(workers: int, image_tree: Path) -> None:
+    plan = EpochPlan(23, 4, True, False, seed=1)
+    split = folder_split(image_tree, crop="random_resized")
+    wanted = loaders.build(NativeLoader(num_workers=0), split, plan, torch.device("cpu"))
+    subject = loaders.build(NativeLoader(num_workers=workers), split, plan, torch.device("cpu"))
+    for ours, theirs in zip(wanted.epoch(4), subject.epoch(4), strict=True):
+        assert (ours.inputs == theirs.inputs).all()
+    subject.close()
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_start_methods(method: str, image_tree: Path) -> None:
+    plan = EpochPlan(23, 8, False, False)
+    config = NativeLoader(num_workers=1, start_method=method)
+    subject = loaders.build(config, folder_split(image_tree), plan, torch.device("cpu"))
+    assert all_of(list(subject.epoch(0)))[0].tolist() == list(range(23))
+    subject.close()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_replay_serves_the_same_real_batches_from_the_device(device: str, image_tree: Path) -> None:
+    plan = EpochPlan(23, 4, True, True)
+    target = torch.device(device, 0) if device == "cuda" else torch.device(device)
+    subject = loaders.build(ReplayLoader(num_batches=2), folder_split(image_tree), plan, target)
+    batches = [subject.transfer(batch) for batch in subject.epoch(0)]
+    assert len(batches) == subject.num_steps == 5
+    assert batches[0].inputs.data_ptr() == batches[2].inputs.data_ptr()
+    assert batches[0].inputs.device.type == device
+    native = loaders.build(NativeLoader(num_workers=0), folder_split(image_tree), plan, target)
+    assert (next(iter(native.epoch(0))).inputs == batches[0].inputs.cpu()).all()
+    subject.close()
