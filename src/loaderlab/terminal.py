@@ -12,35 +12,43 @@ from io import StringIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 REDRAW_S = 0.5  # between two drawings of the bar: a drawing costs about a millisecond of the training process
+PLAIN_WIDTH = 150  # characters
 PLAIN_LINES = 10  # of progress, where nobody looks at a terminal
+
+
+def _console() -> Console:
+    """stdout; as wide as a table needs where nobody's window bounds it."""
+    return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
 @dataclass
 class Terminal:
     """Says things on stdout and keeps a plain copy of them."""
 
-    console: Console = field(default_factory=lambda: Console(file=sys.stdout, highlight=False, soft_wrap=True))
+    console: Console = field(default_factory=_console)
     said: list[str] = field(default_factory=list)
 
     def say(self, text: str = "") -> None:
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, soft_wrap=True)
         self.said.append(text)
 
     def warn(self, text: str) -> None:
         self.say(f"warning: {text}")
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table: the first column to the left, the others to the right."""
-        table = Table(title=title, title_justify="left", title_style="bold")
-        for index, column in enumerate(columns):
-            table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
-        for row in rows:
-            table.add_row(*row)
-        self.console.print(table)
-        plain = Console(file=StringIO(), width=max(120, self.console.width), highlight=False)
-        plain.print(table)
+        """A table, the first column to the left and the others to the right. The last columns are left out where the
+        window is too narrow for them; the copy that is kept has them all."""
+        shown = len(columns)
+        while shown > 3 and _width(columns[:shown], [row[:shown] for row in rows]) > self.console.width:
+            shown -= 1
+        self.console.print(_table(title, columns[:shown], [row[:shown] for row in rows]))
+        if shown < len(columns):
+            self.console.print(f"(the window is too narrow for: {', '.join(columns[shown:])})", markup=False)
+        plain = Console(file=StringIO(), width=max(PLAIN_WIDTH, _width(columns, rows)), highlight=False)
+        plain.print(_table(title, columns, rows))
         assert isinstance(plain.file, StringIO)
         self.said.append(plain.file.getvalue())
 
@@ -55,6 +63,21 @@ class Terminal:
         )  # fmt: skip
         with Progress(*columns, console=self.console, auto_refresh=False, transient=True) as drawn:
             yield RichBar(drawn, drawn.add_task(label, total=total, note=""))
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold", no_wrap=index > 0)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def _width(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """Characters that a table takes with nothing folded but the first column, which keeps 24."""
+    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    return min(widths[0], 24) + sum(widths[1:]) + 3 * len(widths) + 1
 
 
 class Bar:

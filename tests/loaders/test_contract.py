@@ -60,7 +60,7 @@ def vectors_split(_tree: Path) -> Split:
 
 
 def user_split(_tree: Path) -> Split:
-    return Split(UserItems(Squares(), False, "x", "y"))
+    return Split(UserItems(Squares(), False, "x", "y", 2))
 
 
 SPLITS: dict[str, Callable[[Path], Split]] = {

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import IterableDataset
 
 from loaderlab import targets
 from loaderlab.config import CustomData
@@ -22,13 +22,15 @@ def build(config: CustomData) -> DataSpec:
     """
     made = targets.call("data.target", config.target, config.options)
     train, val = made if isinstance(made, (tuple, list)) and len(made) == 2 else (made, None)
-    source = _source(train, config)
+    _refuse_no_dataset(train, config)
+    classes = _classes(train, config)
+    source = _source(train, config, len(classes))
     sample, _ = split_item(_first(source, config), source, f"data.target={config.target}")
     return DataSpec(
         name="custom",
         train=Split(source),
-        val=Split(_source(val, config)) if val is not None else None,
-        classes=_classes(train, config),
+        val=Split(_source(val, config, len(classes))) if val is not None else None,
+        classes=classes,
         sample_shape=tuple(torch.as_tensor(sample).shape),
         location=config.target,
         digest=f"{config.target}-{source.length}",
@@ -54,19 +56,23 @@ def split_item(item: Any, source: UserItems, where: str) -> tuple[Any, Any]:
     raise DataError(f"{where}: its items must be (input, target) pairs, or dicts with data.input_key and data.target_key; got {found}")
 
 
-def _source(dataset: Any, config: CustomData) -> UserItems:
-    iterable = isinstance(dataset, IterableDataset) or (hasattr(dataset, "__iter__") and not hasattr(dataset, "__getitem__"))
-    if not iterable and not (isinstance(dataset, Dataset) or (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"))):
-        raise DataError(
-            f"data.target={config.target}: gave a {type(dataset).__name__}; a dataset is needed (with __getitem__ and "
-            "__len__, or __iter__), or a (train, val) pair of them"
-        )
-    source = UserItems(dataset, iterable, config.input_key, config.target_key, config.sharded)
+def _source(dataset: Any, config: CustomData, num_classes: int) -> UserItems:
+    _refuse_no_dataset(dataset, config)
+    iterable = isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__")
+    source = UserItems(dataset, iterable, config.input_key, config.target_key, num_classes, config.sharded)
     if not iterable and source.length is None:
         raise DataError(f"data.target={config.target}: the dataset has __getitem__ and no __len__")
     if source.length == 0:
         raise DataError(f"data.target={config.target}: the dataset is empty")
     return source
+
+
+def _refuse_no_dataset(dataset: Any, config: CustomData) -> None:
+    if isinstance(dataset, str) or not (hasattr(dataset, "__getitem__") or hasattr(dataset, "__iter__")):
+        raise DataError(
+            f"data.target={config.target}: gave a {type(dataset).__name__}; a dataset is needed (with __getitem__ and "
+            "__len__, or __iter__), or a (train, val) pair of them"
+        )
 
 
 def _first(source: UserItems, config: CustomData) -> Any:

@@ -117,6 +117,7 @@ class UserItems:
     iterable: bool
     input_key: str | None
     target_key: str | None
+    num_classes: int
     sharded: bool = False
 
     @property

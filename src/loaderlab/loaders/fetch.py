@@ -219,7 +219,15 @@ def collate_items(items: Sequence[Any], source: UserItems, ids: INT64 | None) ->
         raise DataError(f"data=custom: the items {_brief(ids.tolist()) if ids is not None else ''} do not make a batch: {reason}") from error
     if not isinstance(inputs, torch.Tensor) or not isinstance(targets, torch.Tensor):
         raise DataError(f"data=custom: a batch must be two tensors, got {type(inputs).__name__} and {type(targets).__name__}")
-    return Batch(inputs, targets, None if ids is None else torch.from_numpy(ids))
+    # on a GPU a label out of range would end the process with an assertion of the device, steps later
+    if targets.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8) or targets.ndim != 1:
+        raise DataError(f"data=custom: targets must be class indexes, one integer a sample; got {targets.dtype} {tuple(targets.shape)}")
+    if targets.min() < 0 or targets.max() >= source.num_classes:
+        raise DataError(
+            f"data=custom: a target is {int(targets.max())} (smallest {int(targets.min())}), and there are "
+            f"{source.num_classes} classes, counted from 0. Type data.num_classes=N, or mend the dataset's `classes`"
+        )
+    return Batch(inputs, targets.long(), None if ids is None else torch.from_numpy(ids))
 
 
 def _brief(ids: Sequence[int]) -> str:

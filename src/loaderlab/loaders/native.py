@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 from collections.abc import Iterator
 from typing import Any
 
@@ -69,6 +70,8 @@ class Native(Loader):
         self._non_blocking = pinned if config.non_blocking == AUTO else bool(config.non_blocking)
         prefetch = (2 if config.prefetch_factor == AUTO else int(config.prefetch_factor)) if num_workers else None
         persistent = num_workers > 0 if config.persistent_workers == AUTO else bool(config.persistent_workers)
+        # named in any case: a job of a sweep was spawned itself, and would hand that down to its workers
+        method = multiprocessing.get_all_start_methods()[0] if config.start_method == AUTO else config.start_method
         self.lookahead = num_workers * (prefetch or 0)
         self.busy_cores = num_workers
         self.settings = {
@@ -77,7 +80,7 @@ class Native(Loader):
             "persistent_workers": persistent,
             "pin_memory": pinned,
             "non_blocking": self._non_blocking,
-            "start_method": config.start_method,
+            "start_method": method if num_workers else None,
             "decoder": config.decoder,
         }
         self._requests = _Requests(plan)
@@ -87,7 +90,7 @@ class Native(Loader):
             "persistent_workers": persistent,
             "pin_memory": pinned,
             "in_order": config.in_order,
-            "multiprocessing_context": None if config.start_method == AUTO else config.start_method,
+            "multiprocessing_context": method if num_workers else None,
             "collate_fn": _as_it_is,
         }
         self._loader: DataLoader[Any] | None

@@ -29,14 +29,14 @@ ROWS: tuple[tuple[str, str, str], ...] = (  # metric, label, format
     ("val/loss", "validation loss, last", "{:.4f}"),
     ("val/accuracy", "validation accuracy, last", "{:.4f}"),
 )
-SIDE_BY_SIDE: tuple[tuple[str, str, str], ...] = (  # metric, column, format
+SIDE_BY_SIDE: tuple[tuple[str, str, str], ...] = (  # metric, column, format; the last ones go first in a narrow window
     ("rate/samples_per_s", "samples/s", "{:,.0f}"),
     ("time/step_ms", "step ms", "{:.2f}"),
     ("starvation/wait_pct", "wait %", "{:.1f}"),
-    ("starvation/starved_pct", "starved %", "{:.1f}"),
-    ("time/train_s", "train s", "{:.1f}"),
+    ("starvation/starved_pct", "dry %", "{:.1f}"),
+    ("val/accuracy", "val acc", "{:.4f}"),
     ("train/loss", "train loss", "{:.4f}"),
-    ("val/accuracy", "val acc.", "{:.4f}"),
+    ("time/train_s", "train s", "{:.1f}"),
     ("memory/host_peak_mib", "host MiB", "{:,.0f}"),
 )
 

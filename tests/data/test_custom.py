@@ -1,0 +1,205 @@
+"""A user's own dataset: pairs and dicts, map-style and iterable, and everything it may do wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
+
+from loaderlab import data, loaders
+from loaderlab.config import CustomData, DaliLoader, NativeLoader, UserError
+from loaderlab.data.spec import DataError, DataSpec
+from loaderlab.loaders.contract import EpochPlan, LoaderError
+
+HERE = __name__
+
+
+class Pairs(Dataset[tuple[torch.Tensor, int]]):
+    classes = ("low", "high")
+
+    def __init__(self, size: int = 10) -> None:
+        self.size, self.asked = size, []  # type: ignore[var-annotated]
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.tensor([float(index), 1.0]), int(index >= self.size // 2)
+
+
+class Batched(Pairs):
+    """Has a ``__getitems__`` of its own, and an item that only that way gives."""
+
+    def __getitems__(self, ids: list[int]) -> list[tuple[torch.Tensor, int]]:
+        return [(torch.tensor([float(index), 2.0]), 0) for index in ids]
+
+
+class Stream(IterableDataset[dict[str, Any]]):
+    def __init__(self, shards: bool = False, length: bool = False) -> None:
+        self.shards = shards
+        if length:
+            self.__class__ = SizedStream
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        info = get_worker_info()
+        first, step = (info.id, info.num_workers) if self.shards and info else (0, 1)
+        for index in range(first, 10, step):
+            yield {"x": np.full(3, index, np.float32), "y": index % 2}
+
+
+class SizedStream(Stream):
+    def __len__(self) -> int:
+        return 10
+
+
+class Failing(Pairs):
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        if index == 7:
+            raise OSError("disk on fire")
+        return super().__getitem__(index)
+
+
+class Uneven(Pairs):
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.zeros(1 + index % 2), 0
+
+
+class WrongLabels(Pairs):
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return torch.zeros(2), 2
+
+
+class FloatLabels(Pairs):
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, float]:  # type: ignore[override]
+        return torch.zeros(2), 0.5
+
+
+def pairs(size: int = 10) -> Pairs:
+    return Pairs(size)
+
+
+def two_sets() -> tuple[Pairs, Pairs]:
+    return Pairs(10), Pairs(4)
+
+
+def make(name: str = "") -> Any:
+    kinds: dict[str, Any] = {
+        "nothing": None, "number": 3, "empty": Pairs(0), "triples": [(torch.zeros(2), 1, 2)] * 4,
+        "text": [("a word", 1)] * 4, "dicts": [{"image": torch.zeros(2), "label": 1}] * 4, "no_classes": [(torch.zeros(2), 1)] * 4,
+    }  # fmt: skip
+    return kinds[name]
+
+
+def raising() -> None:
+    raise ZeroDivisionError("by the user's own code")
+
+
+def build(target: str, **settings: Any) -> DataSpec:
+    return data.build(CustomData(target=f"{HERE}:{target}", **settings), lambda *_: None)
+
+
+def epoch(spec: DataSpec, config: NativeLoader | DaliLoader, size: int = 4, drop_last: bool = False) -> list[Any]:
+    loader = loaders.build(config, spec.train, EpochPlan(spec.train.num_samples or 0, size, True, drop_last), torch.device("cpu"))
+    try:
+        return list(loader.epoch(0))
+    finally:
+        loader.close()
+
+
+def test_pairs_are_used_as_they_are() -> None:
+    spec = build("pairs", options={"size": 6})
+    assert (spec.classes, spec.sample_shape, spec.val) == (("low", "high"), (2,), None)
+    inputs = torch.cat([batch.inputs for batch in epoch(spec, NativeLoader(num_workers=2))])
+    assert sorted(inputs[:, 0].tolist()) == [0, 1, 2, 3, 4, 5]
+    assert inputs.dtype == torch.float32
+
+
+def test_a_pair_of_datasets_is_training_and_validation() -> None:
+    spec = build("two_sets")
+    assert spec.val is not None
+    assert (spec.train.num_samples, spec.val.num_samples) == (10, 4)
+
+
+@pytest.mark.parametrize(("batched", "mark"), [(True, 2.0), (False, 1.0)])
+def test_its_own_getitems_is_used_where_batched(batched: bool, mark: float) -> None:
+    inputs = torch.cat([batch.inputs for batch in epoch(build("Batched"), NativeLoader(num_workers=0, batched=batched))])
+    assert set(inputs[:, 1].tolist()) == {mark}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_iterable_with_dict_items(workers: int, drop_last: bool) -> None:
+    spec = build("Stream", input_key="x", target_key="y", num_classes=2)
+    assert spec.train.num_samples is None
+    batches = epoch(spec, NativeLoader(num_workers=workers), 4, drop_last)
+    assert [len(batch) for batch in batches] == ([4, 4] if drop_last else [4, 4, 2])
+    assert batches[0].ids is None
+    assert batches[0].inputs[:, 0].tolist() == [0, 1, 2, 3]
+
+
+def test_iterable_is_not_multiplied_by_workers() -> None:
+    spec = build("Stream", input_key="x", target_key="y", num_classes=2)
+    with pytest.raises(LoaderError, match=r"data\.sharded=true"):
+        epoch(spec, NativeLoader(num_workers=2))
+    assert sum(len(batch) for batch in epoch(spec, NativeLoader())) == 10  # auto: one worker
+    sharded = build("Stream", options={"shards": True}, input_key="x", target_key="y", num_classes=2, sharded=True)
+    seen = torch.cat([batch.inputs[:, 0] for batch in epoch(sharded, NativeLoader(num_workers=2), 2)])
+    assert sorted(seen.tolist()) == list(range(10))
+
+
+def test_iterable_with_a_length_knows_its_steps() -> None:
+    spec = build("Stream", options={"length": True}, input_key="x", target_key="y", num_classes=2)
+    loader = loaders.build(NativeLoader(num_workers=0), spec.train, EpochPlan(10, 4, True, True), torch.device("cpu"))
+    assert loader.num_steps == 2
+
+
+def test_dali_refuses_an_iterable() -> None:
+    with pytest.raises(LoaderError, match="loader=native"):
+        epoch(build("Stream", input_key="x", target_key="y", num_classes=2), DaliLoader())
+
+
+@pytest.mark.parametrize(
+    ("target", "settings", "message"),
+    [
+        ("make", {"options": {"name": "nothing"}}, "gave a NoneType"),
+        ("make", {"options": {"name": "number"}}, "gave a int"),
+        ("make", {"options": {"name": "empty"}}, "empty"),
+        ("make", {"options": {"name": "triples"}}, "a tuple of 3"),
+        ("make", {"options": {"name": "text"}}, "the input of an item is a str"),
+        ("make", {"options": {"name": "dicts"}}, "keys image, label; data.input_key=None"),
+        ("make", {"options": {"name": "no_classes"}}, "data.num_classes=10"),
+        ("make", {"options": {"nosuch": 1}}, "unexpected keyword argument"),
+        ("raising", {}, "ZeroDivisionError: by the user's own code"),
+        ("nosuch", {}, "has no nosuch"),
+        ("HERE", {}, "is a str, not a function"),
+    ],
+)
+def test_a_wrong_target_is_told(target: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as told:
+        build(target, **settings)
+    assert f"data.target={HERE}:{target}" in str(told.value)
+
+
+@pytest.mark.parametrize(("target", "message"), [("no_colon", "package.module:function"), ("no.such.module:f", "importing no.such.module failed")])
+def test_a_target_that_does_not_import(target: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        data.build(CustomData(target=target), lambda *_: None)
+
+
+@pytest.mark.parametrize("config", [NativeLoader(num_workers=0), NativeLoader(num_workers=1), DaliLoader()], ids=["0", "1", "dali"])
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("Failing", "disk on fire"),
+        ("Uneven", "do not make a batch"),
+        ("WrongLabels", "2 classes"),
+        ("FloatLabels", "class indexes"),
+    ],
+)
+def test_a_dataset_that_fails_on_the_way_is_told(target: str, message: str, config: NativeLoader | DaliLoader) -> None:
+    with pytest.raises(DataError, match=message):
+        epoch(build(target), config, size=10)

@@ -1,0 +1,101 @@
+"""Folder-per-class trees: what is listed, how it is split, what is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loaderlab.config import TransformConfig
+from loaderlab.data.imagefolder import build, stratified_split
+from loaderlab.data.spec import DataError, DataSpec, ImageFiles, PathTable
+
+
+def make(root: Path, val_root: Path | None = None, fraction: float = 0.25, seed: int = 0) -> DataSpec:
+    return build("imagefolder", root, val_root, fraction, seed, TransformConfig(image_size=16))
+
+
+def paths(spec_split: object) -> list[str]:
+    source = spec_split.source  # type: ignore[attr-defined]
+    assert isinstance(source, ImageFiles)
+    return [source.paths[index] for index in range(len(source))]
+
+
+def test_seeded_split_is_disjoint_whole_and_stratified(image_tree: Path) -> None:
+    spec, again, other = make(image_tree), make(image_tree), make(image_tree, seed=1)
+    assert spec.val is not None
+    assert other.val is not None
+    train, val = paths(spec.train), paths(spec.val)
+    assert sorted(train + val) == sorted(str(path) for path in image_tree.rglob("*.jpg"))
+    assert not set(train) & set(val)
+    assert paths(again.train) == train
+    assert paths(other.val) != val
+    assert [sum("bee" in path for path in part) for part in (train, val)] == [8, 2]
+    assert spec.classes == ("ant", "bee")
+    assert spec.digest == again.digest != other.digest
+
+
+def test_labels_belong_to_their_paths(image_tree: Path) -> None:
+    spec = make(image_tree)
+    assert isinstance(spec.train.source, ImageFiles)
+    for path, label in zip(paths(spec.train), spec.train.source.labels, strict=True):
+        assert Path(path).parent.name == spec.classes[label]
+
+
+def test_validation_root_of_its_own(image_tree: Path, own_tree: Path) -> None:
+    spec = make(image_tree, own_tree)
+    assert spec.val is not None
+    assert (spec.train.num_samples, spec.val.num_samples) == (23, 23)
+    assert paths(spec.val)[0].startswith(str(own_tree))
+
+
+def test_no_validation_samples(image_tree: Path) -> None:
+    assert make(image_tree, fraction=0.0).val is None
+
+
+def test_nested_folders_count_and_other_files_do_not(own_tree: Path) -> None:
+    (own_tree / "ant" / "deep" / "er").mkdir(parents=True)
+    shutil.copy(own_tree / "ant" / "00.jpg", own_tree / "ant" / "deep" / "er" / "x.JPG")
+    (own_tree / "ant" / "notes.txt").write_text("")
+    spec = make(own_tree, fraction=0.0)
+    assert spec.train.num_samples == 24
+    assert spec.notes == ("1 files under data.root are no images by their ending and were passed over",)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda root: shutil.rmtree(root), "does not exist"),
+        (lambda root: (shutil.rmtree(root), root.write_text("")), "is a file"),
+        (lambda root: (shutil.rmtree(root), root.mkdir()), "no sub-folder"),
+        (lambda root: (root / "cat").mkdir(), "class folder cat holds no image"),
+        (lambda root: (root / "ant").rename(root / "train") and (root / "bee").rename(root / "val"), "data.val_root="),
+    ],
+    ids=["missing", "file", "empty", "class-without-files", "splits"],
+)
+def test_refused(spoil: object, message: str, own_tree: Path) -> None:
+    spoil(own_tree)  # type: ignore[operator]
+    with pytest.raises(DataError, match=message) as refused:
+        make(own_tree)
+    assert str(own_tree) in str(refused.value)
+
+
+def test_other_classes_in_the_validation_root(image_tree: Path, own_tree: Path) -> None:
+    (own_tree / "bee").rename(own_tree / "wasp")
+    with pytest.raises(DataError, match="bee, wasp"):
+        make(image_tree, own_tree)
+
+
+def test_split_keeps_one_sample_of_each_class() -> None:
+    train, val = stratified_split(np.array([0, 1, 1, 1, 1, 2, 2]), 0.9, 0)
+    assert sorted([*train, *val]) == list(range(7))
+    assert train.tolist().count(0) == 1  # the only sample of class 0
+    assert len(val) == 4  # three of class 1, one of class 2
+
+
+def test_path_table_holds_what_it_was_given(tmp_path: Path) -> None:
+    table = PathTable(tmp_path, ["a/b.jpg", "ü/é 1.png", "c"])
+    assert [table[index] for index in range(3)] == [str(tmp_path / name) for name in ("a/b.jpg", "ü/é 1.png", "c")]
+    assert table.encoded(1).decode() == table[1]
