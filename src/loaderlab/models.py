@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from loaderlab import targets
-from loaderlab.config import CnnModel, CustomModel, FeedForwardModel, ModelConfig, TimmModel, UserError, refuse
+from loaderlab.config import CnnModel, CustomModel, FeedForwardModel, ModelConfig, TimmModel, UserError, choice, refuse
 from loaderlab.data.spec import DataSpec, Normalization
 
 
@@ -118,11 +118,33 @@ def build(config: ModelConfig, spec: DataSpec, device: torch.device) -> nn.Modul
     if normalization is not None and normalization.on_device:
         model = nn.Sequential(Normalize(normalization, config.channels_last), model)
     model = model.to(device)
+    _try_out(model, config, spec, device)
     if config.compile:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of torch's own parts, at its first import
             model.compile()
     return model
+
+
+def _try_out(model: nn.Module, config: ModelConfig, spec: DataSpec, device: torch.device) -> None:
+    """A forward pass of two blank samples: a model that does not fit is told of before anything starts."""
+    batch = torch.zeros(2, *spec.sample_shape, dtype=getattr(torch, spec.sample_dtype), device=device)
+    model.eval()
+    try:
+        with torch.no_grad():
+            logits = model(batch)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(
+            f"model={choice(config)}: does not take a batch {tuple(batch.shape)} {spec.sample_dtype} of data={spec.name}: {reason}"
+        ) from error
+    if not isinstance(logits, torch.Tensor) or logits.shape != (2, len(spec.classes)):
+        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
+        raise UserError(
+            f"model={choice(config)}: for a batch of 2 it gives {found}; logits (2, {len(spec.classes)}) are needed, one a class"
+        )
 
 
 def num_parameters(model: nn.Module) -> int:

@@ -32,6 +32,7 @@ def build(config: CustomData) -> DataSpec:
         val=Split(_source(val, config, len(classes))) if val is not None else None,
         classes=classes,
         sample_shape=tuple(torch.as_tensor(sample).shape),
+        sample_dtype=str(torch.as_tensor(sample).dtype).removeprefix("torch."),
         location=config.target,
         digest=f"{config.target}-{source.length}",
     )

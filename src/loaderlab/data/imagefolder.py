@@ -130,6 +130,7 @@ def build(
         val=Split(ImageFiles(PathTable(val_base, val_paths), val_labels), val, normalization) if val_paths else None,
         classes=listing.classes,
         sample_shape=(3, transform.image_size, transform.image_size),
+        sample_dtype="uint8" if normalization.on_device else "float32",
         location=str(listing.root),
         digest=digest[:16],
         notes=tuple(notes),

@@ -158,7 +158,8 @@ class DataSpec:
     """All that a run knows of its samples.
 
     Attributes:
-        sample_shape: of one input as the model sees it: (C, H, W), (F,), or what a user's dataset gives.
+        sample_shape: of one input as it comes in a batch: (C, H, W), (F,), or what a user's dataset gives.
+        sample_dtype: of the same, by torch's name.
         digest: tells two different sets apart (of names and labels, not of every byte).
         notes: what was left out or is worth knowing, one line each.
     """
@@ -168,6 +169,7 @@ class DataSpec:
     val: Split | None
     classes: tuple[str, ...]
     sample_shape: tuple[int, ...]
+    sample_dtype: str
     location: str
     digest: str
     notes: tuple[str, ...] = field(default=())

@@ -50,6 +50,7 @@ def build(config: TorchvisionData) -> DataSpec:
         val=Split(val, val_transform, normalization),
         classes=classes,
         sample_shape=(channels, size, size),
+        sample_dtype="uint8" if normalization.on_device else "float32",
         location=str(config.root),
         digest=f"{kind.__name__.lower()}-{len(train)}-{len(val)}",
     )

@@ -28,6 +28,7 @@ def build(config: VectorsData) -> DataSpec:
         val=split(config.num_samples // 6),
         classes=tuple(str(label) for label in range(config.num_classes)),
         sample_shape=(config.num_features,),
+        sample_dtype="float32",
         location="memory",
         digest=f"seed{config.data_seed}-{config.num_samples}x{config.num_features}x{config.num_classes}",
     )

@@ -1,0 +1,151 @@
+"""The step meter on a fake clock: every nanosecond is accounted for, exactly."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from loaderlab.meter.clock import RING, EventRing
+from loaderlab.meter.phases import StepMeter, own_cost_ns
+from loaderlab.meter.summary import between_epochs_ms, measured, summarize
+
+MS = 1_000_000
+
+
+class Clock:
+    """Nanoseconds that pass only when told to."""
+
+    def __init__(self) -> None:
+        self.now = 7 * MS
+
+    def __call__(self) -> int:
+        return self.now
+
+    def pass_ms(self, ms: float) -> None:
+        self.now += int(ms * MS)
+
+
+def play(epochs: list[list[tuple[float, ...]]], end_ms: float = 0.0, between_ms: float = 0.0) -> StepMeter:
+    """Epochs of steps, each (wait, transfer, forward, backward, optimizer, other) in ms."""
+    clock = Clock()
+    meter = StepMeter(torch.device("cpu"), clock)
+    for epoch, steps in enumerate(epochs):
+        meter.begin_epoch(epoch)
+        for index, (*phases, other) in enumerate(steps):
+            meter.next_step()
+            for position, phase in enumerate(phases):
+                clock.pass_ms(phase)
+                if position == 4:
+                    meter.keep_loss(torch.tensor(float(index)))
+                meter.mark()
+            meter.end_step(8)
+            clock.pass_ms(other)
+        meter.next_step()
+        clock.pass_ms(end_ms)
+        meter.end_epoch()
+        clock.pass_ms(between_ms)
+    return meter
+
+
+def test_phases_are_exact_and_add_up() -> None:
+    meter = play([[(5, 1, 2, 3, 1, 0.5), (2, 1, 2, 3, 1, 1.5)]])
+    assert meter.steps[0].host == (5 * MS, MS, 2 * MS, 3 * MS, MS)
+    assert [step.other / MS for step in meter.steps] == [0.5, 1.5]
+    assert meter.steps[1].host_ns == int(10.5 * MS)
+    assert [step.loss for step in meter.steps] == [0.0, 1.0]
+
+
+def test_a_planted_wait_is_read_exactly() -> None:
+    steps = [(0, 0, 4, 4, 2, 0)] * 9 + [(10, 0, 4, 4, 2, 0)]  # a stall every tenth step: 10 of 110 ms
+    meter = play([[(99, 0, 9, 9, 9, 0)], steps * 3])
+    figures = summarize(measured(meter.steps, 1))
+    window = steps * 3
+    total = sum(map(sum, window[1:]))
+    assert math.isclose(figures["starvation/wait_pct"], 100 * 30 / total)
+    assert math.isclose(figures["starvation/starved_pct"], 100 * 30 / total)
+    assert math.isclose(figures["rate/samples_per_s"], 8 * 29 / total * 1e3)
+    assert figures["time/step_max_ms"] == 20
+    assert figures["time/wait_ms"] == pytest.approx(30 / 29)
+
+
+def test_delivery_counts_as_starved_and_not_as_waiting() -> None:
+    figures = summarize(play([[(1, 3, 3, 2, 1, 0)] * 4]).steps)
+    assert figures["starvation/wait_pct"] == pytest.approx(10)
+    assert figures["starvation/starved_pct"] == pytest.approx(40)
+
+
+def test_parts_add_up_to_the_step() -> None:
+    figures = summarize(play([[(1, 2, 3, 4, 5, 6), (6, 5, 4, 3, 2, 1)]]).steps)
+    parts = sum(figures[f"time/{name}_ms"] for name in ("wait", "transfer", "forward", "backward", "optimizer", "other"))
+    assert parts == pytest.approx(figures["time/step_ms"]) == pytest.approx(21)
+
+
+def test_warm_up_and_first_steps_of_epochs_are_left_out() -> None:
+    meter = play([[(50, 0, 1, 1, 1, 0)] * 3, [(40, 0, 1, 1, 1, 0)] + [(0, 0, 1, 1, 1, 0)] * 2])
+    assert [step.step for step in measured(meter.steps, 2)] == [2, 4, 5]
+    assert [step.step for step in measured(meter.steps, 0)] == [1, 2, 4, 5]
+
+
+def test_time_between_epochs_leaves_evaluation_out() -> None:
+    meter = play([[(9, 0, 1, 1, 1, 0)] * 2] * 3, end_ms=4, between_ms=1000)
+    assert between_epochs_ms(meter.steps, meter.epoch_ends_ns) == pytest.approx(4 + 9)
+    assert between_epochs_ms(play([[(9, 0, 1, 1, 1, 0)]]).steps, [1]) is None
+    assert meter.epochs_s == pytest.approx(3 * (2 * 12 + 4) / 1e3)
+
+
+def test_nothing_measured_gives_no_figure() -> None:
+    assert summarize([]) == {}
+
+
+def test_its_own_cost_is_small_and_not_nothing() -> None:
+    assert 0 < own_cost_ns(torch.device("cpu")) < 1e6
+
+
+@pytest.mark.gpu
+def test_device_times_of_a_known_sleep() -> None:
+    """The CUDA twin: host waits that the device does not feel are not starvation, and those that it feels are."""
+    import time
+
+    device = torch.device("cuda", 0)
+    meter = StepMeter(device)
+    cycles = 2_000_000
+    meter.begin_epoch(0)
+    for step in range(RING + 20):
+        meter.next_step()
+        time.sleep(0.004 if step >= 40 else 0.0)
+        meter.mark()
+        meter.mark()
+        torch.cuda._sleep(cycles)
+        meter.mark()
+        meter.mark()
+        meter.keep_loss(torch.ones((), device=device))
+        meter.mark()
+        meter.end_step(1)
+    meter.next_step()
+    meter.end_epoch()
+    assert all(step.device is not None and step.loss == 1 for step in meter.steps)
+    busy = summarize(meter.steps[5:40])
+    dry = summarize(meter.steps[60:])
+    assert busy["starvation/starved_pct"] < 3
+    expected = 100 * (4.1 - busy["time/forward_ms"]) / max(4.1, busy["time/forward_ms"])
+    assert dry["starvation/starved_pct"] == pytest.approx(max(0.0, expected), abs=8)
+
+
+@pytest.mark.gpu
+def test_ring_gives_every_step_once_in_order() -> None:
+    ring = EventRing(torch.device("cuda", 0))
+    for length in (3, RING - 1, RING, 3 * RING + 5):
+        ring.begin()
+        given = []
+        for step in range(length):
+            for phase in range(5):
+                if phase == 4:
+                    ring.loss(torch.full((), float(step), device="cuda"))
+                ring.mark(phase)
+            if (timed := ring.end()) is not None:
+                given.append(timed)
+        given += ring.drain()
+        assert [timed.loss for timed in given] == list(range(length))
+        assert all(min(timed.gap, timed.delivery, timed.forward) >= 0 for timed in given)

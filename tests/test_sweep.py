@@ -1,0 +1,140 @@
+"""Real multiruns as a user starts them: fresh processes, a job that fails, Ctrl-C, SIGTERM, SIGKILL."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from loaderlab.cli import ROOT
+from loaderlab.config import TrackingConfig
+from loaderlab.sweep import varying
+from loaderlab.tracking import Store
+
+TRAIN = [sys.executable, "-m", "experiments.train"]
+
+
+@pytest.fixture
+def common(store_uri: str, image_tree: Path) -> list[str]:
+    return [
+        f"tracking.uri={store_uri}", "tracking.experiment=sweeps", "device=cpu", "data=imagefolder", f"data.root={image_tree}",
+        "data.transform.image_size=16", "data.transform.resize=16", "batch_size=4",
+    ]  # fmt: skip
+
+
+def runs(uri: str) -> tuple[Run, list[Run]]:
+    """The parent and its children in order of their start."""
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("sweeps")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
+    parent, *children = found
+    assert all(child.data.tags["mlflow.parentRunId"] == parent.info.run_id for child in children)
+    return parent, children
+
+
+def test_a_multirun_with_a_job_that_fails(common: list[str], store_uri: str) -> None:
+    done = subprocess.run(
+        [*TRAIN, "-m", "precision=fp32,tf32", "loader=native,dali", "epochs=2", *common], cwd=ROOT, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 1
+    parent, children = runs(store_uri)
+    assert parent.info.status == "FAILED"
+    assert parent.info.run_name == "sweep precision=fp32,tf32 loader=native,dali"
+    statuses = {child.info.run_name: child.info.status for child in children}
+    assert statuses == {
+        "precision=fp32 loader=native": "FINISHED", "precision=fp32 loader=dali": "FINISHED",
+        "precision=tf32 loader=native": "FAILED", "precision=tf32 loader=dali": "FAILED",
+    }  # fmt: skip
+    assert len({child.data.tags["process.pid"] for child in [parent, *children]}) == 5  # a process each
+    assert all("rate/samples_per_s" in child.data.metrics for child in children[:2])
+    assert children[0].data.tags["loader.in_force.start_method"] == "fork"  # not handed down from the spawned job
+    assert "precision=tf32: needs an NVIDIA GPU" in children[2].data.tags["error"]
+    assert "traceback.txt" in {entry.path for entry in MlflowClient(store_uri).list_artifacts(children[2].info.run_id)}
+    assert "2 of 4 jobs did not finish" in done.stderr
+    assert "Traceback" not in done.stderr
+    table = done.stdout[done.stdout.index("all jobs") :]
+    assert [word in table for word in ("precision=fp32 loader=native", "finished", "failed", "samples/s")] == [True] * 4
+    assert f"mlflow ui --backend-store-uri {store_uri}" in done.stdout
+    assert "precision=fp32 loader=dali" in parent.data.tags["mlflow.note.content"]
+
+
+@contextmanager
+def long_sweep(common: list[str], tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A sweep of two jobs that would take minutes, in a process group of its own, its first job in the loop."""
+    out = tmp_path / "out.txt"
+    command = [*TRAIN, "-m", "seed=1,2", "epochs=100000", "evaluate=false", *common]
+    with out.open("w") as file:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while "optimizer" not in out.read_text():  # the last of a job's first lines
+            assert process.poll() is None, out.read_text()
+            assert time.monotonic() < deadline, out.read_text()
+            time.sleep(0.2)
+        time.sleep(1.5)
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def left_over(group: int) -> list[psutil.Process]:
+    return [process for process in psutil.process_iter() if _group(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE]
+
+
+def _group(pid: int) -> int | None:
+    try:
+        return os.getpgid(pid)
+    except ProcessLookupError:
+        return None
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"])
+def test_interrupted(number: signal.Signals, code: int, common: list[str], store_uri: str, tmp_path: Path) -> None:
+    with long_sweep(common, tmp_path) as process:
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # as a terminal does: to everybody in the foreground
+        else:
+            process.send_signal(number)
+        assert process.wait(60) == code
+    said = (tmp_path / "out.txt").read_text()
+    assert "interrupted: what was recorded before is kept" in said
+    assert "Traceback" not in said
+    assert left_over(process.pid) == []
+    parent, children = runs(store_uri)
+    assert (parent.info.status, [child.info.status for child in children]) == ("KILLED", ["KILLED"])
+    assert "train/loss" in children[0].data.metrics
+    assert "interrupted by" in children[0].data.tags["error"]
+
+
+def test_killed(common: list[str], store_uri: str, tmp_path: Path) -> None:
+    with long_sweep(common, tmp_path) as process:
+        process.kill()
+        process.wait()
+        deadline = time.monotonic() + 60
+        while left_over(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert left_over(process.pid) == []  # the job noticed that nobody waits for it
+    parent, children = runs(store_uri)
+    assert (parent.info.status, [child.info.status for child in children]) == ("RUNNING", ["KILLED"])
+    Store(TrackingConfig(uri=store_uri, experiment="sweeps"), ROOT)
+    parent, _ = runs(store_uri)
+    assert parent.info.status == "KILLED"
+
+
+def test_names_are_what_differs() -> None:
+    jobs = [["loader=native", "epochs=2", "repeat=1"], ["loader=dali", "epochs=2", "repeat=1"], ["loader=dali", "epochs=2", "repeat=2"]]
+    assert varying(jobs) == [["loader=native", "repeat=1"], ["loader=dali", "repeat=1"], ["loader=dali", "repeat=2"]]
+    assert varying([["loader=dali"]]) == [[]]
