@@ -20,12 +20,25 @@ def main() -> None:
 
     settings = TrackingConfig(uri=chosen.store)
     try:
-        tracking.Store(settings, environment.PROJECT)  # creates it where there is none yet, closes runs that were killed
+        tracking.Store(
+            settings, environment.PROJECT
+        )  # creates it where there is none yet, closes runs that were killed
     except UserError as error:
         sys.exit(f"error: {error}")
     uri = tracking.store_uri(settings, environment.PROJECT)
     print(f"http://{chosen.host}:{chosen.port} shows {uri}; Ctrl-C ends it", flush=True)
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", chosen.host, "--port", str(chosen.port)]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "ui",
+        "--backend-store-uri",
+        uri,
+        "--host",
+        chosen.host,
+        "--port",
+        str(chosen.port),
+    ]
     os.execv(sys.executable, command)
 
 

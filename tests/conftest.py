@@ -54,7 +54,9 @@ def image_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / label).mkdir()
         for index in range(count):
             height, width = rng.integers(40, 160, 2)
-            Image.fromarray(picture(height, width, index)).save(root / label / f"{index:02d}.jpg", quality=92, subsampling=index % 3)
+            Image.fromarray(picture(height, width, index)).save(
+                root / label / f"{index:02d}.jpg", quality=92, subsampling=index % 3
+            )
     return root
 
 
@@ -94,9 +96,19 @@ def make_config(store_uri: str, image_tree: Path, tmp_path: Path) -> Callable[..
     """A typed configuration from overrides, on the small image folder and a store of the test's own."""
 
     def make(*overrides: str) -> config.TrainConfig:
-        base = [f"tracking.uri={store_uri}", f"checkpoint.dir={tmp_path / 'outputs'}", "batch_size=4", "torch_threads=1"]
+        base = [
+            f"tracking.uri={store_uri}",
+            f"checkpoint.dir={tmp_path / 'outputs'}",
+            "batch_size=4",
+            "torch_threads=1",
+        ]
         if not any(text.startswith("data=") for text in overrides):
-            base += ["data=imagefolder", f"data.root={image_tree}", "data.transform.image_size=16", "data.transform.resize=16"]
+            base += [
+                "data=imagefolder",
+                f"data.root={image_tree}",
+                "data.transform.image_size=16",
+                "data.transform.resize=16",
+            ]
         return compose([*base, *overrides])
 
     return make

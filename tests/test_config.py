@@ -10,7 +10,12 @@ from conftest import compose
 
 from loaderlab import cli, config
 
-CHOICES = [(folder.name, file.stem) for folder in sorted(cli.CONF.iterdir()) if folder.is_dir() for file in sorted(folder.glob("*.yaml"))]
+CHOICES = [
+    (folder.name, file.stem)
+    for folder in sorted(cli.CONF.iterdir())
+    if folder.is_dir()
+    for file in sorted(folder.glob("*.yaml"))
+]
 NEEDS = {  # what a choice cannot do without
     ("data", "imagefolder"): ["data.root=/tmp"],
     ("data", "custom"): ["data.target=a:b"],
@@ -83,7 +88,10 @@ BAD = [  # overrides, what the message must hold
     ("loader.pin_memory=yess", ["loader.pin_memory=yess", "true, false or auto"]),
     ("loader.decoder=opencv", ["loader.decoder=opencv", "torchcodec, pillow"]),
     ("loader.start_method=thread", ["fork, spawn, forkserver"]),
-    ("loader.num_workers=0 loader.persistent_workers=true", ["loader.persistent_workers=true", "no workers to keep", "num_workers=2"]),
+    (
+        "loader.num_workers=0 loader.persistent_workers=true",
+        ["loader.persistent_workers=true", "no workers to keep", "num_workers=2"],
+    ),
     ("loader.num_workers=0 loader.prefetch_factor=4", ["loader.prefetch_factor=4", "nobody works ahead"]),
     ("loader.num_workers=0 loader.start_method=spawn", ["loader.start_method=spawn"]),
     ("loader=dali loader.hw_decoder_load=2", ["loader.hw_decoder_load=2", "0 to 1"]),
@@ -92,7 +100,10 @@ BAD = [  # overrides, what the message must hold
     ("optimizer.lr=-1", ["optimizer.lr=-1", "at least 0"]),
     ("optimizer.schedule=step", ["optimizer.schedule=step", "cosine, linear, constant"]),
     ("optimizer.betas=[0.9]", ["optimizer.betas"]),
-    ("optimizer=sgd optimizer.nesterov=true optimizer.momentum=0", ["optimizer.nesterov", "optimizer.momentum=0.9"]),
+    (
+        "optimizer=sgd optimizer.nesterov=true optimizer.momentum=0",
+        ["optimizer.nesterov", "optimizer.momentum=0.9"],
+    ),
     ("model.width=0", ["model.width=0", "at least 1"]),
     ("model=feedforward model.hidden=[0]", ["model.hidden"]),
     ("data=vectors", ["model=cnn", "needs images", "model=feedforward"]),
@@ -116,7 +127,9 @@ BAD = [  # overrides, what the message must hold
 
 
 @pytest.mark.parametrize(("overrides", "expected"), BAD, ids=[overrides for overrides, _ in BAD])
-def test_bad_override(overrides: str, expected: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_override(
+    overrides: str, expected: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["train", *overrides.split()])
 
     def job(_config: config.TrainConfig, _overrides: list[str]) -> None:
@@ -133,7 +146,9 @@ def test_bad_override(overrides: str, expected: list[str], monkeypatch: pytest.M
     assert len(said.err.strip().splitlines()) <= 3
 
 
-def test_bad_job_of_a_sweep_stops_it_before_the_first(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_job_of_a_sweep_stops_it_before_the_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["train", "-m", "batch_size=8,0"])
     with pytest.raises(SystemExit) as ended:
         cli.main("train", config.TrainConfig, lambda *_: None)
@@ -143,12 +158,19 @@ def test_bad_job_of_a_sweep_stops_it_before_the_first(monkeypatch: pytest.Monkey
     assert "No job was started" in said
 
 
-def test_help_explains_every_group_and_choice(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_explains_every_group_and_choice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["train", "loader=dali", "--help"])
     cli.main("train", config.TrainConfig, lambda *_: None)
     page = capsys.readouterr().out
     for group, name in CHOICES:
         doc = (cli.CONF / group / f"{name}.yaml").read_text().splitlines()[0].removeprefix("# ")
         assert f"{name:<14}{doc}" in page, (group, name)
-    for setting in ("loader.num_threads=auto", "batch_size=64", "data.transform.image_size=64", "optimizer.lr="):
+    for setting in (
+        "loader.num_threads=auto",
+        "batch_size=64",
+        "data.transform.image_size=64",
+        "optimizer.lr=",
+    ):
         assert setting in page

@@ -9,7 +9,14 @@ from torch import nn
 
 from loaderlab import models
 from loaderlab.config import (
-    CnnModel, CustomModel, FeedForwardModel, ModelConfig, PrecisionConfig, TimmModel, TransformConfig, UserError,
+    CnnModel,
+    CustomModel,
+    FeedForwardModel,
+    ModelConfig,
+    PrecisionConfig,
+    TimmModel,
+    TransformConfig,
+    UserError,
 )  # fmt: skip
 from loaderlab.data.spec import DataSpec, ImageArrays, Split, Vectors, transforms
 from loaderlab.precision import Precision
@@ -18,7 +25,9 @@ CPU = torch.device("cpu")
 
 
 def images(size: int = 32, channels: int = 3) -> DataSpec:
-    config = TransformConfig(image_size=size) if channels == 3 else TransformConfig(image_size=size, mean=[0.5], std=[0.5])
+    config = (
+        TransformConfig(image_size=size) if channels == 3 else TransformConfig(image_size=size, mean=[0.5], std=[0.5])
+    )
     transform, _, normalization = transforms(config)
     source = ImageArrays(np.zeros((2, size, size, channels), np.uint8), np.zeros(2, np.int64))
     split = Split(source, transform, normalization)
@@ -60,7 +69,9 @@ def test_batch_to_logits(config: ModelConfig) -> None:
 @pytest.mark.parametrize("size", [8, 9, 28, 64])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_cnn_takes_images_of_any_size(size: int, channels: int) -> None:
-    assert models.build(CnnModel(), images(size, channels), CPU)(torch.zeros(2, channels, size, size, dtype=torch.uint8)).shape == (2, 3)
+    assert models.build(CnnModel(), images(size, channels), CPU)(
+        torch.zeros(2, channels, size, size, dtype=torch.uint8)
+    ).shape == (2, 3)
 
 
 def test_vectors_go_in_as_they_are() -> None:
@@ -74,7 +85,10 @@ def test_normalisation_in_front_is_the_declared_one() -> None:
     assert spec.train.normalization is not None
     front = models.Normalize(spec.train.normalization, channels_last=False)
     batch = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
-    mean, std = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    mean, std = (
+        torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1),
+        torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1),
+    )
     assert torch.allclose(front(batch), (batch / 255 - mean) / std, atol=1e-5)
     assert front(batch).is_contiguous()
     assert models.Normalize(spec.train.normalization, True)(batch).is_contiguous(memory_format=torch.channels_last)
@@ -86,7 +100,11 @@ def test_normalisation_in_front_is_the_declared_one() -> None:
         (TimmModel(name="resnet51"), images(), "Did you mean resnet5"),
         (TimmModel(name="resnet18"), vectors(), "needs images"),
         (TimmModel(name="vit_tiny_patch16_224"), images(8), "vit_tiny_patch16_224"),
-        (CustomModel(target=f"{__name__}:custom", options={"width": 4}), images(), r"gives \(2, 4\); logits \(2, 3\)"),
+        (
+            CustomModel(target=f"{__name__}:custom", options={"width": 4}),
+            images(),
+            r"gives \(2, 4\); logits \(2, 3\)",
+        ),
         (CustomModel(target=f"{__name__}:narrow"), images(), r"does not take a batch \(2, 3, 32, 32\)"),
         (CnnModel(), vectors(), "needs images"),
         (CustomModel(target=f"{__name__}:no_module"), images(), "not a torch.nn.Module"),
@@ -101,7 +119,11 @@ def test_a_model_that_does_not_fit_is_told(config: ModelConfig, spec: DataSpec, 
 
 
 def test_precisions_of_a_cpu() -> None:
-    assert Precision(PrecisionConfig(name="fp32"), CPU).in_force == {"matmul_dtype": "float32", "tf32": "off", "grad_scaler": "off"}
+    assert Precision(PrecisionConfig(name="fp32"), CPU).in_force == {
+        "matmul_dtype": "float32",
+        "tf32": "off",
+        "grad_scaler": "off",
+    }
     assert Precision(PrecisionConfig(name="bf16"), CPU).in_force["matmul_dtype"] == "bfloat16"
     assert Precision(PrecisionConfig(name="fp16"), CPU).in_force["grad_scaler"] == "on"
     with pytest.raises(UserError, match="precision=tf32: needs an NVIDIA GPU"):

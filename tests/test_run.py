@@ -60,14 +60,27 @@ def test_what_a_run_records(overrides: str, device: str, make_config: Make, term
     assert found.data.tags["precision.in_force.matmul_dtype"] == ("bfloat16" if "bf16" in overrides else "float32")
     assert found.inputs.dataset_inputs[0].dataset.name == "imagefolder"
     names = {entry.path for entry in MlflowClient(config.tracking.uri).list_artifacts(result.run_id)}
-    assert names == {"config.yaml", "overrides.yaml", "steps.csv", "environment.json", "breakdown.png", "report.md", "log.txt"}
+    assert names == {
+        "config.yaml",
+        "overrides.yaml",
+        "steps.csv",
+        "environment.json",
+        "breakdown.png",
+        "report.md",
+        "log.txt",
+    }
     assert yaml.safe_load(artifact(config, result.run_id, "overrides.yaml")) == ["some=override"]
     assert yaml.safe_load(artifact(config, result.run_id, "config.yaml"))["loader.name"] == config.loader.name
-    assert json.loads(artifact(config, result.run_id, "environment.json"))["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert (
+        json.loads(artifact(config, result.run_id, "environment.json"))["versions"]["torch"]
+        == torch.__version__.split("+")[0]
+    )
     assert "throughput" in artifact(config, result.run_id, "log.txt")
     steps = artifact(config, result.run_id, "steps.csv").splitlines()
     assert len(steps) == 1 + 4 * 4  # 18 training samples in batches of 4, the short one dropped
-    parts = sum(result.figures[f"time/{part}_ms"] for part in ("wait", "transfer", "forward", "backward", "optimizer", "other"))
+    parts = sum(
+        result.figures[f"time/{part}_ms"] for part in ("wait", "transfer", "forward", "backward", "optimizer", "other")
+    )
     assert parts == pytest.approx(result.figures["time/step_ms"], rel=1e-6)
 
 
@@ -76,8 +89,19 @@ def test_loss_is_logged_at_real_steps(make_config: Make, terminal: Terminal) -> 
     result = go(config, terminal)
     client = MlflowClient(config.tracking.uri)
     points = client.get_metric_history(result.run_id, "train/loss")
-    assert [point.step for point in points][:5] == [3, 4, 7, 8, 11]  # an epoch has four steps, its end is written
-    assert [point.step for point in client.get_metric_history(result.run_id, "val/accuracy")] == [4, 8, 12, 12]
+    assert [point.step for point in points][:5] == [
+        3,
+        4,
+        7,
+        8,
+        11,
+    ]  # an epoch has four steps, its end is written
+    assert [point.step for point in client.get_metric_history(result.run_id, "val/accuracy")] == [
+        4,
+        8,
+        12,
+        12,
+    ]
 
 
 def test_same_seed_same_losses_whatever_the_workers(make_config: Make, terminal: Terminal) -> None:
@@ -93,7 +117,13 @@ def test_same_seed_same_losses_whatever_the_workers(make_config: Make, terminal:
 def test_a_resumed_run_ends_as_one_that_was_never_interrupted(
     precision: str, make_config: Make, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    common = ["epochs=4", "optimizer.warmup_steps=2", f"precision={precision}", "checkpoint.every_minutes=0", "tracking.log_every=1"]
+    common = [
+        "epochs=4",
+        "optimizer.warmup_steps=2",
+        f"precision={precision}",
+        "checkpoint.every_minutes=0",
+        "tracking.log_every=1",
+    ]
     whole = go(make_config(*common), terminal)
 
     evaluations = iter(range(99))
@@ -160,7 +190,9 @@ def test_bad_resumes(make_config: Make, terminal: Terminal, tmp_path: Path) -> N
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_input_ends_the_run_as_failed(overrides: list[str], message: str, make_config: Make, terminal: Terminal) -> None:
+def test_bad_input_ends_the_run_as_failed(
+    overrides: list[str], message: str, make_config: Make, terminal: Terminal
+) -> None:
     if torch.cuda.is_available() and "cuda" in message.lower() + " ".join(overrides):
         pytest.skip("there is a CUDA device here")
     config = make_config(*overrides)
@@ -174,13 +206,20 @@ def test_bad_input_ends_the_run_as_failed(overrides: list[str], message: str, ma
     assert failed.data.params["batch_size"] == str(config.batch_size)
 
 
-def test_a_broken_file_fails_the_run_and_keeps_what_was_measured(make_config: Make, own_tree: Path, terminal: Terminal) -> None:
+def test_a_broken_file_fails_the_run_and_keeps_what_was_measured(
+    make_config: Make, own_tree: Path, terminal: Terminal
+) -> None:
     bad = own_tree / "bee" / "05.jpg"
     bad.write_bytes(b"junk" * 100)
     position = 13 + 5  # of bee/05.jpg in the listing
     seed = next(seed for seed in range(99) if position in EpochPlan(23, 2, True, True, seed).batches(0)[5])
     config = make_config(
-        f"data.root={own_tree}", "data.val_fraction=0.0", "epochs=2", "batch_size=2", "loader.num_workers=0", f"seed={seed}"
+        f"data.root={own_tree}",
+        "data.val_fraction=0.0",
+        "epochs=2",
+        "batch_size=2",
+        "loader.num_workers=0",
+        f"seed={seed}",
     )
     with pytest.raises(UserError, match="does not decode"):
         go(config, terminal)
@@ -191,9 +230,13 @@ def test_a_broken_file_fails_the_run_and_keeps_what_was_measured(make_config: Ma
     assert "Traceback" in artifact(config, failed.info.run_id, "traceback.txt")
 
 
-def test_out_of_memory_says_what_to_lower(make_config: Make, terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_says_what_to_lower(
+    make_config: Make, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 1 GiB. More.")
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 1 GiB. More."
+        )
 
     monkeypatch.setattr(run, "train", full)
     config = make_config()
@@ -202,7 +245,9 @@ def test_out_of_memory_says_what_to_lower(make_config: Make, terminal: Terminal,
     assert recorded(config)[0].info.status == "FAILED"
 
 
-def test_a_gpu_that_the_driver_shows_and_torch_cannot_use(make_config: Make, terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_the_driver_shows_and_torch_cannot_use(
+    make_config: Make, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("loaderlab.environment.driver_gpus", lambda: {"driver": "470.1", "names": ["Tesla X"]})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match=r"470\.1\) shows Tesla X, but torch .* cannot use it") as told:
@@ -222,6 +267,14 @@ def test_out_of_memory_on_a_real_gpu(make_config: Make, terminal: Terminal) -> N
     torch.cuda.set_per_process_memory_fraction(0.0005)
     try:
         with pytest.raises(UserError, match="CUDA out of memory with batch_size=16"):
-            go(make_config("batch_size=16", "model=resnet50", "data.transform.image_size=224", "data.transform.resize=224"), terminal)
+            go(
+                make_config(
+                    "batch_size=16",
+                    "model=resnet50",
+                    "data.transform.image_size=224",
+                    "data.transform.resize=224",
+                ),
+                terminal,
+            )
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

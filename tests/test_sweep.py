@@ -45,7 +45,11 @@ def runs(uri: str) -> tuple[Run, list[Run]]:
 
 def test_a_multirun_with_a_job_that_fails(common: list[str], store_uri: str) -> None:
     done = subprocess.run(
-        [*TRAIN, "-m", "precision=fp32,tf32", "loader=native,dali", "epochs=2", *common], cwd=ROOT, capture_output=True, text=True, timeout=200
+        [*TRAIN, "-m", "precision=fp32,tf32", "loader=native,dali", "epochs=2", *common],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=200,
     )
     assert done.returncode == 1
     parent, children = runs(store_uri)
@@ -75,7 +79,9 @@ def long_sweep(common: list[str], tmp_path: Path) -> Iterator[subprocess.Popen[s
     out = tmp_path / "out.txt"
     command = [*TRAIN, "-m", "seed=1,2", "epochs=100000", "evaluate=false", *common]
     with out.open("w") as file:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
     try:
         deadline = time.monotonic() + 120
         while "optimizer" not in out.read_text():  # the last of a job's first lines
@@ -91,7 +97,11 @@ def long_sweep(common: list[str], tmp_path: Path) -> Iterator[subprocess.Popen[s
 
 
 def left_over(group: int) -> list[psutil.Process]:
-    return [process for process in psutil.process_iter() if _group(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE]
+    return [
+        process
+        for process in psutil.process_iter()
+        if _group(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE
+    ]
 
 
 def _group(pid: int) -> int | None:
@@ -135,6 +145,14 @@ def test_killed(common: list[str], store_uri: str, tmp_path: Path) -> None:
 
 
 def test_names_are_what_differs() -> None:
-    jobs = [["loader=native", "epochs=2", "repeat=1"], ["loader=dali", "epochs=2", "repeat=1"], ["loader=dali", "epochs=2", "repeat=2"]]
-    assert varying(jobs) == [["loader=native", "repeat=1"], ["loader=dali", "repeat=1"], ["loader=dali", "repeat=2"]]
+    jobs = [
+        ["loader=native", "epochs=2", "repeat=1"],
+        ["loader=dali", "epochs=2", "repeat=1"],
+        ["loader=dali", "epochs=2", "repeat=2"],
+    ]
+    assert varying(jobs) == [
+        ["loader=native", "repeat=1"],
+        ["loader=dali", "repeat=1"],
+        ["loader=dali", "repeat=2"],
+    ]
     assert varying([["loader=dali"]]) == [[]]

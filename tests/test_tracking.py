@@ -52,7 +52,13 @@ def test_params_metrics_tags_and_artifacts(store: Store, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("error", "status"),
-    [(None, "FINISHED"), (ValueError(), "FAILED"), (KeyboardInterrupt(), "KILLED"), (Terminated(), "KILLED"), (SystemExit(1), "FAILED")],
+    [
+        (None, "FINISHED"),
+        (ValueError(), "FAILED"),
+        (KeyboardInterrupt(), "KILLED"),
+        (Terminated(), "KILLED"),
+        (SystemExit(1), "FAILED"),
+    ],
 )
 def test_status_is_true_however_it_ends(error: BaseException | None, status: str, store: Store) -> None:
     def body() -> None:
@@ -81,10 +87,20 @@ def test_runs_of_dead_processes_are_closed_at_the_next_start(store: Store, tmp_p
     tags = {HOST_TAG: _host(), PID_TAG: str(dead.pid), STARTED_TAG: str(started)}
     killed = store.client.create_run(store.experiment_id, tags=tags).info.run_id
     elsewhere = store.client.create_run(store.experiment_id, tags=tags | {HOST_TAG: "another"}).info.run_id
-    reused = store.client.create_run(store.experiment_id, tags=tags | {PID_TAG: str(psutil.Process().pid), STARTED_TAG: "1.0"})
+    reused = store.client.create_run(
+        store.experiment_id, tags=tags | {PID_TAG: str(psutil.Process().pid), STARTED_TAG: "1.0"}
+    )
     Store(TrackingConfig(uri=store.uri, experiment="test"), tmp_path)
-    states = {run_id: store.client.get_run(run_id).info.status for run_id in (own.run_id, killed, elsewhere, reused.info.run_id)}
-    assert states == {own.run_id: "RUNNING", killed: "KILLED", elsewhere: "RUNNING", reused.info.run_id: "KILLED"}
+    states = {
+        run_id: store.client.get_run(run_id).info.status
+        for run_id in (own.run_id, killed, elsewhere, reused.info.run_id)
+    }
+    assert states == {
+        own.run_id: "RUNNING",
+        killed: "KILLED",
+        elsewhere: "RUNNING",
+        reused.info.run_id: "KILLED",
+    }
     assert store.client.get_run(killed).data.tags["error"] == "its process was killed"
 
 
@@ -105,7 +121,9 @@ def test_child_of_a_parent(store: Store) -> None:
     assert store.client.get_run(child.run_id).data.tags["mlflow.parentRunId"] == parent.run_id
 
 
-@pytest.mark.parametrize("uri", ["sqlite:////proc/nosuch/mlflow.db", "sqlite:////dev/null/x/mlflow.db", "nosuch://x", "./folder"])
+@pytest.mark.parametrize(
+    "uri", ["sqlite:////proc/nosuch/mlflow.db", "sqlite:////dev/null/x/mlflow.db", "nosuch://x", "./folder"]
+)
 def test_a_store_that_cannot_be_is_told(uri: str, tmp_path: Path) -> None:
     with pytest.raises(StoreError) as told:
         Store(TrackingConfig(uri=uri), tmp_path)

@@ -61,9 +61,19 @@ def run(
     updates = None if not known else per_epoch * (epochs or 100)
     optimizer, schedule = optimizers.build(config or SgdOptimizer(lr=0.1, schedule="constant"), model, updates)
     loader = Listed(batches, target, known)
-    parts = Parts(model, optimizer, schedule, Precision(PrecisionConfig(name=precision), target), loader, loader, target)
+    parts = Parts(
+        model, optimizer, schedule, Precision(PrecisionConfig(name=precision), target), loader, loader, target
+    )
     meter, trained = StepMeter(target), Trained()
-    train(parts, meter, trained, Observers(lambda *_: None, lambda *_: None), epochs=epochs, steps=steps, accumulate=accumulate)
+    train(
+        parts,
+        meter,
+        trained,
+        Observers(lambda *_: None, lambda *_: None),
+        epochs=epochs,
+        steps=steps,
+        accumulate=accumulate,
+    )
     return model, trained, meter
 
 

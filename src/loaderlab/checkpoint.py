@@ -14,7 +14,18 @@ from loaderlab.training import Parts, Trained
 
 NAME = "checkpoint.pt"
 #: what may differ between a run and its continuation: how long, what is recorded, how samples are brought
-FREE = ("epochs", "steps", "resume", "evaluate", "device", "tracking.", "checkpoint.", "measure.", "loader.", "model.compile")
+FREE = (
+    "epochs",
+    "steps",
+    "resume",
+    "evaluate",
+    "device",
+    "tracking.",
+    "checkpoint.",
+    "measure.",
+    "loader.",
+    "model.compile",
+)
 
 
 @dataclass(frozen=True)
@@ -61,7 +72,12 @@ def load(config: TrainConfig) -> Checkpoint:
     path = _find(str(config.resume), Path(config.checkpoint.dir))
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        state, done, saved, run_id = content["state"], content["trained"], content["config"], content["run_id"]
+        state, done, saved, run_id = (
+            content["state"],
+            content["trained"],
+            content["config"],
+            content["run_id"],
+        )
     except Exception as error:  # whatever torch makes of a file that is none of its own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"resume={config.resume}: {path} is no checkpoint of loaderlab: {reason}") from error
@@ -72,13 +88,17 @@ def load(config: TrainConfig) -> Checkpoint:
         if saved.get(name) != now.get(name) and not name.startswith(FREE)
     ]
     if differing:
-        raise UserError(f"resume={config.resume}: this run is configured otherwise than that of {path}: {'; '.join(differing)}")
+        raise UserError(
+            f"resume={config.resume}: this run is configured otherwise than that of {path}: {'; '.join(differing)}"
+        )
     goal = config.steps if config.steps is not None else config.num_epochs
     reached = done["step"] if config.steps is not None else done["epoch"]
     assert goal is not None
     if reached >= goal:
         unit = "steps" if config.steps is not None else "epochs"
-        raise UserError(f"resume={config.resume}: {path} has {reached} {unit} already. Type for example: {unit}={2 * reached}")
+        raise UserError(
+            f"resume={config.resume}: {path} has {reached} {unit} already. Type for example: {unit}={2 * reached}"
+        )
     return Checkpoint(path, state, Trained(**done), run_id)
 
 

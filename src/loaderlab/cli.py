@@ -9,7 +9,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -130,8 +130,9 @@ def explain(error: BaseException, config_name: str = "train") -> str:
             return str(error)
         case MissingConfigException() if error.missing_cfg_file and error.options:
             group, _, given = error.missing_cfg_file.rpartition("/")
-            return f"{group}={given}: there is no such choice.{_nearest(given, error.options)} {group} is one of: " + ", ".join(
-                error.options
+            return (
+                f"{group}={given}: there is no such choice.{_nearest(given, error.options)} {group} is one of: "
+                + ", ".join(error.options)
             )
         case OverrideParseException():
             text = str(error).splitlines()[0]
@@ -198,7 +199,7 @@ def _no_such_setting(key: str, known: list[str] | None, config_name: str = "trai
     return f"{key}: there is no such setting{where}.{_nearest(name, known, prefix)} Settings here: {listed}"
 
 
-def _nearest(given: str, known: list[str] | tuple[str, ...], prefix: str = "") -> str:
+def _nearest(given: str, known: Sequence[str], prefix: str = "") -> str:
     near = difflib.get_close_matches(given, known, n=1)
     return f" Did you mean {prefix}{near[0]}?" if near else ""
 
@@ -215,7 +216,7 @@ def _unknown_keys(cfg: DictConfig, prefix: str = "") -> Iterator[tuple[str, list
     if kind is None or kind is dict:
         return  # a free dictionary such as data.options
     known = [entry.name for entry in fields(kind)]
-    for key in cfg:
+    for key in map(str, cfg):
         if key not in known:
             yield f"{prefix}{key}", known
         elif not OmegaConf.is_missing(cfg, key) and isinstance(cfg[key], DictConfig):
@@ -245,7 +246,10 @@ def help_text(config_name: str) -> str:
             lines.append(f"    {file.stem:<14}{doc}")
     lines += ["", "Settings of the present choices (type name=value)"]
     lines += _help_settings(cfg)
-    lines += ["", "--cfg job prints the composed configuration; HYDRA_FULL_ERROR=1 shows the frames of an error."]
+    lines += [
+        "",
+        "--cfg job prints the composed configuration; HYDRA_FULL_ERROR=1 shows the frames of an error.",
+    ]
     return "\n".join(lines)
 
 

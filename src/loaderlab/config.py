@@ -86,16 +86,22 @@ class TransformConfig:
 
     image_size: int = setting(64, "height and width of a sample, pixels", at_least=8)
     train_crop: str = setting(
-        "random_resized", "training crop: random_resized, or center for no augmentation", choices=("random_resized", "center")
+        "random_resized",
+        "training crop: random_resized, or center for no augmentation",
+        choices=("random_resized", "center"),
     )
     scale: list[float] = setting([0.08, 1.0], "random_resized: bounds of the crop's share of the image's area")
     ratio: list[float] = setting([0.75, 1.3333], "random_resized: bounds of the crop's width / height")
     flip: float = setting(0.5, "probability of a horizontal flip in training", at_least=0)
-    resize: int | None = setting(None, "center: length of the shorter side before the crop, pixels (null: image_size)", at_least=8)
+    resize: int | None = setting(
+        None, "center: length of the shorter side before the crop, pixels (null: image_size)", at_least=8
+    )
     mean: list[float] = setting([0.485, 0.456, 0.406], "per channel, subtracted after scaling to 0..1")
     std: list[float] = setting([0.229, 0.224, 0.225], "per channel, divided by")
     normalize_on: str = setting(
-        "device", "where uint8 becomes normalised float32: on the device, or by the loader", choices=("device", "loader")
+        "device",
+        "where uint8 becomes normalised float32: on the device, or by the loader",
+        choices=("device", "loader"),
     )
 
     def __post_init__(self) -> None:
@@ -108,7 +114,10 @@ class TransformConfig:
                 )  # fmt: skip
         if self.scale[1] > 1:
             raise refuse(
-                "data.transform.scale", self.scale, "is a share of the image: at most 1", "'data.transform.scale=[0.5,1.0]'"
+                "data.transform.scale",
+                self.scale,
+                "is a share of the image: at most 1",
+                "'data.transform.scale=[0.5,1.0]'",
             )
         if self.flip > 1:
             raise refuse("data.transform.flip", self.flip, "is a probability: 0 to 1", "data.transform.flip=0.5")
@@ -137,7 +146,9 @@ class DigitsData(DataConfig):
     name: ClassVar[str] = "digits"
     root: str = setting("data/digits", "folder under which the JPEG tree is written")
     image_px: int = setting(160, "height and width of the JPEG files, pixels", at_least=8)
-    subsampling: str = setting("444", "chroma subsampling of the JPEG files: 444, or 420 as cameras write", choices=("444", "420"))
+    subsampling: str = setting(
+        "444", "chroma subsampling of the JPEG files: 444, or 420 as cameras write", choices=("444", "420")
+    )
     quality: int = setting(90, "JPEG quality, 1 to 95", at_least=1)
     transform: TransformConfig = setting(TransformConfig, "image to sample")
 
@@ -196,7 +207,9 @@ class CustomData(DataConfig):
     input_key: str | None = setting(None, "key of the input where items are dicts")
     target_key: str | None = setting(None, "key of the target where items are dicts")
     num_classes: int | None = setting(None, "number of classes where the dataset has no `classes`", at_least=1)
-    sharded: bool = setting(False, "an iterable dataset that splits itself by get_worker_info: allows more than one worker")
+    sharded: bool = setting(
+        False, "an iterable dataset that splits itself by get_worker_info: allows more than one worker"
+    )
 
 
 # ---- loaders ---------------------------------------------------------------------------------------------------
@@ -212,10 +225,16 @@ class LoaderConfig:
 @dataclass
 class NativeLoader(LoaderConfig):
     name: ClassVar[str] = "native"
-    num_workers: Any = setting(AUTO, kind=int, doc="worker processes; auto: by the cores this process may use, 0 for data in memory", at_least=0
+    num_workers: Any = setting(
+        AUTO,
+        kind=int,
+        doc="worker processes; auto: by the cores this process may use, 0 for data in memory",
+        at_least=0,
     )
     prefetch_factor: Any = setting(AUTO, kind=int, doc="batches that each worker works ahead; auto: 2", at_least=1)
-    persistent_workers: Any = setting(AUTO, kind=bool, doc="keep the workers from epoch to epoch; auto: where there are workers")
+    persistent_workers: Any = setting(
+        AUTO, kind=bool, doc="keep the workers from epoch to epoch; auto: where there are workers"
+    )
     pin_memory: Any = setting(AUTO, kind=bool, doc="page-locked batches for the copy to the GPU; auto: on CUDA")
     non_blocking: Any = setting(AUTO, kind=bool, doc="do not wait for that copy; auto: where memory is pinned")
     start_method: str = setting(
@@ -248,23 +267,34 @@ class NativeLoader(LoaderConfig):
 @dataclass
 class DaliLoader(LoaderConfig):
     name: ClassVar[str] = "dali"
-    num_threads: Any = setting(AUTO, kind=int, doc="CPU threads of the pipeline; auto: by the cores this process may use", at_least=1)
+    num_threads: Any = setting(
+        AUTO, kind=int, doc="CPU threads of the pipeline; auto: by the cores this process may use", at_least=1
+    )
     prefetch_queue_depth: int = setting(2, "batches that the pipeline works ahead", at_least=1)
     decode: str = setting(
         AUTO, "where JPEGs are decoded; auto: mixed (CPU and GPU) on CUDA, else cpu", choices=("cpu", "mixed")
     )
-    hw_decoder_load: float = setting(0.65, "mixed: share of the decoding given to the GPU's JPEG engine, 0 to 1", at_least=0)
+    hw_decoder_load: float = setting(
+        0.65, "mixed: share of the decoding given to the GPU's JPEG engine, 0 to 1", at_least=0
+    )
     pipeline_seed: int | None = setting(None, "seed of the random crops and flips; null: the run's seed", at_least=0)
 
     def __post_init__(self) -> None:
         if self.hw_decoder_load > 1:
-            raise refuse("loader.hw_decoder_load", self.hw_decoder_load, "is a share: 0 to 1", "loader.hw_decoder_load=0.65")
+            raise refuse(
+                "loader.hw_decoder_load",
+                self.hw_decoder_load,
+                "is a share: 0 to 1",
+                "loader.hw_decoder_load=0.65",
+            )
 
 
 @dataclass
 class ReplayLoader(LoaderConfig):
     name: ClassVar[str] = "replay"
-    num_batches: int = setting(4, "real batches that are loaded once, kept on the device and served again and again", at_least=1)
+    num_batches: int = setting(
+        4, "real batches that are loaded once, kept on the device and served again and again", at_least=1
+    )
 
 
 # ---- models, precision, optimizers -----------------------------------------------------------------------------
@@ -316,7 +346,9 @@ class OptimizerConfig:
     lr: float = setting(1e-3, "peak learning rate", at_least=0)
     weight_decay: float = setting(0.0, "weight decay", at_least=0)
     schedule: str = setting(
-        "cosine", "learning rate after the warm-up: cosine to 0, linear to 0, or constant", choices=("cosine", "linear", "constant")
+        "cosine",
+        "learning rate after the warm-up: cosine to 0, linear to 0, or constant",
+        choices=("cosine", "linear", "constant"),
     )
     warmup_steps: int = setting(0, "optimizer updates over which the learning rate rises linearly", at_least=0)
 
@@ -339,7 +371,12 @@ class AdamWOptimizer(OptimizerConfig):
 
     def __post_init__(self) -> None:
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise refuse("optimizer.betas", self.betas, "must be two numbers, 0 to below 1", "'optimizer.betas=[0.9,0.999]'")
+            raise refuse(
+                "optimizer.betas",
+                self.betas,
+                "must be two numbers, 0 to below 1",
+                "'optimizer.betas=[0.9,0.999]'",
+            )
 
 
 # ---- what is recorded ------------------------------------------------------------------------------------------
@@ -347,7 +384,11 @@ class AdamWOptimizer(OptimizerConfig):
 
 @dataclass
 class MeasureConfig:
-    warmup_steps: Any = setting(AUTO, kind=int, doc="steps before the measured window opens; auto: 5, or the loader's work-ahead if that is more", at_least=0
+    warmup_steps: Any = setting(
+        AUTO,
+        kind=int,
+        doc="steps before the measured window opens; auto: 5, or the loader's work-ahead if that is more",
+        at_least=0,
     )
 
 
@@ -361,7 +402,9 @@ class TrackingConfig:
 @dataclass
 class CheckpointConfig:
     every_minutes: float | None = setting(
-        5.0, "a checkpoint at the first end of an epoch this long after the last; 0: every epoch; null: never", at_least=0
+        5.0,
+        "a checkpoint at the first end of an epoch this long after the last; 0: every epoch; null: never",
+        at_least=0,
     )
     keep: bool = setting(False, "keep the checkpoint of a run that finished")
     dir: str = setting("outputs", "folder under which each run keeps its checkpoint")
@@ -380,7 +423,9 @@ class TrainConfig:
     tracking: TrackingConfig = setting(MISSING, "where it is recorded")
     checkpoint: CheckpointConfig = setting(CheckpointConfig, "when a long run is saved")
     batch_size: int = setting(64, "samples a step", at_least=1)
-    epochs: Any = setting(AUTO, kind=int, doc="passes over the training samples; auto: 14 unless steps is set", at_least=1)
+    epochs: Any = setting(
+        AUTO, kind=int, doc="passes over the training samples; auto: 14 unless steps is set", at_least=1
+    )
     steps: int | None = setting(None, "end after this many steps instead", at_least=1)
     accumulate: int = setting(1, "steps whose gradients make one update of the weights", at_least=1)
     drop_last: bool = setting(True, "leave out the last training batch of an epoch where it is short")
@@ -392,19 +437,27 @@ class TrainConfig:
     torch_threads: Any = setting(
         AUTO, kind=int, doc="threads of the step on a CPU; auto: the cores that the loader leaves", at_least=1
     )
-    resume: str | None = setting(None, "go on from a checkpoint: latest, or the path of a checkpoint file or its folder")
+    resume: str | None = setting(
+        None, "go on from a checkpoint: latest, or the path of a checkpoint file or its folder"
+    )
 
     def __post_init__(self) -> None:
         check_bounds(self)
         if self.steps is not None and self.epochs != AUTO:
             raise refuse(
-                "steps", self.steps, f"and epochs={self.epochs} are two ways to end a run", f"steps={self.steps}, without epochs"
+                "steps",
+                self.steps,
+                f"and epochs={self.epochs} are two ways to end a run",
+                f"steps={self.steps}, without epochs",
             )
         if isinstance(self.model, CnnModel) and not self.data.images:
             raise refuse("model", "cnn", f"needs images, and data={self.data.name} gives vectors", "model=feedforward")
         if isinstance(self.model, TimmModel) and not self.data.images:
             raise refuse(
-                "model", self.model.name, f"needs images, and data={self.data.name} gives vectors", "model=feedforward"
+                "model",
+                self.model.name,
+                f"needs images, and data={self.data.name} gives vectors",
+                "model=feedforward",
             )
         if self.model.channels_last and not self.data.images:
             raise refuse("model.channels_last", "true", f"is for images, and data={self.data.name} gives vectors",

@@ -87,7 +87,12 @@ def resolve_device(name: str) -> torch.device:
         seen = f"the driver ({gpus['driver']}) shows {', '.join(gpus['names'])}, but " if gpus else ""
         raise refuse("device", name, f"{seen}torch finds no CUDA device here: {_cuda_error()}", "device=cpu")
     if device.index is not None and device.index >= torch.cuda.device_count():
-        raise refuse("device", name, f"there are {torch.cuda.device_count()} CUDA devices, counted from 0", "device=cuda:0")
+        raise refuse(
+            "device",
+            name,
+            f"there are {torch.cuda.device_count()} CUDA devices, counted from 0",
+            "device=cuda:0",
+        )
     return torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
 
 
@@ -110,7 +115,9 @@ def driver_gpus() -> dict[str, Any] | None:
     except pynvml.NVMLError:
         return None
     try:
-        names = [pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(i)) for i in range(pynvml.nvmlDeviceGetCount())]
+        names = [
+            pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(i)) for i in range(pynvml.nvmlDeviceGetCount())
+        ]
         return {"driver": pynvml.nvmlSystemGetDriverVersion(), "names": names} if names else None
     finally:
         pynvml.nvmlShutdown()

@@ -5,12 +5,22 @@ from __future__ import annotations
 import difflib
 import math
 import warnings
+from typing import Any
 
 import torch
 from torch import nn
 
 from loaderlab import targets
-from loaderlab.config import CnnModel, CustomModel, FeedForwardModel, ModelConfig, TimmModel, UserError, choice, refuse
+from loaderlab.config import (
+    CnnModel,
+    CustomModel,
+    FeedForwardModel,
+    ModelConfig,
+    TimmModel,
+    UserError,
+    choice,
+    refuse,
+)
 from loaderlab.data.spec import DataSpec, Normalization
 
 
@@ -47,7 +57,11 @@ def cnn(config: CnnModel, channels: int, num_classes: int) -> nn.Module:
     before; global average; logits (N, num_classes). For images of 8 pixels and more."""
 
     def stage(before: int, after: int, stride: int) -> list[nn.Module]:
-        return [nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+        return [
+            nn.Conv2d(before, after, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(after),
+            nn.ReLU(inplace=True),
+        ]
 
     width = config.width
     layers = stage(channels, width, 2)
@@ -71,14 +85,20 @@ def from_timm(config: TimmModel, spec: DataSpec) -> nn.Module:
         raise UserError(f"model.name={config.name}: timm has no such model.{hint} timm.list_models() gives all names")
     channels, height, _ = _image_shape(spec, config.name)
     cfg = timm.get_pretrained_cfg(config.name)
-    options = {"img_size": height} if cfg is not None and cfg.fixed_input_size else {}
+    options: dict[str, Any] = {"img_size": height} if cfg is not None and cfg.fixed_input_size else {}
     try:
         model: nn.Module = timm.create_model(
-            config.name, pretrained=config.pretrained, num_classes=len(spec.classes), in_chans=channels, **options
+            config.name,
+            pretrained=config.pretrained,
+            num_classes=len(spec.classes),
+            in_chans=channels,
+            **options,
         )
     except (AssertionError, RuntimeError, OSError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"model.name={config.name}: timm does not build it for {channels}x{height}x{height} samples: {reason}") from error
+        raise UserError(
+            f"model.name={config.name}: timm does not build it for {channels}x{height}x{height} samples: {reason}"
+        ) from error
     return model
 
 
@@ -112,8 +132,13 @@ def build(config: ModelConfig, spec: DataSpec, device: torch.device) -> nn.Modul
             raise AssertionError(config)
     if config.channels_last:
         if len(spec.sample_shape) != 3:
-            raise refuse("model.channels_last", "true", f"needs images; a sample is {spec.sample_shape}", "model.channels_last=false")
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            raise refuse(
+                "model.channels_last",
+                "true",
+                f"needs images; a sample is {spec.sample_shape}",
+                "model.channels_last=false",
+            )
+        model = model.to(memory_format=torch.channels_last)
     normalization = spec.train.normalization
     if normalization is not None and normalization.on_device:
         model = nn.Sequential(Normalize(normalization, config.channels_last), model)

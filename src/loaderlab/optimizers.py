@@ -30,9 +30,17 @@ def build(config: OptimizerConfig, model: nn.Module, num_updates: int | None) ->
     optimizer: Optimizer
     match config:
         case SgdOptimizer():
-            optimizer = SGD(parameters, config.lr, config.momentum, weight_decay=config.weight_decay, nesterov=config.nesterov)
+            optimizer = SGD(
+                parameters,
+                config.lr,
+                config.momentum,
+                weight_decay=config.weight_decay,
+                nesterov=config.nesterov,
+            )
         case AdamWOptimizer():
-            optimizer = AdamW(parameters, config.lr, (config.betas[0], config.betas[1]), weight_decay=config.weight_decay)
+            optimizer = AdamW(
+                parameters, config.lr, (config.betas[0], config.betas[1]), weight_decay=config.weight_decay
+            )
         case _:
             raise AssertionError(config)
     return optimizer, LambdaLR(optimizer, factor(config, num_updates))
@@ -51,7 +59,9 @@ def factor(config: OptimizerConfig, num_updates: int | None) -> Callable[[int], 
             "Type: steps=1000, or optimizer.schedule=constant"
         )
     if num_updates is not None and warmup >= num_updates > 0:
-        raise UserError(f"optimizer.warmup_steps={warmup}: the whole run has {num_updates} updates. Type a smaller number")
+        raise UserError(
+            f"optimizer.warmup_steps={warmup}: the whole run has {num_updates} updates. Type a smaller number"
+        )
 
     def at(update: int) -> float:
         if update < warmup:

@@ -37,7 +37,12 @@ class Precision:
     def _refuse_unable(self) -> None:
         if self._device.type != "cuda":
             if self.name == "tf32":
-                raise refuse("precision", "tf32", "needs an NVIDIA GPU (Ampere or newer), and this run is on the CPU", "precision=fp32")
+                raise refuse(
+                    "precision",
+                    "tf32",
+                    "needs an NVIDIA GPU (Ampere or newer), and this run is on the CPU",
+                    "precision=fp32",
+                )
             return
         capability = torch.cuda.get_device_capability(self._device)
         if self.name in ("tf32", "bf16") and capability < (8, 0):

@@ -201,13 +201,17 @@ class Session:
         """The first lines on the terminal, and the same facts as tags."""
         config, parts, versions = self.config, self._parts, environment.versions()
         name = environment.device_name(self._device)
-        chosen = " (device=auto: torch finds no CUDA device)" if config.device == AUTO and self._device.type == "cpu" else ""
+        chosen = (
+            " (device=auto: torch finds no CUDA device)" if config.device == AUTO and self._device.type == "cpu" else ""
+        )
         samples = f"{spec.train.num_samples or 'unknown'} training, {spec.val.num_samples if spec.val else 0} validation samples"
         settings = ", ".join(f"{key} {value}" for key, value in parts.loader.settings.items() if value is not None)
         in_force = ", ".join(f"{key} {value}" for key, value in parts.precision.in_force.items())
         self._facts = {
             "device": f"{self._device} {name}{chosen}, {torch.get_num_threads()} torch threads",
-            "versions": ", ".join(f"{key} {versions[key]}" for key in ("torch", "nvidia-dali-cuda120") if key in versions),
+            "versions": ", ".join(
+                f"{key} {versions[key]}" for key in ("torch", "nvidia-dali-cuda120") if key in versions
+            ),
             "data": f"{spec.name}: {samples}, {len(spec.classes)} classes, {'x'.join(map(str, spec.sample_shape))}",
             "model": f"{choice(config.model)}: {models.num_parameters(parts.model):,} parameters",
             "loader": f"{choice(config.loader)}: {settings}",
@@ -337,7 +341,9 @@ class Session:
         if losses:
             self.figures["train/loss"] = float(np.mean(losses))
             if not np.isfinite(self.figures["train/loss"]):
-                self.terminal.warn(f"the training loss is {self.figures['train/loss']}: lower optimizer.lr, or precision=fp32")
+                self.terminal.warn(
+                    f"the training loss is {self.figures['train/loss']}: lower optimizer.lr, or precision=fp32"
+                )
         if self.trained.val_loss:
             self.figures["val/loss"] = self.trained.val_loss[-1]
             self.figures["val/accuracy"] = self.trained.val_accuracy[-1]

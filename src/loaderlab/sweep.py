@@ -1,7 +1,6 @@
 """A multirun: every job in a fresh process, a parent run above them in MLflow, a table of all at the end.
 
-A Hydra launcher, because only a launcher sees all jobs of a sweep. It composes and checks every job before the
-first one starts.
+The jobs come composed and checked from the Hydra launcher in ``hydra_plugins/``: only a launcher sees all of them.
 """
 
 from __future__ import annotations
@@ -9,12 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.utils import JobReturn, JobStatus
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
-
-from loaderlab.config import TrainConfig, UserError
+from loaderlab.config import TrainConfig
 
 if TYPE_CHECKING:
     from loaderlab.run import Job, RunResult
@@ -23,42 +17,6 @@ if TYPE_CHECKING:
 
 class SweepFailed(Exception):
     """At least one job of a sweep did not finish."""
-
-
-class SweepLauncher(Launcher):
-    """Runs the jobs of a sweep one after the other. See the module."""
-
-    def __init__(self, **_: Any) -> None:
-        self._context: HydraContext | None = None
-        self._config: DictConfig | None = None
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self._context, self._config = hydra_context, config
-
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Raises `SweepFailed` at the end where a job did not finish; KeyboardInterrupt ends the sweep."""
-        assert self._context is not None
-        assert self._config is not None
-        jobs = []
-        for index, overrides in enumerate(job_overrides):
-            composed = self._context.config_loader.load_sweep_config(self._config, list(overrides))
-            with open_dict(composed):
-                del composed["hydra"]
-            jobs.append((_typed(composed, index, overrides), list(overrides)))
-        run_sweep(jobs, list(self._config.hydra.overrides.task))
-        return [JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED) for overrides in job_overrides]
-
-
-def _typed(composed: DictConfig, index: int, overrides: Sequence[str]) -> TrainConfig:
-    from loaderlab.cli import typed
-
-    try:
-        config = typed(composed, TrainConfig)
-        if config.resume is not None:
-            raise UserError(f"resume={config.resume}: continues one run. Leave out -m")
-        return config
-    except UserError as error:
-        raise UserError(f"job {index + 1} ({' '.join(overrides)}): {error}\nNo job was started.") from None
 
 
 def varying(job_overrides: Sequence[Sequence[str]]) -> list[list[str]]:

@@ -19,7 +19,9 @@ def call(setting: str, target: str, options: dict[str, Any]) -> Any:
     """
     module_name, colon, name = target.partition(":")
     if not colon or not module_name or not name:
-        raise UserError(f"{setting}={target}: must be package.module:function. Type for example: {setting}=my_data:make")
+        raise UserError(
+            f"{setting}={target}: must be package.module:function. Type for example: {setting}=my_data:make"
+        )
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -35,7 +37,9 @@ def call(setting: str, target: str, options: dict[str, Any]) -> Any:
             function = getattr(function, part)
     except AttributeError:
         public = [entry for entry in vars(module) if not entry.startswith("_") and callable(getattr(module, entry))]
-        raise UserError(f"{setting}={target}: {module_name} has no {name}. It has: {', '.join(public) or 'none'}") from None
+        raise UserError(
+            f"{setting}={target}: {module_name} has no {name}. It has: {', '.join(public) or 'none'}"
+        ) from None
     if not callable(function):
         raise UserError(f"{setting}={target}: {name} is a {type(function).__name__}, not a function")
     try:

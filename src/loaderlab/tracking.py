@@ -7,9 +7,8 @@ import math
 import os
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -120,7 +119,10 @@ class Store:
             upgrade = ""
             if "out-of-date" in str(error) or "schema" in str(error):
                 upgrade = f" The store is of another MLflow version: mlflow db upgrade {self.uri}"
-            line = next((text for text in reason if "Error" in text or "error" in text), reason[0] if reason else "no reason given")
+            line = next(
+                (text for text in reason if "Error" in text or "error" in text),
+                reason[0] if reason else "no reason given",
+            )
             raise StoreError(
                 f"tracking.uri={self.uri}: the MLflow store cannot be opened or written: {line}.{upgrade} "
                 "It needs a writable disk with space left. Type for example: tracking.uri=sqlite:////tmp/mlflow.db"
@@ -160,10 +162,11 @@ class TrackedRun:
     def dataset(self, spec: DataSpec) -> None:
         """Logs the samples as the run's input."""
         source = CodeDatasetSource(tags={"location": spec.location, "train_samples": str(spec.train.num_samples)})
-        entry = mlflow.data.meta_dataset.MetaDataset(source, name=spec.name, digest=spec.digest[:36])
+        entry = mlflow.data.meta_dataset.MetaDataset(source, name=spec.name, digest=spec.digest[:36])  # type: ignore[abstract]
         with self._store._told():
             self._store.client.log_inputs(
-                self.run_id, [DatasetInput(entry._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])]
+                self.run_id,
+                [DatasetInput(entry._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])],
             )
 
     def artifacts(self, folder: Path) -> None:
@@ -180,7 +183,9 @@ class TrackedRun:
     def __enter__(self) -> TrackedRun:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
+    ) -> None:
         if kind is None:
             self.end("FINISHED")
         else:

@@ -138,7 +138,9 @@ def train(
         meter.end_epoch()  # waits for the device
         trained.train_s += time.perf_counter() - began
         if in_epoch == 0:
-            raise UserError("data: the training samples gave no batch. With drop_last=true a set needs at least batch_size samples")
+            raise UserError(
+                "data: the training samples gave no batch. With drop_last=true a set needs at least batch_size samples"
+            )
         trained.epoch += 1
         if parts.val_loader is not None:
             val_loss, val_accuracy = evaluate(parts, parts.val_loader)

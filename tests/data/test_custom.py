@@ -103,7 +103,9 @@ def build(target: str, **settings: Any) -> DataSpec:
 
 
 def epoch(spec: DataSpec, config: NativeLoader | DaliLoader, size: int = 4, drop_last: bool = False) -> list[Any]:
-    loader = loaders.build(config, spec.train, EpochPlan(spec.train.num_samples or 0, size, True, drop_last), torch.device("cpu"))
+    loader = loaders.build(
+        config, spec.train, EpochPlan(spec.train.num_samples or 0, size, True, drop_last), torch.device("cpu")
+    )
     try:
         return list(loader.epoch(0))
     finally:
@@ -126,7 +128,9 @@ def test_a_pair_of_datasets_is_training_and_validation() -> None:
 
 @pytest.mark.parametrize(("batched", "mark"), [(True, 2.0), (False, 1.0)])
 def test_its_own_getitems_is_used_where_batched(batched: bool, mark: float) -> None:
-    inputs = torch.cat([batch.inputs for batch in epoch(build("Batched"), NativeLoader(num_workers=0, batched=batched))])
+    inputs = torch.cat(
+        [batch.inputs for batch in epoch(build("Batched"), NativeLoader(num_workers=0, batched=batched))]
+    )
     assert set(inputs[:, 1].tolist()) == {mark}
 
 
@@ -184,13 +188,18 @@ def test_a_wrong_target_is_told(target: str, settings: dict[str, Any], message: 
     assert f"data.target={HERE}:{target}" in str(told.value)
 
 
-@pytest.mark.parametrize(("target", "message"), [("no_colon", "package.module:function"), ("no.such.module:f", "importing no.such.module failed")])
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [("no_colon", "package.module:function"), ("no.such.module:f", "importing no.such.module failed")],
+)
 def test_a_target_that_does_not_import(target: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         data.build(CustomData(target=target), lambda *_: None)
 
 
-@pytest.mark.parametrize("config", [NativeLoader(num_workers=0), NativeLoader(num_workers=1), DaliLoader()], ids=["0", "1", "dali"])
+@pytest.mark.parametrize(
+    "config", [NativeLoader(num_workers=0), NativeLoader(num_workers=1), DaliLoader()], ids=["0", "1", "dali"]
+)
 @pytest.mark.parametrize(
     ("target", "message"),
     [

@@ -71,7 +71,10 @@ def test_nested_folders_count_and_other_files_do_not(own_tree: Path) -> None:
         (lambda root: (shutil.rmtree(root), root.write_text("")), "is a file"),
         (lambda root: (shutil.rmtree(root), root.mkdir()), "no sub-folder"),
         (lambda root: (root / "cat").mkdir(), "class folder cat holds no image"),
-        (lambda root: (root / "ant").rename(root / "train") and (root / "bee").rename(root / "val"), "data.val_root="),
+        (
+            lambda root: (root / "ant").rename(root / "train") and (root / "bee").rename(root / "val"),
+            "data.val_root=",
+        ),
     ],
     ids=["missing", "file", "empty", "class-without-files", "splits"],
 )

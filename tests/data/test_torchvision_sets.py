@@ -27,7 +27,9 @@ def write_mnist(root: Path) -> np.ndarray:
     raw.mkdir(parents=True)
     images = np.random.default_rng(0).integers(0, 256, (8, 28, 28), dtype=np.uint8)
     for prefix, part in (("train", images[:6]), ("t10k", images[6:])):
-        (raw / f"{prefix}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 0x803, len(part), 28, 28) + part.tobytes())
+        (raw / f"{prefix}-images-idx3-ubyte").write_bytes(
+            struct.pack(">IIII", 0x803, len(part), 28, 28) + part.tobytes()
+        )
         labels = bytes(range(len(part)))
         (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 0x801, len(part)) + labels)
         for name in ("images-idx3", "labels-idx1"):
@@ -66,7 +68,9 @@ def test_mnist_from_files_of_its_format(config: LoaderConfig, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("config", [NativeLoader(num_workers=0), DaliLoader(num_threads=1)], ids=["native", "dali"])
-def test_cifar10_from_files_of_its_format(config: LoaderConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cifar10_from_files_of_its_format(
+    config: LoaderConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = write_cifar(tmp_path, monkeypatch)
     spec = data.build(Cifar10Data(root=str(tmp_path), download=False, transform=COLOUR), lambda *_: None)
     assert spec.val is not None
@@ -80,7 +84,9 @@ def test_cifar10_from_files_of_its_format(config: LoaderConfig, tmp_path: Path, 
 
 @pytest.mark.parametrize("download", [True, False])
 @pytest.mark.parametrize(("kind", "transform"), [(MnistData, GREY), (Cifar10Data, COLOUR)])
-def test_without_files_and_network_it_says_so(kind: type, transform: TransformConfig, download: bool, tmp_path: Path) -> None:
+def test_without_files_and_network_it_says_so(
+    kind: type, transform: TransformConfig, download: bool, tmp_path: Path
+) -> None:
     with pytest.raises(DataError, match="could not be downloaded") as told:
         data.build(kind(root=str(tmp_path), download=download, transform=transform), lambda *_: None)
     assert ("check the network" if download else "data.download=true") in str(told.value)

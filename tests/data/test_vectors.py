@@ -12,7 +12,9 @@ from loaderlab.data.vectors import work
 
 
 def test_made_from_the_seed() -> None:
-    first, again, other = (data.build(VectorsData(num_samples=60, data_seed=seed), lambda *_: None) for seed in (0, 0, 1))
+    first, again, other = (
+        data.build(VectorsData(num_samples=60, data_seed=seed), lambda *_: None) for seed in (0, 0, 1)
+    )
     assert isinstance(first.train.source, Vectors)
     assert first.train.source.inputs.shape == (60, 784)
     assert first.train.source.inputs.dtype == np.float32

@@ -14,7 +14,15 @@ from conftest import picture
 from torch.utils.data import Dataset
 
 from loaderlab import data, loaders
-from loaderlab.config import DaliLoader, ImageFolderData, LoaderConfig, NativeLoader, ReplayLoader, TransformConfig, VectorsData
+from loaderlab.config import (
+    DaliLoader,
+    ImageFolderData,
+    LoaderConfig,
+    NativeLoader,
+    ReplayLoader,
+    TransformConfig,
+    VectorsData,
+)
 from loaderlab.data.spec import ImageArrays, Split, UserItems, transforms
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader
 
@@ -97,14 +105,18 @@ def all_of(batches: list[Batch]) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("loader", LOADERS)
-def test_each_sample_once_in_the_plans_order(loader: str, split: str, device: str, built: Callable[..., Loader]) -> None:
+def test_each_sample_once_in_the_plans_order(
+    loader: str, split: str, device: str, built: Callable[..., Loader]
+) -> None:
     plan = EpochPlan(23, 4, shuffle=True, drop_last=False, seed=3)
     subject = built(loader, split, plan, device)
     reference = built("native", split, plan, "cpu")
     assert subject.num_steps == plan.num_steps == 6
     for epoch in (0, 1, 2):
         batches = [subject.transfer(batch) for batch in subject.epoch(epoch)]
-        assert [batch.ids.tolist() for batch in batches if batch.ids is not None] == [ids.tolist() for ids in plan.batches(epoch)]
+        assert [batch.ids.tolist() for batch in batches if batch.ids is not None] == [
+            ids.tolist() for ids in plan.batches(epoch)
+        ]
         _, inputs, targets = all_of(batches)
         _, expected_inputs, expected_targets = all_of(list(reference.epoch(epoch)))
         assert inputs.device.type == targets.device.type == device
@@ -117,13 +129,18 @@ def test_each_sample_once_in_the_plans_order(loader: str, split: str, device: st
         assert difference.max() <= 16
         inner = difference[..., 1:-1, 1:-1] if difference.ndim == 4 else difference
         assert inner.max() <= 1
-        assert all(batch.ids is not None and batch.ids.device.type == "cpu" and batch.ids.dtype == torch.int64 for batch in batches)
+        assert all(
+            batch.ids is not None and batch.ids.device.type == "cpu" and batch.ids.dtype == torch.int64
+            for batch in batches
+        )
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("split", ["files", "arrays"])
 @pytest.mark.parametrize("loader", LOADERS)
-def test_images_are_uint8_with_channels_last_strides(loader: str, split: str, device: str, built: Callable[..., Loader]) -> None:
+def test_images_are_uint8_with_channels_last_strides(
+    loader: str, split: str, device: str, built: Callable[..., Loader]
+) -> None:
     for batch in built(loader, split, EpochPlan(23, 4, True, False), device).epoch(0):
         assert batch.inputs.dtype == torch.uint8
         assert batch.inputs.shape[1:] == (3, 24, 24)
@@ -185,7 +202,10 @@ def test_normalised_by_the_loader(loader: str, built: Callable[..., Loader], ima
     plan = EpochPlan(23, 8, False, False)
     on_device = built(loader, folder_split(image_tree), plan)
     by_loader = built(loader, folder_split(image_tree, normalize_on="loader"), plan)
-    mean, std = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    mean, std = (
+        torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1),
+        torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1),
+    )
     for raw, normalised in zip(on_device.epoch(0), by_loader.epoch(0), strict=True):
         assert normalised.inputs.dtype == torch.float32
         assert normalised.inputs.is_contiguous(memory_format=torch.channels_last)
@@ -193,7 +213,9 @@ def test_normalised_by_the_loader(loader: str, built: Callable[..., Loader], ima
 
 
 @pytest.mark.parametrize("loader", ["native", "native-one-by-one", "dali"])
-def test_random_crops_differ_between_epochs_and_keep_the_means(loader: str, built: Callable[..., Loader], image_tree: Path) -> None:
+def test_random_crops_differ_between_epochs_and_keep_the_means(
+    loader: str, built: Callable[..., Loader], image_tree: Path
+) -> None:
     plan = EpochPlan(23, 8, False, False)
     subject = built(loader, folder_split(image_tree, crop="random_resized"), plan)
     center = built("native", folder_split(image_tree), plan)

@@ -59,7 +59,11 @@ def write(folder: Path, kind: str) -> Path:
 
 def one(backend: str, root: Path) -> torch.Tensor:
     spec = data.build(
-        ImageFolderData(root=str(root), val_fraction=0.0, transform=TransformConfig(image_size=48, train_crop="center", flip=0.0)),
+        ImageFolderData(
+            root=str(root),
+            val_fraction=0.0,
+            transform=TransformConfig(image_size=48, train_crop="center", flip=0.0),
+        ),
         lambda *_: None,
     )
     loader = loaders.build(BACKENDS[backend], spec.train, EpochPlan(1, 1, False, False), torch.device("cpu"))
@@ -69,7 +73,9 @@ def one(backend: str, root: Path) -> torch.Tensor:
         loader.close()
 
 
-@pytest.mark.parametrize("kind", ["plain", "grey", "cmyk", "palette", "grey16", "rgba", "exif", "progressive", "png", "webp"])
+@pytest.mark.parametrize(
+    "kind", ["plain", "grey", "cmyk", "palette", "grey16", "rgba", "exif", "progressive", "png", "webp"]
+)
 @pytest.mark.parametrize("backend", ["torchcodec", "pillow", "dali"])
 def test_every_kind_of_file_becomes_the_same_picture(backend: str, kind: str, tmp_path: Path) -> None:
     write(tmp_path / "only", kind)
@@ -80,19 +86,27 @@ def test_every_kind_of_file_becomes_the_same_picture(backend: str, kind: str, tm
     if kind == "exif":
         expected = expected.rot90(-1, (1, 2))
     if kind == "palette":
-        expected = torch.from_numpy(np.array(Image.fromarray(PICTURE).convert("P").convert("RGB"))).permute(2, 0, 1).float()
+        expected = (
+            torch.from_numpy(np.array(Image.fromarray(PICTURE).convert("P").convert("RGB"))).permute(2, 0, 1).float()
+        )
     top, left = (expected.shape[1] - 48) // 2, (expected.shape[2] - 48) // 2
     assert (found - expected[:, top : top + 48, left : left + 48]).abs().mean() < 2.5
 
 
-@pytest.mark.parametrize(("backend", "kind"), [("pillow", "bmp"), ("pillow", "tiff"), ("pillow", "gif"), ("dali", "bmp"), ("dali", "tiff")])
+@pytest.mark.parametrize(
+    ("backend", "kind"),
+    [("pillow", "bmp"), ("pillow", "tiff"), ("pillow", "gif"), ("dali", "bmp"), ("dali", "tiff")],
+)
 def test_further_formats(backend: str, kind: str, tmp_path: Path) -> None:
     write(tmp_path / "only", kind)
     expected = torch.from_numpy(PICTURE[:, 12:60]).permute(2, 0, 1).float()
     assert (one(backend, tmp_path).float() - expected).abs().mean() < 12
 
 
-@pytest.mark.parametrize(("backend", "kind", "mend"), [("torchcodec", "bmp", "loader.decoder=pillow"), ("dali", "gif", "loader=native")])
+@pytest.mark.parametrize(
+    ("backend", "kind", "mend"),
+    [("torchcodec", "bmp", "loader.decoder=pillow"), ("dali", "gif", "loader=native")],
+)
 def test_a_format_that_a_decoder_does_not_read_is_refused(backend: str, kind: str, mend: str, tmp_path: Path) -> None:
     write(tmp_path / "only", kind)
     with pytest.raises(LoaderError, match=mend) as refused:
@@ -102,7 +116,12 @@ def test_a_format_that_a_decoder_does_not_read_is_refused(backend: str, kind: st
 
 def spoiled(kind: str) -> bytes:
     whole = Path(write(Path(spoiled.folder), "plain")).read_bytes()  # type: ignore[attr-defined]
-    return {"truncated": whole[: len(whole) // 2], "empty": b"", "text": b"not an image at all" * 20, "header": whole[:20]}[kind]
+    return {
+        "truncated": whole[: len(whole) // 2],
+        "empty": b"",
+        "text": b"not an image at all" * 20,
+        "header": whole[:20],
+    }[kind]
 
 
 @pytest.mark.parametrize("kind", ["truncated", "empty", "text", "header", "gone"])
@@ -111,7 +130,8 @@ def test_a_broken_file_is_named(backend: str, kind: str, own_tree: Path, tmp_pat
     spoiled.folder = tmp_path / "whole"  # type: ignore[attr-defined]
     bad = own_tree / "bee" / "05.jpg"
     spec = data.build(
-        ImageFolderData(root=str(own_tree), val_fraction=0.0, transform=TransformConfig(image_size=24)), lambda *_: None
+        ImageFolderData(root=str(own_tree), val_fraction=0.0, transform=TransformConfig(image_size=24)),
+        lambda *_: None,
     )
     if kind == "gone":
         bad.unlink()

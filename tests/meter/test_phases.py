@@ -78,7 +78,9 @@ def test_delivery_counts_as_starved_and_not_as_waiting() -> None:
 
 def test_parts_add_up_to_the_step() -> None:
     figures = summarize(play([[(1, 2, 3, 4, 5, 6), (6, 5, 4, 3, 2, 1)]]).steps)
-    parts = sum(figures[f"time/{name}_ms"] for name in ("wait", "transfer", "forward", "backward", "optimizer", "other"))
+    parts = sum(
+        figures[f"time/{name}_ms"] for name in ("wait", "transfer", "forward", "backward", "optimizer", "other")
+    )
     assert parts == pytest.approx(figures["time/step_ms"]) == pytest.approx(21)
 
 

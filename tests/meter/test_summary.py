@@ -44,10 +44,17 @@ def test_gap_and_delivery_are_starvation() -> None:
 
 
 def test_csv_keeps_every_step_raw() -> None:
-    steps = [Step(0, 0, 4, True, (MS, 2 * MS, 3 * MS, 4 * MS, 5 * MS), other=6 * MS, loss=1.25), on_device(1, 2, 3)]
+    steps = [
+        Step(0, 0, 4, True, (MS, 2 * MS, 3 * MS, 4 * MS, 5 * MS), other=6 * MS, loss=1.25),
+        on_device(1, 2, 3),
+    ]
     steps[1].step = 1
     rows = list(csv.DictReader(io.StringIO(to_csv(steps, 1))))
     assert [row["measured"] for row in rows] == ["0", "1"]
-    assert (rows[0]["host_wait_ms"], rows[0]["host_other_ms"], rows[0]["loss"]) == ("1.0000", "6.0000", "1.25")
+    assert (rows[0]["host_wait_ms"], rows[0]["host_other_ms"], rows[0]["loss"]) == (
+        "1.0000",
+        "6.0000",
+        "1.25",
+    )
     assert rows[0]["device_gap_ms"] == ""
     assert (rows[1]["device_gap_ms"], rows[1]["device_delivery_ms"]) == ("1.0000", "2.0000")

@@ -25,7 +25,12 @@ def build(config: DataConfig, on_progress: Callable[[int, int], None]) -> DataSp
 
             val_root = Path(config.val_root) if config.val_root else None
             return imagefolder.build(
-                "imagefolder", Path(config.root), val_root, config.val_fraction, config.split_seed, config.transform
+                "imagefolder",
+                Path(config.root),
+                val_root,
+                config.val_fraction,
+                config.split_seed,
+                config.transform,
             )
         case VectorsData():
             from loaderlab.data import vectors

@@ -47,14 +47,20 @@ def split_item(item: Any, source: UserItems, where: str) -> tuple[Any, Any]:
     if isinstance(item, dict):
         for name, key in (("data.input_key", source.input_key), ("data.target_key", source.target_key)):
             if key is None or key not in item:
-                raise DataError(f"{where}: its items are dicts with the keys {', '.join(map(str, item))}; {name}={key} is none of them")
+                raise DataError(
+                    f"{where}: its items are dicts with the keys {', '.join(map(str, item))}; {name}={key} is none of them"
+                )
         return item[source.input_key], item[source.target_key]
     if isinstance(item, (tuple, list)) and len(item) == 2:
         if not isinstance(item[0], (torch.Tensor, np.ndarray)):
-            raise DataError(f"{where}: the input of an item is a {type(item[0]).__name__}; a tensor or an array is needed")
+            raise DataError(
+                f"{where}: the input of an item is a {type(item[0]).__name__}; a tensor or an array is needed"
+            )
         return item[0], item[1]
     found = f"a {type(item).__name__}" + (f" of {len(item)}" if isinstance(item, (tuple, list)) else "")
-    raise DataError(f"{where}: its items must be (input, target) pairs, or dicts with data.input_key and data.target_key; got {found}")
+    raise DataError(
+        f"{where}: its items must be (input, target) pairs, or dicts with data.input_key and data.target_key; got {found}"
+    )
 
 
 def _source(dataset: Any, config: CustomData, num_classes: int) -> UserItems:
@@ -82,7 +88,9 @@ def _first(source: UserItems, config: CustomData) -> Any:
     except StopIteration:
         raise DataError(f"data.target={config.target}: the dataset is empty") from None
     except Exception as error:
-        raise DataError(f"data.target={config.target}: its first item failed: {type(error).__name__}: {error}") from error
+        raise DataError(
+            f"data.target={config.target}: its first item failed: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _classes(dataset: Any, config: CustomData) -> tuple[str, ...]:
@@ -90,5 +98,7 @@ def _classes(dataset: Any, config: CustomData) -> tuple[str, ...]:
     if declared is not None:
         return tuple(map(str, declared))
     if config.num_classes is None:
-        raise DataError(f"data.target={config.target}: the dataset has no `classes`. Type for example: data.num_classes=10")
+        raise DataError(
+            f"data.target={config.target}: the dataset has no `classes`. Type for example: data.num_classes=10"
+        )
     return tuple(map(str, range(config.num_classes)))

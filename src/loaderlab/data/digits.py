@@ -41,7 +41,9 @@ def build(config: DigitsData, on_progress: Callable[[int, int], None]) -> DataSp
         if not folder.exists():
             _write(folder, config, on_progress)
     except OSError as error:
-        raise DataError(f"data.root={config.root}: cannot write the digits there: {error}. Type data.root=/path") from error
+        raise DataError(
+            f"data.root={config.root}: cannot write the digits there: {error}. Type data.root=/path"
+        ) from error
     _verify(folder)
     return imagefolder.build("digits", folder / "train", folder / "val", 0.0, 0, config.transform)
 
@@ -107,5 +109,3 @@ def _verify(folder: Path) -> None:
     found = sum(len(files) for split in ("train", "val") for _, _, files in os.walk(folder / split))
     if found != len(checksums):
         raise DataError(f"{folder}: {found} files, {len(checksums)} in {MANIFEST}. {mend}")
-
-

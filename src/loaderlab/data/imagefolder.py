@@ -13,7 +13,23 @@ from loaderlab.config import TransformConfig
 from loaderlab.data.spec import INT64, DataError, DataSpec, ImageFiles, PathTable, Split, transforms
 
 EXTENSIONS = frozenset(
-    ".jpg .jpeg .jpe .png .webp .avif .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .jp2".split()
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".png",
+        ".webp",
+        ".avif",
+        ".gif",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".jp2",
+    ]
 )  # what any of the decoders reads; each loader refuses those that its own does not
 
 
@@ -40,7 +56,9 @@ def list_folder(root: Path, setting: str) -> Listing:
     """
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
-        raise DataError(f"{setting}={root}: this folder {what}. Give a folder with one sub-folder a class: {setting}=/path")
+        raise DataError(
+            f"{setting}={root}: this folder {what}. Give a folder with one sub-folder a class: {setting}=/path"
+        )
     root = root.resolve()
     classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
     if not classes:

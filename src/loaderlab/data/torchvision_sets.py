@@ -45,7 +45,7 @@ def build(config: TorchvisionData) -> DataSpec:
     val, _ = split(False)
     size = config.transform.image_size
     return DataSpec(
-        name=str(config.name),  # type: ignore[attr-defined]
+        name=str(config.name),
         train=Split(train, train_transform, normalization),
         val=Split(val, val_transform, normalization),
         classes=classes,

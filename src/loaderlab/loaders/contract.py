@@ -52,7 +52,10 @@ class EpochPlan:
     def batches(self, epoch: int) -> list[INT64]:
         """The ids of each batch; the last one is short unless it is dropped."""
         ids = self.ids(epoch)
-        return [ids[start : start + self.batch_size] for start in range(0, self.num_steps * self.batch_size, self.batch_size)]
+        return [
+            ids[start : start + self.batch_size]
+            for start in range(0, self.num_steps * self.batch_size, self.batch_size)
+        ]
 
     @property
     def num_steps(self) -> int:

@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.utils.dlpack
 
 from loaderlab.config import AUTO, DaliLoader
 from loaderlab.data.spec import INT64, DataError, ImageArrays, ImageFiles, Split, UserItems, Vectors
 from loaderlab.environment import available_cores
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError, to_device
 from loaderlab.loaders.decode import CROP_ATTEMPTS, why_unreadable
-from loaderlab.loaders.fetch import UserFetcher, check_formats, vectors_of
 from loaderlab.loaders.fetch import Request as ItemRequest
+from loaderlab.loaders.fetch import UserFetcher, check_formats, vectors_of
 
 try:
     import nvidia.dali.backend as dali_backend
@@ -33,7 +34,9 @@ except ImportError as error:
         + ("install nvidia-dali-cuda120" if sys.platform == "linux" else f"on {sys.platform} type loader=native")
     ) from error
 
-READS = frozenset(".jpg .jpeg .jpe .png .webp .bmp .tif .tiff .ppm .pgm .pbm .pnm .jp2".split())
+READS = frozenset(
+    [".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2"]
+)
 MAX_AUTO_THREADS = 16
 
 
@@ -84,7 +87,9 @@ class Dali(Loader):
                               "Type: loader.decode=cpu")  # fmt: skip
         source = split.source
         if isinstance(source, UserItems) and source.iterable:
-            raise LoaderError("loader=dali: an iterable dataset has no ids that DALI could ask for. Type: loader=native")
+            raise LoaderError(
+                "loader=dali: an iterable dataset has no ids that DALI could ask for. Type: loader=native"
+            )
         if isinstance(source, UserItems):
             self._refuse_odd_items(source)
         if isinstance(source, ImageFiles):
@@ -112,7 +117,9 @@ class Dali(Loader):
             try:
                 tensor.numpy()
             except TypeError as error:
-                raise LoaderError(f"loader=dali: takes the {name} of a dataset as NumPy arrays: {error}. Type: loader=native") from error
+                raise LoaderError(
+                    f"loader=dali: takes the {name} of a dataset as NumPy arrays: {error}. Type: loader=native"
+                ) from error
 
     @property
     def num_steps(self) -> int:
@@ -144,7 +151,11 @@ class Dali(Loader):
         assert spec is not None
         assert normalization is not None
         filters = {"interp_type": types.INTERP_LINEAR, "antialias": True, "subpixel_scale": False}
-        window = {"random_area": list(spec.scale), "random_aspect_ratio": list(spec.ratio), "num_attempts": CROP_ATTEMPTS}
+        window = {
+            "random_area": list(spec.scale),
+            "random_aspect_ratio": list(spec.ratio),
+            "num_attempts": CROP_ATTEMPTS,
+        }
         if isinstance(self._split.source, ImageFiles):
             decoding: dict[str, Any] = {"device": self._decode, "output_type": types.RGB}
             if self._decode == "mixed":
@@ -197,7 +208,7 @@ class Dali(Loader):
                 raise self._explain(error) from None
             self._feed.fed.popleft()
             # torch's current stream goes along: DALI reuses the memory only behind what is queued on it
-            inputs, targets, ids = (torch.from_dlpack(out.as_tensor()) for out in (inputs, targets, ids))
+            inputs, targets, ids = (torch.utils.dlpack.from_dlpack(out.as_tensor()) for out in (inputs, targets, ids))
             if self._split.transform is not None:
                 inputs = inputs.permute(0, 3, 1, 2)
             yield Batch(inputs, targets, ids)

@@ -17,8 +17,26 @@ from loaderlab.data.spec import DataError, TransformSpec
 
 CROP_ATTEMPTS = 10  # as torchvision and DALI
 READS = {
-    "torchcodec": frozenset(".jpg .jpeg .jpe .png .webp .avif".split()),
-    "pillow": frozenset(".jpg .jpeg .jpe .png .webp .avif .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .jp2".split()),
+    "torchcodec": frozenset([".jpg", ".jpeg", ".jpe", ".png", ".webp", ".avif"]),
+    "pillow": frozenset(
+        [
+            ".jpg",
+            ".jpeg",
+            ".jpe",
+            ".png",
+            ".webp",
+            ".avif",
+            ".gif",
+            ".bmp",
+            ".tif",
+            ".tiff",
+            ".ppm",
+            ".pgm",
+            ".pbm",
+            ".pnm",
+            ".jp2",
+        ]
+    ),
 }
 Decoder = Callable[[str], torch.Tensor]
 
@@ -30,8 +48,7 @@ def decoder(name: str) -> Decoder:
     function raises `DataError`, naming the file, for anything that does not decode whole.
     """
     if name == "torchcodec":
-        # the bindings without libav: images need none, and torchcodec itself warns where FFmpeg is missing
-        from torchcodec.decoders import decode_image
+        from torchcodec.decoders import decode_image  # type: ignore[attr-defined]
 
         def read(path: str) -> torch.Tensor:
             image: torch.Tensor = decode_image(path, mode="RGB")
@@ -62,7 +79,11 @@ def why_unreadable(path: str, error: Exception) -> str:
         if os.path.getsize(path) == 0:
             reason = "the file is empty (0 bytes)"
         else:
-            reason = str(error).strip().splitlines()[0].rstrip(".").split(", ")[-1] if str(error).strip() else type(error).__name__
+            reason = (
+                str(error).strip().splitlines()[0].rstrip(".").split(", ")[-1]
+                if str(error).strip()
+                else type(error).__name__
+            )
     except OSError as missing:
         reason = missing.strerror or str(missing)
     return f"{path}: does not decode: {reason}. Mend the file or take it out of the folder"

@@ -179,7 +179,9 @@ class UserFetcher(BatchFetcher):
         try:
             items = self._many(ids) if self._many else [self._source.dataset[index] for index in ids]
         except Exception as error:
-            raise DataError(f"data=custom: the dataset failed at ids {_brief(ids)}: {type(error).__name__}: {error}") from error
+            raise DataError(
+                f"data=custom: the dataset failed at ids {_brief(ids)}: {type(error).__name__}: {error}"
+            ) from error
         return collate_items(items, self._source, request.ids)
 
 
@@ -213,15 +215,24 @@ def collate_items(items: Sequence[Any], source: UserItems, ids: INT64 | None) ->
     """
     pairs = [split_item(item, source, "data=custom") for item in items]
     try:
-        inputs, targets = default_collate([pair[0] for pair in pairs]), default_collate([pair[1] for pair in pairs])
+        inputs, targets = (
+            default_collate([pair[0] for pair in pairs]),
+            default_collate([pair[1] for pair in pairs]),
+        )
     except (RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"data=custom: the items {_brief(ids.tolist()) if ids is not None else ''} do not make a batch: {reason}") from error
+        raise DataError(
+            f"data=custom: the items {_brief(ids.tolist()) if ids is not None else ''} do not make a batch: {reason}"
+        ) from error
     if not isinstance(inputs, torch.Tensor) or not isinstance(targets, torch.Tensor):
-        raise DataError(f"data=custom: a batch must be two tensors, got {type(inputs).__name__} and {type(targets).__name__}")
+        raise DataError(
+            f"data=custom: a batch must be two tensors, got {type(inputs).__name__} and {type(targets).__name__}"
+        )
     # on a GPU a label out of range would end the process with an assertion of the device, steps later
     if targets.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8) or targets.ndim != 1:
-        raise DataError(f"data=custom: targets must be class indexes, one integer a sample; got {targets.dtype} {tuple(targets.shape)}")
+        raise DataError(
+            f"data=custom: targets must be class indexes, one integer a sample; got {targets.dtype} {tuple(targets.shape)}"
+        )
     if targets.min() < 0 or targets.max() >= source.num_classes:
         raise DataError(
             f"data=custom: a target is {int(targets.max())} (smallest {int(targets.min())}), and there are "

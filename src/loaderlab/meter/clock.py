@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -71,9 +72,7 @@ class EventRing:
             self.late_reads += 1
             slot[4].synchronize()
         stops = [before, *slot]
-        gap, delivery, forward, backward, optimizer = (
-            start.elapsed_time(stop) for start, stop in zip(stops[:-1], stops[1:], strict=True)
-        )
+        gap, delivery, forward, backward, optimizer = (start.elapsed_time(stop) for start, stop in pairwise(stops))
         loss = float(self._losses[self._read % RING])
         self._read += 1
         return DeviceStep(gap, delivery, forward, backward, optimizer, loss)

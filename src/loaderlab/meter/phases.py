@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -84,7 +85,7 @@ class StepMeter:
     def end_step(self, num_samples: int) -> None:
         """The step is over; what the loop does until the next one begins is its ``other``."""
         stops = [self._began, *self._marks]
-        host = tuple(stop - start for start, stop in zip(stops[:-1], stops[1:], strict=True))
+        host = tuple(stop - start for start, stop in pairwise(stops))
         assert len(host) == 5, "a step has five phases"
         step = Step(self._epoch, len(self.steps), num_samples, self._first, host)
         self.steps.append(step)

@@ -75,7 +75,15 @@ def to_csv(steps: Sequence[Step], warmup_steps: int) -> str:
     writer = csv.writer(out, lineterminator="\n")
     device_columns = ["gap_ms", "delivery_ms", "forward_ms", "backward_ms", "optimizer_ms"]
     writer.writerow(
-        ["epoch", "step", "num_samples", "measured", "loss", *(f"host_{name}_ms" for name in PHASES), "host_other_ms"]
+        [
+            "epoch",
+            "step",
+            "num_samples",
+            "measured",
+            "loss",
+            *(f"host_{name}_ms" for name in PHASES),
+            "host_other_ms",
+        ]
         + [f"device_{name}" for name in device_columns]
     )
     window = {step.step for step in measured(steps, warmup_steps)}

@@ -1,0 +1,98 @@
+"""The house's rules, held by the code's own imports."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from loaderlab.cli import ROOT
+
+PACKAGE = ROOT / "src" / "loaderlab"
+ORDER = [  # the way data flows: a room imports only from rooms before it
+    {"config"},
+    {"terminal", "environment", "interrupts", "targets"},
+    {"data"},
+    {"loaders"},
+    {"precision", "optimizers", "models"},
+    {"meter"},
+    {"training"},
+    {"checkpoint", "tracking", "report"},
+    {"run"},
+    {"launch"},
+    {"sweep"},
+    {"cli"},
+]
+HEAVY = {  # what may be imported in one place only
+    "nvidia": {"loaders/dali.py"},
+    "mlflow": {"tracking.py"},
+    "timm": {"models.py"},
+    "torchcodec": {"loaders/decode.py"},
+    "torchvision": {"data/torchvision_sets.py"},
+    "matplotlib": {"report/figures.py"},
+    "sklearn": {"data/digits.py"},
+    "hydra": {"cli.py"},
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path: Path) -> list[str]:
+    """Every module that a file imports at any time, other than for types alone."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(node) for block in ast.walk(tree) if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test) for node in ast.walk(block)
+    }  # fmt: skip
+    found: list[str] = []
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found += (
+                [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "loaderlab" else [node.module]
+            )
+    return found
+
+
+def rank(module: str) -> int:
+    room = module.removeprefix("loaderlab.").split(".")[0]
+    return next(index for index, rooms in enumerate(ORDER) if room in rooms)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_room_imports_only_from_rooms_before_it(path: Path) -> None:
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if room == "__init__":
+        return
+    own = rank(room)
+    for module in imports(path):
+        assert not module.startswith("experiments"), "nothing imports what a person runs"
+        if module.startswith("loaderlab.") and module.split(".")[1] != room:
+            assert rank(module) <= own, f"{room} imports {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_heavy_packages_have_one_place(path: Path) -> None:
+    name = path.relative_to(PACKAGE).as_posix()
+    for module in imports(path):
+        allowed = HEAVY.get(module.split(".")[0])
+        assert allowed is None or name in allowed, f"{name} imports {module}"
+
+
+def test_the_loop_names_no_loader() -> None:
+    text = (PACKAGE / "training.py").read_text().lower()
+    assert not [name for name in ("native", "dali", "replay", "spdl") if name in text]
+
+
+def test_help_needs_neither_torch_nor_mlflow() -> None:
+    code = (
+        "import runpy, sys; sys.argv = ['train', '--help']\n"
+        "runpy.run_module('experiments.train', run_name='__main__')\n"
+        "print(sorted({'torch', 'mlflow', 'nvidia', 'matplotlib', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
