@@ -35,7 +35,7 @@ def test_every_choice_composes(group: str, name: str) -> None:
 def test_choice_is_recorded_under_the_groups_name() -> None:
     flat = dict(config.flatten(compose(["loader=dali", "precision=bf16", "model=resnet50"])))
     assert (flat["loader.name"], flat["precision.name"], flat["model.name"]) == ("dali", "bf16", "resnet50")
-    assert flat["data.transform.image_size"] == 64
+    assert flat["data.transform.image_size"] == 48
 
 
 def test_every_setting_is_documented() -> None:
@@ -61,7 +61,7 @@ def test_sweep_over_workers_needs_no_other_knob() -> None:
 
 
 def test_epochs_give_way_to_steps() -> None:
-    assert compose([]).num_epochs == 14
+    assert compose([]).num_epochs == 20
     assert compose(["steps=5"]).num_epochs is None
     assert compose(["epochs=3", "seed=4", "repeat=2"]).seed_in_force == 6
 
@@ -170,7 +170,7 @@ def test_help_explains_every_group_and_choice(
     for setting in (
         "loader.num_threads=auto",
         "batch_size=64",
-        "data.transform.image_size=64",
+        "data.transform.image_size=48",
         "optimizer.lr=",
     ):
         assert setting in page

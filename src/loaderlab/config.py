@@ -424,7 +424,7 @@ class TrainConfig:
     checkpoint: CheckpointConfig = setting(CheckpointConfig, "when a long run is saved")
     batch_size: int = setting(64, "samples a step", at_least=1)
     epochs: Any = setting(
-        AUTO, kind=int, doc="passes over the training samples; auto: 14 unless steps is set", at_least=1
+        AUTO, kind=int, doc="passes over the training samples; auto: 20 unless steps is set", at_least=1
     )
     steps: int | None = setting(None, "end after this many steps instead", at_least=1)
     accumulate: int = setting(1, "steps whose gradients make one update of the weights", at_least=1)
@@ -472,7 +472,7 @@ class TrainConfig:
         """Epochs to go through; None where `steps` ends the run."""
         if self.steps is not None:
             return None
-        return 14 if self.epochs == AUTO else int(self.epochs)
+        return 20 if self.epochs == AUTO else int(self.epochs)
 
 
 def choice(config: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import logging
 import math
 import os
@@ -21,14 +22,15 @@ from loaderlab.data.spec import DataSpec
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_DISABLE_AUTH_WARNING", "true")
-for noisy in ("alembic", "mlflow"):
-    logging.getLogger(noisy).setLevel(logging.WARNING)
 
 import mlflow.data.meta_dataset
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+
+for noisy in ("alembic", "mlflow", "mlflow.store.db.utils"):  # after the import, which sets them to INFO
+    logging.getLogger(noisy).setLevel(logging.WARNING)
 
 BATCH = 900  # entries of one log_batch; MLflow admits 1,000
 MAX_TAG, MAX_PARAM = 5000, 6000  # characters
@@ -78,7 +80,9 @@ class Store:
         name = self._config.experiment
         found = client.get_experiment_by_name(name)
         if found is None:
-            return client, client.create_experiment(name, artifact_location=artifacts)
+            # without the tag the UI opens the experiment as one of prompts and traces
+            tags = {"mlflow.experimentKind": "custom_model_development"}
+            return client, client.create_experiment(name, artifact_location=artifacts, tags=tags)
         if found.lifecycle_stage != "active":
             raise StoreError(
                 f"tracking.experiment={name}: was deleted in this store. Type: tracking.experiment=other, or "
@@ -98,6 +102,11 @@ class Store:
         """A new run, RUNNING until `TrackedRun.end`."""
         own = psutil.Process()
         tags = tags | {HOST_TAG: _host(), PID_TAG: str(own.pid), STARTED_TAG: f"{own.create_time():.2f}"}
+        tags |= {
+            "mlflow.user": getpass.getuser(),
+            "mlflow.source.name": "experiments.train",
+            "mlflow.source.type": "LOCAL",
+        }
         if parent_id:
             tags["mlflow.parentRunId"] = parent_id
         with self._told():

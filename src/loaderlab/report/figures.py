@@ -44,7 +44,7 @@ def breakdown(
     series.plot(steps, steps_ms, color="#777777", linewidth=0.8, label="step")
     series.fill_between(steps, waits_ms, color=COLOURS["wait"], alpha=0.8, linewidth=0, label="wait for the batch")
     series.set(ylabel="ms", xlim=(0, max(1, len(steps_ms) - 1)), ylim=(0, None))
-    series.legend(loc="upper right", frameon=False, fontsize=8)
+    series.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, fontsize=8)
     loss.plot(range(len(losses)), losses, color=COLOURS["backward"], linewidth=0.9)
     loss.set(xlabel="step", ylabel="training loss", xlim=(0, max(1, len(losses) - 1)))
     for axes in (bar, series, loss):
