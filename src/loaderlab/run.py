@@ -125,7 +125,9 @@ class Session:
         self._seed()
         arithmetic = precision.Precision(config.precision, self._device)
         with self.terminal.progress("preparing the samples", None) as bar:
-            spec = data.build(config.data, lambda done, _total: bar.update(done) if bar.due else None)
+            spec = data.build(
+                config.data, lambda done, total: bar.update(done, f"of {total:,} files") if bar.due else None
+            )
         train_loader, val_loader = self._build_loaders(spec)
         self._share_cores(train_loader)
         model = models.build(config.model, spec, self._device)

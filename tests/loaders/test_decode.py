@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -178,3 +179,11 @@ def test_a_crop_that_never_fits_takes_the_centre() -> None:
 def test_pillow_and_torchcodec_give_the_same_pixels(image_tree: Path) -> None:
     for path in sorted((image_tree / "ant").iterdir()):
         assert (decoder("pillow")(str(path)) == decoder("torchcodec")(str(path))).all()
+
+
+def test_without_dali_it_says_why(monkeypatch: pytest.MonkeyPatch, image_tree: Path) -> None:
+    monkeypatch.setitem(sys.modules, "nvidia.dali", None)
+    monkeypatch.setitem(sys.modules, "nvidia.dali.backend", None)
+    monkeypatch.delitem(sys.modules, "loaderlab.loaders.dali", raising=False)
+    with pytest.raises(LoaderError, match="loader=dali: NVIDIA DALI is not installed here"):
+        one("dali", image_tree)

@@ -1,0 +1,93 @@
+"""What a newcomer waits for: ``--help``, the default run from nothing to its record, and the memory of both processes.
+
+python benchmarks/default_run.py --runs 3
+
+Each run prepares its data anew and writes to a fresh store, in a temporary folder. Prints the median and the range of
+the whole process's wall time, and how much of it is start-up, the loop, and the rest (preparation, evaluation, record).
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAIN = [sys.executable, "-m", "experiments.train"]
+
+
+def timed(command: Sequence[str]) -> float:
+    started = time.perf_counter()
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - started
+
+
+def proportional_mib(pid: int) -> float:
+    """Proportional set size of one process, without those below it."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+
+def recorded(folder: str) -> list[Run]:
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("loaderlab")
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+def default_run(folder: str) -> dict[str, float]:
+    wall = timed([*TRAIN, f"tracking.uri=sqlite:///{folder}/mlflow.db", f"data.root={folder}/digits"])
+    (run,) = recorded(folder)
+    figures = run.data.metrics
+    return {
+        "whole command, s": wall,
+        "of it: loop, s": figures["time/train_s"],
+        "of it: start to loop, preparation included, s": figures["time/startup_s"],
+        "of it: evaluation and record, s": wall - figures["time/train_s"] - figures["time/startup_s"],
+    }
+
+
+def memory(folder: str) -> dict[str, float]:
+    """A sweep of one job with two workers: the job's processes together, and the launching process by itself."""
+    command = [*TRAIN, "-m", "loader.num_workers=2", "epochs=4", f"tracking.uri=sqlite:///{folder}/mlflow.db"]
+    launcher = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    peak = 0.0
+    while launcher.poll() is None:
+        time.sleep(1.0)
+        try:
+            peak = max(peak, proportional_mib(launcher.pid))
+        except OSError:
+            break
+    if launcher.wait():
+        raise SystemExit("the sweep failed")
+    job = next(run for run in recorded(folder) if "memory/host_peak_mib" in run.data.metrics)
+    return {
+        "trainer and two workers, MiB": job.data.metrics["memory/host_peak_mib"],
+        "launching process of a sweep, MiB": peak,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=3)
+    runs = parser.parse_args().runs
+    rows: dict[str, list[float]] = {"--help, s": [timed([*TRAIN, "--help"]) for _ in range(max(5, runs))]}
+    for _ in range(runs):
+        with tempfile.TemporaryDirectory() as folder:
+            for name, value in (default_run(folder) | memory(folder)).items():
+                rows.setdefault(name, []).append(value)
+    print("| | n | median | min to max |\n|---|---:|---:|---:|")
+    for name, values in rows.items():
+        print(f"| {name} | {len(values)} | {statistics.median(values):.2f} | {min(values):.2f} to {max(values):.2f} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Did the arms of a sweep learn the same? Final accuracies with their spread, and loss curves held against each other.
+
+python -m experiments.train -m repeat=1,2,3 loader=native,dali
+python benchmarks/learning_parity.py
+
+Reads the newest finished sweep of the store. Two curves are within each other's spread at a step where the ranges of
+their repeats overlap.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+from collections import defaultdict
+
+from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
+
+from loaderlab.config import TrackingConfig
+from loaderlab.environment import PROJECT
+from loaderlab.tracking import store_uri
+
+
+def newest_sweep(client: MlflowClient, experiment_name: str) -> dict[str, list[Run]]:
+    """The finished children of the newest sweep, by arm."""
+    experiment = client.get_experiment_by_name(experiment_name)
+    if experiment is None:
+        raise SystemExit(f"there is no experiment {experiment_name}")
+    parents = client.search_runs(
+        [experiment.experiment_id], "tags.sweep = 'parent' and attributes.status = 'FINISHED'", max_results=1
+    )
+    if not parents:
+        raise SystemExit("there is no finished sweep; run the first command of --help")
+    query = f"tags.`mlflow.parentRunId` = '{parents[0].info.run_id}'"
+    arms: dict[str, list[Run]] = defaultdict(list)
+    for run in client.search_runs([experiment.experiment_id], query, order_by=["attributes.start_time ASC"]):
+        arms[run.data.tags["arm"]].append(run)
+    return arms
+
+
+def curve(client: MlflowClient, run: Run) -> dict[int, float]:
+    return {point.step: point.value for point in client.get_metric_history(run.info.run_id, "train/loss")}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", default=store_uri(TrackingConfig(), PROJECT))
+    parser.add_argument("--experiment", default="loaderlab")
+    chosen = parser.parse_args()
+    client = MlflowClient(chosen.store)
+    arms = newest_sweep(client, chosen.experiment)
+    print(
+        "| arm | n | validation accuracy, mean | min to max | samples/s, median | min to max |\n|---|---:|---:|---:|---:|---:|"
+    )
+    for arm, runs in arms.items():
+        accuracy = [run.data.metrics["val/accuracy"] for run in runs]
+        rate = [run.data.metrics["rate/samples_per_s"] for run in runs]
+        print(
+            f"| {arm} | {len(runs)} | {statistics.mean(accuracy):.4f} | {min(accuracy):.4f} to {max(accuracy):.4f} "
+            f"| {statistics.median(rate):,.0f} | {min(rate):,.0f} to {max(rate):,.0f} |"
+        )
+    curves = {arm: [curve(client, run) for run in runs] for arm, runs in arms.items()}
+    for left, right in itertools.combinations(curves, 2):
+        steps = sorted(set.intersection(*(set(points) for points in curves[left] + curves[right])))
+        overlapping = 0
+        for step in steps:
+            a, b = ([points[step] for points in curves[arm]] for arm in (left, right))
+            overlapping += max(min(a), min(b)) <= min(max(a), max(b))
+        print(f"\nloss of {left} and {right}: within each other's spread at {overlapping} of {len(steps)} points")
+
+
+if __name__ == "__main__":
+    main()
