@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,16 @@ def test_description_tells_machines_apart() -> None:
     assert found["versions"]["torch"]
     assert found["cores_available"] >= 1
     assert found["processor"]
+
+
+def test_a_process_is_known_by_its_number_and_its_start() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    identity = environment.process_identity(child.pid)
+    assert identity == environment.process_identity(child.pid)
+    assert identity != environment.process_identity(os.getpid())
+    child.communicate(b"\n")
+    assert environment.process_identity(child.pid) is None
+    assert 0 < environment.process_age_s() < 3600
 
 
 def test_commit_of_this_checkout(tmp_path: Path) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 from mlflow.tracking import MlflowClient
 
 from loaderlab.config import TrackingConfig
 from loaderlab.data.spec import DataSpec
+from loaderlab.environment import process_identity
 from loaderlab.interrupts import Terminated
 from loaderlab.tracking import HOST_TAG, PID_TAG, STARTED_TAG, Store, StoreError, _host, store_uri, ui_command
 
@@ -80,15 +81,15 @@ def test_status_is_true_however_it_ends(error: BaseException | None, status: str
 
 
 def test_runs_of_dead_processes_are_closed_at_the_next_start(store: Store, tmp_path: Path) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", "pass"])
-    started = psutil.Process(dead.pid).create_time()
-    dead.wait()
+    dead = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    started = process_identity(dead.pid)
+    dead.communicate(b"\n")
     own = store.start("own", None, {})
     tags = {HOST_TAG: _host(), PID_TAG: str(dead.pid), STARTED_TAG: str(started)}
     killed = store.client.create_run(store.experiment_id, tags=tags).info.run_id
     elsewhere = store.client.create_run(store.experiment_id, tags=tags | {HOST_TAG: "another"}).info.run_id
     reused = store.client.create_run(
-        store.experiment_id, tags=tags | {PID_TAG: str(psutil.Process().pid), STARTED_TAG: "1.0"}
+        store.experiment_id, tags=tags | {PID_TAG: str(os.getpid()), STARTED_TAG: str(started)}
     )
     Store(TrackingConfig(uri=store.uri, experiment="test"), tmp_path)
     states = {

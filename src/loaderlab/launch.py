@@ -79,10 +79,11 @@ def _how_it_died(exitcode: int | None) -> str:
 
 def _child(sending: Connection, config: TrainConfig, job: Job) -> None:
     end_with_parent()
-    from loaderlab.run import RunResult, run
-    from loaderlab.terminal import Terminal
-
-    result = RunResult("", "FAILED")
+    try:
+        from loaderlab.run import RunResult, run
+        from loaderlab.terminal import Terminal
+    except KeyboardInterrupt:
+        os._exit(130)
     try:
         result = run(config, job, Terminal())
     except KeyboardInterrupt:

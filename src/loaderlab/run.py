@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 import yaml
 
@@ -77,15 +76,25 @@ def run(config: TrainConfig, job: Job, terminal: Terminal) -> RunResult:
             session.prepare()
             session.train()
         except BaseException as error:
+            told = _told(config, error)
             with quiet():  # a second SIGTERM must not spoil the record; a second Ctrl-C may
-                session.record(error)
-            if isinstance(error, torch.OutOfMemoryError):
-                raise _out_of_memory(config, error) from error
-            raise
+                session.record(told)
+            if told is error:
+                raise
+            raise told from error
         finally:
             session.close()
         session.record(None)
     return RunResult(tracked.run_id, tracked.status, session.figures)
+
+
+def _told(config: TrainConfig, error: BaseException) -> BaseException:
+    """The error itself, or what a user can make of it."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return _out_of_memory(config, error)
+    if isinstance(error, RuntimeError) and "deterministic" in str(error) and config.deterministic:
+        return UserError(f"deterministic=true: {str(error).splitlines()[0]} Type: deterministic=false")
+    return error
 
 
 def _out_of_memory(config: TrainConfig, error: torch.OutOfMemoryError) -> UserError:
@@ -113,7 +122,6 @@ class Session:
         self._logged = 0  # steps whose loss has gone to the tracker
         self._peak_mib: float | None = None
         self._saved_at = time.monotonic()
-        self._closing = contextlib.ExitStack()
 
     # ---- before the loop -----------------------------------------------------------------------------------
 
@@ -122,6 +130,8 @@ class Session:
         config = self.config
         self.tracked.params(flatten(config))
         self._device = environment.resolve_device(config.device)
+        if self._device.type == "cuda":
+            torch.cuda.set_device(self._device)  # events and streams are those of the current device
         self._seed()
         arithmetic = precision.Precision(config.precision, self._device)
         with self.terminal.progress("preparing the samples", None) as bar:
@@ -237,7 +247,7 @@ class Session:
         """The loop, with its progress on the terminal."""
         config, loader = self.config, self._parts.loader
         assert self._meter is not None
-        self.figures["time/startup_s"] = time.time() - psutil.Process().create_time()
+        self.figures["time/startup_s"] = environment.process_age_s()
         total = config.steps
         if total is None and loader.num_steps is not None and config.num_epochs is not None:
             total = loader.num_steps * config.num_epochs
@@ -327,7 +337,8 @@ class Session:
                 f"steps={self._warmup + 10 * FEW_STEPS}"
             )
         self.figures["time/first_batch_s"] = meter.steps[0].host[0] / 1e9
-        self.figures["time/train_s"] = self.trained.train_s or meter.epochs_s
+        if self.trained.train_s:  # else the first epoch was cut short: no whole time to tell
+            self.figures["time/train_s"] = self.trained.train_s
         gap = summary.between_epochs_ms(meter.steps, meter.epoch_ends_ns)
         if gap is not None:
             self.figures["time/epoch_gap_ms"] = gap

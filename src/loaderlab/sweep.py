@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from loaderlab.config import TrainConfig
+from loaderlab.config import TrainConfig, UserError
 
 if TYPE_CHECKING:
     from loaderlab.run import Job, RunResult
@@ -45,6 +45,7 @@ def run_sweep(jobs: Sequence[tuple[TrainConfig, list[str]]], task_overrides: lis
     """Runs the jobs in order under one parent run.
 
     Raises:
+        UserError: the jobs name different stores.
         SweepFailed: after all of them, where one failed or was killed.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the job in hand is ended, the parent is KILLED.
     """
@@ -55,6 +56,8 @@ def run_sweep(jobs: Sequence[tuple[TrainConfig, list[str]]], task_overrides: lis
 
     terminal = Terminal()
     settings = jobs[0][0].tracking
+    if any(config.tracking != settings for config, _ in jobs):
+        raise UserError("tracking: one sweep goes to one store and experiment. Leave tracking.* out of the axes")
     store = tracking.Store(settings, environment.PROJECT)
     tags = {"sweep": "parent", "sweep.num_jobs": str(len(jobs))}
     name = "sweep " + " ".join(text for text in task_overrides if "," in text)

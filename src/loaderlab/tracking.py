@@ -14,11 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import psutil
 from filelock import FileLock
 
 from loaderlab.config import AUTO, TrackingConfig, UserError
 from loaderlab.data.spec import DataSpec
+from loaderlab.environment import process_identity
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_DISABLE_AUTH_WARNING", "true")
@@ -100,8 +100,7 @@ class Store:
 
     def start(self, name: str, parent_id: str | None, tags: dict[str, str]) -> TrackedRun:
         """A new run, RUNNING until `TrackedRun.end`."""
-        own = psutil.Process()
-        tags = tags | {HOST_TAG: _host(), PID_TAG: str(own.pid), STARTED_TAG: f"{own.create_time():.2f}"}
+        tags = tags | {HOST_TAG: _host(), PID_TAG: str(os.getpid()), STARTED_TAG: str(process_identity(os.getpid()))}
         tags |= {
             "mlflow.user": getpass.getuser(),
             "mlflow.source.name": "experiments.train",
@@ -211,8 +210,5 @@ def _host() -> str:
 
 def _alive(tags: dict[str, str]) -> bool:
     """Whether the process that these tags name is the one that now has its number."""
-    try:
-        process = psutil.Process(int(tags[PID_TAG]))
-        return abs(process.create_time() - float(tags[STARTED_TAG])) < 1 and process.status() != psutil.STATUS_ZOMBIE
-    except (psutil.NoSuchProcess, KeyError, ValueError):
-        return False
+    pid = tags.get(PID_TAG, "")
+    return pid.isdigit() and process_identity(int(pid)) == tags.get(STARTED_TAG)

@@ -28,7 +28,6 @@ class Trained:
     step: int = 0  # steps done, likewise
     updates: int = 0  # of the weights, likewise
     train_s: float = 0.0  # time in the loop of this process, evaluation and pauses left out
-    first_batch_s: float = float("nan")
     val_loss: list[float] = field(default_factory=list)
     val_accuracy: list[float] = field(default_factory=list)
     learning_rates: list[float] = field(default_factory=list)  # one a step of this process
@@ -163,4 +162,6 @@ def evaluate(parts: Parts, loader: Loader) -> tuple[float, float]:
         loss_sum += F.cross_entropy(logits.float(), batch.targets, reduction="sum")
         correct += (logits.argmax(1) == batch.targets).sum()
         count += len(batch)
+    if count == 0:
+        raise UserError("data: the validation samples gave no batch. Type: evaluate=false, or give some")
     return loss_sum.item() / count, correct.item() / count  # the device is waited for here, once
