@@ -17,6 +17,7 @@ import torch
 import torch.utils.dlpack
 
 from loaderlab.config import AUTO, DaliLoader
+from loaderlab.data.imagefolder import EXTENSIONS
 from loaderlab.data.spec import INT64, DataError, ImageArrays, ImageFiles, Split, UserItems, Vectors
 from loaderlab.environment import available_cores
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError, to_device
@@ -34,9 +35,7 @@ except ImportError as error:
         + ("install nvidia-dali-cuda120" if sys.platform == "linux" else f"on {sys.platform} type loader=native")
     ) from error
 
-READS = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2"]
-)
+READS = EXTENSIONS - {".avif", ".gif"}
 MAX_AUTO_THREADS = 16
 
 

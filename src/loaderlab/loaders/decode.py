@@ -13,31 +13,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from loaderlab.data.imagefolder import EXTENSIONS
 from loaderlab.data.spec import DataError, TransformSpec
 
 CROP_ATTEMPTS = 10  # as torchvision and DALI
-READS = {
-    "torchcodec": frozenset([".jpg", ".jpeg", ".jpe", ".png", ".webp", ".avif"]),
-    "pillow": frozenset(
-        [
-            ".jpg",
-            ".jpeg",
-            ".jpe",
-            ".png",
-            ".webp",
-            ".avif",
-            ".gif",
-            ".bmp",
-            ".tif",
-            ".tiff",
-            ".ppm",
-            ".pgm",
-            ".pbm",
-            ".pnm",
-            ".jp2",
-        ]
-    ),
-}
+READS = {"torchcodec": frozenset([".jpg", ".jpeg", ".jpe", ".png", ".webp", ".avif"]), "pillow": EXTENSIONS}
 Decoder = Callable[[str], torch.Tensor]
 
 
