@@ -17,8 +17,7 @@ from collections import defaultdict
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from loaderlab.config import TrackingConfig
-from loaderlab.environment import PROJECT
+from loaderlab.config import PROJECT, TrackingConfig
 from loaderlab.tracking import store_uri
 
 

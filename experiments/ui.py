@@ -15,17 +15,15 @@ def main() -> None:
     chosen = parser.parse_args()
     refuse_taken(chosen.host, chosen.port)
 
-    from loaderlab import environment, tracking  # seconds of imports: not for --help
-    from loaderlab.config import TrackingConfig, UserError
+    from loaderlab import tracking  # seconds of imports: not for --help
+    from loaderlab.config import PROJECT, TrackingConfig, UserError
 
     settings = TrackingConfig(uri=chosen.store)
     try:
-        tracking.Store(
-            settings, environment.PROJECT
-        )  # creates it where there is none yet, closes runs that were killed
+        tracking.Store(settings, PROJECT)  # creates it where there is none yet, closes runs that were killed
     except UserError as error:
         sys.exit(f"error: {error}")
-    uri = tracking.store_uri(settings, environment.PROJECT)
+    uri = tracking.store_uri(settings, PROJECT)
     print(f"http://{chosen.host}:{chosen.port} shows {uri}; Ctrl-C ends it", flush=True)
     command = [
         sys.executable,

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from loaderlab.cli import ROOT
+from loaderlab.config import PROJECT as ROOT
 
 PACKAGE = ROOT / "src" / "loaderlab"
 ORDER = [  # the way data flows: a room imports only from rooms before it
     {"config"},
-    {"terminal", "environment", "interrupts", "targets"},
+    {"terminal", "environment", "processes", "targets", "jobs"},
     {"data"},
     {"loaders"},
     {"precision", "optimizers", "models"},
@@ -96,3 +96,9 @@ def test_help_needs_neither_torch_nor_mlflow() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_a_launching_process_needs_no_torch() -> None:
+    code = "import sys, loaderlab.sweep, loaderlab.launch, loaderlab.tracking, loaderlab.terminal; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "False", done.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from loaderlab import environment
+from loaderlab import config, environment, processes
 from loaderlab.config import UserError
 
 
@@ -69,15 +69,15 @@ def test_description_tells_machines_apart() -> None:
 
 def test_a_process_is_known_by_its_number_and_its_start() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    identity = environment.process_identity(child.pid)
-    assert identity == environment.process_identity(child.pid)
-    assert identity != environment.process_identity(os.getpid())
+    identity = processes.process_identity(child.pid)
+    assert identity == processes.process_identity(child.pid)
+    assert identity != processes.process_identity(os.getpid())
     child.communicate(b"\n")
-    assert environment.process_identity(child.pid) is None
-    assert 0 < environment.process_age_s() < 3600
+    assert processes.process_identity(child.pid) is None
+    assert 0 < processes.process_age_s() < 3600
 
 
 def test_commit_of_this_checkout(tmp_path: Path) -> None:
     assert environment.git_commit(tmp_path) is None
-    commit = environment.git_commit(environment.PROJECT)
+    commit = environment.git_commit(config.PROJECT)
     assert commit is None or len(commit.removesuffix("-dirty")) == 40

@@ -12,7 +12,8 @@ import pytest
 from conftest import compose
 from mlflow.tracking import MlflowClient
 
-from loaderlab.cli import CONF, ROOT
+from loaderlab.cli import CONF
+from loaderlab.config import PROJECT as ROOT
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = "\n".join(re.findall(r"```(?:bash|sh)\n(.*?)```", README, re.S))

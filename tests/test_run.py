@@ -13,7 +13,7 @@ import yaml
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from loaderlab import run, training
+from loaderlab import jobs, run, training
 from loaderlab.config import TrainConfig, UserError
 from loaderlab.loaders.contract import EpochPlan
 from loaderlab.terminal import Terminal
@@ -28,8 +28,8 @@ METRICS = {
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
-def go(config: TrainConfig, terminal: Terminal) -> run.RunResult:
-    return run.run(config, run.single(config, ["some=override"]), terminal)
+def go(config: TrainConfig, terminal: Terminal) -> jobs.RunResult:
+    return run.run(config, jobs.single(config, ["some=override"]), terminal)
 
 
 def recorded(config: TrainConfig) -> list[Run]:

@@ -17,7 +17,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
-from loaderlab.cli import ROOT
+from loaderlab.config import PROJECT as ROOT
 from loaderlab.config import TrackingConfig
 from loaderlab.sweep import varying
 from loaderlab.tracking import Store

@@ -12,8 +12,7 @@ from mlflow.tracking import MlflowClient
 
 from loaderlab.config import TrackingConfig
 from loaderlab.data.spec import DataSpec
-from loaderlab.environment import process_identity
-from loaderlab.interrupts import Terminated
+from loaderlab.processes import Terminated, process_identity
 from loaderlab.tracking import HOST_TAG, PID_TAG, STARTED_TAG, Store, StoreError, _host, store_uri, ui_command
 
 

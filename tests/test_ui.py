@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from loaderlab import run
-from loaderlab.cli import ROOT
+from loaderlab import jobs, run
+from loaderlab.config import PROJECT as ROOT
 from loaderlab.config import TrainConfig
 from loaderlab.terminal import Terminal
 from loaderlab.tracking import Store
@@ -39,7 +39,7 @@ def swept(make_config: Callable[..., TrainConfig], terminal: Terminal) -> tuple[
     with store.start("sweep loader=native,dali", None, {}) as parent:
         parent.tags({"mlflow.note.content": "| job | samples/s |\n|---|---|\n| loader=native | 123 |\n"})
         for name, config in configs.items():
-            child = run.run(config, run.Job(f"loader={name}", f"loader={name}", parent.run_id), terminal)
+            child = run.run(config, jobs.Job(f"loader={name}", f"loader={name}", parent.run_id), terminal)
     return store.uri, store.experiment_id, parent.run_id, child.run_id
 
 

@@ -11,7 +11,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any, TypeVar
 
 import hydra
@@ -24,12 +23,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from loaderlab import config as schema
-from loaderlab.config import UserError
+from loaderlab.config import PROJECT, UserError
 from loaderlab.sweep import SweepFailed
 
 T = TypeVar("T")
-ROOT = Path(__file__).resolve().parents[2]  # the project: conf/, mlruns/, data/
-CONF = ROOT / "conf"
+CONF = PROJECT / "conf"
 SCHEMAS: dict[str, dict[str, type]] = {
     "data": {
         "digits": schema.DigitsData,

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
 AUTO = "auto"
+PROJECT = Path(__file__).resolve().parents[2]  # conf/, mlruns/, data/
 
 
 class UserError(ValueError):

@@ -7,7 +7,6 @@ import os
 import platform
 import socket
 import subprocess
-import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ import torch
 
 from loaderlab.config import AUTO, UserError, refuse
 
-PROJECT = Path(__file__).resolve().parents[2]  # conf/, mlruns/, data/
 PACKAGES = (
     "torch", "torchvision", "torchcodec", "nvidia-dali-cuda120", "timm", "numpy", "pillow", "mlflow", "hydra-core",
 )  # fmt: skip
@@ -148,30 +146,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def process_identity(pid: int) -> str | None:
-    """What tells this process from any other that has or will have its number; None where there is none.
-
-    On Linux the boot and the start in clock ticks since then, which no change of the wall clock moves.
-    """
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        if Path("/proc/self/stat").exists():
-            return None
-        return f"{psutil.Process(pid).create_time():.0f}" if psutil.pid_exists(pid) else None
-    state, *_, started = status.rpartition(")")[2].split()[:20]
-    return None if state in "ZX" else f"{boot}-{started}"
-
-
-def process_age_s() -> float:
-    """Seconds since this process was started, imports included."""
-    if not Path("/proc/self/stat").exists():
-        return time.time() - psutil.Process().create_time()
-    started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
 
 
 def git_commit(folder: Path) -> str | None:

@@ -16,12 +16,11 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
 from loaderlab.config import TrainConfig, UserError
-from loaderlab.interrupts import end_with_parent
+from loaderlab.jobs import Job, RunResult
+from loaderlab.processes import end_with_parent
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
-
-    from loaderlab.run import Job, RunResult
 
 GRACE_S = 2.0  # in which a child that got the same Ctrl-C from the terminal begins to end by itself
 RECORD_S = 60.0  # in which it writes its record
@@ -37,8 +36,6 @@ def launch(config: TrainConfig, job: Job) -> RunResult:
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM here; the child has then ended, its run recorded as KILLED.
     """
-    from loaderlab.run import RunResult
-
     context = multiprocessing.get_context("spawn")
     receiving, sending = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(sending, config, job), name=f"run {job.name}")
@@ -80,7 +77,7 @@ def _how_it_died(exitcode: int | None) -> str:
 def _child(sending: Connection, config: TrainConfig, job: Job) -> None:
     end_with_parent()
     try:
-        from loaderlab.run import RunResult, run
+        from loaderlab.run import run  # torch and all: in this process only
         from loaderlab.terminal import Terminal
     except KeyboardInterrupt:
         os._exit(130)

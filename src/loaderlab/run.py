@@ -9,8 +9,6 @@ import random
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,45 +16,19 @@ import torch
 import yaml
 
 from loaderlab import checkpoint, data, environment, loaders, models, optimizers, precision, tracking
-from loaderlab.config import AUTO, NativeLoader, ReplayLoader, TrainConfig, UserError, choice, flatten
+from loaderlab.config import AUTO, PROJECT, NativeLoader, ReplayLoader, TrainConfig, UserError, choice, flatten
 from loaderlab.data.spec import DataSpec
-from loaderlab.interrupts import quiet, sigterm_raises
+from loaderlab.jobs import Job, RunResult
 from loaderlab.loaders.contract import EpochPlan, Loader
 from loaderlab.meter import resources, summary
 from loaderlab.meter.phases import StepMeter, own_cost_ns
+from loaderlab.processes import process_age_s, quiet, sigterm_raises
 from loaderlab.report import table
 from loaderlab.terminal import Bar, Terminal
 from loaderlab.training import Observers, Parts, Trained, train
 
 AUTO_WARMUP_STEPS = 5
 FEW_STEPS = 15  # under which the figures of a window say little
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a run is called, and the sweep it belongs to."""
-
-    name: str
-    arm: str
-    parent_id: str | None = None
-    overrides: tuple[str, ...] = ()
-
-
-@dataclass
-class RunResult:
-    """What is left of a run: where it is recorded, how it ended, its figures."""
-
-    run_id: str
-    status: str
-    figures: dict[str, float] = field(default_factory=dict)
-    error: str = ""
-
-
-def single(config: TrainConfig, overrides: Sequence[str]) -> Job:
-    """The name of a run on its own: its four choices."""
-    choices = (config.data, config.model, config.loader, config.precision)
-    name = " ".join(choice(part) for part in choices)
-    return Job(name=name, arm=name, overrides=tuple(overrides))
 
 
 def run(config: TrainConfig, job: Job, terminal: Terminal) -> RunResult:
@@ -66,9 +38,9 @@ def run(config: TrainConfig, job: Job, terminal: Terminal) -> RunResult:
         UserError: bad input, a full disk, a device out of memory: the run is FAILED and what it had is recorded.
         KeyboardInterrupt: Ctrl-C or SIGTERM: the run is KILLED, likewise.
     """
-    store = tracking.Store(config.tracking, environment.PROJECT)
+    store = tracking.Store(config.tracking, PROJECT)
     tags = {"arm": job.arm, "repeat": str(config.repeat)}
-    if commit := environment.git_commit(environment.PROJECT):
+    if commit := environment.git_commit(PROJECT):
         tags["git.commit"] = commit
     with sigterm_raises(), store.start(job.name, job.parent_id, tags) as tracked:
         session = Session(config, job, terminal, tracked)
@@ -247,7 +219,7 @@ class Session:
         """The loop, with its progress on the terminal."""
         config, loader = self.config, self._parts.loader
         assert self._meter is not None
-        self.figures["time/startup_s"] = environment.process_age_s()
+        self.figures["time/startup_s"] = process_age_s()
         total = config.steps
         if total is None and loader.num_steps is not None and config.num_epochs is not None:
             total = loader.num_steps * config.num_epochs

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from loaderlab.config import TrainConfig, UserError
+from loaderlab.config import PROJECT, TrainConfig, UserError
+from loaderlab.jobs import Job, RunResult, single
 
 if TYPE_CHECKING:
-    from loaderlab.run import Job, RunResult
     from loaderlab.terminal import Terminal
 
 
@@ -31,8 +31,6 @@ def varying(job_overrides: Sequence[Sequence[str]]) -> list[list[str]]:
 
 def name_jobs(jobs: Sequence[tuple[TrainConfig, list[str]]], parent_id: str) -> list[Job]:
     """Names by what differs; the arm is that without the repeat, so that repeats of one arm share it."""
-    from loaderlab.run import Job, single
-
     named = []
     for (config, overrides), differing in zip(jobs, varying([overrides for _, overrides in jobs]), strict=True):
         own = single(config, overrides).name
@@ -49,16 +47,16 @@ def run_sweep(jobs: Sequence[tuple[TrainConfig, list[str]]], task_overrides: lis
         SweepFailed: after all of them, where one failed or was killed.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the job in hand is ended, the parent is KILLED.
     """
-    from loaderlab import environment, tracking
-    from loaderlab.interrupts import sigterm_raises
+    from loaderlab import tracking
     from loaderlab.launch import launch
+    from loaderlab.processes import sigterm_raises
     from loaderlab.terminal import Terminal
 
     terminal = Terminal()
     settings = jobs[0][0].tracking
     if any(config.tracking != settings for config, _ in jobs):
         raise UserError("tracking: one sweep goes to one store and experiment. Leave tracking.* out of the axes")
-    store = tracking.Store(settings, environment.PROJECT)
+    store = tracking.Store(settings, PROJECT)
     tags = {"sweep": "parent", "sweep.num_jobs": str(len(jobs))}
     name = "sweep " + " ".join(text for text in task_overrides if "," in text)
     with sigterm_raises(), store.start(name.strip(), None, tags) as parent:

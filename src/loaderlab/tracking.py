@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from loaderlab.config import AUTO, TrackingConfig, UserError
 from loaderlab.data.spec import DataSpec
-from loaderlab.environment import process_identity
+from loaderlab.processes import process_identity
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_DISABLE_AUTH_WARNING", "true")

@@ -1,4 +1,4 @@
-"""SIGTERM as an exception, so that a run that is asked to end records that it was killed."""
+"""What a run needs to know of processes: which one is which, how long it lives, and how it is asked to end."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import wait
+from pathlib import Path
 from types import FrameType
 from typing import Any
+
+import psutil
 
 
 class Terminated(KeyboardInterrupt):
@@ -53,3 +57,27 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def process_identity(pid: int) -> str | None:
+    """What tells this process from any other that has or will have its number; None where there is none.
+
+    On Linux the boot and the start in clock ticks since then, which no change of the wall clock moves.
+    """
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        if Path("/proc/self/stat").exists():
+            return None
+        return f"{psutil.Process(pid).create_time():.0f}" if psutil.pid_exists(pid) else None
+    state, *_, started = status.rpartition(")")[2].split()[:20]
+    return None if state in "ZX" else f"{boot}-{started}"
+
+
+def process_age_s() -> float:
+    """Seconds since this process was started, imports included."""
+    if not Path("/proc/self/stat").exists():
+        return time.time() - psutil.Process().create_time()
+    started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")

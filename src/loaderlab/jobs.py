@@ -1,0 +1,35 @@
+"""What a run is called and what is left of it: light enough for the process that only launches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from loaderlab.config import TrainConfig, choice
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run is called, and the sweep it belongs to."""
+
+    name: str
+    arm: str
+    parent_id: str | None = None
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass
+class RunResult:
+    """What is left of a run: where it is recorded, how it ended, its figures."""
+
+    run_id: str
+    status: str
+    figures: dict[str, float] = field(default_factory=dict)
+    error: str = ""
+
+
+def single(config: TrainConfig, overrides: Sequence[str]) -> Job:
+    """The name of a run on its own: its four choices."""
+    choices = (config.data, config.model, config.loader, config.precision)
+    name = " ".join(choice(part) for part in choices)
+    return Job(name=name, arm=name, overrides=tuple(overrides))
