@@ -42,7 +42,7 @@ def test_plain_progress_is_a_few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal, out = shown(120)
     with terminal.progress("training", 1000) as bar:
         for done in range(1, 1001):
-            if bar.due:
+            if bar.due(done):
                 bar.update(done, f"loss {1 / done:.3f}")
     lines = out.getvalue().splitlines()
     assert 8 <= len(lines) <= module.PLAIN_LINES

@@ -108,7 +108,7 @@ class Session:
         arithmetic = precision.Precision(config.precision, self._device)
         with self.terminal.progress("preparing the samples", None) as bar:
             spec = data.build(
-                config.data, lambda done, total: bar.update(done, f"of {total:,} files") if bar.due else None
+                config.data, lambda done, total: bar.update(done, f"of {total:,} files") if bar.due(done) else None
             )
         train_loader, val_loader = self._build_loaders(spec)
         self._share_cores(train_loader)
@@ -225,7 +225,7 @@ class Session:
             total = loader.num_steps * config.num_epochs
         with self.terminal.progress("training", total) as bar:
             self._bar: Bar = bar
-            self._shown, self._shown_at = 0, time.perf_counter()
+            self._shown = 0
             observers = Observers(self._on_step, self._on_epoch)
             train(
                 self._parts, self._meter, self.trained, observers,
@@ -233,12 +233,11 @@ class Session:
             )  # fmt: skip
 
     def _on_step(self, trained: Trained, meter: StepMeter) -> None:
-        if not self._bar.due:
+        if not self._bar.due(trained.step):
             return
-        now = time.perf_counter()
-        recent = meter.steps[self._shown :]
-        elapsed, waited = now - self._shown_at, sum(step.host[0] for step in recent) / 1e9
-        self._shown, self._shown_at = len(meter.steps), now
+        recent = meter.steps[self._shown :]  # since the last drawing; the steps' own time, evaluation is not in it
+        self._shown = len(meter.steps)
+        elapsed, waited = sum(step.host_ns for step in recent) / 1e9, sum(step.host[0] for step in recent) / 1e9
         rate = sum(step.num_samples for step in recent) / elapsed
         self._bar.update(
             trained.step,
@@ -259,7 +258,6 @@ class Session:
         if every is not None and time.monotonic() - self._saved_at >= 60 * every:
             checkpoint.save(self._checkpoint_path, self._parts, trained, self.config, self.tracked.run_id)
             self._saved_at = time.monotonic()
-        self._shown, self._shown_at = len(meter.steps), time.perf_counter()
 
     def _log_losses(self) -> None:
         """Points of the loss, each the mean of ``tracking.log_every`` steps, at the last of them."""

@@ -16,6 +16,7 @@ from rich.text import Text
 
 REDRAW_S = 0.5  # between two drawings of the bar: a drawing costs about a millisecond of the training process
 PLAIN_WIDTH = 150  # characters
+QUIET_S = 10.0  # between two plain lines of work of unknown length
 PLAIN_LINES = 10  # of progress, where nobody looks at a terminal
 
 
@@ -54,7 +55,7 @@ class Terminal:
 
     @contextmanager
     def progress(self, label: str, total: int | None) -> Iterator[Bar]:
-        """A bar where a person looks, `PLAIN_LINES` plain lines otherwise. ``total`` None: length unknown."""
+        """A bar where a person looks, plain lines otherwise. ``total`` None: length unknown."""
         if not self.console.is_terminal:
             yield PlainBar(self, label, total)
             return
@@ -86,8 +87,7 @@ class Bar:
     def update(self, done: int, note: str = "") -> None:
         raise NotImplementedError
 
-    @property
-    def due(self) -> bool:
+    def due(self, done: int) -> bool:
         """Whether `update` would show anything now: lets a caller spare itself the note."""
         raise NotImplementedError
 
@@ -96,8 +96,7 @@ class RichBar(Bar):
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress, self._task, self._next = progress, task, 0.0
 
-    @property
-    def due(self) -> bool:
+    def due(self, done: int) -> bool:
         return time.perf_counter() >= self._next
 
     def update(self, done: int, note: str = "") -> None:
@@ -106,24 +105,18 @@ class RichBar(Bar):
 
 
 class PlainBar(Bar):
-    """About `PLAIN_LINES` lines over the work, and never more than one in `REDRAW_S`."""
+    """About `PLAIN_LINES` lines over the work, `QUIET_S` apart where its length is unknown."""
 
     def __init__(self, terminal: Terminal, label: str, total: int | None) -> None:
         self._terminal, self._label, self._total = terminal, label, total
-        self._started = self._next = time.perf_counter()
-        self._shown = 0
+        self._every = (total or 0) / PLAIN_LINES
+        self._pause_s = REDRAW_S if total is not None else QUIET_S
+        self._shown, self._next = 0, time.perf_counter() + self._pause_s
 
-    @property
-    def due(self) -> bool:
-        return time.perf_counter() >= self._next
+    def due(self, done: int) -> bool:
+        return done - self._shown >= self._every and time.perf_counter() >= self._next
 
     def update(self, done: int, note: str = "") -> None:
-        now = time.perf_counter()
-        self._next = now + REDRAW_S
-        step = (self._total or 0) / PLAIN_LINES
-        quiet_s = 10.0 if self._total is None else 0.0
-        if done - self._shown < step or now - self._started < quiet_s:
-            return
-        self._shown, self._started = done, now
+        self._shown, self._next = done, time.perf_counter() + self._pause_s
         of = f"/{self._total}" if self._total is not None else ""
         self._terminal.say(f"{self._label} {done}{of} {note}".rstrip())
