@@ -74,6 +74,7 @@ def test_a_multirun_with_a_job_that_fails(common: list[str], store_uri: str, own
     ):
         assert word in table
     assert "loader=dali" in parent.data.tags["mlflow.note.content"]
+    assert not (ROOT / "multirun.yaml").exists()  # Hydra's own record goes where git does not look
 
 
 @contextmanager
