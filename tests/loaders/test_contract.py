@@ -221,6 +221,8 @@ def test_random_crops_differ_between_epochs_and_keep_the_means(
     center = built("native", folder_split(image_tree), plan)
     first, second = (all_of(list(subject.epoch(epoch)))[1].float() for epoch in (0, 1))
     assert (first - second).abs().mean() > 1
+    anew = built(loader, folder_split(image_tree, crop="random_resized"), plan)
+    assert (all_of(list(anew.epoch(1)))[1].float() - first).abs().mean() > 1  # a resumed run does not begin again
     many = torch.stack([all_of(list(subject.epoch(epoch)))[1].float().mean() for epoch in range(2, 12)])
     assert abs(many.mean() - all_of(list(center.epoch(0)))[1].float().mean()) < 8
 

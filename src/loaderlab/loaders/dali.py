@@ -126,14 +126,15 @@ class Dali(Loader):
 
     # ---- the graph -----------------------------------------------------------------------------------------
 
-    def _build(self) -> Pipeline:
+    def _build(self, epoch: int) -> Pipeline:
         on_gpu = self._device.type == "cuda"
         seed = self._plan.seed if self._config.pipeline_seed is None else self._config.pipeline_seed
         pipeline = Pipeline(
             batch_size=min(self._plan.batch_size, max(1, self._plan.num_samples)),
             num_threads=self._threads,
             device_id=self._device.index if on_gpu else None,
-            seed=seed + self._plan.rank,
+            # a pipeline that is built anew, for a resumed run too, must not draw the first epoch's crops again
+            seed=int(np.random.SeedSequence([seed, self._plan.rank, epoch]).generate_state(1)[0] >> 1),
             prefetch_queue_depth=self._config.prefetch_queue_depth,
             exec_dynamic=True,  # its outputs own their memory: torch may keep them
         )
@@ -195,7 +196,7 @@ class Dali(Loader):
         if self.num_steps == 0:
             return
         if self._pipeline is None:
-            self._pipeline = self._build()
+            self._pipeline = self._build(epoch)
         self._clean = False
         for _ in range(self.num_steps):
             try:
