@@ -70,7 +70,7 @@ def test_the_main_job_from_a_users_shell(store_uri: str, tmp_path: Path) -> None
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "digits: 1438 training, 359 validation samples" in done.stdout
-    assert f"recorded: mlflow ui --backend-store-uri {store_uri}" in done.stdout
+    assert f"mlflow ui --backend-store-uri {store_uri}" in done.stdout
     assert done.stderr == ""
     client = MlflowClient(store_uri)
     experiment = client.get_experiment_by_name("loaderlab")

@@ -117,6 +117,12 @@ def test_the_last_group_of_an_epoch_may_be_smaller() -> None:
     assert same(accumulated, by_hand(samples(10, 4), 1))  # its last batch is the short one
 
 
+def test_the_last_group_of_an_epoch_of_unknown_length() -> None:
+    accumulated, trained, _ = run(samples(10, 2), epochs=2, accumulate=2, known=False)
+    assert trained.updates == 6
+    assert same(accumulated, by_hand(samples(10, 4), 2))
+
+
 def test_steps_end_in_the_middle_of_an_epoch() -> None:
     _, trained, meter = run(samples(12, 4), steps=5)
     assert (trained.step, trained.epoch, len(meter.steps)) == (5, 2, 5)

@@ -139,6 +139,8 @@ def explain(error: BaseException, config_name: str = "train") -> str:
                 f"""for example: 'tracking.experiment="a=b"'"""
             )
     text = f"{error}\n{error.__cause__ or ''}"
+    if found := re.search(r"Ambiguous value for argument '(.*)'", text):
+        return f"{found[1]}: several values make a sweep. Type: -m {found[1]}"
     if found := re.search(r"Key '(\S+)' is not in struct\s+full_key: (\S+)", text):
         return _no_such_setting(found[2], None, config_name)
     if found := re.search(r"Could not override '([^']+)'", text):
@@ -179,6 +181,8 @@ def _no_such_setting(key: str, known: list[str] | None, config_name: str = "trai
     parent, _, name = key.rpartition(".")
     if parent and OmegaConf.select(_composed(config_name), parent) is None:
         return _no_such_setting(key.partition(".")[0], None, config_name)
+    if parent and OmegaConf.get_type(OmegaConf.select(_composed(config_name), parent)) is dict:
+        return f"{key}: an option of your own is added with a plus. Type: +{key}=…"
     if not known:
         known = [key for key, _ in _settings(_composed(config_name), parent)]
     where = ""

@@ -37,14 +37,9 @@ def sigterm_raises() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Ignores SIGTERM for a short while, in which a run that is ending writes its record."""
-    before: Any = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def ignore_sigterm() -> None:
+    """From now on, until `sigterm_raises` ends, SIGTERM is ignored: the run is ending and writes its record."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def end_with_parent() -> None:

@@ -22,7 +22,7 @@ from loaderlab.jobs import Job, RunResult
 from loaderlab.loaders.contract import EpochPlan, Loader
 from loaderlab.meter import resources, summary
 from loaderlab.meter.phases import StepMeter, own_cost_ns
-from loaderlab.processes import process_age_s, quiet, sigterm_raises
+from loaderlab.processes import ignore_sigterm, process_age_s, sigterm_raises
 from loaderlab.report import table
 from loaderlab.terminal import Bar, Terminal
 from loaderlab.training import Observers, Parts, Trained, train
@@ -42,15 +42,19 @@ def run(config: TrainConfig, job: Job, terminal: Terminal) -> RunResult:
     tags = {"arm": job.arm, "repeat": str(config.repeat)}
     if commit := environment.git_commit(PROJECT):
         tags["git.commit"] = commit
-    with sigterm_raises(), store.start(job.name, job.parent_id, tags) as tracked:
+    with contextlib.ExitStack() as stack:
+        if job.parent_id is None:  # a sweep says it once, for all its jobs
+            stack.callback(lambda: terminal.say(f"recorded: {tracking.ui_command(store.uri)}"))
+        stack.enter_context(sigterm_raises())
+        tracked = stack.enter_context(store.start(job.name, job.parent_id, tags))
         session = Session(config, job, terminal, tracked)
         try:
             session.prepare()
             session.train()
         except BaseException as error:
             told = _told(config, error)
-            with quiet():  # a second SIGTERM must not spoil the record; a second Ctrl-C may
-                session.record(told)
+            ignore_sigterm()  # a second one must not spoil the record; a second Ctrl-C may
+            session.record(told)
             if told is error:
                 raise
             raise told from error
@@ -150,7 +154,7 @@ class Session:
             return train_loader, None
         held = EpochPlan(spec.val.num_samples or 0, config.batch_size, False, False)
         # a ceiling is of the training step: its model is still judged on all validation samples
-        backend = NativeLoader() if isinstance(config.loader, ReplayLoader) else config.loader
+        backend = NativeLoader(decoder="pillow") if isinstance(config.loader, ReplayLoader) else config.loader
         val_loader = loaders.build(backend, spec.val, held, self._device)
         self._loaders.append(val_loader)
         return train_loader, val_loader
@@ -233,6 +237,8 @@ class Session:
             )  # fmt: skip
 
     def _on_step(self, trained: Trained, meter: StepMeter) -> None:
+        if len(meter.steps) == 2:  # in the warm-up, with workers that end before the epoch does
+            self._read_memory()
         if not self._bar.due(trained.step):
             return
         recent = meter.steps[self._shown :]  # since the last drawing; the steps' own time, evaluation is not in it
@@ -251,13 +257,16 @@ class Session:
             self.tracked.metric("val/accuracy", trained.val_accuracy[-1], trained.step)
         self._log_losses()
         self.tracked.flush()
-        memory = resources.proportional_memory_mib()
-        if memory is not None:
-            self._peak_mib = max(memory, self._peak_mib or 0.0)
+        self._read_memory()
         every = self.config.checkpoint.every_minutes
         if every is not None and time.monotonic() - self._saved_at >= 60 * every:
             checkpoint.save(self._checkpoint_path, self._parts, trained, self.config, self.tracked.run_id)
             self._saved_at = time.monotonic()
+
+    def _read_memory(self) -> None:
+        memory = resources.proportional_memory_mib()
+        if memory is not None:
+            self._peak_mib = max(memory, self._peak_mib or 0.0)
 
     def _log_losses(self) -> None:
         """Points of the loss, each the mean of ``tracking.log_every`` steps, at the last of them."""

@@ -68,6 +68,7 @@ def run_sweep(jobs: Sequence[tuple[TrainConfig, list[str]]], task_overrides: lis
                 terminal.say(f"\njob {index + 1} of {len(jobs)}: {job.name}")
                 results.append(launch(config, job))
         finally:
+            store.close_dead_runs()  # of a job whose process was killed
             _report(terminal, parent, named, results)
             terminal.say(f"recorded: {tracking.ui_command(store.uri)}")
         if failed := [job.name for job, result in zip(named, results, strict=True) if result.status != "FINISHED"]:

@@ -6,7 +6,9 @@ import getpass
 import logging
 import math
 import os
+import shutil
 import socket
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -48,7 +50,11 @@ def store_uri(config: TrackingConfig, root: Path) -> str:
 
 def ui_command(uri: str) -> str:
     """What to type to look at a store."""
-    return f"open {uri}" if uri.startswith("http") else f"mlflow ui --backend-store-uri {uri}"
+    if uri.startswith("http"):
+        return f"open {uri}"
+    # without an activated environment mlflow is not on the path: name it beside this Python
+    mlflow_command = "mlflow" if shutil.which("mlflow") else os.path.relpath(Path(sys.executable).with_name("mlflow"))
+    return f"{mlflow_command} ui --backend-store-uri {uri}"
 
 
 class Store:
@@ -64,6 +70,11 @@ class Store:
 
     def __init__(self, config: TrackingConfig, root: Path) -> None:
         self.uri, self._config = store_uri(config, root), config
+        if "://" not in self.uri:
+            raise StoreError(
+                f"tracking.uri={self.uri}: must be sqlite:///… or the http://… of a tracking server. "
+                "Type for example: tracking.uri=sqlite:////tmp/mlflow.db"
+            )
         with self._told():
             if self.uri.startswith("sqlite:///"):
                 folder = Path(self.uri.removeprefix("sqlite:///")).parent
@@ -73,7 +84,7 @@ class Store:
                     self.client, self.experiment_id = self._open((folder / "artifacts").resolve().as_uri())
             else:
                 self.client, self.experiment_id = self._open(None)
-            self._close_dead_runs()
+            self.close_dead_runs()
 
     def _open(self, artifacts: str | None) -> tuple[MlflowClient, str]:
         client = MlflowClient(self.uri)
@@ -90,7 +101,7 @@ class Store:
             )
         return client, found.experiment_id
 
-    def _close_dead_runs(self) -> None:
+    def close_dead_runs(self) -> None:
         """A run that says RUNNING and whose process is gone was killed: say so."""
         query = f"attributes.status = 'RUNNING' and tags.`{HOST_TAG}` = '{_host()}'"
         for run in self.client.search_runs([self.experiment_id], query):

@@ -80,7 +80,7 @@ def train(
         trained: where to begin, and where what was done is kept as it goes.
         accumulate: steps whose mean gradient makes one update; an epoch's end makes one from fewer.
     """
-    model, optimizer, schedule = parts.model, parts.optimizer, parts.schedule
+    model, optimizer = parts.model, parts.optimizer
     autocast, scaler = parts.precision.autocast, parts.precision.scaler
     per_epoch = parts.loader.num_steps
     last_step = steps if steps is not None else None
@@ -97,6 +97,11 @@ def train(
             meter.next_step()
             batch = next(batches, None)
             if batch is None:
+                if group:  # only where the loader did not tell its length: the steps were divided by too many
+                    for parameter in model.parameters():
+                        if parameter.grad is not None:
+                            parameter.grad.mul_(accumulate / group)
+                    update(parts, trained)
                 break
             meter.mark()  # wait
 
@@ -119,14 +124,8 @@ def train(
 
             trained.learning_rates.append(learning_rate(optimizer))
             if group == accumulate or ends_epoch:
-                scale = scaler.get_scale() if scaler.is_enabled() else 1.0
-                scaler.step(optimizer)
-                scaler.update()
-                optimizer.zero_grad(set_to_none=True)
+                update(parts, trained)
                 group = 0
-                if not scaler.is_enabled() or scaler.get_scale() >= scale:  # else fp16 overflowed: no update was made
-                    schedule.step()
-                    trained.updates += 1
             meter.keep_loss(loss)
             meter.mark()  # optimizer
             meter.end_step(len(batch))
@@ -146,6 +145,19 @@ def train(
             trained.val_loss.append(val_loss)
             trained.val_accuracy.append(val_accuracy)
         observers.on_epoch(trained, meter)
+
+
+def update(parts: Parts, trained: Trained) -> None:
+    """One update of the weights and of the learning rate. With fp16 the host waits for the device here: torch's
+    scaler has to know whether a gradient overflowed, in which case nothing is updated."""
+    scaler = parts.precision.scaler
+    scale = scaler.get_scale() if scaler.is_enabled() else 1.0
+    scaler.step(parts.optimizer)
+    scaler.update()
+    parts.optimizer.zero_grad(set_to_none=True)
+    if not scaler.is_enabled() or scaler.get_scale() >= scale:
+        parts.schedule.step()
+        trained.updates += 1
 
 
 @torch.no_grad()

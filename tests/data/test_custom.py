@@ -89,7 +89,7 @@ def two_sets() -> tuple[Pairs, Pairs]:
 def make(name: str = "") -> Any:
     kinds: dict[str, Any] = {
         "nothing": None, "number": 3, "empty": Pairs(0), "triples": [(torch.zeros(2), 1, 2)] * 4,
-        "text": [("a word", 1)] * 4, "dicts": [{"image": torch.zeros(2), "label": 1}] * 4, "no_classes": [(torch.zeros(2), 1)] * 4,
+        "text": [("a word", 1)] * 4, "words": [{"x": "a word", "y": 1}] * 4, "once": iter([(torch.zeros(2), 1)] * 4), "dicts": [{"image": torch.zeros(2), "label": 1}] * 4, "no_classes": [(torch.zeros(2), 1)] * 4,
     }  # fmt: skip
     return kinds[name]
 
@@ -175,6 +175,8 @@ def test_dali_refuses_an_iterable() -> None:
         ("make", {"options": {"name": "triples"}, "num_classes": 2}, "a tuple of 3"),
         ("make", {"options": {"name": "text"}, "num_classes": 2}, "the input of an item is a str"),
         ("make", {"options": {"name": "dicts"}, "num_classes": 2}, "keys image, label; data.input_key=None"),
+        ("make", {"options": {"name": "words"}, "num_classes": 2, "input_key": "x", "target_key": "y"}, "is a str"),
+        ("make", {"options": {"name": "once"}, "num_classes": 2}, "used up after one pass"),
         ("make", {"options": {"name": "no_classes"}}, "data.num_classes=10"),
         ("make", {"options": {"nosuch": 1}}, "unexpected keyword argument"),
         ("raising", {}, "ZeroDivisionError: by the user's own code"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -83,6 +84,12 @@ def test_refused(spoil: object, message: str, own_tree: Path) -> None:
     with pytest.raises(DataError, match=message) as refused:
         make(own_tree)
     assert str(own_tree) in str(refused.value)
+
+
+def test_a_name_that_is_not_utf8_is_told(own_tree: Path) -> None:
+    Path(os.fsdecode(os.fsencode(own_tree / "bee") + b"/\xe9.jpg")).write_bytes(b"")
+    with pytest.raises(DataError, match="is not UTF-8"):
+        make(own_tree)
 
 
 def test_other_classes_in_the_validation_root(image_tree: Path, own_tree: Path) -> None:

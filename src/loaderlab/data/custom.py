@@ -50,7 +50,7 @@ def split_item(item: Any, source: UserItems, where: str) -> tuple[Any, Any]:
                 raise DataError(
                     f"{where}: its items are dicts with the keys {', '.join(map(str, item))}; {name}={key} is none of them"
                 )
-        return item[source.input_key], item[source.target_key]
+        item = (item[source.input_key], item[source.target_key])
     if isinstance(item, (tuple, list)) and len(item) == 2:
         if not isinstance(item[0], (torch.Tensor, np.ndarray)):
             raise DataError(
@@ -67,6 +67,11 @@ def _source(dataset: Any, config: CustomData, num_classes: int) -> UserItems:
     _refuse_no_dataset(dataset, config)
     iterable = isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__")
     source = UserItems(dataset, iterable, config.input_key, config.target_key, num_classes, config.sharded)
+    if iterable and iter(dataset) is dataset:
+        raise DataError(
+            f"data.target={config.target}: gave a {type(dataset).__name__}, which is used up after one pass; give an object "
+            "whose __iter__ begins anew, such as a torch.utils.data.IterableDataset"
+        )
     if not iterable and source.length is None:
         raise DataError(f"data.target={config.target}: the dataset has __getitem__ and no __len__")
     if source.length == 0:

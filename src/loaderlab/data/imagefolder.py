@@ -63,6 +63,8 @@ def list_folder(root: Path, setting: str) -> Listing:
         for folder, subfolders, files in os.walk(root / name, followlinks=True):
             subfolders.sort()
             for file in sorted(files):
+                if not _is_utf8(os.path.join(folder, file)):
+                    raise DataError(f"{setting}={root}: the file name {file!a} is not UTF-8. Rename it")
                 if os.path.splitext(file)[1].lower() in EXTENSIONS:
                     paths.append(os.path.relpath(os.path.join(folder, file), root))
                 else:
@@ -74,6 +76,14 @@ def list_folder(root: Path, setting: str) -> Listing:
             )
         labels += [label] * (len(paths) - before)
     return Listing(root, tuple(classes), paths, np.array(labels, np.int64), passed_over)
+
+
+def _is_utf8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def stratified_split(labels: INT64, fraction: float, seed: int) -> tuple[INT64, INT64]:

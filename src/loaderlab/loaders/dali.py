@@ -21,7 +21,7 @@ from loaderlab.data.imagefolder import EXTENSIONS
 from loaderlab.data.spec import INT64, DataError, ImageArrays, ImageFiles, Split, UserItems, Vectors
 from loaderlab.environment import available_cores
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError, to_device
-from loaderlab.loaders.decode import CROP_ATTEMPTS, why_unreadable
+from loaderlab.loaders.decode import CROP_ATTEMPTS, decoder, why_unreadable
 from loaderlab.loaders.fetch import Request as ItemRequest
 from loaderlab.loaders.fetch import UserFetcher, check_formats, vectors_of
 
@@ -228,6 +228,10 @@ class Dali(Loader):
                 for index in ids.tolist():
                     path = source.paths[index]
                     if reason := _decode_alone(path):
+                        try:
+                            decoder("pillow")(path)  # says what is wrong with it in plainer words
+                        except DataError as plain:
+                            return plain
                         return DataError(why_unreadable(path, RuntimeError(reason)))
         elif isinstance(source, UserItems) and "DataError" in str(error):
             return DataError(str(error).split("DataError: ", 1)[1].splitlines()[0])

@@ -18,8 +18,13 @@ class Replay(Loader):
     does not hold each sample once. What it trains is not worth keeping; its speed is the ceiling."""
 
     def __init__(self, config: ReplayLoader, split: Split, plan: EpochPlan, device: torch.device) -> None:
-        self._num_steps = plan.num_steps
-        source = Native(NativeLoader(num_workers=0), split, plan, device)
+        # Pillow reads every format that any decoder does; the pixels are the same
+        source = Native(NativeLoader(num_workers=0, decoder="pillow"), split, plan, device)
+        if source.num_steps is None:
+            raise LoaderError(
+                "loader=replay: an iterable dataset without a length has no epoch to fill. Type: loader=native"
+            )
+        self._num_steps = source.num_steps
         try:
             batches = itertools.islice(source.epoch(0), config.num_batches)
             self._resident = [source.transfer(batch) for batch in batches if len(batch) == plan.batch_size]
