@@ -109,18 +109,14 @@ def gone(group: int) -> bool:
 
 
 def left_over(group: int) -> list[psutil.Process]:
-    return [
-        process
-        for process in psutil.process_iter()
-        if _group(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE
-    ]
+    return [process for process in psutil.process_iter() if _belongs(process, group)]
 
 
-def _group(pid: int) -> int | None:
+def _belongs(process: psutil.Process, group: int) -> bool:
     try:
-        return os.getpgid(pid)
-    except ProcessLookupError:
-        return None
+        return os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE
+    except (ProcessLookupError, psutil.NoSuchProcess):
+        return False  # it has just ended
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"])
