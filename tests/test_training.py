@@ -123,6 +123,15 @@ def test_the_last_group_of_an_epoch_of_unknown_length() -> None:
     assert same(accumulated, by_hand(samples(10, 4), 2))
 
 
+def test_an_epoch_of_unknown_length_that_ends_inside_the_last_group_of_a_run() -> None:
+    # five steps an epoch: a group of four, one of the fifth step alone, and the run's last step in the next epoch
+    accumulated, trained, _ = run(samples(10, 2), steps=6, accumulate=4, known=False)
+    assert (trained.step, trained.updates) == (6, 3)
+    steps = samples(10, 2)
+    four = Batch(torch.cat([b.inputs for b in steps[:4]]), torch.cat([b.targets for b in steps[:4]]), None)
+    assert same(accumulated, by_hand([four, steps[4], steps[0]], 1))
+
+
 def test_steps_end_in_the_middle_of_an_epoch() -> None:
     _, trained, meter = run(samples(12, 4), steps=5)
     assert (trained.step, trained.epoch, len(meter.steps)) == (5, 2, 5)

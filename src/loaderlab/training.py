@@ -83,24 +83,24 @@ def train(
     model, optimizer = parts.model, parts.optimizer
     autocast, scaler = parts.precision.autocast, parts.precision.scaler
     per_epoch = parts.loader.num_steps
-    last_step = steps if steps is not None else None
 
-    while (epochs is None or trained.epoch < epochs) and (last_step is None or trained.step < last_step):
+    while (epochs is None or trained.epoch < epochs) and (steps is None or trained.step < steps):
         model.train()
         began = time.perf_counter()
         meter.begin_epoch(trained.epoch)
         batches = iter(parts.loader.epoch(trained.epoch))
         in_epoch = 0  # steps of this epoch
         group = 0  # steps since the last update
+        size = accumulate  # steps that the present group is to have
 
-        while last_step is None or trained.step < last_step:
+        while steps is None or trained.step < steps:
             meter.next_step()
             batch = next(batches, None)
             if batch is None:
-                if group:  # only where the loader did not tell its length: the steps were divided by too many
+                if group:  # only where the loader did not tell its length: each loss was divided by too large a group
                     for parameter in model.parameters():
                         if parameter.grad is not None:
-                            parameter.grad.mul_(accumulate / group)
+                            parameter.grad.mul_(size / group)
                     update(parts, trained)
                 break
             meter.mark()  # wait
@@ -113,12 +113,12 @@ def train(
             meter.mark()  # forward
 
             in_epoch, group = in_epoch + 1, group + 1
-            ends_epoch = in_epoch == per_epoch or trained.step + 1 == last_step
+            ends_epoch = in_epoch == per_epoch or trained.step + 1 == steps
             size = accumulate
             if per_epoch is not None and accumulate > 1:  # the last group of an epoch may be smaller
                 size = min(accumulate, per_epoch - (in_epoch - group))
-            if last_step is not None:  # and so may the last group of a run
-                size = min(size, last_step - (trained.step + 1 - group))
+            if steps is not None:  # and so may the last group of a run
+                size = min(size, steps - (trained.step + 1 - group))
             scaler.scale(loss / size if size > 1 else loss).backward()
             meter.mark()  # backward
 
