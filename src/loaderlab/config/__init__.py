@@ -1,0 +1,71 @@
+"""The schema of every setting: its type, its default, one line of documentation, and what contradicts what.
+
+YAML under ``conf/`` chooses values; these plain dataclasses own the rest: one file a config group. `TrainConfig` is what
+the code below the entry points sees: no ``DictConfig`` travels further. Nothing here imports torch, so ``--help`` stays
+quick.
+"""
+
+from loaderlab.config.base import AUTO, PROJECT, UserError, check_bounds, choice, flatten, is_group, refuse, setting
+from loaderlab.config.data import (
+    Cifar10Data,
+    CustomData,
+    DataConfig,
+    DigitsData,
+    ImageFolderData,
+    MnistData,
+    TorchvisionData,
+    TransformConfig,
+    VectorsData,
+)
+from loaderlab.config.loader import DaliLoader, LoaderConfig, NativeLoader, ReplayLoader
+from loaderlab.config.measure import CheckpointConfig, MeasureConfig, TrackingConfig
+from loaderlab.config.model import (
+    AdamWOptimizer,
+    CnnModel,
+    CustomModel,
+    FeedForwardModel,
+    ModelConfig,
+    OptimizerConfig,
+    PrecisionConfig,
+    SgdOptimizer,
+    TimmModel,
+)
+from loaderlab.config.train import TrainConfig
+
+__all__ = [
+    "AUTO",
+    "PROJECT",
+    "AdamWOptimizer",
+    "CheckpointConfig",
+    "Cifar10Data",
+    "CnnModel",
+    "CustomData",
+    "CustomModel",
+    "DaliLoader",
+    "DataConfig",
+    "DigitsData",
+    "FeedForwardModel",
+    "ImageFolderData",
+    "LoaderConfig",
+    "MeasureConfig",
+    "MnistData",
+    "ModelConfig",
+    "NativeLoader",
+    "OptimizerConfig",
+    "PrecisionConfig",
+    "ReplayLoader",
+    "SgdOptimizer",
+    "TimmModel",
+    "TorchvisionData",
+    "TrackingConfig",
+    "TrainConfig",
+    "TransformConfig",
+    "UserError",
+    "VectorsData",
+    "check_bounds",
+    "choice",
+    "flatten",
+    "is_group",
+    "refuse",
+    "setting",
+]

@@ -1,0 +1,90 @@
+"""What every part of the schema is made with: a documented setting, its bounds, the one form of a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+AUTO = "auto"
+PROJECT = Path(__file__).resolve().parents[3]  # conf/, mlruns/, data/
+
+
+class UserError(ValueError):
+    """Something that the user can mend. Its text says what was found, what is allowed and what to type."""
+
+
+def setting(
+    default: Any,
+    doc: str,
+    *,
+    at_least: float | None = None,
+    choices: tuple[Any, ...] = (),
+    kind: type | None = None,
+) -> Any:
+    """A dataclass field with its line of documentation and the simplest bounds on its value.
+
+    A knob that may be ``auto`` is annotated ``Any`` and says here of what ``kind`` it is otherwise: OmegaConf 2.3
+    fails to merge a union inside a group whose choice is still open.
+    """
+    metadata = {"doc": doc, "at_least": at_least, "choices": choices, "kind": kind}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    if isinstance(default, type):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def refuse(name: str, got: Any, allowed: str, example: str) -> UserError:
+    """The one form of a refused value: field, value, what is allowed, the override to type."""
+    return UserError(f"{name}={got}: {allowed}. Type for example: {example}")
+
+
+def is_group(config: Any) -> bool:
+    """Whether a value of the tree is itself a dataclass of settings."""
+    return is_dataclass(config) and not isinstance(config, type)
+
+
+def check_bounds(config: Any, prefix: str = "") -> None:
+    """Holds every field of a dataclass tree to the bounds that `setting` declared.
+
+    Raises:
+        UserError: naming the first field that is out of bounds.
+    """
+    for entry in fields(config):
+        value, name = getattr(config, entry.name), f"{prefix}{entry.name}"
+        if is_group(value):
+            check_bounds(value, f"{name}.")
+            continue
+        choices, at_least = entry.metadata.get("choices", ()), entry.metadata.get("at_least")
+        if value == AUTO and entry.default == AUTO:
+            continue
+        kind = entry.metadata.get("kind")
+        if kind is not None and type(value) is not kind:
+            example = "true" if kind is bool else 2
+            allowed = "true, false or auto" if kind is bool else "a whole number or auto"
+            raise refuse(name, value, f"must be {allowed}", f"{name}={example}")
+        if choices and value not in choices:
+            raise refuse(name, value, f"must be one of {', '.join(map(str, choices))}", f"{name}={choices[0]}")
+        if at_least is not None and value is not None:
+            auto = " or auto" if entry.default == AUTO else ""
+            if value < at_least:
+                raise refuse(name, value, f"must be at least {at_least:g}{auto}", f"{name}={at_least:g}")
+
+
+def choice(config: Any) -> str:
+    """The name of the choice that a group's dataclass stands for: ``native``, ``resnet50``, ``bf16``."""
+    return str(config.name)
+
+
+def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting as (dotted name, value), the choice of each group as ``group.name`` among them."""
+    if prefix and hasattr(config, "name") and "name" not in {entry.name for entry in fields(config)}:
+        yield f"{prefix}name", choice(config)
+    for entry in fields(config):
+        value = getattr(config, entry.name)
+        if is_group(value):
+            yield from flatten(value, f"{prefix}{entry.name}.")
+        else:
+            yield f"{prefix}{entry.name}", value

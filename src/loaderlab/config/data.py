@@ -1,0 +1,142 @@
+"""Settings of the samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from omegaconf import MISSING
+
+from loaderlab.config.base import refuse, setting
+
+
+@dataclass
+class TransformConfig:
+    """How a decoded image becomes a sample. Every loader builds the same from this declaration."""
+
+    image_size: int = setting(64, "height and width of a sample, pixels", at_least=8)
+    train_crop: str = setting(
+        "random_resized",
+        "training crop: random_resized, or center for no augmentation",
+        choices=("random_resized", "center"),
+    )
+    scale: list[float] = setting([0.08, 1.0], "random_resized: bounds of the crop's share of the image's area")
+    ratio: list[float] = setting([0.75, 1.3333], "random_resized: bounds of the crop's width / height")
+    flip: float = setting(0.5, "probability of a horizontal flip in training", at_least=0)
+    resize: int | None = setting(
+        None, "center: length of the shorter side before the crop, pixels (null: image_size)", at_least=8
+    )
+    mean: list[float] = setting([0.485, 0.456, 0.406], "per channel, subtracted after scaling to 0..1")
+    std: list[float] = setting([0.229, 0.224, 0.225], "per channel, divided by")
+    normalize_on: str = setting(
+        "device",
+        "where uint8 becomes normalised float32: on the device, or by the loader",
+        choices=("device", "loader"),
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "ratio"):
+            bounds = getattr(self, name)
+            if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
+                raise refuse(
+                    f"data.transform.{name}", bounds, "must be two positive numbers, the smaller first",
+                    f"'data.transform.{name}=[0.5,1.0]'",
+                )  # fmt: skip
+        if self.scale[1] > 1:
+            raise refuse(
+                "data.transform.scale",
+                self.scale,
+                "is a share of the image: at most 1",
+                "'data.transform.scale=[0.5,1.0]'",
+            )
+        if self.flip > 1:
+            raise refuse("data.transform.flip", self.flip, "is a probability: 0 to 1", "data.transform.flip=0.5")
+        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3) or min(self.std, default=0) <= 0:
+            raise refuse(
+                "data.transform.mean/std", f"{self.mean}/{self.std}", "need one number a channel (1 or 3), std above 0",
+                "'data.transform.mean=[0.5,0.5,0.5]' 'data.transform.std=[0.5,0.5,0.5]'",
+            )  # fmt: skip
+        if self.resize is not None and self.resize < self.image_size:
+            raise refuse(
+                "data.transform.resize", self.resize, f"must be at least image_size ({self.image_size})",
+                f"data.transform.resize={self.image_size}",
+            )  # fmt: skip
+
+
+@dataclass
+class DataConfig:
+    """What the samples are. Knows no loader."""
+
+    name: ClassVar[str] = "data"
+    images: ClassVar[bool] = True
+
+
+@dataclass
+class DigitsData(DataConfig):
+    name: ClassVar[str] = "digits"
+    root: str = setting("data/digits", "folder under which the JPEG tree is written")
+    image_px: int = setting(160, "height and width of the JPEG files, pixels", at_least=8)
+    subsampling: str = setting(
+        "444", "chroma subsampling of the JPEG files: 444, or 420 as cameras write", choices=("444", "420")
+    )
+    quality: int = setting(90, "JPEG quality, 1 to 95", at_least=1)
+    transform: TransformConfig = setting(TransformConfig, "image to sample")
+
+    def __post_init__(self) -> None:
+        if self.quality > 95:
+            raise refuse("data.quality", self.quality, "must be 1 to 95", "data.quality=90")
+
+
+@dataclass
+class ImageFolderData(DataConfig):
+    name: ClassVar[str] = "imagefolder"
+    root: str = setting(MISSING, "folder with one sub-folder a class: the training samples")
+    val_root: str | None = setting(None, "the same for validation; null: a seeded split of root")
+    val_fraction: float = setting(0.2, "share of each class held back for validation when val_root is null", at_least=0)
+    split_seed: int = setting(0, "seed of that split", at_least=0)
+    transform: TransformConfig = setting(TransformConfig, "image to sample")
+
+    def __post_init__(self) -> None:
+        if not self.val_fraction < 1:
+            raise refuse("data.val_fraction", self.val_fraction, "is a share: 0 to below 1", "data.val_fraction=0.2")
+
+
+@dataclass
+class VectorsData(DataConfig):
+    name: ClassVar[str] = "vectors"
+    images: ClassVar[bool] = False
+    num_samples: int = setting(60_000, "training samples; validation has a sixth of that", at_least=12)
+    num_features: int = setting(784, "length of a sample, float32", at_least=1)
+    num_classes: int = setting(10, "number of classes", at_least=2)
+    work: int = setting(0, "passes of real per-sample work in the loader (sort, then scale); 0: none", at_least=0)
+    data_seed: int = setting(0, "seed of the samples themselves", at_least=0)
+
+
+@dataclass
+class TorchvisionData(DataConfig):
+    root: str = setting("data", "folder that torchvision keeps the files in")
+    download: bool = setting(True, "let torchvision download what is missing")
+    transform: TransformConfig = setting(TransformConfig, "image to sample")
+
+
+@dataclass
+class Cifar10Data(TorchvisionData):
+    name: ClassVar[str] = "cifar10"
+
+
+@dataclass
+class MnistData(TorchvisionData):
+    name: ClassVar[str] = "mnist"
+
+
+@dataclass
+class CustomData(DataConfig):
+    name: ClassVar[str] = "custom"
+    target: str = setting(MISSING, "package.module:function that gives a dataset, or a (train, val) pair")
+    options: dict[str, Any] = setting({}, "keyword arguments for the function")
+    input_key: str | None = setting(None, "key of the input where items are dicts")
+    target_key: str | None = setting(None, "key of the target where items are dicts")
+    num_classes: int | None = setting(None, "number of classes where the dataset has no `classes`", at_least=1)
+    sharded: bool = setting(
+        False, "an iterable dataset that splits itself by get_worker_info: allows more than one worker"
+    )

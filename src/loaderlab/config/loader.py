@@ -1,0 +1,90 @@
+"""Settings of the loaders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from loaderlab.config.base import AUTO, refuse, setting
+
+
+@dataclass
+class LoaderConfig:
+    """How samples reach the device."""
+
+    name: ClassVar[str] = "loader"
+
+
+@dataclass
+class NativeLoader(LoaderConfig):
+    name: ClassVar[str] = "native"
+    num_workers: Any = setting(
+        AUTO,
+        kind=int,
+        doc="worker processes; auto: by the cores this process may use, 0 for data in memory",
+        at_least=0,
+    )
+    prefetch_factor: Any = setting(AUTO, kind=int, doc="batches that each worker works ahead; auto: 2", at_least=1)
+    persistent_workers: Any = setting(
+        AUTO, kind=bool, doc="keep the workers from epoch to epoch; auto: where there are workers"
+    )
+    pin_memory: Any = setting(AUTO, kind=bool, doc="page-locked batches for the copy to the GPU; auto: on CUDA")
+    non_blocking: Any = setting(AUTO, kind=bool, doc="do not wait for that copy; auto: where memory is pinned")
+    start_method: str = setting(
+        AUTO, "how workers start; auto: the platform's own way", choices=("fork", "spawn", "forkserver")
+    )
+    in_order: bool = setting(True, "batches come in the plan's order; false: as they get ready")
+    decoder: str = setting("torchcodec", "image decoder", choices=("torchcodec", "pillow"))
+    batched: bool = setting(True, "a worker builds a whole batch at once; false: sample by sample, then collated")
+
+    def __post_init__(self) -> None:
+        if self.num_workers != 0:
+            return
+        if self.persistent_workers is True:
+            raise refuse(
+                "loader.persistent_workers", "true", "with loader.num_workers=0 there are no workers to keep",
+                "loader.persistent_workers=auto, or loader.num_workers=2",
+            )  # fmt: skip
+        if self.prefetch_factor != AUTO:
+            raise refuse(
+                "loader.prefetch_factor", self.prefetch_factor, "with loader.num_workers=0 nobody works ahead",
+                "loader.prefetch_factor=auto, or loader.num_workers=2",
+            )  # fmt: skip
+        if self.start_method != AUTO:
+            raise refuse(
+                "loader.start_method", self.start_method, "with loader.num_workers=0 nothing is started",
+                "loader.start_method=auto, or loader.num_workers=2",
+            )  # fmt: skip
+
+
+@dataclass
+class DaliLoader(LoaderConfig):
+    name: ClassVar[str] = "dali"
+    num_threads: Any = setting(
+        AUTO, kind=int, doc="CPU threads of the pipeline; auto: by the cores this process may use", at_least=1
+    )
+    prefetch_queue_depth: int = setting(2, "batches that the pipeline works ahead", at_least=1)
+    decode: str = setting(
+        AUTO, "where JPEGs are decoded; auto: mixed (CPU and GPU) on CUDA, else cpu", choices=("cpu", "mixed")
+    )
+    hw_decoder_load: float = setting(
+        0.65, "mixed: share of the decoding given to the GPU's JPEG engine, 0 to 1", at_least=0
+    )
+    pipeline_seed: int | None = setting(None, "seed of the random crops and flips; null: the run's seed", at_least=0)
+
+    def __post_init__(self) -> None:
+        if self.hw_decoder_load > 1:
+            raise refuse(
+                "loader.hw_decoder_load",
+                self.hw_decoder_load,
+                "is a share: 0 to 1",
+                "loader.hw_decoder_load=0.65",
+            )
+
+
+@dataclass
+class ReplayLoader(LoaderConfig):
+    name: ClassVar[str] = "replay"
+    num_batches: int = setting(
+        4, "real batches that are loaded once, kept on the device and served again and again", at_least=1
+    )

@@ -1,0 +1,89 @@
+"""Settings of what is trained: model, precision, optimizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from omegaconf import MISSING
+
+from loaderlab.config.base import refuse, setting
+
+
+@dataclass
+class ModelConfig:
+    channels_last: bool = setting(False, "keep images and weights channels-last in memory (images only)")
+    compile: bool = setting(False, "run the model through torch.compile")
+
+
+@dataclass
+class FeedForwardModel(ModelConfig):
+    name: ClassVar[str] = "feedforward"
+    hidden: list[int] = setting([512, 512], "widths of the hidden layers")
+
+    def __post_init__(self) -> None:
+        if any(width < 1 for width in self.hidden):
+            raise refuse("model.hidden", self.hidden, "widths must be at least 1", "'model.hidden=[512,512]'")
+
+
+@dataclass
+class CnnModel(ModelConfig):
+    name: ClassVar[str] = "cnn"
+    channels_last: bool = setting(True, "keep images and weights channels-last in memory")
+    width: int = setting(8, "channels of the first stage; each of the three further ones doubles it", at_least=1)
+
+
+@dataclass
+class TimmModel(ModelConfig):
+    name: str = setting(MISSING, "a model of timm, for example resnet50")
+    pretrained: bool = setting(False, "start from published weights (downloads them)")
+
+
+@dataclass
+class CustomModel(ModelConfig):
+    name: ClassVar[str] = "custom"
+    target: str = setting(MISSING, "package.module:function that gives a torch.nn.Module")
+    options: dict[str, Any] = setting({}, "keyword arguments for the function")
+
+
+@dataclass
+class PrecisionConfig:
+    name: str = setting(MISSING, "arithmetic of the step", choices=("fp32", "tf32", "bf16", "fp16"))
+
+
+@dataclass
+class OptimizerConfig:
+    lr: float = setting(1e-3, "peak learning rate", at_least=0)
+    weight_decay: float = setting(0.0, "weight decay", at_least=0)
+    schedule: str = setting(
+        "cosine",
+        "learning rate after the warm-up: cosine to 0, linear to 0, or constant",
+        choices=("cosine", "linear", "constant"),
+    )
+    warmup_steps: int = setting(0, "optimizer updates over which the learning rate rises linearly", at_least=0)
+
+
+@dataclass
+class SgdOptimizer(OptimizerConfig):
+    name: ClassVar[str] = "sgd"
+    momentum: float = setting(0.9, "momentum", at_least=0)
+    nesterov: bool = setting(False, "Nesterov momentum")
+
+    def __post_init__(self) -> None:
+        if self.nesterov and self.momentum == 0:
+            raise refuse("optimizer.nesterov", "true", "needs a momentum above 0", "optimizer.momentum=0.9")
+
+
+@dataclass
+class AdamWOptimizer(OptimizerConfig):
+    name: ClassVar[str] = "adamw"
+    betas: list[float] = setting([0.9, 0.999], "decay rates of the two moments")
+
+    def __post_init__(self) -> None:
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise refuse(
+                "optimizer.betas",
+                self.betas,
+                "must be two numbers, 0 to below 1",
+                "'optimizer.betas=[0.9,0.999]'",
+            )
