@@ -20,7 +20,9 @@ ORDER = [  # the way data flows: a room imports only from rooms before it
     {"precision", "optimizers", "models"},
     {"meter"},
     {"training"},
-    {"checkpoint", "tracking", "report"},
+    {"probes"},
+    {"starvation"},
+    {"checkpoint", "tracking", "report", "trace"},
     {"run"},
     {"launch"},
     {"sweep"},
@@ -35,6 +37,9 @@ HEAVY = {  # what may be imported in one place only
     "matplotlib": {"report/figures.py"},
     "sklearn": {"data/digits.py"},
     "hydra": {"cli.py"},
+    "pynvml": {"meter/nvml.py", "environment.py"},
+    "ijson": {"trace.py"},
+    "scipy": {"meter/series.py"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -1,0 +1,141 @@
+"""What to try against a bottleneck, and what it would give. Pure."""
+
+from __future__ import annotations
+
+import math
+
+from loaderlab.starvation.evidence import (
+    DECODE,
+    LOADER,
+    POTENTIAL_X,
+    PYTHON,
+    STORAGE,
+    WORTH_X,
+    Advice,
+    Evidence,
+    Setup,
+)
+
+
+def advise(e: Evidence, s: Setup, bottleneck: str) -> tuple[Advice, ...]:
+    """What to try against a bottleneck, best first; an advice that would gain under 5 % is not given."""
+    most = e.headroom
+    if most is None and e.starved_pct < 100:
+        most = 1 / (1 - e.starved_pct / 100)
+    match bottleneck:
+        case "storage" | "CPU decode/transform" | "collation or Python" | "loader" | "device decode/transform":
+            found = _feed_faster(e, s, bottleneck, most)
+        case "host-to-device copy":
+            found = _copy_faster(e, s, most)
+        case "epoch gap":
+            found = _shorten_gaps(s)
+        case "interference":
+            found = _disturb_less(e, s, most)
+        case "host launch overhead":
+            found = [Advice("the host cannot queue work fast enough: larger steps", f"batch_size={2 * s.batch_size}")]
+            if not s.compiled:
+                found.append(Advice("fewer and larger kernels", "model.compile=true"))
+        case _:
+            found = _compute_less(e, s)
+    return tuple(advice for advice in found if advice.gain_x is None or advice.gain_x >= WORTH_X)
+
+
+def _feed_faster(e: Evidence, s: Setup, bottleneck: str, most: float | None) -> list[Advice]:
+    found: list[Advice] = []
+    if s.loader == "native":
+        if bottleneck == PYTHON and s.settings.get("batched") is False:
+            found.append(Advice("build whole batches instead of collating samples", "loader.batched=true", most))
+        if s.in_memory and bottleneck == PYTHON and s.settings.get("num_workers"):
+            found.append(Advice("data in memory is slower through workers", "loader.num_workers=0", most))
+        elif (workers := _more_workers(e, s, bottleneck)) is not None:
+            found.append(workers)
+        if s.image_files and s.settings.get("decoder") == "pillow":
+            found.append(Advice("a faster JPEG decoder", "loader.decoder=torchcodec", most))
+        if s.image_files and s.device_type == "cuda":
+            found.append(Advice("decode on the GPU", "loader=dali", most))
+    elif s.loader == "dali":
+        threads = s.settings.get("num_threads")
+        if isinstance(threads, int) and threads < s.cores and s.device_type == "cuda":
+            found.append(Advice("more threads of the pipeline", f"loader.num_threads={s.cores}", most))
+        if s.settings.get("decode") == "cpu" and s.device_type == "cuda" and s.image_files:
+            found.append(Advice("decode on the GPU", "loader.decode=mixed", most))
+    if bottleneck == STORAGE:
+        found.append(Advice("keep the files on a disk of this machine, or in its memory", gain_x=most))
+    if not found and bottleneck in (DECODE, LOADER) and s.image_files:
+        found.append(
+            Advice(
+                "every core that may be used is: store the images near the size that is trained on, which decodes "
+                "faster, or give the job more cores", gain_x=most,
+            )
+        )  # fmt: skip
+    return found
+
+
+def _more_workers(e: Evidence, s: Setup, bottleneck: str) -> Advice | None:
+    """As many workers as feed the ceiling with a tenth to spare, within the cores; waiting needs no core."""
+    if e.loader_alone is None or e.ceiling is None or e.rate is None:
+        most = 1 / (1 - min(99.0, e.starved_pct) / 100)
+        more = max(2, 2 * s.parallel)
+        return None if more > s.cores else Advice("more workers", f"loader.num_workers={more}", most)
+    now = s.parallel if s.ahead else 0
+    each = e.loader_alone / max(1, s.parallel)
+    room = 4 * s.cores if bottleneck == STORAGE else max(1, s.cores - 1 if s.device_type == "cuda" else s.cores)
+    wanted = min(room, math.ceil(POTENTIAL_X * e.ceiling / each))
+    if wanted <= now:
+        return None
+    rate = min(e.ceiling, wanted * each)
+    if s.device_type != "cuda" and e.loader_cores is not None:  # loader and step share the cores
+        per_sample = e.loader_cores / e.loader_alone + s.threads / e.ceiling
+        rate = min(rate, s.cores / per_sample)
+    text = "one worker would work ahead of the step" if wanted == 1 else "more workers, side by side"
+    return Advice(text, f"loader.num_workers={wanted}", rate / e.rate, at_most=False)
+
+
+def _copy_faster(e: Evidence, s: Setup, most: float | None) -> list[Advice]:
+    found = []
+    if s.device_type == "cuda" and s.loader == "native" and not s.settings.get("pin_memory"):
+        found.append(Advice("copy from pinned memory", "loader.pin_memory=true", most))
+    elif s.device_type == "cuda" and s.loader == "native" and not s.settings.get("non_blocking"):
+        found.append(Advice("let the host go on during the copy", "loader.non_blocking=true", most))
+    if s.normalized_by_loader:
+        found.append(Advice("copy bytes, a quarter of the size", "data.transform.normalize_on=device", most))
+    return found or [Advice("fewer bytes a sample: smaller inputs, or a smaller type", gain_x=most)]
+
+
+def _shorten_gaps(s: Setup) -> list[Advice]:
+    if s.loader == "native" and s.settings.get("num_workers") and not s.settings.get("persistent_workers"):
+        return [Advice("keep the workers from epoch to epoch", "loader.persistent_workers=true")]
+    if s.in_memory and s.settings.get("num_workers"):
+        return [Advice("data in memory needs no workers to start", "loader.num_workers=0")]
+    return [Advice("fewer, longer epochs: each begins with an empty queue")]
+
+
+def _disturb_less(e: Evidence, s: Setup, most: float | None) -> list[Advice]:
+    found = []
+    if s.device_type != "cuda" and s.threads > 1:
+        fewer = max(1, s.cores - s.parallel)
+        if fewer < s.threads:
+            found.append(Advice("leave cores to the loader", f"torch_threads={fewer}", most))
+    key = {"native": "num_workers", "dali": "num_threads"}.get(s.loader)
+    now = s.settings.get(key) if key else None
+    if key and isinstance(now, int) and now > 1:
+        enough = now - 1
+        if e.loader_alone and e.ceiling:
+            enough = min(enough, math.ceil(POTENTIAL_X * e.ceiling * now / e.loader_alone))
+        found.append(Advice("leave cores to the step", f"loader.{key}={max(1, enough)}", most))
+    return found or [Advice("give the job more cores", gain_x=most)]
+
+
+def _compute_less(e: Evidence, s: Setup) -> list[Advice]:
+    found = []
+    if s.device_type == "cuda" and s.precision == "fp32" and s.takes_bf16:
+        found.append(Advice("arithmetic of 16 bits, which the loader can feed", "precision=bf16"))
+    step = sum(e.phases_ms.get(name, 0.0) for name in ("forward", "backward", "optimizer"))
+    if step and e.phases_ms.get("optimizer", 0.0) > 0.4 * step:
+        share = 100 * e.phases_ms["optimizer"] / step
+        found.append(
+            Advice(f"{share:.0f} % of the step is the optimizer: update less often", f"batch_size={2 * s.batch_size}")
+        )
+    if not found and s.device_type == "cuda" and not s.compiled:
+        found.append(Advice("fewer and larger kernels", "model.compile=true"))
+    return found

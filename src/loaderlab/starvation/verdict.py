@@ -1,0 +1,203 @@
+"""From evidence to verdict. Pure: no clock, no torch.
+
+The grades are those of TensorFlow's profiler: under 5 % of the time dry for want of data is fed, 20 % and more is
+starved. Where the evidence contradicts itself, or is too little, the verdict is "inconclusive", with the reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from loaderlab.meter.series import Change
+from loaderlab.starvation.advice import advise
+from loaderlab.starvation.evidence import (
+    CLOCKS_PCT,
+    COMPUTE,
+    COPY,
+    DECODE,
+    DEVICE_DECODE,
+    EPOCH_GAP,
+    FED,
+    INCONCLUSIVE,
+    INTERFERENCE,
+    LAUNCH,
+    LOADER,
+    PARTLY,
+    PARTLY_FROM_PCT,
+    POTENTIAL_X,
+    PYTHON,
+    STARVED,
+    STARVED_FROM_PCT,
+    STORAGE,
+    TOLERANCE,
+    Advice,
+    Evidence,
+    Setup,
+    Verdict,
+    expected_rate,
+)
+
+
+def grade(starved_pct: float) -> str:
+    """The grade of a starved share, percent.
+
+    >>> [grade(share) for share in (4.9, 5.0, 20.0)]
+    ['fed', 'partly starved', 'starved']
+    """
+    if starved_pct < PARTLY_FROM_PCT:
+        return FED
+    return PARTLY if starved_pct < STARVED_FROM_PCT else STARVED
+
+
+def judge(evidence: Evidence, setup: Setup | None = None) -> Verdict:
+    """The verdict. Without a setup there is no advice to type."""
+    present = _present(evidence)
+    headroom = present.headroom
+    if headroom is None and present.num_steps and present.starved_pct < 100:
+        headroom = 1 / (1 - present.starved_pct / 100)
+    if doubt := _doubt(present):
+        shares = f"; measured: {_dry(present)}" if present.num_steps else ""
+        return Verdict(INCONCLUSIVE, None, headroom, f"{doubt[0]}{shares}", (Advice(doubt[1]),))
+    found = grade(present.starved_pct)
+    gap = grade(present.gap_pct or 0.0)
+    by_gap = _severity(gap) > _severity(found)
+    bottleneck = EPOCH_GAP if by_gap else _bottleneck(present, setup, found)
+    because = _because(present, evidence.change, setup, headroom)
+    if present.gap_pct is not None and _severity(gap) > 0:
+        because += (
+            f"; {present.gap_pct:.0f} % of the loop goes between epochs, from the last step to the next first batch"
+        )
+    advice = advise(present, setup, bottleneck) if setup is not None else ()
+    return Verdict(gap if by_gap else found, bottleneck, headroom, because, advice)
+
+
+def _severity(name: str) -> int:
+    return (FED, PARTLY, STARVED).index(name)
+
+
+def _present(evidence: Evidence) -> Evidence:
+    """Where the share changed on the way, what counts is how it is since."""
+    if evidence.change is None:
+        return evidence
+    share = 100 * evidence.change.after
+    return replace(evidence, starved_pct=share, starved_interval=None, rate_interval=None)
+
+
+# ---- doubts ----------------------------------------------------------------------------------------------------
+
+
+def _doubt(e: Evidence) -> tuple[str, str] | None:
+    """Why nothing can be claimed, and what to do about it; None where something can."""
+    if e.num_steps < e.least_steps:
+        few = "no step was" if e.num_steps == 0 else "1 step was" if e.num_steps == 1 else f"{e.num_steps} steps were"
+        return f"{few} measured, and under {e.least_steps} say nothing", "measure more steps"
+    if e.starved_interval is not None:
+        low, high = (grade(bound) for bound in e.starved_interval)
+        if low != high:
+            return (
+                f"too noisy to tell {low} from {high}, the 95 % interval goes from {max(0.0, e.starved_interval[0]):.1f} "
+                f"to {min(100.0, e.starved_interval[1]):.1f} %",
+                "measure more steps, on a machine that does nothing else",
+            )
+    if e.clocks_pct is not None and e.clocks_pct > CLOCKS_PCT:
+        return f"the host's clock and the device's differ by {e.clocks_pct:.1f} % over the same window", "run it again"
+    if e.ceiling is None or e.rate is None:
+        return None
+    assert e.headroom is not None
+    again = "run it again on a machine that does nothing else"
+    # each figure with its own uncertainty, in the direction that would still reconcile them
+    best = (e.ceiling_interval or (e.ceiling,) * 2)[1] / max(1e-9, (e.rate_interval or (e.rate,) * 2)[0])
+    if best < 1 - TOLERANCE:
+        return f"the ceiling ({e.ceiling:,.0f}/s) lies below the rate of the run ({e.rate:,.0f}/s)", again
+    # the change, if there was one, is in the rate of the whole window: it cannot be held against the share since then
+    promised = 1 / (1 - min(99.0, (e.starved_interval or (e.starved_pct,) * 2)[0]) / 100)
+    if e.change is None and best < (1 - TOLERANCE) * promised:
+        return (
+            f"the meter says {e.starved_pct:.0f} % dry, whose end would give {promised:.2f}x, and the ceiling shows "
+            f"{e.headroom:.2f}x",
+            again,
+        )
+    if grade(e.starved_pct) == FED and e.headroom > POTENTIAL_X and not _explained_by_contention(e):
+        why = (
+            "and the contention probe does not explain it" if e.contended is not None else "and no contention probe ran"
+        )
+        return (
+            f"only {e.starved_pct:.1f} % dry, yet resident batches run {e.headroom:.2f}x as fast, {why}",
+            again if e.contended is not None else "measure.contention=true",
+        )
+    return None
+
+
+def _explained_by_contention(e: Evidence) -> bool:
+    """Whether the step is slowed by the loader running beside it as much as it was in the run."""
+    if e.contended is None or e.rate is None:
+        return False
+    return e.contended * (1 - e.starved_pct / 100) <= (1 + TOLERANCE) * e.rate
+
+
+# ---- the bottleneck --------------------------------------------------------------------------------------------
+
+
+def _bottleneck(e: Evidence, setup: Setup | None, found: str) -> str:
+    if found == FED:
+        if e.headroom is not None and e.headroom > POTENTIAL_X:
+            return INTERFERENCE  # else it were doubtful
+        return _of_the_step(e)
+    if e.delivery_pct >= e.starved_pct / 2:
+        return DEVICE_DECODE if setup is not None and setup.settings.get("decode") == "mixed" else COPY
+    if setup is None:
+        return LOADER
+    if _lost_to_interference(e, setup):
+        return INTERFERENCE
+    busy = None if e.loader_cores is None else e.loader_cores / max(1, min(setup.parallel, setup.cores))
+    if busy is not None and busy < 0.5:
+        return STORAGE  # it waits more than it computes
+    if e.stages:
+        return DECODE if e.stages["read"] + e.stages["prepare"] >= e.stages["collate"] else PYTHON
+    if setup.in_memory:
+        return PYTHON
+    return DECODE if busy is not None else LOADER
+
+
+def _of_the_step(e: Evidence) -> str:
+    """What bounds a step that does not wait for data."""
+    if e.idle_pct is not None:  # a trace: by what the device did not do
+        idle = e.idle_pct - e.starved_pct
+        if max(idle, e.copy_pct) >= PARTLY_FROM_PCT:
+            return LAUNCH if idle >= e.copy_pct else COPY
+    if e.drained_pct is not None and e.drained_pct > 50:
+        return LAUNCH
+    return COMPUTE
+
+
+def _lost_to_interference(e: Evidence, setup: Setup) -> bool:
+    """Whether loader and step, each fast enough alone, lose more to each other than to the loader's own speed."""
+    expected = expected_rate(e, setup)
+    if expected is None or e.rate is None or e.ceiling is None:
+        return False
+    by_loader, by_each_other = 1 / expected - 1 / e.ceiling, 1 / e.rate - 1 / expected
+    return by_each_other > max(by_loader, TOLERANCE / e.rate)
+
+
+# ---- words -----------------------------------------------------------------------------------------------------
+
+
+def _dry(e: Evidence) -> str:
+    interval = ""
+    if e.starved_interval is not None:
+        low, high = max(0.0, e.starved_interval[0]), min(100.0, e.starved_interval[1])
+        interval = f" ({low:.1f} to {high:.1f})"
+    return f"{e.starved_pct:.1f} % of the time{interval} dry for want of data"
+
+
+def _because(e: Evidence, change: Change | None, setup: Setup | None, headroom: float | None) -> str:
+    device = "device" if setup is None or setup.device_type == "cuda" else "CPU's step"
+    said = f"the {device} was {_dry(e)}"
+    if change is not None:
+        said += f" since step {change.index}, before that {100 * change.before:.1f} %"
+    if e.delivery_pct >= 1 and e.change is None:
+        said += f", {e.delivery_pct:.1f} of them with the batch on its way"
+    if headroom is not None:
+        bound = "" if e.headroom is not None else " by this share alone"
+        said += f"; a faster loader can give at most {max(1.0, headroom):.2f}x{bound}"
+    return said
