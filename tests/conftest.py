@@ -101,6 +101,7 @@ def make_config(store_uri: str, image_tree: Path, tmp_path: Path) -> Callable[..
             f"checkpoint.dir={tmp_path / 'outputs'}",
             "batch_size=4",
             "torch_threads=1",
+            "measure.probe_s=0.05",
         ]
         if not any(text.startswith("data=") for text in overrides):
             base += [

@@ -13,7 +13,7 @@ import yaml
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from loaderlab import jobs, run, training
+from loaderlab import jobs, run, session, training
 from loaderlab.config import TrainConfig, UserError
 from loaderlab.loaders.contract import EpochPlan
 from loaderlab.terminal import Terminal
@@ -238,7 +238,7 @@ def test_out_of_memory_says_what_to_lower(
             "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 1 GiB. More."
         )
 
-    monkeypatch.setattr(run, "train", full)
+    monkeypatch.setattr(session, "train", full)
     config = make_config()
     with pytest.raises(UserError, match=r"batch_size=2 \(with accumulate=2"):
         go(config, terminal)

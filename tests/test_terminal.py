@@ -64,6 +64,6 @@ def test_figures_that_were_not_measured_have_no_row() -> None:
 
 
 def test_a_page_shows_names_as_text() -> None:
-    page = table.markdown("a run", {"data": "<script>|"}, {"val/loss": 0.25})
+    page = table.markdown("a run", {"data": "<script>|"}, {"val/loss": 0.25}, None)
     assert "<script>" not in page
     assert "| validation loss, last | 0.2500 | `val/loss` |" in page

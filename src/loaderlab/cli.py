@@ -49,7 +49,23 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "measure": {"measure": schema.MeasureConfig},
     "tracking": {"tracking": schema.TrackingConfig},
     "train": {"train": schema.TrainConfig},
+    "trace": {"trace": schema.TraceConfig},
 }
+HELP = {  # first lines of ``--help``: what it is for, then examples
+    "train": (
+        "loaderlab: is the GPU starved by its input pipeline, by how much, and what ends it?",
+        "loader=dali precision=bf16           one run",
+        "-m loader=native,dali repeat=1,2,3   a sweep: every combination, each in a process of its own",
+        "loader=dali --help                   this page, with the settings of loader=dali",
+    ),
+    "trace": (
+        "loaderlab: was the GPU starved by its input pipeline? Read from a trace of PyTorch's profiler, of any program",
+        "trace=log/host_1234.pt.trace.json.gz   a row for each profiler step, and the verdict",
+        "trace=trace.json format=json           the same for machines, alone on stdout",
+        "trace=trace.json wait=next_batch       a loop that waits for data in a range of its own name",
+    ),
+}
+QUOTED = {"trace": "wait"}  # the setting with which a message shows how values are quoted
 INTERRUPTED = 130  # the shell's exit code of a program ended by Ctrl-C
 
 
@@ -136,7 +152,7 @@ def explain(error: BaseException, config_name: str = "train") -> str:
             text = str(error).splitlines()[0]
             return (
                 f"{text}\nValues with = ( ) < > ? or spaces need quotes that the shell leaves in place, "
-                f"""for example: 'tracking.experiment="a=b"'"""
+                f"""for example: '{QUOTED.get(config_name, "tracking.experiment")}="a=b"'"""
             )
     text = f"{error}\n{error.__cause__ or ''}"
     if found := re.search(r"Ambiguous value for argument '(.*)'", text):
@@ -159,7 +175,7 @@ def _example(key: str, config_name: str) -> str:
 def _composed(config_name: str) -> DictConfig:
     """The configuration with only the choices of groups that were typed: a background for a message."""
     typed_choices = [
-        text for text in sys.argv[1:] if re.fullmatch(r"[a-z]+=[\w-]+", text) and text.partition("=")[0] in SCHEMAS
+        text for text in sys.argv[1:] if re.fullmatch(r"[a-z]+=[\w-]+", text) and (CONF / text.partition("=")[0]).is_dir()
     ]
     return _compose(config_name, typed_choices)
 
@@ -231,22 +247,18 @@ def _unknown_keys(cfg: DictConfig, prefix: str = "") -> Iterator[tuple[str, list
 def help_text(config_name: str) -> str:
     """The text of ``--help``: every group with its choices, then every setting of the choices that were typed."""
     cfg = _compose(config_name, [text for text in sys.argv[1:] if not text.startswith("-")])
-    command = f"python -m experiments.{config_name}"
-    lines = [
-        "loaderlab: is the GPU starved by its input pipeline, by how much, and what ends it?",
-        "",
-        f"  {command} loader=dali precision=bf16           one run",
-        f"  {command} -m loader=native,dali repeat=1,2,3   a sweep: every combination, each in a process of its own",
-        f"  {command} loader=dali --help                   this page, with the settings of loader=dali",
-        "",
-        "Groups and their choices (type group=choice)",
-    ]
-    for folder in sorted(path for path in CONF.iterdir() if path.is_dir()):
-        lines.append(f"  {folder.name}")
-        for file in sorted(folder.glob("*.yaml")):
-            doc = file.read_text().splitlines()[0].removeprefix("# ")
-            lines.append(f"    {file.stem:<14}{doc}")
-    lines += ["", "Settings of the present choices (type name=value)"]
+    title, *examples = HELP[config_name]
+    lines = [title, "", *(f"  python -m experiments.{config_name} {example}" for example in examples), ""]
+    groups = sorted(path for path in CONF.iterdir() if path.is_dir() and path.name in cfg)
+    if groups:
+        lines.append("Groups and their choices (type group=choice)")
+        for folder in groups:
+            lines.append(f"  {folder.name}")
+            for file in sorted(folder.glob("*.yaml")):
+                doc = file.read_text().splitlines()[0].removeprefix("# ")
+                lines.append(f"    {file.stem:<14}{doc}")
+        lines.append("")
+    lines.append("Settings of the present choices (type name=value)" if groups else "Settings (type name=value)")
     lines += _help_settings(cfg)
     lines += [
         "",

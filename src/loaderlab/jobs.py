@@ -26,6 +26,7 @@ class RunResult:
     status: str
     figures: dict[str, float] = field(default_factory=dict)
     error: str = ""
+    verdict: str = ""
 
 
 def single(config: TrainConfig, overrides: Sequence[str]) -> Job:

@@ -79,14 +79,14 @@ def _report(terminal: Terminal, parent: Any, named: Sequence[Job], results: Sequ
     """The table of all jobs, those that were not reached among them, on the terminal and on the parent's page."""
     from loaderlab.report import table
 
-    columns = ("job", "status", *(column for _, column, _ in table.SIDE_BY_SIDE))
+    columns = ("job", "status", "verdict", *(column for _, column, _ in table.SIDE_BY_SIDE))
     rows = []
     for index, job in enumerate(named):
         if index < len(results):
             result = results[index]
-            rows.append([job.name, result.status.lower(), *table.side_by_side(result.figures)])
+            rows.append([job.name, result.status.lower(), result.verdict or "–", *table.side_by_side(result.figures)])
         else:
-            rows.append([job.name, "not finished", *table.side_by_side({})])
+            rows.append([job.name, "not finished", "–", *table.side_by_side({})])
     terminal.table("all jobs", columns, rows)
     for job, result in zip(named, results, strict=False):
         if result.error:

@@ -16,7 +16,7 @@ MS = 1_000_000
 
 def on_device(gap: float, delivery: float, host_wait: float, compute: float = 8.0) -> Step:
     """A step with these ms on the device: gap, delivery, then half forward, half backward."""
-    step = Step(0, 0, 4, False, (int(host_wait * MS), 0, MS, MS, MS), other=0, loss=0.5)
+    step = Step(0, 0, 1, 4, (int(host_wait * MS), 0, MS, MS, MS), other=0, loss=0.5)
     step.device = DeviceStep(gap, delivery, compute / 2, compute / 2, 0.0, 0.5)
     return step
 
@@ -45,7 +45,7 @@ def test_gap_and_delivery_are_starvation() -> None:
 
 def test_csv_keeps_every_step_raw() -> None:
     steps = [
-        Step(0, 0, 4, True, (MS, 2 * MS, 3 * MS, 4 * MS, 5 * MS), other=6 * MS, loss=1.25),
+        Step(0, 0, 0, 4, (MS, 2 * MS, 3 * MS, 4 * MS, 5 * MS), other=6 * MS, loss=1.25),
         on_device(1, 2, 3),
     ]
     steps[1].step = 1

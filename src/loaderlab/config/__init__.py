@@ -30,6 +30,7 @@ from loaderlab.config.model import (
     SgdOptimizer,
     TimmModel,
 )
+from loaderlab.config.trace import TraceConfig
 from loaderlab.config.train import TrainConfig
 
 __all__ = [
@@ -57,6 +58,7 @@ __all__ = [
     "SgdOptimizer",
     "TimmModel",
     "TorchvisionData",
+    "TraceConfig",
     "TrackingConfig",
     "TrainConfig",
     "TransformConfig",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -100,6 +100,8 @@ class Loader(abc.ABC):
 
     #: batches that are prepared ahead of the consumer: the measured window opens after as many
     lookahead: int = 0
+    #: batches that are in the making at the same time: as many come in one burst
+    parallel: int = 1
     #: cores that its workers or threads keep busy beside the training process's own
     busy_cores: int = 0
     #: what was chosen where the configuration said auto, for the record
@@ -123,6 +125,12 @@ class Loader(abc.ABC):
     def transfer(self, batch: Batch) -> Batch:
         """The batch on the device: ids stay on the host. May return before an asynchronous copy has ended, which
         the device's current stream then waits for."""
+
+    def stages(self) -> Mapping[str, float] | None:
+        """Seconds per sample, in this process and without any overlap, that it takes to ``prepare`` samples (read,
+        decode, transform) and to ``collate`` them into a batch, over about half a second of batches; None where the
+        backend cannot tell."""
+        return None
 
     @abc.abstractmethod
     def close(self) -> None:

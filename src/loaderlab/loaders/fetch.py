@@ -8,6 +8,7 @@ reach the main process wrapped in the worker's frames.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,6 +76,17 @@ class BatchFetcher(Dataset[Any]):
 
     def build(self, request: Request) -> Batch:
         raise NotImplementedError
+
+    def stages_s(self, request: Request) -> tuple[float, float]:
+        """Seconds that go into preparing the samples of a batch, and into putting them together."""
+        began = time.perf_counter()
+        if self._batched:
+            self.build(request)
+            return time.perf_counter() - began, 0.0
+        samples = [self.build(single) for single in _singles(request)]
+        prepared = time.perf_counter()
+        collate_one_by_one(samples)
+        return prepared - began, time.perf_counter() - prepared
 
 
 def _singles(request: Request) -> Iterator[Request]:
@@ -156,6 +168,16 @@ class VectorFetcher(BatchFetcher):
             torch.from_numpy(request.ids),
         )
 
+    def stages_s(self, request: Request) -> tuple[float, float]:
+        whole = sum(super().stages_s(request))
+        inputs = self._source.inputs[request.ids]
+        began = time.perf_counter()
+        for sample in inputs:
+            if self._source.work:
+                work(sample, self._source.work)
+        working = min(whole, time.perf_counter() - began)
+        return working, whole - working  # picking rows out of memory is collation, not preparation
+
 
 def vectors_of(source: Vectors, ids: INT64) -> np.ndarray:
     """(N, F) float32 copies of the samples with these ids, worked on as declared."""
@@ -174,15 +196,24 @@ class UserFetcher(BatchFetcher):
         self._source = source
         self._many = getattr(source.dataset, "__getitems__", None) if batched else None
 
-    def build(self, request: Request) -> Batch:
+    def _items(self, request: Request) -> Sequence[Any]:
         ids = request.ids.tolist()
         try:
-            items = self._many(ids) if self._many else [self._source.dataset[index] for index in ids]
+            return self._many(ids) if self._many else [self._source.dataset[index] for index in ids]
         except Exception as error:
             raise DataError(
                 f"data=custom: the dataset failed at ids {_brief(ids)}: {type(error).__name__}: {error}"
             ) from error
-        return collate_items(items, self._source, request.ids)
+
+    def build(self, request: Request) -> Batch:
+        return collate_items(self._items(request), self._source, request.ids)
+
+    def stages_s(self, request: Request) -> tuple[float, float]:
+        began = time.perf_counter()
+        items = self._items(request)
+        prepared = time.perf_counter()
+        collate_items(items, self._source, request.ids)
+        return prepared - began, time.perf_counter() - prepared
 
 
 class UserStream(IterableDataset[Any]):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,9 +15,11 @@ from loaderlab.config import AUTO, NativeLoader
 from loaderlab.data.spec import DataError, Split, UserItems, Vectors
 from loaderlab.environment import available_cores
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError, to_device
-from loaderlab.loaders.fetch import Failure, Request, UserStream, fetcher
+from loaderlab.loaders.fetch import BatchFetcher, Failure, Request, UserStream, fetcher
 
 MAX_AUTO_WORKERS = 16  # beyond this, memory grows and, as a rule, throughput does not
+
+STAGES_S = 0.5  # over which the stages of a batch are timed
 
 
 def auto_workers(split: Split, device: torch.device) -> int:
@@ -73,6 +76,7 @@ class Native(Loader):
         # named in any case: a job of a sweep was spawned itself, and would hand that down to its workers
         method = multiprocessing.get_all_start_methods()[0] if config.start_method == AUTO else config.start_method
         self.lookahead = num_workers * (prefetch or 0)
+        self.parallel = max(1, num_workers)
         self.busy_cores = num_workers
         self.settings = {
             "num_workers": num_workers,
@@ -94,6 +98,7 @@ class Native(Loader):
             "collate_fn": _as_it_is,
         }
         self._loader: DataLoader[Any] | None
+        self._fetcher: BatchFetcher | None = None
         if self._iterable:
             assert isinstance(source, UserItems)
             stream = UserStream(source, plan.batch_size, plan.drop_last)
@@ -104,9 +109,8 @@ class Native(Loader):
             self._loader = DataLoader(stream, batch_size=None, **common)
         else:
             self._num_steps = plan.num_steps
-            self._loader = DataLoader(
-                fetcher(split, config.batched, config.decoder), batch_sampler=self._requests, **common  # type: ignore[arg-type]
-            )  # fmt: skip
+            self._fetcher = fetcher(split, config.batched, config.decoder)
+            self._loader = DataLoader(self._fetcher, batch_sampler=self._requests, **common)  # type: ignore[arg-type]
 
     @property
     def num_steps(self) -> int | None:
@@ -130,6 +134,22 @@ class Native(Loader):
 
     def transfer(self, batch: Batch) -> Batch:
         return to_device(batch, self._device, self._non_blocking)
+
+    def stages(self) -> Mapping[str, float] | None:
+        if self._fetcher is None:
+            return None
+        prepare = collate = 0.0
+        count = 0
+        until = time.perf_counter() + STAGES_S
+        for request in self._requests:
+            try:
+                spent = self._fetcher.stages_s(request)
+            except DataError:
+                return None
+            prepare, collate, count = prepare + spent[0], collate + spent[1], count + len(request.ids)
+            if time.perf_counter() > until:
+                break
+        return {"prepare": prepare / count, "collate": collate / count} if count else None
 
     def close(self) -> None:
         if self._loader is not None and self._loader._iterator is not None:

@@ -27,6 +27,10 @@ class DeviceStep:
     optimizer: float
     loss: float
 
+    @property
+    def length(self) -> float:
+        return self.gap + self.delivery + self.forward + self.backward + self.optimizer
+
 
 class EventRing:
     """Five events a step on the current stream of a CUDA device, and the step's loss beside them.
@@ -41,6 +45,7 @@ class EventRing:
         self._base = torch.cuda.Event(enable_timing=True)
         self._losses = torch.zeros(RING, pin_memory=True)
         self._written = self._read = 0  # steps since begin
+        self.drained = False  # whether the device had finished its work when the host had the present batch
 
     def begin(self) -> None:
         assert self._written == self._read, "drain the former stretch first"
@@ -48,6 +53,8 @@ class EventRing:
         self._base.record()
 
     def mark(self, phase: int) -> None:
+        if phase == 0:  # a query waits for nothing: it tells whether all that was queued has been done by now
+            self.drained = self._last().query()
         self._events[self._written % RING][phase].record()
 
     def loss(self, loss: torch.Tensor) -> None:
@@ -63,6 +70,10 @@ class EventRing:
         """Waits for the device and gives the steps not yet given."""
         torch.cuda.synchronize(self._device)
         return [self._pop() for _ in range(self._written - self._read)]
+
+    def _last(self) -> torch.cuda.Event:
+        """The end of the newest whole step."""
+        return self._base if self._written == 0 else self._events[(self._written - 1) % RING][4]
 
     def _pop(self) -> DeviceStep:
         slot = self._events[self._read % RING]

@@ -1,7 +1,8 @@
-"""What a process and its workers use: memory by proportional share, processor time."""
+"""What a process and its workers use: memory by proportional share, processor time, bytes read from storage."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import psutil
@@ -40,3 +41,45 @@ def cpu_seconds() -> float:
         # the time of ended children is counted by whoever waited for them
         seconds += times.user + times.system + times.children_user + times.children_system
     return seconds
+
+
+def worker_cpu_seconds(leave_out: Collection[int] = ()) -> float:
+    """Processor seconds used so far by all processes below this one, those that ended included, this one not. Take
+    the difference of two readings: helpers that ended long ago are in both.
+
+    Args:
+        leave_out: pids of children that are no workers (the device's sampler), while they live.
+    """
+    own, *below = _tree()
+    ended = own.cpu_times()  # after the list and before the rest: a worker that ends meanwhile is not counted twice
+    seconds = ended.children_user + ended.children_system
+    for process in below:
+        if process.pid in leave_out:
+            continue
+        try:
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        seconds += times.user + times.system + times.children_user + times.children_system
+    return seconds
+
+
+def read_bytes() -> int | None:
+    """Bytes that this process and all below it fetched from storage so far: what the file cache held is not counted,
+    what was read ahead is. None where the kernel does not tell.
+
+    Ended children are included: Linux adds their count to that of the process that waited for them (seen on 6.18). A
+    tmpfs counts nothing; whether a network file system does is its own affair.
+    """
+    total = 0
+    for process in _tree():
+        try:
+            lines = Path(f"/proc/{process.pid}/io").read_text().splitlines()
+        except (FileNotFoundError, ProcessLookupError):
+            if not Path("/proc/self/io").exists():
+                return None
+            continue  # it ended meanwhile
+        except OSError:
+            return None
+        total += sum(int(line.split()[1]) for line in lines if line.startswith("read_bytes:"))
+    return total

@@ -12,6 +12,7 @@ from scipy.special import stdtrit
 FLOAT = npt.NDArray[np.float64]
 BLOCKS = 20
 KOLMOGOROV_1PCT = 1.63  # 99 % point of the supremum of a Brownian bridge (Kolmogorov's distribution)
+LEAST_STEPS = 15  # of which a share can be told
 LEAST_CHANGE = 0.05  # a smaller change of a share is not worth a word
 
 
@@ -56,8 +57,8 @@ def change_point(parts: Sequence[float], wholes: Sequence[float], period: int = 
     """
     part, whole = np.asarray(parts, np.float64), np.asarray(wholes, np.float64)
     count = len(part)
-    edge = max(5, period, count // BLOCKS)  # steps that each side has at least
-    if count < 4 * edge or whole.sum() <= 0:
+    edge = max(LEAST_STEPS, period, count // BLOCKS)  # steps that each side has at least
+    if count < 2 * edge or whole.sum() <= 0:
         return None
     off = part - part.sum() / whole.sum() * whole
     cumulated = np.abs(np.cumsum(off))[edge - 1 : count - edge]

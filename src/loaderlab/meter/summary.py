@@ -9,11 +9,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from loaderlab.meter.phases import PHASES, Step
+from loaderlab.meter.series import ratio_interval
 
 
-def measured(steps: Sequence[Step], warmup_steps: int) -> list[Step]:
-    """The steady state: past the warm-up, and not the first of an epoch, whose wait is the gap between epochs."""
-    return [step for step in steps if step.step >= warmup_steps and not step.first_of_epoch]
+def measured(steps: Sequence[Step], warmup_steps: int, ramp: int = 1) -> list[Step]:
+    """The steady state: past the warm-up, and past the first ``ramp`` steps of an epoch.
+
+    The first wait of an epoch is the gap between epochs. With N batches in the making at the same time, N come
+    together after it: counted without that wait they would make the loader look faster than it is, so ramp is N.
+    """
+    return [step for step in steps if step.step >= warmup_steps and step.position >= ramp and not step.disturbed]
 
 
 def summarize(steps: Sequence[Step]) -> dict[str, float]:
@@ -33,43 +38,83 @@ def summarize(steps: Sequence[Step]) -> dict[str, float]:
     host = np.array([step.host for step in steps]) / 1e6
     other = np.array([step.other for step in steps]) / 1e6
     host_step = host.sum(axis=1) + other
+    step_ms = np.array([step.length_ms for step in steps])
+    starved = np.array([step.starved_ms for step in steps])
     timed = [step.device for step in steps if step.device is not None]
     figures: dict[str, float] = {}
-    if len(timed) == len(steps):
+    if timed:
+        assert len(timed) == len(steps), "steps of two clocks in one window"
         gap, delivery = np.array([t.gap for t in timed]), np.array([t.delivery for t in timed])
         wait = np.minimum(gap, host[:, 0])
         phases = [wait, delivery, *(np.array([getattr(t, name) for t in timed]) for name in PHASES[2:])]
-        rest = gap - wait
-        step_ms = rest + sum(phases)
-        starved = wait + delivery
+        other = gap - wait
         for index, name in enumerate(PHASES):
             figures[f"time/host_{name}_ms"] = float(host[:, index].mean())
+        figures["starvation/drained_pct"] = 100 * float(np.mean([bool(step.drained) for step in steps]))
     else:
-        phases, rest, step_ms = list(host.T), other, host_step
-        starved = host[:, 0] + host[:, 1]
+        phases, delivery = list(host.T), host[:, 1]
     figures |= {f"time/{name}_ms": float(phase.mean()) for name, phase in zip(PHASES, phases, strict=True)}
-    figures |= {
-        "time/other_ms": float(rest.mean()),
+    return figures | {
+        "time/other_ms": float(other.mean()),
         "time/step_ms": float(step_ms.mean()),
+        "time/step_p50_ms": float(np.percentile(step_ms, 50)),
         "time/step_p95_ms": float(np.percentile(step_ms, 95)),
         "time/step_max_ms": float(step_ms.max()),
+        "time/wait_p50_ms": float(np.percentile(host[:, 0], 50)),
+        "time/wait_p95_ms": float(np.percentile(host[:, 0], 95)),
+        "time/wait_max_ms": float(host[:, 0].max()),
+        "time/window_s": float(step_ms.sum()) / 1e3,
         "rate/samples_per_s": 1e3 * sum(step.num_samples for step in steps) / float(step_ms.sum()),
         "starvation/wait_pct": 100 * float(host[:, 0].sum() / host_step.sum()),
         "starvation/starved_pct": 100 * float(starved.sum() / step_ms.sum()),
+        "starvation/delivery_pct": 100 * float(delivery.sum() / step_ms.sum()),
     }
-    return figures
+
+
+def rate_interval(steps: Sequence[Step], period: int = 1) -> tuple[float, float] | None:
+    """95 % interval of the rate, samples/s; see `series.ratio_interval`."""
+    found = ratio_interval([step.num_samples for step in steps], [step.length_ms for step in steps], period)
+    return None if found is None else (1e3 * found[0], 1e3 * found[1])
+
+
+def clocks_pct(
+    steps: Sequence[Step], windows_ns: Sequence[tuple[int, int]], epoch_ends_ns: Sequence[int]
+) -> float | None:
+    """By how much the device's clock and the host's contradict each other over the whole epochs, percent; None where
+    there is one clock only.
+
+    The host waits for the device at an epoch's end, so its window holds all the device's steps; and it is no longer
+    than they are, but for the time after the last step in which the loader said that it was the last.
+    """
+    whole = [step for step in steps if step.epoch < steps[0].epoch + len(windows_ns)] if steps else []
+    if not whole or any(step.device is None for step in whole):
+        return None
+    device = sum(step.length_ms for step in whole)
+    host = sum(end - begin for begin, end in windows_ns) / 1e6
+    return 100 * max(0.0, device - host, host - sum(epoch_ends_ns) / 1e6 - device) / host
+
+
+def gap_pct(steps: Sequence[Step], epoch_ends_ns: Sequence[int]) -> float | None:
+    """Share of the loop, its first batch and evaluations left out, that went between epochs, percent: the old one's end
+    and the wait for the first batch of the new one. None where there was one epoch only."""
+    mean = between_epochs_ms(steps, epoch_ends_ns)
+    if mean is None:
+        return None
+    gaps = sum(1 for step in steps if step.position == 0) - 1
+    loop_ms = sum(step.host_ns for step in steps) / 1e6 + sum(epoch_ends_ns[:gaps]) / 1e6 - steps[0].host[0] / 1e6
+    return 100 * gaps * mean / loop_ms
 
 
 def between_epochs_ms(steps: Sequence[Step], epoch_ends_ns: Sequence[int]) -> float | None:
     """Mean time lost between two epochs, evaluation left out: the old one's end and the wait for the first batch of
     the new one. None where there was one epoch only."""
-    firsts = [step.host[0] for step in steps if step.first_of_epoch][1:]
+    firsts = [step.host[0] for step in steps if step.position == 0][1:]
     if not firsts:
         return None
     return float(np.mean([end + first for end, first in zip(epoch_ends_ns, firsts, strict=False)])) / 1e6
 
 
-def to_csv(steps: Sequence[Step], warmup_steps: int) -> str:
+def to_csv(steps: Sequence[Step], warmup_steps: int, ramp: int = 1) -> str:
     """Every step's raw phases, in ms; device columns are empty where there is no device clock."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -86,7 +131,7 @@ def to_csv(steps: Sequence[Step], warmup_steps: int) -> str:
         ]
         + [f"device_{name}" for name in device_columns]
     )
-    window = {step.step for step in measured(steps, warmup_steps)}
+    window = {step.step for step in measured(steps, warmup_steps, ramp)}
     for step in steps:
         timed = step.device
         device = [timed.gap, timed.delivery, timed.forward, timed.backward, timed.optimizer] if timed else []

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
+import numpy as np
+
+from loaderlab.meter.phases import Step
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -21,18 +24,21 @@ COLOURS = {  # Okabe and Ito's palette: told apart by colour-blind readers too
 }
 
 
-def breakdown(
-    path: Path, title: str, figures: Mapping[str, float], waits_ms: Sequence[float], steps_ms: Sequence[float], losses: Sequence[float]
-) -> None:  # fmt: skip
+def breakdown(path: Path, title: str, figures: Mapping[str, float], steps: Sequence[Step]) -> None:
     """Where a mean step's time goes, each step's wait within its length, and the loss, as one PNG.
 
     Args:
         path: the file.
+        title: of the picture; the verdict as a rule.
         figures: the summary; the parts of the step are read from it.
-        waits_ms, steps_ms, losses: of every step, warm-up included.
+        steps: every one, warm-up included. Without losses there is no third picture.
     """
-    figure, (bar, series, loss) = plt.subplots(3, 1, figsize=(9, 7.5), height_ratios=(1.1, 2, 2), layout="constrained")
-    figure.suptitle(title, fontsize=11, x=0.01, ha="left")
+    losses = [entry.loss for entry in steps]
+    with_loss = any(loss == loss for loss in losses)
+    ratios = (1.1, 2, 2) if with_loss else (1.1, 2)
+    figure, axes = plt.subplots(len(ratios), 1, figsize=(9, 7.5 if with_loss else 5), height_ratios=ratios, layout="constrained")  # fmt: skip
+    bar, series = axes[0], axes[1]
+    figure.suptitle(title, fontsize=10, x=0.01, ha="left", wrap=True)
     left = 0.0
     for part in PARTS:
         width = figures.get(f"time/{part}_ms", 0.0)
@@ -40,14 +46,24 @@ def breakdown(
         left += width
     bar.set(yticks=[], xlabel="mean step of the measured window, ms", xlim=(0, left or 1))
     bar.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=6, frameon=False, fontsize=8)
-    steps = range(len(steps_ms))
-    series.plot(steps, steps_ms, color="#777777", linewidth=0.8, label="step")
-    series.fill_between(steps, waits_ms, color=COLOURS["wait"], alpha=0.8, linewidth=0, label="wait for the batch")
-    series.set(ylabel="ms", xlim=(0, max(1, len(steps_ms) - 1)), ylim=(0, None))
-    series.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, fontsize=8)
-    loss.plot(range(len(losses)), losses, color=COLOURS["backward"], linewidth=0.9)
-    loss.set(xlabel="step", ylabel="training loss", xlim=(0, max(1, len(losses) - 1)))
-    for axes in (bar, series, loss):
-        axes.spines[["top", "right"]].set_visible(False)
+    count = range(len(steps))
+    series.plot(count, [entry.length_ms for entry in steps], color="#777777", linewidth=0.8, label="step")
+    waits = [entry.host[0] / 1e6 for entry in steps]
+    if any(entry.device is not None for entry in steps):  # two clocks: a wait of the host need not starve the device
+        series.plot(count, waits, color=COLOURS["other"], linewidth=0.8, label="host waits for the batch")
+        series.fill_between(
+            count, [entry.starved_ms for entry in steps], color=COLOURS["wait"], alpha=0.8, linewidth=0, label="device starved"
+        )  # fmt: skip
+    else:
+        series.fill_between(count, waits, color=COLOURS["wait"], alpha=0.8, linewidth=0, label="wait for the batch")
+    # a first batch or a compilation may be a thousand times a step: it would flatten all others
+    tallest = float(np.percentile([entry.length_ms for entry in steps], 99)) if steps else 1.0
+    series.set(xlabel="step", ylabel="ms", xlim=(0, max(1, len(steps) - 1)), ylim=(0, 1.3 * tallest or 1))
+    series.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, frameon=False, fontsize=8)
+    if with_loss:
+        axes[2].plot(range(len(losses)), losses, color=COLOURS["backward"], linewidth=0.9)
+        axes[2].set(xlabel="step", ylabel="training loss", xlim=(0, max(1, len(losses) - 1)))
+    for entry in axes:
+        entry.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from loaderlab.starvation import Verdict
+
 ROWS: tuple[tuple[str, str, str], ...] = (  # metric, label, format
     ("rate/samples_per_s", "throughput, steady state", "{:,.0f} samples/s"),
     ("time/step_ms", "step, mean", "{:.2f} ms"),
@@ -17,11 +19,27 @@ ROWS: tuple[tuple[str, str, str], ...] = (  # metric, label, format
     ("time/other_ms", "  other", "{:.2f} ms"),
     ("starvation/wait_pct", "host waiting for data", "{:.1f} % of the window"),
     ("starvation/starved_pct", "device dry for want of data", "{:.1f} % of the window"),
+    ("starvation/delivery_pct", "  of it, batch on its way", "{:.1f} % of the window"),
+    ("starvation/epoch_gap_pct", "lost between epochs", "{:.1f} % of the loop"),
+    ("rate/ceiling_samples_per_s", "ceiling: batches at hand", "{:,.0f} samples/s"),
+    ("rate/contended_samples_per_s", "ceiling, loader beside it", "{:,.0f} samples/s"),
+    ("rate/loader_samples_per_s", "loader alone", "{:,.0f} samples/s"),
+    ("rate/expected_samples_per_s", "to expect of both together", "{:,.0f} samples/s"),
+    ("starvation/headroom_x", "headroom, ceiling / rate", "{:.2f}x"),
+    ("rate/cold_samples_per_s", "with a cold file cache", "{:,.0f} samples/s"),
+    ("starvation/fetch_stall_pct", "fetch stall, cold against warm", "{:.1f} %"),
+    ("starvation/prep_stall_pct", "prep stall, warm against ceiling", "{:.1f} %"),
     ("time/startup_s", "process start to loop", "{:.2f} s"),
     ("time/first_batch_s", "first batch", "{:.2f} s"),
-    ("time/epoch_gap_ms", "lost between epochs", "{:.1f} ms"),
+    ("time/epoch_gap_ms", "gap between epochs, mean", "{:.1f} ms"),
     ("time/train_s", "training loop, all of it", "{:.2f} s"),
     ("cpu/utilization_pct", "processor, workers included", "{:.0f} % of the cores"),
+    ("cpu/loader_cores", "cores that the loader alone keeps busy", "{:.2f}"),
+    ("io/read_mib_per_s", "read from the disk", "{:,.1f} MiB/s"),
+    ("device/utilization_pct", "GPU utilisation by NVML", "{:.0f} %"),
+    ("device/power_w", "GPU power", "{:.0f} W"),
+    ("energy/joules_per_sample", "GPU energy", "{:.4f} J a sample"),
+    ("device/throttled_pct", "GPU slowed down by heat or power", "{:.0f} % of the time"),
     ("memory/host_peak_mib", "host memory, workers included", "{:,.0f} MiB"),
     ("memory/device_peak_mib", "device memory", "{:,.0f} MiB"),
     ("meter/overhead_pct", "the meter's own cost", "{:.3f} % of a step"),
@@ -34,6 +52,7 @@ SIDE_BY_SIDE: tuple[tuple[str, str, str], ...] = (  # metric, column, format; th
     ("time/step_ms", "step ms", "{:.2f}"),
     ("starvation/wait_pct", "wait %", "{:.1f}"),
     ("starvation/starved_pct", "dry %", "{:.1f}"),
+    ("starvation/headroom_x", "headroom", "{:.2f}x"),
     ("val/accuracy", "val acc", "{:.4f}"),
     ("train/loss", "train loss", "{:.4f}"),
     ("time/train_s", "train s", "{:.1f}"),
@@ -51,9 +70,14 @@ def side_by_side(figures: Mapping[str, float]) -> list[str]:
     return [form.format(figures[name]) if name in figures else "–" for name, _, form in SIDE_BY_SIDE]
 
 
-def markdown(title: str, facts: Mapping[str, str], figures: Mapping[str, float]) -> str:
-    """One run as a page: what it was, then its figures."""
+def markdown(title: str, facts: Mapping[str, str], figures: Mapping[str, float], verdict: Verdict | None) -> str:
+    """One run as a page: the verdict, what was run, the figures."""
     lines = [f"# {title}", ""]
+    if verdict is not None:
+        lines += [f"**{verdict.grade}**: {_escape(verdict.because)}.", ""]
+        lines += [f"Bottleneck: {verdict.bottleneck}.", ""] if verdict.bottleneck else []
+        lines += [f"- try {_escape(str(advice))}" for advice in verdict.advice]
+        lines += [""] if verdict.advice else []
     lines += [f"- **{name}**: {_escape(value)}" for name, value in facts.items()]
     if rows := [(name, label.strip(), form.format(figures[name])) for name, label, form in ROWS if name in figures]:
         lines += ["", "| figure | value | metric |", "|---|---:|---|"]

@@ -23,17 +23,18 @@ COMPUTE, LAUNCH, EPOCH_GAP, LOADER = "device compute", "host launch overhead", "
 @dataclass(frozen=True)
 class Evidence:
     """What was measured. None: could not be, or was not asked for. Shares are percent of the window, rates samples/s.
+    Where the starved share changed on the way, all of it is of the steps since then.
 
     Attributes:
         num_steps: measured.
         starved_pct, starved_interval: dry for want of data, and the 95 % interval of that share.
         delivery_pct: the part of it in which the batch was in hand and not yet usable.
         gap_pct: of the loop without its very first batch, lost between epochs.
-        change: of the starved share within the window; its index is a step of the run.
+        change: of the starved share; its index is a step of the run.
         rate, ceiling, loader_alone, contended: of the run; of resident batches; of the loader with nobody training; of
             resident batches while the loader runs. The intervals are 95 %.
         loader_cores: cores that the loader kept busy when it ran alone.
-        stages: seconds per sample that a worker spends in ``read``, ``prepare`` and ``collate``.
+        stages: seconds per sample that preparing samples (``prepare``) and putting them together (``collate``) take.
         drained_pct: of the steps, those before which the device had finished all its work (CUDA).
         clocks_pct: by which the host's and the device's clock differ over the window (CUDA).
         phases_ms: mean length of each phase of a step.

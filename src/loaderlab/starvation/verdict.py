@@ -6,9 +6,8 @@ starved. Where the evidence contradicts itself, or is too little, the verdict is
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
 
-from loaderlab.meter.series import Change
 from loaderlab.starvation.advice import advise
 from loaderlab.starvation.evidence import (
     CLOCKS_PCT,
@@ -51,36 +50,27 @@ def grade(starved_pct: float) -> str:
 
 def judge(evidence: Evidence, setup: Setup | None = None) -> Verdict:
     """The verdict. Without a setup there is no advice to type."""
-    present = _present(evidence)
-    headroom = present.headroom
-    if headroom is None and present.num_steps and present.starved_pct < 100:
-        headroom = 1 / (1 - present.starved_pct / 100)
-    if doubt := _doubt(present):
-        shares = f"; measured: {_dry(present)}" if present.num_steps else ""
+    headroom = evidence.headroom
+    if headroom is None and evidence.num_steps and evidence.starved_pct < 100:
+        headroom = 1 / (1 - evidence.starved_pct / 100)
+    if doubt := _doubt(evidence):
+        shares = f"; measured: {_dry(evidence)}" if evidence.num_steps else ""
         return Verdict(INCONCLUSIVE, None, headroom, f"{doubt[0]}{shares}", (Advice(doubt[1]),))
-    found = grade(present.starved_pct)
-    gap = grade(present.gap_pct or 0.0)
-    by_gap = _severity(gap) > _severity(found)
-    bottleneck = EPOCH_GAP if by_gap else _bottleneck(present, setup, found)
-    because = _because(present, evidence.change, setup, headroom)
-    if present.gap_pct is not None and _severity(gap) > 0:
-        because += (
-            f"; {present.gap_pct:.0f} % of the loop goes between epochs, from the last step to the next first batch"
+    steady, gap = grade(evidence.starved_pct), grade(evidence.gap_pct or 0.0)
+    by_gap = _severity(gap) > _severity(steady)
+    bottleneck = EPOCH_GAP if by_gap else _bottleneck(evidence, setup, steady)
+    because = _because(evidence, setup, headroom)
+    if _severity(gap) > 0:
+        between = (
+            f"{evidence.gap_pct:.0f} % of the loop goes between epochs, from the last step to the next first batch"
         )
-    advice = advise(present, setup, bottleneck) if setup is not None else ()
-    return Verdict(gap if by_gap else found, bottleneck, headroom, because, advice)
+        because = f"{between}; within them {because}" if by_gap else f"{because}; {between}"
+    advice = advise(evidence, setup, bottleneck) if setup is not None else ()
+    return Verdict(gap if by_gap else steady, bottleneck, headroom, because, advice)
 
 
 def _severity(name: str) -> int:
     return (FED, PARTLY, STARVED).index(name)
-
-
-def _present(evidence: Evidence) -> Evidence:
-    """Where the share changed on the way, what counts is how it is since."""
-    if evidence.change is None:
-        return evidence
-    share = 100 * evidence.change.after
-    return replace(evidence, starved_pct=share, starved_interval=None, rate_interval=None)
 
 
 # ---- doubts ----------------------------------------------------------------------------------------------------
@@ -109,9 +99,8 @@ def _doubt(e: Evidence) -> tuple[str, str] | None:
     best = (e.ceiling_interval or (e.ceiling,) * 2)[1] / max(1e-9, (e.rate_interval or (e.rate,) * 2)[0])
     if best < 1 - TOLERANCE:
         return f"the ceiling ({e.ceiling:,.0f}/s) lies below the rate of the run ({e.rate:,.0f}/s)", again
-    # the change, if there was one, is in the rate of the whole window: it cannot be held against the share since then
     promised = 1 / (1 - min(99.0, (e.starved_interval or (e.starved_pct,) * 2)[0]) / 100)
-    if e.change is None and best < (1 - TOLERANCE) * promised:
+    if best < (1 - TOLERANCE) * promised:
         return (
             f"the meter says {e.starved_pct:.0f} % dry, whose end would give {promised:.2f}x, and the ceiling shows "
             f"{e.headroom:.2f}x",
@@ -153,10 +142,18 @@ def _bottleneck(e: Evidence, setup: Setup | None, found: str) -> str:
     if busy is not None and busy < 0.5:
         return STORAGE  # it waits more than it computes
     if e.stages:
-        return DECODE if e.stages["read"] + e.stages["prepare"] >= e.stages["collate"] else PYTHON
+        return DECODE if e.stages["prepare"] >= _assembling(e, e.stages, setup) else PYTHON
     if setup.in_memory:
         return PYTHON
     return DECODE if busy is not None else LOADER
+
+
+def _assembling(e: Evidence, stages: Mapping[str, float], s: Setup) -> float:
+    """Seconds of a worker per sample that go into collation and into handing batches over to the training process: the
+    loader alone against what its workers need for the samples."""
+    if not s.ahead or e.loader_alone is None or s.parallel > s.cores:
+        return stages["collate"]  # no hand-over, or one that cannot be told from workers that share cores
+    return max(stages["collate"], s.parallel / e.loader_alone - stages["prepare"])
 
 
 def _of_the_step(e: Evidence) -> str:
@@ -190,12 +187,12 @@ def _dry(e: Evidence) -> str:
     return f"{e.starved_pct:.1f} % of the time{interval} dry for want of data"
 
 
-def _because(e: Evidence, change: Change | None, setup: Setup | None, headroom: float | None) -> str:
+def _because(e: Evidence, setup: Setup | None, headroom: float | None) -> str:
     device = "device" if setup is None or setup.device_type == "cuda" else "CPU's step"
     said = f"the {device} was {_dry(e)}"
-    if change is not None:
-        said += f" since step {change.index}, before that {100 * change.before:.1f} %"
-    if e.delivery_pct >= 1 and e.change is None:
+    if e.change is not None:
+        said += f" since step {e.change.index}, before that {100 * e.change.before:.1f} %"
+    if e.delivery_pct >= 1:
         said += f", {e.delivery_pct:.1f} of them with the batch on its way"
     if headroom is not None:
         bound = "" if e.headroom is not None else " by this share alone"

@@ -1,0 +1,16 @@
+"""Starvation read from any trace of PyTorch's profiler: python -m experiments.trace --help."""
+
+from loaderlab.cli import main
+from loaderlab.config import TraceConfig
+
+
+def job(config: TraceConfig, _overrides: list[str]) -> None:
+    """Reads one trace."""
+    from loaderlab.terminal import Terminal
+    from loaderlab.trace import report  # imports numpy and scipy: not for --help
+
+    report(config, Terminal())
+
+
+if __name__ == "__main__":
+    main("trace", TraceConfig, job)

@@ -1,0 +1,229 @@
+"""What the GPU did while it trained: NVML's samples, taken by another process, and the figures made of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+
+SCRIPT = Path(__file__).with_name("nvml.py")
+PATIENCE_S = 2.0  # a query that the driver does not answer cannot be ended by asking
+# The clock is held down for one of these (nvml.h, nvmlClocksEventReason*): software power cap 0x4, hardware slowdown
+# 0x8, software and hardware thermal slowdown 0x20 and 0x40, power brake 0x80. The other bits (idle, application clocks,
+# sync boost, display clocks) are settings or rest.
+SLOWED = 0x4 | 0x8 | 0x20 | 0x40 | 0x80
+LEAST_COVERED = 0.9  # share of the windows' time that samples span, for an energy of all of it
+MEANS = {
+    "device/utilization_pct": ("utilization_pct", 1.0),
+    "device/power_w": ("power_mw", 1e-3),
+    "device/sm_clock_mhz": ("sm_clock_mhz", 1.0),
+    "device/memory_clock_mhz": ("memory_clock_mhz", 1.0),
+}
+MAXIMA = {
+    "device/sm_clock_max_mhz": ("sm_clock_max_mhz", 1.0),
+    "device/temperature_c": ("temperature_c", 1.0),
+    "device/memory_used_mib": ("memory_used_bytes", 2.0**-20),
+}
+FLOAT = npt.NDArray[np.float64]
+INT = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSample:
+    """One look at a GPU; None for what it or its driver does not tell.
+
+    Attributes:
+        at_ns: by `time.perf_counter_ns`.
+        utilization_pct: of NVML's last period (a sixth of a second to a second) in which any kernel ran.
+        energy_mj: of the whole board since the driver was loaded.
+        throttle_reasons: NVML's bit mask of what holds the clock down.
+        memory_used_bytes: by all processes, the driver's own share included.
+        pids: of the processes with a compute context, as the host numbers them.
+    """
+
+    at_ns: int
+    energy_mj: int | None = None
+    power_mw: int | None = None
+    utilization_pct: int | None = None
+    memory_utilization_pct: int | None = None
+    sm_clock_mhz: int | None = None
+    sm_clock_max_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    temperature_c: int | None = None
+    throttle_reasons: int | None = None
+    memory_used_bytes: int | None = None
+    pids: tuple[int, ...] | None = None
+
+
+class DeviceSampler:
+    """A process that samples one GPU, from here until `stop` or `close`; it ends by itself when this process is gone.
+
+    It starts in about 0.1 s, beside the caller, and writes some 90 bytes a sample (3 MB an hour) to a file without a
+    name. Where NVML or the GPU is missing there are no samples, and `problem` says why after `stop`.
+
+    Args:
+        uuid: ``str(torch.cuda.get_device_properties(device).uuid)``; not an index, which CUDA_VISIBLE_DEVICES moves.
+        interval_s: between two samples.
+    """
+
+    def __init__(self, uuid: str, interval_s: float = 0.1) -> None:
+        self.problem: str | None = None
+        self._samples: list[DeviceSample] = []
+        self._closed = False
+        # files, not pipes: they do not fill up; without a name: nothing is left of them, however this process ends
+        self._lines: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _release
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        # -P: the script's folder stays off the path, whose profile.py would hide the standard library's
+        command = [sys.executable, "-P", str(SCRIPT), uuid, str(interval_s), str(os.getpid())]
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._lines, stderr=self._errors)
+
+    @property
+    def pid(self) -> int:
+        """Of the sampling process: what it uses is not the loader's."""
+        return self._process.pid
+
+    def stop(self) -> list[DeviceSample]:
+        """Takes one last sample, ends the process and gives all samples in order of time; the same ones again when
+        called again, none after `close`."""
+        if not self._closed:
+            self._end()
+            self._samples = _parse(_content(self._lines))
+            if self._process.returncode not in (0, -signal.SIGTERM):  # SIGTERM: ended before it had begun
+                told = _content(self._errors).splitlines()
+                self.problem = told[-1] if told else f"the sampling process ended with {self._process.returncode}"
+            self._release()
+        return self._samples
+
+    def close(self) -> None:
+        """Ends the process and drops what has not been asked for; harmless when called again."""
+        if not self._closed:
+            self._end()
+            self._release()
+
+    def _end(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            with suppress(subprocess.TimeoutExpired):  # stuck inside the driver: not even SIGKILL ends it now
+                self._process.wait(PATIENCE_S)
+
+    def _release(self) -> None:
+        self._lines.close()
+        self._errors.close()
+        self._closed = True
+
+    def __enter__(self) -> DeviceSampler:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
+def _content(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
+
+
+def _parse(text: str) -> list[DeviceSample]:
+    """The samples of what `loaderlab.meter.nvml` wrote; a line that it did not finish is left out."""
+    header, *rows = text.split("\n")[:-1] or [""]
+    names = header.split(",")
+    samples = []
+    for row in rows:
+        told = {name: value for name, value in zip(names, row.split(","), strict=True) if value != "-"}
+        pids = told.pop("pids", None)
+        listed = None if pids is None else tuple(int(pid) for pid in pids.split())
+        samples.append(DeviceSample(pids=listed, **{name: int(value) for name, value in told.items()}))
+    return samples
+
+
+def device_figures(
+    samples: Sequence[DeviceSample], windows_ns: Sequence[tuple[int, int]], num_samples: int, own_pids: Collection[int]
+) -> dict[str, float]:
+    """The figures of what was sampled inside the windows. Pure.
+
+    Args:
+        samples: in order of time; those outside the windows serve the energy at their edges only.
+        windows_ns: first and last moment of each measured stretch, by `time.perf_counter_ns`, in order, not
+            overlapping.
+        num_samples: training samples of these stretches.
+        own_pids: of the run's processes; all others that compute on the GPU are foreign.
+
+    Returns:
+        Metric name to value; a figure is absent where its query was not answered, or its answer says nothing: the
+        foreign processes where NVML numbers processes otherwise than we do (a container), the energy where less than
+        90 % of the windows was sampled. Empty with fewer than two samples.
+    """
+    inside = _inside(samples, windows_ns)
+    if len(inside) < 2:
+        return {}
+    figures: dict[str, float] = {}
+    for name, (field, unit) in MEANS.items():
+        if values := _column(inside, field):
+            figures[name] = unit * sum(values) / len(values)
+    for name, (field, unit) in MAXIMA.items():
+        if values := _column(inside, field):
+            figures[name] = unit * max(values)
+    if reasons := _column(inside, "throttle_reasons"):
+        figures["device/throttled_pct"] = 100 * sum(bool(mask & SLOWED) for mask in reasons) / len(reasons)
+    listed = [set(sample.pids) for sample in inside if sample.pids is not None]
+    if any(pids & set(own_pids) for pids in listed):
+        figures["device/foreign_processes"] = float(max(len(pids - set(own_pids)) for pids in listed))
+    if num_samples > 0 and (joules := _joules(samples, windows_ns)):
+        figures["energy/joules_per_sample"] = joules / num_samples
+    return figures
+
+
+def _inside(samples: Sequence[DeviceSample], windows_ns: Sequence[tuple[int, int]]) -> list[DeviceSample]:
+    if not windows_ns:
+        return []
+    starts, stops = np.array(windows_ns, np.int64).T
+    times = np.array([sample.at_ns for sample in samples], np.int64)
+    window = np.searchsorted(starts, times, side="right") - 1  # the last one that began before
+    kept = (window >= 0) & (times <= stops[window])
+    return [sample for sample, keep in zip(samples, kept, strict=True) if keep]
+
+
+def _column(samples: Sequence[DeviceSample], name: str) -> list[int]:
+    return [value for sample in samples if (value := getattr(sample, name)) is not None]
+
+
+def _joules(samples: Sequence[DeviceSample], windows_ns: Sequence[tuple[int, int]]) -> float | None:
+    """Energy of the windows, by the board's counter; where there is none or it stands still, by the power's
+    trapezoids. What lies before the first sample or after the last is taken to be like the rest."""
+    origin = samples[0].at_ns  # seconds from here on: a float has too few digits for the nanoseconds of a long uptime
+    edges = (np.array(windows_ns, np.int64) - origin) / 1e9
+    for field, to_curve in (("energy_mj", _counted), ("power_mw", _integrated)):
+        known = [sample for sample in samples if getattr(sample, field) is not None]
+        if len(known) < 2:
+            continue
+        at_s = (np.array([sample.at_ns for sample in known], np.int64) - origin) / 1e9
+        covered = np.diff(np.clip(edges, at_s[0], at_s[-1])).sum() / np.diff(edges).sum()
+        used = float(np.diff(np.interp(edges, at_s, to_curve(at_s, np.array(_column(known, field))))).sum())
+        if covered >= LEAST_COVERED and used > 0:
+            return used / float(covered)
+    return None
+
+
+def _counted(_at_s: FLOAT, energy_mj: INT) -> FLOAT:
+    curve: FLOAT = (energy_mj - energy_mj[0]) / 1e3
+    return curve
+
+
+def _integrated(at_s: FLOAT, power_mw: INT) -> FLOAT:
+    """Energy from the first sample to each, J."""
+    curve = np.zeros(len(at_s))
+    curve[1:] = np.cumsum((power_mw[1:] + power_mw[:-1]) / 2e3 * np.diff(at_s))
+    return curve

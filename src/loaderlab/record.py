@@ -1,0 +1,155 @@
+"""What a run leaves as files: its configuration, its steps, a picture, a page, and what was said."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from loaderlab import environment, findings
+from loaderlab.config import UserError, choice, flatten
+from loaderlab.data.spec import ImageFiles
+from loaderlab.meter import summary
+from loaderlab.meter.phases import Step, StepMeter, own_cost_ns
+from loaderlab.report import table
+from loaderlab.session import Session
+from loaderlab.starvation import Setup, judge
+from loaderlab.starvation.evidence import LEAST_STEPS
+
+
+def record(session: Session, error: BaseException | None) -> None:
+    """Figures and artifacts of what was done, however it ended."""
+    if session.meter is not None and session.meter.steps:
+        session.log_losses()
+        _summarize(session, session.meter)
+        _judge(session, session.meter)
+        for name, value in session.figures.items():
+            session.tracked.metric(name, value, session.trained.step)
+    if error is not None:
+        session.tracked.tags({"error": one_line(error)})
+    elif not session.config.checkpoint.keep:
+        session.checkpoint_path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            session.checkpoint_path.parent.rmdir()
+    if session.job.parent_id is None and (rows := table.figure_rows(session.figures)):
+        session.terminal.table(session.job.name, ("", "measured"), rows)
+    if session.verdict is not None:
+        session.terminal.say(str(session.verdict))
+    page = table.markdown(session.job.name, session.facts, session.figures, session.verdict)
+    _write(session, page, error)
+    session.tracked.artifacts(session.folder)
+    session.tracked.tags({"mlflow.note.content": page})
+
+
+def _summarize(session: Session, meter: StepMeter) -> None:
+    session.figures |= summary.summarize(session.window)
+    session.figures["time/first_batch_s"] = meter.steps[0].host[0] / 1e9
+    if session.trained.train_s:  # else the first epoch was cut short: no whole time to tell
+        session.figures["time/train_s"] = session.trained.train_s
+    gap = summary.between_epochs_ms(meter.steps, meter.epoch_ends_ns)
+    if gap is not None:
+        session.figures["time/epoch_gap_ms"] = gap
+    if meter.epochs_s:
+        used = meter.used
+        session.figures["cpu/utilization_pct"] = 100 * used["cpu_s"] / (meter.epochs_s * environment.available_cores())
+        if "read_bytes" in used:
+            session.figures["io/read_mib"] = used["read_bytes"] / 2**20
+            session.figures["io/read_mib_per_s"] = used["read_bytes"] / 2**20 / meter.epochs_s
+    if session.host_peak_mib is not None:
+        session.figures["memory/host_peak_mib"] = session.host_peak_mib
+    if session.device.type == "cuda":
+        session.figures["memory/device_peak_mib"] = session.device_peak_mib
+    if "time/step_ms" in session.figures:
+        cost = own_cost_ns(session.device, sync=session.config.measure.sync)
+        session.figures["meter/overhead_pct"] = cost / 1e4 / session.figures["time/step_ms"]
+    losses = [step.loss for step in meter.steps[: meter.num_settled]][-session.config.tracking.log_every :]
+    if losses:
+        session.figures["train/loss"] = float(np.mean(losses))
+        if not np.isfinite(session.figures["train/loss"]):
+            session.terminal.warn(
+                f"the training loss is {session.figures['train/loss']}: lower optimizer.lr, or precision=fp32"
+            )
+    if session.trained.val_loss:
+        session.figures["val/loss"] = session.trained.val_loss[-1]
+        session.figures["val/accuracy"] = session.trained.val_accuracy[-1]
+
+
+def _judge(session: Session, meter: StepMeter) -> None:
+    """The verdict, and the figures and tags that go with it."""
+    window, setup = session.window, _setup(session)
+    if len(window) < LEAST_STEPS:
+        session.terminal.warn(
+            f"{len(window)} steps were measured after {session.warmup} of warm-up: too few to tell. Type for example: "
+            f"steps={session.warmup + 10 * LEAST_STEPS}"
+        )
+    found = findings.evidence(meter, window, session.probed, setup.parallel)
+    session.figures |= findings.figures(found, session.probed, setup, session.figures.get("rate/samples_per_s"))
+    session.verdict = judge(found, setup)
+    session.tracked.tags(
+        {"verdict": session.verdict.grade, "verdict.because": session.verdict.because}
+        | ({"bottleneck": session.verdict.bottleneck} if session.verdict.bottleneck else {})
+        | ({"advice": "; ".join(map(str, session.verdict.advice))} if session.verdict.advice else {})
+    )
+
+
+def _setup(session: Session) -> Setup:
+    config, parts, split = session.config, session.parts, session.spec.train
+    normalization = split.normalization
+    return Setup(
+        loader=choice(config.loader),
+        settings=parts.loader.settings | {"batched": getattr(config.loader, "batched", None)},
+        parallel=parts.loader.parallel,
+        ahead=parts.loader.lookahead > 0,
+        cores=environment.available_cores(),
+        threads=torch.get_num_threads(),
+        device_type=session.device.type,
+        batch_size=config.batch_size,
+        precision=config.precision.name,
+        takes_bf16=session.device.type == "cuda" and torch.cuda.get_device_capability(session.device) >= (8, 0),
+        in_memory=split.in_memory,
+        image_files=isinstance(split.source, ImageFiles),
+        normalized_by_loader=normalization is not None and not normalization.on_device,
+        compiled=config.model.compile,
+    )
+
+
+def _write(session: Session, page: str, error: BaseException | None) -> None:
+    """Writes the files that become the run's artifacts."""
+    folder, settings = session.folder, dict[str, object]()
+    for name, value in flatten(session.config):
+        settings[name] = value
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    (folder / "overrides.yaml").write_text(yaml.safe_dump(list(session.job.overrides)))
+    (folder / "environment.json").write_text(json.dumps(environment.describe(session.device), indent=1) + "\n")
+    if error is not None:
+        (folder / "traceback.txt").write_text("".join(traceback.format_exception(error)))
+    if session.meter is not None and session.meter.steps:
+        steps = session.meter.steps[: session.meter.num_settled]
+        title = session.job.name + (f": {session.verdict.grade}" if session.verdict is not None else "")
+        write_steps(folder, title, steps, session.warmup, session.parallel, session.figures)
+        (folder / "report.md").write_text(page)
+    (folder / "log.txt").write_text("\n".join(session.terminal.said) + "\n")
+
+
+def write_steps(
+    folder: Path, title: str, steps: Sequence[Step], warmup_steps: int, ramp: int, figures: Mapping[str, float]
+) -> None:
+    """``steps.csv`` and ``breakdown.png``."""
+    from loaderlab.report.figures import breakdown  # half a second: not at the start
+
+    (folder / "steps.csv").write_text(summary.to_csv(steps, warmup_steps, ramp))
+    breakdown(folder / "breakdown.png", title, figures, steps)
+
+
+def one_line(error: BaseException) -> str:
+    """An error as a tag."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted by SIGTERM" if hasattr(error, "exit_code") else "interrupted by Ctrl-C"
+    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,0 +1,169 @@
+"""From what a trace holds to step time, wait, idle and starved shares, and the verdict.
+
+A moment is starved when it lies in a step, the device runs nothing and the loop's thread is in a wait range. What
+cannot be known is None, never 0: idle without GPU work in the trace, wait without a range that tells of waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from loaderlab.config import TraceConfig
+from loaderlab.meter.series import ratio_interval
+from loaderlab.starvation import Evidence, Verdict, grade, judge
+from loaderlab.starvation.evidence import INCONCLUSIVE
+from loaderlab.trace.collect import Recorded
+from loaderlab.trace.devices import Device, working
+from loaderlab.trace.intervals import FLOAT
+from loaderlab.trace.waits import matched, untold, waiting
+from loaderlab.trace.windows import NO_STEPS, one_process, windows
+
+LEAST_STEPS = 5  # of a trace, under which nothing is claimed
+
+
+@dataclass(frozen=True)
+class Share:
+    """One step, or all: mean length of a step in ms, and shares of the time in the steps. None: cannot be known."""
+
+    num_steps: int
+    step_ms: float | None
+    wait_pct: float | None
+    idle_pct: float | None
+    starved_pct: float | None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a trace says.
+
+    Attributes:
+        steps: number that the profiler gave, and the step itself; in the order of time.
+        devices: those that are read, each with its own share over all steps.
+        copy_pct: share of the time in which copies run and nothing else.
+        starved_interval: 95 %, percent.
+        waits: how many ranges of each name were taken for waiting.
+        notes: what a reader should know beside the figures.
+    """
+
+    verdict: Verdict
+    overall: Share
+    steps: tuple[tuple[int, Share], ...] = ()
+    pid: str | None = None
+    devices: tuple[tuple[str, Share], ...] = ()
+    copy_pct: float | None = None
+    starved_interval: tuple[float, float] | None = None
+    waits: tuple[tuple[str, int], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def analyse(found: Recorded, config: TraceConfig) -> Reading:
+    """The reading of what was collected.
+
+    Raises:
+        UserError: nothing matches ``wait``, the device did nothing, or several processes are merged and none chosen.
+    """
+    left_out = (f"events with a duration below 0, left out: {found.negative}",) if found.negative else ()
+    steps = one_process(found.steps, config)
+    window = windows(steps)
+    if window.lengths.sum() <= 0:
+        nothing = Share(0, None, None, None, None)
+        return Reading(Verdict(INCONCLUSIVE, None, None, NO_STEPS), nothing, notes=left_out)
+    threads = {step.thread for step in steps}
+    waits = waiting(found, threads, window, config)
+    devices = working(found, window, waits, config)
+    wait = None if waits is None else window.within(waits)
+    idle, copying, starved = _mean(devices)
+    overall = _share(window.lengths, wait, idle, starved)
+    each = tuple((device.name, _share(window.lengths, wait, device.idle, device.starved)) for device in devices)
+    copy_pct, interval = _percent(copying, window.lengths), _interval(starved, window.lengths)
+    if doubts := ([] if devices else [_no_gpu(overall)]) + ([] if waits is not None else [untold(found, threads)]):
+        verdict = Verdict(INCONCLUSIVE, None, None, "; ".join(doubts))
+    else:
+        verdict = judge(_evidence(overall, copy_pct, interval))
+    return Reading(
+        verdict=verdict,
+        overall=overall,
+        steps=tuple(
+            (step.number, _share(window.lengths, wait, idle, starved, slice(index, index + 1)))
+            for index, step in enumerate(steps)
+        ),
+        pid=str(steps[0].thread[0]),
+        devices=each,
+        copy_pct=copy_pct,
+        starved_interval=interval,
+        waits=() if waits is None else matched(found, threads),
+        notes=left_out + (_several(each) if len(each) > 1 else ()),
+    )
+
+
+def _mean(devices: Sequence[Device]) -> tuple[FLOAT | None, FLOAT | None, FLOAT | None]:
+    """Idle, copying and starved time of each step (N,), µs: the mean over the devices."""
+    if not devices:
+        return None, None, None
+    starved = [device.starved for device in devices if device.starved is not None]
+    return (
+        np.mean([device.idle for device in devices], axis=0),
+        np.mean([device.copying for device in devices], axis=0),
+        np.mean(starved, axis=0) if starved else None,
+    )
+
+
+def _share(
+    lengths: FLOAT, wait: FLOAT | None, idle: FLOAT | None, starved: FLOAT | None, part: slice = slice(None)
+) -> Share:
+    return Share(
+        num_steps=len(lengths[part]),
+        step_ms=float(lengths[part].mean()) / 1e3,
+        wait_pct=_percent(wait, lengths, part),
+        idle_pct=_percent(idle, lengths, part),
+        starved_pct=_percent(starved, lengths, part),
+    )
+
+
+def _percent(time: FLOAT | None, lengths: FLOAT, part: slice = slice(None)) -> float | None:
+    whole = float(lengths[part].sum())
+    if time is None or whole <= 0:
+        return None
+    return min(100.0, max(0.0, 100 * float(time[part].sum()) / whole))  # a difference of sums may be 1e-9 below 0
+
+
+def _interval(starved: FLOAT | None, lengths: FLOAT) -> tuple[float, float] | None:
+    found = None if starved is None else ratio_interval(starved.tolist(), lengths.tolist())
+    return None if found is None else (max(0.0, 100 * found[0]), min(100.0, 100 * found[1]))
+
+
+def _evidence(overall: Share, copy_pct: float | None, interval: tuple[float, float] | None) -> Evidence:
+    assert overall.wait_pct is not None
+    assert overall.starved_pct is not None
+    assert copy_pct is not None
+    return Evidence(
+        num_steps=overall.num_steps,
+        wait_pct=overall.wait_pct,
+        starved_pct=overall.starved_pct,
+        starved_interval=interval,
+        idle_pct=overall.idle_pct,
+        copy_pct=copy_pct,
+        least_steps=LEAST_STEPS,
+    )
+
+
+def _no_gpu(overall: Share) -> str:
+    wait = "" if overall.wait_pct is None else f" The loop waited for data {overall.wait_pct:.1f} % of the time."
+    return (
+        "the trace has no GPU work in its steps (no kernels, copies or memsets), so nothing says when a device was idle."
+        f"{wait} Record it on a GPU, with activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]"
+    )
+
+
+def _several(devices: Sequence[tuple[str, Share]]) -> tuple[str]:
+    each = ", ".join(
+        f"GPU {name} idle {share.idle_pct:.1f} %"
+        + ("" if share.starved_pct is None else f" and starved {share.starved_pct:.1f} %")
+        for name, share in devices
+    )
+    grades = {grade(share.starved_pct) for _, share in devices if share.starved_pct is not None}
+    differ = "; they differ: read one with device=N" if len(grades) > 1 else ""
+    return (f"idle and starved are the mean over {len(devices)} GPUs: {each}{differ}",)

@@ -1,0 +1,155 @@
+"""What of a trace's events tells of starvation: the profiler's steps, the device's work, the waits of every thread."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from loaderlab.config import AUTO, UserError
+from loaderlab.trace.intervals import Growing
+
+COMPUTE, COPY, RANGE = "compute", "copy", "range"
+KINDS = {  # by category, in lower case; the short names are those of profilers before PyTorch 1.11
+    "kernel": COMPUTE,
+    "gpu_memset": COMPUTE,
+    "memset": COMPUTE,
+    "gpu_memcpy": COPY,
+    "memcpy": COPY,
+    "user_annotation": RANGE,
+    "cpu_op": RANGE,
+    "operator": RANGE,
+    "python": RANGE,
+    "python_function": RANGE,
+}
+STEP = re.compile(r"ProfilerStep#(\d+)")
+DEFAULT_WAIT = re.compile(r"enumerate\(DataLoader\)#.*|loaderlab/wait")
+NUMBERS = frozenset({int, float})
+NAMES = 100_000  # different names that are remembered
+
+Thread = tuple[Any, Any]  # pid and tid, as they stand in the file
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the profiler, on the thread that calls ``prof.step()``; times in µs since the first event."""
+
+    number: int
+    thread: Thread
+    start: float
+    end: float
+
+
+@dataclass
+class Recorded:
+    """What a trace holds; times in µs since the first event.
+
+    Attributes:
+        compute: kernels and memsets of each device; copies: its copies.
+        waits, wait_names: ranges that match the pattern, by thread, and how many of each name.
+        user_ranges: how many ranges of each name a user gave to each thread.
+        negative: events of no use, since their duration is below 0.
+    """
+
+    steps: list[Step] = field(default_factory=list)
+    compute: dict[str, Growing] = field(default_factory=lambda: defaultdict(Growing))
+    copies: dict[str, Growing] = field(default_factory=lambda: defaultdict(Growing))
+    waits: dict[Thread, Growing] = field(default_factory=lambda: defaultdict(Growing))
+    wait_names: dict[Thread, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    user_ranges: dict[Thread, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    negative: int = 0
+
+
+def wait_pattern(wait: str) -> re.Pattern[str]:
+    """What the whole name of a wait range matches: a part of it in any case, or a glob where it has * or ?.
+
+    >>> bool(wait_pattern("next_b").fullmatch("my.Next_Batch")), bool(wait_pattern("next*").fullmatch("my.next"))
+    (True, False)
+    """
+    if wait == AUTO:
+        return DEFAULT_WAIT
+    if "*" in wait or "?" in wait:
+        return re.compile(fnmatch.translate(wait.replace("[", "[[]")), re.IGNORECASE)
+    return re.compile(f".*{re.escape(wait)}.*", re.IGNORECASE | re.DOTALL)
+
+
+def collect(events: Iterable[dict[str, Any]], wait: str) -> Recorded:
+    """What the events tell.
+
+    Raises:
+        UserError: an event that counts has no number for its time.
+    """
+    found, names, base = Recorded(), _Names(wait_pattern(wait)), None
+    for kind, event in _of_use(events):
+        name = event.get("name")
+        is_step, is_wait, is_users = names.of(name, event["cat"]) if kind == RANGE else (None, False, False)
+        if kind == RANGE and not (is_step or is_wait or is_users):
+            continue
+        start, length = _number(event, "ts"), _number(event, "dur")
+        base = start if base is None else base
+        start -= base  # early: a clock that began in 1970 leaves few digits for what is short
+        if length < 0:
+            found.negative += 1
+            continue
+        if kind != RANGE:
+            device = str((event.get("args") or {}).get("device", event.get("pid")))
+            (found.compute if kind == COMPUTE else found.copies)[device].add(start, start + length)
+            continue
+        thread = (event.get("pid"), event.get("tid"))
+        if is_step:
+            found.steps.append(Step(int(is_step[1]), thread, start, start + length))
+        if is_wait:
+            found.waits[thread].add(start, start + length)
+            found.wait_names[thread][str(name)] += 1
+        if is_users and len(found.user_ranges[thread]) < NAMES:
+            found.user_ranges[thread][str(name)] += 1
+    return found
+
+
+def _of_use(events: Iterable[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The events with a duration whose category counts."""
+    kinds: dict[Any, str | None] = {}
+    for event in events:
+        if event.get("ph") != "X":
+            continue
+        category = event.get("cat")
+        if not isinstance(category, str):
+            continue
+        if category not in kinds:
+            kinds[category] = KINDS.get(category.lower())
+        if kind := kinds[category]:
+            yield kind, event
+
+
+class _Names:
+    """What a range is by its name: a step, a wait, a user's own. Few names make many events: each is looked at once."""
+
+    def __init__(self, wait: re.Pattern[str]) -> None:
+        self._wait = wait
+        self._known: dict[tuple[Any, str], tuple[re.Match[str] | None, bool, bool]] = {}
+
+    def of(self, name: Any, category: str) -> tuple[re.Match[str] | None, bool, bool]:
+        known = self._known.get((name, category))
+        if known is None:
+            text = str(name)
+            step = STEP.fullmatch(text)
+            wait = step is None and self._wait.fullmatch(text) is not None
+            users = step is None and "::" not in text and not category.lower().startswith("python_")
+            known = step, wait, users
+            if len(self._known) < NAMES:
+                self._known[name, category] = known
+        return known
+
+
+def _number(event: dict[str, Any], key: str) -> float:
+    value = event.get(key)
+    if type(value) in NUMBERS and math.isfinite(value):  # type: ignore[arg-type]
+        return value  # type: ignore[return-value]
+    raise UserError(
+        f"the trace's event {event.get('name')!r} has {key}={value!r}: must be a number of microseconds, as PyTorch's "
+        "profiler writes it"
+    )

@@ -1,0 +1,86 @@
+"""A reading as JSON, and as a table with its verdict."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from loaderlab.terminal import Terminal
+from loaderlab.trace.analysis import Reading, Share
+
+MOST_ROWS = 20  # steps that a table shows; the worst ones of more
+DIGITS = 3
+COLUMNS = ("step", "step ms", "loader wait %", "device idle %", "starved %")
+
+
+def as_json(reading: Reading, trace: str) -> str:
+    """The reading for machines; null is what cannot be known."""
+    verdict = reading.verdict
+    whole = {
+        "trace": trace,
+        "verdict": verdict.grade,
+        "bottleneck": verdict.bottleneck,
+        "reason": verdict.because,
+        "headroom_x": verdict.headroom_x,
+        "overall": asdict(reading.overall),
+        "starved_interval_pct": reading.starved_interval,
+        "copy_pct": reading.copy_pct,
+        "pid": reading.pid,
+        "devices": [{"device": name, **asdict(share)} for name, share in reading.devices],
+        "wait_ranges": dict(reading.waits),
+        "notes": reading.notes,
+        "steps": [{"step": number, **asdict(share)} for number, share in reading.steps],
+    }
+    return json.dumps(_rounded(whole), indent=2, ensure_ascii=False)
+
+
+def show(reading: Reading, trace: str, terminal: Terminal) -> None:
+    """The reading for a person: a row for each step and one for all, then the verdict."""
+    if reading.steps:
+        shown, left = _worst(reading.steps)
+        rows = [_row(str(number), share) for number, share in shown]
+        rows.append(_row(f"all {reading.overall.num_steps}", reading.overall))
+        terminal.table(trace, COLUMNS, rows)
+        if left:
+            terminal.say(f"the {len(shown)} steps that lose most; the other {left} count in the last row")
+        terminal.say(_read_from(reading))
+    for note in reading.notes:
+        terminal.say(f"note: {note}")
+    terminal.say(str(reading.verdict))
+
+
+def _worst(steps: tuple[tuple[int, Share], ...]) -> tuple[list[tuple[int, Share]], int]:
+    """The steps to show, in the order of time, and how many are left out."""
+
+    def lost(index: int) -> tuple[float, float]:
+        share = steps[index][1]
+        shares = (share.starved_pct, share.wait_pct, share.idle_pct)
+        known = next((value for value in shares if value is not None), 0.0)
+        return known * (share.step_ms or 0.0), share.step_ms or 0.0
+
+    chosen = sorted(sorted(range(len(steps)), key=lost, reverse=True)[:MOST_ROWS])
+    return [steps[index] for index in chosen], len(steps) - len(chosen)
+
+
+def _row(label: str, share: Share) -> tuple[str, ...]:
+    figures = (share.wait_pct, share.idle_pct, share.starved_pct)
+    length = "–" if share.step_ms is None else f"{share.step_ms:,.3f}"
+    return label, length, *("–" if value is None else f"{value:.1f}" for value in figures)
+
+
+def _read_from(reading: Reading) -> str:
+    waits = ", ".join(f"{name} ({count})" for name, count in reading.waits) or "unknown"
+    devices = ", ".join(name for name, _ in reading.devices) or "none in the trace"
+    return f"wait: {waits}; GPU: {devices}; process {reading.pid}"
+
+
+def _rounded(value: Any) -> Any:
+    match value:
+        case float():
+            return round(value, DIGITS)
+        case dict():
+            return {key: _rounded(entry) for key, entry in value.items()}
+        case list() | tuple():
+            return [_rounded(entry) for entry in value]
+    return value

@@ -1,0 +1,66 @@
+"""When the loop waits for data, by the ranges on its own thread; and what to say where no range tells."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Set
+
+from loaderlab.config import AUTO, TraceConfig, refuse
+from loaderlab.trace.collect import Recorded, Thread
+from loaderlab.trace.intervals import Union, join
+from loaderlab.trace.windows import Windows
+
+SUGGESTED = 6  # names of ranges that a message lists
+
+
+def waiting(found: Recorded, threads: Set[Thread], steps: Windows, config: TraceConfig) -> Union | None:
+    """When the threads of the steps wait; None where no range in the steps tells.
+
+    Raises:
+        UserError: a pattern that was typed matches nothing there.
+    """
+    own = [found.waits[thread].union() for thread in threads if thread in found.waits]
+    waits = join(*own) if own else None
+    if waits is not None and steps.touch(waits):
+        return waits
+    if config.wait == AUTO:
+        return None
+    why = "no range of a name like this lies in the steps, on the thread that calls prof.step()"
+    if set(found.waits) - threads:
+        why += "; other threads have some, but the loop does not wait there"
+    names = _most(found.user_ranges, threads)
+    raise refuse("wait", config.wait, f"{why}. {_there(names)}", f"wait={[*names, 'next_batch'][0]}")
+
+
+def matched(found: Recorded, threads: Set[Thread]) -> tuple[tuple[str, int], ...]:
+    """The names of the ranges that were taken for waiting, and how many of each the trace holds."""
+    return tuple(_count(found.wait_names, threads).most_common())
+
+
+def untold(found: Recorded, threads: Set[Thread]) -> str:
+    """Why the wait is not known, and how to tell it."""
+    reader = (
+        "another thread reads PyTorch's DataLoader"
+        if set(found.waits) - threads
+        else "no DataLoader of PyTorch is read"
+    )
+    return (
+        f"no range in the steps says when the loop waits for data: {reader} there, and the profiler sees no other loader. "
+        f"{_there(_most(found.user_ranges, threads))}. Type wait=NAME, a part of the name is enough; or record the trace "
+        'again with the fetch of a batch in torch.profiler.record_function("loaderlab/wait")'
+    )
+
+
+def _there(names: list[str]) -> str:
+    return f"The most frequent ranges there: {', '.join(names)}" if names else "No range of your own is there"
+
+
+def _most(ranges: Mapping[Thread, Counter[str]], threads: Set[Thread]) -> list[str]:
+    return [name for name, _ in _count(ranges, threads).most_common(SUGGESTED)]
+
+
+def _count(ranges: Mapping[Thread, Counter[str]], threads: Set[Thread]) -> Counter[str]:
+    counted: Counter[str] = Counter()
+    for thread in threads & ranges.keys():
+        counted.update(ranges[thread])
+    return counted

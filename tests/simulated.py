@@ -1,0 +1,155 @@
+"""A training loop in simulated time: a loader with workers, a host, a device; every truth is known to the nanosecond.
+
+The real `StepMeter` measures it, on a clock that the simulation turns. The loader's makers work as DataLoader's: maker
+i % n makes batch i, and has at most ``prefetch`` batches of its own that nobody has taken yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from loaderlab.findings import evidence
+from loaderlab.meter.clock import DeviceStep
+from loaderlab.meter.phases import Step, StepMeter
+from loaderlab.meter.summary import measured, summarize
+from loaderlab.probes import Alone, Probed, Rate
+from loaderlab.starvation import Setup, Verdict, judge
+
+MS = 1_000_000
+BATCH = 10
+
+
+@dataclass
+class Loop:
+    """What one loop is made of; times in ms.
+
+    Attributes:
+        prepare: of batch i, by one maker; ``workers`` 0: the host itself makes it.
+        start: of the makers, at each epoch.
+        slowed: factor by which the loader, working beside it, slows the step.
+        busy: share of its making that a maker spends computing.
+    """
+
+    prepare: Callable[[int], float]
+    workers: int = 0
+    prefetch: int = 2
+    transfer: float = 0.0
+    forward: float = 4.0
+    backward: float = 4.0
+    optimizer: float = 2.0
+    steps: int = 200
+    epochs: int = 1
+    start: float = 0.0
+    slowed: float = 1.0
+    busy: float = 1.0
+    stages: dict[str, float] = field(default_factory=lambda: {"prepare": 1.0, "collate": 0.0})
+
+    @property
+    def step(self) -> float:
+        """Without waiting and undisturbed."""
+        return self.transfer + self.forward + self.backward + self.optimizer
+
+    def ready(self, taken: list[float], begun: float) -> float:
+        """When the batch after those taken is there, if nobody waits for it."""
+        index = len(taken)
+        makers = max(1, self.workers)
+        if self._free is None or index == 0:
+            self._free = [begun + self.start] * makers
+        ahead = makers * self.prefetch
+        asked = taken[index - ahead] if index >= ahead else begun
+        maker = index % makers
+        self._free[maker] = max(self._free[maker], asked) + self.prepare(index)
+        return self._free[maker]
+
+    _free: list[float] | None = None
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.ms = 1000.0
+
+    def __call__(self) -> int:
+        return round(self.ms * MS)
+
+
+def play(loop: Loop) -> StepMeter:
+    """The loop on a CPU: one clock."""
+    clock = Clock()
+    meter = StepMeter(torch.device("cpu"), clock)
+    for epoch in range(loop.epochs):
+        meter.begin_epoch(epoch)
+        begun, taken = clock.ms, list[float]()
+        for index in range(loop.steps):
+            meter.next_step()
+            if loop.workers:
+                clock.ms = max(clock.ms, loop.ready(taken, begun))
+            else:
+                clock.ms += loop.prepare(index) + (loop.start if index == 0 else 0.0)
+            taken.append(clock.ms)
+            meter.mark()
+            for phase in (loop.transfer, loop.forward, loop.backward):
+                clock.ms += phase * loop.slowed
+                meter.mark()
+            clock.ms += loop.optimizer * loop.slowed
+            meter.keep_loss(torch.zeros(()))
+            meter.mark()
+            meter.end_step(BATCH)
+        meter.next_step()
+        meter.end_epoch()
+    return meter
+
+
+def play_cuda(loop: Loop, *, host: float = 1.0, side_stream: Callable[[int], float] = lambda _: 0.0) -> StepMeter:
+    """The loop on a device of its own, which the host runs ahead of: queueing a step takes it ``host`` ms, and ``side_stream``
+    ms of a batch's making are still to come on another stream of the device when the host has it."""
+    meter = play(Loop(loop.prepare, steps=0))
+    now = done = 1000.0
+    taken = list[float]()
+    ends = [now]
+    for index in range(loop.steps):
+        asked = now
+        now = max(now, loop.ready(taken, 1000.0)) if loop.workers else now + loop.prepare(index)
+        taken.append(now)
+        ready = max(done, now)
+        usable = max(ready, now + side_stream(index)) + loop.transfer
+        end = usable + loop.forward + loop.backward + loop.optimizer
+        step = Step(0, index, index, BATCH, (round((now - asked) * MS), 0, round(host * MS), 0, 0))
+        step.device = DeviceStep(ready - done, usable - ready, loop.forward, loop.backward, loop.optimizer, 0.0)
+        step.drained = done <= now
+        meter.steps.append(step)
+        now, done = now + host, end
+        ends.append(done)
+    meter.windows_ns = [(round(1000 * MS), round(max(now, done) * MS))]
+    meter.epoch_ends_ns = [round(max(0.0, done - now) * MS)]
+    return meter
+
+
+def setup(loop: Loop, device: str = "cpu", **changes: object) -> Setup:
+    settings = {"num_workers": loop.workers, "pin_memory": False, "persistent_workers": False, "batched": True}
+    base: dict[str, object] = {
+        "loader": "native", "settings": settings, "parallel": max(1, loop.workers), "ahead": loop.workers > 0, "cores": 8,
+        "threads": 1, "device_type": device, "batch_size": BATCH,
+    }  # fmt: skip
+    return Setup(**(base | changes))  # type: ignore[arg-type]
+
+
+def probed(loop: Loop) -> Probed:
+    """What the probes find of this loop, exactly."""
+    ceiling = 1e3 * BATCH / loop.step
+    mean = sum(loop.prepare(index) for index in range(loop.steps)) / loop.steps
+    makers = max(1, loop.workers)
+    return Probed(
+        ceiling=Rate(ceiling),
+        alone=Alone(1e3 * BATCH * makers / (mean + loop.transfer) if mean + loop.transfer else 1e9, makers * loop.busy),
+        contended=Rate(ceiling / loop.slowed) if loop.workers else None,
+        stages={name: share * mean / 1e3 / BATCH for name, share in loop.stages.items()},
+    )
+
+
+def told(loop: Loop, meter: StepMeter, given: Setup) -> tuple[dict[str, float], Verdict]:
+    """Figures and verdict as a run makes them."""
+    window = measured(meter.steps, 10, given.parallel)
+    return summarize(window), judge(evidence(meter, window, probed(loop), given.parallel), given)
