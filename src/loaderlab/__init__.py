@@ -1,1 +1,17 @@
 """loaderlab: measures how a PyTorch training run is fed, and what feeding it better would bring."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loaderlab.watching import watch
+
+__all__ = ["watch"]
+
+
+def __getattr__(name: str) -> Any:
+    """`watch` brings torch along, which most of the package's rooms do without: it is loaded when it is asked for."""
+    if name == "watch":
+        from loaderlab.watching import watch
+
+        return watch
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -174,8 +174,10 @@ def _example(key: str, config_name: str) -> str:
 
 def _composed(config_name: str) -> DictConfig:
     """The configuration with only the choices of groups that were typed: a background for a message."""
+    (kind,) = SCHEMAS[config_name].values()
+    groups = {entry.name for entry in fields(kind) if (CONF / entry.name).is_dir()}
     typed_choices = [
-        text for text in sys.argv[1:] if re.fullmatch(r"[a-z]+=[\w-]+", text) and (CONF / text.partition("=")[0]).is_dir()
+        text for text in sys.argv[1:] if re.fullmatch(r"[a-z]+=[\w-]+", text) and text.partition("=")[0] in groups
     ]
     return _compose(config_name, typed_choices)
 

@@ -1,11 +1,11 @@
-"""From raw steps and probes to figures and evidence: what a run and a watched loop have in common. Pure."""
+"""From raw steps and probes to figures and evidence: what a run and a watched loop have in common."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from loaderlab.meter import summary
+from loaderlab.meter import resources, summary
 from loaderlab.meter.phases import PHASES, Step, StepMeter
 from loaderlab.meter.series import change_point, ratio_interval
 from loaderlab.probes import Probed
@@ -91,6 +91,23 @@ def figures(found: Evidence, probed: Probed, setup: Setup | None, rate: float | 
         if found.ceiling is not None:
             named["starvation/prep_stall_pct"] = 100 * (1 - warm / found.ceiling)
     return {name: value for name, value in named.items() if value is not None}
+
+
+def usage(meter: StepMeter, cores: int) -> dict[str, float]:
+    """What the loop used inside its epochs, by the counters that the meter was given: see `counters`."""
+    if not meter.epochs_s or "cpu_s" not in meter.used:
+        return {}
+    found = {"cpu/utilization_pct": 100 * meter.used["cpu_s"] / (meter.epochs_s * cores)}
+    if "read_bytes" in meter.used:
+        found["io/read_mib"] = meter.used["read_bytes"] / 2**20
+        found["io/read_mib_per_s"] = found["io/read_mib"] / meter.epochs_s
+    return found
+
+
+def counters() -> dict[str, float]:
+    """What has been used so far, workers included: processor seconds, and bytes from the disk where the kernel tells."""
+    read = resources.read_bytes()
+    return {"cpu_s": resources.cpu_seconds()} | ({} if read is None else {"read_bytes": float(read)})
 
 
 def _percent(interval: tuple[float, float] | None) -> tuple[float, float] | None:

@@ -19,7 +19,7 @@ from loaderlab.meter import summary
 from loaderlab.meter.phases import Step, StepMeter, own_cost_ns
 from loaderlab.report import table
 from loaderlab.session import Session
-from loaderlab.starvation import Setup, judge
+from loaderlab.starvation import Setup, Verdict, judge
 from loaderlab.starvation.evidence import LEAST_STEPS
 
 
@@ -55,12 +55,7 @@ def _summarize(session: Session, meter: StepMeter) -> None:
     gap = summary.between_epochs_ms(meter.steps, meter.epoch_ends_ns)
     if gap is not None:
         session.figures["time/epoch_gap_ms"] = gap
-    if meter.epochs_s:
-        used = meter.used
-        session.figures["cpu/utilization_pct"] = 100 * used["cpu_s"] / (meter.epochs_s * environment.available_cores())
-        if "read_bytes" in used:
-            session.figures["io/read_mib"] = used["read_bytes"] / 2**20
-            session.figures["io/read_mib_per_s"] = used["read_bytes"] / 2**20 / meter.epochs_s
+    session.figures |= findings.usage(meter, environment.available_cores())
     if session.host_peak_mib is not None:
         session.figures["memory/host_peak_mib"] = session.host_peak_mib
     if session.device.type == "cuda":
@@ -91,11 +86,7 @@ def _judge(session: Session, meter: StepMeter) -> None:
     found = findings.evidence(meter, window, session.probed, setup.parallel)
     session.figures |= findings.figures(found, session.probed, setup, session.figures.get("rate/samples_per_s"))
     session.verdict = judge(found, setup)
-    session.tracked.tags(
-        {"verdict": session.verdict.grade, "verdict.because": session.verdict.because}
-        | ({"bottleneck": session.verdict.bottleneck} if session.verdict.bottleneck else {})
-        | ({"advice": "; ".join(map(str, session.verdict.advice))} if session.verdict.advice else {})
-    )
+    session.tracked.tags(verdict_tags(session.verdict))
 
 
 def _setup(session: Session) -> Setup:
@@ -138,13 +129,23 @@ def _write(session: Session, page: str, error: BaseException | None) -> None:
 
 
 def write_steps(
-    folder: Path, title: str, steps: Sequence[Step], warmup_steps: int, ramp: int, figures: Mapping[str, float]
-) -> None:
+    folder: Path, title: str, steps: Sequence[Step], warmup_steps: int, ramp: int, figures: Mapping[str, float], *, coarse: bool = False
+) -> None:  # fmt: skip
     """``steps.csv`` and ``breakdown.png``."""
     from loaderlab.report.figures import breakdown  # half a second: not at the start
 
-    (folder / "steps.csv").write_text(summary.to_csv(steps, warmup_steps, ramp))
+    (folder / "steps.csv").write_text(summary.to_csv(steps, warmup_steps, ramp, coarse=coarse))
     breakdown(folder / "breakdown.png", title, figures, steps)
+
+
+def verdict_tags(verdict: Verdict) -> dict[str, str]:
+    """A verdict as tags."""
+    tags = {"verdict": verdict.grade, "verdict.because": verdict.because}
+    if verdict.bottleneck:
+        tags["bottleneck"] = verdict.bottleneck
+    if verdict.advice:
+        tags["advice"] = "; ".join(map(str, verdict.advice))
+    return tags
 
 
 def one_line(error: BaseException) -> str:

@@ -16,6 +16,7 @@ from loaderlab import (
     checkpoint,
     data,
     environment,
+    findings,
     loaders,
     models,
     optimizers,
@@ -36,12 +37,6 @@ from loaderlab.terminal import Bar, Terminal
 from loaderlab.training import Observers, Parts, Trained, train
 
 AUTO_WARMUP_STEPS = 5
-
-
-def _counters() -> dict[str, float]:
-    """What the run has used so far, workers included: processor seconds, and bytes from the disk where the kernel tells."""
-    read = resources.read_bytes()
-    return {"cpu_s": resources.cpu_seconds()} | ({} if read is None else {"read_bytes": float(read)})
 
 
 class Session:
@@ -93,7 +88,7 @@ class Session:
             else int(config.measure.warmup_steps)
         )
         self.spec = spec
-        self.meter = StepMeter(self.device, counters=_counters, sync=config.measure.sync)
+        self.meter = StepMeter(self.device, counters=findings.counters, sync=config.measure.sync)
         self._tell(spec)
 
     def _seed(self) -> None:

@@ -43,7 +43,7 @@ class EventRing:
         self._device = device
         self._events = [[torch.cuda.Event(enable_timing=True) for _ in range(5)] for _ in range(RING)]
         self._base = torch.cuda.Event(enable_timing=True)
-        self._losses = torch.zeros(RING, pin_memory=True)
+        self._losses = torch.full((RING,), float("nan"), pin_memory=True)
         self._written = self._read = 0  # steps since begin
         self.drained = False  # whether the device had finished its work when the host had the present batch
 

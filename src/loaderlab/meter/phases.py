@@ -84,6 +84,7 @@ class StepMeter:
         self._pending: list[Step] = []  # steps whose device times are still to come
         self._began = 0
         self._range: record_function | None = None
+        self._loss = float("nan")
         self.annotate = False  # name the phases in a profiler's trace; the steps then count as disturbed
         self._settled_from = 0
         self.steps: list[Step] = []
@@ -116,6 +117,18 @@ class StepMeter:
         self._marks.append(self._clock())
         if self._range is not None:
             self._name_phase((*PHASES, "other")[len(self._marks)])
+
+    def move_mark(self) -> None:
+        """The phase that ended last ends only now."""
+        assert self._marks, "no phase has ended yet"
+        if self._ring:
+            self._ring.mark(len(self._marks) - 1)
+        self._marks[-1] = self._clock()
+
+    def drop_step(self) -> None:
+        """The step that was begun is none."""
+        self._marks = []
+        self._began = self._clock()
 
     def keep_loss(self, loss: torch.Tensor) -> None:
         """The step's loss; call it before the mark that ends the optimizer's phase. Waits for nothing on CUDA."""

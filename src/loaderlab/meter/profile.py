@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
@@ -31,6 +32,7 @@ class StepProfiler:
         self._steps, self._mib, self._settle = steps, mib, settle
         self._recorded = 0
         self.done = False
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else its library prints of its own start, and of GPUs not there
         activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
         self._profile = profile(activities=activities, schedule=self._action, on_trace_ready=self._keep)
         self._running = False

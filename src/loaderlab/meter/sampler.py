@@ -203,7 +203,7 @@ def _column(samples: Sequence[DeviceSample], name: str) -> list[int]:
 def _joules(samples: Sequence[DeviceSample], windows_ns: Sequence[tuple[int, int]]) -> float | None:
     """Energy of the windows, by the board's counter; where there is none or it stands still, by the power's
     trapezoids. What lies before the first sample or after the last is taken to be like the rest."""
-    origin = samples[0].at_ns  # seconds from here on: a float has too few digits for the nanoseconds of a long uptime
+    origin = samples[0].at_ns  # subtracted first: a float has too few digits for the nanoseconds of a long uptime
     edges = (np.array(windows_ns, np.int64) - origin) / 1e9
     for field, to_curve in (("energy_mj", _counted), ("power_mw", _integrated)):
         known = [sample for sample in samples if getattr(sample, field) is not None]

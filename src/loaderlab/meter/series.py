@@ -11,7 +11,7 @@ from scipy.special import stdtrit
 
 FLOAT = npt.NDArray[np.float64]
 BLOCKS = 20
-KOLMOGOROV_1PCT = 1.63  # 99 % point of the supremum of a Brownian bridge (Kolmogorov's distribution)
+KOLMOGOROV = 1.95  # 99.9 % point of the supremum of a Brownian bridge (Kolmogorov's distribution)
 LEAST_STEPS = 15  # of which a share can be told
 LEAST_CHANGE = 0.05  # a smaller change of a share is not worth a word
 
@@ -49,7 +49,7 @@ def ratio_interval(parts: Sequence[float], wholes: Sequence[float], period: int 
 
 def change_point(parts: Sequence[float], wholes: Sequence[float], period: int = 1) -> Change | None:
     """The step from which on a share is another than before, if there is one: the largest cumulated deviation from the
-    mean share (CUSUM), held against the supremum of a Brownian bridge at 1 %, with the long-run deviation of what is
+    mean share (CUSUM), held against the supremum of a Brownian bridge, with the long-run deviation of what is
     left after the change, so that correlated steps or regular stalls do not pass for one.
 
     Returns:
@@ -69,7 +69,7 @@ def change_point(parts: Sequence[float], wholes: Sequence[float], period: int = 
     left = np.concatenate([part[:index] - before * whole[:index], part[index:] - after * whole[index:]])
     blocks = _blocks(count, period)
     long_run = float(np.std([chunk.sum() for chunk in np.array_split(left, blocks)]) / np.sqrt(count / blocks))
-    if float(cumulated.max()) <= KOLMOGOROV_1PCT * long_run * np.sqrt(count):
+    if float(cumulated.max()) <= KOLMOGOROV * long_run * np.sqrt(count):
         return None
     return Change(index, before, after)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from loaderlab.meter.phases import PHASES, Step
 from loaderlab.meter.series import ratio_interval
+
+COARSE = ("wait", "transfer", "compute")  # what a loop tells that marks no phases
 
 
 def measured(steps: Sequence[Step], warmup_steps: int, ramp: int = 1) -> list[Step]:
@@ -114,30 +116,41 @@ def between_epochs_ms(steps: Sequence[Step], epoch_ends_ns: Sequence[int]) -> fl
     return float(np.mean([end + first for end, first in zip(epoch_ends_ns, firsts, strict=False)])) / 1e6
 
 
-def to_csv(steps: Sequence[Step], warmup_steps: int, ramp: int = 1) -> str:
-    """Every step's raw phases, in ms; device columns are empty where there is no device clock."""
+def to_csv(steps: Sequence[Step], warmup_steps: int, ramp: int = 1, *, coarse: bool = False) -> str:
+    """Every step's raw phases, in ms; device columns are empty where there is no device clock. With ``coarse`` forward,
+    backward and optimizer are one column, compute: a watched loop does not tell them apart."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    device_columns = ["gap_ms", "delivery_ms", "forward_ms", "backward_ms", "optimizer_ms"]
-    writer.writerow(
-        [
-            "epoch",
-            "step",
-            "num_samples",
-            "measured",
-            "loss",
-            *(f"host_{name}_ms" for name in PHASES),
-            "host_other_ms",
-        ]
-        + [f"device_{name}" for name in device_columns]
-    )
+    names = COARSE if coarse else PHASES
+    columns = [
+        "epoch",
+        "step",
+        "num_samples",
+        "measured",
+        "loss",
+        *(f"host_{name}_ms" for name in names),
+        "host_other_ms",
+    ]
+    device_columns = [f"device_{name}_ms" for name in ("gap", "delivery", *names[2:])]
+    writer.writerow(columns + device_columns)
     window = {step.step for step in measured(steps, warmup_steps, ramp)}
     for step in steps:
-        timed = step.device
+        timed, host = step.device, [value / 1e6 for value in step.host]
         device = [timed.gap, timed.delivery, timed.forward, timed.backward, timed.optimizer] if timed else []
+        if coarse:
+            host, device = [*host[:2], sum(host[2:])], [*device[:2], sum(device[2:])] if timed else []
         writer.writerow(
             [step.epoch, step.step, step.num_samples, int(step.step in window), f"{step.loss:.6g}"]
-            + [f"{value / 1e6:.4f}" for value in (*step.host, step.other)]
+            + [f"{value:.4f}" for value in (*host, step.other / 1e6)]
             + ([f"{value:.4f}" for value in device] or [""] * len(device_columns))
         )
     return out.getvalue()
+
+
+def coarse(figures: Mapping[str, float]) -> dict[str, float]:
+    """The same figures with forward, backward and optimizer as one, ``time/compute_ms``."""
+    kept = dict(figures)
+    for prefix in ("time/", "time/host_"):
+        if f"{prefix}forward_ms" in kept:
+            kept[f"{prefix}compute_ms"] = sum(kept.pop(f"{prefix}{name}_ms") for name in PHASES[2:])
+    return kept

@@ -13,13 +13,14 @@ from loaderlab.meter.phases import Step
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-PARTS = ("wait", "transfer", "forward", "backward", "optimizer", "other")
+PARTS = ("wait", "transfer", "forward", "backward", "optimizer", "compute", "other")
 COLOURS = {  # Okabe and Ito's palette: told apart by colour-blind readers too
     "wait": "#D55E00",
     "transfer": "#E69F00",
     "forward": "#56B4E9",
     "backward": "#0072B2",
     "optimizer": "#009E73",
+    "compute": "#0072B2",
     "other": "#BBBBBB",
 }
 
@@ -41,7 +42,9 @@ def breakdown(path: Path, title: str, figures: Mapping[str, float], steps: Seque
     figure.suptitle(title, fontsize=10, x=0.01, ha="left", wrap=True)
     left = 0.0
     for part in PARTS:
-        width = figures.get(f"time/{part}_ms", 0.0)
+        width = figures.get(f"time/{part}_ms")
+        if width is None:
+            continue
         bar.barh(0, width, left=left, color=COLOURS[part], label=f"{part} {width:.2f} ms")
         left += width
     bar.set(yticks=[], xlabel="mean step of the measured window, ms", xlim=(0, left or 1))

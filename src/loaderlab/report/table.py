@@ -16,6 +16,7 @@ ROWS: tuple[tuple[str, str, str], ...] = (  # metric, label, format
     ("time/forward_ms", "  forward", "{:.2f} ms"),
     ("time/backward_ms", "  backward", "{:.2f} ms"),
     ("time/optimizer_ms", "  optimizer", "{:.2f} ms"),
+    ("time/compute_ms", "  forward, backward, optimizer", "{:.2f} ms"),
     ("time/other_ms", "  other", "{:.2f} ms"),
     ("starvation/wait_pct", "host waiting for data", "{:.1f} % of the window"),
     ("starvation/starved_pct", "device dry for want of data", "{:.1f} % of the window"),

@@ -74,9 +74,13 @@ def _feed_faster(e: Evidence, s: Setup, bottleneck: str, most: float | None) -> 
 def _more_workers(e: Evidence, s: Setup, bottleneck: str) -> Advice | None:
     """As many workers as feed the ceiling with a tenth to spare, within the cores; waiting needs no core."""
     if e.loader_alone is None or e.ceiling is None or e.rate is None:
-        most = 1 / (1 - min(99.0, e.starved_pct) / 100)
         more = max(2, 2 * s.parallel)
-        return None if more > s.cores else Advice("more workers", f"loader.num_workers={more}", most)
+        if more > s.cores:
+            return None
+        dry = min(0.99, e.starved_pct / 100)
+        # workers that exist take the whole step for a batch; the host itself no more than its waiting
+        least = max(1 - dry, s.parallel / more if s.ahead else dry / more)
+        return Advice("more workers", f"loader.num_workers={more}", 1 / least)
     now = s.parallel if s.ahead else 0
     each = e.loader_alone / max(1, s.parallel)
     room = 4 * s.cores if bottleneck == STORAGE else max(1, s.cores - 1 if s.device_type == "cuda" else s.cores)

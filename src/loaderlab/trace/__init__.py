@@ -11,8 +11,8 @@ from loaderlab.config import TraceConfig
 from loaderlab.terminal import Terminal
 from loaderlab.trace.analysis import Reading, Share, analyse
 from loaderlab.trace.collect import collect
-from loaderlab.trace.events import events
 from loaderlab.trace.output import as_json, show
+from loaderlab.trace.reader import events
 
 __all__ = ["Reading", "Share", "read_trace", "report"]
 

@@ -90,7 +90,7 @@ def analyse(found: Recorded, config: TraceConfig) -> Reading:
             (step.number, _share(window.lengths, wait, idle, starved, slice(index, index + 1)))
             for index, step in enumerate(steps)
         ),
-        pid=str(steps[0].thread[0]),
+        pid=steps[0].thread[0],
         devices=each,
         copy_pct=copy_pct,
         starved_interval=interval,

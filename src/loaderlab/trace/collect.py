@@ -31,7 +31,7 @@ DEFAULT_WAIT = re.compile(r"enumerate\(DataLoader\)#.*|loaderlab/wait")
 NUMBERS = frozenset({int, float})
 NAMES = 100_000  # different names that are remembered
 
-Thread = tuple[Any, Any]  # pid and tid, as they stand in the file
+Thread = tuple[str, str]  # pid and tid
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def collect(events: Iterable[dict[str, Any]], wait: str) -> Recorded:
     """
     found, names, base = Recorded(), _Names(wait_pattern(wait)), None
     for kind, event in _of_use(events):
-        name = event.get("name")
+        name = str(event.get("name"))
         is_step, is_wait, is_users = names.of(name, event["cat"]) if kind == RANGE else (None, False, False)
         if kind == RANGE and not (is_step or is_wait or is_users):
             continue
@@ -96,17 +96,18 @@ def collect(events: Iterable[dict[str, Any]], wait: str) -> Recorded:
             found.negative += 1
             continue
         if kind != RANGE:
-            device = str((event.get("args") or {}).get("device", event.get("pid")))
+            args = event.get("args")
+            device = str(args["device"] if isinstance(args, dict) and "device" in args else event.get("pid"))
             (found.compute if kind == COMPUTE else found.copies)[device].add(start, start + length)
             continue
-        thread = (event.get("pid"), event.get("tid"))
+        thread = (str(event.get("pid")), str(event.get("tid")))
         if is_step:
             found.steps.append(Step(int(is_step[1]), thread, start, start + length))
         if is_wait:
             found.waits[thread].add(start, start + length)
-            found.wait_names[thread][str(name)] += 1
+            found.wait_names[thread][name] += 1
         if is_users and len(found.user_ranges[thread]) < NAMES:
-            found.user_ranges[thread][str(name)] += 1
+            found.user_ranges[thread][name] += 1
     return found
 
 
@@ -130,15 +131,14 @@ class _Names:
 
     def __init__(self, wait: re.Pattern[str]) -> None:
         self._wait = wait
-        self._known: dict[tuple[Any, str], tuple[re.Match[str] | None, bool, bool]] = {}
+        self._known: dict[tuple[str, str], tuple[re.Match[str] | None, bool, bool]] = {}
 
-    def of(self, name: Any, category: str) -> tuple[re.Match[str] | None, bool, bool]:
+    def of(self, name: str, category: str) -> tuple[re.Match[str] | None, bool, bool]:
         known = self._known.get((name, category))
         if known is None:
-            text = str(name)
-            step = STEP.fullmatch(text)
-            wait = step is None and self._wait.fullmatch(text) is not None
-            users = step is None and "::" not in text and not category.lower().startswith("python_")
+            step = STEP.fullmatch(name)
+            wait = step is None and self._wait.fullmatch(name) is not None
+            users = step is None and "::" not in name and not category.lower().startswith("python_")
             known = step, wait, users
             if len(self._known) < NAMES:
                 self._known[name, category] = known

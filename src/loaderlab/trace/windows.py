@@ -49,7 +49,7 @@ def one_process(recorded: Sequence[Step], config: TraceConfig) -> list[Step]:
     Raises:
         UserError: several processes and none chosen, one that has no steps, or steps that overlap.
     """
-    pids = sorted({str(step.thread[0]) for step in recorded})
+    pids = sorted({step.thread[0] for step in recorded})
     if config.pid != AUTO and config.pid not in pids:
         known = ", ".join(pids) or "none"
         raise refuse(
@@ -65,7 +65,7 @@ def one_process(recorded: Sequence[Step], config: TraceConfig) -> list[Step]:
             f"device={AUTO}: the trace holds several processes, and work on a GPU does not tell whose it is; choose the GPU "
             f"of process {config.pid}. Type for example: pid={config.pid} device=0"
         )
-    once = {(step.start, step.end, step.number): step for step in recorded if config.pid in (AUTO, str(step.thread[0]))}
+    once = {(step.start, step.end, step.number): step for step in recorded if config.pid in (AUTO, step.thread[0])}
     steps = [once[key] for key in sorted(once)]
     for one, other in pairwise(steps):
         if other.start < one.end - ROUNDING_US:

@@ -26,7 +26,7 @@ DECODER = json.JSONDecoder(strict=False)  # not strict: takes line breaks inside
 COMMA = re.compile(r"[ \t\r\n]*,[ \t\r\n]*")
 BLANK = re.compile(r"[ \t\r\n]*")
 BARE = re.compile(r'("\s*:\s*)-?(?:inf|nan|N/A)(?=\s*[,}])')  # what old profilers wrote for a number
-BEGUN = ("true", "false", "null", "NaN", "-Infinity", "Infinity")
+LONGEST_WORD = 12  # characters: -Infinity, an escape, the end of a number
 WHOLE = (dict, list, str)  # a value of these says itself where it ends
 NO_TRACE = "is JSON, but no trace: it has no traceEvents"
 EXAMPLE = "trace=log/host_1234.pt.trace.json.gz"
@@ -161,9 +161,12 @@ class _Text:
             except json.JSONDecodeError as error:
                 if self._mend():
                     continue
-                if len(self._text) - self._at > LONGEST or not self._more():
-                    raise self._why(error) from None
-            except RecursionError:
+                if not self._goes_on(error) or len(self._text) - self._at > LONGEST:
+                    self._at = error.pos
+                    raise self.broken() from None
+                if not self._more():
+                    raise _cut(self._path) from None
+            except (RecursionError, ValueError):  # too deep, or a number of thousands of digits
                 raise self.broken() from None
             else:
                 if isinstance(value, WHOLE) or end < len(self._text) - 8 or not self._more():
@@ -177,14 +180,12 @@ class _Text:
             self._text, self._dropped, self._at = rest, self._dropped + self._at, 0
         return count > 0
 
-    def _why(self, error: json.JSONDecodeError) -> UserError:
-        """Cut off, where the file ends within the value and all of it is sound so far; else broken."""
+    def _goes_on(self, error: json.JSONDecodeError) -> bool:
+        """Whether the value may only lack its end: sound as far as the text reaches, but for a word or number in two."""
         rest = self._text[error.pos :].strip()
-        sound = not rest or error.msg.startswith("Unterminated") or any(word.startswith(rest) for word in BEGUN)
-        if self._ended and sound:
-            return _cut(self._path)
-        self._at = error.pos
-        return self.broken()
+        if error.msg.startswith("Unterminated"):  # counted from where the string begins
+            return True
+        return len(rest) <= LONGEST_WORD and not (self._ended and set(rest) & set('"]}'))
 
     def _more(self) -> bool:
         """Drops what is done with and reads on, twice as much where one value is long; False at the end."""

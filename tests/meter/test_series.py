@@ -1,0 +1,85 @@
+"""Intervals and change points: exact where a child can check them, and as often wrong as they say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from loaderlab.meter.series import change_point, ratio_interval
+
+
+def test_interval_of_steps_that_are_all_alike() -> None:
+    assert ratio_interval([3.0] * 40, [10.0] * 40) == pytest.approx((0.3, 0.3))
+
+
+def test_interval_of_three_blocks() -> None:
+    """Shares 0.1, 0.2, 0.3 of equal steps: mean 0.2, standard error 0.1 / sqrt(3), Student's t of 2 is 4.303."""
+    low, high = ratio_interval([1.0, 2.0, 3.0], [10.0] * 3) or (0.0, 0.0)
+    assert (low, high) == pytest.approx((0.2 - 4.3027 * 0.057735, 0.2 + 4.3027 * 0.057735), rel=1e-4)
+
+
+def test_too_few_for_an_interval() -> None:
+    assert ratio_interval([1.0, 2.0], [10.0] * 2) is None
+    assert ratio_interval([1.0] * 20, [10.0] * 20, period=8) is None
+    assert ratio_interval([], []) is None
+
+
+def correlated(rng: np.random.Generator, count: int, memory: float) -> np.ndarray:
+    """Waits of about 3 of 10 ms, each like the one before."""
+    noise = np.empty(count)
+    noise[0] = rng.normal()
+    for index in range(1, count):
+        noise[index] = memory * noise[index - 1] + np.sqrt(1 - memory**2) * rng.normal()
+    return np.clip(3 + 1.5 * noise, 0, None)
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    held = 0
+    truth = correlated(np.random.default_rng(1), 200_000, 0.5)
+    share = truth.sum() / (7 + truth).sum()
+    for _ in range(400):
+        waits = correlated(rng, 300, 0.5)
+        low, high = ratio_interval(waits, 7 + waits) or (0.0, 0.0)
+        held += low <= share <= high
+    assert 0.91 <= held / 400 <= 0.99
+
+
+@pytest.mark.parametrize("before", [100, 130])
+def test_an_onset_is_dated(before: int) -> None:
+    waits = [0.0] * before + [10.0] * 100
+    change = change_point(waits, [10.0 + wait for wait in waits])
+    assert change is not None
+    assert (change.index, change.before, change.after) == (before, 0.0, 0.5)
+
+
+def test_an_onset_under_noise() -> None:
+    rng = np.random.default_rng(0)
+    off = []
+    for _ in range(50):
+        waits = np.concatenate([rng.exponential(0.5, 100), rng.exponential(6.0, 150)])
+        change = change_point(waits, 10 + waits)
+        assert change is not None
+        off.append(abs(change.index - 100))
+    assert np.median(off) <= 3
+    assert max(off) <= 40
+
+
+def test_regular_stalls_are_no_change() -> None:
+    for period in (2, 3, 7, 10):
+        waits = [50.0 if index % period == period - 1 else 0.0 for index in range(211)]
+        assert change_point(waits, [10.0 + wait for wait in waits]) is None
+
+
+def test_false_alarms_are_rare() -> None:
+    rng = np.random.default_rng(0)
+    alarms = 0
+    for _ in range(400):
+        waits = correlated(rng, 200, 0.5)
+        alarms += change_point(waits, 7 + waits) is not None
+    assert alarms / 400 <= 0.03
+
+
+def test_a_small_change_is_not_worth_a_word() -> None:
+    waits = [1.0] * 100 + [1.4] * 100
+    assert change_point(waits, [10.0 + wait for wait in waits]) is None

@@ -1,0 +1,247 @@
+"""The probes: they measure what they say, within their time, and leave everything as it was."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import os
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from loaderlab import data, loaders, optimizers, probes
+from loaderlab.config import (
+    AdamWOptimizer,
+    ImageFolderData,
+    MeasureConfig,
+    NativeLoader,
+    PrecisionConfig,
+    TransformConfig,
+)
+from loaderlab.data.spec import Split, Vectors
+from loaderlab.loaders.contract import Batch, EpochPlan, Loader
+from loaderlab.meter import filecache
+from loaderlab.precision import Precision
+from loaderlab.training import Parts
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+SIZE = 8
+
+
+class Sleepy(Loader):
+    """Random batches, each after a sleep; with ``ahead`` it says that it works ahead."""
+
+    def __init__(self, sleep_s: float, device: torch.device, ahead: int = 0, steps: int = 10) -> None:
+        self._sleep_s, self._device, self.lookahead, self._steps = sleep_s, device, ahead, steps
+        self.settings: dict[str, object] = {}
+        self.given = self.closed = 0
+
+    @property
+    def num_steps(self) -> int:
+        return self._steps
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        for _ in range(self._steps):
+            time.sleep(self._sleep_s)
+            self.given += 1
+            yield Batch(torch.rand(SIZE, 5), torch.randint(0, 3, (SIZE,)), torch.arange(SIZE))
+
+    def transfer(self, batch: Batch) -> Batch:
+        return Batch(batch.inputs.to(self._device), batch.targets.to(self._device), batch.ids)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Slow(nn.Module):
+    """A step of known length, with a buffer that no checkpoint holds, and dropout."""
+
+    counts: torch.Tensor
+
+    def __init__(self, sleep_s: float) -> None:
+        super().__init__()
+        self._sleep_s = sleep_s
+        self.layers = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3))
+        self.register_buffer("counts", torch.zeros(()), persistent=False)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        time.sleep(self._sleep_s)
+        self.counts += 1
+        return self.layers(inputs)
+
+
+def parts_of(loader: Loader, device: torch.device, step_s: float = 0.0) -> Parts:
+    torch.manual_seed(0)
+    model = Slow(step_s).to(device)
+    optimizer, schedule = optimizers.build(AdamWOptimizer(lr=0.1), model, 50)
+    return Parts(model, optimizer, schedule, Precision(PrecisionConfig(name="fp32"), device), loader, loader, device)
+
+
+def snapshot(parts: Parts) -> list[Any]:
+    tensors = [
+        tensor.detach().cpu().clone() for tensor in itertools.chain(parts.model.parameters(), parts.model.buffers())
+    ]
+    states = [torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()]
+    if parts.device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(parts.device))
+    rest = {key: value for key, value in parts.state().items() if key != "model"}
+    return [tensors, states, copy.deepcopy(rest), parts.model.training, [p.grad for p in parts.model.parameters()]]
+
+
+def same(left: Any, right: Any) -> bool:
+    if isinstance(left, torch.Tensor):
+        return torch.equal(left.cpu(), right.cpu())
+    if isinstance(left, np.ndarray):
+        return bool((left == right).all())
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, (list, tuple)):
+        return len(left) == len(right) and all(map(same, left, right))
+    return bool(left == right)
+
+
+@pytest.mark.parametrize("name", DEVICES)
+@pytest.mark.parametrize("trained", [False, True])
+def test_everything_is_as_it_was(name: str, trained: bool) -> None:
+    device = torch.device(name, 0) if name == "cuda" else torch.device(name)
+    loader = Sleepy(0.0, device, ahead=1)
+    parts = parts_of(loader, device)
+    if trained:
+        probes.ceiling(parts, probes.resident_batches(loader, 0), 0.05, 1)
+    before = snapshot(parts)
+    split = Split(Vectors(np.zeros((1, 5), np.float32), np.zeros(1, np.int64)))
+    found = probes.probe(
+        parts, MeasureConfig(probe_s=0.05, cold=True), lambda: Sleepy(0.0, device, ahead=1), split, EpochPlan(80, SIZE, True, True),
+        0, 1, 1000.0, lambda *_: None,
+    )  # fmt: skip
+    assert None not in (found.ceiling, found.alone, found.contended)
+    assert found.notes == ["measure.cold=true: the samples are no files that this program knows of"]
+    assert same(before, snapshot(parts))
+    assert loader.closed
+
+
+def test_the_step_and_the_loader_apart() -> None:
+    """Steps of 4 ms, batches of 2 ms: 8 samples each."""
+    device = torch.device("cpu")
+    parts = parts_of(Sleepy(0.002, device), device, 0.004)
+    with probes.untouched(parts):
+        ceiling = probes.ceiling(parts, probes.resident_batches(parts.loader, 0), 0.3, 1)
+    alone = probes.loader_alone(parts.loader, 0, 0.2, time.process_time, device)
+    assert ceiling is not None
+    assert alone is not None
+    assert 0.1 * SIZE / 0.004 < ceiling.samples_per_s < SIZE / 0.004
+    assert 0.1 * SIZE / 0.002 < alone.samples_per_s < SIZE / 0.002
+    assert alone.cores < 0.7  # it sleeps
+
+
+def test_contention_takes_a_batch_a_step() -> None:
+    device = torch.device("cpu")
+    fast, slow = Sleepy(0.0, device, ahead=1, steps=7), Sleepy(0.02, device, ahead=1)
+    for loader in (fast, slow):
+        parts = parts_of(loader, device, 0.002)
+        with probes.untouched(parts):
+            batches = probes.resident_batches(Sleepy(0.0, device), 0)
+            rate = probes.ceiling(parts, batches, 0.2, 1, beside=loader)
+        assert rate is not None
+        steps = rate.samples_per_s * 0.2 / SIZE
+        assert loader.given <= 1.5 * steps + 5  # not as many as it could make
+    assert slow.given < fast.given
+
+
+def test_a_loader_that_breaks_beside_the_step_is_heard_of() -> None:
+    class Broken(Sleepy):
+        def epoch(self, epoch: int) -> Iterator[Batch]:
+            raise ValueError("no more files")
+
+    device = torch.device("cpu")
+    parts = parts_of(Sleepy(0.0, device), device, 0.001)
+    batches = probes.resident_batches(parts.loader, 0)
+    with probes.untouched(parts), pytest.raises(ValueError, match="no more files"):
+        probes.ceiling(parts, batches, 0.05, 1, beside=Broken(0.0, device, ahead=1))
+
+
+def test_long_steps_are_waited_for_and_not_for_ever() -> None:
+    device = torch.device("cpu")
+    parts = parts_of(Sleepy(0.0, device), device, 0.01)
+    batches = probes.resident_batches(parts.loader, 0)
+    began = time.perf_counter()
+    with probes.untouched(parts):
+        assert probes.ceiling(parts, batches, 0.08, 1) is not None  # 20 steps take 0.2 s, patience is 0.24
+        assert probes.ceiling(parts, batches, 0.001, 1) is None
+    assert time.perf_counter() - began < 2
+
+
+@pytest.fixture
+def tree_on_disk() -> Iterator[Path]:
+    """Images where the kernel can drop them: pytest's own folder may be a memory file system."""
+    root = Path(tempfile.mkdtemp(dir=Path(__file__).parent, prefix="cold-"))
+    rng = np.random.default_rng(0)
+    for label in ("ant", "bee"):
+        (root / label).mkdir()
+        for index in range(60):
+            Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8)).save(root / label / f"{index}.png")
+    yield root
+    shutil.rmtree(root)
+
+
+def test_files_leave_the_cache_and_come_back(tree_on_disk: Path) -> None:
+    paths = [str(path) for path in tree_on_disk.rglob("*.png")]
+    (tree_on_disk / "ant" / "empty.png").touch()
+    assert filecache.resident_share([*paths, str(tree_on_disk / "ant" / "empty.png")]) == 1.0
+    filecache.drop(paths)
+    if filecache.resident_share(paths) > 0.5:
+        pytest.skip("the file system of this checkout keeps files in memory")
+    assert filecache.resident_share(paths) == 0.0
+    Path(paths[0]).read_bytes()
+    assert 0 < filecache.resident_share(paths) < 0.1
+
+
+def test_cold_and_warm(tree_on_disk: Path) -> None:
+    device = torch.device("cpu")
+    config = ImageFolderData(root=str(tree_on_disk), transform=TransformConfig(image_size=16, resize=16))
+    split = data.build(config, lambda *_: None).train
+    plan = EpochPlan(len(split.source), 4, True, True)  # type: ignore[arg-type]
+
+    def build() -> Loader:
+        return loaders.build(NativeLoader(num_workers=0), split, plan, device)
+
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = nn.Linear(3 * 16 * 16, 2)
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return self.last(inputs.float().flatten(1))
+
+    model = Flat()
+    optimizer, schedule = optimizers.build(AdamWOptimizer(), model, 50)
+    parts = Parts(model, optimizer, schedule, Precision(PrecisionConfig(name="fp32"), device), build(), None, device)
+    try:
+        cold, warm = probes.cold_and_warm(parts, build, split.source, plan, 0, 20, 1)  # type: ignore[arg-type]
+    except probes.Unmeasurable as reason:
+        pytest.skip(str(reason))
+    assert cold.samples_per_s > 0
+    assert warm.samples_per_s > 0
+
+
+def test_files_in_a_memory_file_system_are_told_of(tmp_path: Path) -> None:
+    shm = Path("/dev/shm")
+    if not os.access(shm, os.W_OK):
+        pytest.skip("no /dev/shm")
+    file = shm / f"loaderlab-test-{os.getpid()}"
+    try:
+        file.write_bytes(b"x" * 100_000)
+        filecache.drop([str(file)])
+        assert filecache.resident_share([str(file)]) > 0.9
+    finally:
+        file.unlink()
