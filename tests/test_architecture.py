@@ -41,7 +41,6 @@ HEAVY = {  # what may be imported in one place only
     "sklearn": {"data/digits.py"},
     "hydra": {"cli.py"},
     "pynvml": {"meter/nvml.py", "environment.py"},
-    "ijson": {"trace.py"},
     "scipy": {"meter/series.py"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 
+import psutil
+
 from loaderlab.meter import resources, summary
 from loaderlab.meter.phases import PHASES, Step, StepMeter
+from loaderlab.meter.sampler import DeviceSample, device_figures
 from loaderlab.meter.series import change_point, ratio_interval
 from loaderlab.probes import Probed
 from loaderlab.starvation.evidence import Evidence, Setup, expected_rate
@@ -102,6 +106,21 @@ def usage(meter: StepMeter, cores: int) -> dict[str, float]:
         found["io/read_mib"] = meter.used["read_bytes"] / 2**20
         found["io/read_mib_per_s"] = found["io/read_mib"] / meter.epochs_s
     return found
+
+
+def device_usage(meter: StepMeter, window: Sequence[Step], samples: Sequence[DeviceSample]) -> dict[str, float]:
+    """What NVML saw of the GPU from the first measured step of each whole epoch to that epoch's end."""
+    spans, num_samples = [], 0
+    first = meter.steps[0].epoch if meter.steps else 0
+    for index, (began, ended) in enumerate(meter.windows_ns):
+        steps = [step for step in meter.steps if step.epoch == first + index]
+        measured = {step.step for step in window if step.epoch == first + index}
+        skipped = next((position for position, step in enumerate(steps) if step.step in measured), None)
+        if skipped is not None:
+            spans.append((began + sum(step.host_ns for step in steps[:skipped]), ended))
+            num_samples += sum(step.num_samples for step in steps[skipped:])
+    own = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
+    return device_figures(samples, spans, num_samples, own) if spans else {}
 
 
 def counters() -> dict[str, float]:

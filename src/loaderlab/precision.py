@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -32,7 +32,9 @@ class Precision:
 
     def autocast(self) -> AbstractContextManager[object]:
         """Around the forward pass and the loss; does nothing for fp32 and tf32."""
-        return torch.autocast(self._device.type, dtype=self._dtype or torch.bfloat16, enabled=self._dtype is not None)
+        if self._dtype is None:
+            return nullcontext()
+        return torch.autocast(self._device.type, dtype=self._dtype)
 
     def _refuse_unable(self) -> None:
         if self._device.type != "cuda":

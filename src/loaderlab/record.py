@@ -56,6 +56,7 @@ def _summarize(session: Session, meter: StepMeter) -> None:
     if gap is not None:
         session.figures["time/epoch_gap_ms"] = gap
     session.figures |= findings.usage(meter, environment.available_cores())
+    session.figures |= findings.device_usage(meter, session.window, session.device_samples)
     if session.host_peak_mib is not None:
         session.figures["memory/host_peak_mib"] = session.host_peak_mib
     if session.device.type == "cuda":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,7 @@ from loaderlab.loaders.contract import EpochPlan, Loader
 from loaderlab.meter import resources, summary
 from loaderlab.meter.phases import Step, StepMeter
 from loaderlab.meter.profile import BEYOND, StepProfiler
+from loaderlab.meter.sampler import DeviceSample, DeviceSampler
 from loaderlab.processes import process_age_s
 from loaderlab.starvation import Verdict
 from loaderlab.terminal import Bar, Terminal
@@ -50,6 +53,7 @@ class Session:
         self.folder = Path(tempfile.mkdtemp(prefix="loaderlab-"))  # of what becomes the run's artifacts
         self.probed = probes.Probed()
         self._profiler: StepProfiler | None = None
+        self.device_samples: list[DeviceSample] = []
         self.facts: dict[str, str] = {}
         self.meter: StepMeter | None = None
         self._loaders: list[Loader] = []
@@ -194,7 +198,7 @@ class Session:
         total = config.steps
         if total is None and loader.num_steps is not None and config.num_epochs is not None:
             total = loader.num_steps * config.num_epochs
-        with self.terminal.progress("training", total) as bar:
+        with self._device_sampled(), self.terminal.progress("training", total) as bar:
             self._bar: Bar = bar
             self._shown = self._shown_settled = 0
             if config.measure.profile:
@@ -204,6 +208,20 @@ class Session:
                 self.parts, self.meter, self.trained, observers,
                 epochs=config.num_epochs, steps=config.steps, accumulate=config.accumulate,
             )  # fmt: skip
+
+    @contextlib.contextmanager
+    def _device_sampled(self) -> Iterator[None]:
+        """NVML beside the loop, where there is a GPU to look at."""
+        if self.device.type != "cuda" or not self.config.measure.device_samples:
+            yield
+            return
+        with DeviceSampler(str(torch.cuda.get_device_properties(self.device).uuid)) as sampler:
+            try:
+                yield
+            finally:
+                self.device_samples = sampler.stop()
+        if sampler.problem:
+            self.terminal.warn(f"no GPU utilisation, power and clocks: {sampler.problem}")
 
     def _plan_profile(self, loader: Loader) -> StepProfiler | None:
         """Within one epoch: an evaluation between two steps is none of theirs."""

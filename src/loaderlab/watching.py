@@ -35,6 +35,7 @@ from loaderlab import environment, findings
 from loaderlab.config import AUTO, PROJECT, TrackingConfig, UserError
 from loaderlab.meter import resources, summary
 from loaderlab.meter.phases import Step, StepMeter, own_cost_ns
+from loaderlab.meter.sampler import DeviceSample, DeviceSampler
 from loaderlab.probes import Probed
 from loaderlab.report import table
 from loaderlab.starvation import Advice, Evidence, Setup, Verdict, judge
@@ -66,6 +67,8 @@ class Watch:
         self._epoch, self._in_epoch, self._open, self._told_delivery = 0, False, False, False
         self._setup: Setup | None = None
         self._tracked: TrackedRun | None = None
+        self._sampler: DeviceSampler | None = None
+        self._device_samples: list[DeviceSample] = []
         self._peak_mib: float | None = None
 
     # ---- in the loop ---------------------------------------------------------------------------------------
@@ -164,6 +167,7 @@ class Watch:
                 found.pop(name, None)  # not marked, so not measured
         found |= findings.figures(self._evidence(), Probed(), None, found.get("rate/samples_per_s"))
         found |= findings.usage(meter, environment.available_cores())
+        found |= findings.device_usage(meter, window, self._device_samples)
         if meter.steps:
             found["time/first_batch_s"] = meter.steps[0].host[0] / 1e9
         if (gap := summary.between_epochs_ms(meter.steps, meter.epoch_ends_ns)) is not None:
@@ -213,12 +217,16 @@ class Watch:
             tags = {"device.type": self._device.type, "device.name": environment.device_name(self._device)}
             tags |= {"arm": self._record, "mlflow.source.name": "loaderlab.watch"}
             self._tracked = store.start(self._record, None, tags)
+        if self._device.type == "cuda":
+            self._sampler = DeviceSampler(str(torch.cuda.get_device_properties(self._device).uuid))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
     ) -> None:
         self._end_epoch()
+        if self._sampler is not None:
+            self._device_samples = self._sampler.stop()
         if self._tracked is None:
             return
         ended: tuple[Any, Any, Any] = (kind, error, frames)

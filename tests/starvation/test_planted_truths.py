@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from simulated import Loop, play, play_cuda, setup, told
 
 from loaderlab.meter.summary import measured
-from tests.simulated import Loop, play, play_cuda, setup, told
 
 
 @pytest.mark.parametrize(

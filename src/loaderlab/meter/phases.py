@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch.profiler import record_function
@@ -135,13 +134,13 @@ class StepMeter:
         if self._ring:
             self._ring.loss(loss)
         else:
-            self._loss = float(loss.detach())
+            self._loss = loss.item()  # on a CPU it is there; with `sync` this waits once more
 
     def end_step(self, num_samples: int) -> None:
         """The step is over; what the loop does until the next one begins is its ``other``."""
-        stops = [self._began, *self._marks]
-        host = tuple(stop - start for start, stop in pairwise(stops))
-        assert len(host) == 5, "a step has five phases"
+        begun = self._began
+        waited, delivered, forwarded, backwarded, stepped = self._marks  # five phases: no fewer, no more
+        host = (waited - begun, delivered - waited, forwarded - delivered, backwarded - forwarded, stepped - backwarded)
         step = Step(self._epoch, len(self.steps), self._position, num_samples, host)
         step.disturbed = self.annotate or len(self.steps) < self._settled_from
         self.steps.append(step)
@@ -153,7 +152,7 @@ class StepMeter:
         else:
             step.loss = self._loss
         self._position += 1
-        self._began, self._marks = self._marks[-1], []
+        self._began, self._marks = stepped, []
 
     def end_epoch(self) -> None:
         """After the loader said that there are no more batches. Waits for the device."""

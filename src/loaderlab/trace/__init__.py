@@ -16,8 +16,6 @@ from loaderlab.trace.reader import events
 
 __all__ = ["Reading", "Share", "read_trace", "report"]
 
-MIB = 1 << 20
-
 
 def read_trace(config: TraceConfig, progress: Terminal) -> Reading:
     """What the trace says; `progress` shows how far a large file is read.
@@ -26,12 +24,13 @@ def read_trace(config: TraceConfig, progress: Terminal) -> Reading:
         UserError: no such file, no trace, cut off, or a choice that it cannot serve.
     """
     path = Path(config.trace).expanduser()
-    size = path.stat().st_size // MIB if path.is_file() else 0
-    with progress.progress("reading, MiB:", size or None) as bar:
+    size = path.stat().st_size if path.is_file() else 0
+    with progress.progress("reading, %:", 100) as bar:
 
         def on_read(done: int) -> None:
-            if bar.due(done // MIB):
-                bar.update(done // MIB)
+            percent = 100 * done // max(1, size)
+            if bar.due(percent):
+                bar.update(percent)
 
         found = collect(events(path, on_read), config.wait)
     return analyse(found, config)

@@ -51,7 +51,8 @@ class Recorded:
     Attributes:
         compute: kernels and memsets of each device; copies: its copies.
         waits, wait_names: ranges that match the pattern, by thread, and how many of each name.
-        user_ranges: how many ranges of each name a user gave to each thread.
+        user_ranges: how many ranges of each name the program itself marks, by thread; plain_ranges: the same of ranges
+            that profilers before PyTorch 1.13 did not tell from operators.
         negative: events of no use, since their duration is below 0.
     """
 
@@ -61,6 +62,7 @@ class Recorded:
     waits: dict[Thread, Growing] = field(default_factory=lambda: defaultdict(Growing))
     wait_names: dict[Thread, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     user_ranges: dict[Thread, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    plain_ranges: dict[Thread, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     negative: int = 0
 
 
@@ -83,32 +85,36 @@ def collect(events: Iterable[dict[str, Any]], wait: str) -> Recorded:
     Raises:
         UserError: an event that counts has no number for its time.
     """
-    found, names, base = Recorded(), _Names(wait_pattern(wait)), None
+    found, roles, base = Recorded(), _Roles(wait_pattern(wait)), None
     for kind, event in _of_use(events):
-        name = str(event.get("name"))
-        is_step, is_wait, is_users = names.of(name, event["cat"]) if kind == RANGE else (None, False, False)
-        if kind == RANGE and not (is_step or is_wait or is_users):
-            continue
+        role = roles.of(str(event.get("name")), event["cat"]) if kind == RANGE else None
+        if kind == RANGE and role is None:
+            continue  # most operators
         start, length = _number(event, "ts"), _number(event, "dur")
         base = start if base is None else base
         start -= base  # early: a clock that began in 1970 leaves few digits for what is short
         if length < 0:
             found.negative += 1
-            continue
-        if kind != RANGE:
+        elif role is not None:
+            _add_range(found, role, event, start, start + length)
+        else:
             args = event.get("args")
             device = str(args["device"] if isinstance(args, dict) and "device" in args else event.get("pid"))
             (found.compute if kind == COMPUTE else found.copies)[device].add(start, start + length)
-            continue
-        thread = (str(event.get("pid")), str(event.get("tid")))
-        if is_step:
-            found.steps.append(Step(int(is_step[1]), thread, start, start + length))
-        if is_wait:
-            found.waits[thread].add(start, start + length)
-            found.wait_names[thread][name] += 1
-        if is_users and len(found.user_ranges[thread]) < NAMES:
-            found.user_ranges[thread][name] += 1
     return found
+
+
+def _add_range(found: Recorded, role: _Role, event: dict[str, Any], start: float, end: float) -> None:
+    thread, name = (str(event.get("pid")), str(event.get("tid"))), str(event.get("name"))
+    if role.step is not None:
+        found.steps.append(Step(role.step, thread, start, end))
+        return
+    if role.is_wait:
+        found.waits[thread].add(start, end)
+        found.wait_names[thread][name] += 1
+    names = (found.user_ranges if role.is_users else found.plain_ranges)[thread]
+    if len(names) < NAMES:
+        names[name] += 1
 
 
 def _of_use(events: Iterable[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -126,23 +132,35 @@ def _of_use(events: Iterable[dict[str, Any]]) -> Iterator[tuple[str, dict[str, A
             yield kind, event
 
 
-class _Names:
-    """What a range is by its name: a step, a wait, a user's own. Few names make many events: each is looked at once."""
+@dataclass(frozen=True)
+class _Role:
+    """What a range is by its name and category: a step of this number, a wait, marked by the program itself."""
+
+    step: int | None
+    is_wait: bool
+    is_users: bool
+
+
+class _Roles:
+    """The role of each range, None where it has none. Few names make many events: each is looked at once."""
 
     def __init__(self, wait: re.Pattern[str]) -> None:
         self._wait = wait
-        self._known: dict[tuple[str, str], tuple[re.Match[str] | None, bool, bool]] = {}
+        self._known: dict[tuple[str, str], _Role | None] = {}
 
-    def of(self, name: str, category: str) -> tuple[re.Match[str] | None, bool, bool]:
-        known = self._known.get((name, category))
-        if known is None:
-            step = STEP.fullmatch(name)
-            wait = step is None and self._wait.fullmatch(name) is not None
-            users = step is None and "::" not in name and not category.lower().startswith("python_")
-            known = step, wait, users
-            if len(self._known) < NAMES:
-                self._known[name, category] = known
-        return known
+    def of(self, name: str, category: str) -> _Role | None:
+        key = name, category
+        if key in self._known:
+            return self._known[key]
+        step = STEP.fullmatch(name)
+        is_wait, is_users = self._wait.fullmatch(name) is not None, category == "user_annotation"
+        is_operator = "::" in name or category.startswith("python_")
+        role = None
+        if step or is_wait or is_users or not is_operator:
+            role = _Role(int(step[1]) if step else None, is_wait, is_users)
+        if len(self._known) < NAMES:
+            self._known[key] = role
+        return role
 
 
 def _number(event: dict[str, Any], key: str) -> float:

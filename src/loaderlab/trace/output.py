@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from loaderlab.terminal import Terminal
@@ -41,7 +42,7 @@ def show(reading: Reading, trace: str, terminal: Terminal) -> None:
         shown, left = _worst(reading.steps)
         rows = [_row(str(number), share) for number, share in shown]
         rows.append(_row(f"all {reading.overall.num_steps}", reading.overall))
-        terminal.table(trace, COLUMNS, rows)
+        terminal.table(Path(trace).name, COLUMNS, rows)
         if left:
             terminal.say(f"the {len(shown)} steps that lose most; the other {left} count in the last row")
         terminal.say(_read_from(reading))

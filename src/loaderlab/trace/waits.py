@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Set
 
@@ -28,8 +29,8 @@ def waiting(found: Recorded, threads: Set[Thread], steps: Windows, config: Trace
     why = "no range of a name like this lies in the steps, on the thread that calls prof.step()"
     if set(found.waits) - threads:
         why += "; other threads have some, but the loop does not wait there"
-    names = _most(found.user_ranges, threads)
-    raise refuse("wait", config.wait, f"{why}. {_there(names)}", f"wait={[*names, 'next_batch'][0]}")
+    names = _most_frequent(found, threads)
+    raise refuse("wait", config.wait, f"{why}. {_there(names)}", _typed([*names, "next_batch"][0]))
 
 
 def matched(found: Recorded, threads: Set[Thread]) -> tuple[tuple[str, int], ...]:
@@ -46,7 +47,7 @@ def untold(found: Recorded, threads: Set[Thread]) -> str:
     )
     return (
         f"no range in the steps says when the loop waits for data: {reader} there, and the profiler sees no other loader. "
-        f"{_there(_most(found.user_ranges, threads))}. Type wait=NAME, a part of the name is enough; or record the trace "
+        f"{_there(_most_frequent(found, threads))}. Type wait=NAME, a part of the name is enough; or record the trace "
         'again with the fetch of a batch in torch.profiler.record_function("loaderlab/wait")'
     )
 
@@ -55,8 +56,14 @@ def _there(names: list[str]) -> str:
     return f"The most frequent ranges there: {', '.join(names)}" if names else "No range of your own is there"
 
 
-def _most(ranges: Mapping[Thread, Counter[str]], threads: Set[Thread]) -> list[str]:
-    return [name for name, _ in _count(ranges, threads).most_common(SUGGESTED)]
+def _typed(name: str) -> str:
+    """The override to type; Hydra wants quotes about some characters, and the shell must leave them in place."""
+    return f"wait={name}" if re.fullmatch(r"[\w./:*?-]+", name) else f"""'wait="{name}"'"""
+
+
+def _most_frequent(found: Recorded, threads: Set[Thread]) -> list[str]:
+    counted = _count(found.user_ranges, threads) or _count(found.plain_ranges, threads)
+    return [name for name, _ in counted.most_common(SUGGESTED)]
 
 
 def _count(ranges: Mapping[Thread, Counter[str]], threads: Set[Thread]) -> Counter[str]:

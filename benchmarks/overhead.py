@@ -1,0 +1,150 @@
+"""What the meter costs: the training loop with it against the same loop without, in turns, on the same batches.
+
+    python -m benchmarks.overhead                     # a model whose step takes about 1 ms on one core
+    python -m benchmarks.overhead device=cuda model=resnet50 batch=64
+
+Prints the median ratio of the paired blocks with its 95 % interval (bootstrap over pairs), beside what a run reports as
+``meter/overhead_pct``; then the ceiling probe against a loop written by hand on the same resident batches.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from loaderlab import optimizers, probes
+from loaderlab.config import AdamWOptimizer, PrecisionConfig
+from loaderlab.loaders.contract import Batch
+from loaderlab.meter.phases import StepMeter, own_cost_ns
+from loaderlab.precision import Precision
+from loaderlab.training import Observers, Parts, Trained, train
+
+
+class Bare(StepMeter):
+    """A meter that does nothing at all."""
+
+    def begin_epoch(self, epoch: int) -> None: ...
+    def next_step(self) -> None: ...
+    def mark(self) -> None: ...
+    def keep_loss(self, loss: torch.Tensor) -> None: ...
+    def end_step(self, num_samples: int) -> None: ...
+    def end_epoch(self) -> None:
+        if self._device_of.type == "cuda":
+            torch.cuda.synchronize(self._device_of)
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        self._device_of = device
+
+
+class Fixed(probes.Resident):
+    """Resident batches, a given number of times."""
+
+    def __init__(self, batches: list[Batch], steps: int) -> None:
+        left = itertools.count(1)
+        super().__init__(batches, lambda: next(left) > steps)
+
+
+def make(device: torch.device, model_name: str, batch_size: int) -> tuple[Parts, list[Batch]]:
+    torch.manual_seed(0)
+    if model_name == "mlp":
+        model: nn.Module = nn.Sequential(nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10)).to(device)
+        shape: tuple[int, ...] = (256,)
+    else:
+        import timm
+
+        model = timm.create_model(model_name).to(device)
+        shape = (3, 224, 224)
+    optimizer, schedule = optimizers.build(AdamWOptimizer(schedule="constant"), model, None)
+    batches = [
+        Batch(torch.rand(batch_size, *shape, device=device), torch.randint(0, 10, (batch_size,), device=device), None)
+        for _ in range(4)
+    ]
+    loader = Fixed(batches, 0)
+    return Parts(model, optimizer, schedule, Precision(PrecisionConfig(name="fp32"), device), loader, None, device), batches
+
+
+def block_s(parts: Parts, batches: list[Batch], meter: StepMeter, steps: int) -> float:
+    """Seconds a step of one block."""
+    parts.loader = Fixed(batches, steps)
+    began = time.perf_counter()
+    train(parts, meter, Trained(), Observers(lambda *_: None, lambda *_: None), epochs=1, steps=None, accumulate=1)
+    return (time.perf_counter() - began) / steps
+
+
+def by_hand(parts: Parts, batches: list[Batch], seconds: float) -> float:
+    """Samples a second of the plainest loop, warm-up left out."""
+    model, optimizer, count, began = parts.model, parts.optimizer, 0, time.perf_counter()
+    until, batch = began + seconds, batches[0]
+    for index, batch in enumerate(itertools.cycle(batches)):
+        if index == probes.WARMUP_STEPS:
+            _wait(parts.device)
+            began, count, until = time.perf_counter(), 0, time.perf_counter() + seconds
+        loss = F.cross_entropy(model(batch.inputs), batch.targets)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        count += 1
+        if time.perf_counter() >= until:
+            break
+    _wait(parts.device)
+    return count * len(batch) / (time.perf_counter() - began)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def median_and_interval(values: list[float]) -> tuple[float, float, float]:
+    drawn = np.random.default_rng(0).choice(values, (4000, len(values)))
+    low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])
+    return float(np.median(values)), float(low), float(high)
+
+
+def main(arguments: list[str]) -> dict[str, Any]:
+    options = dict(argument.split("=") for argument in arguments)
+    device = torch.device(options.get("device", "cpu"))
+    if device.type == "cuda":
+        device = torch.device("cuda", torch.cuda.current_device())
+        torch.backends.cudnn.benchmark = True
+    torch.set_num_threads(1)
+    name = options.get("model", "mlp")
+    parts, batches = make(device, name, int(options.get("batch", 128 if name == "mlp" else 64)))
+    pairs, steps = int(options.get("pairs", 300)), int(options.get("steps", 50))
+    for meter in (Bare(device), StepMeter(device)):
+        block_s(parts, batches, meter, steps)
+    ratios, bare_ms = [], []
+    for pair in range(pairs):
+        metered: dict[bool, float] = {}
+        for on in (pair % 2 == 0, pair % 2 == 1):
+            metered[on] = block_s(parts, batches, StepMeter(device) if on else Bare(device), steps)
+        ratios.append(metered[True] / metered[False])
+        bare_ms.append(1e3 * metered[False])
+    ratio, low, high = median_and_interval(ratios)
+    step_ms = float(np.median(bare_ms))
+    reported = own_cost_ns(device) / 1e4 / step_ms
+    print(f"{name} on {device}: a step of {step_ms:.3f} ms; {pairs} pairs of blocks of {steps} steps")
+    print(f"metered / bare: {ratio:.4f} ({low:.4f} to {high:.4f}); the run would report {reported:.3f} % overhead")
+    seconds, turns = float(options.get("seconds", 1.0)), int(options.get("turns", 15))
+    against = []
+    for turn in range(turns):
+        rates: dict[bool, float] = {}
+        for probe in (turn % 2 == 0, turn % 2 == 1):
+            found = probes.ceiling(parts, batches, seconds, 1) if probe else None
+            rates[probe] = found.samples_per_s if found is not None else by_hand(parts, batches, seconds)
+        against.append(rates[True] / rates[False])
+    middle, least, most = median_and_interval(against)
+    print(f"ceiling / loop by hand: {middle:.4f} ({least:.4f} to {most:.4f}), n = {turns}")
+    return {"ratio": (ratio, low, high), "reported_pct": reported, "ceiling": (middle, least, most), "step_ms": step_ms}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,213 @@
+"""Known causes of starvation, planted in the real loop in real time: does the meter find them, by share and by name?
+
+    python -m benchmarks.planted_truths [repeats=3] [only=stall]
+
+Sleeps are planted in the loader, the copy, the model and the optimizer, so that the true share is known; the loop, the
+native loader with its worker processes, the probes and the verdict are those of a run. Prints the truth, the measured
+shares and the verdicts, and ends with 1 where a share is off by more than 3 points or a verdict is named wrongly. Where
+the machine itself was too busy to keep the planted times, it says so. No GPU is needed, and none is used.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from loaderlab import findings, optimizers, probes
+from loaderlab.config import AdamWOptimizer, MeasureConfig, NativeLoader, PrecisionConfig
+from loaderlab.data.spec import Split, UserItems
+from loaderlab.environment import available_cores
+from loaderlab.loaders.contract import Batch, EpochPlan
+from loaderlab.loaders.native import Native
+from loaderlab.meter.phases import StepMeter
+from loaderlab.meter.summary import measured, summarize
+from loaderlab.precision import Precision
+from loaderlab.starvation import Setup, Verdict, judge
+from loaderlab.training import Observers, Parts, Trained, train
+
+BATCH = 4
+POINTS = 3.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is planted; seconds. ``truth``: the starved share, percent; None where it follows from nothing known."""
+
+    name: str
+    truth: float | None
+    grade: str | tuple[str, ...]
+    bottleneck: str
+    prepare: Callable[[int], float] = lambda _: 0.0  # of the batch with this number
+    workers: int = 0
+    transfer: float = 0.0
+    forward: float = 0.024  # with the next two 40 ms: what hands a batch over, a millisecond or two, is then small
+    backward: float = 0.012
+    optimizer: float = 0.004
+    steps: int = 60  # an epoch
+    epochs: int = 1
+    start: float = 0.0  # of a worker
+    burn: bool = False  # compute instead of sleeping
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+CASES = [
+    Case("sleep in the loader, no worker", 50.0, "starved", "storage", lambda _: 0.040),
+    Case("sleep in the loader, 1 worker", 0.0, "fed", "device compute", lambda _: 0.024, 1),
+    Case("more sleep, 1 worker", 66.7, "starved", "storage", lambda _: 0.120, 1),
+    Case("more sleep, 2 workers", 33.3, "starved", "storage", lambda _: 0.120, 2),
+    Case("slow copy", 33.3, "starved", "host-to-device copy", lambda _: 0.004, 1, transfer=0.020),
+    Case("heavy model", 0.0, "fed", "device compute", lambda _: 0.040, 1, forward=0.120),
+    Case("slow optimizer", 0.0, "fed", "device compute", lambda _: 0.040, 1, optimizer=0.120),
+    Case("stall every 10th batch", 50.0, "starved", "storage", lambda i: 0.400 if i % 10 == 9 else 0.0, steps=100),
+    Case("onset after 100 steps", 33.3, "starved", "storage", lambda i: 0.040 if i >= 100 else 0.0, steps=200),
+    Case("epoch gap", 0.0, "starved", "epoch gap", lambda _: 0.008, 1, steps=25, epochs=4, start=0.5, options={"persistent_workers": False}),
+    Case("loader eats the step's cores", None, ("fed", "partly starved", "starved"), "interference", lambda _: 0.048, 2, burn=True),
+]  # fmt: skip
+
+
+def spend(seconds: float, burn: bool) -> None:
+    """Sleeps, or computes as much as takes this long on an idle core."""
+    if not burn:
+        time.sleep(seconds)
+        return
+    for _ in range(round(seconds * BURNS_PER_S)):
+        _burn()
+
+
+def _burn() -> None:
+    sum(range(2000))
+
+
+def burns_per_s() -> float:
+    began, count = time.perf_counter(), 0
+    while time.perf_counter() - began < 0.3:
+        _burn()
+        count += 1
+    return count / 0.3
+
+
+BURNS_PER_S = burns_per_s()
+
+
+class Samples(Dataset[Any]):
+    classes = ("a", "b")
+
+    def __init__(self, case: Case) -> None:
+        self._case, self._started = case, False
+
+    def __len__(self) -> int:
+        return self._case.steps * BATCH
+
+    def __getitem__(self, index: int) -> Any:
+        raise AssertionError("asked for batches")
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[torch.Tensor, int]]:
+        case = self._case
+        if not self._started and torch.utils.data.get_worker_info() is not None:
+            self._started = True
+            time.sleep(case.start)
+        spend(case.prepare(indices[0] // BATCH), case.burn)
+        return [(torch.ones(4), index % 2) for index in indices]
+
+
+class SlowCopy(Native):
+    copy_s = 0.0
+
+    def transfer(self, batch: Batch) -> Batch:
+        time.sleep(self.copy_s)
+        return super().transfer(batch)
+
+
+class Planted(torch.autograd.Function):
+    """The identity, which takes its time both ways."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: torch.Tensor, ahead_s: float, back_s: float, burn: bool) -> torch.Tensor:
+        ctx.back_s, ctx.burn = back_s, burn
+        spend(ahead_s, burn)
+        return inputs.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        spend(ctx.back_s, ctx.burn)
+        return gradients[0], None, None, None
+
+
+class Model(nn.Module):
+    def __init__(self, case: Case) -> None:
+        super().__init__()
+        self._case, self._first, self._last = case, nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        case = self._case
+        hidden: torch.Tensor = Planted.apply(self._first(inputs), case.forward, case.backward, case.burn)
+        return self._last(hidden)
+
+
+def run(case: Case) -> tuple[dict[str, float], Verdict]:
+    """One run of a case: its figures and its verdict."""
+    device = torch.device("cpu")
+    torch.set_num_threads(1)
+    dataset = Samples(case)
+    split = Split(UserItems(dataset, False, None, None, 2))
+    plan = EpochPlan(len(dataset), BATCH, False, True)  # in order: the planted batches are known by their number
+    config = NativeLoader(num_workers=case.workers, **case.options)
+
+    def build() -> Native:
+        loader = SlowCopy(config, split, plan, device)
+        loader.copy_s = case.transfer
+        return loader
+
+    model = Model(case)
+    optimizer, schedule = optimizers.build(AdamWOptimizer(schedule="constant"), model, None)
+    optimizer.register_step_pre_hook(lambda *_: spend(case.optimizer, case.burn))
+    parts = Parts(model, optimizer, schedule, Precision(PrecisionConfig(name="fp32"), device), build(), None, device)
+    meter, parallel = StepMeter(device), parts.loader.parallel
+    setup = Setup(
+        "native", parts.loader.settings | {"batched": True}, parallel, case.workers > 0, available_cores(), 1, "cpu", BATCH
+    )
+    try:
+        train(parts, meter, Trained(), Observers(lambda *_: None, lambda *_: None), epochs=case.epochs, steps=None, accumulate=1)  # fmt: skip
+        window = measured(meter.steps, 5, parallel)
+        figures = summarize(window)
+        rate = figures["rate/samples_per_s"]
+        found = probes.probe(parts, MeasureConfig(probe_s=1.0), build, split, plan, 0, 1, rate, lambda *_: None)
+    finally:
+        parts.loader.close()
+    evidence = findings.evidence(meter, window, found, parallel)
+    return figures | findings.figures(evidence, found, setup, rate), judge(evidence, setup)
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = dict(argument.split("=") for argument in arguments)
+    wrong = 0
+    for case in CASES:
+        if options.get("only", "") not in case.name:
+            continue
+        results = [run(case) for _ in range(int(options.get("repeats", 3)))]
+        shares = [figures["starvation/starved_pct"] for figures, _ in results]
+        right = sum(verdict.grade in case.grade and verdict.bottleneck == case.bottleneck for _, verdict in results)
+        off = 0.0 if case.truth is None else max(abs(share - case.truth) for share in shares)
+        verdict = "ok" if off <= POINTS and right == len(results) else "WRONG"
+        wrong += verdict != "ok"
+        truth = "    ?" if case.truth is None else f"{case.truth:5.1f}"
+        print(
+            f"{case.name:32s} truth {truth} %, measured {statistics.median(shares):5.1f} ({min(shares):.1f} to {max(shares):.1f}), "
+            f"n = {len(shares)}; named rightly {right} of {len(results)}: {verdict}"
+        )
+        for _, given in results:
+            if given.grade not in case.grade or given.bottleneck != case.bottleneck:
+                print(f"    {given}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
