@@ -10,6 +10,7 @@ Prints the median ratio of the paired blocks with its 95 % interval (bootstrap o
 from __future__ import annotations
 
 import itertools
+import random
 import sys
 import time
 from typing import Any
@@ -33,8 +34,7 @@ class Bare(StepMeter):
     def begin_epoch(self, epoch: int) -> None: ...
     def next_step(self) -> None: ...
     def mark(self) -> None: ...
-    def keep_loss(self, loss: torch.Tensor) -> None: ...
-    def end_step(self, num_samples: int) -> None: ...
+    def end_step(self, num_samples: int, loss: torch.Tensor | None = None) -> None: ...
     def end_epoch(self) -> None:
         if self._device_of.type == "cuda":
             torch.cuda.synchronize(self._device_of)
@@ -42,6 +42,30 @@ class Bare(StepMeter):
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
         self._device_of = device
+
+
+class Turns(Bare):
+    """A meter that is on or off by the toss of a coin at each step, and keeps the length of each: they are compared a few
+    milliseconds apart. In strict turns the memory allocator, which has turns of its own, is measured along with it."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        real, names = StepMeter(device), ("mark", "end_step")
+        real.begin_epoch(0)
+        self._calls = [{name: getattr(meter, name) for name in names} for meter in (Bare(device), real)]
+        self._real, self._on, self._last = real, 0, 0
+        self._coin = random.Random(0)
+        self.lengths: list[tuple[int, int]] = []  # on or off, ns
+
+    def next_step(self) -> None:
+        now = time.perf_counter_ns()
+        if self._last:
+            self.lengths.append((self._on, now - self._last))
+        self._on = self._coin.randrange(2)
+        self.__dict__.update(self._calls[self._on])  # the loop then calls the real methods, or those that do nothing
+        self._last = time.perf_counter_ns()
+        if self._on:
+            self._real.next_step()
 
 
 class Fixed(probes.Resident):
@@ -65,10 +89,12 @@ def make(device: torch.device, model_name: str, batch_size: int) -> tuple[Parts,
     optimizer, schedule = optimizers.build(AdamWOptimizer(schedule="constant"), model, None)
     batches = [
         Batch(torch.rand(batch_size, *shape, device=device), torch.randint(0, 10, (batch_size,), device=device), None)
-        for _ in range(4)
+        for _ in range(5)  # odd: every batch is seen by turns with the meter on and off
     ]
     loader = Fixed(batches, 0)
-    return Parts(model, optimizer, schedule, Precision(PrecisionConfig(name="fp32"), device), loader, None, device), batches
+    return Parts(
+        model, optimizer, schedule, Precision(PrecisionConfig(name="fp32"), device), loader, None, device
+    ), batches
 
 
 def block_s(parts: Parts, batches: list[Batch], meter: StepMeter, steps: int) -> float:
@@ -77,6 +103,20 @@ def block_s(parts: Parts, batches: list[Batch], meter: StepMeter, steps: int) ->
     began = time.perf_counter()
     train(parts, meter, Trained(), Observers(lambda *_: None, lambda *_: None), epochs=1, steps=None, accumulate=1)
     return (time.perf_counter() - began) / steps
+
+
+def blocks(
+    parts: Parts, batches: list[Batch], device: torch.device, pairs: int, steps: int
+) -> tuple[list[float], list[float]]:
+    """Of each pair of blocks the ratio metered / bare, and the ms of a bare step."""
+    ratios, bare_ms = [], []
+    for pair in range(pairs):
+        metered: dict[bool, float] = {}
+        for on in (pair % 2 == 0, pair % 2 == 1):
+            metered[on] = block_s(parts, batches, StepMeter(device) if on else Bare(device), steps)
+        ratios.append(metered[True] / metered[False])
+        bare_ms.append(1e3 * metered[False])
+    return ratios, bare_ms
 
 
 def by_hand(parts: Parts, batches: list[Batch], seconds: float) -> float:
@@ -104,7 +144,7 @@ def _wait(device: torch.device) -> None:
 
 
 def median_and_interval(values: list[float]) -> tuple[float, float, float]:
-    drawn = np.random.default_rng(0).choice(values, (4000, len(values)))
+    drawn = np.random.default_rng(0).choice(values, (500, len(values)))
     low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])
     return float(np.median(values)), float(low), float(high)
 
@@ -117,32 +157,36 @@ def main(arguments: list[str]) -> dict[str, Any]:
         torch.backends.cudnn.benchmark = True
     torch.set_num_threads(1)
     name = options.get("model", "mlp")
-    parts, batches = make(device, name, int(options.get("batch", 128 if name == "mlp" else 64)))
-    pairs, steps = int(options.get("pairs", 300)), int(options.get("steps", 50))
+    parts, batches = make(device, name, int(options.get("batch", 64)))
+    pairs, steps = int(options.get("pairs", 40 if device.type == "cuda" else 1200)), int(options.get("steps", 50))
     for meter in (Bare(device), StepMeter(device)):
         block_s(parts, batches, meter, steps)
-    ratios, bare_ms = [], []
-    for pair in range(pairs):
-        metered: dict[bool, float] = {}
-        for on in (pair % 2 == 0, pair % 2 == 1):
-            metered[on] = block_s(parts, batches, StepMeter(device) if on else Bare(device), steps)
-        ratios.append(metered[True] / metered[False])
-        bare_ms.append(1e3 * metered[False])
+    if device.type == "cuda":  # the host runs ahead: only whole blocks, waited for at their end, tell the time
+        ratios, bare_ms = blocks(parts, batches, device, pairs, steps)
+    else:
+        turns = Turns(device)
+        block_s(parts, batches, turns, pairs * steps)
+        lengths = np.array(turns.lengths[steps:], np.float64)
+        bare_ms = list(lengths[lengths[:, 0] == 0, 1] / 1e6)
+        ratios = []
+        for chunk in np.array_split(lengths, len(lengths) // 40):
+            on, off = (float(np.median(chunk[chunk[:, 0] == turn, 1])) for turn in (1, 0))
+            ratios.append(on / off)
     ratio, low, high = median_and_interval(ratios)
     step_ms = float(np.median(bare_ms))
     reported = own_cost_ns(device) / 1e4 / step_ms
-    print(f"{name} on {device}: a step of {step_ms:.3f} ms; {pairs} pairs of blocks of {steps} steps")
+    print(f"{name} on {device}: a step of {step_ms:.3f} ms, n = {len(ratios)} comparisons")
     print(f"metered / bare: {ratio:.4f} ({low:.4f} to {high:.4f}); the run would report {reported:.3f} % overhead")
-    seconds, turns = float(options.get("seconds", 1.0)), int(options.get("turns", 15))
+    seconds, rounds = float(options.get("seconds", 0.3)), int(options.get("rounds", 100))
     against = []
-    for turn in range(turns):
+    for turn in range(rounds):
         rates: dict[bool, float] = {}
         for probe in (turn % 2 == 0, turn % 2 == 1):
             found = probes.ceiling(parts, batches, seconds, 1) if probe else None
             rates[probe] = found.samples_per_s if found is not None else by_hand(parts, batches, seconds)
         against.append(rates[True] / rates[False])
     middle, least, most = median_and_interval(against)
-    print(f"ceiling / loop by hand: {middle:.4f} ({least:.4f} to {most:.4f}), n = {turns}")
+    print(f"ceiling / loop by hand: {middle:.4f} ({least:.4f} to {most:.4f}), n = {rounds}")
     return {"ratio": (ratio, low, high), "reported_pct": reported, "ceiling": (middle, least, most), "step_ms": step_ms}
 
 

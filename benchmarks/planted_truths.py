@@ -45,13 +45,13 @@ class Case:
     truth: float | None
     grade: str | tuple[str, ...]
     bottleneck: str
-    prepare: Callable[[int], float] = lambda _: 0.0  # of the batch with this number
+    prepare: Callable[[int], float] = lambda _: 0.0  # of the n-th batch that a maker makes
     workers: int = 0
     transfer: float = 0.0
-    forward: float = 0.024  # with the next two 40 ms: what hands a batch over, a millisecond or two, is then small
-    backward: float = 0.012
-    optimizer: float = 0.004
-    steps: int = 60  # an epoch
+    forward: float = 0.060  # with the next two 100 ms: handing a batch over takes a millisecond or two
+    backward: float = 0.030
+    optimizer: float = 0.010
+    steps: int = 50  # an epoch
     epochs: int = 1
     start: float = 0.0  # of a worker
     burn: bool = False  # compute instead of sleeping
@@ -59,17 +59,18 @@ class Case:
 
 
 CASES = [
-    Case("sleep in the loader, no worker", 50.0, "starved", "storage", lambda _: 0.040),
-    Case("sleep in the loader, 1 worker", 0.0, "fed", "device compute", lambda _: 0.024, 1),
-    Case("more sleep, 1 worker", 66.7, "starved", "storage", lambda _: 0.120, 1),
-    Case("more sleep, 2 workers", 33.3, "starved", "storage", lambda _: 0.120, 2),
-    Case("slow copy", 33.3, "starved", "host-to-device copy", lambda _: 0.004, 1, transfer=0.020),
-    Case("heavy model", 0.0, "fed", "device compute", lambda _: 0.040, 1, forward=0.120),
-    Case("slow optimizer", 0.0, "fed", "device compute", lambda _: 0.040, 1, optimizer=0.120),
-    Case("stall every 10th batch", 50.0, "starved", "storage", lambda i: 0.400 if i % 10 == 9 else 0.0, steps=100),
-    Case("onset after 100 steps", 33.3, "starved", "storage", lambda i: 0.040 if i >= 100 else 0.0, steps=200),
-    Case("epoch gap", 0.0, "starved", "epoch gap", lambda _: 0.008, 1, steps=25, epochs=4, start=0.5, options={"persistent_workers": False}),
-    Case("loader eats the step's cores", None, ("fed", "partly starved", "starved"), "interference", lambda _: 0.048, 2, burn=True),
+    Case("sleep in the loader, no worker", 50.0, "starved", "storage", lambda _: 0.100),
+    Case("sleep in the loader, 1 worker", 0.0, "fed", "device compute", lambda _: 0.060, 1),
+    Case("more sleep, 1 worker", 66.7, "starved", "storage", lambda _: 0.300, 1),
+    Case("more sleep, 2 workers", 50.0, "starved", "storage", lambda _: 0.400, 2, steps=51),
+    Case("slow copy", 33.3, "starved", "host-to-device copy", lambda _: 0.010, 1, transfer=0.050),
+    Case("heavy model", 0.0, "fed", "device compute", lambda _: 0.100, 1, forward=0.210, steps=30),
+    Case("slow optimizer", 0.0, "fed", "device compute", lambda _: 0.100, 1, optimizer=0.210, steps=30),
+    Case("stall every 10th batch", 50.0, "starved", "storage", lambda i: 1.0 if i % 10 == 9 else 0.0, steps=65),
+    # the first 100 of 150 steps are fed: the device is dry for 5 s of the 20 s of the window
+    Case("onset after 100 steps", 100 * 5 / 19.5, "starved", "storage", lambda i: 0.100 if i >= 100 else 0.0, steps=150),
+    Case("epoch gap", 0.0, "starved", "epoch gap", lambda _: 0.020, 1, steps=12, epochs=4, start=0.8, options={"persistent_workers": False}),
+    Case("loader eats the step's cores", None, ("fed", "partly starved", "starved"), "interference", lambda _: 0.120, 2, burn=True),
 ]  # fmt: skip
 
 
@@ -101,7 +102,7 @@ class Samples(Dataset[Any]):
     classes = ("a", "b")
 
     def __init__(self, case: Case) -> None:
-        self._case, self._started = case, False
+        self._case, self._made = case, 0
 
     def __len__(self) -> int:
         return self._case.steps * BATCH
@@ -111,10 +112,10 @@ class Samples(Dataset[Any]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[torch.Tensor, int]]:
         case = self._case
-        if not self._started and torch.utils.data.get_worker_info() is not None:
-            self._started = True
+        if self._made == 0 and torch.utils.data.get_worker_info() is not None:
             time.sleep(case.start)
-        spend(case.prepare(indices[0] // BATCH), case.burn)
+        spend(case.prepare(self._made), case.burn)
+        self._made += 1
         return [(torch.ones(4), index % 2) for index in indices]
 
 
@@ -172,7 +173,14 @@ def run(case: Case) -> tuple[dict[str, float], Verdict]:
     parts = Parts(model, optimizer, schedule, Precision(PrecisionConfig(name="fp32"), device), build(), None, device)
     meter, parallel = StepMeter(device), parts.loader.parallel
     setup = Setup(
-        "native", parts.loader.settings | {"batched": True}, parallel, case.workers > 0, available_cores(), 1, "cpu", BATCH
+        "native",
+        parts.loader.settings | {"batched": True},
+        parallel,
+        case.workers > 0,
+        available_cores(),
+        1,
+        "cpu",
+        BATCH,
     )
     try:
         train(parts, meter, Trained(), Observers(lambda *_: None, lambda *_: None), epochs=case.epochs, steps=None, accumulate=1)  # fmt: skip

@@ -94,9 +94,7 @@ def play(loop: Loop) -> StepMeter:
                 clock.ms += phase * loop.slowed
                 meter.mark()
             clock.ms += loop.optimizer * loop.slowed
-            meter.keep_loss(torch.zeros(()))
-            meter.mark()
-            meter.end_step(BATCH)
+            meter.end_step(BATCH, torch.zeros(()))
         meter.next_step()
         meter.end_epoch()
     return meter

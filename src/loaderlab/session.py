@@ -238,7 +238,7 @@ class Session:
     def _on_step(self, trained: Trained, meter: StepMeter) -> None:
         if self._profiler is not None:
             self._profiler.step(meter)
-        if len(meter.steps) == 2:  # in the warm-up, with workers that end before the epoch does
+        if meter.num_steps == 2:  # in the warm-up, with workers that end before the epoch does
             self._read_memory()
         if not self._bar.due(trained.step):
             return

@@ -126,9 +126,7 @@ def train(
             if group == accumulate or ends_epoch:
                 update(parts, trained)
                 group = 0
-            meter.keep_loss(loss)
-            meter.mark()  # optimizer
-            meter.end_step(len(batch))
+            meter.end_step(len(batch), loss)  # optimizer
 
             trained.step += 1
             observers.on_step(trained, meter)

@@ -143,10 +143,7 @@ class Watch:
             )
         self._meter.mark()
         self._meter.mark()
-        if loss is not None:
-            self._meter.keep_loss(loss)
-        self._meter.mark()
-        self._meter.end_step(num_samples)
+        self._meter.end_step(num_samples, loss)
         self._open = False
 
     # ---- afterwards ----------------------------------------------------------------------------------------

@@ -37,10 +37,9 @@ def play(epochs: list[list[tuple[float, ...]]], end_ms: float = 0.0, between_ms:
             meter.next_step()
             for position, phase in enumerate(phases):
                 clock.pass_ms(phase)
-                if position == 4:
-                    meter.keep_loss(torch.tensor(float(index)))
-                meter.mark()
-            meter.end_step(8)
+                if position < 4:
+                    meter.mark()
+            meter.end_step(8, torch.tensor(float(index)))
             clock.pass_ms(other)
         meter.next_step()
         clock.pass_ms(end_ms)
@@ -122,9 +121,7 @@ def test_device_times_of_a_known_sleep() -> None:
         torch.cuda._sleep(cycles)
         meter.mark()
         meter.mark()
-        meter.keep_loss(torch.ones((), device=device))
-        meter.mark()
-        meter.end_step(1)
+        meter.end_step(1, torch.ones((), device=device))
     meter.next_step()
     meter.end_epoch()
     assert all(step.device is not None and step.loss == 1 for step in meter.steps)

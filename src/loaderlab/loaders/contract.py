@@ -13,7 +13,6 @@ import torch
 from loaderlab.config import UserError
 from loaderlab.data.spec import INT64
 
-
 SMALL_BYTES = 2**16  # of a tensor that travels in the message itself
 
 

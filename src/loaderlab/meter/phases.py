@@ -54,7 +54,9 @@ class Step:
 
 class StepMeter:
     """Records the steps of a loop that calls, in this order: `begin_epoch`, then for each step `next_step`, `mark`
-    five times and `end_step`, then `next_step` and `end_epoch`.
+    four times and `end_step`, then `next_step` and `end_epoch`.
+
+    Inside a step it only reads clocks and appends to lists: `steps` makes records of them when it is asked for.
 
     Args:
         device: a CUDA device is timed by events too; on a CPU the host's clock is the only one.
@@ -73,103 +75,110 @@ class StepMeter:
     ) -> None:
         self._clock, self._counters = clock, counters
         self._at_begin: Mapping[str, float] = {}
-        self._epoch_began = 0
         self.used: dict[str, float] = {}  # of the counters, inside the epochs
         self.windows_ns: list[tuple[int, int]] = []  # of each whole epoch, evaluation left out, the device waited for
+        self.epoch_ends_ns: list[int] = []  # from the last step of an epoch to the loader saying that it was the last
         self._ring = EventRing(device) if device.type == "cuda" and not sync else None
         self._sync = device if device.type == "cuda" and sync else None
-        self._marks: list[int] = []
-        self._epoch = self._position = 0
-        self._pending: list[Step] = []  # steps whose device times are still to come
-        self._began = 0
-        self._range: record_function | None = None
-        self._loss = float("nan")
-        self.annotate = False  # name the phases in a profiler's trace; the steps then count as disturbed
-        self._settled_from = 0
-        self.steps: list[Step] = []
-        self.epoch_ends_ns: list[int] = []  # from the last step of an epoch to the loader saying that it was the last
+        self._annotate, self._range = False, None  # type: bool, record_function | None
+        self._plain = device.type != "cuda"  # nothing to do at a mark but to read the clock
+        self._epoch = self._epoch_began = 0
+        # of the present epoch: for each step when it began and when its five phases ended, its samples and its loss
+        self._times: list[int] = []
+        self._sizes: list[int] = []
+        self._losses: list[float] = []
+        self._drained: list[bool] = []
+        self._steps: list[Step] = []
+        self._made = 0  # steps of the present epoch that are among them
+        self._settled: list[DeviceStep] = []  # device times, in order, of all steps that have some
+        self._disturbed: list[tuple[int, int]] = []  # ranges of steps
+
+    # ---- in the loop ---------------------------------------------------------------------------------------
 
     def begin_epoch(self, epoch: int) -> None:
-        self._epoch, self._position = epoch, 0
-        self._marks = []
+        self._epoch, self._made = epoch, 0
+        self._times, self._sizes, self._losses, self._drained = [], [], [], []
         if self._counters:
             self._at_begin = self._counters()
         if self._ring:
             self._ring.begin()
-        self._began = self._epoch_began = self._clock()
+        self._epoch_began = self._clock()
 
     def next_step(self) -> None:
         """The loop goes for the next batch: the time since the last mark was the finished step's ``other``."""
-        now = self._clock()
-        if self._position:
-            self.steps[-1].other = now - self._began
-        self._began = now
-        if self.annotate or self._range is not None:
-            self._name_phase("wait" if self.annotate else None)
+        self._times.append(self._clock())
+        if not self._plain:
+            self._name_phase("wait" if self._annotate else None)
 
     def mark(self) -> None:
         """The present phase has ended."""
+        if self._plain:
+            self._times.append(self._clock())
+            return
+        phase = (len(self._times) - 1) % 6
         if self._ring:
-            self._ring.mark(len(self._marks))
+            self._ring.mark(phase)
         elif self._sync:
             torch.cuda.synchronize(self._sync)
-        self._marks.append(self._clock())
+        self._times.append(self._clock())
         if self._range is not None:
-            self._name_phase((*PHASES, "other")[len(self._marks)])
+            self._name_phase((*PHASES[1:], "other")[phase])
 
     def move_mark(self) -> None:
         """The phase that ended last ends only now."""
-        assert self._marks, "no phase has ended yet"
         if self._ring:
-            self._ring.mark(len(self._marks) - 1)
-        self._marks[-1] = self._clock()
+            self._ring.mark((len(self._times) - 2) % 6)
+        self._times[-1] = self._clock()
+
+    def end_step(self, num_samples: int, loss: torch.Tensor | None = None) -> None:
+        """The last phase has ended and the step with it; what the loop does until the next one is its ``other``. The
+        loss is kept without waiting for it; on a CPU it is there, and with ``sync`` the device is waited for anyway."""
+        if self._ring:
+            if loss is not None:
+                self._ring.loss(loss)
+        else:
+            self._losses.append(float("nan") if loss is None else loss.item())
+        self.mark()
+        self._sizes.append(num_samples)
+        if self._ring:
+            self._drained.append(self._ring.drained)
+            if (timed := self._ring.end()) is not None:
+                self._settled.append(timed)
 
     def drop_step(self) -> None:
-        """The step that was begun is none."""
-        self._marks = []
-        self._began = self._clock()
-
-    def keep_loss(self, loss: torch.Tensor) -> None:
-        """The step's loss; call it before the mark that ends the optimizer's phase. Waits for nothing on CUDA."""
-        if self._ring:
-            self._ring.loss(loss)
-        else:
-            self._loss = loss.item()  # on a CPU it is there; with `sync` this waits once more
-
-    def end_step(self, num_samples: int) -> None:
-        """The step is over; what the loop does until the next one begins is its ``other``."""
-        begun = self._began
-        waited, delivered, forwarded, backwarded, stepped = self._marks  # five phases: no fewer, no more
-        host = (waited - begun, delivered - waited, forwarded - delivered, backwarded - forwarded, stepped - backwarded)
-        step = Step(self._epoch, len(self.steps), self._position, num_samples, host)
-        step.disturbed = self.annotate or len(self.steps) < self._settled_from
-        self.steps.append(step)
-        if self._ring:
-            self._pending.append(step)
-            step.drained = self._ring.drained
-            if (timed := self._ring.end()) is not None:
-                self._settle(timed)
-        else:
-            step.loss = self._loss
-        self._position += 1
-        self._began, self._marks = stepped, []
+        """The step that was begun is none; what it took so far is the ``other`` of the one before."""
+        del self._times[6 * len(self._sizes) :]
+        self._times.append(self._clock())
 
     def end_epoch(self) -> None:
         """After the loader said that there are no more batches. Waits for the device."""
-        if self._position:
-            self.epoch_ends_ns.append(self._clock() - self._began)
+        now = self._clock()
+        if self._sizes:
+            self.epoch_ends_ns.append(now - self._times[6 * len(self._sizes) - 1] if len(self._times) > 5 else 0)
         self._name_phase(None)
         if self._ring:
-            for timed in self._ring.drain():
-                self._settle(timed)
+            self._settled += self._ring.drain()
         self.windows_ns.append((self._epoch_began, self._clock()))
         if self._counters:
             for name, value in self._counters().items():
                 self.used[name] = self.used.get(name, 0.0) + value - self._at_begin[name]
+        self._make()
+
+    # ---- a profiler beside it ------------------------------------------------------------------------------
+
+    def annotate(self, on: bool) -> None:
+        """Names the phases from the next step on in a profiler's trace, or no longer; these steps are not measured."""
+        if on != self._annotate:
+            self.disturb(10**12) if on else self._undisturb()
+        self._annotate = on
+        self._plain = not (on or self._range or self._ring or self._sync)
 
     def disturb(self, steps: int) -> None:
         """So many steps from now on are not to be measured."""
-        self._settled_from = len(self.steps) + steps
+        self._disturbed.append((self.num_steps, self.num_steps + steps))
+
+    def _undisturb(self) -> None:
+        self._disturbed[-1] = (self._disturbed[-1][0], self.num_steps)
 
     def _name_phase(self, name: str | None) -> None:
         if self._range is not None:
@@ -178,10 +187,43 @@ class StepMeter:
         if name is not None:
             self._range = record_function(f"loaderlab/{name}")
             self._range.__enter__()
+        elif not self._annotate:
+            self._plain = not (self._ring or self._sync)
 
-    def _settle(self, timed: DeviceStep) -> None:
-        step = self._pending.pop(0)
-        step.device, step.loss = timed, timed.loss
+    # ---- what it recorded ----------------------------------------------------------------------------------
+
+    @property
+    def num_steps(self) -> int:
+        return len(self._steps) - self._made + len(self._sizes)
+
+    @property
+    def steps(self) -> list[Step]:
+        """Every step so far; on CUDA the device times of the newest are still to come."""
+        self._make()
+        return self._steps
+
+    def _make(self) -> None:
+        """Records of the steps that ended since the last time."""
+        before = len(self._steps) - self._made  # steps of former epochs
+        for index in range(max(0, self._made - 1), len(self._sizes)):  # the newest of last time had no ``other`` yet
+            times = self._times[6 * index : 6 * index + 7]
+            if index >= self._made:
+                host = (times[1] - times[0], times[2] - times[1], times[3] - times[2], times[4] - times[3], times[5] - times[4])  # fmt: skip
+                step = Step(self._epoch, len(self._steps), index, self._sizes[index], host)
+                if self._drained:
+                    step.drained = self._drained[index]
+                if index < len(self._losses):
+                    step.loss = self._losses[index]
+                step.disturbed = any(begin <= step.step < end for begin, end in self._disturbed)
+                self._steps.append(step)
+            self._steps[before + index].other = times[6] - times[5] if len(times) > 6 else 0
+        self._made = len(self._sizes)
+        if self._ring:
+            for step, timed in zip(self._steps[self._applied :], self._settled[self._applied :], strict=False):
+                step.device, step.loss = timed, timed.loss
+            self._applied = len(self._settled)
+
+    _applied = 0  # device times that the records have
 
     @property
     def epochs_s(self) -> float:
@@ -191,27 +233,33 @@ class StepMeter:
     @property
     def num_settled(self) -> int:
         """Steps of which everything is known: on CUDA the newest are still on their way."""
-        return len(self.steps) - len(self._pending)
+        return len(self._settled) if self._ring else self.num_steps
 
     @property
     def last_loss(self) -> float:
         """The newest loss that has reached the host; nan before the first."""
-        return self.steps[self.num_settled - 1].loss if self.num_settled else float("nan")
+        if self._ring:
+            return self._settled[-1].loss if self._settled else float("nan")
+        return self._losses[-1] if self._losses else float("nan")
 
 
-def own_cost_ns(device: torch.device, steps: int = 300, sync: bool = False) -> float:
-    """What the meter itself adds to one step, in ns: a loop of nothing but its calls."""
-    meter = StepMeter(device, sync=sync)
-    loss = torch.zeros((), device=device)
+def own_cost_ns(device: torch.device, steps: int = 100, sync: bool = False) -> float:
+    """What the meter itself adds to one step, in ns: the median over steps of what its calls take, each of them made
+    after other work, as in a loop: in an empty one, all caches being warm, they cost a fourth of that. What an empty pair of clock readings costs in the same place is taken off."""
+    meter, loss = StepMeter(device, sync=sync), torch.zeros((), device=device)
+    layer, inputs = torch.nn.Linear(256, 256), torch.zeros(32, 256)
+    calls: list[Callable[[], None]] = [
+        meter.next_step, *[meter.mark] * 4, lambda: meter.end_step(1, loss), lambda: None
+    ]  # fmt: skip
+    costs = []
     meter.begin_epoch(0)
-    started = time.perf_counter_ns()
     for _ in range(steps):
-        meter.next_step()
-        for phase in range(5):
-            if phase == 4:
-                meter.keep_loss(loss)
-            meter.mark()
-        meter.end_step(1)
-    cost = (time.perf_counter_ns() - started) / steps
+        spent = []
+        for call in calls:
+            layer(inputs).relu().sum().backward()  # as cold as a step leaves it
+            began = time.perf_counter_ns()
+            call()
+            spent.append(time.perf_counter_ns() - began)
+        costs.append(sum(spent[:-1]) - (len(spent) - 1) * spent[-1])
     meter.end_epoch()
-    return cost
+    return max(0.0, float(sorted(costs)[steps // 2]))

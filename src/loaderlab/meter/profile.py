@@ -41,7 +41,7 @@ class StepProfiler:
         """Tells the profiler that a step has ended; the first call starts it."""
         if self.done:
             return
-        meter.annotate = True
+        meter.annotate(True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the profiler about itself: its events between two recordings
             if not self._running:
@@ -51,7 +51,7 @@ class StepProfiler:
                 self._profile.step()
         if self._recorded == 2:
             self.close()
-            meter.annotate = False
+            meter.annotate(False)
             meter.disturb(self._settle)
 
     def _action(self, step: int) -> ProfilerAction:

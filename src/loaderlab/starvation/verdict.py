@@ -169,7 +169,7 @@ def _of_the_step(e: Evidence) -> str:
 
 def _lost_to_interference(e: Evidence, setup: Setup) -> bool:
     """Whether loader and step, each fast enough alone, lose more to each other than to the loader's own speed."""
-    expected = expected_rate(e, setup)
+    expected = expected_rate(e, setup) if setup.ahead else None  # else neither ever runs beside the other
     if expected is None or e.rate is None or e.ceiling is None:
         return False
     by_loader, by_each_other = 1 / expected - 1 / e.ceiling, 1 / e.rate - 1 / expected
