@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ from mlflow.tracking import MlflowClient
 from loaderlab import jobs, run, session, training
 from loaderlab.config import TrainConfig, UserError
 from loaderlab.loaders.contract import EpochPlan
+from loaderlab.meter.phases import StepMeter
+from loaderlab.meter.profile import BEYOND, StepProfiler
 from loaderlab.terminal import Terminal
 
 Make = Callable[..., TrainConfig]
@@ -278,3 +281,56 @@ def test_out_of_memory_on_a_real_gpu(make_config: Make, terminal: Terminal) -> N
             )
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_probes_and_profile_and_verdict(make_config: Make, terminal: Terminal) -> None:
+    """Everything that a run measures beside itself, and that it trains the same with and without."""
+    common = ["epochs=4", "measure.warmup_steps=2", "batch_size=2", "loader.num_workers=1"]
+    plain = go(make_config(*common, "measure=bare"), terminal)
+    probed = make_config(*common, "measure.profile=true", "measure.profile_steps=3", "measure.cold=true")
+    result = go(probed, terminal)
+    found = MlflowClient(probed.tracking.uri).get_run(result.run_id)
+    metrics = found.data.metrics
+    assert {
+        "rate/ceiling_samples_per_s", "rate/loader_samples_per_s", "rate/contended_samples_per_s", "rate/expected_samples_per_s",
+        "starvation/headroom_x", "starvation/efficiency_pct", "cpu/loader_cores", "starvation/delivery_pct", "time/loader_prepare_ms",
+    } <= metrics.keys()  # fmt: skip
+    assert not {"rate/ceiling_samples_per_s", "rate/loader_samples_per_s"} & plain.figures.keys()
+    assert metrics["starvation/headroom_x"] == metrics["rate/ceiling_samples_per_s"] / metrics["rate/samples_per_s"]
+    assert found.data.tags["verdict"] in {"fed", "partly starved", "starved", "inconclusive"}
+    assert result.verdict == found.data.tags["verdict"]
+    assert terminal.said[-2].startswith(f"{result.verdict}: ")
+    assert plain.figures["train/loss"] == metrics["train/loss"]  # the probes came after, and changed nothing
+    rows = artifact(probed, result.run_id, "steps.csv").splitlines()
+    left_out = sum(row.split(",")[3] == "0" for row in rows[1:])
+    assert left_out >= BEYOND + 3 + 4  # profiled steps, and the first of each epoch
+    trace = Path(mlflow.artifacts.download_artifacts(f"{found.info.artifact_uri}/trace.json.gz"))
+    events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    names = {str(event.get("name")) for event in events}
+    assert {f"loaderlab/{phase}" for phase in ("wait", "transfer", "forward", "backward", "optimizer")} <= names
+    assert len({name for name in names if name.startswith("ProfilerStep#")}) == 3
+
+
+def test_a_profile_is_as_small_as_asked(tmp_path: Path) -> None:
+    """The first step's trace shows how many fit: with a cap under its size it is the only one."""
+    meter = StepMeter(torch.device("cpu"))
+    profiler = StepProfiler(tmp_path, 5, 0, torch.device("cpu"), 3)
+    meter.begin_epoch(0)
+    for _ in range(16):
+        meter.next_step()
+        for _ in range(4):
+            torch.ones(8).sum()
+            meter.mark()
+        meter.end_step(1)
+        profiler.step(meter)
+    meter.next_step()
+    meter.end_epoch()
+    profiler.close()
+    names = {event.get("name") for event in json.loads(gzip.decompress(profiler.path.read_bytes()))["traceEvents"]}
+    assert len({name for name in names if str(name).startswith("ProfilerStep#")}) == 1
+    assert [step.disturbed for step in meter.steps] == [False] + [True] * (BEYOND + 1 + 3) + [False] * (16 - BEYOND - 5)
+
+
+def test_the_synchronising_meter_gives_the_same_figures(make_config: Make, terminal: Terminal) -> None:
+    result = go(make_config("epochs=4", "measure.warmup_steps=2", "measure.sync=true", "measure=bare"), terminal)
+    assert set(result.figures) >= METRICS - {"train/learning_rate"}

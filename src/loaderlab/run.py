@@ -13,6 +13,7 @@ from loaderlab import (
 )
 from loaderlab.config import PROJECT, TrainConfig, UserError
 from loaderlab.jobs import Job, RunResult
+from loaderlab.loaders.native import explained
 from loaderlab.processes import ignore_sigterm, sigterm_raises
 from loaderlab.session import Session
 from loaderlab.terminal import Terminal
@@ -58,6 +59,8 @@ def _told(config: TrainConfig, error: BaseException) -> BaseException:
     """The error itself, or what a user can make of it."""
     if isinstance(error, torch.OutOfMemoryError):
         return _out_of_memory(config, error)
+    if isinstance(error, RuntimeError) and (told := explained(error)) is not error:
+        return told
     if isinstance(error, RuntimeError) and "deterministic" in str(error) and config.deterministic:
         return UserError(f"deterministic=true: {str(error).splitlines()[0]} Type: deterministic=false")
     return error

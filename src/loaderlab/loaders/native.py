@@ -34,6 +34,17 @@ def auto_workers(split: Split, device: torch.device) -> int:
     return max(1, min(MAX_AUTO_WORKERS, cores - 1 if device.type == "cuda" else cores // 2))
 
 
+def explained(error: RuntimeError) -> RuntimeError | LoaderError:
+    """What a user can make of a worker's death; any other error as it is. PyTorch tells of it in a signal handler: the
+    error comes up wherever the training process happens to be."""
+    if "DataLoader worker" not in str(error):
+        return error
+    return LoaderError(
+        f"{str(error).splitlines()[0].rstrip('.')}. A worker that is killed has as a rule run out of memory: "
+        "loader.num_workers=1 or a smaller batch_size needs less; a full /dev/shm does the same"
+    )
+
+
 class _Requests:
     """The batch sampler: the plan's batches of the epoch that was last set."""
 
@@ -125,12 +136,9 @@ class Native(Loader):
                     raise DataError(fetched.reason)
                 yield fetched
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            if (told := explained(error)) is error:
                 raise
-            raise LoaderError(
-                f"{str(error).splitlines()[0].rstrip('.')}. A worker that is killed has as a rule run out of memory: "
-                "loader.num_workers=1 or a smaller batch_size needs less; a full /dev/shm does the same"
-            ) from error
+            raise told from error
 
     def transfer(self, batch: Batch) -> Batch:
         return to_device(batch, self._device, self._non_blocking)
