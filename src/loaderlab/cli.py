@@ -125,6 +125,9 @@ def main(config_name: str, kind: type[T], job: Callable[[T, list[str]], None]) -
             raise
         print(f"\nerror: {explain(error, config_name)}", file=sys.stderr)
         sys.exit(1)
+    except BrokenPipeError:  # whoever read the output has had enough: `… | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + 13)
     except KeyboardInterrupt as interrupt:
         print("\ninterrupted: what was recorded before is kept", file=sys.stderr)
         sys.exit(getattr(interrupt, "exit_code", INTERRUPTED))

@@ -1,0 +1,57 @@
+"""The loop with its files out of the kernel's cache, and with them in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from loaderlab.data.spec import ImageFiles
+from loaderlab.loaders.contract import EpochPlan, Loader
+from loaderlab.meter import filecache
+from loaderlab.meter.phases import StepMeter
+from loaderlab.meter.summary import measured
+from loaderlab.probes.rates import Rate, Unmeasurable, rate_of
+from loaderlab.training import Observers, Parts, Trained, train
+
+
+def cold_and_warm(
+    parts: Parts,
+    rebuild: Callable[[], Loader],
+    files: ImageFiles,
+    plan: EpochPlan,
+    epoch: int,
+    num_steps: int,
+    accumulate: int,
+) -> tuple[Rate, Rate]:
+    """The loop's rate over the first steps of an epoch with none of their files in the kernel's cache, then once more
+    with all of them there. What the cold pass loses to the warm one is the fetch stall, what the warm one loses to the
+    ceiling the prep stall (Mohan et al., Analyzing and Mitigating Data Stalls in DNN Training, VLDB 2021).
+
+    Raises:
+        Unmeasurable: the kernel keeps the files, or there were too few steps to tell.
+    """
+    ids = np.concatenate(plan.batches(epoch)[:num_steps])
+    paths = [files.paths[index] for index in np.unique(ids).tolist()]
+    parts.loader.close()
+    filecache.drop(paths)
+    if (share := filecache.resident_share(paths)) > filecache.STILL_RESIDENT:
+        raise Unmeasurable(
+            f"the kernel keeps {100 * share:.0f} % of the files in memory (a memory file system, or in use)"
+        )
+    rates = []
+    for _ in range(2):
+        loader, meter = rebuild(), StepMeter(parts.device)
+        try:
+            train(
+                replace(parts, loader=loader, val_loader=None), meter, Trained(epoch=epoch),
+                Observers(lambda *_: None, lambda *_: None), epochs=None, steps=num_steps, accumulate=accumulate,
+            )  # fmt: skip
+        finally:
+            loader.close()
+        rate = rate_of(measured(meter.steps, 0, loader.parallel), loader.parallel)
+        if rate is None:
+            raise Unmeasurable(f"an epoch has {num_steps} steps: too few to tell")
+        rates.append(rate)
+    return rates[0], rates[1]

@@ -1,0 +1,195 @@
+"""The step without a loader, the loader without a step, both side by side."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+
+from loaderlab.loaders.contract import Batch, Loader
+from loaderlab.meter.phases import Step, StepMeter
+from loaderlab.meter.summary import measured, rate_interval, summarize
+from loaderlab.training import Observers, Parts, Trained, train
+
+WARMUP_STEPS = 5
+ENOUGH_STEPS = 15  # measured, for which a probe may go on past its time ...
+PATIENCE = 3  # ... to this many times of it
+RESIDENT = 4  # batches
+
+
+class Unmeasurable(Exception):
+    """Why a probe has no figure to give."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Samples a second, with the 95 % interval within the probe where it had steps enough for one."""
+
+    samples_per_s: float
+    interval: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Alone:
+    """The loader with nobody training: samples a second, transfer included, and the cores that it kept busy."""
+
+    samples_per_s: float
+    cores: float
+
+
+class Resident(Loader):
+    """A few batches on the device, served again and again until `time_up`."""
+
+    def __init__(self, batches: list[Batch], time_up: Callable[[], bool]) -> None:
+        self._batches, self._time_up = batches, time_up
+        self.settings = {}
+
+    @property
+    def num_steps(self) -> None:
+        return None  # it ends by the clock
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        return itertools.takewhile(lambda _: not self._time_up(), itertools.cycle(self._batches))
+
+    def transfer(self, batch: Batch) -> Batch:
+        return batch
+
+    def close(self) -> None:
+        self._batches = []
+
+
+class Deadline:
+    """Time up after ``seconds``, or later, up to `PATIENCE` times that, while there are too few steps to tell."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._began = seconds, time.perf_counter()
+        self.steps = 0
+
+    def __call__(self) -> bool:
+        passed = time.perf_counter() - self._began
+        enough = self.steps >= WARMUP_STEPS + ENOUGH_STEPS
+        return passed >= (self._seconds if enough else PATIENCE * self._seconds)
+
+
+def resident_batches(loader: Loader, epoch: int, seconds: float = 1.0) -> list[Batch]:
+    """The first full batches of an epoch, on the device: four, or as many as come in time."""
+    found: list[Batch] = []
+    until = time.perf_counter() + seconds
+    for batch in itertools.islice(loader.epoch(epoch), RESIDENT):
+        if not found or len(batch) == len(found[0]):
+            here = loader.transfer(batch)
+            found.append(Batch(here.inputs.clone(), here.targets.clone(), None))  # it outlives the loader
+        if time.perf_counter() > until:
+            break
+    return found
+
+
+def ceiling(parts: Parts, batches: list[Batch], seconds: float, accumulate: int, *, beside: Loader | None = None) -> Rate | None:  # fmt: skip
+    """The loop's rate with its batches at hand: what a perfect loader would give. With ``beside``, that loader works
+    meanwhile and its batches are thrown away, one a step as in training: what is left of the ceiling then is what
+    step and loader leave each other. None where there were too few steps to tell."""
+    deadline = Deadline(seconds)
+    drain = _Drain(beside, parts.device) if beside is not None else None
+    meter = StepMeter(parts.device)
+
+    def on_step(trained: Trained, _: StepMeter) -> None:
+        deadline.steps = trained.step
+        if drain is not None:
+            drain.take_one()
+
+    try:
+        resident = replace(parts, loader=Resident(batches, deadline), val_loader=None)
+        train(
+            resident, meter, Trained(), Observers(on_step, lambda *_: None), epochs=1, steps=None, accumulate=accumulate
+        )
+    finally:
+        if drain is not None:
+            drain.close()
+    return rate_of(measured(meter.steps, WARMUP_STEPS))
+
+
+def rate_of(window: list[Step], period: int = 1) -> Rate | None:
+    if len(window) < WARMUP_STEPS:
+        return None
+    return Rate(summarize(window)["rate/samples_per_s"], rate_interval(window, period))
+
+
+class _Drain:
+    """Takes batches from a loader in a thread of its own, one for each `take_one`, and throws them away.
+
+    A loader that is slower than the step falls behind and then works without a pause, as it does in training.
+    """
+
+    def __init__(self, loader: Loader, device: torch.device) -> None:
+        self._loader, self._device = loader, device
+        self._wanted = threading.Semaphore(0)
+        self._ended = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="contention probe", daemon=True)
+        self._thread.start()
+
+    def take_one(self) -> None:
+        self._wanted.release()
+
+    def _work(self) -> None:
+        try:
+            if self._device.type == "cuda":
+                torch.cuda.set_device(self._device)
+            for epoch in itertools.count():
+                given = False
+                for _ in self._loader.epoch(epoch):
+                    given = True
+                    self._wanted.acquire()
+                    if self._ended.is_set():
+                        return
+                if not given:
+                    return  # a stream that has run dry
+        except BaseException as error:
+            self._error = error
+
+    def close(self) -> None:
+        self._ended.set()
+        self._wanted.release()
+        self._thread.join()  # at most until the batch in hand is there
+        if self._error is not None:
+            raise self._error
+
+
+def loader_alone(
+    loader: Loader, first_epoch: int, seconds: float, cpu_seconds: Callable[[], float], device: torch.device
+) -> Alone | None:
+    """The loader's rate with nobody training. None where an epoch has too few batches to tell.
+
+    Within each epoch from its first batch to the last one that ends a whole round of its parallel makers: of N batches
+    in the making together N come together.
+    """
+    began = time.perf_counter()
+    samples = 0
+    spent = cores = 0.0
+    for epoch in itertools.count(first_epoch):
+        times: list[float] = []
+        sizes: list[int] = []
+        used = 0.0
+        for batch in loader.epoch(epoch):
+            loader.transfer(batch)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if not times:
+                used = cpu_seconds()
+            times.append(time.perf_counter())
+            sizes.append(len(batch))
+            passed = time.perf_counter() - began
+            if passed >= (seconds if len(times) > 2 * loader.parallel or samples else PATIENCE * seconds):
+                break
+        last = (len(times) - 1) // loader.parallel * loader.parallel
+        if last > 0:
+            samples += sum(sizes[1 : last + 1])
+            spent += times[last] - times[0]
+            cores += (cpu_seconds() - used) * (times[last] - times[0]) / max(1e-9, time.perf_counter() - times[0])
+        if time.perf_counter() - began >= seconds:
+            return Alone(samples / spent, cores / spent) if spent else None
+    raise AssertionError

@@ -1,0 +1,57 @@
+"""Everything as it was: what a probe changes is put back."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from loaderlab.training import Parts
+
+
+@contextmanager
+def untouched(parts: Parts) -> Iterator[None]:
+    """Puts back what probes change: weights, buffers, gradients, optimizer, schedule, scaler, mode, random states.
+
+    The copy lies in host memory: a GPU that the run filled has no room for it.
+    """
+    model = parts.model
+    tensors = {name: tensor.detach().cpu().clone() for name, tensor in _tensors(parts)}
+    gradients = [None if p.grad is None else p.grad.detach().cpu().clone() for p in model.parameters()]
+    rest = _on_host({key: value for key, value in parts.state().items() if key != "model"})
+    training, devices = model.training, [parts.device.index] if parts.device.type == "cuda" else []
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        with torch.no_grad():
+            for name, tensor in _tensors(parts):
+                tensor.copy_(tensors[name])
+        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+            parameter.grad = None if gradient is None else gradient.to(parameter.device)
+        parts.load_state(rest | {"model": model.state_dict()})
+        model.train(training)
+
+
+def _tensors(parts: Parts) -> Iterator[tuple[str, torch.Tensor]]:
+    """Parameters and buffers, those that no checkpoint holds among them."""
+    return itertools.chain(parts.model.named_parameters(), parts.model.named_buffers())
+
+
+def _on_host(state: Any) -> Any:
+    """A copy of nested dicts and lists with their tensors in host memory."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().cpu().clone()
+    if isinstance(state, Mapping):
+        return {key: _on_host(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return type(state)(_on_host(value) for value in state)
+    return state
