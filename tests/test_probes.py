@@ -176,9 +176,9 @@ def test_long_steps_are_waited_for_and_not_for_ever() -> None:
     batches = probes.resident_batches(parts.loader, 0)
     began = time.perf_counter()
     with probes.untouched(parts):
-        assert probes.ceiling(parts, batches, 0.3, 1) is not None  # 30 steps
+        assert probes.ceiling(parts, batches, 0.3, 1) is not None  # 20 steps take 0.4 s, patience is 0.9
         assert probes.ceiling(parts, batches, 0.001, 1) is None
-    assert time.perf_counter() - began < 2
+    assert time.perf_counter() - began < 5
 
 
 @pytest.fixture
