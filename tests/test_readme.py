@@ -12,8 +12,10 @@ import pytest
 from conftest import compose
 from mlflow.tracking import MlflowClient
 
+from loaderlab import cli
 from loaderlab.cli import CONF
 from loaderlab.config import PROJECT as ROOT
+from loaderlab.config import TraceConfig
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = "\n".join(re.findall(r"```(?:bash|sh)\n(.*?)```", README, re.S))
@@ -35,6 +37,12 @@ def test_its_train_commands_compose(arguments: str, pick: int) -> None:
     """Of a sweep, the job of each axis' first value and that of each axis' last."""
     pairs = [text.partition("=")[::2] for text in shlex.split(arguments) if "=" in text]
     assert compose([f"{name}={value.split(',')[pick]}" for name, value in pairs])
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if "experiments.trace" in line])
+def test_its_trace_commands_compose(line: str) -> None:
+    arguments = shlex.split(line.removeprefix("python -m experiments.trace"))
+    assert cli.typed(cli._compose("trace", arguments), TraceConfig)
 
 
 @pytest.mark.parametrize("line", MAKE)
@@ -64,6 +72,7 @@ def test_the_main_job_from_a_users_shell(store_uri: str, tmp_path: Path) -> None
         "experiments.train",
         "loader=dali",
         "steps=30",
+        "measure.probe_s=0.1",
         f"tracking.uri={store_uri}",
         f"data.root={tmp_path}",
     ]
@@ -71,6 +80,7 @@ def test_the_main_job_from_a_users_shell(store_uri: str, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     assert "digits: 1438 training, 359 validation samples" in done.stdout
     assert f"mlflow ui --backend-store-uri {store_uri}" in done.stdout
+    assert re.search(r"^(fed|partly starved|starved|inconclusive): .* % of the time", done.stdout, re.M)
     assert done.stderr == ""
     client = MlflowClient(store_uri)
     experiment = client.get_experiment_by_name("loaderlab")

@@ -60,8 +60,8 @@ def breakdown(path: Path, title: str, figures: Mapping[str, float], steps: Seque
     else:
         series.fill_between(count, waits, color=COLOURS["wait"], alpha=0.8, linewidth=0, label="wait for the batch")
     # a first batch or a compilation may be a thousand times a step: it would flatten all others
-    tallest = float(np.percentile([entry.length_ms for entry in steps], 99)) if steps else 1.0
-    series.set(xlabel="step", ylabel="ms", xlim=(0, max(1, len(steps) - 1)), ylim=(0, 1.3 * tallest or 1))
+    tallest = float(np.percentile([entry.length_ms for entry in steps], 95)) if steps else 1.0
+    series.set(xlabel="step", ylabel="ms", xlim=(0, max(1, len(steps) - 1)), ylim=(0, 1.6 * tallest or 1))
     series.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, frameon=False, fontsize=8)
     if with_loss:
         axes[2].plot(range(len(losses)), losses, color=COLOURS["backward"], linewidth=0.9)

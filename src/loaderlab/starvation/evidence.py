@@ -142,7 +142,8 @@ class Verdict:
         if self.bottleneck:
             parts.append(f"Bottleneck: {self.bottleneck}.")
         if self.advice:
-            parts.append(f"Try {self.advice[0]}.")
+            first = self.advice[0]
+            parts.append(f"Try {first}." if first.override else f"To do: {first}.")
         return " ".join(parts)
 
 
