@@ -87,6 +87,14 @@ def parts_of(loader: Loader, device: torch.device, step_s: float = 0.0) -> Parts
     return Parts(model, optimizer, schedule, Precision(PrecisionConfig(name="fp32"), device), loader, loader, device)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def torch_is_warm() -> None:
+    """The first optimizer step of a process imports for a second; a run's own training has done that before any probe."""
+    device = torch.device("cpu")
+    loader = Sleepy(0.0, device)
+    probes.ceiling(parts_of(loader, device), probes.resident_batches(loader, 0), 0.05, 1)
+
+
 def snapshot(parts: Parts) -> list[Any]:
     tensors = [
         tensor.detach().cpu().clone() for tensor in itertools.chain(parts.model.parameters(), parts.model.buffers())

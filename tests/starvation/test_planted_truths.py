@@ -131,7 +131,7 @@ def test_a_slow_step_that_nothing_explains_is_inconclusive() -> None:
     loop.slowed = 1.0  # what the probes find
     _, verdict = told(loop, meter, setup(loop))
     assert (verdict.grade, verdict.bottleneck) == ("inconclusive", None)
-    assert "the contention probe does not explain it" in verdict.because
+    assert "nothing that was measured explains it" in verdict.because
 
 
 # ---- a device of its own ---------------------------------------------------------------------------------------

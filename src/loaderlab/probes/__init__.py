@@ -87,7 +87,7 @@ def probe(
         if settings.ceiling and batches:
             told(0, "ceiling")
             with noted(found, "ceiling"):
-                found.ceiling = ceiling(parts, batches, seconds, accumulate)
+                found.ceiling = ceiling(parts, batches, seconds, accumulate, sync=settings.sync)
                 if found.ceiling is None:
                     raise Unmeasurable("too few steps in the time. Type for example: measure.probe_s=10")
         if settings.loader_alone or settings.contention:
@@ -99,7 +99,9 @@ def probe(
                 if not isinstance(split.source, ImageFiles):
                     raise Unmeasurable("the samples are no files that this program knows of")
                 steps = min(plan.num_steps, WARMUP_STEPS + max(ENOUGH_STEPS, int(seconds * rate / plan.batch_size)))
-                found.cold, found.warm = cold_and_warm(parts, rebuild, split.source, plan, epoch, steps, accumulate)
+                found.cold, found.warm = cold_and_warm(
+                    parts, rebuild, split.source, plan, epoch, steps, accumulate, settings.sync
+                )
     return found
 
 
@@ -115,7 +117,7 @@ def _with_loader(
             found.alone = loader_alone(loader, epoch, settings.probe_s, resources.cpu_seconds, parts.device)
         if settings.contention and loader.lookahead and batches:  # else nothing ever worked beside the step
             told(2, "ceiling with the loader beside it")
-            found.contended = ceiling(parts, batches, settings.probe_s, accumulate, beside=loader)
+            found.contended = ceiling(parts, batches, settings.probe_s, accumulate, beside=loader, sync=settings.sync)
     finally:
         loader.close()
 

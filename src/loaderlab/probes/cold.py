@@ -24,6 +24,7 @@ def cold_and_warm(
     epoch: int,
     num_steps: int,
     accumulate: int,
+    sync: bool = False,
 ) -> tuple[Rate, Rate]:
     """The loop's rate over the first steps of an epoch with none of their files in the kernel's cache, then once more
     with all of them there. What the cold pass loses to the warm one is the fetch stall, what the warm one loses to the
@@ -42,7 +43,7 @@ def cold_and_warm(
         )
     rates = []
     for _ in range(2):
-        loader, meter = rebuild(), StepMeter(parts.device)
+        loader, meter = rebuild(), StepMeter(parts.device, sync=sync)
         try:
             train(
                 replace(parts, loader=loader, val_loader=None), meter, Trained(epoch=epoch),

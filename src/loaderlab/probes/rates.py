@@ -88,13 +88,15 @@ def resident_batches(loader: Loader, epoch: int, seconds: float = 1.0) -> list[B
     return found
 
 
-def ceiling(parts: Parts, batches: list[Batch], seconds: float, accumulate: int, *, beside: Loader | None = None) -> Rate | None:  # fmt: skip
+def ceiling(
+    parts: Parts, batches: list[Batch], seconds: float, accumulate: int, *, beside: Loader | None = None, sync: bool = False
+) -> Rate | None:  # fmt: skip
     """The loop's rate with its batches at hand: what a perfect loader would give. With ``beside``, that loader works
     meanwhile and its batches are thrown away, one a step as in training: what is left of the ceiling then is what
-    step and loader leave each other. None where there were too few steps to tell."""
+    step and loader leave each other. ``sync`` as in the run. None where there were too few steps to tell."""
     deadline = Deadline(seconds)
     drain = _Drain(beside, parts.device) if beside is not None else None
-    meter = StepMeter(parts.device)
+    meter = StepMeter(parts.device, sync=sync)
 
     def on_step(trained: Trained, _: StepMeter) -> None:
         deadline.steps = trained.step

@@ -53,7 +53,7 @@ def judge(evidence: Evidence, setup: Setup | None = None) -> Verdict:
     headroom = evidence.headroom
     if headroom is None and evidence.num_steps and evidence.starved_pct < 100:
         headroom = 1 / (1 - evidence.starved_pct / 100)
-    if doubt := _doubt(evidence):
+    if doubt := _doubt(evidence, setup):
         shares = f"; measured: {_dry(evidence)}" if evidence.num_steps else ""
         return Verdict(INCONCLUSIVE, None, headroom, f"{doubt[0]}{shares}", (Advice(doubt[1]),))
     steady, gap = grade(evidence.starved_pct), grade(evidence.gap_pct or 0.0)
@@ -76,7 +76,7 @@ def _severity(name: str) -> int:
 # ---- doubts ----------------------------------------------------------------------------------------------------
 
 
-def _doubt(e: Evidence) -> tuple[str, str] | None:
+def _doubt(e: Evidence, setup: Setup | None) -> tuple[str, str] | None:
     """Why nothing can be claimed, and what to do about it; None where something can."""
     if e.num_steps < e.least_steps:
         few = "no step was" if e.num_steps == 0 else "1 step was" if e.num_steps == 1 else f"{e.num_steps} steps were"
@@ -107,13 +107,11 @@ def _doubt(e: Evidence) -> tuple[str, str] | None:
             again,
         )
     if grade(e.starved_pct) == FED and e.headroom > POTENTIAL_X and not _explained_by_contention(e):
-        why = (
-            "and the contention probe does not explain it" if e.contended is not None else "and no contention probe ran"
-        )
-        return (
-            f"only {e.starved_pct:.1f} % dry, yet resident batches run {e.headroom:.2f}x as fast, {why}",
-            again if e.contended is not None else "measure.contention=true",
-        )
+        if e.contended is not None or (setup is not None and not setup.ahead):
+            why, what = "and nothing that was measured explains it", again
+        else:
+            why, what = "and no contention probe ran", "run it with measure.contention=true"
+        return f"only {e.starved_pct:.1f} % dry, yet resident batches run {e.headroom:.2f}x as fast, {why}", what
     return None
 
 
