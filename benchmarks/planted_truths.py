@@ -86,7 +86,7 @@ CASES = [
     Case("stall every 10th batch", alone(0.100), "starved", "storage", lambda i: 1.0 if i % 10 == 9 else 0.0, steps=65),
     Case("onset after 100 steps", onset(0.100, 95, 50), "starved", "storage", lambda i: 0.100 if i >= 100 else 0.0, steps=150),
     Case("epoch gap", ahead(0.020, 1), "starved", "epoch gap", lambda _: 0.020, 1, steps=12, epochs=4, start=0.8, options={"persistent_workers": False}),
-    Case("loader eats the step's cores", None, ("fed", "partly starved", "starved"), "interference", lambda _: 0.120, 2, burn=True),
+    Case("loader eats the step's cores", None, ("fed", "partly starved", "starved"), "interference", lambda _: 0.200, 2, forward=0.120, backward=0.060, optimizer=0.020, steps=40, burn=True),
 ]  # fmt: skip
 
 
@@ -203,7 +203,7 @@ def run(case: Case) -> tuple[dict[str, float], Verdict]:
         window = measured(meter.steps, 5, parallel)
         figures = summarize(window)
         rate = figures["rate/samples_per_s"]
-        found = probes.probe(parts, MeasureConfig(probe_s=1.0), build, split, plan, 0, 1, rate, lambda *_: None)
+        found = probes.probe(parts, MeasureConfig(probe_s=2.0), build, split, plan, 0, 1, rate, lambda *_: None)
     finally:
         parts.loader.close()
     evidence = findings.evidence(meter, window, found, parallel)
@@ -224,10 +224,12 @@ def main(arguments: Sequence[str]) -> int:
         right = sum(verdict.grade in case.grade and verdict.bottleneck == case.bottleneck for _, verdict in results)
         good = right == len(results) and not any(abs(points) > POINTS for points in off)
         wrong += not good
+        known = ""
+        if case.truth is not None:
+            known = f"truth {statistics.median(truths):4.1f} %, off by {min(off):+.1f} to {max(off):+.1f}; "
         print(
-            f"{case.name:32s} truth {statistics.median(truths):5.1f} %, measured {statistics.median(shares):5.1f} "
-            f"({min(shares):.1f} to {max(shares):.1f}), off by {min(off):+.1f} to {max(off):+.1f}, n = {len(shares)}; "
-            f"named rightly {right} of {len(results)}: {'ok' if good else 'WRONG'}",
+            f"{case.name:32s} {known}measured {statistics.median(shares):4.1f} ({min(shares):.1f} to {max(shares):.1f}), "
+            f"n = {len(shares)}; named rightly {right} of {len(results)}: {'ok' if good else 'WRONG'}",
             flush=True,
         )
         for _, given in results:

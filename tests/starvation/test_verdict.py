@@ -36,7 +36,7 @@ def test_fed_says_what_a_faster_loader_could_give() -> None:
         ({"clocks_pct": 9.0}, "the host's clock and the device's differ by 9.0 %"),
         ({"ceiling": 800}, "the ceiling (800/s) lies below the rate of the run (970/s)"),
         ({"ceiling": 1500, "contended": 1400}, "resident batches run 1.55x as fast, and nothing that was measured explains it"),
-        ({"ceiling": 1500, "contended": None}, "and no contention probe ran"),
+        ({"ceiling": 1500, "contended": None}, "and no contention probe tells why"),
         ({"starved_pct": 40, "starved_interval": (38, 42), "ceiling": 1000}, "the meter says 40 % dry, whose end would give 1.61x, and the ceiling shows 1.03x"),
     ],
 )  # fmt: skip

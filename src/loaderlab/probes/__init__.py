@@ -118,6 +118,8 @@ def _with_loader(
         if settings.contention and loader.lookahead and batches:  # else nothing ever worked beside the step
             told(2, "ceiling with the loader beside it")
             found.contended = ceiling(parts, batches, settings.probe_s, accumulate, beside=loader, sync=settings.sync)
+            if found.contended is None:
+                raise Unmeasurable("too few steps beside the ceiling in the time. Type for example: measure.probe_s=10")
     finally:
         loader.close()
 

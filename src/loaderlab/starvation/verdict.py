@@ -110,7 +110,10 @@ def _doubt(e: Evidence, setup: Setup | None) -> tuple[str, str] | None:
         if e.contended is not None or (setup is not None and not setup.ahead):
             why, what = "and nothing that was measured explains it", again
         else:
-            why, what = "and no contention probe ran", "run it with measure.contention=true"
+            why, what = (
+                "and no contention probe tells why",
+                "run it with measure.contention=true, or with a longer measure.probe_s",
+            )
         return f"only {e.starved_pct:.1f} % dry, yet resident batches run {e.headroom:.2f}x as fast, {why}", what
     return None
 
