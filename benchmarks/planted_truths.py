@@ -203,7 +203,8 @@ def run(case: Case) -> tuple[dict[str, float], Verdict]:
         window = measured(meter.steps, 5, parallel)
         figures = summarize(window)
         rate = figures["rate/samples_per_s"]
-        found = probes.probe(parts, MeasureConfig(probe_s=2.0), build, split, plan, 0, 1, rate, lambda *_: None)
+        found = probes.Probed()
+        probes.probe(found, parts, MeasureConfig(probe_s=2.0), build, split, plan, 0, 1, rate, lambda *_: None)
     finally:
         parts.loader.close()
     evidence = findings.evidence(meter, window, found, parallel)

@@ -328,7 +328,7 @@ def test_a_profile_is_as_small_as_asked(tmp_path: Path) -> None:
     profiler.close()
     names = {event.get("name") for event in json.loads(gzip.decompress(profiler.path.read_bytes()))["traceEvents"]}
     assert len({name for name in names if str(name).startswith("ProfilerStep#")}) == 1
-    assert [step.disturbed for step in meter.steps] == [False] + [True] * (BEYOND + 1 + 3) + [False] * (16 - BEYOND - 5)
+    assert [step.disturbed for step in meter.steps] == [False] + [True] * (BEYOND - 1 + 3) + [False] * (16 - BEYOND - 3)
 
 
 def test_the_synchronising_meter_gives_the_same_figures(make_config: Make, terminal: Terminal) -> None:

@@ -82,6 +82,36 @@ def test_a_data_loader_of_torch_gets_advice_in_its_own_words() -> None:
     assert verdict.advice[0].gain_x == pytest.approx(2, rel=0.1)  # two workers, side by side
 
 
+def test_an_inference_loop_can_be_watched(store_uri: str) -> None:
+    drawn = torch.random.get_rng_state()
+    with torch.inference_mode(), watch("cpu", record="inference", uri=store_uri) as meter:
+        for inputs in meter.batches(sleepy(30, 0.0)):
+            meter.step(num_samples=len(inputs))
+    assert meter.figures()["meter/overhead_pct"] > 0
+    assert torch.equal(drawn, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_a_loop_that_breaks_off_has_the_shares_of_one_that_does_not(held: bool) -> None:
+    """Wait and work of the batch at which it broke off belong to no step, and what came after to no epoch."""
+    with watch("cpu", warmup_steps=0) as meter:
+        for _ in range(6):
+            batches = meter.batches(sleepy(30, 0.004))
+            for index, inputs in enumerate(batches):
+                if index == 10:
+                    time.sleep(0.05)
+                    break
+                time.sleep(0.004)
+                meter.step(num_samples=len(inputs))
+            if not held:
+                del batches
+            time.sleep(0.05)  # an evaluation
+    figures = meter.figures()
+    assert 35 < figures["starvation/starved_pct"] < 65
+    assert max(step.other for step in meter._meter.steps) < 2_000_000
+    assert figures["starvation/epoch_gap_pct"] < 20
+
+
 def test_few_steps_claim_nothing() -> None:
     with watch("cpu") as meter:
         assert meter.verdict().grade == "inconclusive"
@@ -145,7 +175,10 @@ def test_its_mlflow_run(error: type[BaseException] | None, status: str, store_ur
     assert (found.info.status, found.info.run_name) == (status, "my loop")
     assert found.data.metrics["train/loss"] == 0.5
     assert found.data.tags["verdict"] == "starved"
-    assert ("no more" in found.data.tags.get("error", "")) == (error is not None)
+    assert (
+        found.data.tags.get("error", "")
+        == {"FINISHED": "", "FAILED": "ValueError: no more", "KILLED": "interrupted by Ctrl-C"}[status]
+    )
     folder = Path(mlflow.artifacts.download_artifacts(found.info.artifact_uri))
     assert {path.name for path in folder.iterdir()} == {"steps.csv", "breakdown.png", "report.md", "environment.json"}
     assert "host_compute_ms" in (folder / "steps.csv").read_text()

@@ -16,7 +16,9 @@ from loaderlab.probes import Probed
 from loaderlab.starvation.evidence import Evidence, Setup, expected_rate
 
 
-def evidence(meter: StepMeter, window: Sequence[Step], probed: Probed, parallel: int) -> Evidence:
+def evidence(
+    meter: StepMeter, window: Sequence[Step], probed: Probed, parallel: int, cpu_pct: float | None = None
+) -> Evidence:
     """What the steps of a measured window, the epochs around them and the probes say.
 
     Args:
@@ -24,6 +26,7 @@ def evidence(meter: StepMeter, window: Sequence[Step], probed: Probed, parallel:
         window: its measured steps.
         probed: what the probes found; `Probed()` where none ran.
         parallel: batches that the loader has in the making at the same time.
+        cpu_pct: processor time used, of the cores that may be.
     """
     settled = meter.steps[: meter.num_settled]
     change = change_point([step.starved_ms for step in window], [step.length_ms for step in window], parallel)
@@ -41,7 +44,7 @@ def evidence(meter: StepMeter, window: Sequence[Step], probed: Probed, parallel:
         starved_pct=figures.get("starvation/starved_pct", 0.0),
         starved_interval=_percent(ratio_interval(starved, lengths, parallel)),
         delivery_pct=figures.get("starvation/delivery_pct", 0.0),
-        gap_pct=summary.gap_pct(settled, meter.epoch_ends_ns),
+        gap_pct=summary.gap_pct(settled, meter.windows_ns, meter.epoch_ends_ns),
         change=change,
         rate=figures.get("rate/samples_per_s"),
         rate_interval=summary.rate_interval(window, parallel),
@@ -49,6 +52,7 @@ def evidence(meter: StepMeter, window: Sequence[Step], probed: Probed, parallel:
         clocks_pct=summary.clocks_pct(settled, meter.windows_ns, meter.epoch_ends_ns),
         phases_ms={name: phases[name] for name in (*PHASES, *(f"host_{name}" for name in PHASES)) if name in phases},
         stages=probed.stages,
+        cpu_pct=cpu_pct,
     )
     if probed.ceiling is not None:
         found = replace(found, ceiling=probed.ceiling.samples_per_s, ceiling_interval=probed.ceiling.interval)
@@ -57,7 +61,7 @@ def evidence(meter: StepMeter, window: Sequence[Step], probed: Probed, parallel:
     if probed.contended is not None:
         found = replace(found, contended=probed.contended.samples_per_s)
     if probed.cold is not None and probed.warm is not None:
-        found = replace(found, fetch_stall_pct=100 * (1 - probed.cold.samples_per_s / probed.warm.samples_per_s))
+        found = replace(found, cold=probed.cold.samples_per_s, warm=probed.warm.samples_per_s)
     return found
 
 
@@ -91,7 +95,7 @@ def figures(found: Evidence, probed: Probed, setup: Setup | None, rate: float | 
     if probed.cold is not None and probed.warm is not None:
         cold, warm = probed.cold.samples_per_s, probed.warm.samples_per_s
         named |= {"rate/cold_samples_per_s": cold, "rate/warm_samples_per_s": warm}
-        named["starvation/fetch_stall_pct"] = found.fetch_stall_pct
+        named["starvation/fetch_stall_pct"] = 100 * (1 - cold / warm)
         if found.ceiling is not None:
             named["starvation/prep_stall_pct"] = 100 * (1 - warm / found.ceiling)
     return {name: value for name, value in named.items() if value is not None}
@@ -99,7 +103,7 @@ def figures(found: Evidence, probed: Probed, setup: Setup | None, rate: float | 
 
 def usage(meter: StepMeter, cores: int) -> dict[str, float]:
     """What the loop used inside its epochs, by the counters that the meter was given: see `counters`."""
-    if not meter.epochs_s or "cpu_s" not in meter.used:
+    if not meter.steps or not meter.epochs_s or "cpu_s" not in meter.used:
         return {}
     found = {"cpu/utilization_pct": 100 * meter.used["cpu_s"] / (meter.epochs_s * cores)}
     if "read_bytes" in meter.used:

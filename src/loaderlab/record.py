@@ -14,7 +14,7 @@ import yaml
 
 from loaderlab import environment, findings
 from loaderlab.config import UserError, choice, flatten
-from loaderlab.data.spec import ImageFiles
+from loaderlab.data.spec import ImageFiles, UserItems
 from loaderlab.meter import summary
 from loaderlab.meter.phases import Step, StepMeter, own_cost_ns
 from loaderlab.report import table
@@ -80,11 +80,18 @@ def _judge(session: Session, meter: StepMeter) -> None:
     """The verdict, and the figures and tags that go with it."""
     window, setup = session.window, _setup(session)
     if len(window) < LEAST_STEPS:
-        session.terminal.warn(
-            f"{len(window)} steps were measured after {session.warmup} of warm-up: too few to tell. Type for example: "
-            f"steps={session.warmup + 10 * LEAST_STEPS}"
-        )
-    found = findings.evidence(meter, window, session.probed, setup.parallel)
+        per_epoch = session.parts.loader.num_steps
+        if per_epoch is not None and per_epoch <= session.parallel:
+            session.terminal.warn(
+                f"an epoch has {per_epoch} steps, of which the first {session.parallel} are never measured. Type for example: "
+                f"batch_size={max(1, session.config.batch_size // (4 * session.parallel))}"
+            )
+        else:
+            session.terminal.warn(
+                f"{len(window)} steps were measured after {session.warmup} of warm-up: too few to tell. Type for example: "
+                f"steps={session.warmup + 10 * LEAST_STEPS}"
+            )
+    found = findings.evidence(meter, window, session.probed, setup.parallel, session.figures.get("cpu/utilization_pct"))
     session.figures |= findings.figures(found, session.probed, setup, session.figures.get("rate/samples_per_s"))
     session.verdict = judge(found, setup)
     session.tracked.tags(verdict_tags(session.verdict))
@@ -92,7 +99,7 @@ def _judge(session: Session, meter: StepMeter) -> None:
 
 def _setup(session: Session) -> Setup:
     config, parts, split = session.config, session.parts, session.spec.train
-    normalization = split.normalization
+    normalization, source = split.normalization, split.source
     return Setup(
         loader=choice(config.loader),
         settings=parts.loader.settings | {"batched": getattr(config.loader, "batched", None)},
@@ -108,6 +115,7 @@ def _setup(session: Session) -> Setup:
         image_files=isinstance(split.source, ImageFiles),
         normalized_by_loader=normalization is not None and not normalization.on_device,
         compiled=config.model.compile,
+        most_workers=1 if isinstance(source, UserItems) and source.iterable and not source.sharded else None,
     )
 
 

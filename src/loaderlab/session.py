@@ -235,8 +235,15 @@ class Session:
             return None
         return StepProfiler(self.folder, room, measure.profile_mib, self.device, self.warmup)
 
+    def _has_room(self, meter: StepMeter) -> bool:
+        """Whether a profile can begin here: past the warm-up, and with its steps to come in this epoch."""
+        assert self._profiler is not None
+        per_epoch = self.parts.loader.num_steps
+        past = meter.num_steps >= self.warmup or (per_epoch is not None and per_epoch - BEYOND - 1 < self.warmup)
+        return past and (per_epoch is None or meter.position + self._profiler.num_steps <= per_epoch)
+
     def _on_step(self, trained: Trained, meter: StepMeter) -> None:
-        if self._profiler is not None:
+        if self._profiler is not None and (self._profiler.running or self._has_room(meter)):
             self._profiler.step(meter)
         if meter.num_steps == 2:  # in the warm-up, with workers that end before the epoch does
             self._read_memory()
@@ -307,13 +314,17 @@ class Session:
         """What the run might have been; see `loaderlab.probes`."""
         if self._profiler is not None:
             self._profiler.close()
+            if not self._profiler.path.exists():
+                self.terminal.warn(
+                    f"measure.profile=true: no epoch had {self._profiler.num_steps} steps left for a trace"
+                )
         rate = summary.summarize(self.window).get("rate/samples_per_s")
         if rate is None:
             return  # nothing was measured: nothing to hold a probe against
         measure, config = self.config.measure, self.config
         with self.terminal.progress("probes", 4 if measure.cold else 3) as bar:
-            self.probed = probes.probe(
-                self.parts, measure, lambda: self._build_loader(self.spec), self.spec.train, self._plan,
+            probes.probe(
+                self.probed, self.parts, measure, lambda: self._build_loader(self.spec), self.spec.train, self._plan,
                 self.trained.epoch, config.accumulate, rate, lambda done, name: bar.update(done, name),
             )  # fmt: skip
         for note in self.probed.notes:

@@ -111,12 +111,9 @@ class Store:
 
     def start(self, name: str, parent_id: str | None, tags: dict[str, str]) -> TrackedRun:
         """A new run, RUNNING until `TrackedRun.end`."""
-        tags = tags | {HOST_TAG: _host(), PID_TAG: str(os.getpid()), STARTED_TAG: str(process_identity(os.getpid()))}
-        tags |= {
-            "mlflow.user": getpass.getuser(),
-            "mlflow.source.name": "experiments.train",
-            "mlflow.source.type": "LOCAL",
-        }
+        own = {HOST_TAG: _host(), PID_TAG: str(os.getpid()), STARTED_TAG: str(process_identity(os.getpid()))}
+        source = {"mlflow.source.name": "experiments.train", "mlflow.source.type": "LOCAL"}
+        tags = source | {"mlflow.user": getpass.getuser()} | own | tags
         if parent_id:
             tags["mlflow.parentRunId"] = parent_id
         with self._told():

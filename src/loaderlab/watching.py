@@ -63,7 +63,7 @@ class Watch:
     def __init__(self, device: torch.device, warmup_steps: int | None, sync: bool, record: str | None, tracking: TrackingConfig) -> None:  # fmt: skip
         self._device, self._warmup_steps = device, warmup_steps
         self._meter = StepMeter(device, counters=findings.counters, sync=sync)
-        self._record, self._tracking = record, tracking
+        self._record, self._tracking, self._sync = record, tracking, sync
         self._epoch, self._in_epoch, self._open, self._told_delivery = 0, False, False, False
         self._setup: Setup | None = None
         self._tracked: TrackedRun | None = None
@@ -80,7 +80,7 @@ class Watch:
         Raises:
             UserError: `step` was not called for the batch before.
         """
-        self._end_epoch()  # of a loop that broke off, and whose iterator is still about
+        self._end_epoch(exhausted=False)  # of a loop that broke off, and whose iterator is still about
         self._setup = _setup(loader, self._device)
         meter = self._meter
         meter.begin_epoch(self._epoch)
@@ -92,6 +92,7 @@ class Watch:
                 try:
                     batch = next(batches)
                 except StopIteration:
+                    self._end_epoch(exhausted=True)
                     return
                 meter.mark()  # wait
                 meter.mark()  # transfer, until `delivered` says better
@@ -103,16 +104,16 @@ class Watch:
                     )
                 meter.next_step()
         finally:
-            self._end_epoch()
+            self._end_epoch(exhausted=False)
 
-    def _end_epoch(self) -> None:
+    def _end_epoch(self, exhausted: bool) -> None:
         if not self._in_epoch:
             return
         self._in_epoch = False
         if self._open:
             self._meter.drop_step()
             self._open = False
-        self._meter.end_epoch()
+        self._meter.end_epoch(exhausted)
         memory = resources.proportional_memory_mib()
         self._peak_mib = self._peak_mib if memory is None else max(memory, self._peak_mib or 0.0)
 
@@ -176,7 +177,7 @@ class Watch:
         if self._device.type == "cuda":
             found["memory/device_peak_mib"] = torch.cuda.max_memory_allocated(self._device) / 2**20
         if "time/step_ms" in found and not self._open:
-            found["meter/overhead_pct"] = own_cost_ns(self._device) / 1e4 / found["time/step_ms"]
+            found["meter/overhead_pct"] = own_cost_ns(self._device, sync=self._sync) / 1e4 / found["time/step_ms"]
         losses = [step.loss for step in self._settled if math.isfinite(step.loss)][-10:]
         if losses:
             found["train/loss"] = sum(losses) / len(losses)
@@ -202,7 +203,11 @@ class Watch:
         return summary.measured(self._settled, self._warmup, self._parallel)
 
     def _evidence(self) -> Evidence:
-        return findings.evidence(self._meter, self._window, Probed(), self._parallel)
+        cpu_pct = findings.usage(self._meter, environment.available_cores()).get("cpu/utilization_pct")
+        found = findings.evidence(self._meter, self._window, Probed(), self._parallel, cpu_pct)
+        return (
+            found if self._told_delivery else replace(found, delivery_pct=0.0)
+        )  # what lies between two marks made at once
 
     # ---- its record ----------------------------------------------------------------------------------------
 
@@ -221,15 +226,17 @@ class Watch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
     ) -> None:
-        self._end_epoch()
+        self._end_epoch(exhausted=False)
         if self._sampler is not None:
             self._device_samples = self._sampler.stop()
         if self._tracked is None:
             return
         ended: tuple[Any, Any, Any] = (kind, error, frames)
         try:
+            from loaderlab.record import one_line
+
             if kind is not None:
-                self._tracked.tags({"error": f"{kind.__name__}: {error}".splitlines()[0]})
+                self._tracked.tags({"error": one_line(error or kind())})
             if self._settled:
                 self._write(self._tracked)
         except BaseException:
@@ -297,7 +304,7 @@ def _setup(loader: Iterable[Any], device: torch.device) -> Setup:
         cores=environment.available_cores(),
         threads=torch.get_num_threads(),
         device_type=device.type,
-        batch_size=getattr(loader, "batch_size", None) or 1,
+        batch_size=getattr(loader, "batch_size", None) or 0,
     )
 
 

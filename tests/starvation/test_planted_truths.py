@@ -103,7 +103,7 @@ def test_onset_after_100_steps() -> None:
     assert figures["starvation/starved_pct"] == pytest.approx(100 * 1000 / 2900)
     assert verdict.grade == "starved"
     assert "50.0 %" in verdict.because
-    assert "since step 100, before that 0.0 %" in verdict.because
+    assert "since step 100, 0.0 % before it" in verdict.because
 
 
 def test_an_epoch_gap() -> None:

@@ -31,8 +31,8 @@ def test_fed_says_what_a_faster_loader_could_give() -> None:
         ({"num_steps": 14}, "14 steps were measured, and under 15 say nothing"),
         ({"num_steps": 1}, "1 step was measured"),
         ({"num_steps": 0}, "no step was measured"),
-        ({"starved_pct": 6, "starved_interval": (4, 8)}, "too noisy to tell fed from partly starved"),
-        ({"starved_pct": 19, "starved_interval": (16, 22)}, "too noisy to tell partly starved from starved"),
+        ({"starved_pct": 6, "starved_interval": (4, 8)}, "between fed and partly starved, the interval holds both"),
+        ({"starved_pct": 19, "starved_interval": (16, 22)}, "between partly starved and starved, the interval holds both"),
         ({"clocks_pct": 9.0}, "the host's clock and the device's differ by 9.0 %"),
         ({"ceiling": 800}, "the ceiling (800/s) lies below the rate of the run (970/s)"),
         ({"ceiling": 1500, "contended": 1400}, "resident batches run 1.55x as fast, and nothing that was measured explains it"),
@@ -46,6 +46,38 @@ def test_doubts_name_their_reason(changes: dict[str, object], why: str) -> None:
     assert why in verdict.because
     assert verdict.bottleneck is None
     assert verdict.advice
+
+
+def test_where_dali_decodes_on_the_gpu() -> None:
+    """Its wait is a wait for the pipeline: neither a disk nor the processor, unless that is busy."""
+    setup = replace(SETUP, loader="dali", settings={"decode": "mixed", "num_threads": 4}, parallel=1)
+    starved = replace(STARVED, stages=None)
+    assert judge(replace(starved, loader_cores=0.4), setup).bottleneck == "device decode/transform"
+    assert judge(replace(starved, loader_cores=3.5), setup).bottleneck == "CPU decode/transform"
+    eight = replace(setup, settings={"decode": "cpu", "num_threads": 8})
+    assert judge(replace(starved, loader_cores=1.0), eight).bottleneck == "storage"
+
+
+@pytest.mark.parametrize(
+    ("starved", "gap", "grade_of_both", "name"),
+    [
+        (59, 60, "starved", "epoch gap"),
+        (50, 6, "starved", "CPU decode/transform"),
+        (1, 10, "partly starved", "epoch gap"),
+    ],
+)
+def test_the_larger_loss_names_the_bottleneck(starved: float, gap: float, grade_of_both: str, name: str) -> None:
+    evidence = replace(
+        STARVED, starved_pct=starved, starved_interval=(starved - 0.5, starved + 0.5), ceiling=None, gap_pct=gap
+    )
+    verdict = judge(evidence, SETUP)
+    assert (verdict.grade, verdict.bottleneck) == (grade_of_both, name)
+    assert f"{gap} % of the loop goes between epochs" in verdict.because
+
+
+def test_data_that_allows_one_worker_is_not_advised_more() -> None:
+    verdict = judge(STARVED, replace(SETUP, most_workers=1, image_files=False))
+    assert not [advice for advice in verdict.advice if "num_workers" in advice.override]
 
 
 def test_uncertain_rates_are_no_contradiction() -> None:
@@ -73,6 +105,14 @@ def test_without_a_ceiling_the_share_bounds_the_gain() -> None:
         ({"loader_cores": 0.3}, "storage"),
         ({"delivery_pct": 30}, "host-to-device copy"),
         ({"loader_alone": 2000}, "interference"),
+        ({"loader_alone": 2000, "cpu_pct": 90.0}, "interference"),
+        (
+            {"loader_alone": 20_000, "cpu_pct": 6.0},
+            "storage",
+        ),  # the probe read from memory what the run read from a disk
+        ({"cold": 510, "warm": 900}, "storage"),
+        ({"cold": 300, "warm": 510}, "CPU decode/transform"),  # the run was as fast as with a warm cache
+        ({"cold": 505, "warm": 510}, "CPU decode/transform"),
         ({"stages": None, "loader_cores": None}, "loader"),
     ],
 )

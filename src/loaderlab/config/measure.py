@@ -19,7 +19,11 @@ class MeasureConfig:
     sync: bool = setting(False, "wait for the GPU at the end of every phase: slower, to check the event clock against")
     ceiling: bool = setting(True, "after training: the same step on batches that are on the device already")
     loader_alone: bool = setting(True, "after training: the loader with nobody training")
-    contention: bool = setting(True, "after training: the ceiling again, with the loader working beside it")
+    contention: Any = setting(
+        AUTO,
+        kind=bool,
+        doc="after training: the ceiling again, with the loader working beside it; auto: with the ceiling",
+    )
     cold: bool = setting(False, "after training: an epoch's start with the files out of the kernel's cache, and again")
     probe_s: float = setting(2.0, "seconds that each of these takes; up to three times that for long steps", at_least=0)
     device_samples: bool = setting(True, "GPU utilisation, power and clocks by NVML, from a process beside the run")
@@ -28,10 +32,10 @@ class MeasureConfig:
     profile_mib: int = setting(64, "profile: size of the compressed trace at most, MiB", at_least=1)
 
     def __post_init__(self) -> None:
-        if self.contention and not self.ceiling:
+        if self.contention is True and not self.ceiling:
             raise refuse(
                 "measure.contention", "true", "is the ceiling with the loader beside it, and measure.ceiling=false",
-                "measure.contention=false",
+                "measure.contention=auto",
             )  # fmt: skip
         if self.cold and not self.ceiling:
             raise refuse("measure.cold", "true", "is held against the ceiling, and measure.ceiling=false", "measure.ceiling=true")  # fmt: skip

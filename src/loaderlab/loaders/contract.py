@@ -119,6 +119,8 @@ class Loader(abc.ABC):
     lookahead: int = 0
     #: batches that are in the making at the same time: as many come in one burst
     parallel: int = 1
+    #: whether its batches are on the device from the start: there is no loading to look at
+    resident: bool = False
     #: cores that its workers or threads keep busy beside the training process's own
     busy_cores: int = 0
     #: what was chosen where the configuration said auto, for the record

@@ -36,6 +36,7 @@ class Replay(Loader):
             )
         if device.type == "cuda":
             torch.cuda.synchronize(device)
+        self.resident = True
         self.settings = {"num_batches": len(self._resident)}
 
     @property

@@ -50,12 +50,13 @@ class EventRing:
     def begin(self) -> None:
         assert self._written == self._read, "drain the former stretch first"
         self._written = self._read = 0
-        self._base.record()
+        self._base.record(torch.cuda.current_stream(self._device))
 
     def mark(self, phase: int) -> None:
         if phase == 0:  # a query waits for nothing: it tells whether all that was queued has been done by now
             self.drained = self._last().query()
-        self._events[self._written % RING][phase].record()
+        # the stream of this device, whichever is the current one of the process
+        self._events[self._written % RING][phase].record(torch.cuda.current_stream(self._device))
 
     def loss(self, loss: torch.Tensor) -> None:
         """Copies the loss to the host without waiting; call it before the step's last mark."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.profiler import record_function
 
-from loaderlab.meter.clock import DeviceStep, EventRing
+from loaderlab.meter.clock import RING, DeviceStep, EventRing
 
 PHASES = ("wait", "transfer", "forward", "backward", "optimizer")
 
@@ -77,7 +77,7 @@ class StepMeter:
         self._at_begin: Mapping[str, float] = {}
         self.used: dict[str, float] = {}  # of the counters, inside the epochs
         self.windows_ns: list[tuple[int, int]] = []  # of each whole epoch, evaluation left out, the device waited for
-        self.epoch_ends_ns: list[int] = []  # from the last step of an epoch to the loader saying that it was the last
+        self.epoch_ends_ns: list[int] = []  # from asking for one more batch to the loader saying that there is none
         self._ring = EventRing(device) if device.type == "cuda" and not sync else None
         self._sync = device if device.type == "cuda" and sync else None
         self._annotate, self._range = False, None  # type: bool, record_function | None
@@ -128,6 +128,8 @@ class StepMeter:
         """The phase that ended last ends only now."""
         if self._ring:
             self._ring.mark((len(self._times) - 2) % 6)
+        elif self._sync:
+            torch.cuda.synchronize(self._sync)
         self._times[-1] = self._clock()
 
     def end_step(self, num_samples: int, loss: torch.Tensor | None = None) -> None:
@@ -146,19 +148,22 @@ class StepMeter:
                 self._settled.append(timed)
 
     def drop_step(self) -> None:
-        """The step that was begun is none; what it took so far is the ``other`` of the one before."""
-        del self._times[6 * len(self._sizes) :]
-        self._times.append(self._clock())
+        """The step that was begun is none."""
+        del self._times[6 * len(self._sizes) + 1 :]
 
-    def end_epoch(self) -> None:
-        """After the loader said that there are no more batches. Waits for the device."""
-        now = self._clock()
-        if self._sizes:
-            self.epoch_ends_ns.append(now - self._times[6 * len(self._sizes) - 1] if len(self._times) > 5 else 0)
+    def end_epoch(self, exhausted: bool = True) -> None:
+        """After the loader said that there are no more batches, or with ``exhausted`` false a loop that broke off before
+        that, maybe long ago. Waits for the device."""
+        count, now = len(self._sizes), self._clock()
+        if not exhausted and not self._ring:
+            now = self._times[6 * count - 1] if count else self._epoch_began
+        if count:
+            asked = self._times[6 * count] if len(self._times) > 6 * count else now
+            self.epoch_ends_ns.append(now - asked if exhausted else 0)
         self._name_phase(None)
         if self._ring:
             self._settled += self._ring.drain()
-        self.windows_ns.append((self._epoch_began, self._clock()))
+        self.windows_ns.append((self._epoch_began, self._clock() if exhausted or self._ring else now))
         if self._counters:
             for name, value in self._counters().items():
                 self.used[name] = self.used.get(name, 0.0) + value - self._at_begin[name]
@@ -191,6 +196,11 @@ class StepMeter:
             self._plain = not (self._ring or self._sync)
 
     # ---- what it recorded ----------------------------------------------------------------------------------
+
+    @property
+    def position(self) -> int:
+        """Steps of the present epoch."""
+        return len(self._sizes)
 
     @property
     def num_steps(self) -> int:
@@ -247,19 +257,20 @@ def own_cost_ns(device: torch.device, steps: int = 100, sync: bool = False) -> f
     """What the meter itself adds to one step, in ns: the median over steps of what its calls take, each of them made
     after other work, as in a loop: in an empty one, all caches being warm, they cost a fourth of that. What an empty pair of clock readings costs in the same place is taken off."""
     meter, loss = StepMeter(device, sync=sync), torch.zeros((), device=device)
-    layer, inputs = torch.nn.Linear(256, 256), torch.zeros(32, 256)
     calls: list[Callable[[], None]] = [
         meter.next_step, *[meter.mark] * 4, lambda: meter.end_step(1, loss), lambda: None
     ]  # fmt: skip
     costs = []
-    meter.begin_epoch(0)
-    for _ in range(steps):
-        spent = []
-        for call in calls:
-            layer(inputs).relu().sum().backward()  # as cold as a step leaves it
-            began = time.perf_counter_ns()
-            call()
-            spent.append(time.perf_counter_ns() - began)
-        costs.append(sum(spent[:-1]) - (len(spent) - 1) * spent[-1])
-    meter.end_epoch()
-    return max(0.0, float(sorted(costs)[steps // 2]))
+    with torch.inference_mode(False), torch.enable_grad():  # whoever watches an inference has switched them
+        weights, inputs = torch.zeros(256, 256, requires_grad=True), torch.zeros(32, 256)
+        meter.begin_epoch(0)
+        for _ in range(RING + steps):  # a ring of events gives one back each step only once it is full
+            spent = []
+            for call in calls:
+                (inputs @ weights).relu().sum().backward()  # as cold as a step leaves it
+                began = time.perf_counter_ns()
+                call()
+                spent.append(time.perf_counter_ns() - began)
+            costs.append(sum(spent[:-1]) - (len(spent) - 1) * spent[-1])
+        meter.end_epoch()
+    return max(0.0, float(sorted(costs[RING:])[steps // 2]))

@@ -32,10 +32,17 @@ class StepProfiler:
         self._steps, self._mib, self._settle = steps, mib, settle
         self._recorded = 0
         self.done = False
-        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else its library prints of its own start, and of GPUs not there
+        os.environ.setdefault(
+            "KINETO_LOG_LEVEL", "99"
+        )  # else its library prints of its own start, and of GPUs not there
         activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
         self._profile = profile(activities=activities, schedule=self._action, on_trace_ready=self._keep)
-        self._running = False
+        self.running = False
+
+    @property
+    def num_steps(self) -> int:
+        """That it takes in all."""
+        return BEYOND + self._steps
 
     def step(self, meter: StepMeter) -> None:
         """Tells the profiler that a step has ended; the first call starts it."""
@@ -44,12 +51,12 @@ class StepProfiler:
         meter.annotate(True)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the profiler about itself: its events between two recordings
-            if not self._running:
+            if not self.running:
                 self._profile.start()
-                self._running = True
+                self.running = True
             else:
                 self._profile.step()
-        if self._recorded == 2:
+        if self._recorded == 2 or (self._recorded == 1 and not self._steps):
             self.close()
             meter.annotate(False)
             meter.disturb(self._settle)
@@ -68,10 +75,10 @@ class StepProfiler:
         self._recorded += 1
         if self._recorded == 1:
             fit = int(self._mib * 2**20 // max(1, self.path.stat().st_size))
-            self._steps = max(1, min(self._steps, fit))
+            self._steps = min(self._steps, fit)  # with none the sample is all there is
 
     def close(self) -> None:
         """Ends the profiler, whatever it has; again is harmless."""
-        if self._running and not self.done:
+        if self.running and not self.done:
             self._profile.stop()
         self.done = True

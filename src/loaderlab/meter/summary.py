@@ -96,24 +96,29 @@ def clocks_pct(
     return 100 * max(0.0, device - host, host - sum(epoch_ends_ns) / 1e6 - device) / host
 
 
-def gap_pct(steps: Sequence[Step], epoch_ends_ns: Sequence[int]) -> float | None:
-    """Share of the loop, its first batch and evaluations left out, that went between epochs, percent: the old one's end
-    and the wait for the first batch of the new one. None where there was one epoch only."""
+def gap_pct(steps: Sequence[Step], windows_ns: Sequence[tuple[int, int]], epoch_ends_ns: Sequence[int]) -> float | None:
+    """Share of the loop, its first batch and evaluations left out, that went between epochs, percent. None where there
+    was one epoch only. See `between_epochs_ms`."""
     mean = between_epochs_ms(steps, epoch_ends_ns)
     if mean is None:
         return None
     gaps = sum(1 for step in steps if step.position == 0) - 1
-    loop_ms = sum(step.host_ns for step in steps) / 1e6 + sum(epoch_ends_ns[:gaps]) / 1e6 - steps[0].host[0] / 1e6
-    return 100 * gaps * mean / loop_ms
+    # the epochs with the device's last work in them; of one that was broken off its steps
+    loop_ms = sum(end - begin for begin, end in windows_ns) / 1e6
+    loop_ms += sum(step.length_ms for step in steps if step.epoch >= steps[0].epoch + len(windows_ns))
+    return min(100.0, 100 * gaps * mean / max(1e-9, loop_ms - steps[0].host[0] / 1e6))
 
 
 def between_epochs_ms(steps: Sequence[Step], epoch_ends_ns: Sequence[int]) -> float | None:
-    """Mean time lost between two epochs, evaluation left out: the old one's end and the wait for the first batch of
-    the new one. None where there was one epoch only."""
-    firsts = [step.host[0] for step in steps if step.position == 0][1:]
+    """Mean time lost between two epochs, evaluation left out: the loader saying that there is no more, and the wait for the
+    first batch of the next. With a clock of its own the device may still work during the former: there, the time that it
+    stood still before the first batch. None where there was one epoch only."""
+    firsts = [step for step in steps if step.position == 0][1:]
     if not firsts:
         return None
-    return float(np.mean([end + first for end, first in zip(epoch_ends_ns, firsts, strict=False)])) / 1e6
+    if all(step.device is not None for step in firsts):
+        return float(np.mean([step.starved_ms for step in firsts]))
+    return float(np.mean([end + step.host[0] for end, step in zip(epoch_ends_ns, firsts, strict=False)])) / 1e6
 
 
 def to_csv(steps: Sequence[Step], warmup_steps: int, ramp: int = 1, *, coarse: bool = False) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from loaderlab.config import MeasureConfig, UserError
+from loaderlab.config import AUTO, MeasureConfig, UserError
 from loaderlab.data.spec import ImageFiles, Split
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader
 from loaderlab.meter import resources
@@ -61,25 +61,26 @@ class Probed:
 
 
 def probe(
-    parts: Parts, settings: MeasureConfig, rebuild: Callable[[], Loader], split: Split, plan: EpochPlan, epoch: int, accumulate: int,
+    found: Probed, parts: Parts, settings: MeasureConfig, rebuild: Callable[[], Loader], split: Split, plan: EpochPlan, epoch: int, accumulate: int,
     rate: float, told: Callable[[int, str], None],
-) -> Probed:  # fmt: skip
+) -> None:  # fmt: skip
     """Every probe that is switched on, each bounded in time; leaves the parts as they were, but for their loader, which
     is closed. The run is over: a probe that fails leaves a note, not a failed run.
 
     Args:
+        found: what the probes find, as they go: an interrupt leaves what was found before it.
         rebuild: a new loader like that of the run.
         epoch: whose samples to use.
         rate: of the run, samples/s.
         told: is called with (number, name) before each probe.
     """
-    found = Probed()
-    if not (settings.ceiling or settings.loader_alone):
-        return found
+    if not (settings.ceiling or settings.loader_alone or settings.cold):
+        return
+    with_contention = settings.ceiling if settings.contention == AUTO else settings.contention
     seconds = settings.probe_s
     with untouched(parts):
         batches: list[Batch] = []
-        with noted(found, "ceiling"):
+        with noted(found, "probes"):
             batches = resident_batches(parts.loader, epoch, seconds)
             if not batches:
                 raise Unmeasurable("the loader gave no batch any more")
@@ -90,9 +91,9 @@ def probe(
                 found.ceiling = ceiling(parts, batches, seconds, accumulate, sync=settings.sync)
                 if found.ceiling is None:
                     raise Unmeasurable("too few steps in the time. Type for example: measure.probe_s=10")
-        if settings.loader_alone or settings.contention:
+        if (settings.loader_alone or with_contention) and not parts.loader.resident:
             with noted(found, "loader alone"):
-                _with_loader(found, parts, settings, rebuild, epoch, accumulate, batches, told)
+                _with_loader(found, parts, settings, with_contention, rebuild, epoch, accumulate, batches, told)
         if settings.cold:
             told(3, "cold file cache")
             with noted(found, "measure.cold=true"):
@@ -102,11 +103,10 @@ def probe(
                 found.cold, found.warm = cold_and_warm(
                     parts, rebuild, split.source, plan, epoch, steps, accumulate, settings.sync
                 )
-    return found
 
 
 def _with_loader(
-    found: Probed, parts: Parts, settings: MeasureConfig, rebuild: Callable[[], Loader], epoch: int, accumulate: int, batches: list[Batch],
+    found: Probed, parts: Parts, settings: MeasureConfig, with_contention: bool, rebuild: Callable[[], Loader], epoch: int, accumulate: int, batches: list[Batch],
     told: Callable[[int, str], None],
 ) -> None:  # fmt: skip
     loader = rebuild()
@@ -115,7 +115,9 @@ def _with_loader(
             told(1, "loader alone")
             found.stages = loader.stages()
             found.alone = loader_alone(loader, epoch, settings.probe_s, resources.cpu_seconds, parts.device)
-        if settings.contention and loader.lookahead and batches:  # else nothing ever worked beside the step
+            if found.alone is None:
+                found.notes.append("loader alone: an epoch has too few batches to tell")
+        if with_contention and loader.lookahead and batches:  # else nothing ever worked beside the step
             told(2, "ceiling with the loader beside it")
             found.contended = ceiling(parts, batches, settings.probe_s, accumulate, beside=loader, sync=settings.sync)
             if found.contended is None:
@@ -129,7 +131,7 @@ def noted(found: Probed, name: str) -> Iterator[None]:
     """Why a probe has no figure goes to the notes."""
     try:
         yield
-    except (Unmeasurable, UserError) as reason:
+    except (Unmeasurable, UserError, OSError) as reason:
         found.notes.append(f"{name}: {reason}")
     except torch.OutOfMemoryError:
         found.notes.append(f"{name}: the device's memory holds no batches beside those of the run")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -33,6 +34,8 @@ def cold_and_warm(
     Raises:
         Unmeasurable: the kernel keeps the files, or there were too few steps to tell.
     """
+    if not hasattr(os, "posix_fadvise"):
+        raise Unmeasurable("this system has no way to drop files from its cache")
     ids = np.concatenate(plan.batches(epoch)[:num_steps])
     paths = [files.paths[index] for index in np.unique(ids).tolist()]
     parts.loader.close()

@@ -48,7 +48,8 @@ def breakdown(path: Path, title: str, figures: Mapping[str, float], steps: Seque
         bar.barh(0, width, left=left, color=COLOURS[part], label=f"{part} {width:.2f} ms")
         left += width
     bar.set(yticks=[], xlabel="mean step of the measured window, ms", xlim=(0, left or 1))
-    bar.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=6, frameon=False, fontsize=8)
+    if left:
+        bar.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=6, frameon=False, fontsize=8)
     count = range(len(steps))
     series.plot(count, [entry.length_ms for entry in steps], color="#777777", linewidth=0.8, label="step")
     waits = [entry.host[0] / 1e6 for entry in steps]

@@ -32,7 +32,8 @@ def advise(e: Evidence, s: Setup, bottleneck: str) -> tuple[Advice, ...]:
         case "interference":
             found = _disturb_less(e, s, most)
         case "host launch overhead":
-            found = [Advice("the host cannot queue work fast enough: larger steps", f"batch_size={2 * s.batch_size}")]
+            larger = f"batch_size={2 * s.batch_size}" if s.batch_size else ""
+            found = [Advice("the host cannot queue work fast enough: larger steps", larger)]
             if not s.compiled:
                 found.append(Advice("fewer and larger kernels", "model.compile=true"))
         case _:
@@ -64,8 +65,7 @@ def _feed_faster(e: Evidence, s: Setup, bottleneck: str, most: float | None) -> 
     if not found and bottleneck in (DECODE, LOADER) and s.image_files:
         found.append(
             Advice(
-                "every core that may be used is: store the images near the size that is trained on, which decodes "
-                "faster, or give the job more cores", gain_x=most,
+                "store the images near the size that is trained on, which decodes faster, or give the job more cores", gain_x=most,
             )
         )  # fmt: skip
     return found
@@ -75,7 +75,7 @@ def _more_workers(e: Evidence, s: Setup, bottleneck: str) -> Advice | None:
     """As many workers as feed the ceiling with a tenth to spare, within the cores; waiting needs no core."""
     if e.loader_alone is None or e.ceiling is None or e.rate is None:
         more = max(2, 2 * s.parallel)
-        if more > s.cores:
+        if more > min(2 * s.cores, s.most_workers or more):  # they may wait or compute: nobody knows
             return None
         dry = min(0.99, e.starved_pct / 100)
         # workers that exist take the whole step for a batch; the host itself no more than its waiting
@@ -84,7 +84,7 @@ def _more_workers(e: Evidence, s: Setup, bottleneck: str) -> Advice | None:
     now = s.parallel if s.ahead else 0
     each = e.loader_alone / max(1, s.parallel)
     room = 4 * s.cores if bottleneck == STORAGE else max(1, s.cores - 1 if s.device_type == "cuda" else s.cores)
-    wanted = min(room, math.ceil(POTENTIAL_X * e.ceiling / each))
+    wanted = min(room, math.ceil(POTENTIAL_X * e.ceiling / each), s.most_workers or room)
     if wanted <= now:
         return None
     rate = min(e.ceiling, wanted * each)
@@ -116,6 +116,8 @@ def _shorten_gaps(s: Setup) -> list[Advice]:
 
 def _disturb_less(e: Evidence, s: Setup, most: float | None) -> list[Advice]:
     found = []
+    if s.loader == "native" and s.settings.get("batched") is False:
+        found.append(Advice("less work for the same batches: build them whole", "loader.batched=true", most))
     if s.device_type != "cuda" and s.threads > 1:
         fewer = max(1, s.cores - s.parallel)
         if fewer < s.threads:

@@ -13,6 +13,7 @@ LEAST_STEPS = 15  # measured steps of a run, under which nothing is claimed
 POTENTIAL_X = 1.1  # ceiling / rate above which NVIDIA calls the input a potential bottleneck
 CLOCKS_PCT = 5.0  # by which the two clocks of one window may differ
 TOLERANCE = 0.1  # between figures taken one after the other: rate, ceiling, contended ceiling
+CROWDED_PCT = 60.0  # of the cores in use, from which processes are in each other's way
 WORTH_X = 1.05  # an advice that gains less is not given
 
 STORAGE, DECODE, PYTHON = "storage", "CPU decode/transform", "collation or Python"
@@ -39,7 +40,8 @@ class Evidence:
         clocks_pct: by which the host's and the device's clock differ over the window (CUDA).
         phases_ms: mean length of each phase of a step.
         idle_pct: device idle for whatever cause; copy_pct: of a trace, only copies running.
-        fetch_stall_pct: time that a cold file cache adds to an epoch.
+        cold, warm: rates with the files out of the kernel's cache, and in it.
+        cpu_pct: processor time of the run, of the cores that may be used.
         least_steps: under which nothing is claimed.
     """
 
@@ -63,7 +65,9 @@ class Evidence:
     phases_ms: Mapping[str, float] = field(default_factory=dict)
     idle_pct: float | None = None
     copy_pct: float = 0.0
-    fetch_stall_pct: float | None = None
+    cold: float | None = None
+    warm: float | None = None
+    cpu_pct: float | None = None
     least_steps: int = LEAST_STEPS
 
     @property
@@ -80,6 +84,8 @@ class Setup:
         loader: the choice; `settings`: what is in force in it.
         parallel: batches that it prepares at the same time; ahead: whether it works ahead of the step at all.
         cores: that the process may use; threads: of torch.
+        batch_size: 0 where nobody knows it.
+        most_workers: that this data allows; None: any number.
     """
 
     loader: str
@@ -96,6 +102,7 @@ class Setup:
     image_files: bool = False
     normalized_by_loader: bool = False
     compiled: bool = False
+    most_workers: int | None = None
 
 
 @dataclass(frozen=True)

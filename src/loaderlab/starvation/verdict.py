@@ -6,6 +6,7 @@ starved. Where the evidence contradicts itself, or is too little, the verdict is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from loaderlab.starvation.advice import advise
@@ -13,6 +14,7 @@ from loaderlab.starvation.evidence import (
     CLOCKS_PCT,
     COMPUTE,
     COPY,
+    CROWDED_PCT,
     DECODE,
     DEVICE_DECODE,
     EPOCH_GAP,
@@ -57,16 +59,15 @@ def judge(evidence: Evidence, setup: Setup | None = None) -> Verdict:
         shares = f"; measured: {_dry(evidence)}" if evidence.num_steps else ""
         return Verdict(INCONCLUSIVE, None, headroom, f"{doubt[0]}{shares}", (Advice(doubt[1]),))
     steady, gap = grade(evidence.starved_pct), grade(evidence.gap_pct or 0.0)
-    by_gap = _severity(gap) > _severity(steady)
+    lost_between = evidence.gap_pct or 0.0
+    by_gap = gap != FED and lost_between > evidence.starved_pct * (1 - lost_between / 100)
     bottleneck = EPOCH_GAP if by_gap else _bottleneck(evidence, setup, steady)
-    because = _because(evidence, setup, headroom)
-    if _severity(gap) > 0:
-        between = (
-            f"{evidence.gap_pct:.0f} % of the loop goes between epochs, from the last step to the next first batch"
-        )
+    because = _because(evidence, bottleneck, headroom)
+    if gap != FED:
+        between = f"{lost_between:.0f} % of the loop goes between epochs, from the last step to the next first batch"
         because = f"{between}; within them {because}" if by_gap else f"{because}; {between}"
     advice = advise(evidence, setup, bottleneck) if setup is not None else ()
-    return Verdict(gap if by_gap else steady, bottleneck, headroom, because, advice)
+    return Verdict(max(gap, steady, key=_severity), bottleneck, headroom, because, advice)
 
 
 def _severity(name: str) -> int:
@@ -84,11 +85,7 @@ def _doubt(e: Evidence, setup: Setup | None) -> tuple[str, str] | None:
     if e.starved_interval is not None:
         low, high = (grade(bound) for bound in e.starved_interval)
         if low != high:
-            return (
-                f"too noisy to tell {low} from {high}, the 95 % interval goes from {max(0.0, e.starved_interval[0]):.1f} "
-                f"to {min(100.0, e.starved_interval[1]):.1f} %",
-                "measure more steps, on a machine that does nothing else",
-            )
+            return f"between {low} and {high}, the interval holds both", "measure more steps"
     if e.clocks_pct is not None and e.clocks_pct > CLOCKS_PCT:
         return f"the host's clock and the device's differ by {e.clocks_pct:.1f} % over the same window", "run it again"
     if e.ceiling is None or e.rate is None:
@@ -133,13 +130,21 @@ def _bottleneck(e: Evidence, setup: Setup | None, found: str) -> str:
         if e.headroom is not None and e.headroom > POTENTIAL_X:
             return INTERFERENCE  # else it were doubtful
         return _of_the_step(e)
+    on_device = setup is not None and setup.settings.get("decode") == "mixed"
     if e.delivery_pct >= e.starved_pct / 2:
-        return DEVICE_DECODE if setup is not None and setup.settings.get("decode") == "mixed" else COPY
+        return DEVICE_DECODE if on_device else COPY
+    if _as_slow_as_cold(e):
+        return STORAGE
     if setup is None:
         return LOADER
-    if _lost_to_interference(e, setup):
-        return INTERFERENCE
-    busy = None if e.loader_cores is None else e.loader_cores / max(1, min(setup.parallel, setup.cores))
+    if _lost_to_each_other(e, setup):
+        # slowed by the step, the loader would have computed as much, only longer: it waited, for files read a first time
+        return STORAGE if e.cpu_pct is not None and e.cpu_pct < CROWDED_PCT else INTERFERENCE
+    makers = setup.settings.get("num_threads")  # DALI's; of other loaders as many as batches in the making
+    could = min(makers if isinstance(makers, int) else setup.parallel, setup.cores)
+    busy = None if e.loader_cores is None else e.loader_cores / max(1, could)
+    if on_device and (busy is None or busy < CROWDED_PCT / 100):
+        return DEVICE_DECODE  # the wait for it is a wait for the pipeline
     if busy is not None and busy < 0.5:
         return STORAGE  # it waits more than it computes
     if e.stages:
@@ -157,6 +162,13 @@ def _assembling(e: Evidence, stages: Mapping[str, float], s: Setup) -> float:
     return max(stages["collate"], s.parallel / e.loader_alone - stages["prepare"])
 
 
+def _as_slow_as_cold(e: Evidence) -> bool:
+    """Whether files out of the kernel's cache slow the loop, and the run was nearer to that than to a warm cache."""
+    if e.cold is None or e.warm is None or e.rate is None:
+        return False
+    return e.cold < (1 - TOLERANCE) * e.warm and e.rate < math.sqrt(e.cold * e.warm)
+
+
 def _of_the_step(e: Evidence) -> str:
     """What bounds a step that does not wait for data."""
     if e.idle_pct is not None:  # a trace: by what the device did not do
@@ -168,7 +180,7 @@ def _of_the_step(e: Evidence) -> str:
     return COMPUTE
 
 
-def _lost_to_interference(e: Evidence, setup: Setup) -> bool:
+def _lost_to_each_other(e: Evidence, setup: Setup) -> bool:
     """Whether loader and step, each fast enough alone, lose more to each other than to the loader's own speed."""
     expected = expected_rate(e, setup) if setup.ahead else None  # else neither ever runs beside the other
     if expected is None or e.rate is None or e.ceiling is None:
@@ -188,14 +200,17 @@ def _dry(e: Evidence) -> str:
     return f"{e.starved_pct:.1f} % of the time{interval} dry for want of data"
 
 
-def _because(e: Evidence, setup: Setup | None, headroom: float | None) -> str:
-    device = "device" if setup is None or setup.device_type == "cuda" else "CPU's step"
-    said = f"the {device} was {_dry(e)}"
+def _because(e: Evidence, bottleneck: str, headroom: float | None) -> str:
+    said = _dry(e)
     if e.change is not None:
-        said += f" since step {e.change.index}, before that {100 * e.change.before:.1f} %"
+        said += f" since step {e.change.index}, {100 * e.change.before:.1f} % before it (the figures of the run are of both)"
     if e.delivery_pct >= 1:
-        said += f", {e.delivery_pct:.1f} of them with the batch on its way"
+        said += f", {e.delivery_pct:.1f} points of it with the batch on its way"
+    which = "faster loader"
+    if bottleneck == INTERFERENCE:
+        said += "; loader and step slow each other down"
+        which = "loader that takes nothing from the step"
     if headroom is not None:
         bound = "" if e.headroom is not None else " by this share alone"
-        said += f"; a faster loader can give at most {max(1.0, headroom):.2f}x{bound}"
+        said += f"; a {which} can give at most {max(1.0, headroom):.2f}x{bound}"
     return said
