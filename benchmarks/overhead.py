@@ -131,6 +131,7 @@ def by_hand(parts: Parts, batches: list[Batch], seconds: float) -> float:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        parts.schedule.step()
         count += 1
         if time.perf_counter() >= until:
             break

@@ -86,7 +86,7 @@ CASES = [
     Case("stall every 10th batch", alone(0.100), "starved", "storage", lambda i: 1.0 if i % 10 == 9 else 0.0, steps=65),
     Case("onset after 100 steps", onset(0.100, 95, 50), "starved", "storage", lambda i: 0.100 if i >= 100 else 0.0, steps=150),
     Case("epoch gap", ahead(0.020, 1), "starved", "epoch gap", lambda _: 0.020, 1, steps=12, epochs=4, start=0.8, options={"persistent_workers": False}),
-    Case("loader eats the step's cores", None, ("fed", "partly starved", "starved"), "interference", lambda _: 0.200, 2, forward=0.120, backward=0.060, optimizer=0.020, steps=40, burn=True),
+    Case("loader eats the step's cores", None, ("fed", "partly starved", "starved"), "interference", lambda _: 0.320, 2, forward=0.120, backward=0.060, optimizer=0.020, steps=40, burn=True),
 ]  # fmt: skip
 
 
