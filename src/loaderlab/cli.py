@@ -210,7 +210,7 @@ def _no_such_setting(key: str, known: list[str] | None, config_name: str = "trai
     if parent in SCHEMAS:
         chosen = _composed(config_name).get(parent)
         label = getattr(OmegaConf.get_type(chosen), "name", None) or OmegaConf.select(chosen, "name", default=parent)
-        where = f" of {parent}={label}"
+        where = f" of {parent}={label}" if label != parent else ""
         owners = [
             choice for choice, node in SCHEMAS[parent].items()
             if choice != label and name in {entry.name for entry in fields(node)}
