@@ -145,9 +145,9 @@ class Loader(abc.ABC):
         """The batch on the device: ids stay on the host. May return before an asynchronous copy has ended, which
         the device's current stream then waits for."""
 
-    def stages(self) -> Mapping[str, float] | None:
+    def stages(self, seconds: float) -> Mapping[str, float] | None:
         """Seconds per sample, in this process and without any overlap, that it takes to ``prepare`` samples (read,
-        decode, transform) and to ``collate`` them into a batch, over about half a second of batches; None where the
+        decode, transform) and to ``collate`` them into a batch, over the first batches of ``seconds``; None where the
         backend cannot tell."""
         return None
 

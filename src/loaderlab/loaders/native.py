@@ -19,8 +19,6 @@ from loaderlab.loaders.fetch import BatchFetcher, Failure, Request, UserStream, 
 
 MAX_AUTO_WORKERS = 16  # beyond this, memory grows and, as a rule, throughput does not
 
-STAGES_S = 0.5  # over which the stages of a batch are timed
-
 
 def auto_workers(split: Split, device: torch.device) -> int:
     """Workers by the cores this process may use, one of them left to the training process; on a CPU device half of
@@ -143,12 +141,12 @@ class Native(Loader):
     def transfer(self, batch: Batch) -> Batch:
         return to_device(batch, self._device, self._non_blocking)
 
-    def stages(self) -> Mapping[str, float] | None:
+    def stages(self, seconds: float) -> Mapping[str, float] | None:
         if self._fetcher is None:
             return None
         prepare = collate = 0.0
         count = 0
-        until = time.perf_counter() + STAGES_S
+        until = time.perf_counter() + seconds
         for request in self._requests:
             try:
                 spent = self._fetcher.stages_s(request)

@@ -113,7 +113,7 @@ def _with_loader(
     try:
         if settings.loader_alone:
             told(1, "loader alone")
-            found.stages = loader.stages()
+            found.stages = loader.stages(settings.probe_s / 4)
             found.alone = loader_alone(loader, epoch, settings.probe_s, resources.cpu_seconds, parts.device)
             if found.alone is None:
                 found.notes.append("loader alone: an epoch has too few batches to tell")
