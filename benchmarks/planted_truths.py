@@ -25,9 +25,9 @@ from torch.utils.data import Dataset
 from loaderlab import findings, optimizers, probes
 from loaderlab.config import AdamWOptimizer, MeasureConfig, NativeLoader, PrecisionConfig
 from loaderlab.data.spec import Split, UserItems
-from loaderlab.environment import available_cores
 from loaderlab.loaders.contract import Batch, EpochPlan
 from loaderlab.loaders.native import Native
+from loaderlab.machine import available_cores
 from loaderlab.meter.phases import StepMeter
 from loaderlab.meter.summary import measured, summarize
 from loaderlab.precision import Precision

@@ -14,7 +14,7 @@ from loaderlab.config import PROJECT as ROOT
 PACKAGE = ROOT / "src" / "loaderlab"
 ORDER = [  # the way data flows: a room imports only from rooms before it
     {"config"},
-    {"terminal", "environment", "processes", "targets", "jobs"},
+    {"terminal", "environment", "machine", "stats", "processes", "targets", "jobs"},
     {"data"},
     {"loaders"},
     {"precision", "optimizers", "models"},
@@ -40,8 +40,8 @@ HEAVY = {  # what may be imported in one place only
     "matplotlib": {"report/figures.py"},
     "sklearn": {"data/digits.py"},
     "hydra": {"cli.py"},
-    "pynvml": {"meter/nvml.py", "environment.py"},
-    "scipy": {"meter/series.py"},
+    "pynvml": {"meter/nvml.py", "environment.py", "machine.py"},
+    "scipy": {"meter/series.py", "stats.py"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

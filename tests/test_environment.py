@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from loaderlab import config, environment, processes
+from loaderlab import config, environment, machine, processes
 from loaderlab.config import UserError
 
 
@@ -28,18 +28,18 @@ def test_cores_are_bounded_by_affinity_and_quota(
     quota: str, cores: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cpu.max").write_text(quota)
-    real = environment._cgroup_quota
-    monkeypatch.setattr(environment, "_cgroup_quota", lambda: real(tmp_path))
+    real = machine._cgroup_quota
+    monkeypatch.setattr(machine, "_cgroup_quota", lambda: real(tmp_path))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(cores)), raising=False)
-    assert environment.available_cores() == expected
+    assert machine.available_cores() == expected
 
 
 def test_quota_of_an_old_cgroup(tmp_path: Path) -> None:
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("300000")
     (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
-    assert environment._cgroup_quota(tmp_path) == 3
-    assert environment._cgroup_quota(tmp_path / "nosuch") is None
+    assert machine._cgroup_quota(tmp_path) == 3
+    assert machine._cgroup_quota(tmp_path / "nosuch") is None
 
 
 def test_device_auto_is_what_torch_can_use() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import socket
@@ -15,45 +14,11 @@ import psutil
 import torch
 
 from loaderlab.config import AUTO, UserError, refuse
+from loaderlab.machine import available_cores
 
 PACKAGES = (
     "torch", "torchvision", "torchcodec", "nvidia-dali-cuda120", "timm", "numpy", "pillow", "mlflow", "hydra-core",
 )  # fmt: skip
-
-
-def available_cores() -> int:
-    """Cores that this process may use: the affinity mask, bounded by the cgroup's CPU quota; at least 1."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cgroup_quota()
-    return max(1, affinity if quota is None else min(affinity, math.ceil(quota)))
-
-
-def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Cores of the tightest CPU quota on this process's cgroup path (version 2, else 1); None without one."""
-    quotas = []
-    try:
-        own = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
-        relative = own.removeprefix("0::").strip("/")
-    except (OSError, StopIteration):
-        relative = ""
-    folder = root / relative
-    while True:
-        try:
-            limit, period = (folder / "cpu.max").read_text().split()
-            if limit != "max":
-                quotas.append(int(limit) / int(period))
-        except (OSError, ValueError):
-            pass
-        if folder in (root, folder.parent):
-            break
-        folder = folder.parent
-    try:
-        limit_us = int((root / "cpu/cpu.cfs_quota_us").read_text())
-        if limit_us > 0:
-            quotas.append(limit_us / int((root / "cpu/cpu.cfs_period_us").read_text()))
-    except (OSError, ValueError):
-        pass
-    return min(quotas, default=None)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import yaml
 
-from loaderlab import environment, findings
+from loaderlab import environment, findings, machine
 from loaderlab.config import UserError, choice, flatten
 from loaderlab.data.spec import ImageFiles, UserItems
 from loaderlab.meter import summary
@@ -55,7 +55,7 @@ def _summarize(session: Session, meter: StepMeter) -> None:
     gap = summary.between_epochs_ms(meter.steps, meter.epoch_ends_ns)
     if gap is not None:
         session.figures["time/epoch_gap_ms"] = gap
-    session.figures |= findings.usage(meter, environment.available_cores())
+    session.figures |= findings.usage(meter, machine.available_cores())
     session.figures |= findings.device_usage(meter, session.window, session.device_samples)
     if session.host_peak_mib is not None:
         session.figures["memory/host_peak_mib"] = session.host_peak_mib
@@ -105,7 +105,7 @@ def _setup(session: Session) -> Setup:
         settings=parts.loader.settings | {"batched": getattr(config.loader, "batched", None)},
         parallel=parts.loader.parallel,
         ahead=parts.loader.lookahead > 0,
-        cores=environment.available_cores(),
+        cores=machine.available_cores(),
         threads=torch.get_num_threads(),
         device_type=session.device.type,
         batch_size=config.batch_size,

@@ -20,6 +20,7 @@ from loaderlab import (
     environment,
     findings,
     loaders,
+    machine,
     models,
     optimizers,
     precision,
@@ -134,7 +135,7 @@ class Session:
         """On a CPU the step and the loader compute on the same cores: more threads than cores make both slower."""
         threads = self.config.torch_threads
         if threads == AUTO and self.device.type == "cpu":
-            threads = max(1, environment.available_cores() - loader.busy_cores)
+            threads = max(1, machine.available_cores() - loader.busy_cores)
         if threads != AUTO:
             torch.set_num_threads(threads)
 

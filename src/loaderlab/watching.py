@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch.utils.data import DataLoader
 
-from loaderlab import environment, findings
+from loaderlab import environment, findings, machine
 from loaderlab.config import AUTO, PROJECT, TrackingConfig, UserError
 from loaderlab.meter import resources, summary
 from loaderlab.meter.phases import Step, StepMeter, own_cost_ns
@@ -164,7 +164,7 @@ class Watch:
             for name in ("time/transfer_ms", "time/host_transfer_ms", "starvation/delivery_pct"):
                 found.pop(name, None)  # not marked, so not measured
         found |= findings.figures(self._evidence(), Probed(), None, found.get("rate/samples_per_s"))
-        found |= findings.usage(meter, environment.available_cores())
+        found |= findings.usage(meter, machine.available_cores())
         found |= findings.device_usage(meter, window, self._device_samples)
         if meter.steps:
             found["time/first_batch_s"] = meter.steps[0].host[0] / 1e9
@@ -203,7 +203,7 @@ class Watch:
         return summary.measured(self._settled, self._warmup, self._parallel)
 
     def _evidence(self) -> Evidence:
-        cpu_pct = findings.usage(self._meter, environment.available_cores()).get("cpu/utilization_pct")
+        cpu_pct = findings.usage(self._meter, machine.available_cores()).get("cpu/utilization_pct")
         found = findings.evidence(self._meter, self._window, Probed(), self._parallel, cpu_pct)
         return (
             found if self._told_delivery else replace(found, delivery_pct=0.0)
@@ -301,7 +301,7 @@ def _setup(loader: Iterable[Any], device: torch.device) -> Setup:
         settings=settings,
         parallel=max(1, workers),
         ahead=workers > 0,
-        cores=environment.available_cores(),
+        cores=machine.available_cores(),
         threads=torch.get_num_threads(),
         device_type=device.type,
         batch_size=getattr(loader, "batch_size", None) or 0,

@@ -19,11 +19,11 @@ import torch.utils.dlpack
 from loaderlab.config import AUTO, DaliLoader
 from loaderlab.data.imagefolder import EXTENSIONS
 from loaderlab.data.spec import INT64, DataError, ImageArrays, ImageFiles, Split, UserItems, Vectors
-from loaderlab.environment import available_cores
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError, to_device
 from loaderlab.loaders.decode import CROP_ATTEMPTS, decoder, why_unreadable
 from loaderlab.loaders.fetch import Request as ItemRequest
 from loaderlab.loaders.fetch import UserFetcher, check_formats, vectors_of
+from loaderlab.machine import available_cores
 
 try:
     import nvidia.dali.backend as dali_backend

@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader
 
 from loaderlab.config import AUTO, NativeLoader
 from loaderlab.data.spec import DataError, Split, UserItems, Vectors
-from loaderlab.environment import available_cores
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError, to_device
 from loaderlab.loaders.fetch import BatchFetcher, Failure, Request, UserStream, fetcher
+from loaderlab.machine import available_cores
 
 MAX_AUTO_WORKERS = 16  # beyond this, memory grows and, as a rule, throughput does not
 

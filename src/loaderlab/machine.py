@@ -1,0 +1,124 @@
+"""How many cores there really are, and what else goes on on this machine. Free of torch: the process that launches a
+sweep's jobs asks as well."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+LOOK_S = 0.5  # in which the processor is watched
+BUSY_PCT = 25.0  # of the processor taken by others: a measurement beside it tells of them too
+HOT_C = 85.0
+
+
+def available_cores() -> int:
+    """Cores that this process may use: the affinity mask, bounded by the cgroup's CPU quota; at least 1."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup_quota()
+    return max(1, affinity if quota is None else min(affinity, math.ceil(quota)))
+
+
+def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """Cores of the tightest CPU quota on this process's cgroup path (version 2, else 1); None without one."""
+    quotas = []
+    try:
+        own = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+        relative = own.removeprefix("0::").strip("/")
+    except (OSError, StopIteration):
+        relative = ""
+    folder = root / relative
+    while True:
+        try:
+            limit, period = (folder / "cpu.max").read_text().split()
+            if limit != "max":
+                quotas.append(int(limit) / int(period))
+        except (OSError, ValueError):
+            pass
+        if folder in (root, folder.parent):
+            break
+        folder = folder.parent
+    try:
+        limit_us = int((root / "cpu/cpu.cfs_quota_us").read_text())
+        if limit_us > 0:
+            quotas.append(limit_us / int((root / "cpu/cpu.cfs_period_us").read_text()))
+    except (OSError, ValueError):
+        pass
+    return min(quotas, default=None)
+
+
+def worker_counts(cores: int) -> list[int]:
+    """The worker counts of ``study=workers``: 0, then doubling, up to the cores and once beyond them.
+
+    >>> worker_counts(2), worker_counts(6)
+    ([0, 1, 2, 4], [0, 1, 2, 4, 6, 8])
+    """
+    doubling = [2**power for power in range(12)]
+    beyond = next(count for count in doubling if count > cores)
+    return sorted({0, cores, beyond, *(count for count in doubling if count <= cores)})
+
+
+def state() -> dict[str, float]:
+    """What else goes on, as metrics: to be asked between two jobs, when nothing of ours runs. Takes half a second.
+
+    Returns:
+        ``machine/busy_pct``: of the processor, in the next half second; ``machine/load_1min``; where they can be read
+        ``machine/temperature_c`` (the hottest sensor of the processor), ``machine/clock_mhz``, and of the GPUs the
+        hottest ``machine/gpu_temperature_c``, the lowest ``machine/gpu_clock_mhz``, ``machine/gpu_busy_pct`` and
+        ``machine/gpu_processes``: programs that compute on them.
+    """
+    found = {"machine/busy_pct": psutil.cpu_percent(LOOK_S), "machine/load_1min": os.getloadavg()[0]}
+    temperatures = getattr(psutil, "sensors_temperatures", dict)()
+    hottest = [entry.current for name in ("coretemp", "k10temp", "zenpower", "cpu_thermal") for entry in temperatures.get(name, [])]  # fmt: skip
+    if hottest:
+        found["machine/temperature_c"] = max(hottest)
+    with contextlib.suppress(OSError, NotImplementedError, RuntimeError):
+        if (clock := psutil.cpu_freq()) is not None and clock.current:
+            found["machine/clock_mhz"] = clock.current
+    return found | _gpus()
+
+
+def _gpus() -> dict[str, float]:
+    try:
+        import pynvml
+    except ImportError:
+        return {}
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return {}
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        asked: dict[str, tuple[Any, Any]] = {
+            "gpu_temperature_c": (max, lambda gpu: pynvml.nvmlDeviceGetTemperature(gpu, pynvml.NVML_TEMPERATURE_GPU)),
+            "gpu_clock_mhz": (min, lambda gpu: pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_SM)),
+            "gpu_busy_pct": (max, lambda gpu: pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu),
+            "gpu_processes": (sum, lambda gpu: len(pynvml.nvmlDeviceGetComputeRunningProcesses(gpu))),
+        }
+        found = {}
+        for name, (join, ask) in asked.items():
+            values = []
+            for gpu in handles:
+                with contextlib.suppress(pynvml.NVMLError):  # not every GPU tells all of it
+                    values.append(ask(gpu))
+            if values:
+                found[f"machine/{name}"] = float(join(values))
+        return found
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def warnings(found: dict[str, float]) -> Iterator[str]:
+    """What of a `state` would spoil a measurement, in words."""
+    if (busy := found["machine/busy_pct"]) > BUSY_PCT:
+        yield f"other programs keep {busy:.0f} % of the processor busy: figures measured now tell of them too"
+    if count := found.get("machine/gpu_processes"):
+        yield f"{count:.0f} other programs compute on the GPUs: figures measured now tell of them too"
+    hottest = max(found.get("machine/temperature_c", 0.0), found.get("machine/gpu_temperature_c", 0.0))
+    if hottest >= HOT_C:
+        yield f"{hottest:.0f} °C: what is measured now may be slowed down by the heat"
