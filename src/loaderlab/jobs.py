@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from loaderlab.config import TrainConfig, choice
@@ -34,3 +34,24 @@ def single(config: TrainConfig, overrides: Sequence[str]) -> Job:
     choices = (config.data, config.model, config.loader, config.precision)
     name = " ".join(choice(part) for part in choices)
     return Job(name=name, arm=name, overrides=tuple(overrides))
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A run as the store holds it.
+
+    Attributes:
+        status: FINISHED, FAILED, KILLED or RUNNING.
+        started_ms: since 1970.
+        settings: the resolved configuration, flattened, as text.
+        figures: the last value of each metric.
+    """
+
+    run_id: str
+    name: str
+    status: str
+    parent_id: str | None
+    started_ms: int
+    settings: Mapping[str, str]
+    figures: Mapping[str, float]
+    tags: Mapping[str, str]

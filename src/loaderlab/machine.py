@@ -73,7 +73,7 @@ def state() -> dict[str, float]:
         ``machine/gpu_processes``: programs that compute on them.
     """
     found = {"machine/busy_pct": psutil.cpu_percent(LOOK_S), "machine/load_1min": os.getloadavg()[0]}
-    temperatures = getattr(psutil, "sensors_temperatures", dict)()
+    temperatures: dict[str, Any] = getattr(psutil, "sensors_temperatures", dict)()
     hottest = [entry.current for name in ("coretemp", "k10temp", "zenpower", "cpu_thermal") for entry in temperatures.get(name, [])]  # fmt: skip
     if hottest:
         found["machine/temperature_c"] = max(hottest)

@@ -1,0 +1,489 @@
+"""From recorded runs to a comparison: which arms there are, which did the same work, and who is how many times faster.
+
+Pure: records in, figures out. An arm is a set of runs whose settings differ in nothing but the seed. Arms are compared
+only within a group that did the same work on the same hardware.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from loaderlab import machine
+from loaderlab.config import UserError
+from loaderlab.jobs import Recorded
+from loaderlab.stats import CONFIDENCE, Ratio, median, ratio, repeats_for, spread
+
+METRICS = ("rate/samples_per_s", "time/train_s", "time/step_ms", "energy/joules_per_sample")
+IGNORED = ("repeat", "seed", "resume", "study", "rung", "evaluate", "device")  # they do not make another arm
+IGNORED_GROUPS = ("tracking.", "checkpoint.", "sweep.", "measure.")
+WORK = ("batch_size", "accumulate", "drop_last", "epochs", "steps", "measure.sync", "measure.warmup_steps")
+WORK_GROUPS = ("data.", "model.", "optimizer.")
+SAME_WORK = ("model.compile", "model.channels_last")  # other ways to do it
+WORK_TAGS = ("device.name", "data.samples", "data.digest")
+LEARNING = ("val/loss", "val/accuracy")
+NEAR_KNEE = 0.95  # of the best: more workers than that only cost memory
+CEILINGS_AGREE = 1.05
+
+
+def higher_is_better(metric: str) -> bool:
+    """Whether more of a metric is better."""
+    return metric.startswith(("rate/", "val/accuracy"))
+
+
+@dataclass(eq=False)
+class Arm:
+    """Runs that differ in nothing but the seed.
+
+    Attributes:
+        settings: of the comparison's columns; None where this arm's choice has no such setting.
+        runs: finished ones that have the metric.
+        partner: the arm that it is compared with; None for a baseline, and where there is none.
+        gain: how many times better than the partner, paired by round.
+        strict: the same at the level for a choice among all arms of the group.
+        over_previous: for a ladder's rung, how many times better than the rung before.
+        learning: in words, how it learns differently from the partner; empty where no difference is shown.
+        notes: in words, what a reader of its figures should know.
+    """
+
+    settings: dict[str, str | None]
+    label: str
+    runs: list[Recorded]
+    metric: str
+    partner: Arm | None = None
+    gain: Ratio | None = None
+    strict: Ratio | None = None
+    over_previous: Ratio | None = None
+    learning: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def values(self) -> list[float]:
+        return [run.figures[self.metric] for run in self.runs]
+
+    def median(self, metric: str) -> float | None:
+        """Over the runs that measured it; None where none did."""
+        values = [run.figures[metric] for run in self.runs if metric in run.figures]
+        return median(values) if values else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        return spread(self.values)
+
+    @property
+    def is_ceiling(self) -> bool:
+        """Fed from batches at hand: no loader, and not meant to learn."""
+        return self.runs[0].settings.get("loader.name") == "replay"
+
+    @property
+    def verdicts(self) -> str:
+        """The verdict of its runs, with how many said so where they disagree."""
+        said = [run.tags["verdict"] for run in self.runs if "verdict" in run.tags]
+        kinds = sorted(set(said), key=said.count, reverse=True)
+        return ", ".join(kind if len(kinds) == 1 else f"{kind} ({said.count(kind)} of {len(said)})" for kind in kinds)
+
+    @property
+    def representative(self) -> Recorded:
+        """The run in the middle: whose steps and losses are drawn."""
+        return sorted(self.runs, key=lambda run: run.figures[self.metric])[(len(self.runs) - 1) // 2]
+
+
+@dataclass(eq=False)
+class Group:
+    """Arms that did the same work on the same hardware.
+
+    Attributes:
+        work: what tells this group from the others.
+        baseline: the arm that most others are compared with, where there is a single one.
+    """
+
+    work: dict[str, str]
+    arms: list[Arm]
+    baseline: Arm | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A job or a run that has no figures to compare, and why."""
+
+    name: str
+    why: str
+
+
+@dataclass
+class Comparison:
+    """What `compare` gives.
+
+    Attributes:
+        columns: settings that differ, the ladder's ``rung`` in their place where there is one.
+        missing: what was not measured, and why.
+    """
+
+    title: str
+    metric: str
+    columns: list[str]
+    groups: list[Group]
+    missing: list[Missing]
+    notes: list[str]
+    study: str | None = None
+
+    @property
+    def arms(self) -> list[Arm]:
+        return [arm for group in self.groups for arm in group.arms]
+
+
+def compare(
+    title: str,
+    runs: Sequence[Recorded],
+    missing: Iterable[Missing] = (),
+    *,
+    metric: str = METRICS[0],
+    baseline: Mapping[str, str] | None = None,
+    same_sweep: bool = True,
+) -> Comparison:
+    """Compares runs.
+
+    Args:
+        title: of the whole.
+        runs: in the order in which their arms are to stand; those that did not finish are told as missing.
+        missing: jobs without a run, and why.
+        metric: that gains are of.
+        baseline: setting to value: the arms that others are held against; None: the first of each group.
+        same_sweep: whether rounds of different sweeps may have been measured at different times.
+
+    Raises:
+        UserError: no finished run has the metric, or no arm is the baseline's.
+    """
+    measured = [run for run in runs if run.status == "FINISHED" and metric in run.figures]
+    told = [*missing, *_not_measured(runs, metric)]
+    if not measured:
+        raise UserError(_nothing(runs, metric, told))
+    columns = _columns(measured)
+    shown = columns
+    if all(run.settings.get("rung", "null") != "null" for run in measured):
+        shown = ["rung"]
+    arms = _arms(measured, columns, shown, metric)
+    groups = _groups(arms)
+    if baseline is not None:
+        _check_baseline(baseline, arms, columns)
+    for group in groups:
+        _pair(group, baseline, columns)
+        if shown == ["rung"]:
+            for before, arm in pairwise(group.arms):
+                arm.over_previous = _gain(arm, before)
+        _explain(group)
+    notes = _notes(measured, same_sweep)
+    studies = {run.settings.get("study", "null") for run in measured}
+    study = next(iter(studies)) if len(studies) == 1 and studies != {"null"} else None
+    return Comparison(title, metric, shown, groups, told, notes, study)
+
+
+def short(name: str) -> str:
+    """The name of a setting as a column: ``loader`` for ``loader.name``."""
+    return name.removesuffix(".name")
+
+
+# ---- arms and groups -------------------------------------------------------------------------------------------
+
+
+def _not_measured(runs: Sequence[Recorded], metric: str) -> list[Missing]:
+    """Runs without a figure, unless the same job was finished at another time."""
+    done = {run.tags.get("config.hash") for run in runs if run.status == "FINISHED"} - {None}
+    found = []
+    for run in runs:
+        if run.status == "FINISHED" and metric not in run.figures:
+            found.append(Missing(run.name, f"finished without {metric}"))
+        elif run.status != "FINISHED" and run.tags.get("config.hash") not in done:
+            why = run.tags.get("error", "")
+            found.append(Missing(run.name, run.status.lower() + (f": {why}" if why else "")))
+    return found
+
+
+def _nothing(runs: Sequence[Recorded], metric: str, told: Sequence[Missing]) -> str:
+    if not runs and not told:
+        return "there is no run to compare. Type: python -m experiments.train -m repeat=1,2,3 loader=native,dali"
+    listed = "; ".join(f"{entry.name}: {entry.why}" for entry in told[:5])
+    known = sorted({name for run in runs for name in run.figures if name in METRICS} - {metric})
+    other = f" Type for example: metric={known[0]}" if known else ""
+    return f"metric={metric}: none of {len(runs)} runs has it ({listed}).{other}"
+
+
+def _is_work(name: str) -> bool:
+    return name in WORK or (name.startswith(WORK_GROUPS) and name not in SAME_WORK)
+
+
+def _columns(runs: Sequence[Recorded]) -> list[str]:
+    """Settings with more than one value among the runs that have them, other than what makes another work."""
+    values: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        for name, value in run.settings.items():
+            if not (name in IGNORED or name.startswith(IGNORED_GROUPS) or _is_work(name)):
+                values[name].add(value)
+    groups = ["sweep", "loader.name", "loader", "precision", "model"]
+
+    def place(name: str) -> tuple[int, str]:
+        found = [index for index, group in enumerate(groups) if name == group or name.startswith(f"{group}.")]
+        return (min(found, default=len(groups)), name)
+
+    return sorted((name for name, found in values.items() if len(found) > 1), key=place)
+
+
+def _work_of(run: Recorded) -> dict[str, str]:
+    work = {name: value for name, value in run.settings.items() if _is_work(name)}
+    work |= {name: run.tags[name] for name in WORK_TAGS if name in run.tags}
+    if "data.digest" in work:  # the same samples may lie elsewhere
+        work.pop("data.root", None)
+        work.pop("data.val_root", None)
+    return work
+
+
+def _arms(runs: Sequence[Recorded], columns: Sequence[str], shown: Sequence[str], metric: str) -> list[Arm]:
+    found: dict[tuple[object, ...], Arm] = {}
+    for run in runs:
+        settings = {name: run.settings.get(name) for name in columns}
+        key = (*settings.values(), *sorted(_work_of(run).items()))
+        if shown != columns:
+            key += (run.settings["rung"],)
+        if key not in found:
+            found[key] = Arm(settings, _label(run, shown), [], metric)
+        found[key].runs.append(run)
+    return list(found.values())
+
+
+def _label(run: Recorded, columns: Sequence[str]) -> str:
+    """``dali · bf16 · num_workers=2``: choices by their name alone, other settings with theirs."""
+    parts = []
+    for name in columns:
+        value = run.settings.get(name)
+        if value is None:
+            continue
+        choice = name.endswith(".name") or name in ("rung", "sweep")
+        parts.append(value if choice else f"{name.rpartition('.')[2]}={value}")
+    return " · ".join(parts) or run.tags.get("arm", run.name)
+
+
+def _groups(arms: Sequence[Arm]) -> list[Group]:
+    """Arms by their work. What an older record does not tell is taken as the same."""
+    works = [_work_of(arm.runs[0]) for arm in arms]
+    names = [name for name in dict.fromkeys(name for work in works for name in work) if len({work[name] for work in works if name in work}) > 1]  # fmt: skip
+    found: dict[tuple[str, ...], Group] = {}
+    for arm, work in zip(arms, works, strict=True):
+        differs = {name: work[name] for name in names if name in work}
+        found.setdefault(tuple(differs.items()), Group(differs, [])).arms.append(arm)  # type: ignore[arg-type]
+    return list(found.values())
+
+
+def _check_baseline(baseline: Mapping[str, str], arms: Sequence[Arm], columns: Sequence[str]) -> None:
+    for name, value in baseline.items():
+        known = sorted({arm.runs[0].settings[name] for arm in arms if name in arm.runs[0].settings})
+        if not known:
+            settings = ", ".join(short(column) for column in columns) or "none"
+            raise UserError(
+                f"baseline={short(name)}:{value}: no run has this setting. Settings that differ: {settings}"
+            )
+        if value not in known:
+            raise UserError(f"baseline={short(name)}:{value}: no arm has this value. {short(name)} is one of: "
+                            f"{', '.join(known)}. Type for example: baseline={short(name)}:{known[0]}")  # fmt: skip
+
+
+# ---- pairs -----------------------------------------------------------------------------------------------------
+
+
+def _pair(group: Group, baseline: Mapping[str, str] | None, columns: Sequence[str]) -> None:
+    if baseline is None:
+        first = next((arm for arm in group.arms if not arm.is_ceiling), group.arms[0])
+        bases = [first]
+    else:
+        bases = [arm for arm in group.arms if all(arm.runs[0].settings.get(name) == value for name, value in baseline.items())]  # fmt: skip
+    others = [name for name in columns if name not in (baseline or {})]
+    group.baseline = bases[0] if len(bases) == 1 else None
+    compared = [arm for arm in group.arms if arm not in bases]
+    candidates = [arm for arm in compared if not arm.is_ceiling]
+    confidence = 1 - (1 - CONFIDENCE) / max(1, len(candidates))
+    for arm in compared:
+        arm.partner = _partner(arm, bases, others)
+        if arm.partner is None:
+            continue
+        arm.gain = _gain(arm, arm.partner)
+        arm.strict = _gain(arm, arm.partner, confidence)
+        if not arm.is_ceiling and not arm.partner.is_ceiling:
+            arm.learning = _learning(arm, arm.partner)
+
+
+def _partner(arm: Arm, bases: Sequence[Arm], others: Sequence[str]) -> Arm | None:
+    """The only baseline, or the one that agrees in every other setting that both have."""
+    if len(bases) == 1:
+        return bases[0]
+    agreeing = [
+        base for base in bases
+        if all(arm.settings[name] == base.settings[name] for name in others if None not in (arm.settings[name], base.settings[name]))
+    ]  # fmt: skip
+    return agreeing[0] if len(agreeing) == 1 else None
+
+
+def rounds(arm: Arm) -> dict[tuple[int, int], Recorded]:
+    """Its runs by (seed in force, how many runs of it had that seed before)."""
+    found: dict[tuple[int, int], Recorded] = {}
+    for run in sorted(arm.runs, key=lambda run: run.started_ms):
+        seed = int(run.settings.get("seed", 0)) + int(run.settings.get("repeat", 0))
+        again = sum(1 for known, _ in found if known == seed)
+        found[seed, again] = run
+    return found
+
+
+def paired(arm: Arm, base: Arm, metric: str) -> list[tuple[float, float]]:
+    """Figures of both in the rounds that both have; what is not above 0 makes no ratio."""
+    own, other = rounds(arm), rounds(base)
+    pairs = [(own[key].figures.get(metric, 0.0), other[key].figures.get(metric, 0.0)) for key in own if key in other]
+    return [pair for pair in pairs if min(pair) > 0]
+
+
+def _gain(arm: Arm, base: Arm, confidence: float = CONFIDENCE) -> Ratio | None:
+    pairs = paired(arm, base, arm.metric)
+    if not pairs:
+        return None
+    if not higher_is_better(arm.metric):
+        pairs = [(second, first) for first, second in pairs]
+    return ratio(pairs, confidence)
+
+
+def _learning(arm: Arm, base: Arm) -> list[str]:
+    """What shows that they did not learn the same: by validation where there is one, else by the training loss."""
+    names = [name for name in LEARNING if paired(arm, base, name)] or ["train/loss"]
+    told = []
+    for name in names:
+        pairs = paired(arm, base, name)
+        if not pairs:
+            continue
+        found = ratio(pairs, 1 - (1 - CONFIDENCE) / len(names))
+        if found.shown:
+            what = {"val/loss": "validation loss", "val/accuracy": "validation accuracy", "train/loss": "training loss"}
+            told.append(f"{what[name]} {found.value:.3f}x ({found.low:.3f} to {found.high:.3f})")
+    return told
+
+
+# ---- what a reader should know ---------------------------------------------------------------------------------
+
+
+def _explain(group: Group) -> None:
+    for arm in group.arms:
+        busy = max((run.figures.get("machine/busy_pct", 0.0) for run in arm.runs), default=0.0)
+        if busy > machine.BUSY_PCT:
+            arm.notes.append(f"measured beside other programs, which kept up to {busy:.0f} % of the processor busy")
+        hot = max((run.figures.get("machine/gpu_processes", 0.0) for run in arm.runs), default=0.0)
+        if hot:
+            arm.notes.append(f"measured beside {hot:.0f} other programs on the GPU")
+        if arm.gain is not None and arm.gain.noisy and arm.gain.deviation is not None:
+            count = repeats_for(arm.gain.deviation)
+            arm.notes.append(
+                "too noisy to tell 10 %: a difference of 5 % would take "
+                + (f"about {count} repeats" if count else "over 1,000 repeats")
+            )
+        if arm.partner is not None:
+            arm.notes += [
+                f"other versions than {arm.partner.label}: {text}" for text in _other_versions(arm, arm.partner)
+            ]
+            if arm.gain is None:
+                arm.notes.append(f"no round in common with {arm.partner.label}: no gain can be told")
+
+
+def _other_versions(arm: Arm, base: Arm) -> list[str]:
+    own, other = ({run.tags.get("versions", "") for run in entry.runs} - {""} for entry in (arm, base))
+    return (
+        [] if own == other or not own or not other else [f"{', '.join(sorted(own))}, there {', '.join(sorted(other))}"]
+    )
+
+
+def _notes(runs: Sequence[Recorded], same_sweep: bool) -> list[str]:
+    notes = []
+    versions = sorted({run.tags["versions"] for run in runs if "versions" in run.tags})
+    if len(versions) > 1:
+        notes.append(f"runs of {len(versions)} sets of versions: {'; '.join(versions)}")
+    if not same_sweep or len({run.parent_id or run.run_id for run in runs}) > 1:
+        notes.append("not all of these runs belong to one sweep: they were not interleaved, and the machine may have changed between them")  # fmt: skip
+    return notes
+
+
+# ---- what several settings show together -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What a precision gains over another at the ceiling, and with a loader."""
+
+    loader: str
+    precision: str
+    over: str
+    at_ceiling: Ratio
+    with_loader: Ratio
+
+
+def grid(group: Group, columns: Sequence[str]) -> dict[tuple[str, str], Arm]:
+    """(loader, precision) to arm where these two, and nothing else, differ; else empty."""
+    if set(columns) != {"loader.name", "precision.name"}:
+        return {}
+    return {(str(arm.settings["loader.name"]), str(arm.settings["precision.name"])): arm for arm in group.arms}
+
+
+def hidden_gains(cells: Mapping[tuple[str, str], Arm]) -> list[Hidden]:
+    """For each loader and each precision after the first: its gain over the first, at the ceiling and in truth."""
+    found = []
+    precisions = list(dict.fromkeys(precision for _, precision in cells))
+    for (loader, precision), arm in cells.items():
+        base = cells.get((loader, precisions[0]))
+        if base is None or arm is base or arm.is_ceiling:
+            continue
+        ceilings = paired(arm, base, "rate/ceiling_samples_per_s")
+        rates = paired(arm, base, "rate/samples_per_s")
+        if ceilings and rates:
+            found.append(Hidden(loader, precision, precisions[0], ratio(ceilings), ratio(rates)))
+    return found
+
+
+def ceilings_that_differ(cells: Mapping[tuple[str, str], Arm]) -> list[tuple[str, str, str, Ratio]]:
+    """(precision, loader, first loader, ratio) where ceilings of one precision are not the same with each loader: the
+    step itself is then another one."""
+    found = []
+    first: dict[str, tuple[str, Arm]] = {}
+    for (loader, precision), arm in cells.items():
+        if arm.is_ceiling or arm.median("rate/ceiling_samples_per_s") is None:
+            continue
+        base_loader, base = first.setdefault(precision, (loader, arm))
+        if base is arm or not (pairs := paired(arm, base, "rate/ceiling_samples_per_s")):
+            continue
+        told = ratio(pairs)
+        far = max(told.value, 1 / told.value) > CEILINGS_AGREE
+        if far and (told.shown or told.low is None):
+            found.append((precision, loader, base_loader, told))
+    return found
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Throughput over the number of workers or threads of one loader."""
+
+    setting: str
+    arms: list[tuple[int, Arm]]
+    knee: tuple[int, Arm]
+    best: tuple[int, Arm]
+
+
+def curve(group: Group, columns: Sequence[str]) -> Curve | None:
+    """Where the number of workers or threads, and nothing else, differs."""
+    if len(columns) != 1 or columns[0] not in ("loader.num_workers", "loader.num_threads"):
+        return None
+    counted = [(str(arm.settings[columns[0]]), arm) for arm in group.arms]
+    points = sorted(((int(count), arm) for count, arm in counted if count.isdigit()), key=lambda point: point[0])
+    if len(points) < 2:
+        return None
+
+    def height(arm: Arm) -> float:
+        value = median(arm.values)
+        return value if higher_is_better(arm.metric) else 1 / value
+
+    best = max(points, key=lambda point: height(point[1]))
+    knee = next(point for point in points if height(point[1]) >= NEAR_KNEE * height(best[1]))
+    return Curve(columns[0], points, knee, best)
