@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
@@ -26,23 +27,35 @@ class LoaderlabLauncher(Launcher):  # type: ignore[misc]
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Raises what `loaderlab.sweep.run_sweep` raises, and `UserError` before the first job where one is wrong."""
-        assert self._context is not None
         assert self._config is not None
-        jobs = []
-        for index, overrides in enumerate(job_overrides):
-            composed = self._context.config_loader.load_sweep_config(self._config, list(overrides))
-            with open_dict(composed):
-                del composed["hydra"]
-            jobs.append((_typed(composed, initial_job_idx + index, overrides), list(overrides)))
-        sweep.run_sweep(jobs, list(self._config.hydra.overrides.task))
+        planned = [list(overrides) for overrides in job_overrides]
+        resume = self._composed(planned[0], 0).resume
+        if resume is not None and all(_says_no_more_than_resume(overrides) for overrides in planned):
+            planned = self._recorded(planned[0])
+        jobs = [(self._composed(overrides, index), overrides) for index, overrides in enumerate(planned)]
+        if any(config.resume != resume for config, _ in jobs):
+            raise UserError("resume: names the one sweep to go on with. Leave it out of the axes")
+        jobs = [(replace(config, resume=None), overrides) for config, overrides in jobs]
+        sweep.run_sweep(jobs, list(self._config.hydra.overrides.task), resume)
         return [JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED) for overrides in job_overrides]
 
+    def _recorded(self, given: list[str]) -> list[list[str]]:
+        """The jobs of the sweep to go on with, as they were typed."""
+        config = self._composed(given, 0)
+        assert config.resume is not None
+        recorded = sweep.recorded_overrides(config.tracking, config.resume)
+        return [[*(text for text in overrides if not text.startswith("tracking.")), *given] for overrides in recorded]
 
-def _typed(composed: DictConfig, index: int, overrides: Sequence[str]) -> TrainConfig:
-    try:
-        config = cli.typed(composed, TrainConfig)
-        if config.resume is not None:
-            raise UserError(f"resume={config.resume}: continues one run. Leave out -m")
-    except UserError as error:
-        raise UserError(f"job {index + 1} ({' '.join(overrides)}): {error}\nNo job was started.") from None
-    return config
+    def _composed(self, overrides: Sequence[str], index: int) -> TrainConfig:
+        assert self._context is not None
+        composed = self._context.config_loader.load_sweep_config(self._config, list(overrides))
+        with open_dict(composed):
+            del composed["hydra"]
+        try:
+            return cli.typed(composed, TrainConfig)
+        except UserError as error:
+            raise UserError(f"job {index + 1} ({' '.join(overrides)}): {error}\nNo job was started.") from None
+
+
+def _says_no_more_than_resume(overrides: Sequence[str]) -> bool:
+    return all(text.startswith(("resume=", "tracking.", "sweep.")) for text in overrides)

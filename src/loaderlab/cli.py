@@ -23,8 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from loaderlab import config as schema
-from loaderlab.config import PROJECT, UserError
-from loaderlab.sweep import SweepFailed
+from loaderlab import machine
+from loaderlab.config import PROJECT, Failed, UserError
 
 T = TypeVar("T")
 CONF = PROJECT / "conf"
@@ -50,6 +50,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "tracking": {"tracking": schema.TrackingConfig},
     "train": {"train": schema.TrainConfig},
     "trace": {"trace": schema.TraceConfig},
+    "compare": {"compare": schema.CompareConfig},
 }
 HELP = {  # first lines of ``--help``: what it is for, then examples
     "train": (
@@ -64,8 +65,21 @@ HELP = {  # first lines of ``--help``: what it is for, then examples
         "trace=trace.json format=json           the same for machines, alone on stdout",
         "trace=trace.json wait=next_batch       a loop that waits for data in a range of its own name",
     ),
+    "compare": (
+        "loaderlab: recorded runs side by side: who is faster, by how much, at what cost, and did they learn the same?",
+        "                                      the latest sweep",
+        "runs=RUN_ID output=report             a sweep by its run id, as report/report.html, .csv, .json and .md",
+        "runs=all baseline=loader:native       every run of the experiment, held against its native twin",
+        """'filter="params.batch_size = \\"64\\""'    of all runs those that an MLflow filter takes""",
+        "baseline=RUN_ID fail_if.rate_below=0.95   a gate: exit code 1 where the latest sweep is slower than that one",
+    ),
 }
-QUOTED = {"trace": "wait"}  # the setting with which a message shows how values are quoted
+QUOTED = {"trace": "wait", "compare": "filter"}  # the setting with which a message shows how values are quoted
+COUNTS: dict[str, Callable[[], Any]] = {  # what studies ask of the machine
+    "worker_counts": lambda: ",".join(map(str, machine.worker_counts(machine.available_cores()))),
+    "thread_counts": lambda: ",".join(map(str, machine.worker_counts(machine.available_cores())[1:])),
+    "ladder_workers": lambda: min(8, machine.available_cores()),
+}
 INTERRUPTED = 130  # the shell's exit code of a program ended by Ctrl-C
 
 
@@ -75,6 +89,8 @@ def register() -> None:
     for group, choices in SCHEMAS.items():
         for name, node in choices.items():
             store.store(group=f"schema/{group}", name=name, node=node)
+    for name, count in COUNTS.items():
+        OmegaConf.register_new_resolver(name, count, replace=True)
     launcher = {"_target_": "hydra_plugins.loaderlab_launcher.LoaderlabLauncher"}
     store.store(group="hydra/launcher", name="loaderlab", node=launcher)
 
@@ -120,7 +136,7 @@ def main(config_name: str, kind: type[T], job: Callable[[T, list[str]], None]) -
         app()
         if failures:
             raise failures[0]
-    except (HydraException, OmegaConfBaseException, UserError, SweepFailed) as error:
+    except (HydraException, OmegaConfBaseException, UserError, Failed) as error:
         if frames:
             raise
         print(f"\nerror: {explain(error, config_name)}", file=sys.stderr)
@@ -143,7 +159,7 @@ def main(config_name: str, kind: type[T], job: Callable[[T, list[str]], None]) -
 def explain(error: BaseException, config_name: str = "train") -> str:
     """One message in plain words for an error of composing: what was typed, what is allowed, what to type."""
     match error:
-        case UserError() | SweepFailed():
+        case UserError() | Failed():
             return str(error)
         case MissingConfigException() if error.missing_cfg_file and error.options:
             group, _, given = error.missing_cfg_file.rpartition("/")
@@ -260,8 +276,9 @@ def help_text(config_name: str) -> str:
         for folder in groups:
             lines.append(f"  {folder.name}")
             for file in sorted(folder.glob("*.yaml")):
-                doc = file.read_text().splitlines()[0].removeprefix("# ")
-                lines.append(f"    {file.stem:<14}{doc}")
+                comments = [line.removeprefix("# ") for line in file.read_text().splitlines() if line.startswith("# ")]
+                doc = next(line for line in comments if not line.startswith("@"))
+                lines.append(f"    {file.stem:<17}{doc}")
         lines.append("")
     lines.append("Settings of the present choices (type name=value)" if groups else "Settings (type name=value)")
     lines += _help_settings(cfg)

@@ -10,17 +10,29 @@ from loaderlab.config import TrainConfig, choice
 
 @dataclass(frozen=True)
 class Job:
-    """What a run is called, and the sweep it belongs to."""
+    """What a run is called, and the sweep it belongs to.
+
+    Attributes:
+        arm: its name without the repeat.
+        hash: of its resolved configuration, by which a sweep knows it again.
+        machine: what else went on before it, as metrics: see `loaderlab.machine.state`.
+    """
 
     name: str
     arm: str
     parent_id: str | None = None
     overrides: tuple[str, ...] = ()
+    hash: str = ""
+    machine: Mapping[str, float] = field(default_factory=dict)
+
+
+NOT_APPLICABLE = "not applicable here"
 
 
 @dataclass
 class RunResult:
-    """What is left of a run: where it is recorded, how it ended, its figures."""
+    """What is left of a run: where it is recorded, how it ended (FINISHED, FAILED, KILLED, or `NOT_APPLICABLE` where this
+    machine is not made for it, which leaves no record), its figures."""
 
     run_id: str
     status: str

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from loaderlab.config import TrainConfig, UserError
 from loaderlab.jobs import Job, RunResult
-from loaderlab.processes import end_with_parent
+from loaderlab.processes import end_with_parent, time_limit_raises
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -27,33 +27,53 @@ RECORD_S = 60.0  # in which it writes its record
 
 
 def launch(config: TrainConfig, job: Job) -> RunResult:
-    """Runs a job in a process of its own and waits for it.
+    """Runs a job in a process of its own and waits for it, ``sweep.job_minutes`` at most.
 
     Returns:
         Its result; a user's error, an unexpected one and a process that died are told by its ``status`` (FAILED,
         KILLED) and ``error``.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C or SIGTERM here; the child has then ended, its run recorded as KILLED.
+        KeyboardInterrupt: Ctrl-C or SIGTERM here; the child has then ended, its run recorded as KILLED. A second one ends
+            it at once.
     """
     context = multiprocessing.get_context("spawn")
     receiving, sending = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(sending, config, job), name=f"run {job.name}")
     process.start()
     sending.close()
+    minutes = config.sweep.job_minutes
     try:
+        late = not receiving.poll(None if minutes is None else 60 * minutes)  # sleeps until the child says or is gone
+        if late:
+            _end_late(process, receiving)
         try:
-            result: RunResult = receiving.recv()  # sleeps until the child has said something or is gone
+            result: RunResult = receiving.recv() if receiving.poll() else RunResult("", "KILLED")
         except EOFError:
             process.join()
             result = RunResult("", "FAILED", error=_how_it_died(process.exitcode))
+        if late and result.status != "FINISHED":
+            result = RunResult("", "KILLED", error=f"took longer than sweep.job_minutes={minutes:g}")
         process.join()
     except KeyboardInterrupt:
-        _end(process)
+        try:
+            _end(process)
+        except KeyboardInterrupt:
+            process.kill()
+            process.join()
         raise
     finally:
         receiving.close()
     return result
+
+
+def _end_late(process: BaseProcess, receiving: Connection) -> None:
+    """Tells a job that its time is over; one that does not end by itself is killed."""
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGUSR1)
+    if not receiving.poll(RECORD_S):
+        process.kill()
+        process.join()
 
 
 def _end(process: BaseProcess) -> None:
@@ -76,6 +96,7 @@ def _how_it_died(exitcode: int | None) -> str:
 
 def _child(sending: Connection, config: TrainConfig, job: Job) -> None:
     end_with_parent()
+    time_limit_raises()
     try:
         from loaderlab.run import run  # torch and all: in this process only
         from loaderlab.terminal import Terminal

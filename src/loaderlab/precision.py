@@ -11,6 +11,34 @@ from loaderlab.config import PrecisionConfig, UserError, refuse
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+def unable(config: PrecisionConfig, device: torch.device) -> UserError | None:
+    """Why a device has no such arithmetic; None where it has."""
+    if device.type != "cuda":
+        if config.name == "tf32":
+            return refuse(
+                "precision", "tf32", "needs an NVIDIA GPU (Ampere or newer), and this run is on the CPU", "precision=fp32"
+            )  # fmt: skip
+        return None
+    capability = torch.cuda.get_device_capability(device)
+    if config.name in ("tf32", "bf16") and capability < (8, 0):
+        name = torch.cuda.get_device_name(device)
+        return refuse(
+            "precision", config.name, f"needs compute capability 8.0; {name} has {capability[0]}.{capability[1]}",
+            "precision=fp16",
+        )  # fmt: skip
+    return None
+
+
+def unsuited(config: PrecisionConfig, device: torch.device) -> UserError | None:
+    """Why a study leaves a precision out on a device that can do it, and was not made for it."""
+    if device.type != "cuda" and config.name == "fp16":
+        return refuse(
+            "precision", "fp16", "is a format for GPUs, several times slower than fp32 on a CPU: a study leaves it out here",
+            "precision=fp16, without a study",
+        )  # fmt: skip
+    return None
+
+
 class Precision:
     """Precision of one run.
 
@@ -25,7 +53,8 @@ class Precision:
     def __init__(self, config: PrecisionConfig, device: torch.device) -> None:
         self.name, self._device = config.name, device
         self._dtype = AUTOCAST.get(config.name)
-        self._refuse_unable()
+        if (refused := unable(config, device)) is not None:
+            raise refused
         self._set_flags()
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.name == "fp16")
         self.in_force = self._observe()
@@ -35,22 +64,6 @@ class Precision:
         if self._dtype is None:
             return nullcontext()
         return torch.autocast(self._device.type, dtype=self._dtype)
-
-    def _refuse_unable(self) -> None:
-        if self._device.type != "cuda":
-            if self.name == "tf32":
-                raise refuse(
-                    "precision",
-                    "tf32",
-                    "needs an NVIDIA GPU (Ampere or newer), and this run is on the CPU",
-                    "precision=fp32",
-                )
-            return
-        capability = torch.cuda.get_device_capability(self._device)
-        if self.name in ("tf32", "bf16") and capability < (8, 0):
-            name = torch.cuda.get_device_name(self._device)
-            raise refuse("precision", self.name, f"needs compute capability 8.0; {name} has {capability[0]}.{capability[1]}",
-                         "precision=fp16")  # fmt: skip
 
     def _set_flags(self) -> None:
         value = "tf32" if self.name == "tf32" else "ieee"

@@ -23,6 +23,19 @@ class Terminated(KeyboardInterrupt):
     exit_code = 128 + signal.SIGTERM
 
 
+class OutOfTime(KeyboardInterrupt):
+    """A job of a sweep took longer than its time limit."""
+
+
+def time_limit_raises() -> None:
+    """From now on SIGUSR1 raises `OutOfTime` in the main thread: how a sweep tells a job that its time is over."""
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        raise OutOfTime("took longer than its time limit, sweep.job_minutes")
+
+    signal.signal(signal.SIGUSR1, end)
+
+
 @contextmanager
 def sigterm_raises() -> Iterator[None]:
     """Raises `Terminated` in the main thread when SIGTERM comes; the former handler is put back at the end."""

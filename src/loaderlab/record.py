@@ -17,6 +17,7 @@ from loaderlab.config import UserError, choice, flatten
 from loaderlab.data.spec import ImageFiles, UserItems
 from loaderlab.meter import summary
 from loaderlab.meter.phases import Step, StepMeter, own_cost_ns
+from loaderlab.processes import OutOfTime
 from loaderlab.report import table
 from loaderlab.session import Session
 from loaderlab.starvation import Setup, Verdict, judge
@@ -160,6 +161,8 @@ def verdict_tags(verdict: Verdict) -> dict[str, str]:
 def one_line(error: BaseException) -> str:
     """An error as a tag."""
     if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, OutOfTime):
+            return str(error)
         return "interrupted by SIGTERM" if hasattr(error, "exit_code") else "interrupted by Ctrl-C"
     text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
     return text.splitlines()[0] if text else type(error).__name__

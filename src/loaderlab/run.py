@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 
 import torch
 
 from loaderlab import (
     environment,
+    precision,
     record,
     tracking,
 )
 from loaderlab.config import PROJECT, TrainConfig, UserError
-from loaderlab.jobs import Job, RunResult
+from loaderlab.jobs import NOT_APPLICABLE, Job, RunResult
 from loaderlab.loaders.native import explained
 from loaderlab.processes import ignore_sigterm, sigterm_raises
 from loaderlab.session import Session
@@ -26,8 +28,12 @@ def run(config: TrainConfig, job: Job, terminal: Terminal) -> RunResult:
         UserError: bad input, a full disk, a device out of memory: the run is FAILED and what it had is recorded.
         KeyboardInterrupt: Ctrl-C or SIGTERM: the run is KILLED, likewise.
     """
+    if job.parent_id is not None and (why := _not_applicable(config)):
+        return RunResult("", NOT_APPLICABLE, error=why)
     store = tracking.Store(config.tracking, PROJECT)
-    tags = {"arm": job.arm, "repeat": str(config.repeat)}
+    tags = {"arm": job.arm, "repeat": str(config.repeat), "versions": _versions()}
+    if job.hash:
+        tags["config.hash"] = job.hash
     if commit := environment.git_commit(PROJECT):
         tags["git.commit"] = commit
     with contextlib.ExitStack() as stack:
@@ -35,6 +41,8 @@ def run(config: TrainConfig, job: Job, terminal: Terminal) -> RunResult:
             stack.callback(lambda: terminal.say(f"recorded: {tracking.ui_command(store.uri)}"))
         stack.enter_context(sigterm_raises())
         tracked = stack.enter_context(store.start(job.name, job.parent_id, tags))
+        for name, value in job.machine.items():
+            tracked.metric(name, value, 0)
         session = Session(config, job, terminal, tracked)
         stack.callback(session.discard)
         try:
@@ -53,6 +61,23 @@ def run(config: TrainConfig, job: Job, terminal: Terminal) -> RunResult:
         record.record(session, None)
     grade = session.verdict.grade if session.verdict is not None else ""
     return RunResult(tracked.run_id, tracked.status, session.figures, verdict=grade)
+
+
+def _not_applicable(config: TrainConfig) -> str:
+    """Why a job of a sweep has nothing to run on here; empty where it has. A run of its own is refused instead."""
+    device = environment.resolve_device(config.device)
+    refused = precision.unable(config.precision, device)
+    if refused is None and config.study is not None:
+        refused = precision.unsuited(config.precision, device)
+    if refused is not None:
+        return str(refused)
+    return config.loader.needs_gpu() if device.type != "cuda" else ""
+
+
+def _versions() -> str:
+    """Of what a figure depends on, as a tag by which runs of unlike stacks are told apart."""
+    kept = {name: text for name, text in environment.versions().items() if name not in ("mlflow", "hydra-core")}
+    return ", ".join(f"{name} {text}" for name, text in {"python": platform.python_version(), **kept}.items())
 
 
 def _told(config: TrainConfig, error: BaseException) -> BaseException:

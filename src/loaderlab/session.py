@@ -183,7 +183,12 @@ class Session:
         for note in spec.notes:
             self.terminal.warn(note)
         self.tracked.tags(
-            {"device.type": self.device.type, "device.name": name}
+            {
+                "device.type": self.device.type,
+                "device.name": name,
+                "torch_threads.in_force": str(torch.get_num_threads()),
+            }
+            | {"data.samples": samples, "data.digest": spec.digest}
             | {f"loader.in_force.{key}": str(value) for key, value in parts.loader.settings.items()}
             | {f"precision.in_force.{key}": value for key, value in parts.precision.in_force.items()}
         )

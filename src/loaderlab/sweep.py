@@ -1,94 +1,210 @@
-"""A multirun: every job in a fresh process, a parent run above them in MLflow, a table of all at the end.
+"""A multirun: every job in a fresh process, a parent run above them in MLflow, and a comparison at the end.
 
 The jobs come composed and checked from the Hydra launcher in ``hydra_plugins/``: only a launcher sees all of them.
 """
 
 from __future__ import annotations
 
+import tempfile
+import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from loaderlab.config import PROJECT, TrainConfig, UserError
-from loaderlab.jobs import Job, RunResult, single
+from loaderlab import machine, plan
+from loaderlab.config import PROJECT, Failed, TrackingConfig, TrainConfig, UserError, refuse
+from loaderlab.jobs import NOT_APPLICABLE, Job, Recorded, RunResult
 
 if TYPE_CHECKING:
     from loaderlab.terminal import Terminal
+    from loaderlab.tracking import Store, TrackedRun
 
 
-class SweepFailed(Exception):
-    """At least one job of a sweep did not finish."""
-
-
-def varying(job_overrides: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Of each job the overrides that not every job has: what its name is made of.
-
-    >>> varying([["epochs=2", "loader=dali"], ["epochs=2", "loader=native"]])
-    [['loader=dali'], ['loader=native']]
-    """
-    common = set.intersection(*(set(overrides) for overrides in job_overrides))
-    return [[text for text in overrides if text not in common] for overrides in job_overrides]
-
-
-def name_jobs(jobs: Sequence[tuple[TrainConfig, list[str]]], parent_id: str) -> list[Job]:
-    """Names by what differs; the arm is that without the repeat, so that repeats of one arm share it."""
-    named = []
-    for (config, overrides), differing in zip(jobs, varying([overrides for _, overrides in jobs]), strict=True):
-        own = single(config, overrides).name
-        arm = " ".join(text for text in differing if not text.startswith("repeat="))
-        named.append(Job(" ".join(differing) or own, arm or own, parent_id, tuple(overrides)))
-    return named
-
-
-def run_sweep(jobs: Sequence[tuple[TrainConfig, list[str]]], task_overrides: list[str]) -> None:
-    """Runs the jobs in order under one parent run.
+def recorded_overrides(settings: TrackingConfig, resume: str) -> list[list[str]]:
+    """The overrides of each job of a recorded sweep.
 
     Raises:
-        UserError: the jobs name different stores.
-        SweepFailed: after all of them, where one failed or was killed.
-        KeyboardInterrupt: Ctrl-C or SIGTERM; the job in hand is ended, the parent is KILLED.
+        UserError: there is no such sweep, or it has no plan.
     """
     from loaderlab import tracking
-    from loaderlab.launch import launch
+
+    _, planned = _former(tracking.Store(settings, PROJECT), resume)
+    return [job.overrides for job in planned]
+
+
+def run_sweep(
+    jobs: Sequence[tuple[TrainConfig, list[str]]], task_overrides: list[str], resume: str | None = None
+) -> None:
+    """Runs the jobs under one parent run, a round of repeats after the other.
+
+    Args:
+        jobs: configuration and overrides of each.
+        task_overrides: the command, for the parent's name.
+        resume: ``latest`` or the run id of a sweep whose missing and failed jobs are to be run.
+
+    Raises:
+        UserError: nothing was started: the jobs name different stores, two are the same, there is one only, or the sweep
+            to go on with is another one.
+        Failed: after all of them, where one failed or was killed.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the job in hand is ended and recorded, the parent is KILLED. A second one
+            ends it at once.
+    """
+    from loaderlab import tracking
     from loaderlab.processes import sigterm_raises
     from loaderlab.terminal import Terminal
 
     terminal = Terminal()
+    jobs = sorted(jobs, key=lambda job: job[0].repeat)  # stable: the arms of a round stay in their order
     settings = jobs[0][0].tracking
     if any(config.tracking != settings for config, _ in jobs):
         raise UserError("tracking: one sweep goes to one store and experiment. Leave tracking.* out of the axes")
+    planned = plan.make(jobs)
+    if (same := plan.twice(planned)) is not None:
+        raise UserError(f"two jobs of this sweep are the same: {same[0]} and {same[1]}. Leave one of the values out")
+    if len(planned) == 1 and resume is None:
+        raise UserError(
+            "a sweep of one job has nothing to compare. Leave out -m, or give a setting several values: "
+            "-m repeat=1,2,3 loader=native,dali"
+        )
     store = tracking.Store(settings, PROJECT)
-    tags = {"sweep": "parent", "sweep.num_jobs": str(len(jobs))}
-    name = "sweep " + " ".join(text for text in task_overrides if "," in text)
-    with sigterm_raises(), store.start(name.strip(), None, tags) as parent:
-        parent.params([("overrides", " ".join(task_overrides))])
-        named = name_jobs(jobs, parent.run_id)
-        results: list[RunResult] = []
+    parent, done = _open(store, planned, task_overrides, resume)
+    with sigterm_raises(), parent:
+        if resume is not None:
+            terminal.say(f"resumed {parent.run_id}: {len(done)} of {len(planned)} jobs are done")
         try:
-            for index, ((config, _), job) in enumerate(zip(jobs, named, strict=True)):
-                terminal.say(f"\njob {index + 1} of {len(jobs)}: {job.name}")
-                results.append(launch(config, job))
+            results = _run_all(jobs, planned, done, parent, store, terminal)
+            _conclude(store, parent, terminal)
+        except KeyboardInterrupt:
+            store.close_dead_runs()  # a job that was ended at once
+            terminal.say(f"to go on: python -m experiments.train -m resume={parent.run_id}")
+            raise
         finally:
-            store.close_dead_runs()  # of a job whose process was killed
-            _report(terminal, parent, named, results)
             terminal.say(f"recorded: {tracking.ui_command(store.uri)}")
-        if failed := [job.name for job, result in zip(named, results, strict=True) if result.status != "FINISHED"]:
-            raise SweepFailed(f"{len(failed)} of {len(jobs)} jobs did not finish: {'; '.join(failed)}")
+        failed = [job.name for job, result in zip(planned, results, strict=True) if result.status not in ("FINISHED", NOT_APPLICABLE)]  # fmt: skip
+        if failed:
+            raise Failed(
+                f"{len(failed)} of {len(planned)} jobs did not finish: {'; '.join(failed)}. To run them again: "
+                f"python -m experiments.train -m resume={parent.run_id}"
+            )
 
 
-def _report(terminal: Terminal, parent: Any, named: Sequence[Job], results: Sequence[RunResult]) -> None:
-    """The table of all jobs, those that were not reached among them, on the terminal and on the parent's page."""
-    from loaderlab.report import table
+def _open(
+    store: Store, planned: list[plan.PlannedJob], task_overrides: list[str], resume: str | None
+) -> tuple[TrackedRun, dict[str, RunResult]]:
+    """The parent run, with the plan kept, and by hash the jobs that are done already."""
+    if resume is None:
+        name = " ".join(text for text in task_overrides if "," in text or text.startswith("study="))
+        tags = {"sweep": "parent", "sweep.num_jobs": str(len(planned))}
+        parent = store.start(f"sweep {name}".strip(), None, tags)
+        _keep(parent, planned)
+        return parent, {}
+    former, before = _former(store, resume)
+    if former.status == "RUNNING":
+        raise refuse("resume", resume, f"{former.name} is still running, or its machine is another one than this", "resume=latest, when it has ended")  # fmt: skip
+    if changes := plan.changes(before, planned):
+        raise UserError(
+            f"resume={resume}: not all jobs of that sweep ({former.name}) are jobs of this command: {'; '.join(changes)}. "
+            "A sweep may grow by repeats and arms, and not change. Type its own command with resume=…, or leave resume out"
+        )
+    reasons = {job.hash: job.not_applicable for job in before}
+    for job in planned:
+        job.not_applicable = reasons.get(job.hash, "")
+    children = store.runs(f"tags.`mlflow.parentRunId` = '{former.run_id}'")
+    done = {
+        run.tags["config.hash"]: RunResult(run.run_id, run.status, dict(run.figures))
+        for run in children
+        if run.status == "FINISHED" and "config.hash" in run.tags
+    }
+    parent = store.go_on(former.run_id)
+    parent.tags({"sweep.num_jobs": str(len(planned))})
+    _keep(parent, planned)
+    return parent, done
 
-    columns = ("job", "status", "verdict", *(column for _, column, _ in table.SIDE_BY_SIDE))
-    rows = []
-    for index, job in enumerate(named):
-        if index < len(results):
-            result = results[index]
-            rows.append([job.name, result.status.lower(), result.verdict or "–", *table.side_by_side(result.figures)])
-        else:
-            rows.append([job.name, "not finished", "–", *table.side_by_side({})])
-    terminal.table("all jobs", columns, rows)
-    for job, result in zip(named, results, strict=False):
-        if result.error:
-            terminal.say(f"{job.name}: {result.error.splitlines()[0]}")
-    parent.tags({"mlflow.note.content": table.markdown_table(columns, rows)})
+
+def _former(store: Store, resume: str) -> tuple[Recorded, list[plan.PlannedJob]]:
+    from loaderlab.comparing import sweep_of
+
+    try:
+        former = sweep_of(store, resume)
+    except UserError as error:
+        raise UserError(str(error).replace("runs=", "resume=")) from None
+    text = store.read(former.run_id, plan.FILE)
+    if text is None:
+        raise refuse("resume", resume, f"{former.name} has no plan of its jobs to go on with", "resume=null")
+    return former, plan.from_json(text)
+
+
+def _keep(parent: TrackedRun, planned: Sequence[plan.PlannedJob]) -> None:
+    with tempfile.TemporaryDirectory(prefix="loaderlab-") as folder:
+        (Path(folder) / plan.FILE).write_text(plan.to_json(planned))
+        parent.artifacts(Path(folder))
+
+
+def _run_all(
+    jobs: Sequence[tuple[TrainConfig, list[str]]],
+    planned: Sequence[plan.PlannedJob],
+    done: dict[str, RunResult],
+    parent: TrackedRun,
+    store: Store,
+    terminal: Terminal,
+) -> list[RunResult]:
+    from loaderlab.launch import launch
+
+    results: list[RunResult] = []
+    took: list[float] = []
+    for index, ((config, _), job) in enumerate(zip(jobs, planned, strict=True)):
+        if job.hash in done:
+            results.append(done[job.hash])
+            continue
+        left = sum(other.hash not in done for other in planned[index:])
+        about = f" (about {_duration(left * sum(took) / len(took))} left)" if took else ""
+        terminal.say(f"\njob {index + 1} of {len(planned)}: {job.name}{about}")
+        state = machine.state()
+        for text in machine.warnings(state):
+            terminal.warn(text)
+        began = time.monotonic()
+        named = Job(job.name, job.arm, parent.run_id, tuple(job.overrides), job.hash, state)
+        result = launch(config, named)
+        results.append(result)
+        if result.status == NOT_APPLICABLE:
+            job.not_applicable = result.error
+            terminal.say(f"{NOT_APPLICABLE}: {result.error}")
+            _keep(parent, planned)
+            continue
+        took.append(time.monotonic() - began)
+        if result.status != "FINISHED":
+            terminal.say(f"{job.name}: {result.status.lower()}: {result.error.splitlines()[0] if result.error else ''}")
+            store.close_dead_runs(result.error)
+        if index + 1 < len(planned):
+            _standing(store, parent.run_id, terminal)
+    return results
+
+
+def _standing(store: Store, parent_id: str, terminal: Terminal) -> None:
+    """The table as it is now; nothing while no job has finished."""
+    from loaderlab import comparing
+
+    try:
+        comparing.tables(comparing.of_sweep(store, parent_id), terminal)
+    except UserError:
+        return
+
+
+def _conclude(store: Store, parent: TrackedRun, terminal: Terminal) -> None:
+    """The comparison, on the terminal and with the parent run."""
+    from loaderlab import comparing
+
+    try:
+        comparison = comparing.of_sweep(store, parent.run_id)
+    except UserError as error:
+        terminal.say(f"nothing to compare: {error}")
+        parent.tags({"mlflow.note.content": str(error)})
+        return
+    comparing.say(comparison, terminal)
+    comparing.record(comparison, store, parent)
+    terminal.say(f"as a page: python -m experiments.compare runs={parent.run_id} output=report")
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,22 +19,25 @@ from typing import Any
 
 from filelock import FileLock
 
-from loaderlab.config import AUTO, TrackingConfig, UserError
+from loaderlab.config import AUTO, TrackingConfig, UserError, refuse
 from loaderlab.data.spec import DataSpec
+from loaderlab.jobs import Recorded
 from loaderlab.processes import process_identity
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_DISABLE_AUTH_WARNING", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow.data.meta_dataset
 from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 for noisy in ("alembic", "mlflow", "mlflow.store.db.utils"):  # after the import, which sets them to INFO
     logging.getLogger(noisy).setLevel(logging.WARNING)
 
+PAGE = 1000  # runs of one search
 BATCH = 900  # entries of one log_batch; MLflow admits 1,000
 MAX_TAG, MAX_PARAM = 5000, 6000  # characters
 HOST_TAG, PID_TAG, STARTED_TAG = "process.host", "process.pid", "process.started"
@@ -63,13 +67,14 @@ class Store:
     Args:
         config: where it is, and the experiment's name.
         root: the project's folder, for the default store.
+        create: whether to make the store and the experiment where they are missing.
 
     Raises:
         StoreError: it cannot be opened, created or written.
     """
 
-    def __init__(self, config: TrackingConfig, root: Path) -> None:
-        self.uri, self._config = store_uri(config, root), config
+    def __init__(self, config: TrackingConfig, root: Path, *, create: bool = True) -> None:
+        self.uri, self._config, self._create = store_uri(config, root), config, create
         if "://" not in self.uri:
             raise StoreError(
                 f"tracking.uri={self.uri}: must be sqlite:///… or the http://… of a tracking server. "
@@ -77,7 +82,12 @@ class Store:
             )
         with self._told():
             if self.uri.startswith("sqlite:///"):
-                folder = Path(self.uri.removeprefix("sqlite:///")).parent
+                file = Path(self.uri.removeprefix("sqlite:///"))
+                folder = file.parent
+                if not create and not file.exists():
+                    raise StoreError(
+                        f"tracking.uri={self.uri}: nothing has been recorded there yet. Type: python -m experiments.train"
+                    )
                 folder.mkdir(parents=True, exist_ok=True)
                 # processes that create the tables at the same time would all fail
                 with FileLock(folder / ".creating.lock", timeout=120):
@@ -90,6 +100,9 @@ class Store:
         client = MlflowClient(self.uri)
         name = self._config.experiment
         found = client.get_experiment_by_name(name)
+        if found is None and not self._create:
+            known = ", ".join(entry.name for entry in client.search_experiments() if entry.name != "Default") or "none"
+            raise StoreError(f"tracking.experiment={name}: there is no such experiment in {self.uri}. It has: {known}")
         if found is None:
             # without the tag the UI opens the experiment as one of prompts and traces
             tags = {"mlflow.experimentKind": "custom_model_development"}
@@ -101,12 +114,12 @@ class Store:
             )
         return client, found.experiment_id
 
-    def close_dead_runs(self) -> None:
-        """A run that says RUNNING and whose process is gone was killed: say so."""
+    def close_dead_runs(self, cause: str = "") -> None:
+        """A run that says RUNNING and whose process is gone was killed: say so, with the cause where it is known."""
         query = f"attributes.status = 'RUNNING' and tags.`{HOST_TAG}` = '{_host()}'"
         for run in self.client.search_runs([self.experiment_id], query):
             if not _alive(run.data.tags):
-                self.client.set_tag(run.info.run_id, "error", "its process was killed")
+                self.client.set_tag(run.info.run_id, "error", cause or "its process was killed")
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
     def start(self, name: str, parent_id: str | None, tags: dict[str, str]) -> TrackedRun:
@@ -119,6 +132,67 @@ class Store:
         with self._told():
             run = self.client.create_run(self.experiment_id, tags=_short(tags), run_name=name)
         return TrackedRun(self, run.info.run_id)
+
+    def go_on(self, run_id: str) -> TrackedRun:
+        """A run of before, RUNNING again in this process."""
+        own = {HOST_TAG: _host(), PID_TAG: str(os.getpid()), STARTED_TAG: str(process_identity(os.getpid()))}
+        with self._told():
+            self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in own.items()])
+            self.client.update_run(run_id, status="RUNNING")
+            if "error" in self.client.get_run(run_id).data.tags:
+                self.client.delete_tag(run_id, "error")
+        return TrackedRun(self, run_id)
+
+    def runs(self, query: str = "") -> list[Recorded]:
+        """Every run of the experiment that an MLflow filter takes, in order of their start.
+
+        Raises:
+            UserError: MLflow does not understand the filter.
+        """
+        found: list[Run] = []
+        token = None
+        with self._told():
+            while True:
+                try:
+                    page = self.client.search_runs(
+                        [self.experiment_id], query, max_results=PAGE, order_by=["attributes.start_time ASC"], page_token=token
+                    )  # fmt: skip
+                except MlflowException as error:
+                    if error.error_code != "INVALID_PARAMETER_VALUE":
+                        raise
+                    raise refuse(
+                        "filter", query, f"MLflow does not understand it: {str(error).splitlines()[0]}",
+                        """'filter="metrics.`rate/samples_per_s` > 1000"'""",
+                    ) from None  # fmt: skip
+                found += page
+                token = page.token
+                if not token:
+                    return [_recorded(run) for run in found]
+
+    def run(self, run_id: str) -> Recorded | None:
+        """One run, of whatever experiment; None where there is none of this id."""
+        with self._told():
+            try:
+                return _recorded(self.client.get_run(run_id))
+            except MlflowException as error:
+                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    return None
+                raise
+
+    def sweeps(self) -> list[Recorded]:
+        """The parent runs of the experiment, the newest last."""
+        return self.runs("tags.sweep = 'parent'")
+
+    def newest_sweep(self) -> Recorded | None:
+        return next(reversed(self.sweeps()), None)
+
+    def read(self, run_id: str, path: str) -> str | None:
+        """The text of an artifact; None where the run has none of this name."""
+        with tempfile.TemporaryDirectory(prefix="loaderlab-") as folder:
+            try:
+                return Path(self.client.download_artifacts(run_id, path, folder)).read_text()
+            except (MlflowException, OSError):
+                return None
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -185,10 +259,10 @@ class TrackedRun:
                 [DatasetInput(entry._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])],
             )
 
-    def artifacts(self, folder: Path) -> None:
-        """Logs every file of a folder."""
+    def artifacts(self, folder: Path, under: str | None = None) -> None:
+        """Logs every file of a folder, in a folder of the run's artifacts if one is named."""
         with self._store._told():
-            self._store.client.log_artifacts(self.run_id, str(folder))
+            self._store.client.log_artifacts(self.run_id, str(folder), under)
 
     def end(self, status: str) -> None:
         self.flush()
@@ -206,6 +280,19 @@ class TrackedRun:
             self.end("FINISHED")
         else:
             self.end("KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED")
+
+
+def _recorded(run: Run) -> Recorded:
+    return Recorded(
+        run_id=run.info.run_id,
+        name=run.info.run_name or run.info.run_id,
+        status=run.info.status,
+        parent_id=run.data.tags.get("mlflow.parentRunId"),
+        started_ms=run.info.start_time,
+        settings=run.data.params,
+        figures=run.data.metrics,
+        tags=run.data.tags,
+    )
 
 
 def _short(tags: dict[str, str]) -> dict[str, str]:

@@ -5,7 +5,19 @@ the code below the entry points sees: no ``DictConfig`` travels further. Nothing
 quick.
 """
 
-from loaderlab.config.base import AUTO, PROJECT, UserError, check_bounds, choice, flatten, is_group, refuse, setting
+from loaderlab.config.base import (
+    AUTO,
+    PROJECT,
+    Failed,
+    UserError,
+    check_bounds,
+    choice,
+    flatten,
+    is_group,
+    refuse,
+    setting,
+)
+from loaderlab.config.compare import METRICS, CompareConfig, FailIfConfig
 from loaderlab.config.data import (
     Cifar10Data,
     CustomData,
@@ -35,16 +47,20 @@ from loaderlab.config.train import TrainConfig
 
 __all__ = [
     "AUTO",
+    "METRICS",
     "PROJECT",
     "AdamWOptimizer",
     "CheckpointConfig",
     "Cifar10Data",
     "CnnModel",
+    "CompareConfig",
     "CustomData",
     "CustomModel",
     "DaliLoader",
     "DataConfig",
     "DigitsData",
+    "FailIfConfig",
+    "Failed",
     "FeedForwardModel",
     "ImageFolderData",
     "LoaderConfig",

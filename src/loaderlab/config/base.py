@@ -15,6 +15,10 @@ class UserError(ValueError):
     """Something that the user can mend. Its text says what was found, what is allowed and what to type."""
 
 
+class Failed(Exception):
+    """The work was done to its end, and not all of it went well: its text is the last line, the exit code is 1."""
+
+
 def setting(
     default: Any,
     doc: str,

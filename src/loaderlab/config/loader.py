@@ -14,6 +14,10 @@ class LoaderConfig:
 
     name: ClassVar[str] = "loader"
 
+    def needs_gpu(self) -> str:
+        """Why this cannot be on a CPU, and what to type; empty where it can."""
+        return ""
+
 
 @dataclass
 class NativeLoader(LoaderConfig):
@@ -56,6 +60,14 @@ class NativeLoader(LoaderConfig):
                 "loader.start_method=auto, or loader.num_workers=2",
             )  # fmt: skip
 
+    def needs_gpu(self) -> str:
+        if self.pin_memory is True:
+            return (
+                "loader.pin_memory=true: pinned memory serves copies to a GPU, and this run is on the CPU. "
+                "Type: loader.pin_memory=auto"
+            )
+        return ""
+
 
 @dataclass
 class DaliLoader(LoaderConfig):
@@ -80,6 +92,14 @@ class DaliLoader(LoaderConfig):
                 "is a share: 0 to 1",
                 "loader.hw_decoder_load=0.65",
             )
+
+    def needs_gpu(self) -> str:
+        if self.decode == "mixed":
+            return (
+                "loader.decode=mixed: decoding on the GPU needs one, and this run is on the CPU. "
+                "Type: loader.decode=cpu"
+            )
+        return ""
 
 
 @dataclass

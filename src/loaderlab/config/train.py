@@ -15,6 +15,18 @@ from loaderlab.config.model import CnnModel, ModelConfig, OptimizerConfig, Preci
 
 
 @dataclass
+class SweepConfig:
+    job_minutes: float | None = setting(
+        None,
+        "a job that takes longer is ended, with what it measured recorded, and the next one begins; null: no limit",
+    )
+
+    def __post_init__(self) -> None:
+        if self.job_minutes is not None and self.job_minutes <= 0:
+            raise refuse("sweep.job_minutes", self.job_minutes, "must be above 0", "sweep.job_minutes=30")
+
+
+@dataclass
 class TrainConfig:
     """One run: what it is composed of, how long it goes, where it runs."""
 
@@ -42,8 +54,12 @@ class TrainConfig:
         AUTO, kind=int, doc="threads of the step on a CPU; auto: the cores that the loader leaves", at_least=1
     )
     resume: str | None = setting(
-        None, "go on from a checkpoint: latest, or the path of a checkpoint file or its folder"
+        None,
+        "go on from a checkpoint: latest, or the path of a checkpoint file or its folder; with -m the sweep to go on with: latest, or its run id",
     )
+    sweep: SweepConfig = setting(SweepConfig, "how a sweep's jobs are run")
+    study: str | None = setting(None, "the study that this is a part of; type study=… to run one")
+    rung: str | None = setting(None, "the rung of the ladder that this is; type study=ladder to climb it")
 
     def __post_init__(self) -> None:
         check_bounds(self)

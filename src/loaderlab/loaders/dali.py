@@ -81,9 +81,8 @@ class Dali(Loader):
     def __init__(self, config: DaliLoader, split: Split, plan: EpochPlan, device: torch.device) -> None:
         self._split, self._plan, self._device, self._config = split, plan, device, config
         on_gpu = device.type == "cuda"
-        if config.decode == "mixed" and not on_gpu:
-            raise LoaderError("loader.decode=mixed: decoding on the GPU needs one, and this run is on the CPU. "
-                              "Type: loader.decode=cpu")  # fmt: skip
+        if not on_gpu and (why := config.needs_gpu()):
+            raise LoaderError(why)
         source = split.source
         if isinstance(source, UserItems) and source.iterable:
             raise LoaderError(

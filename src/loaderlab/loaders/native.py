@@ -76,9 +76,8 @@ class Native(Loader):
                 "Type: loader.num_workers=1, or data.sharded=true if it splits itself by torch.utils.data.get_worker_info"
             )
         pinned = device.type == "cuda" if config.pin_memory == AUTO else bool(config.pin_memory)
-        if pinned and device.type != "cuda":
-            raise LoaderError("loader.pin_memory=true: pinned memory serves copies to a GPU, and this run is on the CPU. "
-                              "Type: loader.pin_memory=auto")  # fmt: skip
+        if device.type != "cuda" and (why := config.needs_gpu()):
+            raise LoaderError(why)
         self._non_blocking = pinned if config.non_blocking == AUTO else bool(config.non_blocking)
         prefetch = (2 if config.prefetch_factor == AUTO else int(config.prefetch_factor)) if num_workers else None
         persistent = num_workers > 0 if config.persistent_workers == AUTO else bool(config.persistent_workers)

@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from loaderlab import machine
-from loaderlab.config import UserError
+from loaderlab.config import METRICS, UserError
 from loaderlab.jobs import Recorded
 from loaderlab.stats import CONFIDENCE, Ratio, median, ratio, repeats_for, spread
 
-METRICS = ("rate/samples_per_s", "time/train_s", "time/step_ms", "energy/joules_per_sample")
 IGNORED = ("repeat", "seed", "resume", "study", "rung", "evaluate", "device")  # they do not make another arm
 IGNORED_GROUPS = ("tracking.", "checkpoint.", "sweep.", "measure.")
 WORK = ("batch_size", "accumulate", "drop_last", "epochs", "steps", "measure.sync", "measure.warmup_steps")

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from loaderlab.jobs import NOT_APPLICABLE
+from loaderlab.report.comparison import Arm, Comparison, Group, short
+from loaderlab.report.ladder import PUBLISHED, RUNGS
 from loaderlab.starvation import Verdict
+from loaderlab.stats import Ratio, median
 
 ROWS: tuple[tuple[str, str, str], ...] = (  # metric, label, format
     ("rate/samples_per_s", "throughput, steady state", "{:,.0f} samples/s"),
@@ -95,3 +99,80 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
 
 def _escape(text: str) -> str:
     return text.replace("<", "&lt;").replace("|", "\\|")
+
+
+# ---- arms side by side -----------------------------------------------------------------------------------------
+
+ARM_FIGURES: tuple[tuple[str, str, str], ...] = (  # metric, column, format; the last ones go first in a narrow window
+    ("starvation/efficiency_pct", "of ceiling", "{:.0f} %"),
+    ("starvation/wait_pct", "wait", "{:.1f} %"),
+    ("starvation/starved_pct", "starved", "{:.1f} %"),
+    ("val/accuracy", "val acc", "{:.4f}"),
+    ("memory/host_peak_mib", "host MiB", "{:,.0f}"),
+    ("cpu/utilization_pct", "cores", "{:.0f} %"),
+    ("energy/joules_per_sample", "J/sample", "{:.3g}"),
+)
+
+
+def arm_table(comparison: Comparison, group: Group) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of a group: an arm a row, medians over its runs; a ladder's rungs that are not here among them."""
+    figures = [entry for entry in ARM_FIGURES if any(arm.median(entry[0]) is not None for arm in group.arms)]
+    columns = [short(name) for name in comparison.columns] or ["arm"]
+    columns += ["n", METRIC_COLUMN.get(comparison.metric, comparison.metric)]
+    is_ladder = comparison.columns == ["rung"]
+    columns += ["over the one before"] * is_ladder
+    columns += ["over the first" if is_ladder else "gain"]
+    columns += ["published"] * (is_ladder and comparison.study == "ladder")
+    columns += [column for _, column, _ in figures] + ["verdict", "note"]
+    rows = []
+    for label, arm in _in_order(comparison, group, is_ladder):
+        if arm is None:
+            rows.append([label, "–", *["not applicable here"], *["–"] * (len(columns) - 3)])
+            if is_ladder and "published" in columns:
+                rows[-1][columns.index("published")] = PUBLISHED.get(label, "–")
+            continue
+        cells = [arm.label] if is_ladder or not comparison.columns else [arm.settings[name] or "–" for name in comparison.columns]  # fmt: skip
+        cells += [str(len(arm.runs)), NUMBERS.get(comparison.metric, "{:g}").format(median(arm.values))]
+        cells += [gain_cell(arm.over_previous)] * is_ladder
+        cells += ["baseline" if arm.partner is None and arm is group.baseline else gain_cell(arm.gain)]
+        cells += [PUBLISHED.get(label, "–")] * ("published" in columns)
+        values = [(form, arm.median(metric)) for metric, _, form in figures]
+        cells += ["–" if value is None else form.format(value) for form, value in values]
+        marks = ["learns differently"] * bool(arm.learning) + ["too noisy"] * bool(arm.gain and arm.gain.noisy)
+        marks += ["ceiling"] * arm.is_ceiling
+        marks += ["see below"] * bool(arm.notes and not (arm.gain and arm.gain.noisy))
+        rows.append([*cells, arm.verdicts or "–", ", ".join(marks)])
+    if not any(row[-1] not in ("", "–") for row in rows):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    return columns, rows
+
+
+METRIC_COLUMN = {
+    "rate/samples_per_s": "samples/s",
+    "time/train_s": "train s",
+    "time/step_ms": "step ms",
+    "energy/joules_per_sample": "J a sample",
+}
+NUMBERS = {"rate/samples_per_s": "{:,.0f}", "time/train_s": "{:,.2f}", "time/step_ms": "{:,.2f}", "energy/joules_per_sample": "{:.4g}"}  # fmt: skip
+
+
+def gain_cell(found: Ratio | None) -> str:
+    """``1.31x (1.20–1.43)``; a ratio of fewer than three pairs claims nothing and says so."""
+    if found is None:
+        return "–"
+    if found.low is None:
+        return f"{found.value:.2f}x (n={found.num_pairs}: no claim)"
+    return f"{found.value:.2f}x ({found.low:.2f}–{found.high:.2f})" + ("" if found.shown else " no difference shown")
+
+
+def _in_order(comparison: Comparison, group: Group, is_ladder: bool) -> list[tuple[str, Arm | None]]:
+    """(label, arm); for a ladder the rungs' own order, with None for one that is not applicable here."""
+    found: list[tuple[str, Arm | None]] = [(arm.label, arm) for arm in group.arms]
+    if is_ladder:
+        known = {label for label, _ in found}
+        absent = {
+            entry.name.removeprefix("rung=") for entry in comparison.missing if NOT_APPLICABLE in entry.why
+        } - known
+        found += [(name, None) for name in absent]
+        found.sort(key=lambda entry: RUNGS.index(entry[0]) if entry[0] in RUNGS else len(RUNGS))
+    return found

@@ -1,0 +1,16 @@
+"""Recorded runs side by side, as a table, pictures and a page: python -m experiments.compare --help."""
+
+from loaderlab.cli import main
+from loaderlab.config import CompareConfig
+
+
+def job(config: CompareConfig, _overrides: list[str]) -> None:
+    """Reads the store, prints the comparison, writes it where a folder is given."""
+    from loaderlab.comparing import run  # imports mlflow: not for --help
+    from loaderlab.terminal import Terminal
+
+    run(config, Terminal())
+
+
+if __name__ == "__main__":
+    main("compare", CompareConfig, job)

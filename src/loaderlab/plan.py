@@ -1,0 +1,128 @@
+"""What a sweep is going to do: its jobs, in order, each known by the hash of its resolved configuration. Pure.
+
+The plan is kept with the parent run, so that a sweep that was killed can be gone on with, and a comparison can tell
+which jobs were never reached.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+
+from loaderlab.config import TrainConfig, flatten
+from loaderlab.jobs import NOT_APPLICABLE, Recorded, single
+from loaderlab.report.comparison import Missing
+
+FILE = "plan.json"
+LABELS = ("resume", "study", "rung")  # names, and what says how a run is kept: no part of what it measures
+LABEL_GROUPS = ("tracking.", "checkpoint.", "sweep.")
+MOST_TOLD = 5
+
+
+@dataclass
+class PlannedJob:
+    """One job of a sweep.
+
+    Attributes:
+        name: the overrides that not every job has.
+        arm: those without the repeat: repeats of one arm share it.
+        overrides: as typed.
+        settings: the resolved configuration, flattened, as text.
+        not_applicable: why it cannot run on this machine, once that is known.
+    """
+
+    name: str
+    arm: str
+    overrides: list[str]
+    settings: dict[str, str]
+    not_applicable: str = ""
+
+    @property
+    def hash(self) -> str:
+        """Tells this job from every other: of its settings, without names and places."""
+        kept = {name: value for name, value in self.settings.items() if _counts(name)}
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _counts(name: str) -> bool:
+    return name not in LABELS and not name.startswith(LABEL_GROUPS)
+
+
+def varying(job_overrides: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Of each job the overrides that not every job has: what its name is made of.
+
+    >>> varying([["epochs=2", "loader=dali"], ["epochs=2", "loader=native"]])
+    [['loader=dali'], ['loader=native']]
+    """
+    job_overrides = [[text for text in overrides if not text.startswith("resume=")] for overrides in job_overrides]
+    common = set.intersection(*(set(overrides) for overrides in job_overrides))
+    return [[text for text in overrides if text not in common] for overrides in job_overrides]
+
+
+def make(jobs: Sequence[tuple[TrainConfig, list[str]]]) -> list[PlannedJob]:
+    """The plan of these jobs, rounds of repeats one after the other, so that the arms are interleaved."""
+    planned = []
+    for (config, overrides), differing in zip(jobs, varying([overrides for _, overrides in jobs]), strict=True):
+        own = single(config, overrides).name
+        arm = " ".join(text for text in differing if not text.startswith("repeat="))
+        overrides = [text for text in overrides if not text.startswith("resume=")]
+        settings = {name: "null" if value is None else str(value) for name, value in flatten(config)}
+        planned.append(PlannedJob(" ".join(differing) or own, arm or own, overrides, settings))
+    return planned
+
+
+def to_json(planned: Iterable[PlannedJob]) -> str:
+    return json.dumps({"jobs": [asdict(job) for job in planned]}, indent=1)
+
+
+def from_json(text: str) -> list[PlannedJob]:
+    return [PlannedJob(**job) for job in json.loads(text)["jobs"]]
+
+
+def twice(planned: Sequence[PlannedJob]) -> tuple[str, str] | None:
+    """The names of two jobs that would do the very same; None where all differ."""
+    known: dict[str, str] = {}
+    for job in planned:
+        if job.hash in known:
+            return known[job.hash], job.name
+        known[job.hash] = job.name
+    return None
+
+
+def changes(before: Sequence[PlannedJob], now: Sequence[PlannedJob]) -> list[str]:
+    """What keeps jobs of an earlier plan from being jobs of this one: empty where each of them is there.
+
+    A plan may grow: more repeats, another arm.
+    """
+    hashes = {job.hash for job in now}
+    lost = [job for job in before if job.hash not in hashes]
+    if not lost:
+        return []
+    told: dict[str, None] = {}
+    for job in lost:
+        nearest = min(now, key=lambda other: len(_differing(job, other)))
+        for name in _differing(job, nearest):
+            told[f"{name} was {job.settings.get(name, 'not there')}, now {nearest.settings.get(name, 'not there')}"] = None  # fmt: skip
+    listed = list(told)
+    return listed[:MOST_TOLD] + ([f"and {len(listed) - MOST_TOLD} more"] if len(listed) > MOST_TOLD else [])
+
+
+def _differing(one: PlannedJob, other: PlannedJob) -> list[str]:
+    names = dict.fromkeys([*one.settings, *other.settings])
+    return [name for name in names if _counts(name) and one.settings.get(name) != other.settings.get(name)]
+
+
+def unreached(planned: Sequence[PlannedJob], runs: Iterable[Recorded]) -> list[Missing]:
+    """Arms of a plan for which there is no run at all, and why."""
+    tried = {run.tags.get("config.hash") for run in runs}
+    found: dict[tuple[str, str], int] = {}
+    for job in planned:
+        if job.hash not in tried:
+            why = f"{NOT_APPLICABLE}: {job.not_applicable}" if job.not_applicable else "not reached"
+            found[job.arm, why] = found.get((job.arm, why), 0) + 1
+    return [
+        Missing(arm, why if count == 1 or NOT_APPLICABLE in why else f"{why} ({count} repeats)")
+        for (arm, why), count in found.items()
+    ]

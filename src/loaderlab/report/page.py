@@ -1,0 +1,165 @@
+"""What a comparison is handed on as: a page to mail, and files for machines and for a wiki."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from loaderlab.report import sentences
+from loaderlab.report.charts import Chart
+from loaderlab.report.comparison import Arm, Comparison, short
+from loaderlab.report.table import arm_table, markdown_table
+from loaderlab.stats import Ratio, median
+
+TEMPLATE = Path(__file__).with_name("page.html")
+SHARED = ("data.name", "model.name", "batch_size", "epochs", "steps", "loader.name", "precision.name", "optimizer.name")
+
+
+def facts(comparison: Comparison) -> dict[str, str]:
+    """What all runs share: the work, the hardware, the versions; what they do not share is left out."""
+    runs = [run for arm in comparison.arms for run in arm.runs]
+    found = {}
+    same = [(name, {run.settings.get(name, "null") for run in runs}) for name in SHARED]
+    work = [f"{short(name)} {values.pop()}" for name, values in same if len(values) == 1 and values - {"null", "auto"}]
+    if work:
+        found["work"] = ", ".join(work)
+    for label, tag in (
+        ("samples", "data.samples"),
+        ("device", "device.name"),
+        ("versions", "versions"),
+        ("commit", "git.commit"),
+    ):
+        values = {run.tags[tag] for run in runs if tag in run.tags}
+        if len(values) == 1:
+            found[label] = values.pop()
+    found["runs"] = f"{len(runs)} of {len(comparison.arms)} arms"
+    return found
+
+
+def html(comparison: Comparison, charts: Sequence[Chart]) -> str:
+    """One self-contained page; every text from a run is escaped."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    tables = []
+    for group in comparison.groups:
+        columns, rows = arm_table(comparison, group)
+        title = ", ".join(f"{short(name)} {value}" for name, value in group.work.items())
+        tables.append({"title": title, "columns": columns, "rows": rows})
+    drawn = [{"title": chart.title, "caption": chart.caption, "svg": Markup(chart.svg)} for chart in charts]
+    return environment.from_string(TEMPLATE.read_text()).render(
+        title=comparison.title,
+        facts=facts(comparison),
+        headline=sentences.headline(comparison),
+        tables=tables,
+        remarks=sentences.remarks(comparison),
+        missing=comparison.missing,
+        charts=drawn,
+        version=_version(),
+        made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+    )
+
+
+def markdown(comparison: Comparison, picture: str = "") -> str:
+    """The same without the pictures but one, for a wiki, a pull request, or the page of a sweep in MLflow."""
+    lines = [f"# {_plain(comparison.title)}", "", *(_plain(f"{line}\n") for line in sentences.headline(comparison))]
+    lines += [f"![the comparison]({picture})", ""] if picture else []
+    for group in comparison.groups:
+        title = ", ".join(f"{short(name)} {value}" for name, value in group.work.items())
+        lines += [f"**{_plain(title)}**", ""] if title else []
+        lines += [markdown_table(*arm_table(comparison, group))]
+    for title, listed in (
+        ("Before you believe it", sentences.remarks(comparison)),
+        ("What was not measured", [f"{entry.name}: {entry.why}" for entry in comparison.missing]),
+    ):
+        lines += [f"**{title}**", "", *(f"- {_plain(line)}" for line in listed), ""] if listed else []
+    lines += [f"- {name}: {_plain(value)}" for name, value in facts(comparison).items()]
+    return "\n".join(lines) + "\n"
+
+
+def as_csv(comparison: Comparison) -> str:
+    """An arm a row: its settings, n, medians, the gain with its interval."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = sorted({name for arm in comparison.arms for run in arm.runs for name in run.figures})
+    settings = list(dict.fromkeys([*(name for arm in comparison.arms for name in arm.settings)]))
+    writer.writerow(["group", "arm", *settings, "n", "over", "gain", "gain_low", "gain_high", "pairs", "learns_differently", "verdict", *names])  # fmt: skip
+    for number, group in enumerate(comparison.groups):
+        for arm in group.arms:
+            gain = arm.gain
+            told = ["", "", "", ""] if gain is None else [_number(gain.value), _number(gain.low), _number(gain.high), str(gain.num_pairs)]  # fmt: skip
+            row = [str(number + 1), arm.label, *(arm.settings[name] or "" for name in settings), str(len(arm.runs))]
+            row += [arm.partner.label if arm.partner else "", *told, "; ".join(arm.learning), arm.verdicts]
+            writer.writerow([*row, *(_number(arm.median(name)) for name in names)])
+    return out.getvalue()
+
+
+def as_json(comparison: Comparison) -> str:
+    """All of it for machines, every run's figures among them."""
+    return json.dumps(
+        {
+            "title": comparison.title,
+            "metric": comparison.metric,
+            "study": comparison.study,
+            "headline": sentences.headline(comparison),
+            "facts": facts(comparison),
+            "columns": comparison.columns,
+            "groups": [
+                {
+                    "work": group.work,
+                    "baseline": group.baseline.label if group.baseline else None,
+                    "arms": [_arm(arm) for arm in group.arms],
+                }
+                for group in comparison.groups
+            ],
+            "not_measured": [{"name": entry.name, "why": entry.why} for entry in comparison.missing],
+            "remarks": sentences.remarks(comparison),
+        },
+        indent=1,
+    )
+
+
+def _arm(arm: Arm) -> dict[str, Any]:
+    return {
+        "arm": arm.label,
+        "settings": arm.settings,
+        "n": len(arm.runs),
+        "median": median(arm.values),
+        "interval": arm.interval,
+        "over": arm.partner.label if arm.partner else None,
+        "gain": _ratio(arm.gain),
+        "gain_as_best_of_all": _ratio(arm.strict),
+        "gain_over_the_one_before": _ratio(arm.over_previous),
+        "learns_differently": arm.learning,
+        "verdict": arm.verdicts,
+        "notes": arm.notes,
+        "runs": [{"run_id": run.run_id, "name": run.name, "figures": dict(run.figures)} for run in arm.runs],
+    }
+
+
+def _ratio(found: Ratio | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {"value": found.value, "low": found.low, "high": found.high, "pairs": found.num_pairs, "shown": found.shown}
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+def _plain(text: str) -> str:
+    return text.replace("<", "&lt;")
+
+
+def _version() -> str:
+    try:
+        return version("loaderlab")
+    except PackageNotFoundError:  # on a path, not installed
+        return "from a checkout"

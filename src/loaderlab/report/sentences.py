@@ -1,0 +1,190 @@
+"""A comparison in words: who is faster and by how much, how near to the ceiling, at what cost, and what was learned."""
+
+from __future__ import annotations
+
+from loaderlab.report.comparison import (
+    Arm,
+    Comparison,
+    Group,
+    ceilings_that_differ,
+    curve,
+    grid,
+    hidden_gains,
+    higher_is_better,
+    short,
+)
+from loaderlab.report.ladder import CAVEAT
+from loaderlab.stats import LEAST_PAIRS, Ratio, median
+
+UNITS = {
+    "rate/samples_per_s": "{:,.0f} samples/s",
+    "time/train_s": "{:,.2f} s",
+    "time/step_ms": "{:,.2f} ms",
+    "energy/joules_per_sample": "{:.4g} J a sample",
+}
+REPEATS = "repeat=1,2,3"
+
+
+def times(found: Ratio | None) -> str:
+    """``1.31x (1.20 to 1.43, n = 3)``."""
+    if found is None:
+        return "–"
+    if found.low is None:
+        return f"{found.value:.2f}x (n = {found.num_pairs}, nothing claimed)"
+    return f"{found.value:.2f}x ({found.low:.2f} to {found.high:.2f}, n = {found.num_pairs})"
+
+
+def headline(comparison: Comparison) -> list[str]:
+    """The answer in a few sentences, group by group."""
+    lines = []
+    for group in comparison.groups:
+        where = ", ".join(f"{short(name)} {value}" for name, value in group.work.items())
+        lines += [f"{where}: {text}" if where else text for text in _of(group, comparison)]
+    return lines
+
+
+def remarks(comparison: Comparison) -> list[str]:
+    """What a reader should know before believing it: of the whole, then of each arm, then what was not measured."""
+    lines = list(comparison.notes)
+    if len(comparison.groups) > 1:
+        names = ", ".join(short(name) for name in dict.fromkeys(name for group in comparison.groups for name in group.work))  # fmt: skip
+        lines.append(f"unlike work is not compared: {len(comparison.groups)} tables, since the runs differ in {names}")
+    lines += [f"{arm.label}: {note}" for arm in comparison.arms for note in (*arm.notes, *_learns(arm))]
+    if comparison.study == "ladder":
+        lines.append(CAVEAT)
+    return lines
+
+
+def _learns(arm: Arm) -> list[str]:
+    assert not arm.learning or arm.partner is not None
+    return [f"learns differently from {arm.partner.label}: {text}" for text in arm.learning if arm.partner is not None]
+
+
+def _of(group: Group, comparison: Comparison) -> list[str]:
+    lines = [_fastest(group, comparison)]
+    if len(group.arms) > 1:
+        best = _best(group)
+        assert best is not None
+        lines += [text for text in (_ceiling(best), _cost(best), _learned(best)) if text]
+    cells = grid(group, comparison.columns)
+    for told in hidden_gains(cells):
+        lines.append(_hidden(told.precision, told.over, told.loader, told.at_ceiling, told.with_loader))
+    for precision, loader, base, found in ceilings_that_differ(cells):
+        lines.append(
+            f"The ceilings of {precision} are not the same: {loader} has {times(found)} that of {base}. Something else than the "
+            "loader differs, such as the cores that it leaves to the step, or the memory format of its batches."
+        )
+    if (told_curve := curve(group, comparison.columns)) is not None:
+        lines.append(_knee(told_curve.setting, told_curve.knee, told_curve.best))
+    return lines
+
+
+def _best(group: Group) -> Arm | None:
+    arms = [arm for arm in group.arms if not arm.is_ceiling] or group.arms
+    sign = 1 if higher_is_better(group.arms[0].metric) else -1
+    return max(arms, key=lambda arm: sign * median(arm.values), default=None)
+
+
+def measured(arm: Arm) -> str:
+    """Its median with unit, its range and n."""
+    form, values = UNITS.get(arm.metric, "{:g}"), arm.values
+    if len(values) == 1:
+        return f"{form.format(values[0])} (n = 1)"
+    number = form.split("}")[0] + "}"
+    return f"{form.format(median(values))} ({number.format(min(values))} to {number.format(max(values))}, n = {len(values)})"
+
+
+def _fastest(group: Group, comparison: Comparison) -> str:
+    best = _best(group)
+    assert best is not None
+    if len(group.arms) == 1:
+        why = " of this work" if len(comparison.groups) > 1 else ""
+        return f"One arm{why}: {best.label}, {measured(best)}. There is nothing to compare it with."
+    if best.partner is None:
+        slower = [arm for arm in group.arms if arm.partner is best and arm.gain is not None and arm.gain.shown and not arm.is_ceiling]  # fmt: skip
+        others = len([arm for arm in group.arms if arm is not best and not arm.is_ceiling])
+        if not others:
+            return f"{best.label}: {measured(best)}."
+        if all(arm.gain is None or arm.gain.low is None for arm in group.arms if arm is not best):
+            return (
+                f"{best.label}, the baseline, has the highest median, {measured(best)}; fewer than {LEAST_PAIRS} rounds claim "
+                f"nothing. Type: {REPEATS}"
+            )
+        if len(slower) == others:
+            return (
+                f"{best.label}, the baseline, is the fastest: {measured(best)}. Every other arm is shown to be slower."
+            )
+        return f"No arm is shown to be faster than {best.label}, the baseline: {measured(best)}."
+    base, gain = best.partner.label, best.gain
+    if gain is None:
+        return f"{best.label} has the highest median, {measured(best)}; it has no round in common with {base}."
+    if gain.low is None:
+        return (
+            f"{best.label} ran at {gain.value:.2f}x of {base} in {gain.num_pairs} round{'s' * (gain.num_pairs > 1)}: fewer than "
+            f"{LEAST_PAIRS} claim nothing. Type: {REPEATS}"
+        )
+    if best.strict is not None and best.strict.shown and gain.value > 1:
+        return f"{best.label} is the fastest: {times(gain)} {base}, at {measured(best)}."
+    if gain.shown and gain.value > 1:
+        arms = len([arm for arm in group.arms if not arm.is_ceiling])
+        return (
+            f"{best.label} seems the fastest, {times(gain)} {base}; as the best of {arms} arms it may be so by chance. "
+            "More repeats would tell."
+        )
+    return f"No difference shown: {best.label}, with the highest median, ran at {times(gain)} {base}."
+
+
+def _ceiling(arm: Arm) -> str:
+    share = arm.median("starvation/efficiency_pct")
+    headroom = arm.median("starvation/headroom_x")
+    if share is None:
+        return ""
+    if headroom is None or headroom <= 1.05:
+        return f"It runs at {min(share, 100):.0f} % of its ceiling: a faster loader has nothing more to give."
+    return f"It runs at {share:.0f} % of its ceiling: a perfect loader could still give {headroom:.2f}x."
+
+
+def _cost(arm: Arm) -> str:
+    if arm.partner is None:
+        return ""
+    parts = []
+    own, other = arm.median("memory/host_peak_mib"), arm.partner.median("memory/host_peak_mib")
+    if own and other and abs(own - other) >= 10:
+        parts.append(f"{own:,.0f} MiB of host memory instead of {other:,.0f}")
+    own, other = arm.median("cpu/utilization_pct"), arm.partner.median("cpu/utilization_pct")
+    if own and other and abs(own - other) >= 5:
+        parts.append(f"{own:.0f} % of the cores instead of {other:.0f} %")
+    return f"What it takes: {' and '.join(parts)}." if parts else ""
+
+
+def _learned(arm: Arm) -> str:
+    if arm.partner is None or arm.gain is None or arm.gain.low is None:
+        return ""
+    if arm.learning:
+        return f"But it learns differently: {'; '.join(arm.learning)} of {arm.partner.label}."
+    if arm.is_ceiling or arm.median("train/loss") is None:
+        return ""
+    return "No difference in what it learns is shown."
+
+
+def _hidden(precision: str, over: str, loader: str, at_ceiling: Ratio, with_loader: Ratio) -> str:
+    text = f"{precision} over {over}: {at_ceiling.value:.2f}x at the ceiling, {with_loader.value:.2f}x with {loader}"
+    if not (at_ceiling.shown and at_ceiling.value > 1):
+        if at_ceiling.low is None:
+            return f"{text} (n = {at_ceiling.num_pairs}, nothing claimed)."
+        return f"{text}: at the ceiling no gain is shown, so there is none for a loader to hide."
+    share = (at_ceiling.value - with_loader.value) / (at_ceiling.value - 1)
+    if not (with_loader.shown and with_loader.value > 1):
+        return f"{text}: no gain is shown with the loader, which hides it."
+    if with_loader.value >= at_ceiling.value / 1.05:
+        return f"{text}: the loader lets it through."
+    return f"{text}: the loader hides {100 * share:.0f} % of it."
+
+
+def _knee(setting: str, knee: tuple[int, Arm], best: tuple[int, Arm]) -> str:
+    what = setting.rpartition(".")[2].removeprefix("num_")
+    if knee[0] == best[0]:
+        return f"The knee lies at {best[0]} {what}, the best count: fewer are slower by more than 5 %."
+    text = f"The knee lies at {knee[0]} {what}: within 5 % of the best count, {best[0]}"
+    own, other = knee[1].median("memory/host_peak_mib"), best[1].median("memory/host_peak_mib")
+    return text + (f", with {other - own:,.0f} MiB less." if own and other and other - own >= 1 else ".")
