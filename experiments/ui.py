@@ -15,16 +15,18 @@ def main() -> None:
     chosen = parser.parse_args()
     refuse_taken(chosen.host, chosen.port)
 
-    from loaderlab import tracking  # seconds of imports: not for --help
+    from loaderlab import tracking, view  # seconds of imports: not for --help
     from loaderlab.config import PROJECT, TrackingConfig, UserError
 
     settings = TrackingConfig(uri=chosen.store)
     try:
-        tracking.Store(settings, PROJECT)  # creates it where there is none yet, closes runs that were killed
+        store = tracking.Store(settings, PROJECT)  # creates it where there is none yet, closes runs that were killed
     except UserError as error:
         sys.exit(f"error: {error}")
     uri = tracking.store_uri(settings, PROJECT)
-    print(f"http://{chosen.host}:{chosen.port} shows {uri}; Ctrl-C ends it", flush=True)
+    server = f"http://{chosen.host}:{chosen.port}"
+    print(f"{server} shows {uri}; Ctrl-C ends it", flush=True)
+    print(f"side by side: {server}/{view.link(store.experiment_id)}", flush=True)
     command = [
         sys.executable,
         "-m",

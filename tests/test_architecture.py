@@ -14,6 +14,7 @@ from loaderlab.config import PROJECT as ROOT
 PACKAGE = ROOT / "src" / "loaderlab"
 ORDER = [  # the way data flows: a room imports only from rooms before it
     {"config"},
+    {"view"},
     {"terminal", "environment", "machine", "stats", "processes", "targets", "jobs"},
     {"data"},
     {"loaders"},
@@ -24,6 +25,8 @@ ORDER = [  # the way data flows: a room imports only from rooms before it
     {"starvation"},
     {"checkpoint", "tracking", "report", "trace", "findings"},
     {"session"},
+    {"plan"},
+    {"comparing"},
     {"record"},
     {"watching"},
     {"run"},
@@ -37,7 +40,8 @@ HEAVY = {  # what may be imported in one place only
     "timm": {"models.py"},
     "torchcodec": {"loaders/decode.py"},
     "torchvision": {"data/torchvision_sets.py"},
-    "matplotlib": {"report/figures.py"},
+    "matplotlib": {"report/figures.py", "report/charts.py"},
+    "jinja2": {"report/page.py"},
     "sklearn": {"data/digits.py"},
     "hydra": {"cli.py"},
     "pynvml": {"meter/nvml.py", "environment.py", "machine.py"},

@@ -18,9 +18,7 @@ from mlflow.tracking import MlflowClient
 from PIL import Image
 
 from loaderlab.config import PROJECT as ROOT
-from loaderlab.config import TrackingConfig
-from loaderlab.sweep import varying
-from loaderlab.tracking import Store
+from loaderlab.plan import varying
 
 TRAIN = [sys.executable, "-m", "experiments.train"]
 
@@ -63,32 +61,32 @@ def test_a_multirun_with_a_job_that_fails(common: list[str], store_uri: str, own
     assert "traceback.txt" in {entry.path for entry in MlflowClient(store_uri).list_artifacts(native.info.run_id)}
     assert "1 of 2 jobs did not finish" in done.stderr
     assert "Traceback" not in done.stderr
-    table = done.stdout[done.stdout.index("all jobs") :]
-    for word in (
-        "loader=native",
-        "failed",
-        "loader=dali",
-        "finished",
-        "samples/s",
-        f"mlflow ui --backend-store-uri {store_uri}",
-    ):
-        assert word in table
-    assert "loader=dali" in parent.data.tags["mlflow.note.content"]
+    assert f"-m resume={parent.info.run_id}" in done.stderr
+    end = done.stdout[done.stdout.index("One arm: ") :]
+    assert "not measured: loader=native: failed: " in end
+    assert f"mlflow ui --backend-store-uri {store_uri}" in end
+    assert "not measured" in parent.data.tags["mlflow.note.content"]
+    client = MlflowClient(store_uri)
+    made = {Path(entry.path).name for entry in client.list_artifacts(parent.info.run_id, "comparison")}
+    assert {"report.html", "comparison.csv", "comparison.json", "comparison.md", "comparison.png"} <= made
+    assert "machine/busy_pct" in dali.data.metrics
     assert not (ROOT / "multirun.yaml").exists()  # Hydra's own record goes where git does not look
 
 
 @contextmanager
-def long_sweep(common: list[str], tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A sweep of two jobs that would take minutes, in a process group of its own, its first job in the loop."""
+def long_sweep(
+    common: list[str], tmp_path: Path, axes: list[str] | None = None, after: str = "job 1 of 2"
+) -> Iterator[subprocess.Popen[str]]:
+    """A sweep whose jobs would take minutes, in a process group of its own, one of its jobs in the loop."""
     out = tmp_path / "out.txt"
-    command = [*TRAIN, "-m", "seed=1,2", "epochs=100000", "evaluate=false", *common]
+    command = [*TRAIN, "-m", *(axes or ["seed=1,2", "epochs=100000"]), "evaluate=false", *common]
     with out.open("w") as file:
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, text=True, start_new_session=True
         )
     try:
         deadline = time.monotonic() + 120
-        while "optimizer" not in out.read_text():  # the last of a job's first lines
+        while "optimizer" not in out.read_text().partition(after)[2]:  # the last of a job's first lines
             assert process.poll() is None, out.read_text()
             assert time.monotonic() < deadline, out.read_text()
             time.sleep(0.2)
@@ -119,13 +117,20 @@ def _belongs(process: psutil.Process, group: int) -> bool:
         return False  # it has just ended
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"])
-def test_interrupted(number: signal.Signals, code: int, common: list[str], store_uri: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "times"), [(signal.SIGINT, 130, 1), (signal.SIGTERM, 143, 1), (signal.SIGINT, 130, 2)],
+    ids=["ctrl-c", "sigterm", "ctrl-c twice"],
+)  # fmt: skip
+def test_interrupted(
+    number: signal.Signals, code: int, times: int, common: list[str], store_uri: str, tmp_path: Path
+) -> None:
     with long_sweep(common, tmp_path) as process:
-        if number == signal.SIGINT:
-            os.killpg(process.pid, number)  # as a terminal does: to everybody in the foreground
-        else:
-            process.send_signal(number)
+        for _ in range(times):
+            if number == signal.SIGINT:
+                os.killpg(process.pid, number)  # as a terminal does: to everybody in the foreground
+            else:
+                process.send_signal(number)
+            time.sleep(0.3)
         assert process.wait(60) == code
     said = (tmp_path / "out.txt").read_text()
     assert "interrupted: what was recorded before is kept" in said
@@ -134,20 +139,36 @@ def test_interrupted(number: signal.Signals, code: int, common: list[str], store
     parent, children = runs(store_uri)
     assert children[0].data.tags["loader.in_force.start_method"] == "fork"  # not handed down from the spawned job
     assert (parent.info.status, [child.info.status for child in children]) == ("KILLED", ["KILLED"])
+    assert f"to go on: python -m experiments.train -m resume={parent.info.run_id}" in said
+    if times == 2:
+        return  # at once: what the job had not yet written is gone with it
     assert "train/loss" in children[0].data.metrics
     assert "interrupted by" in children[0].data.tags["error"]
 
 
-def test_killed(common: list[str], store_uri: str, tmp_path: Path) -> None:
-    with long_sweep(common, tmp_path) as process:
+def test_killed_and_gone_on_with(common: list[str], store_uri: str, tmp_path: Path) -> None:
+    """SIGKILL of the launching process: its job ends, the next start tells the truth, and resume runs what is missing."""
+    with long_sweep(
+        common, tmp_path, ["seed=1,2", "steps=40,100000", "sweep.job_minutes=0.15"], after="job 2 of 4"
+    ) as process:
         process.kill()
         process.wait()
         assert gone(process.pid)  # the job noticed that nobody waits for it
     parent, children = runs(store_uri)
-    assert (parent.info.status, [child.info.status for child in children]) == ("RUNNING", ["KILLED"])
-    Store(TrackingConfig(uri=store_uri, experiment="sweeps"), ROOT)
-    parent, _ = runs(store_uri)
-    assert parent.info.status == "KILLED"
+    assert parent.info.status == "RUNNING"
+    assert [child.info.status for child in children] == ["FINISHED", "KILLED"]
+    command = [*TRAIN, "-m", "resume=latest", *(text for text in common if text.startswith("tracking."))]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert f"resumed {parent.info.run_id}: 1 of 4 jobs are done" in done.stdout
+    assert done.returncode == 1  # two jobs have no end within their time limit
+    assert "2 of 4 jobs did not finish" in done.stderr
+    parent, children = runs(store_uri)
+    assert parent.info.status == "FAILED"
+    ended = [(child.info.status, child.data.params["seed"], child.data.tags.get("error", "")) for child in children[2:]]
+    late = "took longer than its time limit, sweep.job_minutes"
+    assert ended == [("KILLED", "1", late), ("FINISHED", "2", ""), ("KILLED", "2", late)]
+    assert "train/loss" in children[2].data.metrics  # what it had measured is kept
+    assert len({child.data.tags["config.hash"] for child in children}) == 4
 
 
 def test_names_are_what_differs() -> None:

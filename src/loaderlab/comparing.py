@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from loaderlab import plan, tracking
+from loaderlab import plan, tracking, view
 from loaderlab.config import PROJECT, CompareConfig, Failed, UserError, refuse
 from loaderlab.jobs import Recorded
 from loaderlab.report import page, sentences
@@ -140,7 +140,10 @@ def write(comparison: Comparison, store: tracking.Store, folder: Path) -> None:
 
     drawn = charts.draw(comparison, steps, folder, folder / PICTURE)
     (folder / "report.html").write_text(page.html(comparison, drawn), encoding="utf-8")
-    (folder / "comparison.md").write_text(page.markdown(comparison, PICTURE), encoding="utf-8")
+    (folder / "comparison.md").write_text(
+        f"# {comparison.title.replace('<', '&lt;')}\n\n" + page.markdown(comparison, [f"![the comparison]({PICTURE})"]),
+        encoding="utf-8",
+    )
     (folder / "comparison.csv").write_text(page.as_csv(comparison), encoding="utf-8")
     (folder / "comparison.json").write_text(page.as_json(comparison), encoding="utf-8")
 
@@ -151,7 +154,9 @@ def record(comparison: Comparison, store: tracking.Store, parent: tracking.Track
         write(comparison, store, Path(made))
         parent.artifacts(Path(made), FOLDER)
     picture = f"get-artifact?path={FOLDER}/{PICTURE}&run_uuid={parent.run_id}"
-    parent.tags({"mlflow.note.content": page.markdown(comparison, picture), "headline": " ".join(sentences.headline(comparison))})  # fmt: skip
+    beside = f"[These runs side by side]({view.link(store.experiment_id)}), grouped by arm, with their charts."
+    note = page.markdown(comparison, [f"![the comparison]({picture})", beside])
+    parent.tags({"mlflow.note.content": note, "headline": " ".join(sentences.headline(comparison))})  # fmt: skip
 
 
 def _folder(name: str) -> Path:

@@ -81,13 +81,13 @@ def from_json(text: str) -> list[PlannedJob]:
     return [PlannedJob(**job) for job in json.loads(text)["jobs"]]
 
 
-def twice(planned: Sequence[PlannedJob]) -> tuple[str, str] | None:
-    """The names of two jobs that would do the very same; None where all differ."""
-    known: dict[str, str] = {}
-    for job in planned:
+def twice(planned: Sequence[PlannedJob]) -> tuple[int, int] | None:
+    """The numbers, from 1, of two jobs that would do the very same; None where all differ."""
+    known: dict[str, int] = {}
+    for number, job in enumerate(planned, 1):
         if job.hash in known:
-            return known[job.hash], job.name
-        known[job.hash] = job.name
+            return known[job.hash], number
+        known[job.hash] = number
     return None
 
 

@@ -32,6 +32,8 @@ def record(session: Session, error: BaseException | None) -> None:
         _judge(session, session.meter)
         for name, value in session.figures.items():
             session.tracked.metric(name, value, session.trained.step)
+    for name, value in session.job.machine.items():  # last: the UI offers the first metric first
+        session.tracked.metric(name, value, 0)
     if error is not None:
         session.tracked.tags({"error": one_line(error)})
     elif not session.config.checkpoint.keep:

@@ -38,11 +38,9 @@ def run(config: TrainConfig, job: Job, terminal: Terminal) -> RunResult:
         tags["git.commit"] = commit
     with contextlib.ExitStack() as stack:
         if job.parent_id is None:  # a sweep says it once, for all its jobs
-            stack.callback(lambda: terminal.say(f"recorded: {tracking.ui_command(store.uri)}"))
+            stack.callback(lambda: terminal.say(store.how_to_look()))
         stack.enter_context(sigterm_raises())
         tracked = stack.enter_context(store.start(job.name, job.parent_id, tags))
-        for name, value in job.machine.items():
-            tracked.metric(name, value, 0)
         session = Session(config, job, terminal, tracked)
         stack.callback(session.discard)
         try:

@@ -60,7 +60,10 @@ def run_sweep(
         raise UserError("tracking: one sweep goes to one store and experiment. Leave tracking.* out of the axes")
     planned = plan.make(jobs)
     if (same := plan.twice(planned)) is not None:
-        raise UserError(f"two jobs of this sweep are the same: {same[0]} and {same[1]}. Leave one of the values out")
+        named = planned[same[1] - 1].name
+        raise UserError(
+            f"jobs {same[0]} and {same[1]} of this sweep are the same: {named}. Leave one of the values out"
+        )
     if len(planned) == 1 and resume is None:
         raise UserError(
             "a sweep of one job has nothing to compare. Leave out -m, or give a setting several values: "
@@ -79,7 +82,7 @@ def run_sweep(
             terminal.say(f"to go on: python -m experiments.train -m resume={parent.run_id}")
             raise
         finally:
-            terminal.say(f"recorded: {tracking.ui_command(store.uri)}")
+            terminal.say(store.how_to_look())
         failed = [job.name for job, result in zip(planned, results, strict=True) if result.status not in ("FINISHED", NOT_APPLICABLE)]  # fmt: skip
         if failed:
             raise Failed(

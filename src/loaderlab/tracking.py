@@ -19,6 +19,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from loaderlab import view
 from loaderlab.config import AUTO, TrackingConfig, UserError, refuse
 from loaderlab.data.spec import DataSpec
 from loaderlab.jobs import Recorded
@@ -105,13 +106,15 @@ class Store:
             raise StoreError(f"tracking.experiment={name}: there is no such experiment in {self.uri}. It has: {known}")
         if found is None:
             # without the tag the UI opens the experiment as one of prompts and traces
-            tags = {"mlflow.experimentKind": "custom_model_development"}
+            tags = {"mlflow.experimentKind": "custom_model_development", view.TAG: view.state()}
             return client, client.create_experiment(name, artifact_location=artifacts, tags=tags)
         if found.lifecycle_stage != "active":
             raise StoreError(
                 f"tracking.experiment={name}: was deleted in this store. Type: tracking.experiment=other, or "
                 f"MLFLOW_TRACKING_URI={self.uri} mlflow experiments restore --experiment-id {found.experiment_id}"
             )
+        if self._create and found.tags.get(view.TAG) != view.state():
+            client.set_experiment_tag(found.experiment_id, view.TAG, view.state())
         return client, found.experiment_id
 
     def close_dead_runs(self, cause: str = "") -> None:
@@ -121,6 +124,11 @@ class Store:
             if not _alive(run.data.tags):
                 self.client.set_tag(run.info.run_id, "error", cause or "its process was killed")
                 self.client.set_terminated(run.info.run_id, "KILLED")
+
+    def how_to_look(self) -> str:
+        """Two lines: what to type, and where the runs then stand side by side."""
+        server = self.uri.rstrip("/") if self.uri.startswith("http") else "http://127.0.0.1:5000"
+        return f"recorded: {ui_command(self.uri)}\nside by side: {server}/{view.link(self.experiment_id)}"
 
     def start(self, name: str, parent_id: str | None, tags: dict[str, str]) -> TrackedRun:
         """A new run, RUNNING until `TrackedRun.end`."""

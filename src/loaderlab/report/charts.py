@@ -38,6 +38,7 @@ CYCLE = (
     "#6A51A3",
 )  # Okabe and Ito's, two more
 DASHES = ("-", "--", "-.", ":")
+TOO_DARK = (("#0072b2", "--blue"), ("#6a51a3", "--violet"))  # on a dark page: there lighter
 MOST_LINES = 8  # arms in a picture with a line each
 MOST_BARS = 40
 POINTS = 300  # of a line: a stall stays visible, since a bin shows its worst
@@ -118,7 +119,8 @@ def draw(
             jobs.append(("precision", "How much of a precision's gain does the loader hide?", HIDDEN, lambda group=group: _hidden(group, comparison)))  # fmt: skip
         if curve(group, comparison.columns):
             jobs.append(("workers", "How many workers, and what do they cost?", WORKERS, lambda group=group: _curve(group, comparison)))  # fmt: skip
-        jobs.append(("phases", "Where does a step's time go?", PHASES, lambda group=group: _phases(group)))
+        if any(arm.median("time/wait_ms") is not None for arm in group.arms):
+            jobs.append(("phases", "Where does a step's time go?", PHASES, lambda group=group: _phases(group)))
         if any(np.isfinite(found.loss).any() for found in known.values()):
             jobs.append(("loss", "Did they learn the same, and how soon?", LOSS, lambda arms=arms, known=known: _loss(arms, known)))  # fmt: skip
         if known:
@@ -170,7 +172,7 @@ def _svg(figure: Any, title: str) -> str:
     figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})  # fmt: skip
     text = out.getvalue()
     text = text[text.index("<svg") :]
-    for colour, variable in ((INK, "--ink"), (GRID, "--line"), (PAPER, "--paper")):
+    for colour, variable in ((INK, "--ink"), (GRID, "--line"), (PAPER, "--paper"), *TOO_DARK):
         text = text.replace(colour, f"var({variable})")
     return text.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
 
@@ -211,7 +213,7 @@ def _throughput(group: Group) -> Any:
         text += "  baseline" if arm.partner is None and arm is group.baseline else ""
         text += f"  {arm.gain.value:.2f}x" if arm.gain is not None else ""
         text += " (n.d.s.)" if arm.gain is not None and arm.gain.low is not None and not arm.gain.shown else ""
-        axis.text(furthest * 1.02, row, text, va="center", fontsize=8.5)
+        axis.text(furthest * 1.04, row, text, va="center", fontsize=8.5)
     _names(axis, arms)
     axis.set(xlabel=sentences.UNITS.get(metric, METRIC_COLUMN.get(metric, metric)).split("} ")[-1], xlim=(0, furthest * 1.3))  # fmt: skip
     axis.grid(axis="x", linewidth=0.6)
@@ -355,8 +357,9 @@ def _waits(arms: Sequence[Arm], known: Mapping[int, Series]) -> Any:
             (found.step_ms, "#B4BCC5", "step"),
             (found.wait_ms, COLOURS["wait"], "of it waiting"),
         ):
-            places, heights = _binned(found.seconds, values, np.nanmax)
-            axis.fill_between(places, heights, color=colour, linewidth=0, step="post", label=label)
+            ends, heights = _binned(found.seconds, values, np.nanmax)
+            places, heights = np.concatenate([[0.0], ends]), np.concatenate([heights[:1], heights])
+            axis.fill_between(places, heights, color=colour, linewidth=0, step="pre", label=label)
         axis.set_title(_cut(arm.label, 80), loc="left", fontsize=8.5, pad=2)
         axis.set(ylim=(0, 1.15 * tallest or 1), ylabel="ms")
         axis.margins(x=0)
@@ -377,8 +380,8 @@ def _cost(group: Group) -> Any:
             if (value := arm.median(metric)) is not None:
                 marker = "osD^vP*X"[number // len(CYCLE) % 8]
                 axis.plot(value, median(arm.values), marker, color=CYCLE[number % len(CYCLE)], markersize=8, markeredgecolor=INK, label=_cut(arm.label, 30))  # fmt: skip
-        axis.set(xlabel=label, xlim=(0, None), ylim=(0, None))
-        axis.margins(0.12)
+        furthest = max((arm.median(metric) or 0.0 for arm in arms), default=0.0)
+        axis.set(xlabel=label, xlim=(0, 1.12 * furthest or 1), ylim=(0, 1.12 * max(median(arm.values) for arm in arms)))
         axis.grid(linewidth=0.6)
     axes[0].set(ylabel=sentences.UNITS.get(arms[0].metric, "} ").split("} ")[-1])
     handles, labels = axes[0].get_legend_handles_labels()

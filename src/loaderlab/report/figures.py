@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
 
-from loaderlab.meter.phases import Step
+if TYPE_CHECKING:  # which needs torch, and a comparison does not
+    from loaderlab.meter.phases import Step
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -41,7 +41,7 @@ def facts(comparison: Comparison) -> dict[str, str]:
         values = {run.tags[tag] for run in runs if tag in run.tags}
         if len(values) == 1:
             found[label] = values.pop()
-    found["runs"] = f"{len(runs)} of {len(comparison.arms)} arms"
+    found["runs"] = f"{len(runs)}, of {len(comparison.arms)} arms"
     return found
 
 
@@ -67,10 +67,14 @@ def html(comparison: Comparison, charts: Sequence[Chart]) -> str:
     )
 
 
-def markdown(comparison: Comparison, picture: str = "") -> str:
-    """The same without the pictures but one, for a wiki, a pull request, or the page of a sweep in MLflow."""
-    lines = [f"# {_plain(comparison.title)}", "", *(_plain(f"{line}\n") for line in sentences.headline(comparison))]
-    lines += [f"![the comparison]({picture})", ""] if picture else []
+def markdown(comparison: Comparison, links: Sequence[str]) -> str:
+    """The same without the pictures, for a wiki, a pull request, or the page of a sweep in MLflow.
+
+    Args:
+        links: in Markdown, to what is to stand below the answer: a picture, another page.
+    """
+    lines = [_plain(f"{line}\n") for line in sentences.headline(comparison)]
+    lines += [text for link in links for text in (link, "")]
     for group in comparison.groups:
         title = ", ".join(f"{short(name)} {value}" for name, value in group.work.items())
         lines += [f"**{_plain(title)}**", ""] if title else []

@@ -1,0 +1,228 @@
+"""A sweep's order, its hashes, what it goes on with and what it refuses: real stores, jobs that only write a record."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import compose
+
+from loaderlab import comparing, launch, machine, plan, sweep, tracking
+from loaderlab.config import PROJECT, Failed, TrainConfig, UserError, flatten
+from loaderlab.jobs import NOT_APPLICABLE, Job, RunResult
+
+Jobs = list[tuple[TrainConfig, list[str]]]
+
+
+@pytest.fixture
+def jobs(store_uri: str, image_tree: Path) -> Callable[..., Jobs]:
+    """Every combination of axes, the first outermost, as Hydra makes them."""
+
+    def make(*axes: str, **common: str) -> Jobs:
+        values = [[f"{axis.partition('=')[0]}={value}" for value in axis.partition("=")[2].split(",")] for axis in axes]
+        fixed = [f"{name}={value}" for name, value in common.items()]
+        base = [f"tracking.uri={store_uri}", "data=imagefolder", f"data.root={image_tree}", *fixed]
+        made = [[*base, *combination] for combination in itertools.product(*values)]
+        return [(compose(overrides), overrides) for overrides in made]
+
+    return make
+
+
+class Launched:
+    """In place of fresh processes: writes a record of each job and ends as it is told."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.ends: dict[str, Any] = {}
+        self.machines: list[Any] = []
+
+    def __call__(self, config: TrainConfig, job: Job) -> RunResult:
+        self.names.append(job.name)
+        self.machines.append(job.machine)
+        end = next((end for name, end in self.ends.items() if name in job.name), "FINISHED")
+        if end == NOT_APPLICABLE:
+            return RunResult("", NOT_APPLICABLE, error="precision=tf32: needs a GPU")
+        store = tracking.Store(config.tracking, PROJECT)
+        run = store.start(job.name, job.parent_id, {"arm": job.arm, "config.hash": job.hash})
+        run.params(flatten(config))
+        if end is KeyboardInterrupt:
+            run.end("KILLED")
+            raise KeyboardInterrupt
+        if end == "FINISHED":
+            run.metric("rate/samples_per_s", 100.0 + len(self.names), 1)
+            run.metric("time/train_s", 3.0, 1)
+        run.end(end)
+        return RunResult(run.run_id, end, error="" if end == "FINISHED" else "it broke")
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> Launched:
+    fake = Launched()
+    monkeypatch.setattr(launch, "launch", fake)
+    monkeypatch.setattr(machine, "state", lambda: {"machine/busy_pct": 1.0, "machine/load_1min": 0.5})
+    return fake
+
+
+def the_parent(made: Jobs) -> tuple[tracking.Store, Any]:
+    store = tracking.Store(made[0][0].tracking, PROJECT)
+    parent = store.newest_sweep()
+    assert parent is not None
+    return store, parent
+
+
+def test_rounds_are_interleaved_wherever_the_repeat_stands(jobs: Callable[..., Jobs], launched: Launched) -> None:
+    made = jobs("loader=native,dali", "repeat=1,2")
+    sweep.run_sweep(made, ["loader=native,dali", "repeat=1,2"])
+    assert launched.names == ["loader=native repeat=1", "loader=dali repeat=1", "loader=native repeat=2", "loader=dali repeat=2"]  # fmt: skip
+    assert all(state["machine/busy_pct"] == 1 for state in launched.machines)
+    store, parent = the_parent(made)
+    assert (parent.status, parent.tags["sweep.num_jobs"]) == ("FINISHED", "4")
+    text = store.read(parent.run_id, plan.FILE)
+    assert text is not None
+    assert [job.arm for job in plan.from_json(text)] == ["loader=native", "loader=dali"] * 2
+    assert "get-artifact?path=comparison/comparison.png" in parent.tags["mlflow.note.content"]
+    page = store.read(parent.run_id, "comparison/report.html")
+    assert page is not None
+    assert "fewer than 3 rounds claim nothing" in page
+
+
+def test_resume_runs_what_is_missing_or_failed(jobs: Callable[..., Jobs], launched: Launched) -> None:
+    made = jobs("repeat=1,2,3", "loader=native,dali")
+    launched.ends = {"repeat=1 loader=dali": "FAILED", "repeat=3 loader=native": KeyboardInterrupt}
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run_sweep(made, [])
+    store, parent = the_parent(made)
+    assert parent.status == "KILLED"
+    launched.names, launched.ends = [], {}
+    sweep.run_sweep(made, [], resume="latest")
+    assert launched.names == ["repeat=1 loader=dali", "repeat=3 loader=native", "repeat=3 loader=dali"]
+    _, again = the_parent(made)
+    assert (again.run_id, again.status, "error" in again.tags) == (parent.run_id, "FINISHED", False)
+    comparison = comparing.of_sweep(store, parent.run_id)
+    assert [(arm.label, len(arm.runs)) for arm in comparison.arms] == [("native", 3), ("dali", 3)]
+    assert comparison.missing == []
+    launched.names = []
+    sweep.run_sweep(made, [], resume=parent.run_id)  # nothing is left to do
+    assert launched.names == []
+
+
+def test_a_sweep_may_grow_and_not_change(jobs: Callable[..., Jobs], launched: Launched) -> None:
+    made = jobs("repeat=1,2", "loader=native,dali")
+    sweep.run_sweep(made, [])
+    launched.names = []
+    sweep.run_sweep(jobs("repeat=1,2,3", "loader=native,dali"), [], resume="latest")
+    assert launched.names == ["repeat=3 loader=native", "repeat=3 loader=dali"]
+    with pytest.raises(UserError, match="batch_size was 64, now 32") as told:
+        sweep.run_sweep(jobs("repeat=1,2,3", "loader=native,dali", batch_size="32"), [], resume="latest")
+    assert "epochs" not in str(told.value)
+    with pytest.raises(UserError, match="repeat was 3, now"):
+        sweep.run_sweep(made, [], resume="latest")
+
+
+def test_names_and_places_do_not_make_another_job(jobs: Callable[..., Jobs], store_uri: str) -> None:
+    one = plan.make(jobs("repeat=1,2"))
+    moved = plan.make([(compose([*overrides, "tracking.experiment=other", "checkpoint.keep=true", "sweep.job_minutes=5"]), overrides) for _, overrides in jobs("repeat=1,2")])  # fmt: skip
+    assert [job.hash for job in one] == [job.hash for job in moved]
+    assert one[0].hash != one[1].hash
+
+
+def test_an_arm_that_this_machine_is_not_made_for(
+    jobs: Callable[..., Jobs], launched: Launched, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = jobs("repeat=1,2,3", "precision=fp32,tf32")
+    launched.ends = {"tf32": NOT_APPLICABLE}
+    sweep.run_sweep(made, [])  # a success: nothing failed
+    store, parent = the_parent(made)
+    assert parent.status == "FINISHED"
+    (missing,) = comparing.of_sweep(store, parent.run_id).missing
+    assert (missing.name, missing.why) == ("precision=tf32", "not applicable here: precision=tf32: needs a GPU")
+    assert "not applicable here: precision=tf32: needs a GPU" in capsys.readouterr().out
+
+
+def test_a_job_that_fails_costs_only_itself(
+    jobs: Callable[..., Jobs], launched: Launched, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = jobs("repeat=1,2,3", "loader=native,dali")
+    launched.ends = {"repeat=2 loader=dali": "FAILED"}
+    with pytest.raises(
+        Failed, match=r"1 of 6 jobs did not finish: repeat=2 loader=dali. To run them again: .* resume="
+    ):
+        sweep.run_sweep(made, [])
+    assert len(launched.names) == 6
+    said = capsys.readouterr().out
+    assert "job 2 of 6: repeat=1 loader=dali (about " in said
+    assert "left)" in said
+    assert said.count("samples/s") >= 5  # the standing table
+
+
+def test_a_sweep_of_which_nothing_finished(jobs: Callable[..., Jobs], launched: Launched) -> None:
+    made = jobs("repeat=1,2")
+    launched.ends = {"repeat": "FAILED"}
+    with pytest.raises(Failed):
+        sweep.run_sweep(made, [])
+    store, parent = the_parent(made)
+    assert "none of 2 runs has it" in parent.tags["mlflow.note.content"]
+
+
+def test_what_cannot_be_swept(jobs: Callable[..., Jobs], launched: Launched, store_uri: str) -> None:
+    with pytest.raises(UserError, match="a sweep of one job has nothing to compare"):
+        sweep.run_sweep(jobs("repeat=1"), [])
+    with pytest.raises(UserError, match="jobs 1 and 2 of this sweep are the same: "):
+        sweep.run_sweep(jobs("epochs=20,20"), [])
+    with pytest.raises(UserError, match="one sweep goes to one store"):
+        sweep.run_sweep(jobs("tracking.experiment=a,b"), [])
+    assert launched.names == []
+
+
+@pytest.mark.parametrize("resume", ["latest", "0" * 32, "nosuch"])
+def test_a_sweep_that_is_not_there(resume: str, jobs: Callable[..., Jobs], launched: Launched) -> None:
+    with pytest.raises(UserError, match=f"resume={resume}: there is no"):
+        sweep.run_sweep(jobs("repeat=1,2"), [], resume=resume)
+
+
+def test_a_sweep_that_is_still_running(jobs: Callable[..., Jobs], launched: Launched) -> None:
+    made = jobs("repeat=1,2")
+    store = tracking.Store(made[0][0].tracking, PROJECT)
+    parent = store.start("a sweep", None, {"sweep": "parent"})
+    sweep._keep(parent, plan.make(made))
+    with pytest.raises(UserError, match="is still running"):
+        sweep.run_sweep(made, [], resume="latest")
+    single = store.start("single", None, {})
+    with pytest.raises(UserError, match="is single, a single run and no sweep; the newest are"):
+        sweep.run_sweep(made, [], resume=single.run_id)
+
+
+TWO = """
+import sys
+from loaderlab import cli, launch, machine, sweep
+from test_plan import Launched
+from conftest import compose
+cli.register()
+launch.launch = Launched()
+uri = sys.argv[1]
+made = [(compose(o), o) for o in ([f"tracking.uri={uri}", f"seed={sys.argv[2]}", f"repeat={r}"] for r in (1, 2, 3))]
+sweep.run_sweep(made, [f"seed={sys.argv[2]}"])
+"""
+
+
+def test_two_sweeps_at_once_on_a_fresh_store_lose_nothing(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/new/mlflow.db"
+    started = [
+        subprocess.Popen([sys.executable, "-c", TWO, uri, seed], cwd=PROJECT / "tests", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for seed in ("0", "10")
+    ]  # fmt: skip
+    for process in started:
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+    store = tracking.Store(compose([f"tracking.uri={uri}"]).tracking, PROJECT)
+    parents = store.sweeps()
+    assert len(parents) == 2
+    for parent in parents:
+        children = store.runs(f"tags.`mlflow.parentRunId` = '{parent.run_id}'")
+        assert [(child.status, child.settings["repeat"]) for child in children] == [("FINISHED", str(number)) for number in (1, 2, 3)]  # fmt: skip
+        assert store.read(parent.run_id, "comparison/report.html")
