@@ -38,7 +38,11 @@ def main() -> None:
         chosen.host,
         "--port",
         str(chosen.port),
+        "--workers",
+        "1",  # one person looks; MLflow's own four take seconds of imports each
     ]
+    # nor its queues for evaluation jobs: eight more processes, and no part of what is shown
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     os.execv(sys.executable, command)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from rich.console import Console
 
@@ -75,12 +76,16 @@ def own_tree(image_tree: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store whose tables exist: making them takes two seconds, so the tests copy this one."""
+def empty_store(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A store whose tables exist: making them takes seconds, so it is made once and the tests copy it."""
     from loaderlab.tracking import Store
 
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    Store(config.TrackingConfig(uri=f"sqlite:///{path}", experiment="empty"), path.parent)
+    base = tmp_path_factory.getbasetemp()
+    path = (base if worker_id == "master" else base.parent) / "empty" / "mlflow.db"
+    path.parent.mkdir(exist_ok=True)
+    with FileLock(path.parent / "made.lock"):
+        if not path.exists():
+            Store(config.TrackingConfig(uri=f"sqlite:///{path}", experiment="empty"), path.parent)
     return path
 
 
@@ -130,7 +135,16 @@ def flags_put_back() -> Iterator[None]:
         torch.use_deterministic_algorithms(False)
 
 
+SLOW = (
+    "test_sweep.py",
+    "test_ui.py",
+    "test_readme.py",
+    "test_sweep_plan.py",
+)  # first, so that no process idles at the end
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in SLOW)
     if torch.cuda.is_available():
         return
     for item in items:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 
 import pytest
@@ -25,9 +26,14 @@ NEEDS = {  # what a choice cannot do without
 }
 
 
+@functools.cache
+def chosen(group: str, name: str) -> config.TrainConfig:
+    return compose([f"{group}={name}", *NEEDS.get((group, name), [])])
+
+
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_choice_composes(group: str, name: str) -> None:
-    made = compose([f"{group}={name}", *NEEDS.get((group, name), [])])
+    made = chosen(group, name)
     if group in ("study", "rung"):
         assert getattr(made, group) == name
     else:
@@ -54,7 +60,7 @@ def test_every_setting_is_documented() -> None:
 def test_siblings_differ_from_each_other() -> None:
     for group in {group for group, _ in CHOICES}:
         names = [name for found, name in CHOICES if found == group]
-        flats = [str(list(config.flatten(compose([f"{group}={n}", *NEEDS.get((group, n), [])])))) for n in names]
+        flats = [str(list(config.flatten(chosen(group, name)))) for name in names]
         assert len(set(flats)) == len(names), group
 
 

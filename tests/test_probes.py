@@ -131,7 +131,7 @@ def test_everything_is_as_it_was(name: str, trained: bool) -> None:
     split = Split(Vectors(np.zeros((1, 5), np.float32), np.zeros(1, np.int64)))
     found = probes.Probed()
     probes.probe(
-        found, parts, MeasureConfig(probe_s=0.3, cold=True), lambda: Sleepy(0.0, device, ahead=1), split, EpochPlan(80, SIZE, True, True),
+        found, parts, MeasureConfig(probe_s=0.5, cold=True), lambda: Sleepy(0.0, device, ahead=1), split, EpochPlan(80, SIZE, True, True),
         0, 1, 1000.0, lambda *_: None,
     )  # fmt: skip
     assert None not in (found.ceiling, found.alone, found.contended)
@@ -145,8 +145,8 @@ def test_the_step_and_the_loader_apart() -> None:
     device = torch.device("cpu")
     parts = parts_of(Sleepy(0.002, device), device, 0.004)
     with probes.untouched(parts):
-        ceiling = probes.ceiling(parts, probes.resident_batches(parts.loader, 0), 0.3, 1)
-    alone = probes.loader_alone(parts.loader, 0, 0.2, time.process_time, device)
+        ceiling = probes.ceiling(parts, probes.resident_batches(parts.loader, 0), 0.8, 1)
+    alone = probes.loader_alone(parts.loader, 0, 0.5, time.process_time, device)
     assert ceiling is not None
     assert alone is not None
     assert 0.1 * SIZE / 0.004 < ceiling.samples_per_s < SIZE / 0.004
@@ -161,7 +161,7 @@ def test_contention_takes_a_batch_a_step() -> None:
         parts = parts_of(loader, device, 0.002)
         with probes.untouched(parts):
             batches = probes.resident_batches(Sleepy(0.0, device), 0)
-            assert probes.ceiling(parts, batches, 0.2, 1, beside=loader) is not None
+            assert probes.ceiling(parts, batches, 0.5, 1, beside=loader) is not None
             steps = float(parts.model.counts)  # type: ignore[arg-type]
         assert loader.given <= steps + 2  # not as many as it could make
     assert slow.given < fast.given

@@ -15,7 +15,7 @@ from mlflow.tracking import MlflowClient
 from loaderlab import cli
 from loaderlab.cli import CONF
 from loaderlab.config import PROJECT as ROOT
-from loaderlab.config import TraceConfig
+from loaderlab.config import CompareConfig, TraceConfig
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = "\n".join(re.findall(r"```(?:bash|sh)\n(.*?)```", README, re.S))
@@ -31,12 +31,23 @@ def test_it_has_commands() -> None:
     assert len(TRAIN) >= 5
 
 
-@pytest.mark.parametrize("arguments", TRAIN)
-@pytest.mark.parametrize("pick", [0, -1], ids=["first", "last"])
-def test_its_train_commands_compose(arguments: str, pick: int) -> None:
+def jobs_of(arguments: str) -> list[list[str]]:
     """Of a sweep, the job of each axis' first value and that of each axis' last."""
     pairs = [text.partition("=")[::2] for text in shlex.split(arguments) if "=" in text]
-    assert compose([f"{name}={value.split(',')[pick]}" for name, value in pairs])
+    return [[f"{name}={value.split(',')[pick]}" for name, value in pairs] for pick in (0, -1)]
+
+
+@pytest.mark.parametrize(
+    "overrides", {tuple(job): job for text in TRAIN for job in jobs_of(text)}.values(), ids=" ".join
+)
+def test_its_train_commands_compose(overrides: list[str]) -> None:
+    assert compose([text.replace("RUN_ID", "0" * 32) for text in overrides])
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if "experiments.compare" in line])
+def test_its_compare_commands_compose(line: str) -> None:
+    arguments = shlex.split(line.removeprefix("python -m experiments.compare").replace("RUN_ID", "0" * 32))
+    assert cli.typed(cli._compose("compare", arguments), CompareConfig)
 
 
 @pytest.mark.parametrize("line", [line for line in LINES if "experiments.trace" in line])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import subprocess
@@ -49,9 +48,7 @@ def served(swept: tuple[str, str, str, str]) -> Iterator[str]:
     """The UI's address, started as `make ui` starts it."""
     port = free_port()
     command = [sys.executable, "-m", "experiments.ui", "--port", str(port), "--store", swept[0]]
-    # MLflow's queues for its own evaluation jobs are eight more processes of seconds of imports each, and no part of the UI
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + 90

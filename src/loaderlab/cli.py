@@ -6,6 +6,7 @@ The entry points under ``experiments/`` call `main`. Only this file and the swee
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import re
 import sys
@@ -198,7 +199,12 @@ def _composed(config_name: str) -> DictConfig:
     typed_choices = [
         text for text in sys.argv[1:] if re.fullmatch(r"[a-z]+=[\w-]+", text) and text.partition("=")[0] in groups
     ]
-    return _compose(config_name, typed_choices)
+    return _background(config_name, tuple(typed_choices))
+
+
+@functools.cache
+def _background(config_name: str, overrides: tuple[str, ...]) -> DictConfig:
+    return _compose(config_name, list(overrides))
 
 
 def _compose(config_name: str, overrides: list[str]) -> DictConfig:

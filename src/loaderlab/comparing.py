@@ -9,9 +9,9 @@ from pathlib import Path
 
 from loaderlab import plan, tracking, view
 from loaderlab.config import PROJECT, CompareConfig, Failed, UserError, refuse
-from loaderlab.jobs import Recorded
+from loaderlab.jobs import Missing, Recorded
 from loaderlab.report import page, sentences
-from loaderlab.report.comparison import Comparison, Missing, compare, short
+from loaderlab.report.comparison import Comparison, compare, short
 from loaderlab.report.table import arm_table
 from loaderlab.stats import LEAST_PAIRS
 from loaderlab.terminal import Terminal

@@ -67,3 +67,11 @@ class Recorded:
     settings: Mapping[str, str]
     figures: Mapping[str, float]
     tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A job or a run that has no figures to compare, and why."""
+
+    name: str
+    why: str

@@ -12,8 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from loaderlab.config import TrainConfig, flatten
-from loaderlab.jobs import NOT_APPLICABLE, Recorded, single
-from loaderlab.report.comparison import Missing
+from loaderlab.jobs import NOT_APPLICABLE, Missing, Recorded, single
 
 FILE = "plan.json"
 LABELS = ("resume", "study", "rung")  # names, and what says how a run is kept: no part of what it measures

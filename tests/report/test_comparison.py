@@ -8,9 +8,9 @@ import pytest
 from records import arms, recorded
 
 from loaderlab.config import UserError
+from loaderlab.jobs import Missing
 from loaderlab.report.comparison import (
     Comparison,
-    Missing,
     ceilings_that_differ,
     compare,
     curve,

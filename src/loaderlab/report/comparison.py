@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from loaderlab import machine
 from loaderlab.config import METRICS, UserError
-from loaderlab.jobs import Recorded
+from loaderlab.jobs import Missing, Recorded
 from loaderlab.stats import CONFIDENCE, Ratio, median, ratio, repeats_for, spread
 
 IGNORED = ("repeat", "seed", "resume", "study", "rung", "evaluate", "device")  # they do not make another arm
@@ -102,14 +102,6 @@ class Group:
     arms: list[Arm]
     baseline: Arm | None = None
     notes: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Missing:
-    """A job or a run that has no figures to compare, and why."""
-
-    name: str
-    why: str
 
 
 @dataclass

@@ -88,7 +88,7 @@ def test_rounds_are_interleaved_wherever_the_repeat_stands(jobs: Callable[..., J
     assert "get-artifact?path=comparison/comparison.png" in parent.tags["mlflow.note.content"]
     page = store.read(parent.run_id, "comparison/report.html")
     assert page is not None
-    assert "fewer than 3 rounds claim nothing" in page
+    assert "fewer than 3 claim nothing" in page
 
 
 def test_resume_runs_what_is_missing_or_failed(jobs: Callable[..., Jobs], launched: Launched) -> None:
@@ -165,7 +165,7 @@ def test_a_sweep_of_which_nothing_finished(jobs: Callable[..., Jobs], launched: 
     launched.ends = {"repeat": "FAILED"}
     with pytest.raises(Failed):
         sweep.run_sweep(made, [])
-    store, parent = the_parent(made)
+    _, parent = the_parent(made)
     assert "none of 2 runs has it" in parent.tags["mlflow.note.content"]
 
 
@@ -200,7 +200,7 @@ def test_a_sweep_that_is_still_running(jobs: Callable[..., Jobs], launched: Laun
 TWO = """
 import sys
 from loaderlab import cli, launch, machine, sweep
-from test_plan import Launched
+from test_sweep_plan import Launched
 from conftest import compose
 cli.register()
 launch.launch = Launched()
