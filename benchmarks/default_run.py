@@ -56,8 +56,15 @@ def default_run(folder: str) -> dict[str, float]:
 
 
 def memory(folder: str) -> dict[str, float]:
-    """A sweep of one job with two workers: the job's processes together, and the launching process by itself."""
-    command = [*TRAIN, "-m", "loader.num_workers=2", "epochs=4", f"tracking.uri=sqlite:///{folder}/mlflow.db"]
+    """A sweep of two jobs with two workers: the first job's processes together, and the launching process by itself."""
+    command = [
+        *TRAIN,
+        "-m",
+        "repeat=1,2",
+        "loader.num_workers=2",
+        "epochs=4",
+        f"tracking.uri=sqlite:///{folder}/mlflow.db",
+    ]
     launcher = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     peak = 0.0
     while launcher.poll() is None:

@@ -132,6 +132,12 @@ def test_a_store_that_cannot_be_is_told(uri: str, tmp_path: Path) -> None:
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "http://127.0.0.1:nosuch", "http://"])
+def test_a_server_that_does_not_answer_is_told_at_once(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=f"tracking.uri={uri}: no tracking server answers there"):
+        Store(TrackingConfig(uri=uri), tmp_path)
+
+
 FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path

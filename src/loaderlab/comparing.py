@@ -6,9 +6,10 @@ import functools
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from loaderlab import plan, tracking, view
-from loaderlab.config import PROJECT, CompareConfig, Failed, UserError, refuse
+from loaderlab.config import AUTO, METRICS, PROJECT, CompareConfig, Failed, UserError, refuse
 from loaderlab.jobs import Missing, Recorded
 from loaderlab.report import page, sentences
 from loaderlab.report.comparison import Comparison, compare, short
@@ -40,7 +41,7 @@ def run(config: CompareConfig, terminal: Terminal) -> None:
 
 def gather(store: tracking.Store, config: CompareConfig) -> Comparison:
     """The comparison that the settings ask for."""
-    options = {"metric": config.metric, "baseline": config.baseline_settings}
+    options: dict[str, Any] = {"baseline": config.baseline_settings}
     if config.filter is not None or config.runs == "all":
         runs = [entry for entry in store.runs(config.filter or "") if entry.tags.get("sweep") != "parent"]
         where = f"filter={config.filter}" if config.filter is not None else "all runs"
@@ -55,7 +56,8 @@ def gather(store: tracking.Store, config: CompareConfig) -> Comparison:
         runs = [*(_marked(entry, labels[0]) for entry in others), *(_marked(entry, labels[1]) for entry in runs)]
         options["baseline"], one = {"sweep": labels[0]}, False
         title += f", held against {base.name} ({base.run_id[:8]})"
-    return compare(title, runs, missing, same_sweep=one, **options)  # type: ignore[arg-type]
+    metric = _natural_metric(runs) if config.metric == AUTO else config.metric
+    return compare(title, runs, missing, metric=metric, same_sweep=one, **options)
 
 
 def of_sweep(store: tracking.Store, parent_id: str) -> Comparison:
@@ -67,9 +69,13 @@ def of_sweep(store: tracking.Store, parent_id: str) -> Comparison:
     parent = store.run(parent_id)
     assert parent is not None
     runs, missing = _of_sweep(store, parent)
-    # a ladder is known by the seconds that it was published with
-    metric = "time/train_s" if any(entry.settings.get("rung", "null") != "null" for entry in runs) else None
-    return compare(parent.name, runs, missing, **({"metric": metric} if metric else {}))  # type: ignore[arg-type]
+    return compare(parent.name, runs, missing, metric=_natural_metric(runs))
+
+
+def _natural_metric(runs: Sequence[Recorded]) -> str:
+    """Of a ladder the seconds, since it was published in them; else the rate."""
+    rungs = [entry.settings.get("rung", "null") != "null" for entry in runs if entry.status == "FINISHED"]
+    return "time/train_s" if rungs and all(rungs) else METRICS[0]
 
 
 def sweep_of(store: tracking.Store, chosen: str) -> Recorded:
@@ -148,14 +154,18 @@ def write(comparison: Comparison, store: tracking.Store, folder: Path) -> None:
     (folder / "comparison.json").write_text(page.as_json(comparison), encoding="utf-8")
 
 
-def record(comparison: Comparison, store: tracking.Store, parent: tracking.TrackedRun) -> None:
-    """All of it with the sweep's parent run, the picture on its page."""
-    with tempfile.TemporaryDirectory(prefix="loaderlab-") as made:
-        write(comparison, store, Path(made))
-        parent.artifacts(Path(made), FOLDER)
-    picture = f"get-artifact?path={FOLDER}/{PICTURE}&run_uuid={parent.run_id}"
+def record(
+    comparison: Comparison, store: tracking.Store, parent: tracking.TrackedRun, *, pictures: bool = True
+) -> None:
+    """All of it with the sweep's parent run, the picture on its page; without ``pictures`` only the words and the table."""
+    links = []
+    if pictures:
+        with tempfile.TemporaryDirectory(prefix="loaderlab-") as made:
+            write(comparison, store, Path(made))
+            parent.artifacts(Path(made), FOLDER)
+        links.append(f"![the comparison](get-artifact?path={FOLDER}/{PICTURE}&run_uuid={parent.run_id})")
     beside = f"[These runs side by side]({view.link(store.experiment_id)}), grouped by arm, with their charts."
-    note = page.markdown(comparison, [f"![the comparison]({picture})", beside])
+    note = page.markdown(comparison, [*links, beside])
     parent.tags({"mlflow.note.content": note, "headline": " ".join(sentences.headline(comparison))})  # fmt: skip
 
 

@@ -79,6 +79,7 @@ def run_sweep(
             _conclude(store, parent, terminal)
         except KeyboardInterrupt:
             store.close_dead_runs()  # a job that was ended at once
+            _conclude(store, parent, terminal, pictures=False)
             terminal.say(f"to go on: python -m experiments.train -m resume={parent.run_id}")
             raise
         finally:
@@ -109,9 +110,6 @@ def _open(
             f"resume={resume}: not all jobs of that sweep ({former.name}) are jobs of this command: {'; '.join(changes)}. "
             "A sweep may grow by repeats and arms, and not change. Type its own command with resume=…, or leave resume out"
         )
-    reasons = {job.hash: job.not_applicable for job in before}
-    for job in planned:
-        job.not_applicable = reasons.get(job.hash, "")
     children = store.runs(f"tags.`mlflow.parentRunId` = '{former.run_id}'")
     done = {
         run.tags["config.hash"]: RunResult(run.run_id, run.status, dict(run.figures))
@@ -159,7 +157,10 @@ def _run_all(
         if job.hash in done:
             results.append(done[job.hash])
             continue
-        left = sum(other.hash not in done for other in planned[index:])
+        if job.not_applicable:  # as another repeat of its arm has told
+            results.append(RunResult("", NOT_APPLICABLE, error=job.not_applicable))
+            continue
+        left = sum(other.hash not in done and not other.not_applicable for other in planned[index:])
         about = f" (about {_duration(left * sum(took) / len(took))} left)" if took else ""
         terminal.say(f"\njob {index + 1} of {len(planned)}: {job.name}{about}")
         state = machine.state()
@@ -170,9 +171,10 @@ def _run_all(
         result = launch(config, named)
         results.append(result)
         if result.status == NOT_APPLICABLE:
-            job.not_applicable = result.error
-            terminal.say(f"{NOT_APPLICABLE}: {result.error}")
+            for other in planned:
+                other.not_applicable = result.error if other.arm == job.arm else other.not_applicable
             _keep(parent, planned)
+            terminal.say(f"{NOT_APPLICABLE}: {result.error}")
             continue
         took.append(time.monotonic() - began)
         if result.status != "FINISHED":
@@ -193,8 +195,9 @@ def _standing(store: Store, parent_id: str, terminal: Terminal) -> None:
         return
 
 
-def _conclude(store: Store, parent: TrackedRun, terminal: Terminal) -> None:
-    """The comparison, on the terminal and with the parent run."""
+def _conclude(store: Store, parent: TrackedRun, terminal: Terminal, *, pictures: bool = True) -> None:
+    """The comparison, on the terminal and with the parent run; drawing takes seconds, for which one who interrupts does
+    not wait."""
     from loaderlab import comparing
 
     try:
@@ -204,7 +207,7 @@ def _conclude(store: Store, parent: TrackedRun, terminal: Terminal) -> None:
         parent.tags({"mlflow.note.content": str(error)})
         return
     comparing.say(comparison, terminal)
-    comparing.record(comparison, store, parent)
+    comparing.record(comparison, store, parent, pictures=pictures)
     terminal.say(f"as a page: python -m experiments.compare runs={parent.run_id} output=report")
 
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 
@@ -82,6 +83,8 @@ class Store:
                 "Type for example: tracking.uri=sqlite:////tmp/mlflow.db"
             )
         with self._told():
+            if self.uri.startswith("http"):
+                self._refuse_unreachable()
             if self.uri.startswith("sqlite:///"):
                 file = Path(self.uri.removeprefix("sqlite:///"))
                 folder = file.parent
@@ -96,6 +99,17 @@ class Store:
             else:
                 self.client, self.experiment_id = self._open(None)
             self.close_dead_runs()
+
+    def _refuse_unreachable(self) -> None:
+        """Where nobody listens, MLflow itself would try again for minutes before it says so."""
+        found = urlsplit(self.uri)
+        try:
+            port = found.port or (443 if found.scheme == "https" else 80)
+            socket.create_connection((found.hostname or "", port), timeout=10).close()
+        except (OSError, ValueError) as error:
+            raise StoreError(
+                f"tracking.uri={self.uri}: no tracking server answers there: {error}. Type for example: tracking.uri=auto"
+            ) from None
 
     def _open(self, artifacts: str | None) -> tuple[MlflowClient, str]:
         client = MlflowClient(self.uri)

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from loaderlab.config.base import check_bounds, refuse, setting
+from loaderlab.config.base import AUTO, check_bounds, refuse, setting
 from loaderlab.config.measure import TrackingConfig
 
 METRICS = ("rate/samples_per_s", "time/train_s", "time/step_ms", "energy/joules_per_sample")
@@ -38,7 +38,9 @@ class CompareConfig:
         "what gains are over: setting:value, such as loader:native; a list of them; or the run id of another sweep, "
         "arm by arm; null: the first arm",
     )
-    metric: str = setting(METRICS[0], "the figure that gains are of", choices=METRICS)
+    metric: str = setting(
+        AUTO, "the figure that gains are of; auto: rate/samples_per_s, of a ladder time/train_s", choices=METRICS
+    )
     output: str | None = setting(
         None, "folder for report.html, comparison.csv, .json, .md and the pictures; null: only the terminal"
     )

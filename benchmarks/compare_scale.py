@@ -1,0 +1,98 @@
+"""How long a comparison of many runs takes, with its page and pictures.
+
+python -m benchmarks.compare_scale --runs 1000 --times 3
+
+Records runs of 20 arms as a training run would (63 settings, 45 figures, a loss curve, 1,000 steps as an artifact) in a
+fresh store in a temporary folder, then times the whole command, start-up included. Prints the median and the range.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from loaderlab.config import PROJECT, TrackingConfig
+from loaderlab.tracking import Store
+
+ARMS = 20
+STEPS = 1000
+
+
+def steps_csv(rng: np.random.Generator) -> str:
+    names = ("wait", "transfer", "forward", "backward", "optimizer", "other")
+    lines = ["epoch,step,num_samples,measured,loss," + ",".join(f"host_{name}_ms" for name in names)]
+    for step, row in enumerate(rng.exponential(3.0, (STEPS, len(names)))):
+        lines.append(f"0,{step},64,1,{2 / (1 + step / 50):.5f}," + ",".join(f"{value:.4f}" for value in row))
+    return "\n".join(lines) + "\n"
+
+
+def record(store: Store, count: int, folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    (folder / "steps.csv").write_text(steps_csv(rng))
+    for index in range(count):
+        arm, repeat = index % ARMS, index // ARMS
+        with store.start(f"arm {arm} repeat {repeat}", None, {"arm": str(arm), "verdict": "starved"}) as run:
+            settings = {
+                "loader.name": "native",
+                "loader.num_workers": arm,
+                "batch_size": 64,
+                "repeat": repeat,
+                "seed": 0,
+            }
+            run.params([*settings.items(), *((f"optimizer.setting{number}", number) for number in range(58))])
+            rate = 1000 * (1 + arm / 10) * float(np.exp(rng.normal(0, 0.03)))
+            figures = {"rate/samples_per_s": rate, "rate/ceiling_samples_per_s": 4000.0, "time/step_ms": 64e3 / rate}
+            figures |= {
+                "starvation/wait_pct": 30.0,
+                "memory/host_peak_mib": 900.0 + 50 * arm,
+                "cpu/utilization_pct": 50.0,
+            }
+            figures |= {f"time/phase{number}_ms": float(number) for number in range(39)}
+            for name, value in figures.items():
+                run.metric(name, value, STEPS)
+            for step in range(0, STEPS, 10):
+                run.metric("train/loss", 2 / (1 + step / 50), step)
+            run.artifacts(folder)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=1000)
+    parser.add_argument("--times", type=int, default=3)
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "artifacts"
+        made.mkdir()
+        uri = f"sqlite:///{folder}/mlflow.db"
+        started = time.perf_counter()
+        record(Store(TrackingConfig(uri=uri), Path(folder)), chosen.runs, made)
+        print(f"{chosen.runs} runs recorded in {time.perf_counter() - started:.0f} s")
+        command = [
+            sys.executable,
+            "-m",
+            "experiments.compare",
+            "runs=all",
+            f"tracking.uri={uri}",
+            f"output={folder}/report",
+        ]
+        took = []
+        for _ in range(chosen.times):
+            started = time.perf_counter()
+            subprocess.run(command, cwd=PROJECT, check=True, stdout=subprocess.DEVNULL)
+            took.append(time.perf_counter() - started)
+            print(f"compared in {took[-1]:.1f} s")
+        page = (Path(folder) / "report" / "report.html").stat().st_size / 2**20
+        print(
+            f"median {statistics.median(took):.1f} s ({min(took):.1f} to {max(took):.1f}, n = {len(took)}), page {page:.1f} MiB"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""A sweep of 2 loaders x 2 precisions x 3 repeats on the digits, killed (SIGKILL) in the middle and gone on with.
+
+python -m benchmarks.killed_sweep
+
+Checks that every job is there once, that nothing was lost and that the report is whole; prints what it found. A fresh
+store in a temporary folder; a few minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from loaderlab import comparing
+from loaderlab.config import PROJECT, TrackingConfig
+from loaderlab.tracking import Store
+
+AXES = ["repeat=1,2,3", "loader=native,dali", "precision=fp32,bf16"]
+JOBS = 12
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument(
+        "--kill-in", type=int, default=6, help="the job in which the launching process is killed, from 1"
+    )
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        uri = f"tracking.uri=sqlite:///{folder}/mlflow.db"
+        common = [f"epochs={chosen.epochs}", "measure.probe_s=0.5", uri]
+        train = [sys.executable, "-m", "experiments.train", "-m"]
+        out = Path(folder) / "out.txt"
+        with out.open("w") as file:
+            process = subprocess.Popen([*train, *AXES, *common], cwd=PROJECT, stdout=file, start_new_session=True)
+        while f"job {chosen.kill_in} of {JOBS}" not in out.read_text():
+            assert process.poll() is None, out.read_text()
+            time.sleep(0.2)
+        time.sleep(5)
+        process.kill()
+        process.wait()
+        print(f"killed in job {chosen.kill_in} of {JOBS}")
+        while any(_in_group(int(entry.name), process.pid) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
+            time.sleep(0.2)
+        print("no process is left of it")
+        done = subprocess.run([*train, "resume=latest", uri], cwd=PROJECT, capture_output=True, text=True)
+        print(done.stdout[done.stdout.rindex("job ") :])
+        assert done.returncode == 0, done.stderr
+        store = Store(TrackingConfig(uri=uri.partition("=")[2]), PROJECT)
+        (parent,) = store.sweeps()
+        children = store.runs(f"tags.`mlflow.parentRunId` = '{parent.run_id}'")
+        statuses = collections.Counter(child.status for child in children)
+        finished = collections.Counter(child.tags["config.hash"] for child in children if child.status == "FINISHED")
+        comparison = comparing.of_sweep(store, parent.run_id)
+        print(f"children: {dict(statuses)}; finished once each: {len(finished)}; parent {parent.status}")
+        print(f"report: {[(arm.label, len(arm.runs)) for arm in comparison.arms]}, missing {comparison.missing}")
+        assert set(finished.values()) == {1}
+        assert len(finished) == JOBS
+        assert parent.status == "FINISHED"
+        assert [len(arm.runs) for arm in comparison.arms] == [3, 3, 3, 3]
+        assert comparison.missing == []
+        assert store.read(parent.run_id, "comparison/report.html")
+        print("every job once, nothing lost, the report whole")
+
+
+def _in_group(pid: int, group: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return os.getpgid(pid) == group and state not in "ZX"
+    except (OSError, ProcessLookupError):
+        return False
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    main()

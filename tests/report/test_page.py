@@ -1,0 +1,165 @@
+"""What a comparison is handed on as: words, rows, a page that needs no network and believes no text of a run."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from records import arms, recorded
+
+from loaderlab.jobs import Missing
+from loaderlab.report import charts, page, sentences, table
+from loaderlab.report.comparison import Comparison, compare
+
+STEPS = "\n".join(
+    [
+        "epoch,step,num_samples,measured,loss,host_wait_ms,host_transfer_ms,host_forward_ms,host_backward_ms,host_optimizer_ms,host_other_ms",
+        *(f"0,{step},64,1,{2 / (step + 1):.4f},1.0,0.0,2.0,3.0,1.0,0.0" for step in range(40)),
+    ]
+)
+
+
+def steps(_run_id: str) -> charts.Series | None:
+    return charts.read_steps(STEPS)
+
+
+def of(runs: list[Any], **options: Any) -> Comparison:
+    return compare("a sweep", runs, **options)
+
+
+def first(runs: list[Any], **options: Any) -> str:
+    return sentences.headline(of(runs, **options))[0]
+
+
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        ({"native": [100, 101, 99], "dali": [200, 202, 199]}, "dali is the fastest: 2.0"),
+        ({"native": [100, 101, 99], "dali": [99, 101, 100]}, "No difference shown: dali, with the highest median, ran at 1.00x (0.98 to 1.03, n = 3) native."),
+        ({"native": [200, 202, 198], "dali": [100, 100, 100]}, "native, the baseline, is the fastest: 200 samples/s (198 to 202, n = 3). Every other arm is shown to be slower."),
+        ({"native": [104, 101, 99], "dali": [99, 101, 100]}, "No arm is shown to be faster than native, the baseline"),
+        ({"native": [100, 100], "dali": [200, 200]}, "dali ran at 2.00x of native in 2 rounds: fewer than 3 claim nothing. Type: repeat=1,2,3"),
+        ({"native": [200, 200], "dali": [100, 100]}, "native, the baseline, has the highest median, 200 samples/s (200 to 200, n = 2); fewer than 3 rounds claim nothing."),
+        ({"native": [100, 101, 99]}, "One arm: native fp32, 100 samples/s (99 to 101, n = 3). There is nothing to compare it with."),
+        ({"native": [100, 100, 100], "replay": [900, 900, 900]}, "native: 100 samples/s"),
+    ],
+)  # fmt: skip
+def test_the_answer_in_words(rates: dict[str, list[float]], said: str) -> None:
+    tags = {"arm": "native fp32"}
+    assert first(arms(rates, tags=tags)).startswith(said)
+
+
+def test_the_best_of_many_may_be_so_by_chance() -> None:
+    few = {"w0": [100.0, 100.0, 100.0], "w1": [104.0, 105.0, 106.5]}
+    alone = arms(few, setting="loader.num_workers")
+    assert "is the fastest" in first(alone)
+    crowd = few | {f"w{number}": [90.0, 91.0, 92.0] for number in range(2, 12)}
+    assert "as the best of 12 arms it may be so by chance" in first(arms(crowd, setting="loader.num_workers"))
+
+
+def test_what_it_costs_and_how_near_the_ceiling_it_is() -> None:
+    runs = arms({"native": [100] * 3}) + arms(
+        {"dali": [200] * 3},
+        figures={"memory/host_peak_mib": 1400.0, "starvation/efficiency_pct": 98.0, "starvation/headroom_x": 1.02},
+    )
+    lines = sentences.headline(of(runs))
+    assert lines[1] == "It runs at 98 % of its ceiling: a faster loader has nothing more to give."
+    assert lines[2] == "What it takes: 1,400 MiB of host memory instead of 900."
+    assert lines[3] == "No difference in what it learns is shown."
+
+
+def test_what_the_loader_hides_is_said() -> None:
+    cells = {
+        ("native", "fp32"): (100, 200),
+        ("native", "bf16"): (100, 340),
+        ("dali", "fp32"): (198, 200),
+        ("dali", "bf16"): (335, 340),
+    }
+    runs = [
+        recorded(rate, repeat=repeat, loader__name=loader, precision__name=precision, figures={"rate/ceiling_samples_per_s": ceiling})
+        for repeat in (1, 2, 3) for (loader, precision), (rate, ceiling) in cells.items()
+    ]  # fmt: skip
+    lines = sentences.headline(of(runs))
+    assert (
+        "bf16 over fp32: 1.70x at the ceiling, 1.00x with native: no gain is shown with the loader, which hides it."
+        in lines
+    )
+    assert "bf16 over fp32: 1.70x at the ceiling, 1.69x with dali: the loader lets it through." in lines
+
+
+def test_the_rows_of_a_ladder_hold_the_rungs_that_are_not_here() -> None:
+    names = [("single", 100), ("workers", 200), ("persistent", 300)]
+    runs = [
+        recorded(rate, repeat=repeat, rung=rung, study="ladder", loader__num_workers=number)
+        for repeat in (1, 2, 3) for number, (rung, rate) in enumerate(names)
+    ]  # fmt: skip
+    found = of(runs, missing=[Missing("rung=pinned", "not applicable here: no GPU")], metric="time/train_s")
+    columns, rows = table.arm_table(found, found.groups[0])
+    assert [row[0] for row in rows] == ["single", "workers", "pinned", "persistent"]
+    assert rows[2][2] == "not applicable here"
+    assert dict(zip(columns, rows[1], strict=True))["over the one before"] == "2.00x (2.00–2.00)"
+    assert dict(zip(columns, rows[3], strict=True))["over the first"] == "3.00x (3.00–3.00)"
+    published = [dict(zip(columns, row, strict=True))["published"] for row in rows]
+    assert published == ["22.67 s", "2.48x", "–", "–"]
+    assert any("not known in full" in line for line in sentences.remarks(found))
+    assert next(chart.name for chart in charts.draw(found, steps, None)) == "ladder"
+
+
+EVIL = '<img src=x onerror="alert(1)">$x^{2$'
+
+
+def test_a_page_is_one_file_and_shows_html_as_text(tmp_path: Path) -> None:
+    runs = arms({EVIL: [100] * 3, "dali": [200] * 3}, figures={"machine/busy_pct": 90.0}, tags={"versions": EVIL})
+    found = of([*runs, recorded(0, status="FAILED", loader__name="dali", tags={"error": EVIL})])
+    drawn = charts.draw(found, steps, tmp_path, tmp_path / "main.png")
+    text = page.html(found, drawn)
+    assert "<img" not in text
+    assert "&lt;img src=x onerror=" in text
+    assert "<script" not in text
+    outside = set(re.findall(r"https?://[^\s\"'<]+", text))
+    assert {address.split("/")[2] for address in outside} <= {"www.w3.org"}  # names of SVG's own, nothing to fetch
+    assert not re.findall(r"(?:src|href)=\"(?!#)", text)
+    names = {chart.name for chart in drawn}
+    assert {"throughput", "phases", "loss", "waits", "cost"} <= names
+    assert {path.stem for path in tmp_path.glob("*.png")} == names | {"main"}
+    assert "var(--ink)" in text
+    assert "<img" not in page.markdown(found, [])
+
+
+def test_csv_and_json_for_machines() -> None:
+    found = of(arms({"native": [100, 110, 90], "dali": [200, 220, 180]}))
+    native, dali = csv.DictReader(io.StringIO(page.as_csv(found)))
+    assert (native["arm"], native["n"], native["gain"], dali["over"]) == ("native", "3", "", "native")
+    assert float(dali["gain"]) == pytest.approx(2)
+    assert float(dali["rate/samples_per_s"]) == 200
+    told = json.loads(page.as_json(found))
+    (group,) = told["groups"]
+    assert group["baseline"] == "native"
+    assert group["arms"][1]["gain"]["shown"] is True
+    assert [run["figures"]["rate/samples_per_s"] for run in group["arms"][1]["runs"]] == [200, 220, 180]
+
+
+def test_many_arms_are_drawn_without_a_line_each(tmp_path: Path) -> None:
+    runs = [recorded(100 + count, loader__num_workers=count) for count in range(60)]
+    found = of(runs)
+    drawn = {chart.name: chart for chart in charts.draw(found, steps, None)}
+    assert "(the baseline and the fastest, 8 of 60)" in drawn["loss"].caption
+    assert len(page.html(found, list(drawn.values()))) < 3_000_000
+
+
+def test_a_stall_stays_visible_in_few_points() -> None:
+    waits = np.zeros(100_000)
+    waits[54_321] = 500.0
+    places, heights = charts._binned(np.arange(100_000.0), waits, np.nanmax)
+    assert (len(places), heights.max()) == (charts.POINTS, 500)
+
+
+def test_runs_whose_steps_are_lost_still_make_a_page() -> None:
+    found = of(arms({"native": [100] * 3, "dali": [200] * 3}))
+    assert {chart.name for chart in charts.draw(found, lambda _run_id: None, None)} == {"throughput", "phases", "cost"}

@@ -1,0 +1,70 @@
+"""The same record on a tracking server: a real one, started here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+from test_ui import free_port
+
+from loaderlab import cli, comparing, jobs, run
+from loaderlab.config import CompareConfig, TrainConfig
+from loaderlab.terminal import Terminal
+
+
+@pytest.fixture
+def server(empty_store: Path, tmp_path: Path) -> Iterator[str]:
+    shutil.copy(empty_store, tmp_path / "server.db")
+    port = free_port()
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}",
+        "--artifacts-destination", str(tmp_path / "kept"), "--port", str(port), "--workers", "1",
+    ]  # fmt: skip
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 90
+        while True:
+            try:
+                urllib.request.urlopen(f"{address}/health", timeout=5)
+                break
+            except OSError:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.3)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def test_a_server_gets_what_a_file_gets(
+    server: str, store_uri: str, make_config: Callable[..., TrainConfig], terminal: Terminal, tmp_path: Path
+) -> None:
+    kept = []
+    for uri in (store_uri, server):
+        config = make_config("steps=25", f"tracking.uri={uri}")
+        result = run.run(config, jobs.single(config, ["steps=25"]), terminal)
+        client = MlflowClient(uri)
+        found = client.get_run(result.run_id)
+        artifacts = {entry.path for entry in client.list_artifacts(result.run_id)}
+        params = {name: value for name, value in found.data.params.items() if name != "tracking.uri"}
+        tags = {name for name in found.data.tags if not name.startswith("mlflow.")}
+        losses = [(entry.step, entry.value) for entry in client.get_metric_history(result.run_id, "train/loss")]
+        kept.append((found.info.status, params, set(found.data.metrics), tags, artifacts, losses[:2]))
+    in_file, on_server = kept
+    assert in_file == on_server
+    assert f"open {server}" in "\n".join(terminal.said)
+    asked = cli.typed(cli._compose("compare", [f"tracking.uri={server}", "runs=all", f"output={tmp_path / 'out'}"]), CompareConfig)  # fmt: skip
+    comparing.run(asked, terminal)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "When did they wait?" in page  # the steps came over the wire too
