@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
+from itertools import pairwise
 
 import pytest
 from conftest import compose
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
 
-from loaderlab import cli, config
+from loaderlab import cli, config, machine
+from loaderlab.report import ladder
 
 CHOICES = [
     (folder.name, file.stem)
@@ -195,3 +199,45 @@ def test_help_explains_every_group_and_choice(
         "optimizer.lr=",
     ):
         assert setting in page
+
+
+RUNGS = {  # of the ladder, and what each changes on a machine of four cores that computes in bf16
+    "single": {},
+    "workers": {"loader.num_workers": 4},
+    "pinned": {"loader.pin_memory": True},
+    "non_blocking": {"loader.non_blocking": True},
+    "persistent": {"loader.persistent_workers": True, "loader.pin_memory": "auto", "loader.non_blocking": "auto"},
+    "batched": {"loader.batched": True, "loader.num_workers": "auto", "loader.persistent_workers": "auto"},
+    "bf16": {"precision.name": "bf16"},
+}
+
+
+def test_each_rung_adds_one_thing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "available_cores", lambda: 4)
+    monkeypatch.setattr(machine, "has_bf16", lambda: True)
+    flats = {rung: dict(config.flatten(compose(["study=ladder", f"rung={rung}"]))) for rung in ladder.RUNGS}
+    for before, rung in pairwise(list(RUNGS)):
+        changed = {name: value for name, value in flats[rung].items() if value != flats[before][name]}
+        # auto is true on CUDA: persistent keeps what the rungs before it set, and is there on a CPU as well
+        assert changed == {"rung": rung, **RUNGS[rung]}, rung
+    for rung, loader in (("dali", "dali"), ("ceiling", "replay")):
+        assert (flats[rung]["loader.name"], flats[rung]["precision.name"]) == (loader, "bf16")
+    monkeypatch.setattr(machine, "has_bf16", lambda: False)
+    assert compose(["study=ladder", "rung=dali"]).precision.name == "fp32"
+
+
+def test_a_ladder_on_images() -> None:
+    made = compose(["study=ladder", "rung=batched", "data=digits", "model=resnet18", "batch_size=32"])
+    assert (config.choice(made.model), config.choice(made.data), made.batch_size) == ("resnet18", "digits", 32)
+
+
+def test_studies_ask_for_what_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "available_cores", lambda: 6)
+    found = {}
+    for study in ("workers", "threads"):
+        with initialize_config_dir(str(cli.CONF), version_base="1.3"):
+            composed = hydra_compose("train", overrides=[f"study={study}"], return_hydra_config=True)
+        found[study] = {name: str(value) for name, value in composed.hydra.sweeper.params.items()}
+        assert composed.hydra.mode.name == "MULTIRUN"
+    assert found["workers"] == {"repeat": "1,2,3", "loader.num_workers": "0,1,2,4,6,8"}
+    assert found["threads"] == {"repeat": "1,2,3", "loader.num_threads": "1,2,4,6,8"}

@@ -80,6 +80,7 @@ COUNTS: dict[str, Callable[[], Any]] = {  # what studies ask of the machine
     "worker_counts": lambda: ",".join(map(str, machine.worker_counts(machine.available_cores()))),
     "thread_counts": lambda: ",".join(map(str, machine.worker_counts(machine.available_cores())[1:])),
     "ladder_workers": lambda: min(8, machine.available_cores()),
+    "ladder_precision": lambda: "bf16" if machine.has_bf16() else "fp32",
 }
 INTERRUPTED = 130  # the shell's exit code of a program ended by Ctrl-C
 

@@ -63,6 +63,33 @@ def worker_counts(cores: int) -> list[int]:
     return sorted({0, cores, beyond, *(count for count in doubling if count <= cores)})
 
 
+def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the processor computes in bf16 itself; without, torch emulates it, several times slower than fp32."""
+    try:
+        text = cpuinfo.read_text()
+    except OSError:
+        return False
+    flags = {flag for line in text.splitlines() if line.startswith(("flags", "Features")) for flag in line.split()}
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def has_bf16() -> bool:
+    """Whether a GPU of this machine (from Ampere on), or else its processor, computes in bf16."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except (ImportError, pynvml.NVMLError):
+        return cpu_has_bf16()
+    try:
+        major, _ = pynvml.nvmlDeviceGetCudaComputeCapability(pynvml.nvmlDeviceGetHandleByIndex(0))
+        return bool(major >= 8)
+    except pynvml.NVMLError:
+        return cpu_has_bf16()
+    finally:
+        pynvml.nvmlShutdown()
+
+
 def state() -> dict[str, float]:
     """What else goes on, as metrics: to be asked between two jobs, when nothing of ours runs. Takes half a second.
 

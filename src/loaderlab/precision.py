@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from loaderlab import machine
 from loaderlab.config import PrecisionConfig, UserError, refuse
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -29,8 +30,13 @@ def unable(config: PrecisionConfig, device: torch.device) -> UserError | None:
     return None
 
 
-def unsuited(config: PrecisionConfig, device: torch.device) -> UserError | None:
+def unsuited(config: PrecisionConfig, device: torch.device, *, ladder: bool) -> UserError | None:
     """Why a study leaves a precision out on a device that can do it, and was not made for it."""
+    if device.type != "cuda" and config.name == "bf16" and ladder and not machine.cpu_has_bf16():
+        return refuse(
+            "precision", "bf16", "this processor has no bf16 arithmetic, and emulates it several times slower than fp32",
+            "study=loader_precision, to see by how much",
+        )  # fmt: skip
     if device.type != "cuda" and config.name == "fp16":
         return refuse(
             "precision", "fp16", "is a format for GPUs, several times slower than fp32 on a CPU: a study leaves it out here",

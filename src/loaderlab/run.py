@@ -66,7 +66,7 @@ def _not_applicable(config: TrainConfig) -> str:
     device = environment.resolve_device(config.device)
     refused = precision.unable(config.precision, device)
     if refused is None and config.study is not None:
-        refused = precision.unsuited(config.precision, device)
+        refused = precision.unsuited(config.precision, device, ladder=config.rung is not None)
     if refused is not None:
         return str(refused)
     return config.loader.needs_gpu() if device.type != "cuda" else ""

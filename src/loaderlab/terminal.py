@@ -77,7 +77,9 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
 def _width(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
     """Characters that a table takes with nothing folded but the first column, which keeps 24."""
-    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    widths = [
+        max(len(line) for cell in cells for line in cell.split("\n")) for cells in zip(columns, *rows, strict=True)
+    ]
     return min(widths[0], 24) + sum(widths[1:]) + 3 * len(widths) + 1
 
 

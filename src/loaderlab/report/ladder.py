@@ -20,7 +20,7 @@ MEANING = {
     "non_blocking": "and copies to the GPU that nobody waits for",
     "persistent": "and workers that are kept from epoch to epoch",
     "batched": "and a whole batch fetched at once; no workers where the data is in memory",
-    "bf16": "and bf16 arithmetic in the step",
+    "bf16": "and bf16 arithmetic in the step, where the device has it",
     "dali": "NVIDIA DALI in place of the DataLoader",
     "ceiling": "a few batches at hand: no loader can be faster",
 }

@@ -93,7 +93,7 @@ def markdown(title: str, facts: Mapping[str, str], figures: Mapping[str, float],
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Rows of text as a Markdown table, the first two columns to the left."""
     align = ["---", "---", *(["---:"] * (len(columns) - 2))]
-    lines = [columns, align, *[[_escape(cell) for cell in row] for row in rows]]
+    lines = [columns, align, *[[_escape(cell).replace("\n", ", ") for cell in row] for row in rows]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
@@ -104,8 +104,8 @@ def _escape(text: str) -> str:
 # ---- arms side by side -----------------------------------------------------------------------------------------
 
 ARM_FIGURES: tuple[tuple[str, str, str], ...] = (  # metric, column, format; the last ones go first in a narrow window
-    ("starvation/efficiency_pct", "of ceiling", "{:.0f} %"),
     ("starvation/wait_pct", "wait", "{:.1f} %"),
+    ("starvation/efficiency_pct", "of ceiling", "{:.0f} %"),
     ("starvation/starved_pct", "starved", "{:.1f} %"),
     ("val/accuracy", "val acc", "{:.4f}"),
     ("memory/host_peak_mib", "host MiB", "{:,.0f}"),
@@ -157,12 +157,12 @@ NUMBERS = {"rate/samples_per_s": "{:,.0f}", "time/train_s": "{:,.2f}", "time/ste
 
 
 def gain_cell(found: Ratio | None) -> str:
-    """``1.31x (1.20–1.43)``; a ratio of fewer than three pairs claims nothing and says so."""
+    """``1.31x (1.20–1.43)``, in a second line that no difference is shown; a ratio of fewer than three pairs claims nothing and says so."""
     if found is None:
         return "–"
     if found.low is None:
-        return f"{found.value:.2f}x (n={found.num_pairs}: no claim)"
-    return f"{found.value:.2f}x ({found.low:.2f}–{found.high:.2f})" + ("" if found.shown else " no difference shown")
+        return f"{found.value:.2f}x\nn = {found.num_pairs}: no claim"
+    return f"{found.value:.2f}x ({found.low:.2f}–{found.high:.2f})" + ("" if found.shown else "\nno difference shown")
 
 
 def _in_order(comparison: Comparison, group: Group, is_ladder: bool) -> list[tuple[str, Arm | None]]:
