@@ -117,20 +117,13 @@ def _belongs(process: psutil.Process, group: int) -> bool:
         return False  # it has just ended
 
 
-@pytest.mark.parametrize(
-    ("number", "code", "times"), [(signal.SIGINT, 130, 1), (signal.SIGTERM, 143, 1), (signal.SIGINT, 130, 2)],
-    ids=["ctrl-c", "sigterm", "ctrl-c twice"],
-)  # fmt: skip
-def test_interrupted(
-    number: signal.Signals, code: int, times: int, common: list[str], store_uri: str, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"])
+def test_interrupted(number: signal.Signals, code: int, common: list[str], store_uri: str, tmp_path: Path) -> None:
     with long_sweep(common, tmp_path) as process:
-        for _ in range(times):
-            if number == signal.SIGINT:
-                os.killpg(process.pid, number)  # as a terminal does: to everybody in the foreground
-            else:
-                process.send_signal(number)
-            time.sleep(0.3)
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # as a terminal does: to everybody in the foreground
+        else:
+            process.send_signal(number)
         assert process.wait(60) == code
     said = (tmp_path / "out.txt").read_text()
     assert "interrupted: what was recorded before is kept" in said
@@ -140,35 +133,28 @@ def test_interrupted(
     assert children[0].data.tags["loader.in_force.start_method"] == "fork"  # not handed down from the spawned job
     assert (parent.info.status, [child.info.status for child in children]) == ("KILLED", ["KILLED"])
     assert f"to go on: python -m experiments.train -m resume={parent.info.run_id}" in said
-    if times == 2:
-        return  # at once: what the job had not yet written is gone with it
     assert "train/loss" in children[0].data.metrics
     assert "interrupted by" in children[0].data.tags["error"]
 
 
 def test_killed_and_gone_on_with(common: list[str], store_uri: str, tmp_path: Path) -> None:
-    """SIGKILL of the launching process: its job ends, the next start tells the truth, and resume runs what is missing;
-    a job that takes longer than its limit is ended, with what it had measured recorded."""
-    with long_sweep(common, tmp_path, ["steps=40,100000"], after="job 2 of 2") as process:
+    """SIGKILL of the launching process: its job ends, the next start tells the truth, and resume runs what is missing."""
+    with long_sweep(common, tmp_path, ["steps=30,3000"], after="job 2 of 2") as process:
         process.kill()
         process.wait()
         assert gone(process.pid)  # the job noticed that nobody waits for it
     parent, children = runs(store_uri)
     assert parent.info.status == "RUNNING"
     assert [child.info.status for child in children] == ["FINISHED", "KILLED"]
-    command = [*TRAIN, "-m", "resume=latest", "sweep.job_minutes=0.25"]
-    command += [text for text in common if text.startswith("tracking.")]
+    command = [*TRAIN, "-m", "resume=latest", *(text for text in common if text.startswith("tracking."))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
     assert f"resumed {parent.info.run_id}: 1 of 2 jobs are done" in done.stdout
-    assert done.returncode == 1
-    assert "1 of 2 jobs did not finish: steps=100000" in done.stderr
     parent, children = runs(store_uri)
-    assert parent.info.status == "FAILED"
-    late = children[2]
-    assert (len(children), late.info.status) == (3, "KILLED")
-    assert late.data.tags["error"] == "took longer than its time limit, sweep.job_minutes"
-    assert "train/loss" in late.data.metrics
-    assert late.data.tags["config.hash"] == children[1].data.tags["config.hash"]
+    assert parent.info.status == "FINISHED"
+    assert [child.info.status for child in children] == ["FINISHED", "KILLED", "FINISHED"]
+    hashes = [child.data.tags["config.hash"] for child in children]
+    assert (hashes[1], hashes[0] != hashes[1]) == (hashes[2], True)
 
 
 def test_names_are_what_differs() -> None:

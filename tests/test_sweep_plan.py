@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 from conftest import compose
+from launched import Launched
 
 from loaderlab import comparing, launch, machine, plan, sweep, tracking
-from loaderlab.config import PROJECT, Failed, TrainConfig, UserError, flatten
-from loaderlab.jobs import NOT_APPLICABLE, Job, RunResult
+from loaderlab.config import PROJECT, Failed, TrainConfig, UserError
+from loaderlab.jobs import NOT_APPLICABLE
 
 Jobs = list[tuple[TrainConfig, list[str]]]
 
@@ -31,33 +32,6 @@ def jobs(store_uri: str, image_tree: Path) -> Callable[..., Jobs]:
         return [(compose(overrides), overrides) for overrides in made]
 
     return make
-
-
-class Launched:
-    """In place of fresh processes: writes a record of each job and ends as it is told."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self.ends: dict[str, Any] = {}
-        self.machines: list[Any] = []
-
-    def __call__(self, config: TrainConfig, job: Job) -> RunResult:
-        self.names.append(job.name)
-        self.machines.append(job.machine)
-        end = next((end for name, end in self.ends.items() if name in job.name), "FINISHED")
-        if end == NOT_APPLICABLE:
-            return RunResult("", NOT_APPLICABLE, error="precision=tf32: needs a GPU")
-        store = tracking.Store(config.tracking, PROJECT)
-        run = store.start(job.name, job.parent_id, {"arm": job.arm, "config.hash": job.hash})
-        run.params(flatten(config))
-        if end is KeyboardInterrupt:
-            run.end("KILLED")
-            raise KeyboardInterrupt
-        if end == "FINISHED":
-            run.metric("rate/samples_per_s", 100.0 + len(self.names), 1)
-            run.metric("time/train_s", 3.0, 1)
-        run.end(end)
-        return RunResult(run.run_id, end, error="" if end == "FINISHED" else "it broke")
 
 
 @pytest.fixture
@@ -199,14 +173,14 @@ def test_a_sweep_that_is_still_running(jobs: Callable[..., Jobs], launched: Laun
 
 TWO = """
 import sys
+from launched import Launched
 from loaderlab import cli, launch, machine, sweep
-from test_sweep_plan import Launched
-from conftest import compose
+from loaderlab.config import TrainConfig
 cli.register()
 launch.launch = Launched()
-uri = sys.argv[1]
-made = [(compose(o), o) for o in ([f"tracking.uri={uri}", f"seed={sys.argv[2]}", f"repeat={r}"] for r in (1, 2, 3))]
-sweep.run_sweep(made, [f"seed={sys.argv[2]}"])
+uri, seed = sys.argv[1:]
+texts = [[f"tracking.uri={uri}", f"seed={seed}", f"repeat={repeat}"] for repeat in (1, 2, 3)]
+sweep.run_sweep([(cli.typed(cli._compose("train", text), TrainConfig), text) for text in texts], [f"seed={seed}"])
 """
 
 

@@ -48,8 +48,13 @@ class Ratio:
 
     @property
     def noisy(self) -> bool:
-        """Whether the interval is so wide that a difference of 10 % would hide in it."""
-        return self.low is not None and self.high is not None and math.sqrt(self.high / self.low) > NOISY
+        """Whether nothing is shown, and the interval is so wide that a difference of 10 % would hide in it."""
+        return (
+            not self.shown
+            and self.low is not None
+            and self.high is not None
+            and math.sqrt(self.high / self.low) > NOISY
+        )
 
 
 NOISY = 1.10

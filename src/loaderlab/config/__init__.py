@@ -43,7 +43,7 @@ from loaderlab.config.model import (
     TimmModel,
 )
 from loaderlab.config.trace import TraceConfig
-from loaderlab.config.train import TrainConfig
+from loaderlab.config.train import SweepConfig, TrainConfig
 
 __all__ = [
     "AUTO",
@@ -72,6 +72,7 @@ __all__ = [
     "PrecisionConfig",
     "ReplayLoader",
     "SgdOptimizer",
+    "SweepConfig",
     "TimmModel",
     "TorchvisionData",
     "TraceConfig",

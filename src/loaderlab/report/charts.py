@@ -19,8 +19,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from loaderlab.report import sentences
 from loaderlab.report.comparison import Arm, Comparison, Group, curve, grid, hidden_gains, higher_is_better
 from loaderlab.report.figures import COLOURS, PARTS
-from loaderlab.report.ladder import RUNGS
-from loaderlab.report.table import METRIC_COLUMN, NUMBERS
+from loaderlab.report.table import METRIC_COLUMN, NUMBERS, in_order
 from loaderlab.stats import median
 
 mpl.use("Agg")
@@ -113,7 +112,7 @@ def draw(
         known = {id(arm): found for arm in arms if (found := series(arm.representative.run_id)) is not None}
         jobs: list[tuple[str, str, str, Any]] = []
         if comparison.columns == ["rung"]:
-            jobs.append(("ladder", "What did each rung bring?", LADDER, lambda group=group: _ladder(group)))
+            jobs.append(("ladder", "What did each rung bring?", LADDER, lambda group=group: _ladder(group, comparison)))
         jobs.append(("throughput", "Which arm is faster, and how near is it to its ceiling?", THROUGHPUT, lambda group=group: _throughput(group)))  # fmt: skip
         if hidden_gains(grid(group, comparison.columns)):
             jobs.append(("precision", "How much of a precision's gain does the loader hide?", HIDDEN, lambda group=group: _hidden(group, comparison)))  # fmt: skip
@@ -126,7 +125,15 @@ def draw(
         if known:
             jobs.append(("waits", "When did they wait?", WAITS, lambda arms=arms, known=known: _waits(arms, known)))
         if any(arm.median("memory/host_peak_mib") for arm in group.arms) and len(group.arms) > 1:
-            jobs.append(("cost", "What does the speed cost?", COST, lambda group=group: _cost(group)))
+            better = "Up" if higher_is_better(comparison.metric) else "Down"
+            jobs.append(
+                (
+                    "cost",
+                    "What does the speed cost?",
+                    f"{COST} {better} and to the left is better.",
+                    lambda group=group: _cost(group),
+                )
+            )
         for name, title, caption, make in jobs:
             with mpl.rc_context(STYLE):
                 figure = make()
@@ -148,7 +155,7 @@ WORKERS = "Left, medians with the interval of each count; right, the memory of a
 PHASES = "Mean of a step in the measured window, cut into what the loop does; orange is waiting for data."
 LOSS = "Training loss of the run in the middle of each arm{drawn}, over the time in the loop and over the samples seen. Where the right-hand lines lie on each other, the arms learn the same; the left-hand side shows who is sooner there."
 WAITS = "Each step's length in grey and, in orange, how much of it was waiting, over the time in the loop; the run in the middle of each arm{drawn}. A bin shows its longest step."
-COST = "Each dot is an arm: what it takes against what it gives. Up and to the left is better."
+COST = "Each dot is an arm: what it takes against what it gives."
 
 
 def _few(group: Group) -> list[Arm]:
@@ -228,19 +235,33 @@ def _throughput(group: Group) -> Any:
     return figure
 
 
-def _ladder(group: Group) -> Any:
-    arms = sorted(group.arms, key=lambda arm: RUNGS.index(arm.label) if arm.label in RUNGS else len(RUNGS))
-    figure, axis = _bars(len(arms))
-    for row, arm in enumerate(arms):
+def _ladder(group: Group, comparison: Comparison) -> Any:
+    rungs = in_order(comparison, group)
+    figure, axis = _bars(len(rungs))
+    furthest = max(arm.median("time/train_s") or 0.0 for arm in group.arms)
+    drawn = False
+    for row, (_, arm) in enumerate(rungs):
+        if arm is None:
+            axis.text(0, row, " not applicable here", va="center", fontsize=8.5, style="italic")
+            continue
         seconds = arm.median("time/train_s") or 0.0
         share = (arm.median("starvation/wait_pct") or 0.0) / 100
-        axis.barh(row, seconds * share, height=0.66, color=COLOURS["wait"], label="waiting for data" if row == 0 else None)  # fmt: skip
-        axis.barh(row, seconds * (1 - share), left=seconds * share, height=0.66, color=COLOURS["backward"], label="the rest of the loop" if row == 0 else None)  # fmt: skip
+        labels = (None, None) if drawn else ("waiting for data", "the rest of the loop")
+        axis.barh(row, seconds * share, height=0.66, color=COLOURS["wait"], label=labels[0])
+        axis.barh(
+            row, seconds * (1 - share), left=seconds * share, height=0.66, color=COLOURS["backward"], label=labels[1]
+        )
+        drawn = True
         gain = f"{arm.gain.value:.2f}x" if arm.gain is not None else "the first"
+        gain += " (n.d.s.)" if arm.gain is not None and arm.gain.low is not None and not arm.gain.shown else ""
         axis.text(seconds, row, f"  {seconds:.2f} s   {gain}   waits {100 * share:.0f} %", va="center", fontsize=8.5)
-    _names(axis, arms)
-    furthest = max(arm.median("time/train_s") or 0.0 for arm in arms)
-    axis.set(xlabel="training loop, median, s", xlim=(0, 1.42 * furthest or 1))
+    axis.set_yticks(range(len(rungs)), [_cut(label) for label, _ in rungs])
+    axis.invert_yaxis()
+    axis.tick_params(axis="y", length=0)
+    axis.spines["left"].set_visible(False)
+    axis.set(
+        xlabel="training loop, median, s (n.d.s.: no difference to the first shown)", xlim=(0, 1.42 * furthest or 1)
+    )
     axis.grid(axis="x", linewidth=0.6)
     axis.set_axisbelow(True)
     axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8, borderaxespad=0)

@@ -159,6 +159,8 @@ def compare(
     arms = _arms(measured, columns, shown, metric)
     groups = _groups(arms)
     if baseline is not None:
+        known = {name for run in measured for name in run.settings}
+        baseline = {f"{name}.name" if f"{name}.name" in known else name: value for name, value in baseline.items()}
         _check_baseline(baseline, arms, columns)
     for group in groups:
         _pair(group, baseline, columns)

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from loaderlab.report import sentences
 from loaderlab.report.charts import Chart
 from loaderlab.report.comparison import Arm, Comparison, short
+from loaderlab.report.ladder import MEANING
 from loaderlab.report.table import arm_table, markdown_table
 from loaderlab.stats import Ratio, median
 
@@ -62,6 +63,7 @@ def html(comparison: Comparison, charts: Sequence[Chart]) -> str:
         remarks=sentences.remarks(comparison),
         missing=comparison.missing,
         charts=drawn,
+        rungs=MEANING if comparison.study == "ladder" else {},
         version=_version(),
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     )

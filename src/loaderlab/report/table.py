@@ -125,7 +125,7 @@ def arm_table(comparison: Comparison, group: Group) -> tuple[list[str], list[lis
     columns += ["published"] * (is_ladder and comparison.study == "ladder")
     columns += [column for _, column, _ in figures] + ["verdict", "note"]
     rows = []
-    for label, arm in _in_order(comparison, group, is_ladder):
+    for label, arm in in_order(comparison, group):
         if arm is None:
             rows.append([label, "–", *["not applicable here"], *["–"] * (len(columns) - 3)])
             if is_ladder and "published" in columns:
@@ -165,10 +165,10 @@ def gain_cell(found: Ratio | None) -> str:
     return f"{found.value:.2f}x ({found.low:.2f}–{found.high:.2f})" + ("" if found.shown else "\nno difference shown")
 
 
-def _in_order(comparison: Comparison, group: Group, is_ladder: bool) -> list[tuple[str, Arm | None]]:
+def in_order(comparison: Comparison, group: Group) -> list[tuple[str, Arm | None]]:
     """(label, arm); for a ladder the rungs' own order, with None for one that is not applicable here."""
     found: list[tuple[str, Arm | None]] = [(arm.label, arm) for arm in group.arms]
-    if is_ladder:
+    if comparison.columns == ["rung"]:
         known = {label for label, _ in found}
         absent = {
             entry.name.removeprefix("rung=") for entry in comparison.missing if NOT_APPLICABLE in entry.why
