@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=3)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / "artifacts"
+        made = Path(folder) / "of each run"
         made.mkdir()
         uri = f"sqlite:///{folder}/mlflow.db"
         started = time.perf_counter()
