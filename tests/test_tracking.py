@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,30 @@ def test_params_metrics_tags_and_artifacts(store: Store, tmp_path: Path) -> None
     history = store.client.get_metric_history(run.run_id, "train/loss")
     assert [entry.step for entry in history] == list(range(2500))
     assert [entry.path for entry in store.client.list_artifacts(run.run_id)] == ["note.txt"]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_within_a_write(store: Store, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Once, all of it is written first; the second one, for what hangs, comes through where it is."""
+    write, begun = store.client.log_batch, []
+
+    def disturbed(*args: object, **kwargs: object) -> None:
+        if not begun:
+            begun.append(1)
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+        write(*args, **kwargs)
+
+    monkeypatch.setattr(store.client, "log_batch", disturbed)
+    run = store.start("a run", None, {})
+    for step in range(1000):
+        run.metric("train/loss", 1.0, step)
+    with pytest.raises(KeyboardInterrupt):
+        run.flush()
+    written = len(store.client.get_metric_history(run.run_id, "train/loss"))
+    assert written == (1000 if times == 1 else 0)
+    run.end("KILLED")
+    assert len(store.client.get_metric_history(run.run_id, "train/loss")) == 1000
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,39 @@ def ignore_sigterm() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Puts off what Ctrl-C, SIGTERM and the time limit raise until the block has ended; a second Ctrl-C comes through.
+
+    An exception raised within a statement of SQLite keeps its connection, and with it the lock on the whole file, alive in
+    the traceback: the record that is to follow would find the store locked. In the main thread only; elsewhere nothing is
+    raised by signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[int, Any] = {}
+    held: list[tuple[int, FrameType | None]] = []
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and any(earlier == number for earlier, _ in held):
+            before[number](number, frame)
+        held.append((number, frame))
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        if callable(handler := signal.getsignal(number)):  # neither the default nor ignored
+            before[number] = handler
+            signal.signal(number, hold)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if held:
+            number, frame = held[0]
+            before[number](number, frame)
+
+
 def end_with_parent() -> None:
     """From now on this process gets SIGTERM when the process that started it is gone, however that ended."""
     parent = multiprocessing.parent_process()

@@ -24,7 +24,7 @@ from loaderlab import view
 from loaderlab.config import AUTO, TrackingConfig, UserError, refuse
 from loaderlab.data.spec import DataSpec
 from loaderlab.jobs import Recorded
-from loaderlab.processes import process_identity
+from loaderlab.processes import process_identity, undisturbed
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_DISABLE_AUTH_WARNING", "true")
@@ -134,10 +134,11 @@ class Store:
     def close_dead_runs(self, cause: str = "") -> None:
         """A run that says RUNNING and whose process is gone was killed: say so, with the cause where it is known."""
         query = f"attributes.status = 'RUNNING' and tags.`{HOST_TAG}` = '{_host()}'"
-        for run in self.client.search_runs([self.experiment_id], query):
-            if not _alive(run.data.tags):
-                self.client.set_tag(run.info.run_id, "error", cause or "its process was killed")
-                self.client.set_terminated(run.info.run_id, "KILLED")
+        with self._told():
+            for run in self.client.search_runs([self.experiment_id], query):
+                if not _alive(run.data.tags):
+                    self.client.set_tag(run.info.run_id, "error", cause or "its process was killed")
+                    self.client.set_terminated(run.info.run_id, "KILLED")
 
     def how_to_look(self) -> str:
         """Two lines: what to type, and where the runs then stand side by side."""
@@ -218,9 +219,10 @@ class Store:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Turns what MLflow, SQLAlchemy and the disk raise into one message."""
+        """Turns what MLflow, SQLAlchemy and the disk raise into one message; a Ctrl-C is put off until all is written."""
         try:
-            yield
+            with undisturbed():
+                yield
         except UserError:
             raise
         except Exception as error:
