@@ -144,7 +144,7 @@ def write(comparison: Comparison, store: tracking.Store, folder: Path) -> None:
         text = store.read(run_id, "steps.csv")
         return None if text is None else charts.read_steps(text)
 
-    drawn = charts.draw(comparison, steps, folder, folder / PICTURE)
+    drawn = charts.draw(comparison, steps, folder, PICTURE)
     (folder / "report.html").write_text(page.html(comparison, drawn), encoding="utf-8")
     (folder / "comparison.md").write_text(
         f"# {comparison.title.replace('<', '&lt;')}\n\n" + page.markdown(comparison, [f"![the comparison]({PICTURE})"]),

@@ -81,11 +81,11 @@ def undisturbed() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for earlier, handler in before.items():
+            signal.signal(earlier, handler)
         if held:
-            number, frame = held[0]
-            before[number](number, frame)
+            first, frame = held[0]
+            before[first](first, frame)
 
 
 def end_with_parent() -> None:

@@ -93,7 +93,7 @@ def test_what_the_loader_hides_is_said() -> None:
     assert "bf16 over fp32: 1.70x at the ceiling, 1.69x with dali: the loader lets it through." in lines
 
 
-def test_the_rows_of_a_ladder_hold_the_rungs_that_are_not_here() -> None:
+def test_the_rows_of_a_ladder_hold_the_rungs_that_are_not_here(tmp_path: Path) -> None:
     names = [("single", 100), ("workers", 200), ("persistent", 300)]
     runs = [
         recorded(rate, repeat=repeat, rung=rung, study="ladder", loader__num_workers=number)
@@ -108,7 +108,7 @@ def test_the_rows_of_a_ladder_hold_the_rungs_that_are_not_here() -> None:
     published = [dict(zip(columns, row, strict=True))["published"] for row in rows]
     assert published == ["22.67 s", "2.48x", "–", "–"]
     assert any("not known in full" in line for line in sentences.remarks(found))
-    assert next(chart.name for chart in charts.draw(found, steps, None)) == "ladder"
+    assert next(chart.name for chart in charts.draw(found, steps, tmp_path, "main.png")) == "ladder"
 
 
 EVIL = '<img src=x onerror="alert(1)">$x^{2$'
@@ -117,7 +117,7 @@ EVIL = '<img src=x onerror="alert(1)">$x^{2$'
 def test_a_page_is_one_file_and_shows_html_as_text(tmp_path: Path) -> None:
     runs = arms({EVIL: [100] * 3, "dali": [200] * 3}, figures={"machine/busy_pct": 90.0}, tags={"versions": EVIL})
     found = of([*runs, recorded(0, status="FAILED", loader__name="dali", tags={"error": EVIL})])
-    drawn = charts.draw(found, steps, tmp_path, tmp_path / "main.png")
+    drawn = charts.draw(found, steps, tmp_path, "main.png")
     text = page.html(found, drawn)
     assert "<img" not in text
     assert "&lt;img src=x onerror=" in text
@@ -148,7 +148,7 @@ def test_csv_and_json_for_machines() -> None:
 def test_many_arms_are_drawn_without_a_line_each(tmp_path: Path) -> None:
     runs = [recorded(100 + count, loader__num_workers=count) for count in range(60)]
     found = of(runs)
-    drawn = {chart.name: chart for chart in charts.draw(found, steps, None)}
+    drawn = {chart.name: chart for chart in charts.draw(found, steps, tmp_path, "main.png")}
     assert "(the baseline and the fastest, 8 of 60)" in drawn["loss"].caption
     assert len(page.html(found, list(drawn.values()))) < 3_000_000
 
@@ -160,6 +160,10 @@ def test_a_stall_stays_visible_in_few_points() -> None:
     assert (len(places), heights.max()) == (charts.POINTS, 500)
 
 
-def test_runs_whose_steps_are_lost_still_make_a_page() -> None:
+def test_runs_whose_steps_are_lost_still_make_a_page(tmp_path: Path) -> None:
     found = of(arms({"native": [100] * 3, "dali": [200] * 3}))
-    assert {chart.name for chart in charts.draw(found, lambda _run_id: None, None)} == {"throughput", "phases", "cost"}
+    assert {chart.name for chart in charts.draw(found, lambda _run_id: None, tmp_path, "main.png")} == {
+        "throughput",
+        "phases",
+        "cost",
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,15 +96,13 @@ def read_steps(text: str) -> Series | None:
     )
 
 
-def draw(
-    comparison: Comparison, series: Callable[[str], Series | None], folder: Path | None, main: Path | None = None
-) -> list[Chart]:
+def draw(comparison: Comparison, series: Callable[[str], Series | None], folder: Path, main: str) -> list[Chart]:
     """Every picture that this comparison has something for.
 
     Args:
         series: gives the steps of a run by its id; None where they are lost.
-        folder: where each is also written as PNG; None: nowhere.
-        main: a file for a PNG of the first picture, the one that answers the question.
+        folder: where each is also written as PNG.
+        main: there also the name of a copy of the first, the one that answers the question.
     """
     charts: list[Chart] = []
     for number, group in enumerate(comparison.groups):
@@ -137,10 +136,11 @@ def draw(
         for name, title, caption, make in jobs:
             with mpl.rc_context(STYLE):
                 figure = make()
-                if folder is not None:
-                    figure.savefig(folder / f"{name}{suffix}.png", dpi=110, facecolor="white")
-                if main is not None and not charts:
-                    figure.savefig(main, dpi=110, facecolor="white")
+                figure.draw_without_rendering()
+                figure.set_layout_engine("none")  # found once; each saving would look for it twice
+                figure.savefig(folder / f"{name}{suffix}.png", dpi=110, facecolor="white")
+                if not charts:
+                    shutil.copy(folder / f"{name}{suffix}.png", folder / main)
                 charts.append(
                     Chart(name + suffix, title, caption.format(drawn=_drawn(group, arms)), _svg(figure, title))
                 )
