@@ -75,7 +75,7 @@ def test_a_multirun_with_a_job_that_fails(common: list[str], store_uri: str, own
 
 @contextmanager
 def long_sweep(
-    common: list[str], tmp_path: Path, axes: list[str] | None = None, after: str = "job 1 of 2"
+    common: list[str], tmp_path: Path, axes: list[str] | None = None, after: str = "job 1 of 2", wait_s: float = 1.5
 ) -> Iterator[subprocess.Popen[str]]:
     """A sweep whose jobs would take minutes, in a process group of its own, one of its jobs in the loop."""
     out = tmp_path / "out.txt"
@@ -90,7 +90,7 @@ def long_sweep(
             assert process.poll() is None, out.read_text()
             assert time.monotonic() < deadline, out.read_text()
             time.sleep(0.2)
-        time.sleep(1.5)
+        time.sleep(wait_s)
         yield process
     finally:
         if process.poll() is None:
@@ -139,7 +139,7 @@ def test_interrupted(number: signal.Signals, code: int, common: list[str], store
 
 def test_killed_and_gone_on_with(common: list[str], store_uri: str, tmp_path: Path) -> None:
     """SIGKILL of the launching process: its job ends, the next start tells the truth, and resume runs what is missing."""
-    with long_sweep(common, tmp_path, ["steps=30,3000"], after="job 2 of 2") as process:
+    with long_sweep(common, tmp_path, ["steps=30,400"], after="job 2 of 2", wait_s=0.2) as process:
         process.kill()
         process.wait()
         assert gone(process.pid)  # the job noticed that nobody waits for it
