@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -13,10 +14,10 @@ import psutil
 import pytest
 from conftest import compose
 
-from loaderlab import launch
+from loaderlab import cli, launch
 from loaderlab.config import SweepConfig, TrainConfig
 from loaderlab.jobs import Job, RunResult
-from loaderlab.processes import OutOfTime, time_limit_raises
+from loaderlab.processes import OutOfTime, Terminated, sigterm_raises, time_limit_raises
 
 JOB = Job("a job", "an arm")
 
@@ -82,6 +83,25 @@ def test_a_second_ctrl_c_ends_it_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(KeyboardInterrupt):
         launch.launch(limited(None), JOB)
     assert time.monotonic() - began < launch.RECORD_S  # it did not wait for a record
+    assert alive() == []
+
+
+def test_sigterm_ends_the_job_too_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(launch, "_child", obedient)
+    monkeypatch.setattr(launch, "GRACE_S", 0.2)
+    monkeypatch.setattr(sys, "argv", ["experiments.train"])
+    threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+    def job(_config: TrainConfig, _overrides: list[str]) -> None:
+        with sigterm_raises():
+            launch.launch(limited(None), JOB)
+
+    with pytest.raises(SystemExit) as end:
+        cli.main("train", TrainConfig, job)
+    assert end.value.code == Terminated.exit_code == 143
+    assert "interrupted: what was recorded before is kept" in capsys.readouterr().err
     assert alive() == []
 
 
