@@ -27,6 +27,7 @@ class Job:
 
 
 NOT_APPLICABLE = "not applicable here"
+NOT_REACHED = "not reached"  # a job that a sweep had not begun when it ended
 
 
 @dataclass

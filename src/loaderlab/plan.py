@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from loaderlab.config import TrainConfig, flatten
-from loaderlab.jobs import NOT_APPLICABLE, Missing, Recorded, single
+from loaderlab.jobs import NOT_APPLICABLE, NOT_REACHED, Missing, Recorded, single
 
 FILE = "plan.json"
 LABELS = ("resume", "study", "rung")  # names, and what says how a run is kept: no part of what it measures
@@ -119,7 +119,7 @@ def unreached(planned: Sequence[PlannedJob], runs: Iterable[Recorded]) -> list[M
     found: dict[tuple[str, str], int] = {}
     for job in planned:
         if job.hash not in tried:
-            why = f"{NOT_APPLICABLE}: {job.not_applicable}" if job.not_applicable else "not reached"
+            why = f"{NOT_APPLICABLE}: {job.not_applicable}" if job.not_applicable else NOT_REACHED
             found[job.arm, why] = found.get((job.arm, why), 0) + 1
     return [
         Missing(arm, why if count == 1 or NOT_APPLICABLE in why else f"{why} ({count} repeats)")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from records import arms, recorded
 
-from loaderlab.jobs import Missing
+from loaderlab.jobs import NOT_REACHED, Missing
 from loaderlab.report import charts, page, sentences, table
 from loaderlab.report.comparison import Comparison, compare
 
@@ -41,11 +41,11 @@ def first(runs: list[Any], **options: Any) -> str:
     ("rates", "said"),
     [
         ({"native": [100, 101, 99], "dali": [200, 202, 199]}, "dali is the fastest: 2.0"),
-        ({"native": [100, 101, 99], "dali": [101, 100, 102]}, "No difference shown: dali, with the highest median, ran at 1.01x ("),
+        ({"native": [100, 101, 99], "dali": [101, 100, 102]}, "No difference shown: dali, with the best median, ran at 1.01x ("),
         ({"native": [200, 202, 198], "dali": [100, 100, 100]}, "native, the baseline, is the fastest: 200 samples/s (198 to 202, n = 3). Every other arm is shown to be slower."),
         ({"native": [104, 101, 99], "dali": [99, 101, 100]}, "No arm is shown to be faster than native, the baseline"),
         ({"native": [100, 100], "dali": [200, 200]}, "dali ran at 2.00x of native in 2 rounds: fewer than 3 claim nothing. Type: repeat=1,2,3"),
-        ({"native": [200, 200], "dali": [100, 100]}, "native, the baseline, has the highest median, 200 samples/s (200 to 200, n = 2); fewer than 3 rounds claim nothing."),
+        ({"native": [200, 200], "dali": [100, 100]}, "native, the baseline, has the best median, 200 samples/s (200 to 200, n = 2); fewer than 3 rounds claim nothing."),
         ({"native": [100, 101, 99]}, "One arm: native fp32, 100 samples/s (99 to 101, n = 3). There is nothing to compare it with."),
         ({"native": [100, 100, 100], "replay": [900, 900, 900]}, "native: 100 samples/s"),
     ],
@@ -53,6 +53,20 @@ def first(runs: list[Any], **options: Any) -> str:
 def test_the_answer_in_words(rates: dict[str, list[float]], said: str) -> None:
     tags = {"arm": "native fp32"}
     assert first(arms(rates, tags=tags)).startswith(said)
+
+
+def test_energy_is_not_called_fast() -> None:
+    runs = arms({"native": [100] * 3}, figures={"energy/joules_per_sample": 2.0})
+    runs += arms({"dali": [100] * 3}, figures={"energy/joules_per_sample": 1.0})
+    assert first(runs, metric="energy/joules_per_sample").startswith(
+        "dali is the most frugal: 2.00x (2.00 to 2.00, n = 3) native, at 1 J a sample"
+    )
+
+
+def test_rounds_that_were_not_reached_are_gone_on_with() -> None:
+    runs = arms({"native": [100, 100], "dali": [200, 200]})
+    missing = [Missing("repeat=3 loader=dali", NOT_REACHED)]
+    assert first(runs, missing=missing).endswith("fewer than 3 claim nothing. Type: -m resume=latest")
 
 
 def test_the_best_of_many_may_be_so_by_chance() -> None:

@@ -319,7 +319,7 @@ def _hidden(group: Group, comparison: Comparison) -> Any:
 def _curve(group: Group, comparison: Comparison) -> Any:
     told = curve(group, comparison.columns)
     assert told is not None
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.2), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.2), gridspec_kw={"wspace": 0.06}, layout="constrained")
     counts = [count for count, _ in told.arms]
     middles = [median(arm.values) for _, arm in told.arms]
     places = range(len(counts))
@@ -337,7 +337,7 @@ def _curve(group: Group, comparison: Comparison) -> Any:
     unit = sentences.UNITS.get(told.arms[0][1].metric, "} ").split("} ")[-1]
     left.set(xlabel=what, ylabel=unit, ylim=(0, None))
     right.plot(places, [arm.median("memory/host_peak_mib") or np.nan for _, arm in told.arms], "-o", color=CYCLE[3])
-    right.set(xlabel=what, ylabel="host memory, MiB", ylim=(0, None))
+    right.set(xlabel=what, ylabel="host memory, MiB", ylim=(0, 1.1 * right.get_ylim()[1]))
     for axis in (left, right):
         axis.set_xticks(places, counts)
         axis.grid(axis="y", linewidth=0.6)

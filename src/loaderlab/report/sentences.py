@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from loaderlab.jobs import NOT_REACHED
 from loaderlab.report.comparison import (
     Arm,
     Comparison,
@@ -79,6 +80,11 @@ def _of(group: Group, comparison: Comparison) -> list[str]:
     return lines
 
 
+def _more(comparison: Comparison) -> str:
+    """What to type for the rounds that are wanting."""
+    return "-m resume=latest" if any(entry.why == NOT_REACHED for entry in comparison.missing) else REPEATS
+
+
 def _best(group: Group) -> Arm | None:
     arms = [arm for arm in group.arms if not arm.is_ceiling] or group.arms
     sign = 1 if higher_is_better(group.arms[0].metric) else -1
@@ -97,6 +103,9 @@ def measured(arm: Arm) -> str:
 def _fastest(group: Group, comparison: Comparison) -> str:
     best = _best(group)
     assert best is not None
+    most, more, less = ("the fastest", "faster", "slower")
+    if best.metric.startswith("energy/"):
+        most, more, less = ("the most frugal", "more frugal", "less frugal")
     if len(group.arms) == 1:
         why = " of this work" if len(comparison.groups) > 1 else ""
         return f"One arm{why}: {best.label}, {measured(best)}. There is nothing to compare it with."
@@ -107,31 +116,29 @@ def _fastest(group: Group, comparison: Comparison) -> str:
             return f"{best.label}: {measured(best)}."
         if all(arm.gain is None or arm.gain.low is None for arm in group.arms if arm is not best):
             return (
-                f"{best.label}, the baseline, has the highest median, {measured(best)}; fewer than {LEAST_PAIRS} rounds claim "
-                f"nothing. Type: {REPEATS}"
+                f"{best.label}, the baseline, has the best median, {measured(best)}; fewer than {LEAST_PAIRS} rounds claim "
+                f"nothing. Type: {_more(comparison)}"
             )
         if len(slower) == others:
-            return (
-                f"{best.label}, the baseline, is the fastest: {measured(best)}. Every other arm is shown to be slower."
-            )
-        return f"No arm is shown to be faster than {best.label}, the baseline: {measured(best)}."
+            return f"{best.label}, the baseline, is {most}: {measured(best)}. Every other arm is shown to be {less}."
+        return f"No arm is shown to be {more} than {best.label}, the baseline: {measured(best)}."
     base, gain = best.partner.label, best.gain
     if gain is None:
-        return f"{best.label} has the highest median, {measured(best)}; it has no round in common with {base}."
+        return f"{best.label} has the best median, {measured(best)}; it has no round in common with {base}."
     if gain.low is None:
         return (
             f"{best.label} ran at {gain.value:.2f}x of {base} in {gain.num_pairs} round{'s' * (gain.num_pairs > 1)}: fewer than "
-            f"{LEAST_PAIRS} claim nothing. Type: {REPEATS}"
+            f"{LEAST_PAIRS} claim nothing. Type: {_more(comparison)}"
         )
     if best.strict is not None and best.strict.shown and gain.value > 1:
-        return f"{best.label} is the fastest: {times(gain)} {base}, at {measured(best)}."
+        return f"{best.label} is {most}: {times(gain)} {base}, at {measured(best)}."
     if gain.shown and gain.value > 1:
         arms = len([arm for arm in group.arms if not arm.is_ceiling])
         return (
-            f"{best.label} seems the fastest, {times(gain)} {base}; as the best of {arms} arms it may be so by chance. "
+            f"{best.label} seems {most}, {times(gain)} {base}; as the best of {arms} arms it may be so by chance. "
             "More repeats would tell."
         )
-    return f"No difference shown: {best.label}, with the highest median, ran at {times(gain)} {base}."
+    return f"No difference shown: {best.label}, with the best median, ran at {times(gain)} {base}."
 
 
 def _ceiling(arm: Arm) -> str:
@@ -184,7 +191,7 @@ def _hidden(precision: str, over: str, loader: str, at_ceiling: Ratio, with_load
 def _knee(setting: str, knee: tuple[int, Arm], best: tuple[int, Arm]) -> str:
     what = setting.rpartition(".")[2].removeprefix("num_")
     if knee[0] == best[0]:
-        return f"The knee lies at {best[0]} {what}, the best count: fewer are slower by more than 5 %."
-    text = f"The knee lies at {knee[0]} {what}: within 5 % of the best count, {best[0]}"
+        return f"By the medians the knee lies at {best[0]} {what}, the best count: fewer are slower by more than 5 %."
+    text = f"By the medians the knee lies at {knee[0]} {what}: within 5 % of the best count, {best[0]}"
     own, other = knee[1].median("memory/host_peak_mib"), best[1].median("memory/host_peak_mib")
     return text + (f", with {other - own:,.0f} MiB less." if own and other and other - own >= 1 else ".")
