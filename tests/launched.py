@@ -23,6 +23,8 @@ class Launched:
         end = next((end for name, end in self.ends.items() if name in job.name), "FINISHED")
         if end == NOT_APPLICABLE:
             return RunResult("", NOT_APPLICABLE, error="precision=tf32: needs a GPU")
+        if end == "LOST":  # before it had a run
+            return RunResult("", "KILLED", error="took longer than sweep.job_minutes=1")
         store = tracking.Store(config.tracking, PROJECT)
         run = store.start(job.name, job.parent_id, {"arm": job.arm, "config.hash": job.hash})
         run.params(flatten(config))

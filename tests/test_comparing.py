@@ -104,6 +104,22 @@ def test_a_gate_that_cannot_see_does_not_say_yes(swept: Sweep, asked: Asked, ter
         comparing.run(asked("fail_if.rate_below=0.95"), terminal)
 
 
+def test_a_gate_that_does_not_see_every_arm_does_not_say_yes(
+    swept: Sweep, asked: Asked, store: Store, terminal: Terminal
+) -> None:
+    swept([100] * 3, [200] * 3)
+    latest = store.newest_sweep()
+    assert latest is not None
+    with pytest.raises(UserError, match=f"baseline={latest.run_id}: is the sweep itself"):
+        comparing.run(asked("fail_if.rate_below=0.95", f"baseline={latest.run_id}"), terminal)
+    with store.start("repeat=1 loader=spdl", latest.run_id, {"error": "it broke"}) as run:
+        run.params([("loader.name", "spdl"), ("batch_size", 64), ("repeat", 1), ("seed", 0)])
+        run.end("FAILED")
+    store.client.set_terminated(run.run_id, "FAILED")
+    with pytest.raises(UserError, match="not measured: repeat=1 loader=spdl: failed: it broke"):
+        comparing.run(asked("fail_if.rate_below=0.95"), terminal)
+
+
 def test_the_gate_as_a_command(swept: Sweep, store_uri: str) -> None:
     swept([100, 101, 99], [50, 51, 49])
     command = [sys.executable, "-m", "experiments.compare", f"tracking.uri={store_uri}", "baseline=loader:native", "fail_if.rate_below=0.95"]  # fmt: skip

@@ -85,6 +85,24 @@ def test_resume_runs_what_is_missing_or_failed(jobs: Callable[..., Jobs], launch
     assert launched.names == []
 
 
+def test_why_a_job_that_left_no_run_ended(
+    jobs: Callable[..., Jobs], launched: Launched, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = jobs("repeat=1,2", "loader=native,dali")
+    launched.ends = {"repeat=2 loader=dali": "LOST"}
+    with pytest.raises(Failed) as raised:
+        sweep.run_sweep(made, [])
+    store, parent = the_parent(made)
+    told = comparing.of_sweep(store, parent.run_id).missing
+    assert [(entry.name, entry.why) for entry in told] == [("loader=dali", "killed: took longer than sweep.job_minutes=1")]  # fmt: skip
+    for said in (str(raised.value), capsys.readouterr().out):  # what it says to type means this store
+        assert f"{parent.run_id}" in said
+        assert f" tracking.uri={store.uri}" in said
+    launched.ends = {}
+    sweep.run_sweep(made, [], resume="latest")
+    assert comparing.of_sweep(store, parent.run_id).missing == []
+
+
 def test_a_sweep_may_grow_and_not_change(jobs: Callable[..., Jobs], launched: Launched) -> None:
     made = jobs("repeat=1,2", "loader=native,dali")
     sweep.run_sweep(made, [])

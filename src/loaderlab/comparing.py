@@ -10,7 +10,7 @@ from typing import Any
 
 from loaderlab import plan, tracking, view
 from loaderlab.config import AUTO, METRICS, PROJECT, CompareConfig, Failed, UserError, refuse
-from loaderlab.jobs import Missing, Recorded
+from loaderlab.jobs import NOT_APPLICABLE, Missing, Recorded
 from loaderlab.report import page, sentences
 from loaderlab.report.comparison import Comparison, compare, short
 from loaderlab.report.table import arm_table
@@ -45,19 +45,27 @@ def gather(store: tracking.Store, config: CompareConfig) -> Comparison:
     if config.filter is not None or config.runs == "all":
         runs = [entry for entry in store.runs(config.filter or "") if entry.tags.get("sweep") != "parent"]
         where = f"filter={config.filter}" if config.filter is not None else "all runs"
-        title, missing, one = f"{where} of {config.tracking.experiment}", list[Missing](), False
+        title, missing = f"{where} of {config.tracking.experiment}", list[Missing]()
     else:
         parent = sweep_of(store, config.runs)
-        runs, missing, title, one = *_of_sweep(store, parent), parent.name, True
+        runs, missing = _of_sweep(store, parent)
+        title = parent.name
     if config.baseline_sweep is not None:
         base = sweep_of(store, config.baseline_sweep)
+        if {run.parent_id for run in runs} == {base.run_id}:
+            raise refuse(
+                "baseline",
+                config.baseline_sweep,
+                "is the sweep itself",
+                "runs=latest baseline=the run id of an earlier one",
+            )
         others, _ = _of_sweep(store, base)
         labels = (f"{base.run_id[:8]}", "now")
         runs = [*(_marked(entry, labels[0]) for entry in others), *(_marked(entry, labels[1]) for entry in runs)]
-        options["baseline"], one = {"sweep": labels[0]}, False
+        options["baseline"] = {"sweep": labels[0]}
         title += f", held against {base.name} ({base.run_id[:8]})"
     metric = _natural_metric(runs) if config.metric == AUTO else config.metric
-    return compare(title, runs, missing, metric=metric, same_sweep=one, **options)
+    return compare(title, runs, missing, metric=metric, **options)
 
 
 def of_sweep(store: tracking.Store, parent_id: str) -> Comparison:
@@ -186,9 +194,16 @@ def gate(comparison: Comparison, limit: float, terminal: Terminal) -> None:
         UserError: an arm has too few rounds to be judged: a gate that cannot see must not say yes.
         Failed: an arm's whole interval lies below the limit.
     """
-    compared = [arm for arm in comparison.arms if arm.partner is not None and not arm.is_ceiling]
-    if not compared:
+    arms = [arm for arm in comparison.arms if not arm.is_ceiling]
+    compared = [arm for arm in arms if not arm.is_baseline]
+    if not any(arm.partner is not None for arm in compared):
         raise refuse("fail_if.rate_below", limit, "no arm has a baseline to be held against", "baseline=loader:native")
+    alone = [arm.label for arm in compared if arm.partner is None]
+    alone += [arm.label for arm in arms if arm.is_baseline and not any(other.partner is arm for other in compared)]
+    lost = [f"{entry.name}: {entry.why}" for entry in comparison.missing if NOT_APPLICABLE not in entry.why]
+    for what, names in (("nothing to be held against for", alone), ("not measured", lost)):
+        if names:
+            raise UserError(f"fail_if.rate_below={limit:g}: {what}: {_listed(names)}. Not all can be judged")
     blind = [arm.label for arm in compared if arm.gain is None or arm.gain.high is None]
     if blind:
         raise UserError(

@@ -28,6 +28,7 @@ class Job:
 
 NOT_APPLICABLE = "not applicable here"
 NOT_REACHED = "not reached"  # a job that a sweep had not begun when it ended
+NOT_FINITE = "not_finite"  # the tag with the names of figures that ended as NaN or infinity
 
 
 @dataclass
@@ -57,7 +58,7 @@ class Recorded:
         status: FINISHED, FAILED, KILLED or RUNNING.
         started_ms: since 1970.
         settings: the resolved configuration, flattened, as text.
-        figures: the last value of each metric.
+        figures: the last value of each metric; without those that ended as NaN or infinity.
     """
 
     run_id: str

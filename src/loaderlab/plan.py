@@ -30,6 +30,7 @@ class PlannedJob:
         overrides: as typed.
         settings: the resolved configuration, flattened, as text.
         not_applicable: why it cannot run on this machine, once that is known.
+        ended: how its process ended, where it left no run that it knew of.
     """
 
     name: str
@@ -37,6 +38,7 @@ class PlannedJob:
     overrides: list[str]
     settings: dict[str, str]
     not_applicable: str = ""
+    ended: str = ""
 
     @property
     def hash(self) -> str:
@@ -119,7 +121,7 @@ def unreached(planned: Sequence[PlannedJob], runs: Iterable[Recorded]) -> list[M
     found: dict[tuple[str, str], int] = {}
     for job in planned:
         if job.hash not in tried:
-            why = f"{NOT_APPLICABLE}: {job.not_applicable}" if job.not_applicable else NOT_REACHED
+            why = f"{NOT_APPLICABLE}: {job.not_applicable}" if job.not_applicable else job.ended or NOT_REACHED
             found[job.arm, why] = found.get((job.arm, why), 0) + 1
     return [
         Missing(arm, why if count == 1 or NOT_APPLICABLE in why else f"{why} ({count} repeats)")

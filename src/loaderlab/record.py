@@ -15,6 +15,7 @@ import yaml
 from loaderlab import environment, findings, machine
 from loaderlab.config import UserError, choice, flatten
 from loaderlab.data.spec import ImageFiles, UserItems
+from loaderlab.jobs import NOT_FINITE
 from loaderlab.meter import summary
 from loaderlab.meter.phases import Step, StepMeter, own_cost_ns
 from loaderlab.processes import OutOfTime
@@ -77,6 +78,8 @@ def _summarize(session: Session, meter: StepMeter) -> None:
     if session.trained.val_loss:
         session.figures["val/loss"] = session.trained.val_loss[-1]
         session.figures["val/accuracy"] = session.trained.val_accuracy[-1]
+    if lost := [name for name, value in session.figures.items() if not np.isfinite(value)]:
+        session.tracked.tags({NOT_FINITE: ", ".join(lost)})
 
 
 def _judge(session: Session, meter: StepMeter) -> None:

@@ -80,7 +80,7 @@ def run_sweep(
         except KeyboardInterrupt:
             store.close_dead_runs()  # a job that was ended at once
             _conclude(store, parent, terminal, pictures=False)
-            terminal.say(f"to go on: python -m experiments.train -m resume={parent.run_id}")
+            terminal.say(f"to go on: python -m experiments.train -m resume={parent.run_id}{store.typed}")
             raise
         finally:
             terminal.say(store.how_to_look())
@@ -88,7 +88,7 @@ def run_sweep(
         if failed:
             raise Failed(
                 f"{len(failed)} of {len(planned)} jobs did not finish: {'; '.join(failed)}. To run them again: "
-                f"python -m experiments.train -m resume={parent.run_id}"
+                f"python -m experiments.train -m resume={parent.run_id}{store.typed}"
             )
 
 
@@ -178,6 +178,11 @@ def _run_all(
             continue
         took.append(time.monotonic() - began)
         if result.status != "FINISHED":
+            if not result.run_id:  # it may have ended before it had a run to say why
+                job.ended = (
+                    f"{result.status.lower()}: {result.error.splitlines()[0] if result.error else 'no reason given'}"
+                )
+                _keep(parent, planned)
             terminal.say(f"{job.name}: {result.status.lower()}: {result.error.splitlines()[0] if result.error else ''}")
             store.close_dead_runs(result.error)
         if index + 1 < len(planned):
@@ -208,7 +213,7 @@ def _conclude(store: Store, parent: TrackedRun, terminal: Terminal, *, pictures:
         return
     comparing.say(comparison, terminal)
     comparing.record(comparison, store, parent, pictures=pictures)
-    terminal.say(f"as a page: python -m experiments.compare runs={parent.run_id} output=report")
+    terminal.say(f"as a page: python -m experiments.compare runs={parent.run_id} output=report{store.typed}")
 
 
 def _duration(seconds: float) -> str:

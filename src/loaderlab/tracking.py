@@ -7,6 +7,7 @@ import getpass
 import logging
 import math
 import os
+import shlex
 import shutil
 import socket
 import sys
@@ -24,7 +25,7 @@ from filelock import FileLock
 from loaderlab import view
 from loaderlab.config import AUTO, TrackingConfig, UserError, refuse
 from loaderlab.data.spec import DataSpec
-from loaderlab.jobs import Recorded
+from loaderlab.jobs import NOT_FINITE, Recorded
 from loaderlab.processes import process_identity, undisturbed
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -140,6 +141,14 @@ class Store:
                 if not _alive(run.data.tags):
                     self.client.set_tag(run.info.run_id, "error", cause or "its process was killed")
                     self.client.set_terminated(run.info.run_id, "KILLED")
+
+    @property
+    def typed(self) -> str:
+        """What a command needs behind it to mean this store and experiment; empty where they are the default ones."""
+        uri, experiment = self._config.uri, self._config.experiment
+        words = [f"tracking.uri={uri}"] if uri != AUTO else []
+        words += [f"tracking.experiment={experiment}"] if experiment != TrackingConfig.experiment else []
+        return "".join(f" {shlex.quote(word)}" for word in words)
 
     def how_to_look(self) -> str:
         """Two lines: what to type, and where the runs then stand side by side."""
@@ -320,6 +329,7 @@ def _collector_paused() -> Iterator[None]:
 
 
 def _recorded(run: Run) -> Recorded:
+    lost = run.data.tags.get(NOT_FINITE, "").split(", ")  # whose last value in the store is one of before
     return Recorded(
         run_id=run.info.run_id,
         name=run.info.run_name or run.info.run_id,
@@ -327,7 +337,7 @@ def _recorded(run: Run) -> Recorded:
         parent_id=run.data.tags.get("mlflow.parentRunId"),
         started_ms=run.info.start_time,
         settings=run.data.params,
-        figures=run.data.metrics,
+        figures={name: value for name, value in run.data.metrics.items() if name not in lost},
         tags=run.data.tags,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -241,3 +242,72 @@ def test_a_ladder_is_told_rung_by_rung() -> None:
 def test_runs_of_several_sweeps_were_not_interleaved() -> None:
     found = made(recorded(100), recorded(120, parent="another", loader__name="dali"))
     assert "not interleaved" in found.notes[-1]
+
+
+def test_pairs_are_of_one_sweep_where_arms_share_one() -> None:
+    runs = arms({"native": [100] * 3}, parent="p") + arms({"native": [50] * 3, "dali": [50] * 3}, parent="q")
+    dali = compare("two sweeps", runs).arms[1]
+    assert dali.gain is not None
+    assert (dali.gain.value, dali.gain.num_pairs) == (1, 3)
+    apart = arms({"native": [100] * 3}, parent="p") + arms({"dali": [50] * 3}, parent="q")
+    (told,) = [arm.gain for arm in compare("apart", apart).arms if arm.gain is not None]
+    assert told.value == pytest.approx(0.5)  # by their seeds, with a note that they were not interleaved
+
+
+def test_a_loss_that_is_no_number_is_flagged() -> None:
+    well = arms({"native": [100] * 3})
+    broken = arms({"dali": [150] * 3}, tags={"not_finite": "train/loss, val/loss"})
+    for run in broken:
+        for name in ("train/loss", "val/loss"):
+            del run.figures[name]  # type: ignore[attr-defined]
+    native, dali = compare("a sweep", well + broken).arms
+    assert dali.learning == ["training loss is no number in 3 of 3 rounds"]
+    assert dali.notes[0] == "its training loss ended as no number in 3 of 3 runs"
+    backwards = compare("a sweep", broken + well).arms[1]
+    assert backwards.learning == ["training loss of dali is no number in 3 of 3 rounds"]
+    assert native.notes == []
+
+
+def test_an_accuracy_that_collapsed_to_nothing_is_flagged() -> None:
+    runs = arms({"native": [100] * 3}) + arms({"dali": [150] * 3}, figures={"val/accuracy": 0.0})
+    assert compare("a sweep", runs).arms[1].learning == ["validation accuracy is 0 in 3 of 3 rounds"]
+
+
+def test_runs_that_were_not_evaluated_are_no_collapse() -> None:
+    other = arms({"dali": [150] * 3})
+    for run in other:
+        for name in ("val/accuracy", "val/loss"):
+            del run.figures[name]  # type: ignore[attr-defined]
+    assert compare("a sweep", arms({"native": [100] * 3}) + other).arms[1].learning == []
+
+
+def test_other_compute_threads_are_told_on_a_processor() -> None:
+    tags = {"torch_threads.in_force": "1", "device.type": "cpu"}
+    runs = arms({"native": [100] * 3}, tags=tags | {"torch_threads.in_force": "2"}) + arms({"dali": [200] * 3}, tags=tags)  # fmt: skip
+    (note,) = compare("a sweep", runs).arms[1].notes
+    assert note.startswith("its step computes with 1 thread, that of native with 2 threads")
+    on_gpu = [replace(run, tags={**run.tags, "device.type": "cuda"}) for run in runs]
+    assert compare("a sweep", on_gpu).arms[1].notes == []
+
+
+def test_a_figure_that_few_runs_have_does_not_speak_for_the_arm() -> None:
+    runs = arms({"native": [100] * 5})
+    for run in runs[1:]:
+        del run.figures["rate/ceiling_samples_per_s"]  # type: ignore[attr-defined]
+    (arm,) = compare("a sweep", runs).arms
+    assert (arm.median("rate/ceiling_samples_per_s"), arm.settled("rate/ceiling_samples_per_s")) == (150, None)
+    assert arm.settled("rate/samples_per_s") == 100
+
+
+def test_one_pair_of_ceilings_claims_nothing() -> None:
+    runs = [
+        recorded(100, loader__name=loader, precision__name=precision, figures={"rate/ceiling_samples_per_s": ceiling})
+        for loader, ceiling in (("native", 1000), ("dali", 1500))
+        for precision in ("fp32", "bf16")
+    ]
+    found = compare("a sweep", runs)
+    assert ceilings_that_differ(grid(found.groups[0], found.columns)) == []
+
+
+def test_single_runs_and_one_sweep_need_no_note() -> None:
+    assert compare("all runs", arms({"native": [100] * 3, "dali": [100] * 3})).notes == []

@@ -88,6 +88,61 @@ def test_what_it_costs_and_how_near_the_ceiling_it_is() -> None:
     assert lines[3] == "No difference in what it learns is shown."
 
 
+def test_the_fastest_is_faster_than_every_other() -> None:
+    rates = {"native": [100.0, 101, 99], "dali": [151, 149, 150.5], "spdl": [150, 152, 149]}
+    told = first(arms(rates))
+    assert told.startswith("dali is shown to be faster than native: 1.50x (")
+    assert told.endswith("Not told apart from it: spdl.")
+    assert " is the fastest: " in first(arms(rates | {"spdl": [120.0, 121, 119]}))
+
+
+def test_arms_with_baselines_of_their_own() -> None:
+    rates = {("native", "fp32"): 100, ("native", "bf16"): 101, ("dali", "fp32"): 100.5, ("dali", "bf16"): 200}
+    runs = [
+        recorded(rate * (1 + number * repeat % 3 / 100), repeat=repeat, loader__name=loader, precision__name=precision)
+        for repeat in (1, 2, 3) for number, ((loader, precision), rate) in enumerate(rates.items())
+    ]  # fmt: skip
+    told = first(runs, baseline={"loader": "native"})
+    assert re.match(r"dali · fp32 1\.0.x \(.*\) native · fp32, no difference shown; dali · bf16 1\.9.x \(.*\) native · bf16\. ", told)  # fmt: skip
+    assert "The best median is that of dali · bf16, 20" in told
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        (["fed"] * 3, "By its verdict it is fed: a faster loader has little or nothing more to give."),
+        (["fed", "inconclusive", "starved"], "What a faster loader could still give is not clear; its verdict: "),
+        (["starved", "partly starved", "starved"], "It runs at 61 % of its ceiling: a perfect loader could still give 1.63x."),
+    ],
+)  # fmt: skip
+def test_headroom_does_not_contradict_the_verdict(verdicts: list[str], said: str) -> None:
+    figures = {"starvation/efficiency_pct": 61.0, "starvation/headroom_x": 1.63}
+    runs = arms({"native": [100] * 3})
+    runs += [recorded(200, repeat=number, loader__name="dali", figures=figures, tags={"verdict": verdict}) for number, verdict in enumerate(verdicts, 1)]  # fmt: skip
+    assert any(line.startswith(said) for line in sentences.headline(of(runs)))
+
+
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        ({"0": [50, 51, 49], "1": [99, 100, 101], "2": [101, 100, 102]}, "By the medians the knee lies at 1 worker, within 5 % of the best count, 2; that fewer are slower is shown."),
+        ({"0": [70, 60, 130], "1": [99, 100, 101]}, "By the medians the knee lies at 1 worker, the best count; that fewer are slower is not shown."),
+        ({"0": [100, 101, 102], "1": [99, 100, 101]}, "By the medians 0 workers are enough: more bring less than 5 %."),
+        ({"0": [50, 51], "1": [99, 100]}, None),
+    ],
+)  # fmt: skip
+def test_the_knee_in_words(rates: dict[str, list[float]], said: str | None) -> None:
+    lines = sentences.headline(of(arms(rates, setting="loader.num_workers")))
+    assert [line for line in lines if line.startswith("By the medians")] == ([said] if said else [])
+
+
+def test_a_cell_says_of_how_many_runs_it_is() -> None:
+    runs = arms({"native": [100] * 3, "dali": [200] * 3})
+    del runs[0].figures["starvation/efficiency_pct"]
+    columns, rows = table.arm_table(of(runs), of(runs).groups[0])
+    assert [row[columns.index("of ceiling")] for row in rows] == ["67 %\nin 2 of 3", "67 %"]
+
+
 def test_what_the_loader_hides_is_said() -> None:
     cells = {
         ("native", "fp32"): (100, 200),

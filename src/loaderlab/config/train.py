@@ -68,7 +68,7 @@ class TrainConfig:
                 "steps",
                 self.steps,
                 f"and epochs={self.epochs} are two ways to end a run",
-                f"steps={self.steps}, without epochs",
+                f"steps={self.steps} epochs=auto",
             )
         if isinstance(self.model, CnnModel) and not self.data.images:
             raise refuse("model", "cnn", f"needs images, and data={self.data.name} gives vectors", "model=feedforward")

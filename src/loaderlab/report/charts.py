@@ -112,7 +112,9 @@ def draw(comparison: Comparison, series: Callable[[str], Series | None], folder:
         jobs: list[tuple[str, str, str, Any]] = []
         if comparison.columns == ["rung"]:
             jobs.append(("ladder", "What did each rung bring?", LADDER, lambda group=group: _ladder(group, comparison)))
-        jobs.append(("throughput", "Which arm is faster, and how near is it to its ceiling?", THROUGHPUT, lambda group=group: _throughput(group)))  # fmt: skip
+        ceiling = comparison.metric == "rate/samples_per_s" and any(arm.settled("rate/ceiling_samples_per_s") for arm in group.arms if not arm.is_ceiling)  # fmt: skip
+        asks = "Which arm is better" + (", and how near is it to its ceiling?" if ceiling else "?")
+        jobs.append(("throughput", asks, THROUGHPUT + CEILING * ceiling, lambda group=group: _throughput(group)))
         if hidden_gains(grid(group, comparison.columns)):
             jobs.append(("precision", "How much of a precision's gain does the loader hide?", HIDDEN, lambda group=group: _hidden(group, comparison)))  # fmt: skip
         if curve(group, comparison.columns):
@@ -148,11 +150,12 @@ def draw(comparison: Comparison, series: Callable[[str], Series | None], folder:
     return charts
 
 
-THROUGHPUT = "Bars are medians over the runs, each run a dot, the line the 95 % interval of the arm's own centre (from three runs on). The thick mark is the arm's ceiling: the same step with its batches at hand."
+THROUGHPUT = "Bars are medians over the runs, each run a dot, the line the 95 % interval of the arm's own centre (from three runs on)."
+CEILING = " The thick mark is the arm's ceiling: the same step with its batches at hand."
 LADDER = "The whole training loop of each rung; orange is the share of its measured window in which the loop waited for data."
 HIDDEN = "Gain over the first precision, with a bar for the same step on batches at hand and one for the loader as it is. Where the second is shorter, the loader hides the difference."
 WORKERS = "Left, medians with the interval of each count; right, the memory of all processes. The ring marks the knee: the fewest that come within 5 % of the best."
-PHASES = "Mean of a step in the measured window, cut into what the loop does; orange is waiting for data."
+PHASES = "Mean of a step in the measured window, cut into what the loop does; orange is waiting for data. Of each arm the run in the middle, whose parts add up to its step."
 LOSS = "Training loss of the run in the middle of each arm{drawn}, over the time in the loop and over the samples seen. Where the right-hand lines lie on each other, the arms learn the same; the left-hand side shows who is sooner there."
 WAITS = "Each step's length in grey and, in orange, how much of it was waiting, over the time in the loop; the run in the middle of each arm{drawn}. A bin shows its longest step."
 COST = "Each dot is an arm: what it takes against what it gives."
@@ -204,7 +207,7 @@ def _throughput(group: Group) -> Any:
     arms = group.arms[:MOST_BARS]
     metric = arms[0].metric
     figure, axis = _bars(len(arms))
-    ceilings = [arm.median("rate/ceiling_samples_per_s") if metric == "rate/samples_per_s" else None for arm in arms]
+    ceilings = [arm.settled("rate/ceiling_samples_per_s") if metric == "rate/samples_per_s" else None for arm in arms]
     for row, (arm, ceiling) in enumerate(zip(arms, ceilings, strict=True)):
         middle = median(arm.values)
         axis.barh(row, middle, height=0.62, color="#7F8C99" if arm.is_ceiling else CYCLE[0], alpha=0.9)
@@ -274,7 +277,7 @@ def _phases(group: Group) -> Any:
     for row, arm in enumerate(arms):
         left = 0.0
         for part in PARTS:
-            width = arm.median(f"time/{part}_ms")
+            width = arm.representative.figures.get(f"time/{part}_ms")
             if width is None:
                 continue
             named = part if not any(artist.get_label() == part for artist in axis.containers) else None
@@ -284,7 +287,7 @@ def _phases(group: Group) -> Any:
     _names(axis, arms)
     axis.margins(x=0.14)
     axis.set_xlim(left=0)
-    axis.set(xlabel="median over the runs of the mean step, ms")
+    axis.set(xlabel="mean step of the run in the middle, ms")
     axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=7, fontsize=8, borderaxespad=0, handlelength=1.2)
     return figure
 
@@ -328,7 +331,7 @@ def _curve(group: Group, comparison: Comparison) -> Any:
             left.plot([place, place], np.clip(arm.interval, 0, 2.5 * max(middles)), color=INK, linewidth=1.2)
         left.plot([place] * len(arm.values), arm.values, "o", color=PAPER, markeredgecolor=INK, markersize=4)
     left.plot(places, middles, "-", color=CYCLE[0], linewidth=1.8, label="median")
-    ceilings = [arm.median("rate/ceiling_samples_per_s") for _, arm in told.arms]
+    ceilings = [arm.settled("rate/ceiling_samples_per_s") for _, arm in told.arms]
     if told.arms[0][1].metric == "rate/samples_per_s" and any(ceilings):
         left.plot(places, [value if value is not None else np.nan for value in ceilings], "--", color=CYCLE[1], label="ceiling")  # fmt: skip
     knee = counts.index(told.knee[0])

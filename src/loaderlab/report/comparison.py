@@ -6,15 +6,15 @@ only within a group that did the same work on the same hardware.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from loaderlab import machine
 from loaderlab.config import METRICS, UserError
-from loaderlab.jobs import Missing, Recorded
-from loaderlab.stats import CONFIDENCE, Ratio, median, ratio, repeats_for, spread
+from loaderlab.jobs import NOT_FINITE, Missing, Recorded
+from loaderlab.stats import CONFIDENCE, LEAST_PAIRS, Ratio, median, ratio, repeats_for, spread
 
 IGNORED = ("repeat", "seed", "resume", "study", "rung", "evaluate", "device")  # they do not make another arm
 IGNORED_GROUPS = ("tracking.", "checkpoint.", "sweep.", "measure.")
@@ -23,6 +23,8 @@ WORK_GROUPS = ("data.", "model.", "optimizer.")
 SAME_WORK = ("model.compile", "model.channels_last")  # other ways to do it
 WORK_TAGS = ("device.name", "data.samples", "data.digest")
 LEARNING = ("val/loss", "val/accuracy")
+LEARNED = {"val/loss": "validation loss", "val/accuracy": "validation accuracy", "train/loss": "training loss"}
+THREADS = "torch_threads.in_force"
 NEAR_KNEE = 0.95  # of the best: more workers than that only cost memory
 CEILINGS_AGREE = 1.05
 
@@ -39,6 +41,7 @@ class Arm:
     Attributes:
         settings: of the comparison's columns; None where this arm's choice has no such setting.
         runs: finished ones that have the metric.
+        is_baseline: others are held against it.
         partner: the arm that it is compared with; None for a baseline, and where there is none.
         gain: how many times better than the partner, paired by round.
         strict: the same at the level for a choice among all arms of the group.
@@ -51,6 +54,7 @@ class Arm:
     label: str
     runs: list[Recorded]
     metric: str
+    is_baseline: bool = False
     partner: Arm | None = None
     gain: Ratio | None = None
     strict: Ratio | None = None
@@ -67,6 +71,11 @@ class Arm:
         values = [run.figures[metric] for run in self.runs if metric in run.figures]
         return median(values) if values else None
 
+    def settled(self, metric: str) -> float | None:
+        """The median where enough runs measured it to speak of the arm: three, or all of fewer."""
+        count = sum(metric in run.figures for run in self.runs)
+        return self.median(metric) if count >= min(LEAST_PAIRS, len(self.runs)) else None
+
     @property
     def interval(self) -> tuple[float, float] | None:
         return spread(self.values)
@@ -82,6 +91,15 @@ class Arm:
         said = [run.tags["verdict"] for run in self.runs if "verdict" in run.tags]
         kinds = sorted(set(said), key=said.count, reverse=True)
         return ", ".join(kind if len(kinds) == 1 else f"{kind} ({said.count(kind)} of {len(said)})" for kind in kinds)
+
+    @property
+    def verdict(self) -> str:
+        """What all but one in three of its runs say; "inconclusive" where they disagree, empty where none says anything."""
+        said = Counter(run.tags["verdict"] for run in self.runs if "verdict" in run.tags)
+        if not said:
+            return ""
+        kind, count = said.most_common(1)[0]
+        return kind if 3 * count >= 2 * said.total() else "inconclusive"
 
     @property
     def representative(self) -> Recorded:
@@ -133,7 +151,6 @@ def compare(
     *,
     metric: str = METRICS[0],
     baseline: Mapping[str, str] | None = None,
-    same_sweep: bool = True,
 ) -> Comparison:
     """Compares runs.
 
@@ -143,7 +160,6 @@ def compare(
         missing: jobs without a run, and why.
         metric: that gains are of.
         baseline: setting to value: the arms that others are held against; None: the first of each group.
-        same_sweep: whether rounds of different sweeps may have been measured at different times.
 
     Raises:
         UserError: no finished run has the metric, or no arm is the baseline's.
@@ -168,7 +184,7 @@ def compare(
             for before, arm in pairwise(group.arms):
                 arm.over_previous = _gain(arm, before)
         _explain(group)
-    notes = _notes(measured, same_sweep)
+    notes = _notes(measured)
     studies = {run.settings.get("study", "null") for run in measured}
     study = next(iter(studies)) if len(studies) == 1 and studies != {"null"} else None
     return Comparison(title, metric, shown, groups, told, notes, study)
@@ -293,6 +309,8 @@ def _pair(group: Group, baseline: Mapping[str, str] | None, columns: Sequence[st
         bases = [arm for arm in group.arms if all(arm.runs[0].settings.get(name) == value for name, value in baseline.items())]  # fmt: skip
     others = [name for name in columns if name not in (baseline or {})]
     group.baseline = bases[0] if len(bases) == 1 else None
+    for base in bases:
+        base.is_baseline = True
     compared = [arm for arm in group.arms if arm not in bases]
     candidates = [arm for arm in compared if not arm.is_ceiling]
     confidence = 1 - (1 - CONFIDENCE) / max(1, len(candidates))
@@ -317,21 +335,38 @@ def _partner(arm: Arm, bases: Sequence[Arm], others: Sequence[str]) -> Arm | Non
     return agreeing[0] if len(agreeing) == 1 else None
 
 
-def rounds(arm: Arm) -> dict[tuple[int, int], Recorded]:
-    """Its runs by (seed in force, how many runs of it had that seed before)."""
-    found: dict[tuple[int, int], Recorded] = {}
-    for run in sorted(arm.runs, key=lambda run: run.started_ms):
+def _rounds(runs: Iterable[Recorded], *, of_sweeps: bool) -> dict[tuple[str | None, int, int], Recorded]:
+    """Runs by (sweep, seed in force, how many runs of it had that seed before)."""
+    found: dict[tuple[str | None, int, int], Recorded] = {}
+    for run in sorted(runs, key=lambda run: run.started_ms):
+        sweep = run.parent_id if of_sweeps else None
         seed = int(run.settings.get("seed", 0)) + int(run.settings.get("repeat", 0))
-        again = sum(1 for known, _ in found if known == seed)
-        found[seed, again] = run
+        again = sum(1 for known in found if known[:2] == (sweep, seed))
+        found[sweep, seed, again] = run
     return found
+
+
+def together(arm: Arm, base: Arm) -> list[tuple[Recorded, Recorded]]:
+    """The runs of both in the rounds that both have: of the same sweep where they share one, else of the same seed."""
+    shared = {run.parent_id for run in arm.runs} & {run.parent_id for run in base.runs}
+    own, other = (
+        _rounds((run for run in entry.runs if not shared or run.parent_id in shared), of_sweeps=bool(shared))
+        for entry in (arm, base)
+    )
+    return [(own[key], other[key]) for key in own if key in other]
 
 
 def paired(arm: Arm, base: Arm, metric: str) -> list[tuple[float, float]]:
     """Figures of both in the rounds that both have; what is not above 0 makes no ratio."""
-    own, other = rounds(arm), rounds(base)
-    pairs = [(own[key].figures.get(metric, 0.0), other[key].figures.get(metric, 0.0)) for key in own if key in other]
+    pairs = [(own.figures.get(metric, 0.0), other.figures.get(metric, 0.0)) for own, other in together(arm, base)]
     return [pair for pair in pairs if min(pair) > 0]
+
+
+def not_told_apart(group: Group, best: Arm) -> list[Arm]:
+    """The other arms with a loader that are not shown to be worse than this one."""
+    others = [arm for arm in group.arms if arm is not best and not arm.is_ceiling]
+    gains = [(arm, _gain(best, arm)) for arm in others]
+    return [arm for arm, found in gains if found is None or not (found.shown and found.value > 1)]
 
 
 def _gain(arm: Arm, base: Arm, confidence: float = CONFIDENCE) -> Ratio | None:
@@ -345,17 +380,40 @@ def _gain(arm: Arm, base: Arm, confidence: float = CONFIDENCE) -> Ratio | None:
 
 def _learning(arm: Arm, base: Arm) -> list[str]:
     """What shows that they did not learn the same: by validation where there is one, else by the training loss."""
+    told = _lost(arm, base)
     names = [name for name in LEARNING if paired(arm, base, name)] or ["train/loss"]
-    told = []
     for name in names:
         pairs = paired(arm, base, name)
         if not pairs:
             continue
         found = ratio(pairs, 1 - (1 - CONFIDENCE) / len(names))
         if found.shown:
-            what = {"val/loss": "validation loss", "val/accuracy": "validation accuracy", "train/loss": "training loss"}
-            told.append(f"{what[name]} {found.value:.3f}x ({found.low:.3f} to {found.high:.3f})")
+            told.append(f"{LEARNED[name]} {found.value:.3f}x ({found.low:.3f} to {found.high:.3f})")
     return told
+
+
+def _lost(arm: Arm, base: Arm) -> list[str]:
+    """Rounds in which one of the two has no training loss that is a number, or an accuracy of 0, and the other has."""
+    both = together(arm, base)
+    told = []
+    for name, why in (("train/loss", "no number"), ("val/accuracy", "0")):
+        at_zero = why == "0"
+        grown = []
+        for pair in both:
+            values = [run.figures.get(name) for run in pair]
+            if not (at_zero and None in values):
+                grown.append(tuple(value is not None and (value > 0 or not at_zero) for value in values))
+        for whose, count in (("", grown.count((False, True))), (f" of {base.label}", grown.count((True, False)))):
+            if count:
+                told.append(f"{LEARNED[name]}{whose} is {why} in {count} of {len(both)} rounds")
+    return told
+
+
+def learning_rounds(arm: Arm) -> int:
+    """Rounds in which what it learned could be held against what its partner did."""
+    if arm.partner is None:
+        return 0
+    return max(len(paired(arm, arm.partner, name)) for name in LEARNED)
 
 
 # ---- what a reader should know ---------------------------------------------------------------------------------
@@ -369,6 +427,8 @@ def _explain(group: Group) -> None:
         hot = max((run.figures.get("machine/gpu_processes", 0.0) for run in arm.runs), default=0.0)
         if hot:
             arm.notes.append(f"measured beside {hot:.0f} other programs on the GPU")
+        if lost := sum("train/loss" in run.tags.get(NOT_FINITE, "") for run in arm.runs):
+            arm.notes.append(f"its training loss ended as no number in {lost} of {len(arm.runs)} runs")
         if arm.gain is not None and arm.gain.noisy and arm.gain.deviation is not None:
             count = repeats_for(arm.gain.deviation)
             arm.notes.append(
@@ -379,8 +439,20 @@ def _explain(group: Group) -> None:
             arm.notes += [
                 f"other versions than {arm.partner.label}: {text}" for text in _other_versions(arm, arm.partner)
             ]
+            own, other = ({run.tags.get(THREADS, "") for run in entry.runs} - {""} for entry in (arm, arm.partner))
+            if own and other and own != other and arm.runs[0].tags.get("device.type") == "cpu":
+                arm.notes.append(
+                    f"its step computes with {_counted(own, 'thread')}, that of {arm.partner.label} with {_counted(other, 'thread')}: "
+                    "a part of the difference may be that. Type for example: torch_threads=1"
+                )
             if arm.gain is None:
                 arm.notes.append(f"no round in common with {arm.partner.label}: no gain can be told")
+
+
+def _counted(values: Iterable[str], what: str) -> str:
+    """``1 thread``, ``1 or 2 threads``."""
+    listed = sorted(values)
+    return f"{' or '.join(listed)} {what}{'s' * (listed != ['1'])}"
 
 
 def _other_versions(arm: Arm, base: Arm) -> list[str]:
@@ -390,12 +462,12 @@ def _other_versions(arm: Arm, base: Arm) -> list[str]:
     )
 
 
-def _notes(runs: Sequence[Recorded], same_sweep: bool) -> list[str]:
+def _notes(runs: Sequence[Recorded]) -> list[str]:
     notes = []
     versions = sorted({run.tags["versions"] for run in runs if "versions" in run.tags})
     if len(versions) > 1:
         notes.append(f"runs of {len(versions)} sets of versions: {'; '.join(versions)}")
-    if not same_sweep or len({run.parent_id or run.run_id for run in runs}) > 1:
+    if len({run.parent_id or run.run_id for run in runs}) > 1:
         notes.append("not all of these runs belong to one sweep: they were not interleaved, and the machine may have changed between them")  # fmt: skip
     return notes
 
@@ -449,7 +521,7 @@ def ceilings_that_differ(cells: Mapping[tuple[str, str], Arm]) -> list[tuple[str
             continue
         told = ratio(pairs)
         far = max(told.value, 1 / told.value) > CEILINGS_AGREE
-        if far and (told.shown or told.low is None):
+        if far and told.shown:
             found.append((precision, loader, base_loader, told))
     return found
 
@@ -462,6 +534,12 @@ class Curve:
     arms: list[tuple[int, Arm]]
     knee: tuple[int, Arm]
     best: tuple[int, Arm]
+
+    @property
+    def shown(self) -> bool:
+        """Whether every smaller count is shown to be worse than the knee."""
+        gains = [_gain(self.knee[1], arm) for count, arm in self.arms if count < self.knee[0]]
+        return all(found is not None and found.shown and found.value > 1 for found in gains)
 
 
 def curve(group: Group, columns: Sequence[str]) -> Curve | None:

@@ -20,9 +20,9 @@ COLOURS = {  # Okabe and Ito's palette: told apart by colour-blind readers too
     "wait": "#D55E00",
     "transfer": "#E69F00",
     "forward": "#56B4E9",
-    "backward": "#0072B2",
+    "backward": "#CC79A7",
     "optimizer": "#009E73",
-    "compute": "#0072B2",
+    "compute": "#CC79A7",
     "other": "#BBBBBB",
 }
 

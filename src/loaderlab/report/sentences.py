@@ -6,12 +6,15 @@ from loaderlab.jobs import NOT_REACHED
 from loaderlab.report.comparison import (
     Arm,
     Comparison,
+    Curve,
     Group,
     ceilings_that_differ,
     curve,
     grid,
     hidden_gains,
     higher_is_better,
+    learning_rounds,
+    not_told_apart,
     short,
 )
 from loaderlab.report.ladder import CAVEAT
@@ -76,7 +79,7 @@ def _of(group: Group, comparison: Comparison) -> list[str]:
             "loader differs, such as the cores that it leaves to the step, or the memory format of its batches."
         )
     if (told_curve := curve(group, comparison.columns)) is not None:
-        lines.append(_knee(told_curve.setting, told_curve.knee, told_curve.best))
+        lines += _knee(told_curve)
     return lines
 
 
@@ -109,6 +112,9 @@ def _fastest(group: Group, comparison: Comparison) -> str:
     if len(group.arms) == 1:
         why = " of this work" if len(comparison.groups) > 1 else ""
         return f"One arm{why}: {best.label}, {measured(best)}. There is nothing to compare it with."
+    bases = [arm for arm in group.arms if arm.is_baseline]
+    if len(bases) > 1:
+        return _twins(group, best)
     if best.partner is None:
         slower = [arm for arm in group.arms if arm.partner is best and arm.gain is not None and arm.gain.shown and not arm.is_ceiling]  # fmt: skip
         others = len([arm for arm in group.arms if arm is not best and not arm.is_ceiling])
@@ -131,7 +137,12 @@ def _fastest(group: Group, comparison: Comparison) -> str:
             f"{LEAST_PAIRS} claim nothing. Type: {_more(comparison)}"
         )
     if best.strict is not None and best.strict.shown and gain.value > 1:
-        return f"{best.label} is {most}: {times(gain)} {base}, at {measured(best)}."
+        if not (equals := not_told_apart(group, best)):
+            return f"{best.label} is {most}: {times(gain)} {base}, at {measured(best)}."
+        return (
+            f"{best.label} is shown to be {more} than {base}: {times(gain)}, at {measured(best)}. Not told apart from it: "
+            f"{_some([arm.label for arm in equals])}."
+        )
     if gain.shown and gain.value > 1:
         arms = len([arm for arm in group.arms if not arm.is_ceiling])
         return (
@@ -141,11 +152,30 @@ def _fastest(group: Group, comparison: Comparison) -> str:
     return f"No difference shown: {best.label}, with the best median, ran at {times(gain)} {base}."
 
 
+def _twins(group: Group, best: Arm) -> str:
+    """Where each arm is held against a baseline of its own."""
+    compared = [arm for arm in group.arms if arm.partner is not None and not arm.is_ceiling]
+    told = []
+    for arm in compared:
+        assert arm.partner is not None
+        shown = arm.gain is None or arm.gain.low is None or arm.gain.shown
+        told.append(f"{arm.label} {times(arm.gain)} {arm.partner.label}{'' if shown else ', no difference shown'}")
+    return f"{'; '.join(told)}. The best median is that of {best.label}, {measured(best)}."
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 def _ceiling(arm: Arm) -> str:
-    share = arm.median("starvation/efficiency_pct")
-    headroom = arm.median("starvation/headroom_x")
+    share = arm.settled("starvation/efficiency_pct")
+    headroom = arm.settled("starvation/headroom_x")
     if share is None:
         return ""
+    if arm.verdict == "fed":
+        return "By its verdict it is fed: a faster loader has little or nothing more to give."
+    if arm.verdict == "inconclusive":
+        return f"What a faster loader could still give is not clear; its verdict: {arm.verdicts}."
     if headroom is None or headroom <= 1.05:
         return f"It runs at {min(share, 100):.0f} % of its ceiling: a faster loader has nothing more to give."
     return f"It runs at {share:.0f} % of its ceiling: a perfect loader could still give {headroom:.2f}x."
@@ -169,7 +199,7 @@ def _learned(arm: Arm) -> str:
         return ""
     if arm.learning:
         return f"But it learns differently: {'; '.join(arm.learning)} of {arm.partner.label}."
-    if arm.is_ceiling or arm.median("train/loss") is None:
+    if arm.is_ceiling or learning_rounds(arm) < LEAST_PAIRS:
         return ""
     return "No difference in what it learns is shown."
 
@@ -188,10 +218,17 @@ def _hidden(precision: str, over: str, loader: str, at_ceiling: Ratio, with_load
     return f"{text}: the loader hides {100 * share:.0f} % of it."
 
 
-def _knee(setting: str, knee: tuple[int, Arm], best: tuple[int, Arm]) -> str:
-    what = setting.rpartition(".")[2].removeprefix("num_")
-    if knee[0] == best[0]:
-        return f"By the medians the knee lies at {best[0]} {what}, the best count: fewer are slower by more than 5 %."
-    text = f"By the medians the knee lies at {knee[0]} {what}: within 5 % of the best count, {best[0]}"
-    own, other = knee[1].median("memory/host_peak_mib"), best[1].median("memory/host_peak_mib")
-    return text + (f", with {other - own:,.0f} MiB less." if own and other and other - own >= 1 else ".")
+def _knee(told: Curve) -> list[str]:
+    """Nothing where there are too few rounds to speak of one."""
+    (count, arm), (most, best) = told.knee, told.best
+    if min(len(arm.runs), len(best.runs)) < LEAST_PAIRS:
+        return []
+    unit = told.setting.rpartition(".")[2].removeprefix("num_").removesuffix("s")
+    named = f"{count} {unit}{'s' * (count != 1)}"
+    if count == told.arms[0][0]:
+        return [f"By the medians {named} {'is' if count == 1 else 'are'} enough: more bring less than 5 %."]
+    text = f"By the medians the knee lies at {named}"
+    text += ", the best count" if count == most else f", within 5 % of the best count, {most}"
+    own, other = arm.settled("memory/host_peak_mib"), best.settled("memory/host_peak_mib")
+    text += f", with {other - own:,.0f} MiB less" if own and other and other - own >= 1 else ""
+    return [f"{text}; that fewer are slower is {'shown' if told.shown else 'not shown'}."]

@@ -123,11 +123,12 @@ def arm_table(comparison: Comparison, group: Group) -> tuple[list[str], list[lis
     columns += ["over the one before"] * is_ladder
     columns += ["over the first" if is_ladder else "gain"]
     columns += ["published"] * (is_ladder and comparison.study == "ladder")
-    columns += [column for _, column, _ in figures] + ["verdict", "note"]
+    columns += ["note", *(column for _, column, _ in figures), "verdict"]
     rows = []
     for label, arm in in_order(comparison, group):
         if arm is None:
             rows.append([label, "–", *["not applicable here"], *["–"] * (len(columns) - 3)])
+            rows[-1][columns.index("note")] = ""
             if is_ladder and "published" in columns:
                 rows[-1][columns.index("published")] = PUBLISHED.get(label, "–")
             continue
@@ -136,15 +137,26 @@ def arm_table(comparison: Comparison, group: Group) -> tuple[list[str], list[lis
         cells += [gain_cell(arm.over_previous)] * is_ladder
         cells += ["baseline" if arm.partner is None and arm is group.baseline else gain_cell(arm.gain)]
         cells += [PUBLISHED.get(label, "–")] * ("published" in columns)
-        values = [(form, arm.median(metric)) for metric, _, form in figures]
-        cells += ["–" if value is None else form.format(value) for form, value in values]
         marks = ["learns differently"] * bool(arm.learning) + ["too noisy"] * bool(arm.gain and arm.gain.noisy)
         marks += ["ceiling"] * arm.is_ceiling
-        marks += ["see below"] * bool(arm.notes and not (arm.gain and arm.gain.noisy))
-        rows.append([*cells, arm.verdicts or "–", ", ".join(marks)])
-    if not any(row[-1] not in ("", "–") for row in rows):
-        columns, rows = columns[:-1], [row[:-1] for row in rows]
+        marks += ["see below"] * (len(arm.notes) > bool(arm.gain and arm.gain.noisy))
+        cells += ["\n".join(marks), *(_figure(arm, metric, form) for metric, _, form in figures), arm.verdicts or "–"]
+        rows.append(cells)
+    place = columns.index("note")
+    if not any(row[place] for row in rows):
+        del columns[place]
+        for row in rows:
+            del row[place]
     return columns, rows
+
+
+def _figure(arm: Arm, metric: str, form: str) -> str:
+    """The median, and of how many where not every run of the arm measured it."""
+    value = arm.median(metric)
+    if value is None:
+        return "–"
+    count = sum(metric in run.figures for run in arm.runs)
+    return form.format(value) + ("" if count == len(arm.runs) else f"\nin {count} of {len(arm.runs)}")
 
 
 METRIC_COLUMN = {
