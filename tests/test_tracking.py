@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 
 from loaderlab.config import TrackingConfig
 from loaderlab.data.spec import DataSpec
-from loaderlab.processes import Terminated, process_identity
+from loaderlab.processes import Terminated, process_identity, undisturbed
 from loaderlab.tracking import HOST_TAG, PID_TAG, STARTED_TAG, Store, StoreError, _host, store_uri, ui_command
 
 
@@ -49,6 +49,44 @@ def test_params_metrics_tags_and_artifacts(store: Store, tmp_path: Path) -> None
     history = store.client.get_metric_history(run.run_id, "train/loss")
     assert [entry.step for entry in history] == list(range(2500))
     assert [entry.path for entry in store.client.list_artifacts(run.run_id)] == ["note.txt"]
+
+
+def test_ctrl_c_within_the_last_write_does_not_leave_it_running(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = store.start("a run", None, {})
+    run.metric("train/loss", 1.0, 1)
+    write = store.client.log_batch
+
+    def disturbed(*args: object, **kwargs: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        write(*args, **kwargs)
+
+    monkeypatch.setattr(store.client, "log_batch", disturbed)
+    with pytest.raises(KeyboardInterrupt):
+        run.end("FINISHED")
+    assert (store.client.get_run(run.run_id).info.status, run.status) == ("FINISHED", "FINISHED")
+
+
+def test_signals_are_as_before_after_a_write_that_was_disturbed() -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    reached = []
+
+    def twice() -> None:
+        with undisturbed():
+            signal.raise_signal(signal.SIGINT)
+            with undisturbed():
+                reached.append("a block within a block does not end it")
+            signal.raise_signal(signal.SIGINT)
+            reached.append("the second one did not come through")
+
+    with pytest.raises(KeyboardInterrupt):
+        twice()
+    assert len(reached) == 1
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    with undisturbed():
+        left_over = signal.getsignal(signal.SIGINT)
+    assert callable(left_over)
+    with pytest.raises(KeyboardInterrupt):
+        left_over(signal.SIGINT, None)  # had it not been put back, it would still not swallow one
 
 
 @pytest.mark.parametrize("times", [1, 2])

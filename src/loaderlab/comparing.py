@@ -112,8 +112,10 @@ def _of_sweep(store: tracking.Store, parent: Recorded) -> tuple[list[Recorded], 
     if text is None:  # recorded before there were plans
         return runs, []
     planned = plan.from_json(text)
-    place = {job.hash: index for index, job in enumerate(planned)}
-    runs.sort(key=lambda entry: (place.get(entry.tags.get("config.hash", ""), len(place)), entry.started_ms))
+    # arms in the order of the plan, whichever of their jobs has failed
+    arms = {arm: index for index, arm in enumerate(dict.fromkeys(job.arm for job in planned))}
+    place = {job.hash: arms[job.arm] for job in planned}
+    runs.sort(key=lambda entry: (place.get(entry.tags.get("config.hash", ""), len(arms)), entry.started_ms))
     return runs, plan.unreached(planned, runs)
 
 

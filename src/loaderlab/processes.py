@@ -55,32 +55,41 @@ def ignore_sigterm() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
+_held_off = False  # within `undisturbed`; of the main thread, the only one that raises on signals
+
+
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Puts off what Ctrl-C, SIGTERM and the time limit raise until the block has ended; a second Ctrl-C comes through.
 
     An exception raised within a statement of SQLite keeps its connection, and with it the lock on the whole file, alive in
     the traceback: the record that is to follow would find the store locked. In the main thread only; elsewhere nothing is
-    raised by signals.
+    raised by signals. A block within a block is part of it.
     """
-    if threading.current_thread() is not threading.main_thread():
+    global _held_off
+    if threading.current_thread() is not threading.main_thread() or _held_off:
         yield
         return
     before: dict[int, Any] = {}
     held: list[tuple[int, FrameType | None]] = []
+    over = False
 
     def hold(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and any(earlier == number for earlier, _ in held):
+        # after the end too, should a signal come between two handlers that are put back
+        if over or (number == signal.SIGINT and any(earlier == number for earlier, _ in held)):
             before[number](number, frame)
-        held.append((number, frame))
+        else:
+            held.append((number, frame))
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        if callable(handler := signal.getsignal(number)):  # neither the default nor ignored
-            before[number] = handler
-            signal.signal(number, hold)
     try:
+        _held_off = True
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            if callable(handler := signal.getsignal(number)):  # neither the default nor ignored
+                before[number] = handler
+                signal.signal(number, hold)
         yield
     finally:
+        over, _held_off = True, False
         for earlier, handler in before.items():
             signal.signal(earlier, handler)
         if held:

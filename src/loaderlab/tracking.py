@@ -299,10 +299,10 @@ class TrackedRun:
             self._store.client.log_artifacts(self.run_id, str(folder), under)
 
     def end(self, status: str) -> None:
-        self.flush()
         with self._store._told():
+            self.flush()
             self._store.client.set_terminated(self.run_id, status)
-        self.status = status
+            self.status = status
 
     def __enter__(self) -> TrackedRun:
         return self

@@ -261,10 +261,10 @@ def test_a_loss_that_is_no_number_is_flagged() -> None:
         for name in ("train/loss", "val/loss"):
             del run.figures[name]  # type: ignore[attr-defined]
     native, dali = compare("a sweep", well + broken).arms
-    assert dali.learning == ["training loss is no number in 3 of 3 rounds"]
+    assert dali.learning == ["training loss is no number in 3 of 3 rounds", "validation loss is no number in 3 of 3 rounds"]  # fmt: skip
     assert dali.notes[0] == "its training loss ended as no number in 3 of 3 runs"
     backwards = compare("a sweep", broken + well).arms[1]
-    assert backwards.learning == ["training loss of dali is no number in 3 of 3 rounds"]
+    assert backwards.learning[0] == "training loss of dali is no number in 3 of 3 rounds"
     assert native.notes == []
 
 
@@ -311,3 +311,45 @@ def test_one_pair_of_ceilings_claims_nothing() -> None:
 
 def test_single_runs_and_one_sweep_need_no_note() -> None:
     assert compare("all runs", arms({"native": [100] * 3, "dali": [100] * 3})).notes == []
+
+
+def test_what_another_sweep_finished_does_not_hide_a_failure() -> None:
+    job = {"config.hash": "one job"}
+    runs = [recorded(100, parent="old", tags=job), recorded(100, repeat=2, parent="new")]
+    failed = recorded(0, status="FAILED", parent="new", tags=job | {"error": "it broke"})
+    assert [entry.why for entry in made(*runs, failed).missing] == ["failed: it broke"]
+    assert made(*runs, failed, recorded(100, parent="new", tags=job)).missing == []
+
+
+def test_rungs_keep_their_order_whichever_run_failed() -> None:
+    rates = {"single": 100, "workers": 200, "persistent": 210, "ceiling": 310}
+    runs = [
+        recorded(rate, repeat=repeat, rung=rung, loader__num_workers=number)
+        for repeat in (1, 2, 3, 4) for number, (rung, rate) in enumerate(rates.items())
+        if (rung, repeat) not in (("single", 1), ("workers", 1))
+    ]  # fmt: skip
+    found = made(*runs)
+    assert [arm.label for arm in found.arms] == list(rates)
+    assert found.groups[0].baseline is found.arms[0]
+    assert [arm.over_previous.value for arm in found.arms[1:3] if arm.over_previous] == pytest.approx([2, 1.05])
+
+
+def test_two_ladders_are_told_apart() -> None:
+    runs = [
+        recorded(rate * speed, repeat=repeat, rung=rung, parent=sweep, sweep=sweep, loader__num_workers=number)
+        for sweep, speed in (("before", 1.0), ("now", 0.8))
+        for repeat in (1, 2, 3) for number, (rung, rate) in enumerate({"single": 100, "workers": 200}.items())
+    ]  # fmt: skip
+    found = made(*runs, baseline={"sweep": "before"})
+    assert found.columns == ["sweep", "rung"]
+    assert [arm.label for arm in found.arms] == ["before · single", "before · workers", "now · single", "now · workers"]
+    assert [arm.gain and pytest.approx(arm.gain.value) for arm in found.arms] == [None, None, 0.8, 0.8]
+    assert all(arm.over_previous is None for arm in found.arms)
+
+
+def test_a_knee_of_what_should_be_little_may_be_at_nothing() -> None:
+    runs = [recorded(100, loader__num_workers=count, figures={"energy/joules_per_sample": joules}) for count, joules in ((0, 2.0), (1, 0.0))]  # fmt: skip
+    found = made(*runs, metric="energy/joules_per_sample")
+    told = curve(found.groups[0], found.columns)
+    assert told is not None
+    assert (told.knee[0], told.settled) == (1, False)

@@ -96,6 +96,24 @@ def test_the_fastest_is_faster_than_every_other() -> None:
     assert " is the fastest: " in first(arms(rates | {"spdl": [120.0, 121, 119]}))
 
 
+@pytest.mark.parametrize(
+    ("rates", "options", "said"),
+    [
+        ({"native": [100, 101, 99], "dali": [120, 121, 119], "replay": [150, 151, 149]}, {"baseline": {"loader": "replay"}},
+         "dali is shown to be slower than replay, in the rounds that both have: 0.80x ("),
+        ({"native": [100, 101, 150, 151, 152], "dali": [110, 112, 165]}, {},
+         "native, the baseline, has the best median, 150 samples/s (100 to 152, n = 5), and yet in the rounds that both have dali is shown to be faster: 1.10x ("),
+        ({"dali": [100, 101, 99], "spdl": [120, 121, 119]}, {"baseline": {"precision": "bf16"}},
+         "The best median is that of spdl · fp32, 120 samples/s (119 to 121, n = 3). No arm of this work is the baseline: no gain can be told."),
+    ],
+)  # fmt: skip
+def test_a_sentence_is_what_the_interval_says(
+    rates: dict[str, list[float]], options: dict[str, Any], said: str
+) -> None:
+    other = [recorded(100, precision__name="bf16", batch_size=32)] if "spdl" in rates else []
+    assert any(said in line for line in sentences.headline(of([*arms(rates), *other], **options)))
+
+
 def test_arms_with_baselines_of_their_own() -> None:
     rates = {("native", "fp32"): 100, ("native", "bf16"): 101, ("dali", "fp32"): 100.5, ("dali", "bf16"): 200}
     runs = [
@@ -214,11 +232,22 @@ def test_csv_and_json_for_machines() -> None:
     assert [run["figures"]["rate/samples_per_s"] for run in group["arms"][1]["runs"]] == [200, 220, 180]
 
 
+def test_noise_is_not_called_hiding() -> None:
+    rates = {"fp32": [100, 130, 95], "bf16": [170, 160, 210]}
+    runs = [
+        recorded(rate, repeat=repeat, loader__name=loader, precision__name=precision,
+                 figures={"rate/ceiling_samples_per_s": {"fp32": 200.0, "bf16": 338.0}[precision]})
+        for loader in ("native", "dali") for precision, values in rates.items() for repeat, rate in enumerate(values, 1)
+    ]  # fmt: skip
+    assert any("too noisy to tell whether the loader hides it" in line for line in sentences.headline(of(runs)))
+
+
 def test_many_arms_are_drawn_without_a_line_each(tmp_path: Path) -> None:
     runs = [recorded(100 + count, loader__num_workers=count) for count in range(60)]
     found = of(runs)
     drawn = {chart.name: chart for chart in charts.draw(found, steps, tmp_path, "main.png")}
     assert "(the baseline and the fastest, 8 of 60)" in drawn["loss"].caption
+    assert "The baseline and the best are drawn, 40 arms of 60." in drawn["throughput"].caption
     assert len(page.html(found, list(drawn.values()))) < 3_000_000
 
 

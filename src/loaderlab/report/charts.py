@@ -110,7 +110,7 @@ def draw(comparison: Comparison, series: Callable[[str], Series | None], folder:
         arms = _few(group)
         known = {id(arm): found for arm in arms if (found := series(arm.representative.run_id)) is not None}
         jobs: list[tuple[str, str, str, Any]] = []
-        if comparison.columns == ["rung"]:
+        if comparison.columns == ["rung"] and comparison.metric == "time/train_s":
             jobs.append(("ladder", "What did each rung bring?", LADDER, lambda group=group: _ladder(group, comparison)))
         ceiling = comparison.metric == "rate/samples_per_s" and any(arm.settled("rate/ceiling_samples_per_s") for arm in group.arms if not arm.is_ceiling)  # fmt: skip
         asks = "Which arm is better" + (", and how near is it to its ceiling?" if ceiling else "?")
@@ -143,6 +143,8 @@ def draw(comparison: Comparison, series: Callable[[str], Series | None], folder:
                 figure.savefig(folder / f"{name}{suffix}.png", dpi=110, facecolor="white")
                 if not charts:
                     shutil.copy(folder / f"{name}{suffix}.png", folder / main)
+                if "{drawn}" not in caption and name not in ("ladder", "precision", "workers"):
+                    caption += _cut_short(group)
                 charts.append(
                     Chart(name + suffix, title, caption.format(drawn=_drawn(group, arms)), _svg(figure, title))
                 )
@@ -154,22 +156,35 @@ THROUGHPUT = "Bars are medians over the runs, each run a dot, the line the 95 % 
 CEILING = " The thick mark is the arm's ceiling: the same step with its batches at hand."
 LADDER = "The whole training loop of each rung; orange is the share of its measured window in which the loop waited for data."
 HIDDEN = "Gain over the first precision, with a bar for the same step on batches at hand and one for the loader as it is. Where the second is shorter, the loader hides the difference."
-WORKERS = "Left, medians with the interval of each count; right, the memory of all processes. The ring marks the knee: the fewest that come within 5 % of the best."
+WORKERS = "Left, medians with the interval of each count; right, the memory of all processes. The ring marks the knee, from three rounds on: the fewest that come within 5 % of the best."
 PHASES = "Mean of a step in the measured window, cut into what the loop does; orange is waiting for data. Of each arm the run in the middle, whose parts add up to its step."
 LOSS = "Training loss of the run in the middle of each arm{drawn}, over the time in the loop and over the samples seen. Where the right-hand lines lie on each other, the arms learn the same; the left-hand side shows who is sooner there."
 WAITS = "Each step's length in grey and, in orange, how much of it was waiting, over the time in the loop; the run in the middle of each arm{drawn}. A bin shows its longest step."
 COST = "Each dot is an arm: what it takes against what it gives."
 
 
-def _few(group: Group) -> list[Arm]:
-    """The arms that get a line of their own: the baseline and the fastest."""
+def _few(group: Group, most: int = MOST_LINES) -> list[Arm]:
+    """The arms that get a line or a bar of their own: the baseline and the fastest."""
     arms = group.arms
-    if len(arms) <= MOST_LINES:
+    if len(arms) <= most:
         return arms
     sign = -1 if higher_is_better(arms[0].metric) else 1
-    best = sorted(arms, key=lambda arm: sign * median(arm.values))[:MOST_LINES]
+    best = sorted(arms, key=lambda arm: sign * median(arm.values))[:most]
     kept = best if group.baseline is None or group.baseline in best else [group.baseline, *best[:-1]]
     return [arm for arm in arms if arm in kept]
+
+
+def _short_gain(arm: Arm) -> str:
+    if arm.gain is None:
+        return ""
+    if arm.gain.low is None:
+        return f"{arm.gain.value:.2f}x (n = {arm.gain.num_pairs})"
+    return f"{arm.gain.value:.2f}x" + ("" if arm.gain.shown else " (n.d.s.)")
+
+
+def _cut_short(group: Group) -> str:
+    more = len(group.arms) - MOST_BARS
+    return f" The baseline and the best are drawn, {MOST_BARS} arms of {len(group.arms)}." if more > 0 else ""
 
 
 def _drawn(group: Group, arms: Sequence[Arm]) -> str:
@@ -204,7 +219,7 @@ def _cut(label: str, length: int = 46) -> str:
 
 
 def _throughput(group: Group) -> Any:
-    arms = group.arms[:MOST_BARS]
+    arms = _few(group, MOST_BARS)
     metric = arms[0].metric
     figure, axis = _bars(len(arms))
     ceilings = [arm.settled("rate/ceiling_samples_per_s") if metric == "rate/samples_per_s" else None for arm in arms]
@@ -221,8 +236,7 @@ def _throughput(group: Group) -> Any:
     for row, arm in enumerate(arms):
         text = NUMBERS.get(metric, "{:g}").format(median(arm.values))
         text += "  baseline" if arm.partner is None and arm is group.baseline else ""
-        text += f"  {arm.gain.value:.2f}x" if arm.gain is not None else ""
-        text += " (n.d.s.)" if arm.gain is not None and arm.gain.low is not None and not arm.gain.shown else ""
+        text += f"  {_short_gain(arm)}"
         axis.text(furthest * 1.04, row, text, va="center", fontsize=8.5)
     _names(axis, arms)
     axis.set(xlabel=sentences.UNITS.get(metric, METRIC_COLUMN.get(metric, metric)).split("} ")[-1], xlim=(0, furthest * 1.3))  # fmt: skip
@@ -251,12 +265,9 @@ def _ladder(group: Group, comparison: Comparison) -> Any:
         share = (arm.median("starvation/wait_pct") or 0.0) / 100
         labels = (None, None) if drawn else ("waiting for data", "the rest of the loop")
         axis.barh(row, seconds * share, height=0.66, color=COLOURS["wait"], label=labels[0])
-        axis.barh(
-            row, seconds * (1 - share), left=seconds * share, height=0.66, color=COLOURS["backward"], label=labels[1]
-        )
+        axis.barh(row, seconds * (1 - share), left=seconds * share, height=0.66, color=CYCLE[0], label=labels[1])
         drawn = True
-        gain = f"{arm.gain.value:.2f}x" if arm.gain is not None else "the first"
-        gain += " (n.d.s.)" if arm.gain is not None and arm.gain.low is not None and not arm.gain.shown else ""
+        gain = _short_gain(arm) or ("the first" if arm.is_baseline else "–")
         axis.text(seconds, row, f"  {seconds:.2f} s   {gain}   waits {100 * share:.0f} %", va="center", fontsize=8.5)
     axis.set_yticks(range(len(rungs)), [_cut(label) for label, _ in rungs])
     axis.invert_yaxis()
@@ -272,7 +283,7 @@ def _ladder(group: Group, comparison: Comparison) -> Any:
 
 
 def _phases(group: Group) -> Any:
-    arms = group.arms[:MOST_BARS]
+    arms = _few(group, MOST_BARS)
     figure, axis = _bars(len(arms), extra=1.3)
     for row, arm in enumerate(arms):
         left = 0.0
@@ -334,8 +345,9 @@ def _curve(group: Group, comparison: Comparison) -> Any:
     ceilings = [arm.settled("rate/ceiling_samples_per_s") for _, arm in told.arms]
     if told.arms[0][1].metric == "rate/samples_per_s" and any(ceilings):
         left.plot(places, [value if value is not None else np.nan for value in ceilings], "--", color=CYCLE[1], label="ceiling")  # fmt: skip
-    knee = counts.index(told.knee[0])
-    left.plot([knee], [middles[knee]], "o", color="none", markeredgecolor=CYCLE[2], markersize=14, markeredgewidth=2, label="knee")  # fmt: skip
+    if told.settled:
+        knee = counts.index(told.knee[0])
+        left.plot([knee], [middles[knee]], "o", color="none", markeredgecolor=CYCLE[2], markersize=14, markeredgewidth=2, label="knee")  # fmt: skip
     what = told.setting.rpartition(".")[2].removeprefix("num_")
     unit = sentences.UNITS.get(told.arms[0][1].metric, "} ").split("} ")[-1]
     left.set(xlabel=what, ylabel=unit, ylim=(0, None))
@@ -395,7 +407,7 @@ def _waits(arms: Sequence[Arm], known: Mapping[int, Series]) -> Any:
 
 def _cost(group: Group) -> Any:
     figure, axes = plt.subplots(1, 2, figsize=(8.6, 3.4), sharey=True, layout="constrained")
-    arms = group.arms[:MOST_BARS]
+    arms = _few(group, MOST_BARS)
     for axis, metric, label in (
         (axes[0], "memory/host_peak_mib", "host memory, MiB"),
         (axes[1], "cpu/utilization_pct", "of the cores in use, %"),

@@ -14,6 +14,7 @@ from itertools import pairwise
 from loaderlab import machine
 from loaderlab.config import METRICS, UserError
 from loaderlab.jobs import NOT_FINITE, Missing, Recorded
+from loaderlab.report.ladder import RUNGS
 from loaderlab.stats import CONFIDENCE, LEAST_PAIRS, Ratio, median, ratio, repeats_for, spread
 
 IGNORED = ("repeat", "seed", "resume", "study", "rung", "evaluate", "device")  # they do not make another arm
@@ -169,10 +170,13 @@ def compare(
     if not measured:
         raise UserError(_nothing(runs, metric, told))
     columns = _columns(measured)
-    shown = columns
+    shown, arms = columns, _arms(measured, columns, columns, metric)
     if all(run.settings.get("rung", "null") != "null" for run in measured):
-        shown = ["rung"]
-    arms = _arms(measured, columns, shown, metric)
+        for instead in (["rung"], ["sweep", "rung"]):
+            rungs = _arms(measured, columns, instead, metric)
+            if all(len({arm.label for arm in group.arms}) == len(group.arms) for group in _groups(rungs)):
+                shown, arms = instead, sorted(rungs, key=_rung)  # stable: of two sweeps the arms of one stay together
+                break
     groups = _groups(arms)
     if baseline is not None:
         known = {name for run in measured for name in run.settings}
@@ -190,6 +194,12 @@ def compare(
     return Comparison(title, metric, shown, groups, told, notes, study)
 
 
+def _rung(arm: Arm) -> tuple[str, int]:
+    """Its place in the ladder, within its sweep."""
+    name = arm.runs[0].settings["rung"]
+    return arm.runs[0].settings.get("sweep", ""), RUNGS.index(name) if name in RUNGS else len(RUNGS)
+
+
 def short(name: str) -> str:
     """The name of a setting as a column: ``loader`` for ``loader.name``."""
     return name.removesuffix(".name")
@@ -200,12 +210,12 @@ def short(name: str) -> str:
 
 def _not_measured(runs: Sequence[Recorded], metric: str) -> list[Missing]:
     """Runs without a figure, unless the same job was finished at another time."""
-    done = {run.tags.get("config.hash") for run in runs if run.status == "FINISHED"} - {None}
+    done = {(run.parent_id, run.tags["config.hash"]) for run in runs if run.status == "FINISHED" and "config.hash" in run.tags}  # fmt: skip
     found = []
     for run in runs:
         if run.status == "FINISHED" and metric not in run.figures:
             found.append(Missing(run.name, f"finished without {metric}"))
-        elif run.status != "FINISHED" and run.tags.get("config.hash") not in done:
+        elif run.status != "FINISHED" and (run.parent_id, run.tags.get("config.hash")) not in done:
             why = run.tags.get("error", "")
             found.append(Missing(run.name, run.status.lower() + (f": {why}" if why else "")))
     return found
@@ -252,10 +262,8 @@ def _work_of(run: Recorded) -> dict[str, str]:
 def _arms(runs: Sequence[Recorded], columns: Sequence[str], shown: Sequence[str], metric: str) -> list[Arm]:
     found: dict[tuple[object, ...], Arm] = {}
     for run in runs:
-        settings = {name: run.settings.get(name) for name in columns}
+        settings = {name: run.settings.get(name) for name in dict.fromkeys((*columns, *shown))}
         key = (*settings.values(), *sorted(_work_of(run).items()))
-        if shown != columns:
-            key += (run.settings["rung"],)
         if key not in found:
             found[key] = Arm(settings, _label(run, shown), [], metric)
         found[key].runs.append(run)
@@ -381,7 +389,7 @@ def _gain(arm: Arm, base: Arm, confidence: float = CONFIDENCE) -> Ratio | None:
 def _learning(arm: Arm, base: Arm) -> list[str]:
     """What shows that they did not learn the same: by validation where there is one, else by the training loss."""
     told = _lost(arm, base)
-    names = [name for name in LEARNING if paired(arm, base, name)] or ["train/loss"]
+    names = _learned_by(arm, base)
     for name in names:
         pairs = paired(arm, base, name)
         if not pairs:
@@ -392,28 +400,39 @@ def _learning(arm: Arm, base: Arm) -> list[str]:
     return told
 
 
+def _learned_by(arm: Arm, base: Arm) -> list[str]:
+    return [name for name in LEARNING if paired(arm, base, name)] or ["train/loss"]
+
+
 def _lost(arm: Arm, base: Arm) -> list[str]:
-    """Rounds in which one of the two has no training loss that is a number, or an accuracy of 0, and the other has."""
+    """Rounds in which only one of the two has a loss that is no number, or an accuracy of 0."""
     both = together(arm, base)
     told = []
-    for name, why in (("train/loss", "no number"), ("val/accuracy", "0")):
-        at_zero = why == "0"
-        grown = []
-        for pair in both:
-            values = [run.figures.get(name) for run in pair]
-            if not (at_zero and None in values):
-                grown.append(tuple(value is not None and (value > 0 or not at_zero) for value in values))
-        for whose, count in (("", grown.count((False, True))), (f" of {base.label}", grown.count((True, False)))):
+    for name, fails, why in (
+        ("train/loss", _no_number, "no number"),
+        ("val/loss", _no_number, "no number"),
+        ("val/accuracy", _none_right, "0"),
+    ):
+        failed = [(fails(own, name), fails(other, name)) for own, other in both]
+        for whose, count in (("", failed.count((True, False))), (f" of {base.label}", failed.count((False, True)))):
             if count:
                 told.append(f"{LEARNED[name]}{whose} is {why} in {count} of {len(both)} rounds")
     return told
+
+
+def _no_number(run: Recorded, name: str) -> bool:
+    return name in run.tags.get(NOT_FINITE, "").split(", ")
+
+
+def _none_right(run: Recorded, name: str) -> bool:
+    return run.figures.get(name, 1.0) <= 0
 
 
 def learning_rounds(arm: Arm) -> int:
     """Rounds in which what it learned could be held against what its partner did."""
     if arm.partner is None:
         return 0
-    return max(len(paired(arm, arm.partner, name)) for name in LEARNED)
+    return min(len(paired(arm, arm.partner, name)) for name in _learned_by(arm, arm.partner))
 
 
 # ---- what a reader should know ---------------------------------------------------------------------------------
@@ -427,8 +446,9 @@ def _explain(group: Group) -> None:
         hot = max((run.figures.get("machine/gpu_processes", 0.0) for run in arm.runs), default=0.0)
         if hot:
             arm.notes.append(f"measured beside {hot:.0f} other programs on the GPU")
-        if lost := sum("train/loss" in run.tags.get(NOT_FINITE, "") for run in arm.runs):
-            arm.notes.append(f"its training loss ended as no number in {lost} of {len(arm.runs)} runs")
+        for name in ("train/loss", "val/loss"):
+            if lost := sum(_no_number(run, name) for run in arm.runs):
+                arm.notes.append(f"its {LEARNED[name]} ended as no number in {lost} of {len(arm.runs)} runs")
         if arm.gain is not None and arm.gain.noisy and arm.gain.deviation is not None:
             count = repeats_for(arm.gain.deviation)
             arm.notes.append(
@@ -536,6 +556,11 @@ class Curve:
     best: tuple[int, Arm]
 
     @property
+    def settled(self) -> bool:
+        """Whether there are rounds enough to speak of a knee."""
+        return min(len(self.knee[1].runs), len(self.best[1].runs)) >= LEAST_PAIRS
+
+    @property
     def shown(self) -> bool:
         """Whether every smaller count is shown to be worse than the knee."""
         gains = [_gain(self.knee[1], arm) for count, arm in self.arms if count < self.knee[0]]
@@ -551,10 +576,8 @@ def curve(group: Group, columns: Sequence[str]) -> Curve | None:
     if len(points) < 2:
         return None
 
-    def height(arm: Arm) -> float:
-        value = median(arm.values)
-        return value if higher_is_better(arm.metric) else 1 / value
-
-    best = max(points, key=lambda point: height(point[1]))
-    knee = next(point for point in points if height(point[1]) >= NEAR_KNEE * height(best[1]))
+    more = higher_is_better(points[0][1].metric)
+    best = (max if more else min)(points, key=lambda point: median(point[1].values))
+    limit = median(best[1].values) * (NEAR_KNEE if more else 1 / NEAR_KNEE)
+    knee = next(point for point in points if (median(point[1].values) >= limit if more else median(point[1].values) <= limit))  # fmt: skip
     return Curve(columns[0], points, knee, best)

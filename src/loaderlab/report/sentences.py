@@ -85,7 +85,7 @@ def _of(group: Group, comparison: Comparison) -> list[str]:
 
 def _more(comparison: Comparison) -> str:
     """What to type for the rounds that are wanting."""
-    return "-m resume=latest" if any(entry.why == NOT_REACHED for entry in comparison.missing) else REPEATS
+    return "-m resume=latest" if any(entry.why.startswith(NOT_REACHED) for entry in comparison.missing) else REPEATS
 
 
 def _best(group: Group) -> Arm | None:
@@ -115,9 +115,18 @@ def _fastest(group: Group, comparison: Comparison) -> str:
     bases = [arm for arm in group.arms if arm.is_baseline]
     if len(bases) > 1:
         return _twins(group, best)
+    if best.partner is None and not best.is_baseline:
+        return f"The best median is that of {best.label}, {measured(best)}. No arm of this work is the baseline: no gain can be told."
     if best.partner is None:
-        slower = [arm for arm in group.arms if arm.partner is best and arm.gain is not None and arm.gain.shown and not arm.is_ceiling]  # fmt: skip
+        shown = [arm for arm in group.arms if arm.partner is best and arm.gain is not None and arm.gain.shown and not arm.is_ceiling]  # fmt: skip
+        slower = [arm for arm in shown if arm.gain is not None and arm.gain.value < 1]
+        faster = [arm for arm in shown if arm not in slower]
         others = len([arm for arm in group.arms if arm is not best and not arm.is_ceiling])
+        if faster:
+            return (
+                f"{best.label}, the baseline, has the best median, {measured(best)}, and yet in the rounds that both have "
+                f"{faster[0].label} is shown to be {more}: {times(faster[0].gain)}."
+            )
         if not others:
             return f"{best.label}: {measured(best)}."
         if all(arm.gain is None or arm.gain.low is None for arm in group.arms if arm is not best):
@@ -149,6 +158,8 @@ def _fastest(group: Group, comparison: Comparison) -> str:
             f"{best.label} seems {most}, {times(gain)} {base}; as the best of {arms} arms it may be so by chance. "
             "More repeats would tell."
         )
+    if gain.shown:
+        return f"{best.label} is shown to be {less} than {base}, in the rounds that both have: {times(gain)}."
     return f"No difference shown: {best.label}, with the best median, ran at {times(gain)} {base}."
 
 
@@ -160,6 +171,8 @@ def _twins(group: Group, best: Arm) -> str:
         assert arm.partner is not None
         shown = arm.gain is None or arm.gain.low is None or arm.gain.shown
         told.append(f"{arm.label} {times(arm.gain)} {arm.partner.label}{'' if shown else ', no difference shown'}")
+    if not told:
+        return f"The best median is that of {best.label}, {measured(best)}. No arm is held against another."
     return f"{'; '.join(told)}. The best median is that of {best.label}, {measured(best)}."
 
 
@@ -169,14 +182,14 @@ def _some(names: list[str]) -> str:
 
 def _ceiling(arm: Arm) -> str:
     share = arm.settled("starvation/efficiency_pct")
-    headroom = arm.settled("starvation/headroom_x")
     if share is None:
         return ""
+    headroom = arm.settled("starvation/headroom_x") or 100 / share
     if arm.verdict == "fed":
         return "By its verdict it is fed: a faster loader has little or nothing more to give."
     if arm.verdict == "inconclusive":
         return f"What a faster loader could still give is not clear; its verdict: {arm.verdicts}."
-    if headroom is None or headroom <= 1.05:
+    if headroom <= 1.05:
         return f"It runs at {min(share, 100):.0f} % of its ceiling: a faster loader has nothing more to give."
     return f"It runs at {share:.0f} % of its ceiling: a perfect loader could still give {headroom:.2f}x."
 
@@ -212,6 +225,8 @@ def _hidden(precision: str, over: str, loader: str, at_ceiling: Ratio, with_load
         return f"{text}: at the ceiling no gain is shown, so there is none for a loader to hide."
     share = (at_ceiling.value - with_loader.value) / (at_ceiling.value - 1)
     if not (with_loader.shown and with_loader.value > 1):
+        if with_loader.high is None or with_loader.high >= at_ceiling.value:
+            return f"{text}: the runs are too noisy to tell whether the loader hides it."
         return f"{text}: no gain is shown with the loader, which hides it."
     if with_loader.value >= at_ceiling.value / 1.05:
         return f"{text}: the loader lets it through."
@@ -221,7 +236,7 @@ def _hidden(precision: str, over: str, loader: str, at_ceiling: Ratio, with_load
 def _knee(told: Curve) -> list[str]:
     """Nothing where there are too few rounds to speak of one."""
     (count, arm), (most, best) = told.knee, told.best
-    if min(len(arm.runs), len(best.runs)) < LEAST_PAIRS:
+    if not told.settled:
         return []
     unit = told.setting.rpartition(".")[2].removeprefix("num_").removesuffix("s")
     named = f"{count} {unit}{'s' * (count != 1)}"
