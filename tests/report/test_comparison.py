@@ -155,6 +155,9 @@ def test_runs_without_the_metric() -> None:
         UserError, match=r"metric=energy/joules_per_sample: none of 1 runs has it .* metric=rate/samples_per_s"
     ):
         made(recorded(100), metric="energy/joules_per_sample")
+    with pytest.raises(UserError) as raised:  # what broke off has no figure to hold against anything
+        made(recorded(100, status="KILLED"), metric="time/train_s")
+    assert "Type" not in str(raised.value)
     with pytest.raises(UserError, match="there is no run to compare"):
         made()
 

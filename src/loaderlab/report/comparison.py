@@ -225,7 +225,7 @@ def _nothing(runs: Sequence[Recorded], metric: str, told: Sequence[Missing]) -> 
     if not runs and not told:
         return "there is no run to compare. Type: python -m experiments.train -m repeat=1,2,3 loader=native,dali"
     listed = "; ".join(f"{entry.name}: {entry.why}" for entry in told[:5])
-    known = sorted({name for run in runs for name in run.figures if name in METRICS} - {metric})
+    known = sorted({name for run in runs if run.status == "FINISHED" for name in run.figures if name in METRICS} - {metric})  # fmt: skip
     other = f" Type for example: metric={known[0]}" if known else ""
     return f"metric={metric}: none of {len(runs)} runs has it ({listed}).{other}"
 
