@@ -10,7 +10,7 @@ from typing import Any
 
 from loaderlab import plan, tracking, view
 from loaderlab.config import AUTO, METRICS, PROJECT, CompareConfig, Failed, UserError, refuse
-from loaderlab.jobs import NOT_APPLICABLE, Missing, Recorded
+from loaderlab.jobs import Missing, Recorded
 from loaderlab.report import page, sentences
 from loaderlab.report.comparison import Comparison, compare, short
 from loaderlab.report.table import arm_table
@@ -202,7 +202,7 @@ def gate(comparison: Comparison, limit: float, terminal: Terminal) -> None:
         raise refuse("fail_if.rate_below", limit, "no arm has a baseline to be held against", "baseline=loader:native")
     alone = [arm.label for arm in compared if arm.partner is None]
     alone += [arm.label for arm in arms if arm.is_baseline and not any(other.partner is arm for other in compared)]
-    lost = [f"{entry.name}: {entry.why}" for entry in comparison.missing if NOT_APPLICABLE not in entry.why]
+    lost = [f"{entry.name}: {entry.why}" for entry in comparison.missing if not entry.not_applicable]
     for what, names in (("nothing to be held against for", alone), ("not measured", lost)):
         if names:
             raise UserError(f"fail_if.rate_below={limit:g}: {what}: {_listed(names)}. Not all can be judged")

@@ -50,6 +50,11 @@ def single(config: TrainConfig, overrides: Sequence[str]) -> Job:
     return Job(name=name, arm=name, overrides=tuple(overrides))
 
 
+def lost_of(tags: Mapping[str, str]) -> list[str]:
+    """What the tag `NOT_FINITE` names."""
+    return tags[NOT_FINITE].split(", ") if NOT_FINITE in tags else []
+
+
 @dataclass(frozen=True)
 class Recorded:
     """A run as the store holds it.
@@ -70,6 +75,11 @@ class Recorded:
     figures: Mapping[str, float]
     tags: Mapping[str, str]
 
+    @property
+    def lost(self) -> list[str]:
+        """Names of figures that ended as NaN or infinity."""
+        return lost_of(self.tags)
+
 
 @dataclass(frozen=True)
 class Missing:
@@ -77,3 +87,11 @@ class Missing:
 
     name: str
     why: str
+
+    @property
+    def not_applicable(self) -> bool:
+        return self.why.startswith(NOT_APPLICABLE)
+
+    @property
+    def not_reached(self) -> bool:
+        return self.why.startswith(NOT_REACHED)

@@ -42,19 +42,26 @@ class Ratio:
     level: float = CONFIDENCE
 
     @property
+    def above(self) -> bool:
+        """Whether the whole interval lies above 1."""
+        return self.low is not None and self.low > 1
+
+    @property
+    def below(self) -> bool:
+        """Whether the whole interval lies below 1."""
+        return self.high is not None and self.high < 1
+
+    @property
     def shown(self) -> bool:
         """Whether the interval leaves out 1: a difference is shown."""
-        return self.low is not None and self.high is not None and not self.low <= 1 <= self.high
+        return self.above or self.below
 
     @property
     def noisy(self) -> bool:
         """Whether nothing is shown, and the interval is so wide that a difference of 10 % would hide in it."""
-        return (
-            not self.shown
-            and self.low is not None
-            and self.high is not None
-            and math.sqrt(self.high / self.low) > NOISY
-        )
+        if self.low is None or self.high is None or self.shown:
+            return False
+        return math.sqrt(self.high / self.low) > NOISY
 
 
 NOISY = 1.10

@@ -178,12 +178,11 @@ def _run_all(
             continue
         took.append(time.monotonic() - began)
         if result.status != "FINISHED":
+            why = next(iter(result.error.splitlines()), "")
             if not result.run_id:  # it may have ended before it had a run to say why
-                job.ended = (
-                    f"{result.status.lower()}: {result.error.splitlines()[0] if result.error else 'no reason given'}"
-                )
+                job.ended = f"{result.status.lower()}: {why or 'no reason given'}"
                 _keep(parent, planned)
-            terminal.say(f"{job.name}: {result.status.lower()}: {result.error.splitlines()[0] if result.error else ''}")
+            terminal.say(f"{job.name}: {result.status.lower()}: {why}")
             store.close_dead_runs(result.error)
         if index + 1 < len(planned):
             _standing(store, parent.run_id, terminal)

@@ -25,7 +25,7 @@ from filelock import FileLock
 from loaderlab import view
 from loaderlab.config import AUTO, TrackingConfig, UserError, refuse
 from loaderlab.data.spec import DataSpec
-from loaderlab.jobs import NOT_FINITE, Recorded
+from loaderlab.jobs import Recorded, lost_of
 from loaderlab.processes import process_identity, undisturbed
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -329,7 +329,7 @@ def _collector_paused() -> Iterator[None]:
 
 
 def _recorded(run: Run) -> Recorded:
-    lost = run.data.tags.get(NOT_FINITE, "").split(", ")  # whose last value in the store is one of before
+    lost = lost_of(run.data.tags)  # whose last value in the store is one of before
     return Recorded(
         run_id=run.info.run_id,
         name=run.info.run_name or run.info.run_id,

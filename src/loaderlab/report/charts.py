@@ -110,11 +110,11 @@ def draw(comparison: Comparison, series: Callable[[str], Series | None], folder:
         arms = _few(group)
         known = {id(arm): found for arm in arms if (found := series(arm.representative.run_id)) is not None}
         jobs: list[tuple[str, str, str, Any]] = []
-        if comparison.columns == ["rung"] and comparison.metric == "time/train_s":
+        if comparison.is_ladder and comparison.metric == "time/train_s":
             jobs.append(("ladder", "What did each rung bring?", LADDER, lambda group=group: _ladder(group, comparison)))
         ceiling = comparison.metric == "rate/samples_per_s" and any(arm.settled("rate/ceiling_samples_per_s") for arm in group.arms if not arm.is_ceiling)  # fmt: skip
         asks = "Which arm is better" + (", and how near is it to its ceiling?" if ceiling else "?")
-        jobs.append(("throughput", asks, THROUGHPUT + CEILING * ceiling, lambda group=group: _throughput(group)))
+        jobs.append(("throughput", asks, THROUGHPUT + CEILING * ceiling + BARS, lambda group=group: _throughput(group)))
         if hidden_gains(grid(group, comparison.columns)):
             jobs.append(("precision", "How much of a precision's gain does the loader hide?", HIDDEN, lambda group=group: _hidden(group, comparison)))  # fmt: skip
         if curve(group, comparison.columns):
@@ -131,7 +131,7 @@ def draw(comparison: Comparison, series: Callable[[str], Series | None], folder:
                 (
                     "cost",
                     "What does the speed cost?",
-                    f"{COST} {better} and to the left is better.",
+                    f"{COST} {better} and to the left is better.{BARS}",
                     lambda group=group: _cost(group),
                 )
             )
@@ -143,21 +143,19 @@ def draw(comparison: Comparison, series: Callable[[str], Series | None], folder:
                 figure.savefig(folder / f"{name}{suffix}.png", dpi=110, facecolor="white")
                 if not charts:
                     shutil.copy(folder / f"{name}{suffix}.png", folder / main)
-                if "{drawn}" not in caption and name not in ("ladder", "precision", "workers"):
-                    caption += _cut_short(group)
-                charts.append(
-                    Chart(name + suffix, title, caption.format(drawn=_drawn(group, arms)), _svg(figure, title))
-                )
+                caption = caption.format(drawn=_drawn(group, arms), bars=_cut_short(group))
+                charts.append(Chart(name + suffix, title, caption, _svg(figure, title)))
                 plt.close(figure)
     return charts
 
 
 THROUGHPUT = "Bars are medians over the runs, each run a dot, the line the 95 % interval of the arm's own centre (from three runs on)."
+BARS = "{bars}"  # that not all arms are drawn, where so
 CEILING = " The thick mark is the arm's ceiling: the same step with its batches at hand."
 LADDER = "The whole training loop of each rung; orange is the share of its measured window in which the loop waited for data."
 HIDDEN = "Gain over the first precision, with a bar for the same step on batches at hand and one for the loader as it is. Where the second is shorter, the loader hides the difference."
 WORKERS = "Left, medians with the interval of each count; right, the memory of all processes. The ring marks the knee, from three rounds on: the fewest that come within 5 % of the best."
-PHASES = "Mean of a step in the measured window, cut into what the loop does; orange is waiting for data. Of each arm the run in the middle, whose parts add up to its step."
+PHASES = "Mean of a step in the measured window, cut into what the loop does; orange is waiting for data. Of each arm the run in the middle, whose parts add up to its step.{bars}"
 LOSS = "Training loss of the run in the middle of each arm{drawn}, over the time in the loop and over the samples seen. Where the right-hand lines lie on each other, the arms learn the same; the left-hand side shows who is sooner there."
 WAITS = "Each step's length in grey and, in orange, how much of it was waiting, over the time in the loop; the run in the middle of each arm{drawn}. A bin shows its longest step."
 COST = "Each dot is an arm: what it takes against what it gives."
@@ -207,8 +205,9 @@ def _bars(count: int, width: float = 8.6, extra: float = 1.1) -> tuple[Any, Any]
     return figure, axis
 
 
-def _names(axis: Any, arms: Sequence[Arm]) -> None:
-    axis.set_yticks(range(len(arms)), [_cut(arm.label) for arm in arms])
+def _names(axis: Any, labels: Sequence[str]) -> None:
+    """Rows from the top, each with its name in place of a tick."""
+    axis.set_yticks(range(len(labels)), labels)
     axis.invert_yaxis()
     axis.tick_params(axis="y", length=0)
     axis.spines["left"].set_visible(False)
@@ -238,7 +237,7 @@ def _throughput(group: Group) -> Any:
         text += "  baseline" if arm.partner is None and arm is group.baseline else ""
         text += f"  {_short_gain(arm)}"
         axis.text(furthest * 1.04, row, text, va="center", fontsize=8.5)
-    _names(axis, arms)
+    _names(axis, [_cut(arm.label) for arm in arms])
     axis.set(xlabel=sentences.UNITS.get(metric, METRIC_COLUMN.get(metric, metric)).split("} ")[-1], xlim=(0, furthest * 1.3))  # fmt: skip
     axis.grid(axis="x", linewidth=0.6)
     axis.set_axisbelow(True)
@@ -256,29 +255,27 @@ def _ladder(group: Group, comparison: Comparison) -> Any:
     rungs = in_order(comparison, group)
     figure, axis = _bars(len(rungs))
     furthest = max(arm.median("time/train_s") or 0.0 for arm in group.arms)
-    drawn = False
     for row, (_, arm) in enumerate(rungs):
         if arm is None:
             axis.text(0, row, " not applicable here", va="center", fontsize=8.5, style="italic")
             continue
         seconds = arm.median("time/train_s") or 0.0
         share = (arm.median("starvation/wait_pct") or 0.0) / 100
-        labels = (None, None) if drawn else ("waiting for data", "the rest of the loop")
-        axis.barh(row, seconds * share, height=0.66, color=COLOURS["wait"], label=labels[0])
-        axis.barh(row, seconds * (1 - share), left=seconds * share, height=0.66, color=CYCLE[0], label=labels[1])
-        drawn = True
+        axis.barh(row, seconds * share, height=0.66, color=COLOURS["wait"])
+        axis.barh(row, seconds * (1 - share), left=seconds * share, height=0.66, color=CYCLE[0])
         gain = _short_gain(arm) or ("the first" if arm.is_baseline else "–")
         axis.text(seconds, row, f"  {seconds:.2f} s   {gain}   waits {100 * share:.0f} %", va="center", fontsize=8.5)
-    axis.set_yticks(range(len(rungs)), [_cut(label) for label, _ in rungs])
-    axis.invert_yaxis()
-    axis.tick_params(axis="y", length=0)
-    axis.spines["left"].set_visible(False)
+    _names(axis, [_cut(label) for label, _ in rungs])
     axis.set(
         xlabel="training loop, median, s (n.d.s.: no difference to the first shown)", xlim=(0, 1.42 * furthest or 1)
     )
     axis.grid(axis="x", linewidth=0.6)
     axis.set_axisbelow(True)
-    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8, borderaxespad=0)
+    handles = [
+        Patch(color=COLOURS["wait"], label="waiting for data"),
+        Patch(color=CYCLE[0], label="the rest of the loop"),
+    ]
+    axis.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8, borderaxespad=0)
     return figure
 
 
@@ -295,7 +292,7 @@ def _phases(group: Group) -> Any:
             axis.barh(row, width, left=left, height=0.66, color=COLOURS[part], label=named)
             left += width
         axis.text(left, row, f"  {left:.2f} ms", va="center", fontsize=8.5)
-    _names(axis, arms)
+    _names(axis, [_cut(arm.label) for arm in arms])
     axis.margins(x=0.14)
     axis.set_xlim(left=0)
     axis.set(xlabel="mean step of the run in the middle, ms")
@@ -316,10 +313,7 @@ def _hidden(group: Group, comparison: Comparison) -> Any:
                 axis.plot([found.low, found.high], [row + offset] * 2, color=INK, linewidth=1.2)
             axis.text(max(found.value, found.high or 0), row + offset, f"  {found.value:.2f}x", va="center", fontsize=8.5)  # fmt: skip
     axis.axvline(1, color=INK, linewidth=0.9, linestyle="--")
-    axis.set_yticks(range(len(told)), [f"{entry.precision} over {entry.over}\nwith {entry.loader}" for entry in told])
-    axis.invert_yaxis()
-    axis.tick_params(axis="y", length=0)
-    axis.spines["left"].set_visible(False)
+    _names(axis, [f"{entry.precision} over {entry.over}\nwith {entry.loader}" for entry in told])
     axis.set(xlabel="gain, times", xlim=(0, None))
     axis.margins(x=0.12)
     handles = [

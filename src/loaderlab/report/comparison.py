@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from loaderlab import machine
 from loaderlab.config import METRICS, UserError
-from loaderlab.jobs import NOT_FINITE, Missing, Recorded
+from loaderlab.jobs import Missing, Recorded
 from loaderlab.report.ladder import RUNGS
 from loaderlab.stats import CONFIDENCE, LEAST_PAIRS, Ratio, median, ratio, repeats_for, spread
 
@@ -72,10 +72,17 @@ class Arm:
         values = [run.figures[metric] for run in self.runs if metric in run.figures]
         return median(values) if values else None
 
+    def num_measured(self, metric: str) -> int:
+        """Runs that measured it."""
+        return sum(metric in run.figures for run in self.runs)
+
     def settled(self, metric: str) -> float | None:
         """The median where enough runs measured it to speak of the arm: three, or all of fewer."""
-        count = sum(metric in run.figures for run in self.runs)
-        return self.median(metric) if count >= min(LEAST_PAIRS, len(self.runs)) else None
+        return self.median(metric) if self.num_measured(metric) >= min(LEAST_PAIRS, len(self.runs)) else None
+
+    def tags(self, name: str) -> list[str]:
+        """What its runs say under a tag, those that have it."""
+        return [run.tags[name] for run in self.runs if run.tags.get(name)]
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -89,14 +96,13 @@ class Arm:
     @property
     def verdicts(self) -> str:
         """The verdict of its runs, with how many said so where they disagree."""
-        said = [run.tags["verdict"] for run in self.runs if "verdict" in run.tags]
-        kinds = sorted(set(said), key=said.count, reverse=True)
-        return ", ".join(kind if len(kinds) == 1 else f"{kind} ({said.count(kind)} of {len(said)})" for kind in kinds)
+        said = Counter(self.tags("verdict"))
+        return ", ".join(kind if len(said) == 1 else f"{kind} ({count} of {said.total()})" for kind, count in said.most_common())  # fmt: skip
 
     @property
     def verdict(self) -> str:
         """What all but one in three of its runs say; "inconclusive" where they disagree, empty where none says anything."""
-        said = Counter(run.tags["verdict"] for run in self.runs if "verdict" in run.tags)
+        said = Counter(self.tags("verdict"))
         if not said:
             return ""
         kind, count = said.most_common(1)[0]
@@ -141,6 +147,11 @@ class Comparison:
     study: str | None = None
 
     @property
+    def is_ladder(self) -> bool:
+        """Whether its arms are the rungs of one ladder."""
+        return self.columns == ["rung"]
+
+    @property
     def arms(self) -> list[Arm]:
         return [arm for group in self.groups for arm in group.arms]
 
@@ -170,14 +181,8 @@ def compare(
     if not measured:
         raise UserError(_nothing(runs, metric, told))
     columns = _columns(measured)
-    shown, arms = columns, _arms(measured, columns, columns, metric)
-    if all(run.settings.get("rung", "null") != "null" for run in measured):
-        for instead in (["rung"], ["sweep", "rung"]):
-            rungs = _arms(measured, columns, instead, metric)
-            if all(len({arm.label for arm in group.arms}) == len(group.arms) for group in _groups(rungs)):
-                shown, arms = instead, sorted(rungs, key=_rung)  # stable: of two sweeps the arms of one stay together
-                break
-    groups = _groups(arms)
+    shown, groups = _shown(measured, columns, metric)
+    arms = [arm for group in groups for arm in group.arms]
     if baseline is not None:
         known = {name for run in measured for name in run.settings}
         baseline = {f"{name}.name" if f"{name}.name" in known else name: value for name, value in baseline.items()}
@@ -192,6 +197,16 @@ def compare(
     studies = {run.settings.get("study", "null") for run in measured}
     study = next(iter(studies)) if len(studies) == 1 and studies != {"null"} else None
     return Comparison(title, metric, shown, groups, told, notes, study)
+
+
+def _shown(runs: Sequence[Recorded], columns: list[str], metric: str) -> tuple[list[str], list[Group]]:
+    """The columns that name the arms: of a ladder its rung, where that tells its arms apart; and the arms in groups."""
+    if all(run.settings.get("rung", "null") != "null" for run in runs):
+        for names in (["rung"], ["sweep", "rung"]):
+            groups = _groups(sorted(_arms(runs, columns, names, metric), key=_rung))
+            if all(len({arm.label for arm in group.arms}) == len(group.arms) for group in groups):
+                return names, groups
+    return columns, _groups(_arms(runs, columns, columns, metric))
 
 
 def _rung(arm: Arm) -> tuple[str, int]:
@@ -374,7 +389,7 @@ def not_told_apart(group: Group, best: Arm) -> list[Arm]:
     """The other arms with a loader that are not shown to be worse than this one."""
     others = [arm for arm in group.arms if arm is not best and not arm.is_ceiling]
     gains = [(arm, _gain(best, arm)) for arm in others]
-    return [arm for arm, found in gains if found is None or not (found.shown and found.value > 1)]
+    return [arm for arm, found in gains if found is None or not found.above]
 
 
 def _gain(arm: Arm, base: Arm, confidence: float = CONFIDENCE) -> Ratio | None:
@@ -389,19 +404,17 @@ def _gain(arm: Arm, base: Arm, confidence: float = CONFIDENCE) -> Ratio | None:
 def _learning(arm: Arm, base: Arm) -> list[str]:
     """What shows that they did not learn the same: by validation where there is one, else by the training loss."""
     told = _lost(arm, base)
-    names = _learned_by(arm, base)
-    for name in names:
-        pairs = paired(arm, base, name)
-        if not pairs:
-            continue
-        found = ratio(pairs, 1 - (1 - CONFIDENCE) / len(names))
-        if found.shown:
+    by = _learned_by(arm, base)
+    for name, pairs in by.items():
+        if pairs and (found := ratio(pairs, 1 - (1 - CONFIDENCE) / len(by))).shown:
             told.append(f"{LEARNED[name]} {found.value:.3f}x ({found.low:.3f} to {found.high:.3f})")
     return told
 
 
-def _learned_by(arm: Arm, base: Arm) -> list[str]:
-    return [name for name in LEARNING if paired(arm, base, name)] or ["train/loss"]
+def _learned_by(arm: Arm, base: Arm) -> dict[str, list[tuple[float, float]]]:
+    """The figures by which learning is compared, with their pairs."""
+    validated = {name: pairs for name in LEARNING if (pairs := paired(arm, base, name))}
+    return validated or {"train/loss": paired(arm, base, "train/loss")}
 
 
 def _lost(arm: Arm, base: Arm) -> list[str]:
@@ -421,7 +434,7 @@ def _lost(arm: Arm, base: Arm) -> list[str]:
 
 
 def _no_number(run: Recorded, name: str) -> bool:
-    return name in run.tags.get(NOT_FINITE, "").split(", ")
+    return name in run.lost
 
 
 def _none_right(run: Recorded, name: str) -> bool:
@@ -432,7 +445,7 @@ def learning_rounds(arm: Arm) -> int:
     """Rounds in which what it learned could be held against what its partner did."""
     if arm.partner is None:
         return 0
-    return min(len(paired(arm, arm.partner, name)) for name in _learned_by(arm, arm.partner))
+    return min(map(len, _learned_by(arm, arm.partner).values()))
 
 
 # ---- what a reader should know ---------------------------------------------------------------------------------
@@ -459,7 +472,7 @@ def _explain(group: Group) -> None:
             arm.notes += [
                 f"other versions than {arm.partner.label}: {text}" for text in _other_versions(arm, arm.partner)
             ]
-            own, other = ({run.tags.get(THREADS, "") for run in entry.runs} - {""} for entry in (arm, arm.partner))
+            own, other = set(arm.tags(THREADS)), set(arm.partner.tags(THREADS))
             if own and other and own != other and arm.runs[0].tags.get("device.type") == "cpu":
                 arm.notes.append(
                     f"its step computes with {_counted(own, 'thread')}, that of {arm.partner.label} with {_counted(other, 'thread')}: "
@@ -476,7 +489,7 @@ def _counted(values: Iterable[str], what: str) -> str:
 
 
 def _other_versions(arm: Arm, base: Arm) -> list[str]:
-    own, other = ({run.tags.get("versions", "") for run in entry.runs} - {""} for entry in (arm, base))
+    own, other = set(arm.tags("versions")), set(base.tags("versions"))
     return (
         [] if own == other or not own or not other else [f"{', '.join(sorted(own))}, there {', '.join(sorted(other))}"]
     )
@@ -564,7 +577,7 @@ class Curve:
     def shown(self) -> bool:
         """Whether every smaller count is shown to be worse than the knee."""
         gains = [_gain(self.knee[1], arm) for count, arm in self.arms if count < self.knee[0]]
-        return all(found is not None and found.shown and found.value > 1 for found in gains)
+        return all(found is not None and found.above for found in gains)
 
 
 def curve(group: Group, columns: Sequence[str]) -> Curve | None:

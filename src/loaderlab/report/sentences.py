@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from loaderlab.jobs import NOT_REACHED
 from loaderlab.report.comparison import (
     Arm,
     Comparison,
@@ -85,7 +84,7 @@ def _of(group: Group, comparison: Comparison) -> list[str]:
 
 def _more(comparison: Comparison) -> str:
     """What to type for the rounds that are wanting."""
-    return "-m resume=latest" if any(entry.why.startswith(NOT_REACHED) for entry in comparison.missing) else REPEATS
+    return "-m resume=latest" if any(entry.not_reached for entry in comparison.missing) else REPEATS
 
 
 def _best(group: Group) -> Arm | None:
@@ -103,41 +102,52 @@ def measured(arm: Arm) -> str:
     return f"{form.format(median(values))} ({number.format(min(values))} to {number.format(max(values))}, n = {len(values)})"
 
 
+def _words(metric: str) -> tuple[str, str, str]:
+    """Best, better and worse in this metric."""
+    if metric.startswith("energy/"):
+        return "the most frugal", "more frugal", "less frugal"
+    return "the fastest", "faster", "slower"
+
+
 def _fastest(group: Group, comparison: Comparison) -> str:
     best = _best(group)
     assert best is not None
-    most, more, less = ("the fastest", "faster", "slower")
-    if best.metric.startswith("energy/"):
-        most, more, less = ("the most frugal", "more frugal", "less frugal")
     if len(group.arms) == 1:
         why = " of this work" if len(comparison.groups) > 1 else ""
         return f"One arm{why}: {best.label}, {measured(best)}. There is nothing to compare it with."
-    bases = [arm for arm in group.arms if arm.is_baseline]
-    if len(bases) > 1:
+    if sum(arm.is_baseline for arm in group.arms) > 1:
         return _twins(group, best)
-    if best.partner is None and not best.is_baseline:
-        return f"The best median is that of {best.label}, {measured(best)}. No arm of this work is the baseline: no gain can be told."
+    if best.is_baseline:
+        return _baseline_is_best(group, best, comparison)
     if best.partner is None:
-        shown = [arm for arm in group.arms if arm.partner is best and arm.gain is not None and arm.gain.shown and not arm.is_ceiling]  # fmt: skip
-        slower = [arm for arm in shown if arm.gain is not None and arm.gain.value < 1]
-        faster = [arm for arm in shown if arm not in slower]
-        others = len([arm for arm in group.arms if arm is not best and not arm.is_ceiling])
-        if faster:
-            return (
-                f"{best.label}, the baseline, has the best median, {measured(best)}, and yet in the rounds that both have "
-                f"{faster[0].label} is shown to be {more}: {times(faster[0].gain)}."
-            )
-        if not others:
-            return f"{best.label}: {measured(best)}."
-        if all(arm.gain is None or arm.gain.low is None for arm in group.arms if arm is not best):
-            return (
-                f"{best.label}, the baseline, has the best median, {measured(best)}; fewer than {LEAST_PAIRS} rounds claim "
-                f"nothing. Type: {_more(comparison)}"
-            )
-        if len(slower) == others:
-            return f"{best.label}, the baseline, is {most}: {measured(best)}. Every other arm is shown to be {less}."
-        return f"No arm is shown to be {more} than {best.label}, the baseline: {measured(best)}."
-    base, gain = best.partner.label, best.gain
+        return f"The best median is that of {best.label}, {measured(best)}. No arm of this work is the baseline: no gain can be told."
+    return _another_is_best(group, best, best.partner.label, comparison)
+
+
+def _baseline_is_best(group: Group, best: Arm, comparison: Comparison) -> str:
+    most, more, less = _words(best.metric)
+    others = [arm for arm in group.arms if arm is not best and not arm.is_ceiling]
+    gains = [(arm, arm.gain) for arm in others if arm.partner is best and arm.gain is not None]
+    if faster := [(arm, gain) for arm, gain in gains if gain.above]:
+        return (
+            f"{best.label}, the baseline, has the best median, {measured(best)}, and yet in the rounds that both have "
+            f"{faster[0][0].label} is shown to be {more}: {times(faster[0][1])}."
+        )
+    if not others:
+        return f"{best.label}: {measured(best)}."
+    if all(arm.gain is None or arm.gain.low is None for arm in group.arms if arm is not best):
+        return (
+            f"{best.label}, the baseline, has the best median, {measured(best)}; fewer than {LEAST_PAIRS} rounds claim "
+            f"nothing. Type: {_more(comparison)}"
+        )
+    if sum(gain.below for _, gain in gains) == len(others):
+        return f"{best.label}, the baseline, is {most}: {measured(best)}. Every other arm is shown to be {less}."
+    return f"No arm is shown to be {more} than {best.label}, the baseline: {measured(best)}."
+
+
+def _another_is_best(group: Group, best: Arm, base: str, comparison: Comparison) -> str:
+    most, more, less = _words(best.metric)
+    gain = best.gain
     if gain is None:
         return f"{best.label} has the best median, {measured(best)}; it has no round in common with {base}."
     if gain.low is None:
@@ -145,20 +155,20 @@ def _fastest(group: Group, comparison: Comparison) -> str:
             f"{best.label} ran at {gain.value:.2f}x of {base} in {gain.num_pairs} round{'s' * (gain.num_pairs > 1)}: fewer than "
             f"{LEAST_PAIRS} claim nothing. Type: {_more(comparison)}"
         )
-    if best.strict is not None and best.strict.shown and gain.value > 1:
+    if best.strict is not None and best.strict.above:
         if not (equals := not_told_apart(group, best)):
             return f"{best.label} is {most}: {times(gain)} {base}, at {measured(best)}."
         return (
             f"{best.label} is shown to be {more} than {base}: {times(gain)}, at {measured(best)}. Not told apart from it: "
             f"{_some([arm.label for arm in equals])}."
         )
-    if gain.shown and gain.value > 1:
+    if gain.above:
         arms = len([arm for arm in group.arms if not arm.is_ceiling])
         return (
             f"{best.label} seems {most}, {times(gain)} {base}; as the best of {arms} arms it may be so by chance. "
             "More repeats would tell."
         )
-    if gain.shown:
+    if gain.below:
         return f"{best.label} is shown to be {less} than {base}, in the rounds that both have: {times(gain)}."
     return f"No difference shown: {best.label}, with the best median, ran at {times(gain)} {base}."
 
@@ -219,12 +229,12 @@ def _learned(arm: Arm) -> str:
 
 def _hidden(precision: str, over: str, loader: str, at_ceiling: Ratio, with_loader: Ratio) -> str:
     text = f"{precision} over {over}: {at_ceiling.value:.2f}x at the ceiling, {with_loader.value:.2f}x with {loader}"
-    if not (at_ceiling.shown and at_ceiling.value > 1):
+    if not at_ceiling.above:
         if at_ceiling.low is None:
             return f"{text} (n = {at_ceiling.num_pairs}, nothing claimed)."
         return f"{text}: at the ceiling no gain is shown, so there is none for a loader to hide."
     share = (at_ceiling.value - with_loader.value) / (at_ceiling.value - 1)
-    if not (with_loader.shown and with_loader.value > 1):
+    if not with_loader.above:
         if with_loader.high is None or with_loader.high >= at_ceiling.value:
             return f"{text}: the runs are too noisy to tell whether the loader hides it."
         return f"{text}: no gain is shown with the loader, which hides it."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from loaderlab.jobs import NOT_APPLICABLE
 from loaderlab.report.comparison import Arm, Comparison, Group, short
 from loaderlab.report.ladder import PUBLISHED, RUNGS
 from loaderlab.starvation import Verdict
@@ -119,35 +118,36 @@ def arm_table(comparison: Comparison, group: Group) -> tuple[list[str], list[lis
     figures = [entry for entry in ARM_FIGURES if any(arm.median(entry[0]) is not None for arm in group.arms)]
     columns = [short(name) for name in comparison.columns] or ["arm"]
     columns += ["n", METRIC_COLUMN.get(comparison.metric, comparison.metric)]
-    is_ladder = comparison.columns == ["rung"]
-    columns += ["over the one before"] * is_ladder
-    columns += ["over the first" if is_ladder else "gain"]
-    columns += ["published"] * (is_ladder and comparison.study == "ladder")
-    columns += ["note", *(column for _, column, _ in figures), "verdict"]
+    columns += ["over the one before", "over the first"] if comparison.is_ladder else ["gain"]
+    columns += ["published"] * (comparison.is_ladder and comparison.study == "ladder")
+    columns += ["note"] * any(_marks(arm) for arm in group.arms)
+    columns += [*(column for _, column, _ in figures), "verdict"]
     rows = []
     for label, arm in in_order(comparison, group):
+        published = PUBLISHED.get(label, "–")
         if arm is None:
-            rows.append([label, "–", *["not applicable here"], *["–"] * (len(columns) - 3)])
-            rows[-1][columns.index("note")] = ""
-            if is_ladder and "published" in columns:
-                rows[-1][columns.index("published")] = PUBLISHED.get(label, "–")
+            cells = dict.fromkeys(columns, "–") | {columns[0]: label, columns[2]: "not applicable here"}
+            cells |= {name: text for name, text in (("note", ""), ("published", published)) if name in columns}
+            rows.append(list(cells.values()))
             continue
-        cells = [arm.label] if is_ladder or not comparison.columns else [arm.settings[name] or "–" for name in comparison.columns]  # fmt: skip
-        cells += [str(len(arm.runs)), NUMBERS.get(comparison.metric, "{:g}").format(median(arm.values))]
-        cells += [gain_cell(arm.over_previous)] * is_ladder
-        cells += ["baseline" if arm.partner is None and arm is group.baseline else gain_cell(arm.gain)]
-        cells += [PUBLISHED.get(label, "–")] * ("published" in columns)
-        marks = ["learns differently"] * bool(arm.learning) + ["too noisy"] * bool(arm.gain and arm.gain.noisy)
-        marks += ["ceiling"] * arm.is_ceiling
-        marks += ["see below"] * (len(arm.notes) > bool(arm.gain and arm.gain.noisy))
-        cells += ["\n".join(marks), *(_figure(arm, metric, form) for metric, _, form in figures), arm.verdicts or "–"]
-        rows.append(cells)
-    place = columns.index("note")
-    if not any(row[place] for row in rows):
-        del columns[place]
-        for row in rows:
-            del row[place]
+        row = [arm.label] if comparison.is_ladder or not comparison.columns else [arm.settings[name] or "–" for name in comparison.columns]  # fmt: skip
+        row += [str(len(arm.runs)), NUMBERS.get(comparison.metric, "{:g}").format(median(arm.values))]
+        row += [gain_cell(arm.over_previous)] * comparison.is_ladder
+        row += ["baseline" if arm.partner is None and arm is group.baseline else gain_cell(arm.gain)]
+        row += [published] * ("published" in columns)
+        row += ["\n".join(_marks(arm))] * ("note" in columns)
+        row += [*(_figure(arm, metric, form) for metric, _, form in figures), arm.verdicts or "–"]
+        rows.append(row)
     return columns, rows
+
+
+def _marks(arm: Arm) -> list[str]:
+    """What its row says of it in a word; the rest of its notes stands below."""
+    noisy = arm.gain is not None and arm.gain.noisy
+    return [
+        *["learns differently"] * bool(arm.learning), *["too noisy"] * noisy, *["ceiling"] * arm.is_ceiling,
+        *["see below"] * (len(arm.notes) > noisy),
+    ]  # fmt: skip
 
 
 def _figure(arm: Arm, metric: str, form: str) -> str:
@@ -155,7 +155,7 @@ def _figure(arm: Arm, metric: str, form: str) -> str:
     value = arm.median(metric)
     if value is None:
         return "–"
-    count = sum(metric in run.figures for run in arm.runs)
+    count = arm.num_measured(metric)
     return form.format(value) + ("" if count == len(arm.runs) else f"\nin {count} of {len(arm.runs)}")
 
 
@@ -180,11 +180,9 @@ def gain_cell(found: Ratio | None) -> str:
 def in_order(comparison: Comparison, group: Group) -> list[tuple[str, Arm | None]]:
     """(label, arm); for a ladder the rungs' own order, with None for one that is not applicable here."""
     found: list[tuple[str, Arm | None]] = [(arm.label, arm) for arm in group.arms]
-    if comparison.columns == ["rung"]:
+    if comparison.is_ladder:
         known = {label for label, _ in found}
-        absent = {
-            entry.name.removeprefix("rung=") for entry in comparison.missing if NOT_APPLICABLE in entry.why
-        } - known
+        absent = {entry.name.removeprefix("rung=") for entry in comparison.missing if entry.not_applicable} - known
         found += [(name, None) for name in absent]
         found.sort(key=lambda entry: RUNGS.index(entry[0]) if entry[0] in RUNGS else len(RUNGS))
     return found
