@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
-from test_ui import free_port
+from served import served
 
 from loaderlab import cli, comparing, jobs, run
 from loaderlab.config import CompareConfig, TrainConfig
@@ -23,28 +19,12 @@ from loaderlab.terminal import Terminal
 @pytest.fixture
 def server(empty_store: Path, tmp_path: Path) -> Iterator[str]:
     shutil.copy(empty_store, tmp_path / "server.db")
-    port = free_port()
     command = [
         sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}",
-        "--artifacts-destination", str(tmp_path / "kept"), "--port", str(port), "--workers", "1",
+        "--artifacts-destination", str(tmp_path / "kept"), "--workers", "1",
     ]  # fmt: skip
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-    address = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 90
-        while True:
-            try:
-                urllib.request.urlopen(f"{address}/health", timeout=5)
-                break
-            except OSError:
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.3)
+    with served(command, tmp_path, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}) as address:
         yield address
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def test_a_server_gets_what_a_file_gets(

@@ -6,12 +6,11 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from served import served
 
 from loaderlab import jobs, run
 from loaderlab.config import PROJECT as ROOT
@@ -22,12 +21,6 @@ from loaderlab.tracking import Store
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 QUIET += ["--disable-component-update", "--disable-sync"]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
@@ -44,34 +37,18 @@ def swept(make_config: Callable[..., TrainConfig], terminal: Terminal) -> tuple[
 
 
 @pytest.fixture
-def served(swept: tuple[str, str, str, str]) -> Iterator[str]:
-    """The UI's address, started as `make ui` starts it."""
-    port = free_port()
-    command = [sys.executable, "-m", "experiments.ui", "--port", str(port), "--store", swept[0]]
-    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 90
-        while True:
-            try:
-                urllib.request.urlopen(f"{address}/health", timeout=2).close()
-                break
-            except OSError:
-                assert server.poll() is None, "the UI ended"
-                assert time.monotonic() < deadline
-                time.sleep(0.3)
+def address(swept: tuple[str, str, str, str]) -> Iterator[str]:
+    """The UI's, started as `make ui` starts it."""
+    with served([sys.executable, "-m", "experiments.ui", "--store", swept[0]], ROOT) as address:
         yield address
-    finally:
-        server.terminate()
-        server.wait(30)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
-def test_a_sweep_is_there_to_be_looked_at(served: str, swept: tuple[str, str, str, str], tmp_path: Path) -> None:
+def test_a_sweep_is_there_to_be_looked_at(address: str, swept: tuple[str, str, str, str], tmp_path: Path) -> None:
     from playwright.sync_api import expect, sync_playwright
 
     _, experiment, parent, child = swept
-    page_of = f"{served}/#/experiments/{experiment}/runs"
+    page_of = f"{address}/#/experiments/{experiment}/runs"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         page = browser.new_page(viewport={"width": 1500, "height": 1000})

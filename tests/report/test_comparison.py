@@ -10,14 +10,8 @@ from records import arms, recorded
 
 from loaderlab.config import UserError
 from loaderlab.jobs import Missing
-from loaderlab.report.comparison import (
-    Comparison,
-    ceilings_that_differ,
-    compare,
-    curve,
-    grid,
-    hidden_gains,
-)
+from loaderlab.report.axes import ceilings_that_differ, curve, grid, hidden_gains
+from loaderlab.report.comparison import Comparison, compare
 
 
 def made(*runs: Any, **options: Any) -> Comparison:
