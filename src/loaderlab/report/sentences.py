@@ -2,20 +2,8 @@
 
 from __future__ import annotations
 
-from loaderlab.report.comparison import (
-    Arm,
-    Comparison,
-    Curve,
-    Group,
-    ceilings_that_differ,
-    curve,
-    grid,
-    hidden_gains,
-    higher_is_better,
-    learning_rounds,
-    not_told_apart,
-    short,
-)
+from loaderlab.report.axes import Curve, ceilings_that_differ, curve, grid, hidden_gains
+from loaderlab.report.comparison import Arm, Comparison, Group, higher_is_better, learning_rounds, not_told_apart, short
 from loaderlab.report.ladder import CAVEAT
 from loaderlab.stats import LEAST_PAIRS, Ratio, median
 
