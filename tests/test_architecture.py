@@ -35,7 +35,7 @@ ORDER = [  # the way data flows: a room imports only from rooms before it
     {"cli"},
 ]
 HEAVY = {  # what may be imported in one place only
-    "nvidia": {"loaders/dali.py"},
+    "nvidia": {"loaders/dali_graph.py"},
     "mlflow": {"tracking.py"},
     "timm": {"models.py"},
     "torchcodec": {"loaders/decode.py"},

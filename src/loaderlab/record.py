@@ -14,7 +14,7 @@ import yaml
 
 from loaderlab import environment, findings, machine
 from loaderlab.config import UserError, choice, flatten
-from loaderlab.data.spec import ImageFiles, UserItems
+from loaderlab.data.spec import EncodedImages, UserItems
 from loaderlab.jobs import NOT_FINITE
 from loaderlab.meter import summary
 from loaderlab.meter.phases import Step, StepMeter, own_cost_ns
@@ -27,7 +27,10 @@ from loaderlab.starvation.evidence import LEAST_STEPS
 
 def record(session: Session, error: BaseException | None) -> None:
     """Figures and artifacts of what was done, however it ended."""
+    session.tell_broken()
     if session.meter is not None and session.meter.steps:
+        if session.spec.train.on_error.skip:
+            session.figures["data/skipped_samples"] = len(session.broken)
         session.log_losses()
         _summarize(session, session.meter)
         _judge(session, session.meter)
@@ -118,7 +121,7 @@ def _setup(session: Session) -> Setup:
         precision=config.precision.name,
         takes_bf16=session.device.type == "cuda" and torch.cuda.get_device_capability(session.device) >= (8, 0),
         in_memory=split.in_memory,
-        image_files=isinstance(split.source, ImageFiles),
+        image_files=isinstance(split.source, EncodedImages),
         normalized_by_loader=normalization is not None and not normalization.on_device,
         compiled=config.model.compile,
         most_workers=1 if isinstance(source, UserItems) and source.iterable and not source.sharded else None,
@@ -133,6 +136,8 @@ def _write(session: Session, page: str, error: BaseException | None) -> None:
     (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     (folder / "overrides.yaml").write_text(yaml.safe_dump(list(session.job.overrides)))
     (folder / "environment.json").write_text(json.dumps(environment.describe(session.device), indent=1) + "\n")
+    if session.broken:
+        (folder / "broken.txt").write_text("\n".join(session.broken) + "\n")
     if error is not None:
         (folder / "traceback.txt").write_text("".join(traceback.format_exception(error)))
     if session.meter is not None and session.meter.steps:

@@ -41,6 +41,7 @@ from loaderlab.terminal import Bar, Terminal
 from loaderlab.training import Observers, Parts, Trained, train
 
 AUTO_WARMUP_STEPS = 5
+BROKEN_TOLD = 10  # samples, on the terminal
 
 
 class Session:
@@ -64,6 +65,7 @@ class Session:
         self.host_peak_mib: float | None = None
         self.device_peak_mib = 0.0
         self._saved_at = time.monotonic()
+        self.broken: dict[str, None] = {}  # why samples were skipped, each once, in the order of their finding
 
     # ---- before the loop -----------------------------------------------------------------------------------
 
@@ -272,6 +274,7 @@ class Session:
         if trained.val_loss:
             self.tracked.metric("val/loss", trained.val_loss[-1], trained.step)
             self.tracked.metric("val/accuracy", trained.val_accuracy[-1], trained.step)
+        self.tell_broken()
         self.log_losses()
         self.tracked.flush()
         self._read_memory()
@@ -279,6 +282,18 @@ class Session:
         if every is not None and time.monotonic() - self._saved_at >= 60 * every:
             checkpoint.save(self.checkpoint_path, self.parts, trained, self.config, self.tracked.run_id)
             self._saved_at = time.monotonic()
+
+    def tell_broken(self) -> None:
+        """The samples that were skipped and not yet told of."""
+        for loader in self._loaders:
+            for reason in loader.broken.values():
+                if reason in self.broken:
+                    continue
+                self.broken[reason] = None
+                if len(self.broken) <= BROKEN_TOLD:
+                    self.terminal.warn(f"skipped: {reason}")
+                elif len(self.broken) == BROKEN_TOLD + 1:
+                    self.terminal.warn("more samples were skipped: broken.txt with the run has all of them")
 
     def _read_memory(self) -> None:
         memory = resources.proportional_memory_mib()

@@ -19,10 +19,12 @@ from loaderlab.config.base import (
 )
 from loaderlab.config.compare import METRICS, CompareConfig, FailIfConfig
 from loaderlab.config.data import (
+    MAX_PIXELS,
     Cifar10Data,
     CustomData,
     DataConfig,
     DigitsData,
+    EncodedData,
     ImageFolderData,
     MnistData,
     TorchvisionData,
@@ -47,6 +49,7 @@ from loaderlab.config.train import SweepConfig, TrainConfig
 
 __all__ = [
     "AUTO",
+    "MAX_PIXELS",
     "METRICS",
     "PROJECT",
     "AdamWOptimizer",
@@ -59,6 +62,7 @@ __all__ = [
     "DaliLoader",
     "DataConfig",
     "DigitsData",
+    "EncodedData",
     "FailIfConfig",
     "Failed",
     "FeedForwardModel",

@@ -9,6 +9,8 @@ from omegaconf import MISSING
 
 from loaderlab.config.base import refuse, setting
 
+MAX_PIXELS = 178_956_970  # from where on Pillow refuses an image: half a GiB of RGB
+
 
 @dataclass
 class TransformConfig:
@@ -72,7 +74,28 @@ class DataConfig:
 
 
 @dataclass
-class DigitsData(DataConfig):
+class EncodedData(DataConfig):
+    """Samples that are encoded images, any of which may be broken."""
+
+    on_error: str = setting(
+        "error",
+        "an image that does not decode: stop with its name and the reason, or skip it (another sample of its batch takes its place)",
+        choices=("error", "skip"),
+    )
+    max_skipped: float = setting(
+        0.01, "skip: share of a split's samples beyond which the run stops all the same", at_least=0
+    )
+    max_pixels: int = setting(
+        MAX_PIXELS, "images with more pixels than this are taken for decompression bombs and not decoded", at_least=1
+    )
+
+    def __post_init__(self) -> None:
+        if self.max_skipped > 1:
+            raise refuse("data.max_skipped", self.max_skipped, "is a share: 0 to 1", "data.max_skipped=0.01")
+
+
+@dataclass
+class DigitsData(EncodedData):
     name: ClassVar[str] = "digits"
     root: str = setting("data/digits", "folder under which the JPEG tree is written")
     image_px: int = setting(160, "height and width of the JPEG files, pixels", at_least=8)
@@ -83,12 +106,13 @@ class DigitsData(DataConfig):
     transform: TransformConfig = setting(TransformConfig, "image to sample")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.quality > 95:
             raise refuse("data.quality", self.quality, "must be 1 to 95", "data.quality=90")
 
 
 @dataclass
-class ImageFolderData(DataConfig):
+class ImageFolderData(EncodedData):
     name: ClassVar[str] = "imagefolder"
     root: str = setting(MISSING, "folder with one sub-folder a class: the training samples")
     val_root: str | None = setting(None, "the same for validation; null: a seeded split of root")
@@ -97,6 +121,7 @@ class ImageFolderData(DataConfig):
     transform: TransformConfig = setting(TransformConfig, "image to sample")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.val_fraction < 1:
             raise refuse("data.val_fraction", self.val_fraction, "is a share: 0 to below 1", "data.val_fraction=0.2")
 

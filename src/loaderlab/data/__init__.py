@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from loaderlab.config import CustomData, DataConfig, DigitsData, ImageFolderData, TorchvisionData, VectorsData
-from loaderlab.data.spec import DataSpec
+from loaderlab.config import (
+    CustomData,
+    DataConfig,
+    DigitsData,
+    EncodedData,
+    ImageFolderData,
+    TorchvisionData,
+    VectorsData,
+)
+from loaderlab.data.spec import DataSpec, OnError
 
 
 def build(config: DataConfig, on_progress: Callable[[int, int], None]) -> DataSpec:
@@ -15,6 +24,15 @@ def build(config: DataConfig, on_progress: Callable[[int, int], None]) -> DataSp
     Raises:
         DataError: naming the file or the setting, and what to do.
     """
+    spec = _build(config, on_progress)
+    if not isinstance(config, EncodedData):
+        return spec
+    on_error = OnError(config.on_error == "skip", config.max_skipped, config.max_pixels)
+    val = replace(spec.val, on_error=on_error) if spec.val is not None else None
+    return replace(spec, train=replace(spec.train, on_error=on_error), val=val)
+
+
+def _build(config: DataConfig, on_progress: Callable[[int, int], None]) -> DataSpec:
     match config:
         case DigitsData():
             from loaderlab.data import digits

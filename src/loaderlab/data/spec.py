@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import abc
+import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loaderlab.config import TransformConfig, UserError
+from loaderlab.config import MAX_PIXELS, TransformConfig, UserError
 
 UINT8 = npt.NDArray[np.uint8]
 INT64 = npt.NDArray[np.int64]
@@ -75,15 +77,90 @@ class Normalization:
     on_device: bool
 
 
-@dataclass(frozen=True)
-class ImageFiles:
-    """Encoded image files with one label each; they become RGB."""
+class EncodedImages(abc.ABC):
+    """Encoded images with one label each; they become RGB."""
 
-    paths: PathTable
     labels: INT64
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @abc.abstractmethod
+    def name(self, index: int) -> str:
+        """What a message calls the sample: a path."""
+
+    @abc.abstractmethod
+    def files(self, ids: INT64) -> list[str]:
+        """The files that hold these samples, each once."""
+
+    @abc.abstractmethod
+    def read(self, index: int) -> UINT8:
+        """The encoded bytes.
+
+        Raises:
+            OSError: they cannot be read.
+        """
+
+
+@dataclass(frozen=True)
+class ImageFiles(EncodedImages):
+    """One file a sample."""
+
+    paths: PathTable
+    labels: INT64
+
+    def name(self, index: int) -> str:
+        return self.paths[index]
+
+    def files(self, ids: INT64) -> list[str]:
+        return [self.paths[index] for index in np.unique(ids).tolist()]
+
+    def read(self, index: int) -> UINT8:
+        return np.fromfile(self.paths[index], np.uint8)
+
+
+@dataclass(frozen=True)
+class TarImages(EncodedImages):
+    """Members of tar files, one after the other: shard by shard, in each by their place.
+
+    Attributes:
+        shards: paths of the tar files.
+        shard: (N,) index of each sample's tar file, ascending.
+        offsets, sizes: (N,) where its encoded bytes lie in it.
+    """
+
+    shards: tuple[str, ...]
+    shard: INT64
+    offsets: INT64
+    sizes: INT64
+    labels: INT64
+
+    def name(self, index: int) -> str:
+        path, offset = self.shards[self.shard[index]], self.offsets[index]
+        with tarfile.open(path) as tar:  # only messages need it: memory would grow by every name
+            return f"{path}: {next((member.name for member in tar if member.offset_data == offset), offset)}"
+
+    def files(self, ids: INT64) -> list[str]:
+        return [self.shards[index] for index in np.unique(self.shard[ids]).tolist()]
+
+    def read(self, index: int) -> UINT8:
+        size, offset = int(self.sizes[index]), int(self.offsets[index])
+        return np.fromfile(self.shards[self.shard[index]], np.uint8, count=size, offset=offset)
+
+
+@dataclass(frozen=True)
+class OnError:
+    """What becomes of an image that does not decode.
+
+    Attributes:
+        skip: go on, with another sample of the batch in its place; else the run stops.
+        max_skipped: share of a split's samples; beyond it the run stops all the same.
+        max_pixels: of an image (of all its frames, where it has several); a larger one does not count as decodable.
+    """
+
+    skip: bool = False
+    max_skipped: float = 0.01
+    max_pixels: int = MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -132,7 +209,7 @@ class UserItems:
         return self.length
 
 
-Source = ImageFiles | ImageArrays | Vectors | UserItems
+Source = EncodedImages | ImageArrays | Vectors | UserItems
 
 
 @dataclass(frozen=True)
@@ -142,6 +219,7 @@ class Split:
     source: Source
     transform: TransformSpec | None = None
     normalization: Normalization | None = None
+    on_error: OnError = OnError()
 
     @property
     def num_samples(self) -> int | None:

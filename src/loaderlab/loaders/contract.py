@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,7 @@ class Batch:
             declaration says so; vectors (N, F) float32; a user's own as they are.
         targets: (N,) int64; a user's own as they are.
         ids: (N,) int64 on the host: positions in the split. None for an iterable dataset, which has no ids.
+        skipped: samples that do not load, by id, with the reason: others of the batch stand in their places, ids too.
 
     Whoever takes a batch owns its tensors: no loader writes into them again. `replay` alone hands out the same
     tensors more than once; they are not to be written into.
@@ -86,6 +88,7 @@ class Batch:
     inputs: torch.Tensor
     targets: torch.Tensor
     ids: torch.Tensor | None
+    skipped: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -93,20 +96,20 @@ class Batch:
     def __reduce__(self) -> tuple[Any, ...]:
         """From a worker to the training process: the inputs in shared memory, what is small in the message itself. A
         tensor costs a file descriptor and half a millisecond or more to hand over."""
-        small = (self.targets, self.ids)
-        return _received, (self.inputs, *(_as_message(tensor) for tensor in small))
+        return _received, (self.inputs, _as_message(self.targets), _as_message(self.ids), self.skipped)
 
     def pin_memory(self) -> Batch:
         """A copy in page-locked memory; DataLoader's pinning thread calls it by this name."""
-        return Batch(self.inputs.pin_memory(), self.targets.pin_memory(), self.ids)
+        return Batch(self.inputs.pin_memory(), self.targets.pin_memory(), self.ids, self.skipped)
 
 
 def _as_message(tensor: torch.Tensor | None) -> Any:
     return tensor.numpy() if tensor is not None and tensor.nbytes <= SMALL_BYTES else tensor
 
 
-def _received(inputs: torch.Tensor, *small: Any) -> Batch:
-    return Batch(inputs, *(torch.from_numpy(part) if isinstance(part, np.ndarray) else part for part in small))
+def _received(inputs: torch.Tensor, targets: Any, ids: Any, skipped: Mapping[int, str]) -> Batch:
+    targets, ids = (torch.from_numpy(part) if isinstance(part, np.ndarray) else part for part in (targets, ids))
+    return Batch(inputs, targets, ids, skipped)
 
 
 class Loader(abc.ABC):
@@ -125,6 +128,8 @@ class Loader(abc.ABC):
     busy_cores: int = 0
     #: what was chosen where the configuration said auto, for the record
     settings: dict[str, object]
+    #: samples that did not load so far, by id, with the reason; others were taken in their place
+    broken: Mapping[int, str] = MappingProxyType({})
 
     @property
     @abc.abstractmethod

@@ -7,20 +7,22 @@ reach the main process wrapped in the worker's frames.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, IterableDataset, default_collate
+from torch.utils.data import Dataset, IterableDataset, default_collate, get_worker_info
 
 from loaderlab.data.custom import split_item
 from loaderlab.data.spec import (
     INT64,
     DataError,
+    EncodedImages,
     ImageArrays,
     ImageFiles,
     Normalization,
@@ -30,8 +32,9 @@ from loaderlab.data.spec import (
     Vectors,
 )
 from loaderlab.data.vectors import work
+from loaderlab.loaders.broken import BrokenSamples, Unreadable
 from loaderlab.loaders.contract import Batch, LoaderError
-from loaderlab.loaders.decode import CROP_ATTEMPTS, READS, decoder, transform_into
+from loaderlab.loaders.decode import CROP_ATTEMPTS, READS, decoder, read_image, transform_into
 
 
 @dataclass(frozen=True)
@@ -60,21 +63,42 @@ Fetched = Batch | Failure
 class BatchFetcher(Dataset[Any]):
     """Asked for a `Request`, gives a `Batch` or a `Failure`."""
 
-    def __init__(self, batched: bool) -> None:
-        self._batched = batched
+    def __init__(self, batched: bool, broken: BrokenSamples | None = None) -> None:
+        self._batched, self._broken = batched, broken
 
     def __getitem__(self, index: Any) -> Any:
         raise AssertionError("batches are asked for by __getitems__")
 
     def __getitems__(self, request: Request) -> Fetched:
         try:
-            if self._batched:
-                return self.build(request)
-            return collate_one_by_one([self.build(single) for single in _singles(request)])
+            return self._without_broken(request) if self._broken is not None else self._made(request)
         except DataError as error:
             return Failure(str(error))
 
+    def _made(self, request: Request) -> Batch:
+        if self._batched:
+            return self.build(request)
+        return collate_one_by_one([self.build(single) for single in _singles(request)])
+
+    def _without_broken(self, request: Request) -> Batch:
+        """A batch is made anew when it meets samples that were not known to be broken: once for each of them."""
+        assert self._broken is not None
+        while True:
+            try:
+                batch = self._made(replace(request, ids=self._broken.substituted(request.ids)))
+            except Unreadable as found:
+                self._broken.add(found.reasons)
+            else:
+                batch.skipped = self._broken.among(request.ids)
+                return batch
+
     def build(self, request: Request) -> Batch:
+        """The samples of a request in one batch.
+
+        Raises:
+            Unreadable: some do not load.
+            DataError: there is no batch to be made.
+        """
         raise NotImplementedError
 
     def stages_s(self, request: Request) -> tuple[float, float]:
@@ -106,15 +130,17 @@ def collate_one_by_one(samples: Sequence[Batch]) -> Batch:
 
 
 class ImageFetcher(BatchFetcher):
-    """Batches of image files or of images in memory."""
+    """Batches of encoded images or of images in memory."""
 
     def __init__(self, split: Split, batched: bool, decoder_name: str) -> None:
-        super().__init__(batched)
-        assert isinstance(split.source, (ImageFiles, ImageArrays))
+        skip = split.on_error.skip and isinstance(split.source, EncodedImages)
+        super().__init__(batched, BrokenSamples(split.on_error, len(split.source)) if skip else None)
+        assert isinstance(split.source, (EncodedImages, ImageArrays))
         assert split.transform is not None
         self._source = split.source
         self._spec: TransformSpec = split.transform
         self._normalization = split.normalization
+        self._max_pixels = split.on_error.max_pixels
         self._decoder_name = decoder_name
         self._decode = None if isinstance(split.source, ImageArrays) else decoder(decoder_name)
 
@@ -123,28 +149,47 @@ class ImageFetcher(BatchFetcher):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if isinstance(self._source, ImageFiles):
+        if isinstance(self._source, EncodedImages):
             self._decode = decoder(self._decoder_name)
 
     def _image(self, index: int) -> torch.Tensor:
         if isinstance(self._source, ImageArrays):
             return torch.from_numpy(self._source.images[index]).permute(2, 0, 1)
         assert self._decode is not None
-        return self._decode(self._source.paths[index])
+        return read_image(self._source, index, self._decode, self._max_pixels)
 
     def build(self, request: Request) -> Batch:
         ids, spec = request.ids, self._spec
         rng = request.rng()
         draws = rng.random((len(ids), CROP_ATTEMPTS, 4)) if spec.random_crop else np.empty((len(ids), 0, 4))
         flips = rng.random(len(ids)) < spec.flip
-        channels = 3 if isinstance(self._source, ImageFiles) else self._source.images.shape[-1]
-        images = torch.empty((len(ids), spec.size, spec.size, channels), dtype=torch.uint8).permute(0, 3, 1, 2)
+        channels = 3 if isinstance(self._source, EncodedImages) else self._source.images.shape[-1]
+        images = bytes_for_batch(len(ids), spec.size, spec.size, channels).permute(0, 3, 1, 2)
+        unreadable: dict[int, str] = {}
         for position, index in enumerate(ids.tolist()):
-            transform_into(images[position], self._image(index), spec, draws[position], bool(flips[position]))
+            try:
+                image = self._image(index)
+            except DataError as error:
+                unreadable[index] = str(error)
+                if self._broken is None:
+                    break
+                continue
+            transform_into(images[position], image, spec, draws[position], bool(flips[position]))
+        if unreadable:
+            raise Unreadable(unreadable)
         inputs = images
         if self._normalization is not None and not self._normalization.on_device:
             inputs = normalize(images, self._normalization)
         return Batch(inputs, torch.from_numpy(self._source.labels[ids]), torch.from_numpy(ids))
+
+
+def bytes_for_batch(*shape: int) -> torch.Tensor:
+    """An uint8 tensor of this shape; in a worker process in memory that the training process maps, so that handing the
+    batch over copies nothing. As torch's `default_collate` does it."""
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    storage: torch.UntypedStorage = torch.UntypedStorage._new_shared(math.prod(shape), device="cpu")
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
 
 
 def normalize(images: torch.Tensor, normalization: Normalization) -> torch.Tensor:
@@ -298,7 +343,7 @@ def fetcher(split: Split, batched: bool, decoder_name: str) -> BatchFetcher:
                 mend = "Convert it or take it out of the folder"
             check_formats(split.source, READS[decoder_name], f"loader.decoder={decoder_name}", mend)
             return ImageFetcher(split, batched, decoder_name)
-        case ImageArrays():
+        case EncodedImages() | ImageArrays():
             return ImageFetcher(split, batched, decoder_name)
         case Vectors():
             return VectorFetcher(split.source, batched)

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from loaderlab.config import AUTO, NativeLoader
 from loaderlab.data.spec import DataError, Split, UserItems, Vectors
+from loaderlab.loaders.broken import BrokenSamples
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError, to_device
 from loaderlab.loaders.fetch import BatchFetcher, Failure, Request, UserStream, fetcher
 from loaderlab.machine import available_cores
@@ -118,6 +119,8 @@ class Native(Loader):
         else:
             self._num_steps = plan.num_steps
             self._fetcher = fetcher(split, config.batched, config.decoder)
+            self._skipped = BrokenSamples(split.on_error, plan.num_samples)
+            self.broken = self._skipped.reasons
             self._loader = DataLoader(self._fetcher, batch_sampler=self._requests, **common)  # type: ignore[arg-type]
 
     @property
@@ -131,6 +134,8 @@ class Native(Loader):
             for fetched in self._loader:
                 if isinstance(fetched, Failure):
                     raise DataError(fetched.reason)
+                if fetched.skipped:
+                    self._skipped.add(fetched.skipped)
                 yield fetched
         except RuntimeError as error:
             if (told := explained(error)) is error:

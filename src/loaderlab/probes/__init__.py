@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 
 from loaderlab.config import AUTO, MeasureConfig, UserError
-from loaderlab.data.spec import ImageFiles, Split
+from loaderlab.data.spec import EncodedImages, Split
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader
 from loaderlab.meter import resources
 from loaderlab.probes.cold import cold_and_warm
@@ -97,7 +97,7 @@ def probe(
         if settings.cold:
             told(3, "cold file cache")
             with noted(found, "measure.cold=true"):
-                if not isinstance(split.source, ImageFiles):
+                if not isinstance(split.source, EncodedImages):
                     raise Unmeasurable("the samples are no files that this program knows of")
                 steps = min(plan.num_steps, WARMUP_STEPS + max(ENOUGH_STEPS, int(seconds * rate / plan.batch_size)))
                 found.cold, found.warm = cold_and_warm(

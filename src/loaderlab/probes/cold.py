@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from loaderlab.data.spec import ImageFiles
+from loaderlab.data.spec import EncodedImages
 from loaderlab.loaders.contract import EpochPlan, Loader
 from loaderlab.meter import filecache
 from loaderlab.meter.phases import StepMeter
@@ -20,7 +20,7 @@ from loaderlab.training import Observers, Parts, Trained, train
 def cold_and_warm(
     parts: Parts,
     rebuild: Callable[[], Loader],
-    files: ImageFiles,
+    images: EncodedImages,
     plan: EpochPlan,
     epoch: int,
     num_steps: int,
@@ -37,7 +37,7 @@ def cold_and_warm(
     if not hasattr(os, "posix_fadvise"):
         raise Unmeasurable("this system has no way to drop files from its cache")
     ids = np.concatenate(plan.batches(epoch)[:num_steps])
-    paths = [files.paths[index] for index in np.unique(ids).tolist()]
+    paths = images.files(ids)
     parts.loader.close()
     filecache.drop(paths)
     if (share := filecache.resident_share(paths)) > filecache.STILL_RESIDENT:

@@ -46,6 +46,7 @@ ROWS: tuple[tuple[str, str, str], ...] = (  # metric, label, format
     ("device/throttled_pct", "GPU slowed down by heat or power", "{:.0f} % of the time"),
     ("memory/host_peak_mib", "host memory, workers included", "{:,.0f} MiB"),
     ("memory/device_peak_mib", "device memory", "{:,.0f} MiB"),
+    ("data/skipped_samples", "samples that did not load, skipped", "{:,.0f}"),
     ("meter/overhead_pct", "the meter's own cost", "{:.3f} % of a step"),
     ("train/loss", "training loss, last", "{:.4f}"),
     ("val/loss", "validation loss, last", "{:.4f}"),

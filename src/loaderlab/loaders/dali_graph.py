@@ -1,0 +1,173 @@
+"""DALI's side of a batch: the pipeline's graph, from paths or bytes to images, and which samples it cannot decode."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from loaderlab.config import DaliLoader
+from loaderlab.data.spec import DataError, EncodedImages, ImageFiles, Split
+from loaderlab.loaders.contract import LoaderError
+from loaderlab.loaders.decode import CROP_ATTEMPTS, decoder, num_pixels, read_image, why_unreadable
+
+try:
+    from nvidia.dali import backend, fn, pipeline_def, types
+    from nvidia.dali.pipeline import Pipeline
+except ImportError as error:
+    raise LoaderError(
+        f"loader=dali: NVIDIA DALI is not installed here ({error}). It exists for Linux only; "
+        + ("install nvidia-dali-cuda120" if sys.platform == "linux" else f"on {sys.platform} type loader=native")
+    ) from error
+
+FILTERS = {"interp_type": types.INTERP_LINEAR, "antialias": True, "subpixel_scale": False}  # torchvision's pixels
+
+
+def build(
+    split: Split, config: DaliLoader, decode: str, feed: Callable[[], tuple[Any, ...]], *, batch_size: int, num_threads: int, device_id: int | None,
+    seed: int,
+) -> Pipeline:  # fmt: skip
+    """A pipeline that gives (inputs, labels, ids, within) a batch: images (N, size, size, C), others as they are fed;
+    ``within`` tells for each sample whether it was small enough to be decoded (uint8, of encoded images only)."""
+
+    @pipeline_def(enable_conditionals=True)  # type: ignore[untyped-decorator]
+    def graph() -> tuple[Any, ...]:
+        first, labels, ids = fn.external_source(source=feed, num_outputs=3, batch=True)
+        inputs, within = first, np.uint8(1)
+        if isinstance(split.source, EncodedImages):
+            encoded = fn.io.file.read(first) if isinstance(split.source, ImageFiles) else first
+            inputs, within = _decoded(encoded, split, config, decode)
+            inputs = _finished(inputs, split)
+        elif split.transform is not None:
+            inputs = fn.reinterpret(first, layout="HWC")
+            inputs = _finished(inputs.gpu() if device_id is not None else inputs, split)
+        return (inputs.gpu(), labels.gpu(), ids, within) if device_id is not None else (inputs, labels, ids, within)
+
+    pipeline = graph(
+        batch_size=batch_size,
+        num_threads=num_threads,
+        device_id=device_id,
+        seed=seed,
+        prefetch_queue_depth=config.prefetch_queue_depth,
+        exec_dynamic=True,  # its outputs own their memory: torch may keep them
+    )
+    pipeline.build()
+    return pipeline
+
+
+def _decoded(encoded: Any, split: Split, config: DaliLoader, decode: str) -> tuple[Any, Any]:
+    """Images as they are in the file, or cut to a random window; black pixels for what is too large to be decoded."""
+    assert split.transform is not None
+    decoding: dict[str, Any] = {"device": decode, "output_type": types.RGB}
+    if decode == "mixed":
+        decoding["hw_decoder_load"] = config.hw_decoder_load
+    shape = fn.peek_image_shape(encoded)
+    within = shape[0] * shape[1] <= split.on_error.max_pixels
+    if within:  # of each sample: the pipeline splits its batch here
+        if split.transform.random_crop:
+            images = fn.decoders.image_random_crop(encoded, **decoding, **_window(split))  # no more than the crop
+        else:
+            images = fn.decoders.image(encoded, **decoding)
+    else:
+        images = types.Constant(np.zeros((8, 8, 3), np.uint8), device="gpu" if decode == "mixed" else "cpu")
+    return fn.reinterpret(images, layout="HWC"), fn.cast(within, dtype=types.UINT8)
+
+
+def _window(split: Split) -> dict[str, Any]:
+    spec = split.transform
+    assert spec is not None
+    return {"random_area": list(spec.scale), "random_aspect_ratio": list(spec.ratio), "num_attempts": CROP_ATTEMPTS}
+
+
+def _finished(images: Any, split: Split) -> Any:
+    """Crop (where decoding has not cropped), resize, flip, normalise as declared."""
+    spec, normalization = split.transform, split.normalization
+    assert spec is not None
+    assert normalization is not None
+    if not spec.random_crop:
+        images = fn.resize(images, resize_shorter=spec.resize, **FILTERS)
+        images = fn.crop(images, crop=[spec.size, spec.size])
+    elif isinstance(split.source, EncodedImages):
+        images = fn.resize(images, size=[spec.size, spec.size], **FILTERS)
+    else:
+        images = fn.random_resized_crop(images, size=[spec.size, spec.size], **_window(split), **FILTERS)
+    flip = fn.random.coin_flip(probability=spec.flip) if spec.flip > 0 else 0
+    if not normalization.on_device:
+        return fn.crop_mirror_normalize(
+            images,
+            dtype=types.FLOAT,
+            output_layout="HWC",
+            mirror=flip,
+            mean=[255 * value for value in normalization.mean],
+            std=[255 * value for value in normalization.std],
+        )
+    return fn.flip(images, horizontal=flip) if spec.flip > 0 else images
+
+
+def undecodable(source: EncodedImages, ids: Sequence[int], max_pixels: int) -> dict[int, str]:
+    """Those of these samples that DALI cannot decode, each with the reason: it does not say which file of a batch has
+    failed, so the batch is halved until it is found."""
+    plain = decoder("pillow")
+    found: dict[int, str] = {}
+
+    def search(suspects: Sequence[int], said: str | None) -> None:
+        if said is None:
+            return
+        if len(suspects) > 1:
+            for half in (suspects[: len(suspects) // 2], suspects[len(suspects) // 2 :]):
+                search(half, _failure(source, half))
+            return
+        try:
+            read_image(source, suspects[0], plain, max_pixels)  # Pillow says it in plainer words
+        except DataError as error:
+            found[suspects[0]] = str(error)
+        else:
+            found[suspects[0]] = why_unreadable(source, suspects[0], RuntimeError(said))
+
+    for index in ids:
+        if _too_large(source, index, max_pixels):
+            search([index], "too large")
+    rest = [index for index in ids if index not in found]
+    search(rest, _failure(source, rest) if rest else None)
+    return found
+
+
+def _failure(source: EncodedImages, ids: Sequence[int]) -> str | None:
+    """What DALI says when it decodes these samples; None where it does."""
+    try:
+        encoded = [source.read(index) for index in ids]
+    except OSError as error:
+        return str(error.strerror)
+    pipeline = Pipeline(batch_size=len(encoded), num_threads=1, device_id=None, prefetch_queue_depth=1)
+    with pipeline:
+        pipeline.set_outputs(fn.decoders.image(fn.external_source(source=lambda: encoded, batch=True), device="cpu"))
+    try:
+        pipeline.run()
+    except RuntimeError as error:
+        return reason(error)
+    return None
+
+
+def _too_large(source: EncodedImages, index: int, max_pixels: int) -> bool:
+    """By the header alone; one that does not read is DALI's to judge."""
+    try:
+        return num_pixels(source.read(index)) > max_pixels
+    except Exception:
+        return False
+
+
+def reason(error: RuntimeError) -> str:
+    """The line of DALI's message that says what went wrong, without the frames of the pipeline's definition."""
+    lines: Sequence[str] = [line.strip() for line in str(error).splitlines() if line.strip()]
+    for marker in ("Error when executing", "nvImageCodec failure", "Failed to", "Could not", "Assert"):
+        for line in lines:
+            if marker in line:
+                return line.split("]: ")[-1]
+    return lines[0] if lines else "no reason given"
+
+
+def release_memory() -> None:
+    """What the memory pools keep when their pipelines are gone goes back to the system and the device."""
+    backend.ReleaseUnusedMemory()
