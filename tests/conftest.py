@@ -6,8 +6,9 @@ import gc
 import os
 import shutil
 import socket
+import tarfile
 from collections.abc import Callable, Iterator
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,15 @@ def picture(height: int, width: int, index: int) -> np.ndarray:
     y, x = np.mgrid[0:height, 0:width]
     red = 127 + 120 * np.sin(x / 9 + index)
     return np.stack([red, y * 255 / height, (x + 2 * y + 31 * index) % 256 / 2 + 60], -1).astype(np.uint8)
+
+
+def write_tar(path: Path, members: list[tuple[str, bytes]]) -> None:
+    """A tar file of (name, content)."""
+    with tarfile.open(path, "w") as tar:
+        for name, content in members:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, BytesIO(content))
 
 
 @pytest.fixture

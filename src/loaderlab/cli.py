@@ -33,6 +33,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "data": {
         "digits": schema.DigitsData,
         "imagefolder": schema.ImageFolderData,
+        "webdataset": schema.WebDatasetData,
         "vectors": schema.VectorsData,
         "cifar10": schema.Cifar10Data,
         "mnist": schema.MnistData,

@@ -116,7 +116,9 @@ class Session:
                 f"batch_size={config.batch_size}: there are {num_train} training samples, and drop_last=true leaves out a "
                 f"short batch. Type: batch_size={num_train}, or drop_last=false"
             )
-        self._plan = EpochPlan(num_train or 0, config.batch_size, True, config.drop_last, config.seed_in_force)
+        self._plan = EpochPlan(
+            num_train or 0, config.batch_size, True, config.drop_last, config.seed_in_force, blocks=spec.train.blocks
+        )
         train_loader = self._build_loader(spec)
         if not config.evaluate or spec.val is None:
             return train_loader, None

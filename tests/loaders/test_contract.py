@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from conftest import picture
+from conftest import picture, write_tar
 from torch.utils.data import Dataset
 
 from loaderlab import data, loaders
@@ -22,6 +22,7 @@ from loaderlab.config import (
     ReplayLoader,
     TransformConfig,
     VectorsData,
+    WebDatasetData,
 )
 from loaderlab.data.spec import ImageArrays, Split, UserItems, transforms
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader
@@ -57,6 +58,25 @@ def folder_split(tree: Path, crop: str = "center", normalize_on: str = "device")
     return data.build(config, lambda *_: None).train
 
 
+def tar_split(tree: Path) -> Split:
+    folder = tree.parent / f"{tree.name}-tars"
+    if not folder.exists():
+        folder.mkdir()
+        files = sorted(tree.rglob("*.jpg"))
+        for number in range(3):  # of 8, 8 and 7 samples
+            members = [
+                (f"{index}.{key}", content)
+                for index, path in list(enumerate(files))[8 * number : 8 * number + 8]
+                for key, content in (("jpg", path.read_bytes()), ("cls", str(index % 3).encode()))
+            ]
+            write_tar(folder / f"{number}.tar", members)
+    config = WebDatasetData(
+        shards=str(folder), val_fraction=0.0, shuffle_block=8,
+        transform=TransformConfig(image_size=24, resize=24, train_crop="center", flip=0.0),
+    )  # fmt: skip
+    return data.build(config, lambda *_: None).train
+
+
 def arrays_split(_tree: Path) -> Split:
     images = np.stack([picture(28, 28, index) for index in range(23)])
     train, _, normalization = transforms(TransformConfig(image_size=24, resize=28, train_crop="center", flip=0.0))
@@ -73,6 +93,7 @@ def user_split(_tree: Path) -> Split:
 
 SPLITS: dict[str, Callable[[Path], Split]] = {
     "files": folder_split,
+    "tar": tar_split,
     "arrays": arrays_split,
     "vectors": vectors_split,
     "user": user_split,

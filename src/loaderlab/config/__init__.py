@@ -30,6 +30,7 @@ from loaderlab.config.data import (
     TorchvisionData,
     TransformConfig,
     VectorsData,
+    WebDatasetData,
 )
 from loaderlab.config.loader import DaliLoader, LoaderConfig, NativeLoader, ReplayLoader
 from loaderlab.config.measure import CheckpointConfig, MeasureConfig, TrackingConfig
@@ -85,6 +86,7 @@ __all__ = [
     "TransformConfig",
     "UserError",
     "VectorsData",
+    "WebDatasetData",
     "check_bounds",
     "choice",
     "flatten",

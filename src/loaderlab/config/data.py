@@ -127,6 +127,30 @@ class ImageFolderData(EncodedData):
 
 
 @dataclass
+class WebDatasetData(EncodedData):
+    name: ClassVar[str] = "webdataset"
+    shards: str = setting(
+        MISSING, "tar files: a folder of them, a shell pattern, or numbered: '/path/train-{000..146}.tar'"
+    )
+    val_shards: str | None = setting(None, "the same for validation; null: files of shards are held back")
+    val_fraction: float = setting(0.1, "share of the files held back when val_shards is null", at_least=0)
+    split_seed: int = setting(0, "seed of that choice", at_least=0)
+    image_keys: str = setting("jpg jpeg png webp", "extensions of a sample's image member, the first that is there")
+    label_key: str = setting("cls", "extension of its label member: a class index as text, counted from 0")
+    shuffle_block: int = setting(
+        2048,
+        "samples that are shuffled among each other, besides the order of the files; order is by file else",
+        at_least=1,
+    )
+    transform: TransformConfig = setting(TransformConfig, "image to sample")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.val_fraction < 1:
+            raise refuse("data.val_fraction", self.val_fraction, "is a share: 0 to below 1", "data.val_fraction=0.1")
+
+
+@dataclass
 class VectorsData(DataConfig):
     name: ClassVar[str] = "vectors"
     images: ClassVar[bool] = False

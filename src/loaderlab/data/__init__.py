@@ -14,6 +14,7 @@ from loaderlab.config import (
     ImageFolderData,
     TorchvisionData,
     VectorsData,
+    WebDatasetData,
 )
 from loaderlab.data.spec import DataSpec, OnError
 
@@ -50,6 +51,10 @@ def _build(config: DataConfig, on_progress: Callable[[int, int], None]) -> DataS
                 config.split_seed,
                 config.transform,
             )
+        case WebDatasetData():
+            from loaderlab.data import webdataset
+
+            return webdataset.build(config, on_progress)
         case VectorsData():
             from loaderlab.data import vectors
 

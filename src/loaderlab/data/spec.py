@@ -77,6 +77,28 @@ class Normalization:
     on_device: bool
 
 
+@dataclass(frozen=True)
+class Blocks:
+    """An order for samples that lie one after the other in tar files: the files in random order, each from front to back,
+    and then a permutation within every block of so many samples. Reading stays sequential but for a block's width; two
+    samples of one file stay neighbours, which a permutation of all does not promise.
+
+    Attributes:
+        ends: (shards,) one past the last sample id of each file; ids count through the files in their order.
+        size: samples of a block.
+    """
+
+    ends: INT64
+    size: int
+
+    def shuffled(self, rng: np.random.Generator) -> INT64:
+        """(N,) every id once."""
+        starts = np.concatenate([[0], self.ends[:-1]])
+        shards = rng.permutation(len(self.ends))
+        order = np.concatenate([np.arange(starts[shard], self.ends[shard]) for shard in shards])
+        return order[np.argsort(np.arange(len(order)) // self.size + rng.random(len(order)))]
+
+
 class EncodedImages(abc.ABC):
     """Encoded images with one label each; they become RGB."""
 
@@ -214,12 +236,14 @@ Source = EncodedImages | ImageArrays | Vectors | UserItems
 
 @dataclass(frozen=True)
 class Split:
-    """The samples of training or of validation, and what is done to each."""
+    """The samples of training or of validation, and what is done to each; ``blocks`` where they are to be read in the
+    order of tar files."""
 
     source: Source
     transform: TransformSpec | None = None
     normalization: Normalization | None = None
     on_error: OnError = OnError()
+    blocks: Blocks | None = None
 
     @property
     def num_samples(self) -> int | None:

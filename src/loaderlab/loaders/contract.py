@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from loaderlab.config import UserError
-from loaderlab.data.spec import INT64
+from loaderlab.data.spec import INT64, Blocks
 
 SMALL_BYTES = 2**16  # of a tensor that travels in the message itself
 
@@ -31,10 +31,11 @@ class EpochPlan:
     Attributes:
         num_samples: in the split.
         batch_size: samples of a batch of one rank.
-        shuffle: a new permutation each epoch; else ascending ids.
+        shuffle: a new order each epoch, see `blocks`; else ascending ids.
         drop_last: leave out the last batch where it is short. With several ranks every rank then makes the same
             number of steps.
         seed: of the permutations.
+        blocks: how the samples lie in tar files, which are to be read from front to back: None for a permutation of all.
     """
 
     num_samples: int
@@ -44,11 +45,13 @@ class EpochPlan:
     seed: int = 0
     rank: int = 0
     world_size: int = 1
+    blocks: Blocks | None = None
 
     def ids(self, epoch: int) -> INT64:
         """This rank's sample ids in order, before the cut into batches: (n,) int64."""
         if self.shuffle:
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.num_samples)
+            rng = np.random.default_rng([self.seed, epoch])
+            order = self.blocks.shuffled(rng) if self.blocks is not None else rng.permutation(self.num_samples)
         else:
             order = np.arange(self.num_samples)
         return np.ascontiguousarray(order[self.rank :: self.world_size], np.int64)

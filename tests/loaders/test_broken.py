@@ -1,0 +1,130 @@
+"""Broken samples: named, or skipped in the same way by every loader; too many, and too large ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from loaderlab import data, loaders
+from loaderlab.config import DaliLoader, ImageFolderData, LoaderConfig, NativeLoader, TransformConfig
+from loaderlab.data.spec import DataError, OnError, Split
+from loaderlab.loaders.broken import BrokenSamples
+from loaderlab.loaders.contract import EpochPlan, Loader
+from loaderlab.loaders.decode import num_pixels
+
+LOADERS: dict[str, LoaderConfig] = {
+    "native": NativeLoader(num_workers=0),
+    "native-2-workers": NativeLoader(num_workers=2),
+    "native-one-by-one": NativeLoader(num_workers=0, batched=False),
+    "native-pillow": NativeLoader(num_workers=0, decoder="pillow"),
+    "dali": DaliLoader(num_threads=1),
+}
+PLAN = EpochPlan(23, 4, True, False, seed=3)
+
+
+def as_bomb(path: Path) -> None:
+    """Its header now tells of 65,535 x 65,535 pixels."""
+    encoded = bytearray(path.read_bytes())
+    at = encoded.find(b"\xff\xc0")
+    encoded[at + 5 : at + 9] = b"\xff" * 4
+    path.write_bytes(encoded)
+
+
+@pytest.fixture
+def spoiled(own_tree: Path) -> list[Path]:
+    """Four files of the 23: cut short, empty, no image, a bomb."""
+    files = sorted(own_tree.rglob("*.jpg"))
+    broken = [files[index] for index in (2, 7, 8, 20)]
+    broken[0].write_bytes(broken[0].read_bytes()[:-400])
+    broken[1].write_bytes(b"")
+    broken[2].write_bytes(b"no image" * 50)
+    as_bomb(broken[3])
+    return broken
+
+
+def split_of(tree: Path, on_error: str, max_skipped: float = 1.0) -> Split:
+    config = ImageFolderData(
+        root=str(tree), val_fraction=0.0, on_error=on_error, max_skipped=max_skipped,
+        transform=TransformConfig(image_size=24, train_crop="center", flip=0.0),
+    )  # fmt: skip
+    return data.build(config, lambda *_: None).train
+
+
+@pytest.fixture(params=LOADERS)
+def loader(request: pytest.FixtureRequest, own_tree: Path, spoiled: list[Path]) -> Iterator[Loader]:
+    built = loaders.build(LOADERS[request.param], split_of(own_tree, "skip"), PLAN, torch.device("cpu"))
+    yield built
+    built.close()
+
+
+def test_skipped_alike(loader: Loader, spoiled: list[Path]) -> None:
+    """Every loader skips the same and puts the same in their places; batches keep their shapes."""
+    broken = {2, 7, 8, 20}
+    for epoch in (0, 1):
+        batches = list(loader.epoch(epoch))
+        assert [len(batch) for batch in batches] == [4, 4, 4, 4, 4, 3]
+        for batch, planned in zip(batches, PLAN.batches(epoch), strict=True):
+            assert batch.ids is not None
+            expected = [
+                next(index for index in [*planned[at:], *planned[:at]] if index not in broken)
+                for at in range(len(planned))
+            ]
+            assert batch.ids.tolist() == expected
+            assert batch.inputs.shape == (len(batch), 3, 24, 24)
+            assert all(
+                (batch.inputs[at] == batch.inputs[expected.index(expected[at])]).all() for at in range(len(batch))
+            )
+    assert set(loader.broken) == broken
+    reasons = [loader.broken[index] for index in sorted(broken)]
+    assert all(str(path) in reason for path, reason in zip(spoiled, reasons, strict=True))
+    assert "0 bytes" in reasons[1]
+    assert "4,294,836,225 pixels are more than data.max_pixels=" in reasons[3]
+
+
+@pytest.mark.parametrize("name", ["native-2-workers", "dali"])
+def test_too_many_are_refused(name: str, own_tree: Path, spoiled: list[Path]) -> None:
+    built = loaders.build(LOADERS[name], split_of(own_tree, "skip", 0.1), PLAN, torch.device("cpu"))
+    with pytest.raises(
+        DataError, match=r"data.max_skipped=0.1: 3 of 23 samples do not load.*type: data.max_skipped=0.26"
+    ):
+        list(built.epoch(0))
+    built.close()
+
+
+@pytest.mark.parametrize("name", ["native", "dali"])
+def test_a_bomb_stops_the_run_by_default(name: str, own_tree: Path) -> None:
+    bomb = sorted(own_tree.rglob("*.jpg"))[5]
+    as_bomb(bomb)
+    built = loaders.build(LOADERS[name], split_of(own_tree, "error"), PLAN, torch.device("cpu"))
+    with pytest.raises(DataError, match="decompression bomb") as refused:
+        list(built.epoch(0))
+    assert str(bomb) in str(refused.value)
+    built.close()
+
+
+def test_a_batch_without_any_sample_to_load_is_refused() -> None:
+    broken = BrokenSamples(OnError(skip=True, max_skipped=1.0), 9)
+    broken.add({3: "c.jpg: gone", 4: "d.jpg: gone"})
+    assert broken.substituted(np.array([1, 3, 4, 2])).tolist() == [1, 2, 2, 2]
+    assert broken.substituted(np.array([1, 2, 3])).tolist() == [1, 2, 1]
+    with pytest.raises(DataError, match="none of the 2 samples of a batch loads, the first: d.jpg: gone"):
+        broken.substituted(np.array([4, 3]))
+
+
+@pytest.mark.parametrize("kind", ["baseline", "progressive", "exif", "png", "webp"])
+def test_pixels_are_read_from_the_header(kind: str, tmp_path: Path) -> None:
+    image, path = Image.new("RGB", (50, 30)), tmp_path / f"a.{kind if kind in ('png', 'webp') else 'jpg'}"
+    exif = Image.Exif()
+    exif[0x010E] = "x\xff\xc0" * 40  # a frame's marker within another segment
+    image.save(path, **{"progressive": {"progressive": True}, "exif": {"exif": exif}}.get(kind, {}))
+    encoded = np.fromfile(path, np.uint8)
+    assert num_pixels(encoded) == 1500
+    if path.suffix == ".jpg":
+        junk = np.concatenate([encoded[:2], np.array([0xFF, 0xFF, 0xFF, 0xD8, 7, 7], np.uint8), encoded[2:]])
+        assert num_pixels(junk) == 1500  # libjpeg passes over it as well
+        assert num_pixels(encoded[:12]) == 0
