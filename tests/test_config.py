@@ -27,6 +27,7 @@ NEEDS = {  # what a choice cannot do without
     ("data", "imagefolder"): ["data.root=/tmp"],
     ("data", "custom"): ["data.target=a:b"],
     ("data", "vectors"): ["model=feedforward"],
+    ("data", "webdataset"): ["data.shards=/path"],
     ("model", "timm"): ["model.name=resnet34"],
     ("model", "custom"): ["model.target=a:b"],
 }
@@ -82,6 +83,9 @@ def test_epochs_give_way_to_steps() -> None:
 
 
 BAD = [  # overrides, what the message must hold
+    ("loader.side_stream=true loader.non_blocking=false", ["loader.side_stream=true", "loader.side_stream=auto"]),
+    ("data.max_skipped=1.5", ["data.max_skipped=1.5", "a share: 0 to 1"]),
+    ("data.on_error=ignore", ["data.on_error=ignore", "error, skip"]),
     ("loadr=dali", ["loadr", "no such setting", "Did you mean loader?"]),
     ("loader=dalii", ["loader=dalii", "no such choice", "Did you mean dali?", "native"]),
     ("nosuch/group=1", ["nosuch"]),
@@ -217,7 +221,13 @@ RUNGS = {  # of the ladder, and what each changes on a machine of four cores tha
     "workers": {"loader.num_workers": 4},
     "pinned": {"loader.pin_memory": True},
     "non_blocking": {"loader.non_blocking": True},
-    "persistent": {"loader.persistent_workers": True, "loader.pin_memory": "auto", "loader.non_blocking": "auto"},
+    "side_stream": {"loader.side_stream": True},
+    "persistent": {
+        "loader.persistent_workers": True,
+        "loader.pin_memory": "auto",
+        "loader.non_blocking": "auto",
+        "loader.side_stream": "auto",
+    },
     "batched": {"loader.batched": True, "loader.num_workers": "auto", "loader.persistent_workers": "auto"},
     "bf16": {"precision.name": "bf16"},
 }

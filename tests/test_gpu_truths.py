@@ -10,6 +10,8 @@ import torch
 from rich.console import Console
 
 from loaderlab.config import TraceConfig
+from loaderlab.loaders.contract import Batch
+from loaderlab.loaders.copying import DeviceCopy
 from loaderlab.meter.phases import StepMeter
 from loaderlab.meter.profile import BEYOND, StepProfiler
 from loaderlab.meter.summary import measured, summarize
@@ -107,3 +109,24 @@ def test_event_gaps_agree_with_a_trace_of_the_same_run(wait_ms: float, work_ms: 
     assert len(recorded) == len(reading.steps) == 20
     starved = 100 * sum(step.starved_ms for step in recorded) / sum(step.length_ms for step in recorded)
     assert reading.overall.starved_pct == pytest.approx(starved, abs=2)
+
+
+def test_a_copy_on_a_side_stream_hands_out_whole_batches() -> None:
+    """Each batch is read at the end of a long step, while the next ones are copied and the allocator has no memory to
+    spare: a block that was handed out too early would hold another batch's number."""
+    device = torch.device("cuda", 0)
+    copy = DeviceCopy(device, non_blocking=True, side_stream=True)
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info(device)
+    cycles, seen = cycles_for(0.2), []
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (total - free + 2**30) / total))
+    try:
+        for number in range(10_000):
+            host = Batch(torch.full((64, 3, 64, 64), number % 251, dtype=torch.uint8), torch.full((64,), number), None)
+            batch = copy(host.pin_memory())
+            torch.cuda._sleep(cycles)
+            seen.append(torch.stack([batch.inputs.max().long(), batch.inputs.min().long(), batch.targets.min()]))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    for number, found in enumerate(torch.stack(seen).tolist()):
+        assert found == [number % 251, number % 251, number]

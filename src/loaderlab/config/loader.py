@@ -34,6 +34,9 @@ class NativeLoader(LoaderConfig):
     )
     pin_memory: Any = setting(AUTO, kind=bool, doc="page-locked batches for the copy to the GPU; auto: on CUDA")
     non_blocking: Any = setting(AUTO, kind=bool, doc="do not wait for that copy; auto: where memory is pinned")
+    side_stream: Any = setting(
+        AUTO, kind=bool, doc="copy on a stream beside the step's own; auto: where copies are pinned and non-blocking"
+    )
     start_method: str = setting(
         AUTO, "how workers start; auto: the platform's own way", choices=("fork", "spawn", "forkserver")
     )
@@ -42,6 +45,11 @@ class NativeLoader(LoaderConfig):
     batched: bool = setting(True, "a worker builds a whole batch at once; false: sample by sample, then collated")
 
     def __post_init__(self) -> None:
+        if self.side_stream is True and self.non_blocking is False:
+            raise refuse(
+                "loader.side_stream", "true", "is of no use where the host waits for each copy (loader.non_blocking=false)",
+                "loader.side_stream=auto, or loader.non_blocking=true",
+            )  # fmt: skip
         if self.num_workers != 0:
             return
         if self.persistent_workers is True:
@@ -66,6 +74,8 @@ class NativeLoader(LoaderConfig):
                 "loader.pin_memory=true: pinned memory serves copies to a GPU, and this run is on the CPU. "
                 "Type: loader.pin_memory=auto"
             )
+        if self.side_stream is True:
+            return "loader.side_stream=true: streams are a GPU's, and this run is on the CPU. Type: loader.side_stream=auto"
         return ""
 
 

@@ -162,12 +162,3 @@ class Loader(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Ends workers and threads and frees what they held. Again is harmless."""
-
-
-def to_device(batch: Batch, device: torch.device, non_blocking: bool) -> Batch:
-    """Inputs and targets copied to the device; what is there already is not copied."""
-    return Batch(
-        batch.inputs.to(device, non_blocking=non_blocking),
-        batch.targets.to(device, non_blocking=non_blocking),
-        batch.ids,
-    )

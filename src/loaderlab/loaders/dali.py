@@ -21,7 +21,7 @@ from loaderlab.data.imagefolder import EXTENSIONS
 from loaderlab.data.spec import INT64, DataError, EncodedImages, ImageArrays, ImageFiles, Split, UserItems, Vectors
 from loaderlab.loaders import dali_graph  # first: it says so where DALI is not installed
 from loaderlab.loaders.broken import BrokenSamples, Unreadable
-from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError, to_device
+from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
 from loaderlab.loaders.fetch import Request as ItemRequest
 from loaderlab.loaders.fetch import UserFetcher, check_formats, vectors_of
 from loaderlab.machine import available_cores
@@ -191,7 +191,7 @@ class Dali(Loader):
         raise LoaderError(f"loader=dali: the pipeline failed: {dali_graph.reason(error)}") from None
 
     def transfer(self, batch: Batch) -> Batch:
-        return to_device(batch, self._device, non_blocking=True)
+        return batch  # the pipeline's last operators have put it there
 
     def close(self) -> None:
         self._drop_pipeline()

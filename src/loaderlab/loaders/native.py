@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 from loaderlab.config import AUTO, NativeLoader
 from loaderlab.data.spec import DataError, Split, UserItems, Vectors
 from loaderlab.loaders.broken import BrokenSamples
-from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError, to_device
+from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
+from loaderlab.loaders.copying import DeviceCopy
 from loaderlab.loaders.fetch import BatchFetcher, Failure, Request, UserStream, fetcher
 from loaderlab.machine import available_cores
 
@@ -79,7 +80,9 @@ class Native(Loader):
         pinned = device.type == "cuda" if config.pin_memory == AUTO else bool(config.pin_memory)
         if device.type != "cuda" and (why := config.needs_gpu()):
             raise LoaderError(why)
-        self._non_blocking = pinned if config.non_blocking == AUTO else bool(config.non_blocking)
+        non_blocking = pinned if config.non_blocking == AUTO else bool(config.non_blocking)
+        side_stream = pinned and non_blocking if config.side_stream == AUTO else bool(config.side_stream)
+        self._copy = DeviceCopy(device, non_blocking=non_blocking, side_stream=side_stream)
         prefetch = (2 if config.prefetch_factor == AUTO else int(config.prefetch_factor)) if num_workers else None
         persistent = num_workers > 0 if config.persistent_workers == AUTO else bool(config.persistent_workers)
         # named in any case: a job of a sweep was spawned itself, and would hand that down to its workers
@@ -92,7 +95,8 @@ class Native(Loader):
             "prefetch_factor": prefetch,
             "persistent_workers": persistent,
             "pin_memory": pinned,
-            "non_blocking": self._non_blocking,
+            "non_blocking": non_blocking,
+            "side_stream": side_stream,
             "start_method": method if num_workers else None,
             "decoder": config.decoder,
         }
@@ -143,7 +147,7 @@ class Native(Loader):
             raise told from error
 
     def transfer(self, batch: Batch) -> Batch:
-        return to_device(batch, self._device, self._non_blocking)
+        return self._copy(batch)
 
     def stages(self, seconds: float) -> Mapping[str, float] | None:
         if self._fetcher is None:

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-RUNGS = ("single", "workers", "pinned", "non_blocking", "persistent", "batched", "bf16", "dali", "ceiling")
+RUNGS = (
+    "single",
+    "workers",
+    "pinned",
+    "non_blocking",
+    "side_stream",
+    "persistent",
+    "batched",
+    "bf16",
+    "dali",
+    "ceiling",
+)
 PUBLISHED = {  # of the study that this suite follows: a small FeedForward network's training, in seconds
     "single": "22.67 s",
     "workers": "2.48x",
@@ -18,6 +29,7 @@ MEANING = {
     "workers": "worker processes, as many as the cores (8 at most, as published)",
     "pinned": "and batches in pinned memory",
     "non_blocking": "and copies to the GPU that nobody waits for",
+    "side_stream": "and those copies beside the step, on a stream of their own",
     "persistent": "and workers that are kept from epoch to epoch",
     "batched": "and a whole batch fetched at once; no workers where the data is in memory",
     "bf16": "and bf16 arithmetic in the step, where the device has it",

@@ -101,6 +101,8 @@ def _copy_faster(e: Evidence, s: Setup, most: float | None) -> list[Advice]:
         found.append(Advice("copy from pinned memory", "loader.pin_memory=true", most))
     elif s.device_type == "cuda" and s.loader == "native" and not s.settings.get("non_blocking"):
         found.append(Advice("let the host go on during the copy", "loader.non_blocking=true", most))
+    elif s.settings.get("side_stream") is False and s.device_type == "cuda":
+        found.append(Advice("copy beside the step", "loader.side_stream=true", most))
     if s.normalized_by_loader:
         found.append(Advice("copy bytes, a quarter of the size", "data.transform.normalize_on=device", most))
     return found or [Advice("fewer bytes a sample: smaller inputs, or a smaller type", gain_x=most)]
