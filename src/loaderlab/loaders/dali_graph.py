@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from loaderlab.config import DaliLoader
-from loaderlab.data.spec import DataError, EncodedImages, ImageFiles, Split
+from loaderlab.data.spec import UINT8, DataError, EncodedImages, ImageFiles, Split
 from loaderlab.loaders.contract import LoaderError
 from loaderlab.loaders.decode import CROP_ATTEMPTS, decoder, num_pixels, read_image, why_unreadable
 
@@ -107,53 +107,44 @@ def _finished(images: Any, split: Split) -> Any:
 
 
 def undecodable(source: EncodedImages, ids: Sequence[int], max_pixels: int) -> dict[int, str]:
-    """Those of these samples that DALI cannot decode, each with the reason: it does not say which file of a batch has
-    failed, so the batch is halved until it is found."""
-    plain = decoder("pillow")
+    """Those of these samples that DALI cannot decode, each with the reason: it does not say which one of a batch has
+    failed, so they are decoded one by one."""
+    plain = decoder("pillow")  # says in plainer words what is wrong
     found: dict[int, str] = {}
-
-    def search(suspects: Sequence[int], said: str | None) -> None:
-        if said is None:
-            return
-        if len(suspects) > 1:
-            for half in (suspects[: len(suspects) // 2], suspects[len(suspects) // 2 :]):
-                search(half, _failure(source, half))
-            return
-        try:
-            read_image(source, suspects[0], plain, max_pixels)  # Pillow says it in plainer words
-        except DataError as error:
-            found[suspects[0]] = str(error)
-        else:
-            found[suspects[0]] = why_unreadable(source, suspects[0], RuntimeError(said))
-
+    one: Pipeline | None = None
     for index in ids:
-        if _too_large(source, index, max_pixels):
-            search([index], "too large")
-    rest = [index for index in ids if index not in found]
-    search(rest, _failure(source, rest) if rest else None)
+        try:
+            data = source.read(index)
+            if not _too_large(data, max_pixels):
+                one = one or _decode_one()
+                one.feed_input("encoded", [data])
+                one.run()
+                continue
+            said = "too large"
+        except OSError as error:
+            said = str(error)
+        except RuntimeError as error:
+            one, said = None, reason(error)
+        try:
+            read_image(source, index, plain, max_pixels)
+        except DataError as error:
+            found[index] = str(error)
+        else:
+            found[index] = why_unreadable(source, index, RuntimeError(said))
     return found
 
 
-def _failure(source: EncodedImages, ids: Sequence[int]) -> str | None:
-    """What DALI says when it decodes these samples; None where it does."""
-    try:
-        encoded = [source.read(index) for index in ids]
-    except OSError as error:
-        return str(error.strerror)
-    pipeline = Pipeline(batch_size=len(encoded), num_threads=1, device_id=None, prefetch_queue_depth=1)
+def _decode_one() -> Pipeline:
+    pipeline = Pipeline(batch_size=1, num_threads=1, device_id=None, prefetch_queue_depth=1)
     with pipeline:
-        pipeline.set_outputs(fn.decoders.image(fn.external_source(source=lambda: encoded, batch=True), device="cpu"))
-    try:
-        pipeline.run()
-    except RuntimeError as error:
-        return reason(error)
-    return None
+        pipeline.set_outputs(fn.decoders.image(fn.external_source(name="encoded", batch=True), device="cpu"))
+    return pipeline
 
 
-def _too_large(source: EncodedImages, index: int, max_pixels: int) -> bool:
+def _too_large(data: UINT8, max_pixels: int) -> bool:
     """By the header alone; one that does not read is DALI's to judge."""
     try:
-        return num_pixels(source.read(index)) > max_pixels
+        return num_pixels(data) > max_pixels
     except Exception:
         return False
 
