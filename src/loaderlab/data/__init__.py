@@ -9,8 +9,12 @@ from loaderlab.config import CustomData, DataConfig, DigitsData, ImageFolderData
 from loaderlab.data.spec import DataSpec
 
 
-def build(config: DataConfig, on_progress: Callable[[int, int], None]) -> DataSpec:
+def build(config: DataConfig, on_progress: Callable[[int, int | None], None]) -> DataSpec:
     """The samples that a configuration declares, prepared on disk where they have to be.
+
+    Args:
+        config: the declaration.
+        on_progress: called with (files done, files in all) while they are prepared; None where nobody knows how many.
 
     Raises:
         DataError: naming the file or the setting, and what to do.
@@ -31,6 +35,7 @@ def build(config: DataConfig, on_progress: Callable[[int, int], None]) -> DataSp
                 config.val_fraction,
                 config.split_seed,
                 config.transform,
+                on_progress,
             )
         case VectorsData():
             from loaderlab.data import vectors

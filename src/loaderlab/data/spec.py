@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from loaderlab.config import TransformConfig, UserError
+from loaderlab.data.paths import PathTable
 
 UINT8 = npt.NDArray[np.uint8]
 INT64 = npt.NDArray[np.int64]
@@ -19,33 +18,6 @@ FLOAT32 = npt.NDArray[np.float32]
 
 class DataError(UserError):
     """The samples are not what was declared: a folder is missing, a class is empty, a file does not decode."""
-
-
-class PathTable:
-    """File paths in one flat buffer: memory does not grow when worker processes touch it, as a list of str would.
-
-    Args:
-        root: what the paths are relative to.
-        paths: relative paths, in the order of the sample ids.
-    """
-
-    def __init__(self, root: Path, paths: Sequence[str]) -> None:
-        encoded = [path.encode() for path in paths]
-        self.root = root
-        self._buffer: UINT8 = np.frombuffer(b"".join(encoded), np.uint8)
-        self._ends: INT64 = np.cumsum([len(path) for path in encoded], dtype=np.int64)
-        self._prefix = str(root).encode() + b"/"
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def encoded(self, index: int) -> bytes:
-        """Absolute path as UTF-8 bytes."""
-        start = int(self._ends[index - 1]) if index else 0
-        return self._prefix + self._buffer[start : int(self._ends[index])].tobytes()
-
-    def __getitem__(self, index: int) -> str:
-        return self.encoded(index).decode()
 
 
 @dataclass(frozen=True)
@@ -84,6 +56,10 @@ class ImageFiles:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def take(self, ids: INT64) -> ImageFiles:
+        """Those of these ids."""
+        return ImageFiles(self.paths.take(ids), self.labels[ids])
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import torch
 import torch.utils.dlpack
 
 from loaderlab.config import AUTO, DaliLoader
-from loaderlab.data.imagefolder import EXTENSIONS
 from loaderlab.data.spec import INT64, DataError, ImageArrays, ImageFiles, Split, UserItems, Vectors
+from loaderlab.data.tree import EXTENSIONS
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError, to_device
 from loaderlab.loaders.decode import CROP_ATTEMPTS, decoder, why_unreadable
 from loaderlab.loaders.fetch import Request as ItemRequest

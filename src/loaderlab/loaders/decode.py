@@ -13,8 +13,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from loaderlab.data.imagefolder import EXTENSIONS
 from loaderlab.data.spec import DataError, TransformSpec
+from loaderlab.data.tree import EXTENSIONS
 
 CROP_ATTEMPTS = 10  # as torchvision and DALI
 READS = {"torchcodec": frozenset([".jpg", ".jpeg", ".jpe", ".png", ".webp", ".avif"]), "pillow": EXTENSIONS}
