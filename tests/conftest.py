@@ -45,6 +45,15 @@ def hydra_knows_us() -> None:
     cli.register()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[None]:
+    """File lists are kept in a folder of the tests, those of the processes that they start too."""
+    base = tmp_path_factory.getbasetemp()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str((base if worker_id == "master" else base.parent) / "cache"))
+        yield
+
+
 @pytest.fixture
 def terminal() -> Terminal:
     """Says nothing; what it would have said stands in ``said``."""

@@ -79,9 +79,12 @@ class Session:
         self._seed()
         arithmetic = precision.Precision(config.precision, self.device)
         with self.terminal.progress("preparing the samples", None) as bar:
-            spec = data.build(
-                config.data, lambda done, total: bar.update(done, f"of {total:,} files") if bar.due(done) else None
-            )
+
+            def on_progress(done: int, total: int | None) -> None:
+                if bar.due(done):
+                    bar.update(done, "files" if total is None else f"of {total:,} files")
+
+            spec = data.build(config.data, on_progress)
         train_loader, val_loader = self._build_loaders(spec)
         self._share_cores(train_loader)
         model = models.build(config.model, spec, self.device)

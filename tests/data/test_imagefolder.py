@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -10,12 +11,13 @@ import numpy as np
 import pytest
 
 from loaderlab.config import TransformConfig
+from loaderlab.data import treecache
 from loaderlab.data.imagefolder import build, stratified_split
-from loaderlab.data.spec import DataError, DataSpec, ImageFiles, PathTable
+from loaderlab.data.spec import DataError, DataSpec, ImageFiles
 
 
 def make(root: Path, val_root: Path | None = None, fraction: float = 0.25, seed: int = 0) -> DataSpec:
-    return build("imagefolder", root, val_root, fraction, seed, TransformConfig(image_size=16))
+    return build("imagefolder", root, val_root, fraction, seed, TransformConfig(image_size=16), lambda *_: None)
 
 
 def paths(spec_split: object) -> list[str]:
@@ -105,7 +107,19 @@ def test_split_keeps_one_sample_of_each_class() -> None:
     assert len(val) == 4  # three of class 1, one of class 2
 
 
-def test_path_table_holds_what_it_was_given(tmp_path: Path) -> None:
-    table = PathTable(tmp_path, ["a/b.jpg", "ü/é 1.png", "c"])
-    assert [table[index] for index in range(3)] == [str(tmp_path / name) for name in ("a/b.jpg", "ü/é 1.png", "c")]
-    assert table.encoded(1).decode() == table[1]
+@pytest.mark.parametrize(("in_order", "digest"), [(False, "ab9c8bfeb40f78f1"), (True, "cef394c2e262c45f")])
+def test_split_of_a_seed_is_the_one_that_was_recorded_with_it(in_order: bool, digest: str) -> None:
+    labels = np.random.default_rng(0).integers(0, 50, 5000)
+    train, val = stratified_split(np.sort(labels) if in_order else labels, 0.2, 7)
+    assert hashlib.sha256(val.tobytes()).hexdigest()[:16] == digest  # of the first version's ids
+    assert np.array_equal(np.setdiff1d(np.arange(5000), val), train)
+    small = np.array([3, 0, 0, 0, 0, 3, 3, 2, 0, 0, 1, 1, 2, 1, 1, 0, 2, 2, 0, 0])
+    assert stratified_split(small, 0.3, 5)[1].tolist() == [0, 2, 3, 8, 10, 17]
+
+
+def test_progress_counts_over_both_trees(image_tree: Path, own_tree: Path) -> None:
+    seen: list[tuple[int, int | None]] = []
+    transform = TransformConfig(image_size=16)
+    shutil.rmtree(treecache.folder(), ignore_errors=True)
+    build("imagefolder", image_tree, own_tree, 0.0, 0, transform, lambda done, total: seen.append((done, total)))
+    assert seen == [(13, None), (23, None), (36, None), (46, None)]

@@ -19,8 +19,12 @@ from loaderlab.config import (
 from loaderlab.data.spec import DataSpec, OnError
 
 
-def build(config: DataConfig, on_progress: Callable[[int, int], None]) -> DataSpec:
+def build(config: DataConfig, on_progress: Callable[[int, int | None], None]) -> DataSpec:
     """The samples that a configuration declares, prepared on disk where they have to be.
+
+    Args:
+        config: the declaration.
+        on_progress: called with (files done, files in all) while they are prepared; None where nobody knows how many.
 
     Raises:
         DataError: naming the file or the setting, and what to do.
@@ -33,7 +37,7 @@ def build(config: DataConfig, on_progress: Callable[[int, int], None]) -> DataSp
     return replace(spec, train=replace(spec.train, on_error=on_error), val=val)
 
 
-def _build(config: DataConfig, on_progress: Callable[[int, int], None]) -> DataSpec:
+def _build(config: DataConfig, on_progress: Callable[[int, int | None], None]) -> DataSpec:
     match config:
         case DigitsData():
             from loaderlab.data import digits
@@ -50,6 +54,7 @@ def _build(config: DataConfig, on_progress: Callable[[int, int], None]) -> DataS
                 config.val_fraction,
                 config.split_seed,
                 config.transform,
+                on_progress,
             )
         case WebDatasetData():
             from loaderlab.data import webdataset

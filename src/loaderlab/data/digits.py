@@ -45,7 +45,7 @@ def build(config: DigitsData, on_progress: Callable[[int, int], None]) -> DataSp
             f"data.root={config.root}: cannot write the digits there: {error}. Type data.root=/path"
         ) from error
     _verify(folder)
-    return imagefolder.build("digits", folder / "train", folder / "val", 0.0, 0, config.transform)
+    return imagefolder.build("digits", folder / "train", folder / "val", 0.0, 0, config.transform, lambda *_: None)
 
 
 def _write(folder: Path, config: DigitsData, on_progress: Callable[[int, int], None]) -> None:

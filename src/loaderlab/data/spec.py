@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import abc
 import tarfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from loaderlab.config import MAX_PIXELS, TransformConfig, UserError
+from loaderlab.data.paths import PathTable
 
 UINT8 = npt.NDArray[np.uint8]
 INT64 = npt.NDArray[np.int64]
@@ -21,33 +20,6 @@ FLOAT32 = npt.NDArray[np.float32]
 
 class DataError(UserError):
     """The samples are not what was declared: a folder is missing, a class is empty, a file does not decode."""
-
-
-class PathTable:
-    """File paths in one flat buffer: memory does not grow when worker processes touch it, as a list of str would.
-
-    Args:
-        root: what the paths are relative to.
-        paths: relative paths, in the order of the sample ids.
-    """
-
-    def __init__(self, root: Path, paths: Sequence[str]) -> None:
-        encoded = [path.encode() for path in paths]
-        self.root = root
-        self._buffer: UINT8 = np.frombuffer(b"".join(encoded), np.uint8)
-        self._ends: INT64 = np.cumsum([len(path) for path in encoded], dtype=np.int64)
-        self._prefix = str(root).encode() + b"/"
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def encoded(self, index: int) -> bytes:
-        """Absolute path as UTF-8 bytes."""
-        start = int(self._ends[index - 1]) if index else 0
-        return self._prefix + self._buffer[start : int(self._ends[index])].tobytes()
-
-    def __getitem__(self, index: int) -> str:
-        return self.encoded(index).decode()
 
 
 @dataclass(frozen=True)
@@ -123,6 +95,10 @@ class EncodedImages(abc.ABC):
             OSError: they cannot be read.
         """
 
+    @abc.abstractmethod
+    def take(self, ids: INT64) -> EncodedImages:
+        """The samples with these ids alone."""
+
 
 @dataclass(frozen=True)
 class ImageFiles(EncodedImages):
@@ -139,6 +115,9 @@ class ImageFiles(EncodedImages):
 
     def read(self, index: int) -> UINT8:
         return np.fromfile(self.paths[index], np.uint8)
+
+    def take(self, ids: INT64) -> ImageFiles:
+        return ImageFiles(self.paths.take(ids), self.labels[ids])
 
 
 @dataclass(frozen=True)
@@ -168,6 +147,9 @@ class TarImages(EncodedImages):
     def read(self, index: int) -> UINT8:
         size, offset = int(self.sizes[index]), int(self.offsets[index])
         return np.fromfile(self.shards[self.shard[index]], np.uint8, count=size, offset=offset)
+
+    def take(self, ids: INT64) -> TarImages:
+        return TarImages(self.shards, self.shard[ids], self.offsets[ids], self.sizes[ids], self.labels[ids])
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import torch
 import torch.utils.dlpack
 
 from loaderlab.config import AUTO, DaliLoader
-from loaderlab.data.imagefolder import EXTENSIONS
 from loaderlab.data.spec import INT64, DataError, EncodedImages, ImageArrays, ImageFiles, Split, UserItems, Vectors
+from loaderlab.data.tree import EXTENSIONS
 from loaderlab.loaders import dali_graph  # first: it says so where DALI is not installed
 from loaderlab.loaders.broken import BrokenSamples, Unreadable
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError

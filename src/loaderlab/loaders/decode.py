@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from loaderlab.data.imagefolder import EXTENSIONS
 from loaderlab.data.spec import UINT8, DataError, EncodedImages, TransformSpec
+from loaderlab.data.tree import EXTENSIONS
 
 CROP_ATTEMPTS = 10  # as torchvision and DALI
 JPEG = b"\xff\xd8\xff"

@@ -8,7 +8,6 @@ reach the main process wrapped in the worker's frames.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -327,10 +326,8 @@ def check_formats(source: ImageFiles, reads: frozenset[str], loader: str, mend: 
     Raises:
         LoaderError: naming the first such file and what reads it.
     """
-    for index in range(len(source)):
-        path = source.paths[index]
-        if os.path.splitext(path)[1].lower() not in reads:
-            raise LoaderError(f"{path}: {loader} reads {' '.join(sorted(reads))} only. {mend}")
+    if (path := source.paths.first_unlike(reads)) is not None:
+        raise LoaderError(f"{path}: {loader} reads {' '.join(sorted(reads))} only. {mend}")
 
 
 def fetcher(split: Split, batched: bool, decoder_name: str) -> BatchFetcher:

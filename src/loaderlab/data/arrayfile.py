@@ -1,0 +1,107 @@
+"""Named arrays in one file. It is opened by mapping: the processes that open it share its pages, and pickling it sends
+its name instead of its content."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import mmap
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+MAGIC = b"loaderlab arrays 1".ljust(32)
+HEAD_BYTES = 64  # magic and SHA-256 of all that follows: one line of JSON, then the arrays
+ALIGN_BYTES = 64
+
+
+class ArrayFile(Mapping[str, Array]):
+    """The arrays of a file that `write` made, read-only, by name.
+
+    Args:
+        path: the file.
+        digest: of the content that is expected. Without it the whole content is held against its own digest.
+
+    Attributes:
+        facts: what was written beside the arrays.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        ValueError: it is none of ours, damaged, or holds something else than expected.
+    """
+
+    def __init__(self, path: Path, digest: bytes | None = None) -> None:
+        with path.open("rb") as file:
+            self._path, self._digest = path, _digest(file.read(HEAD_BYTES))
+            found = hashlib.file_digest(file, "sha256").digest() if digest is None else digest
+            if self._digest is None or found != self._digest:
+                raise ValueError(f"{path}: not the arrays that were written there")
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        end = mapped.find(b"\n", HEAD_BYTES)
+        content = json.loads(mapped[HEAD_BYTES:end])
+        self.facts: dict[str, Any] = content["facts"]
+        self._arrays = {
+            name: np.frombuffer(mapped, dtype, int(np.prod(shape)), _padded(end + 1) + offset).reshape(shape)
+            for name, (dtype, shape, offset) in content["arrays"].items()
+        }
+
+    def __getitem__(self, name: str) -> Array:
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By name as long as the file there is still this one; the arrays themselves once it has been replaced."""
+        with contextlib.suppress(OSError), self._path.open("rb") as file:
+            if _digest(file.read(HEAD_BYTES)) == self._digest:
+                return ArrayFile, (self._path, self._digest)
+        return dict, ({name: array.copy() for name, array in self.items()},)
+
+
+def write(path: Path, facts: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
+    """Writes the file under another name and renames it at the end: whoever opens it finds it whole.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    layout, offset = {}, 0
+    for name, array in arrays.items():
+        layout[name] = array.dtype.str, array.shape, offset
+        offset += _padded(array.nbytes)
+    line = json.dumps({"facts": facts, "arrays": layout}).encode() + b"\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
+        try:
+            digest = hashlib.sha256()
+            file.write(bytes(HEAD_BYTES))
+            for part in (memoryview(line), *(array.data.cast("B") for array in arrays.values())):
+                for piece in (part, bytes(_padded(len(part)) - len(part))):
+                    file.write(piece)
+                    digest.update(piece)
+            file.seek(0)
+            file.write(MAGIC + digest.digest())
+            file.close()
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def _digest(head: bytes) -> bytes | None:
+    return head[len(MAGIC) :] if head.startswith(MAGIC) else None
+
+
+def _padded(num_bytes: int) -> int:
+    return -(-num_bytes // ALIGN_BYTES) * ALIGN_BYTES

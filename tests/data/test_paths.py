@@ -1,0 +1,64 @@
+"""The table of paths: what it holds, parts of it, and how it travels to another process."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loaderlab.data.arrayfile import ArrayFile, write
+from loaderlab.data.paths import PathPacker, PathTable, smallest
+
+NAMES = ["a/b.jpg", "ü/é 1.PNG", "c", "d/.jpg", "e.tar.gif"]
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> PathTable:
+    return PathTable.of(tmp_path, NAMES)
+
+
+def test_it_holds_what_it_was_given(table: PathTable, tmp_path: Path) -> None:
+    assert list(table) == [str(tmp_path / name) for name in NAMES]
+    assert table.encoded(1).decode() == table[1]
+
+
+def test_a_part_has_its_own_order(table: PathTable) -> None:
+    part = table.take(np.array([4, 1, 1]))
+    assert list(part) == [table[4], table[1], table[1]]
+    assert list(part.take(np.array([1, 0]))) == [table[1], table[4]]
+    assert len(table.take(np.array([], np.int64))) == 0
+
+
+def test_the_first_of_another_kind(table: PathTable) -> None:
+    assert table.first_unlike({".jpg", ".png", ".gif", ""}) is None
+    assert table.first_unlike({".jpg", ".gif", ""}) == table[1]
+    assert table.first_unlike({".jpg", ".png"}) == table[2]
+    assert table.take(np.array([4, 0, 3])).first_unlike({".jpg", ".gif"}) == table[3]  # .jpg is a name, no ending
+
+
+def test_on_a_file_it_travels_by_name_until_that_is_replaced(tmp_path: Path) -> None:
+    packer, path = PathPacker(), tmp_path / "list"
+    for index in range(1000):
+        packer.add(f"class/{index:05d}.jpg", ".jpg")
+    write(path, {}, packer.arrays())
+    table = PathTable(tmp_path, ArrayFile(path), packer.endings)
+    sent = pickle.dumps(table.take(np.arange(10)))
+    assert len(sent) < 1000
+    assert list(pickle.loads(sent)) == list(table)[:10]
+    write(path, {}, PathTable.of(tmp_path, NAMES)._arrays)
+    with pytest.raises(ValueError, match="not the arrays"):
+        pickle.loads(sent)
+    again = pickle.loads(pickle.dumps(table))
+    assert list(again) == list(table)
+    path.unlink()
+    assert list(pickle.loads(pickle.dumps(table.take(np.arange(10))))) == list(table)[:10]
+
+
+def test_in_memory_it_travels_whole(table: PathTable) -> None:
+    assert list(pickle.loads(pickle.dumps(table))) == list(table)
+
+
+def test_indexes_are_as_small_as_they_can_be() -> None:
+    assert (smallest(2**31 - 1), smallest(2**31)) == (np.int32, np.int64)
