@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from loaderlab.config import CustomData, DataConfig, DigitsData, ImageFolderData, TorchvisionData, VectorsData
+from loaderlab.config import (
+    CustomData,
+    DataConfig,
+    DigitsData,
+    ImageFolderData,
+    PhotosData,
+    TorchvisionData,
+    VectorsData,
+)
 from loaderlab.data.spec import DataSpec
 
 
@@ -24,6 +32,10 @@ def build(config: DataConfig, on_progress: Callable[[int, int | None], None]) ->
             from loaderlab.data import digits
 
             return digits.build(config, on_progress)
+        case PhotosData():
+            from loaderlab.data import photos
+
+            return photos.build(config, on_progress)
         case ImageFolderData():
             from loaderlab.data import imagefolder
 
