@@ -24,6 +24,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -82,6 +83,7 @@ def as_it_is(fetched: Any) -> Any:
 
 def memory_mib(root: Path, method: str, num_workers: int) -> float:
     """Proportional set size of a process with the list and of its workers, after an epoch."""
+    warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than there are cores
     spec = build(root)
     files = spec.train.source
     assert isinstance(files, ImageFiles)
@@ -119,7 +121,7 @@ def listing_times(root: Path, cache: Path, cold: str | None, row: Callable[[str,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=1_300_000)
-    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=8, help="of the DataLoader; 0: memory is not measured")
     parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--cold", help="shell command that empties the kernel's caches")
     chosen = parser.parse_args()
@@ -143,7 +145,7 @@ def main() -> None:
         (kept,) = (path for path in cache.rglob("*") if path.is_file())
         print(f"the kept list has {kept.stat().st_size / 2**20:.0f} MiB", flush=True)
         for _ in range(chosen.times):
-            for method in METHODS:
+            for method in METHODS if chosen.workers else ():
                 with_list, without = (in_fresh_process(memory_mib, of, method, chosen.workers) for of in (root, small))
                 row(f"all processes, {method}: MiB", with_list)
                 row(f"all processes, {method}: more than with {SMALL:,} files, MiB", with_list - without)

@@ -32,6 +32,7 @@ CONF = PROJECT / "conf"
 SCHEMAS: dict[str, dict[str, type]] = {
     "data": {
         "digits": schema.DigitsData,
+        "photos": schema.PhotosData,
         "imagefolder": schema.ImageFolderData,
         "webdataset": schema.WebDatasetData,
         "vectors": schema.VectorsData,

@@ -112,6 +112,26 @@ class DigitsData(EncodedData):
 
 
 @dataclass
+class PhotosData(EncodedData):
+    name: ClassVar[str] = "photos"
+    root: str = setting("data/photos", "folder under which the JPEG tree is written")
+    num_files: int = setting(2_000, "training files; validation has 4 % of that, at least one a class", at_least=1)
+    num_classes: int = setting(1_000, "number of classes", at_least=2)
+    width_px: int = setting(500, "width of most files, pixels; some are upright, some larger or smaller", at_least=32)
+    height_px: int = setting(375, "height of most files, pixels", at_least=32)
+    data_seed: int = setting(0, "seed of the pictures themselves", at_least=0)
+    transform: TransformConfig = setting(TransformConfig, "image to sample")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_files < self.num_classes:
+            raise refuse(
+                "data.num_files", self.num_files, f"must be at least data.num_classes ({self.num_classes}): one file a class",
+                f"data.num_files={self.num_classes}, or data.num_classes={max(2, self.num_files // 20)}",
+            )  # fmt: skip
+
+
+@dataclass
 class ImageFolderData(EncodedData):
     name: ClassVar[str] = "imagefolder"
     root: str = setting(MISSING, "folder with one sub-folder a class: the training samples")

@@ -12,6 +12,7 @@ from loaderlab.config import (
     DigitsData,
     EncodedData,
     ImageFolderData,
+    PhotosData,
     TorchvisionData,
     VectorsData,
     WebDatasetData,
@@ -43,6 +44,10 @@ def _build(config: DataConfig, on_progress: Callable[[int, int | None], None]) -
             from loaderlab.data import digits
 
             return digits.build(config, on_progress)
+        case PhotosData():
+            from loaderlab.data import photos
+
+            return photos.build(config, on_progress)
         case ImageFolderData():
             from loaderlab.data import imagefolder
 

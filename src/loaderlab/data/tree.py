@@ -3,10 +3,13 @@ is still the same."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +25,7 @@ EXTENSIONS = frozenset(
 )
 SPLITS = {"train", "val", "valid", "validation", "test"}  # names of folders that are no classes
 RACY_NS = 2_000_000_000  # the coarsest time stamp of a file system in use (FAT)
+READERS = 16  # folders that are looked at at the same time
 UNKNOWN = (0, 0, 0)  # no folder's stamp: it will not be found unchanged
 
 
@@ -53,11 +57,14 @@ class Tree:
 
     def unchanged(self, root: Path) -> bool:
         """Whether no folder has changed since: adding, removing or renaming an entry changes the time of its folder."""
-        try:
-            found = [_stamp(os.path.join(root, folder)) for folder in self.folders]
-        except OSError:
-            return False
-        return np.array_equal(found, self.arrays["stamps"])
+        paths = [os.path.join(root, folder) for folder in self.folders]
+        with ThreadPoolExecutor(READERS) as pool:
+            try:
+                parts = list(pool.map(_stamps, (paths[first::READERS] for first in range(READERS))))
+            except OSError:
+                return False
+        kept = self.arrays["stamps"]
+        return all(np.array_equal(part, kept[first::READERS]) for first, part in enumerate(parts))
 
 
 def _stamp(folder: str) -> tuple[int, int, int]:
@@ -67,21 +74,25 @@ def _stamp(folder: str) -> tuple[int, int, int]:
     return found.st_ino % 2**63, found.st_mtime_ns, found.st_ctime_ns
 
 
+def _stamps(folders: Sequence[str]) -> INT64:
+    return np.array([_stamp(folder) for folder in folders], np.int64).reshape(-1, len(UNKNOWN))
+
+
 def scan(root: Path, setting: str, on_progress: Callable[[int, int | None], None]) -> Tree:
     """Lists a tree; see `loaderlab.data.imagefolder.list_folder` for the arguments and what is refused."""
-    walk, packer = _Walk(root, setting), PathPacker()
-    classes = [name for name in walk.enter("")[0] if not name.startswith(".")]
+    enter = functools.partial(_enter, root, setting, time.time_ns())
+    packer = PathPacker()
+    top = enter("")
+    classes = [name for name in top.subfolders if not name.startswith(".")]
     _refuse_no_classes(classes, root, setting)
-    counts, others = [], 0
-    for name in classes:
-        before, pending = len(packer), [name]
-        while pending:
-            folder = pending.pop()
-            subfolders, files = walk.enter(folder)
-            pending += [f"{folder}/{subfolder}" for subfolder in reversed(subfolders)]
-            for file in files:
+    entered, counts, others = [(top.name, top.stamp)], [], 0
+    for name, folder in zip(classes, _ahead(enter, classes), strict=True):
+        before = len(packer)
+        for each in _and_below(folder, enter):
+            entered.append((each.name, each.stamp))
+            for file in each.files:
                 if (kind := ending(file)) in EXTENSIONS:
-                    packer.add(f"{folder}/{file}", kind)
+                    packer.add(f"{each.name}/{file}", kind)
                 else:
                     others += 1
         counts.append(len(packer) - before)
@@ -91,44 +102,65 @@ def scan(root: Path, setting: str, on_progress: Callable[[int, int | None], None
                 "Put images into it or remove it"
             )
         on_progress(len(packer) + others, None)
-    arrays = packer.arrays() | {"counts": np.array(counts, np.int64), "stamps": np.array(walk.stamps, np.int64)}
+    folders, stamps = zip(*entered, strict=True)
+    arrays = packer.arrays() | {"counts": np.array(counts, np.int64), "stamps": np.array(stamps, np.int64)}
     digest = hashlib.sha256("\n".join(classes).encode())
     for part in ("counts", "bounds", "text"):
         digest.update(arrays[part].data)
-    return Tree(classes, packer.endings, others, walk.folders, digest.hexdigest(), arrays)
+    return Tree(classes, packer.endings, others, folders, digest.hexdigest(), arrays)
 
 
-class _Walk:
-    """Enters folders one by one and remembers how each was found."""
+@dataclass(frozen=True)
+class _Folder:
+    """What stands in one folder, links followed: names of its sub-folders and of its files, each sorted."""
 
-    def __init__(self, root: Path, setting: str) -> None:
-        self._root, self._setting = root, setting
-        self._began_ns = time.time_ns()
-        self.folders: list[str] = []
-        self.stamps: list[tuple[int, int, int]] = []
+    name: str  # relative to the root
+    stamp: tuple[int, int, int]
+    subfolders: Sequence[str]
+    files: Sequence[str]
 
-    def enter(self, folder: str) -> tuple[list[str], list[str]]:
-        """Names of the sub-folders and of the files, each sorted; links are followed."""
-        path = os.path.join(self._root, folder)
-        try:
-            stamp = _stamp(path)  # first: what changes from here on makes another stamp
-            subfolders, files, lost = _entries(path)
-        except OSError as error:
-            raise DataError(f"{self._setting}={self._root}: cannot read the folder {path}: {error.strerror}") from error
-        self._refuse_other_encodings(path, files)
-        # changed just now, a folder could change once more and carry the same time; a link that leads nowhere could
-        # one day lead to a folder, which no folder of the tree would show
-        racy = max(stamp[1:]) > self._began_ns - RACY_NS
-        self.folders.append(folder)
-        self.stamps.append(UNKNOWN if racy or lost else stamp)
-        return subfolders, files
 
-    def _refuse_other_encodings(self, path: str, files: Sequence[str]) -> None:
-        if _is_utf8("".join([path, *files])):
-            return
+def _enter(root: Path, setting: str, began_ns: int, name: str) -> _Folder:
+    """Reads one folder.
+
+    Args:
+        root, setting: see `loaderlab.data.imagefolder.list_folder`.
+        began_ns: when the tree was begun.
+        name: of the folder, relative to the root.
+    """
+    path = os.path.join(root, name)
+    try:
+        stamp = _stamp(path)  # first: what changes from here on makes another stamp
+        subfolders, files, lost = _entries(path)
+    except OSError as error:
+        raise DataError(f"{setting}={root}: cannot read the folder {path}: {error.strerror}") from error
+    if not _is_utf8("".join([path, *files])):
         for file in files:
             if not _is_utf8(path + file):
-                raise DataError(f"{self._setting}={self._root}: the file name {file!a} is not UTF-8. Rename it")
+                raise DataError(f"{setting}={root}: the file name {file!a} is not UTF-8. Rename it")
+    # changed just now, a folder could change once more and carry the same time; a link that leads nowhere could one day
+    # lead to a folder, which no folder of the tree would show
+    racy = max(stamp[1:]) > began_ns - RACY_NS
+    return _Folder(name, UNKNOWN if racy or lost else stamp, subfolders, files)
+
+
+def _and_below(folder: _Folder, enter: Callable[[str], _Folder]) -> Iterator[_Folder]:
+    """The folder, then those below it, each before its own."""
+    yield folder
+    for name in folder.subfolders:
+        yield from _and_below(enter(f"{folder.name}/{name}"), enter)
+
+
+def _ahead(enter: Callable[[str], _Folder], names: Sequence[str]) -> Iterator[_Folder]:
+    """The folders in order. Those that come next are read meanwhile: a disk or a server has several to look for at once."""
+    with ThreadPoolExecutor(READERS) as pool:
+        pending: deque[Future[_Folder]] = deque()
+        for name in names:
+            pending.append(pool.submit(enter, name))
+            if len(pending) > READERS:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 def _is_utf8(name: str) -> bool:

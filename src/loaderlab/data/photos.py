@@ -1,0 +1,182 @@
+"""A set of ImageNet's size and entropy, made once from a seed as a folder-per-class tree of JPEG files.
+
+It stands in for photographs where throughput is measured: of their sizes, bytes and decoding cost, see
+`loaderlab.data.synthesis`. A model learns something from it (each class has coarse colours of its own), and nothing about the
+world.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+from loaderlab.config import PhotosData
+from loaderlab.data import imagefolder
+from loaderlab.data.spec import DataError, DataSpec
+from loaderlab.data.synthesis import BYTES_PER_PX, MEAN_AREA, Painter
+from loaderlab.machine import available_cores
+from loaderlab.processes import end_with_parent
+
+MANIFEST = "manifest.json"
+VERSION = 1  # of the pictures: another one makes other files
+VAL_SHARE = 0.04  # of the number of training files, as ImageNet's; at least one a class
+CHUNK = 32  # files that a process makes in one go
+FILES_A_PROCESS = 100  # fewer are not worth another process
+LOOKED_AT = 1000  # files whose size is checked at each start
+OnProgress = Callable[[int, int | None], None]
+
+
+def build(config: PhotosData, on_progress: OnProgress) -> DataSpec:
+    """The spec of the tree, which is written first where it is missing.
+
+    What is checked at each start: the manifest against the settings, the number of files in both splits, and the sizes of 1,000
+    files spread over the set. Their content is not read.
+
+    Args:
+        config: number and size of the pictures, their seed, and the folder they go under.
+        on_progress: called with (files written, files in all).
+
+    Raises:
+        DataError: the tree cannot be written or does not fit on the disk, or it is not as it was written.
+    """
+    plan = Plan(config)
+    folder = Path(config.root) / plan.name
+    try:
+        if not folder.exists():
+            _write(folder, plan, on_progress)
+    except (OSError, BrokenProcessPool) as error:
+        raise DataError(
+            f"data.root={config.root}: cannot write {plan.num_files:,} photos there: {error}. Type data.root=/path"
+        ) from error
+    mend = f"Remove it and run again: rm -r {folder}"
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        if {name: manifest.get(name) for name in plan.facts} != plan.facts:
+            raise DataError(f"{MANIFEST} is of other photos")
+        if manifest["looked_at_bytes"] != plan.looked_at_bytes(folder):
+            raise DataError(f"the sizes of its files differ from {MANIFEST}")
+        spec = imagefolder.build("photos", folder / "train", folder / "val", 0.0, 0, config.transform, on_progress)
+    except (DataError, OSError, ValueError, KeyError) as error:
+        raise DataError(f"{folder}: not the photos that were written there: {error}. {mend}") from error
+    assert spec.val is not None
+    if (spec.train.num_samples, spec.val.num_samples) != (config.num_files, plan.num_val):
+        raise DataError(f"{folder}: files are missing or were added, {MANIFEST} has {plan.num_files:,}. {mend}")
+    return spec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which picture goes where: training files first, then those of validation, class after class in turn."""
+
+    config: PhotosData
+
+    @property
+    def num_val(self) -> int:
+        return max(self.config.num_classes, round(VAL_SHARE * self.config.num_files))
+
+    @property
+    def num_files(self) -> int:
+        return self.config.num_files + self.num_val
+
+    @property
+    def facts(self) -> dict[str, int]:
+        """All that determines the content."""
+        names = ("num_files", "num_classes", "width_px", "height_px", "data_seed")
+        return {"version": VERSION} | {name: getattr(self.config, name) for name in names}
+
+    @property
+    def name(self) -> str:
+        config = self.config
+        return f"{config.width_px}x{config.height_px}_{config.num_files}files_{config.num_classes}classes_seed{config.data_seed}"
+
+    @property
+    def num_bytes(self) -> int:
+        """What they are going to take, about."""
+        return round(self.num_files * BYTES_PER_PX * MEAN_AREA * self.config.width_px * self.config.height_px)
+
+    def place(self, index: int) -> tuple[str, int]:
+        """Path below the folder, and label."""
+        split, position = ("train", index) if index < self.config.num_files else ("val", index - self.config.num_files)
+        label = position % self.config.num_classes
+        return f"{split}/{label:04d}/{index:07d}.jpg", label
+
+    def looked_at_bytes(self, folder: Path) -> int:
+        """Size of up to `LOOKED_AT` files, evenly spread over the set."""
+        step = -(-self.num_files // LOOKED_AT)
+        return sum(os.path.getsize(folder / self.place(index)[0]) for index in range(0, self.num_files, step))
+
+
+def _write(folder: Path, plan: Plan, on_progress: OnProgress) -> None:
+    """Writes the tree under another name and renames it at the end: an interrupted one never looks whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder.parent).free
+    if plan.num_bytes > free:
+        raise DataError(
+            f"data.num_files={plan.config.num_files}: {plan.num_files:,} photos with those of validation take about "
+            f"{plan.num_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free under data.root={plan.config.root}. Type for "
+            f"example: data.num_files={max(plan.config.num_classes, plan.config.num_files // 10)}, or data.root=/path"
+        )
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        for label in range(plan.config.num_classes):
+            for split in ("train", "val"):
+                (partial / split / f"{label:04d}").mkdir(parents=True)
+        _paint_all(partial, plan, on_progress)
+        manifest = plan.facts | {"source": __name__, "looked_at_bytes": plan.looked_at_bytes(partial)}
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not folder.exists():  # else another process has just finished the same tree
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _paint_all(folder: Path, plan: Plan, on_progress: OnProgress) -> None:
+    """By as many processes as there are cores. Each file depends on its index alone, whichever process makes it."""
+    done = 0
+    paint = functools.partial(_paint, folder, plan)
+    starts = range(0, plan.num_files, CHUNK)
+    num_processes = min(available_cores(), plan.num_files // FILES_A_PROCESS)
+    pool = None
+    if num_processes > 1:
+        pool = ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn"), _begin_process)
+    try:
+        for painted in map(paint, starts) if pool is None else pool.map(paint, starts):
+            done += painted
+            on_progress(done, plan.num_files)
+    finally:
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
+
+
+def _begin_process() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits for this one
+    end_with_parent()
+
+
+def _paint(folder: Path, plan: Plan, start: int) -> int:
+    """Writes up to `CHUNK` files from this index on, and gives their number."""
+    painter = _painter(plan.config.data_seed, plan.config.width_px, plan.config.height_px)
+    indexes = range(start, min(start + CHUNK, plan.num_files))
+    for index in indexes:
+        path, label = plan.place(index)
+        (folder / path).write_bytes(painter.jpeg(index, label))
+    return len(indexes)
+
+
+@functools.lru_cache(1)
+def _painter(seed: int, width_px: int, height_px: int) -> Painter:
+    """One for all chunks of a process: it takes half a second to begin."""
+    return Painter(seed, width_px, height_px)
