@@ -29,7 +29,7 @@ from loaderlab.config.data import (
     TransformConfig,
     VectorsData,
 )
-from loaderlab.config.loader import DaliLoader, LoaderConfig, NativeLoader, ReplayLoader
+from loaderlab.config.loader import DaliLoader, LoaderConfig, NativeLoader, ReplayLoader, SpdlLoader
 from loaderlab.config.measure import CheckpointConfig, MeasureConfig, TrackingConfig
 from loaderlab.config.model import (
     AdamWOptimizer,
@@ -72,6 +72,7 @@ __all__ = [
     "PrecisionConfig",
     "ReplayLoader",
     "SgdOptimizer",
+    "SpdlLoader",
     "SweepConfig",
     "TimmModel",
     "TorchvisionData",

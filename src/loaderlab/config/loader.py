@@ -7,6 +7,11 @@ from typing import Any, ClassVar
 
 from loaderlab.config.base import AUTO, refuse, setting
 
+PINNED_NEEDS_GPU = (
+    "loader.pin_memory=true: pinned memory serves copies to a GPU, and this run is on the CPU. "
+    "Type: loader.pin_memory=auto"
+)
+
 
 @dataclass
 class LoaderConfig:
@@ -61,12 +66,27 @@ class NativeLoader(LoaderConfig):
             )  # fmt: skip
 
     def needs_gpu(self) -> str:
-        if self.pin_memory is True:
-            return (
-                "loader.pin_memory=true: pinned memory serves copies to a GPU, and this run is on the CPU. "
-                "Type: loader.pin_memory=auto"
-            )
-        return ""
+        return PINNED_NEEDS_GPU if self.pin_memory is True else ""
+
+
+@dataclass
+class SpdlLoader(LoaderConfig):
+    name: ClassVar[str] = "spdl"
+    num_threads: Any = setting(
+        AUTO,
+        kind=int,
+        doc="threads that build batches; auto: for image files by the cores this process may use, else 1",
+        at_least=1,
+    )
+    buffer_size: int = setting(
+        3, "finished batches that wait for the step; SPDL holds up to 5 more on their way", at_least=1
+    )
+    pin_memory: Any = setting(AUTO, kind=bool, doc="page-locked batches for the copy to the GPU; auto: on CUDA")
+    non_blocking: Any = setting(AUTO, kind=bool, doc="do not wait for that copy; auto: where memory is pinned")
+    decoder: str = setting("torchcodec", "image decoder", choices=("torchcodec", "pillow"))
+
+    def needs_gpu(self) -> str:
+        return PINNED_NEEDS_GPU if self.pin_memory is True else ""
 
 
 @dataclass
