@@ -29,7 +29,7 @@ from loaderlab.config.data import (
     TransformConfig,
     VectorsData,
 )
-from loaderlab.config.loader import DaliLoader, LoaderConfig, NativeLoader, ReplayLoader, SpdlLoader
+from loaderlab.config.loader import DaliLoader, LoaderConfig, NativeLoader, ReplayLoader, ResidentLoader, SpdlLoader
 from loaderlab.config.measure import CheckpointConfig, MeasureConfig, TrackingConfig
 from loaderlab.config.model import (
     AdamWOptimizer,
@@ -71,6 +71,7 @@ __all__ = [
     "OptimizerConfig",
     "PrecisionConfig",
     "ReplayLoader",
+    "ResidentLoader",
     "SgdOptimizer",
     "SpdlLoader",
     "SweepConfig",
