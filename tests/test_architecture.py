@@ -36,6 +36,7 @@ ORDER = [  # the way data flows: a room imports only from rooms before it
 ]
 HEAVY = {  # what may be imported in one place only
     "nvidia": {"loaders/dali_graph.py"},
+    "spdl": {"loaders/spdl.py"},
     "mlflow": {"tracking.py"},
     "timm": {"models.py"},
     "torchcodec": {"loaders/decode.py"},
@@ -96,7 +97,7 @@ def test_heavy_packages_have_one_place(path: Path) -> None:
 
 def test_the_loop_names_no_loader() -> None:
     text = (PACKAGE / "training.py").read_text().lower()
-    assert not [name for name in ("native", "dali", "replay", "spdl") if name in text]
+    assert not [name for name in ("native", "dali", "replay", "spdl", "resident") if name in text]
 
 
 def test_help_needs_neither_torch_nor_mlflow() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from loaderlab.config import TraceConfig
+from loaderlab.config import NativeLoader, TraceConfig
 from loaderlab.loaders.contract import Batch
 from loaderlab.loaders.copying import DeviceCopy
 from loaderlab.meter.phases import StepMeter
@@ -115,7 +115,7 @@ def test_a_copy_on_a_side_stream_hands_out_whole_batches() -> None:
     """Each batch is read at the end of a long step, while the next ones are copied and the allocator has no memory to
     spare: a block that was handed out too early would hold another batch's number."""
     device = torch.device("cuda", 0)
-    copy = DeviceCopy(device, non_blocking=True, side_stream=True)
+    copy = DeviceCopy(NativeLoader(), device)
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info(device)
     cycles, seen = cycles_for(0.2), []

@@ -33,7 +33,15 @@ from loaderlab.config.data import (
     VectorsData,
     WebDatasetData,
 )
-from loaderlab.config.loader import DaliLoader, LoaderConfig, NativeLoader, ReplayLoader
+from loaderlab.config.loader import (
+    DaliLoader,
+    HostLoader,
+    LoaderConfig,
+    NativeLoader,
+    ReplayLoader,
+    ResidentLoader,
+    SpdlLoader,
+)
 from loaderlab.config.measure import CheckpointConfig, MeasureConfig, TrackingConfig
 from loaderlab.config.model import (
     AdamWOptimizer,
@@ -68,6 +76,7 @@ __all__ = [
     "FailIfConfig",
     "Failed",
     "FeedForwardModel",
+    "HostLoader",
     "ImageFolderData",
     "LoaderConfig",
     "MeasureConfig",
@@ -78,7 +87,9 @@ __all__ = [
     "PhotosData",
     "PrecisionConfig",
     "ReplayLoader",
+    "ResidentLoader",
     "SgdOptimizer",
+    "SpdlLoader",
     "SweepConfig",
     "TimmModel",
     "TorchvisionData",

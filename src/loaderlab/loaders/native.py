@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,11 +11,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from loaderlab.config import AUTO, NativeLoader
-from loaderlab.data.spec import DataError, Split, UserItems, Vectors
+from loaderlab.data.spec import DataError, Split, UserItems
 from loaderlab.loaders.broken import BrokenSamples
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
 from loaderlab.loaders.copying import DeviceCopy
-from loaderlab.loaders.fetch import BatchFetcher, Failure, Request, UserStream, fetcher
+from loaderlab.loaders.fetch import BatchFetcher, Failure, Request, UserStream, fetcher, requests
 from loaderlab.machine import available_cores
 
 MAX_AUTO_WORKERS = 16  # beyond this, memory grows and, as a rule, throughput does not
@@ -28,7 +27,7 @@ def auto_workers(split: Split, device: torch.device) -> int:
     another process costs more than making it."""
     if isinstance(split.source, UserItems) and split.source.iterable and not split.source.sharded:
         return 1
-    if split.in_memory and not (isinstance(split.source, Vectors) and split.source.work):
+    if split.at_hand:
         return 0
     cores = available_cores()
     return max(1, min(MAX_AUTO_WORKERS, cores - 1 if device.type == "cuda" else cores // 2))
@@ -56,8 +55,7 @@ class _Requests:
         return self._plan.num_steps
 
     def __iter__(self) -> Iterator[Request]:
-        for step, ids in enumerate(self._plan.batches(self.epoch)):
-            yield Request(ids, self._plan.seed, self.epoch, step * self._plan.world_size + self._plan.rank)
+        return requests(self._plan, self.epoch)
 
 
 def _as_it_is(fetched: Any) -> Any:
@@ -77,12 +75,7 @@ class Native(Loader):
                 f"loader.num_workers={num_workers}: every worker would yield the whole of an iterable dataset. "
                 "Type: loader.num_workers=1, or data.sharded=true if it splits itself by torch.utils.data.get_worker_info"
             )
-        pinned = device.type == "cuda" if config.pin_memory == AUTO else bool(config.pin_memory)
-        if device.type != "cuda" and (why := config.needs_gpu()):
-            raise LoaderError(why)
-        non_blocking = pinned if config.non_blocking == AUTO else bool(config.non_blocking)
-        side_stream = pinned and non_blocking if config.side_stream == AUTO else bool(config.side_stream)
-        self._copy = DeviceCopy(device, non_blocking=non_blocking, side_stream=side_stream)
+        self._copy = DeviceCopy(config, device)
         prefetch = (2 if config.prefetch_factor == AUTO else int(config.prefetch_factor)) if num_workers else None
         persistent = num_workers > 0 if config.persistent_workers == AUTO else bool(config.persistent_workers)
         # named in any case: a job of a sweep was spawned itself, and would hand that down to its workers
@@ -94,9 +87,7 @@ class Native(Loader):
             "num_workers": num_workers,
             "prefetch_factor": prefetch,
             "persistent_workers": persistent,
-            "pin_memory": pinned,
-            "non_blocking": non_blocking,
-            "side_stream": side_stream,
+            **self._copy.settings,
             "start_method": method if num_workers else None,
             "decoder": config.decoder,
         }
@@ -105,7 +96,7 @@ class Native(Loader):
             "num_workers": num_workers,
             "prefetch_factor": prefetch,
             "persistent_workers": persistent,
-            "pin_memory": pinned,
+            "pin_memory": self._copy.pinned,
             "in_order": config.in_order,
             "multiprocessing_context": method if num_workers else None,
             "collate_fn": _as_it_is,
@@ -152,18 +143,7 @@ class Native(Loader):
     def stages(self, seconds: float) -> Mapping[str, float] | None:
         if self._fetcher is None:
             return None
-        prepare = collate = 0.0
-        count = 0
-        until = time.perf_counter() + seconds
-        for request in self._requests:
-            try:
-                spent = self._fetcher.stages_s(request)
-            except DataError:
-                return None
-            prepare, collate, count = prepare + spent[0], collate + spent[1], count + len(request.ids)
-            if time.perf_counter() > until:
-                break
-        return {"prepare": prepare / count, "collate": collate / count} if count else None
+        return self._fetcher.stages(self._requests, seconds)
 
     def close(self) -> None:
         if self._loader is not None and self._loader._iterator is not None:
