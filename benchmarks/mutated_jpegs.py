@@ -28,8 +28,17 @@ import torch
 from PIL import Image
 
 from loaderlab import loaders
-from loaderlab.config import DaliLoader, LoaderConfig, NativeLoader, TransformConfig
-from loaderlab.data.spec import DataError, ImageFiles, OnError, PathTable, Split, transforms
+from loaderlab.config import (
+    DaliLoader,
+    HostLoader,
+    LoaderConfig,
+    NativeLoader,
+    ResidentLoader,
+    SpdlLoader,
+    TransformConfig,
+)
+from loaderlab.data.paths import PathTable
+from loaderlab.data.spec import DataError, ImageFiles, OnError, Split, transforms
 from loaderlab.loaders.contract import EpochPlan
 from loaderlab.loaders.decode import decoder, read_image
 
@@ -40,6 +49,8 @@ LOADERS: dict[str, LoaderConfig] = {
     "native": NativeLoader(num_workers=1),
     "native, Pillow": NativeLoader(num_workers=1, decoder="pillow"),
     "dali": DaliLoader(num_threads=1),
+    "spdl": SpdlLoader(num_threads=1),
+    "resident": ResidentLoader(),
 }
 
 
@@ -104,7 +115,7 @@ def written(folder: Path, number: int) -> tuple[list[str], int]:
 def checked(config: LoaderConfig, folder: Path, names: list[str], num_whole: int, seed: int) -> tuple[int, str]:
     """Samples skipped of one chunk, and what was wrong; empty where all is well."""
     train, _, normalization = transforms(TransformConfig(image_size=32))
-    source = ImageFiles(PathTable(folder, names), np.zeros(len(names), np.int64))
+    source = ImageFiles(PathTable.of(folder, names), np.zeros(len(names), np.int64))
     split = Split(source, train, normalization, OnError(skip=True, max_skipped=1.0, max_pixels=MAX_PIXELS))
     plan = EpochPlan(len(names), 64, True, False, seed)
     loader = loaders.build(config, split, plan, torch.device("cpu"))
@@ -126,7 +137,7 @@ def checked(config: LoaderConfig, folder: Path, names: list[str], num_whole: int
         return len(broken), f"{len(unnamed)} files skipped without their name"
     if wrong := [index for index in broken if index < num_whole]:
         return len(broken), f"{len(wrong)} whole files skipped: {broken[wrong[0]]}"
-    if isinstance(config, NativeLoader):
+    if isinstance(config, HostLoader):
         alone = set()
         for index in range(len(names)):
             try:

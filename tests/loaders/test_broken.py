@@ -15,7 +15,7 @@ from loaderlab.config import DaliLoader, ImageFolderData, LoaderConfig, NativeLo
 from loaderlab.data.spec import DataError, OnError, Split
 from loaderlab.loaders.broken import BrokenSamples
 from loaderlab.loaders.contract import EpochPlan, Loader
-from loaderlab.loaders.decode import num_pixels
+from loaderlab.loaders.header import check_header, num_pixels
 
 LOADERS: dict[str, LoaderConfig] = {
     "native": NativeLoader(num_workers=0),
@@ -123,8 +123,19 @@ def test_pixels_are_read_from_the_header(kind: str, tmp_path: Path) -> None:
     exif[0x010E] = "x\xff\xc0" * 40  # a frame's marker within another segment
     image.save(path, **{"progressive": {"progressive": True}, "exif": {"exif": exif}}.get(kind, {}))
     encoded = np.fromfile(path, np.uint8)
-    assert num_pixels(encoded) == 1500
+    assert num_pixels(encoded)[0] == 1500
     if path.suffix == ".jpg":
         junk = np.concatenate([encoded[:2], np.array([0xFF, 0xFF, 0xFF, 0xD8, 7, 7], np.uint8), encoded[2:]])
-        assert num_pixels(junk) == 1500  # libjpeg passes over it as well
-        assert num_pixels(encoded[:12]) == 0
+        assert num_pixels(junk)[0] == 1500  # libjpeg passes over it as well
+        assert num_pixels(encoded[:12])[0] == 0
+
+
+def test_a_header_that_tells_of_more_than_the_bytes_can_hold(tmp_path: Path) -> None:
+    """The emptiest picture stays within the bound; the same with a taller frame in its header does not."""
+    Image.new("L", (1024, 1024)).save(tmp_path / "a.jpg", optimize=True, quality=1)
+    encoded = np.fromfile(tmp_path / "a.jpg", np.uint8)
+    check_header(encoded, 10**9)
+    at = encoded.tobytes().find(b"\xff\xc0")
+    encoded[at + 5] = 0xF0
+    with pytest.raises(DataError, match="more than its .* bytes can hold"):
+        check_header(encoded, 10**9)

@@ -145,7 +145,7 @@ class Dali(Loader):
                 # batches after it go on being made meanwhile
                 inputs, targets, ids, within = self._pipeline.run()
                 if not np.asarray(within.as_array()).all():
-                    raise RuntimeError("an image is larger than data.max_pixels")
+                    raise RuntimeError("an image was not decoded for what its header says")
             except RuntimeError as error:
                 self._drop_pipeline()  # DALI calls it invalid
                 self._learn(error)

@@ -11,7 +11,8 @@ import numpy as np
 from loaderlab.config import DaliLoader
 from loaderlab.data.spec import UINT8, DataError, EncodedImages, ImageFiles, Split
 from loaderlab.loaders.contract import LoaderError
-from loaderlab.loaders.decode import CROP_ATTEMPTS, decoder, num_pixels, read_image, why_unreadable
+from loaderlab.loaders.decode import CROP_ATTEMPTS, decoder, read_image, why_unreadable
+from loaderlab.loaders.header import JPEG, JPEG_PIXELS_PER_BYTE, check_header
 
 try:
     from nvidia.dali import backend, fn, pipeline_def, types
@@ -30,7 +31,7 @@ def build(
     seed: int,
 ) -> Pipeline:  # fmt: skip
     """A pipeline that gives (inputs, labels, ids, within) a batch: images (N, size, size, C), others as they are fed;
-    ``within`` tells for each sample whether it was small enough to be decoded (uint8, of encoded images only)."""
+    ``within`` tells for each sample whether its header let it be decoded (uint8, of encoded images only)."""
 
     @pipeline_def(enable_conditionals=True)  # type: ignore[untyped-decorator]
     def graph() -> tuple[Any, ...]:
@@ -58,13 +59,15 @@ def build(
 
 
 def _decoded(encoded: Any, split: Split, config: DaliLoader, decode: str) -> tuple[Any, Any]:
-    """Images as they are in the file, or cut to a random window; black pixels for what is too large to be decoded."""
+    """Images as they are in the file, or cut to a random window; black pixels for what its header rules out."""
     assert split.transform is not None
     decoding: dict[str, Any] = {"device": decode, "output_type": types.RGB}
     if decode == "mixed":
         decoding["hw_decoder_load"] = config.hw_decoder_load
     shape = fn.peek_image_shape(encoded)
-    within = shape[0] * shape[1] <= split.on_error.max_pixels
+    pixels, num_bytes = shape[0] * shape[1], encoded.shape(dtype=types.INT64)[0]
+    held = (encoded[0] != JPEG[0]) | (pixels <= JPEG_PIXELS_PER_BYTE * num_bytes)  # see `check_header`
+    within = (pixels <= split.on_error.max_pixels) & held
     if within:  # of each sample: the pipeline splits its batch here
         if split.transform.random_crop:
             images = fn.decoders.image_random_crop(encoded, **decoding, **_window(split))  # no more than the crop
@@ -115,12 +118,12 @@ def undecodable(source: EncodedImages, ids: Sequence[int], max_pixels: int) -> d
     for index in ids:
         try:
             data = source.read(index)
-            if not _too_large(data, max_pixels):
+            if _fits(data, max_pixels):
                 one = one or _decode_one()
                 one.feed_input("encoded", [data])
                 one.run()
                 continue
-            said = "too large"
+            said = "its header"
         except OSError as error:
             said = str(error)
         except RuntimeError as error:
@@ -141,12 +144,15 @@ def _decode_one() -> Pipeline:
     return pipeline
 
 
-def _too_large(data: UINT8, max_pixels: int) -> bool:
+def _fits(data: UINT8, max_pixels: int) -> bool:
     """By the header alone; one that does not read is DALI's to judge."""
     try:
-        return num_pixels(data) > max_pixels
-    except Exception:
+        check_header(data, max_pixels)
+    except DataError:
         return False
+    except Exception:
+        return True
+    return True
 
 
 def reason(error: RuntimeError) -> str:

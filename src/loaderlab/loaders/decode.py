@@ -16,16 +16,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from loaderlab.data.spec import UINT8, DataError, EncodedImages, TransformSpec
 from loaderlab.data.tree import EXTENSIONS
+from loaderlab.loaders.header import JPEG, check_header
 
 CROP_ATTEMPTS = 10  # as torchvision and DALI
-JPEG = b"\xff\xd8\xff"
-JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOFn: the frame's header, with its size
-JPEG_ALONE = frozenset([0x01, *range(0xD0, 0xDA)])  # markers without a segment: TEM, RSTn, SOI, EOI
 READS = {"torchcodec": frozenset([".jpg", ".jpeg", ".jpe", ".png", ".webp", ".avif"]), "pillow": EXTENSIONS}
 Decoder = Callable[[UINT8], torch.Tensor]
-
-# the limit is `data.max_pixels`, checked before anything is decoded; Pillow's own would warn below it
-Image.MAX_IMAGE_PIXELS = None
 
 
 def decoder(name: str) -> Decoder:
@@ -63,42 +58,10 @@ def read_image(source: EncodedImages, index: int, decode: Decoder, max_pixels: i
     """
     try:
         data = source.read(index)
-        if (pixels := num_pixels(data)) > max_pixels:
-            raise DataError(too_large(pixels, max_pixels))
+        check_header(data, max_pixels)
         return decode(data)
     except Exception as error:
         raise DataError(why_unreadable(source, index, error)) from None
-
-
-def num_pixels(data: UINT8) -> int:
-    """Width x height (x frames) by an image's header; 0 where a JPEG has none, which then does not decode either.
-
-    Raises:
-        Exception: another format than JPEG, and Pillow makes nothing of its header.
-    """
-    if data[:3].tobytes() != JPEG:
-        with Image.open(io.BytesIO(data.tobytes())) as image:
-            return image.width * image.height * getattr(image, "n_frames", 1)
-    # ITU-T T.81, B.1.1: markers are 0xFF and a code; what lies between segments is passed over, as libjpeg does it
-    encoded, at = data.tobytes(), 2
-    while (at := encoded.find(b"\xff", at)) >= 0 and at + 9 <= len(encoded):
-        code = encoded[at + 1]
-        if code in JPEG_FRAMES:
-            return int.from_bytes(encoded[at + 5 : at + 7]) * int.from_bytes(encoded[at + 7 : at + 9])
-        if code == 0xFF:
-            at += 1
-        elif code == 0 or code in JPEG_ALONE:
-            at += 2
-        else:
-            at += 2 + int.from_bytes(encoded[at + 2 : at + 4])
-    return 0
-
-
-def too_large(pixels: int, max_pixels: int) -> str:
-    return (
-        f"{pixels:,} pixels are more than data.max_pixels={max_pixels}: a decompression bomb? If it is none, type "
-        f"data.max_pixels={pixels}"
-    )
 
 
 def why_unreadable(source: EncodedImages, index: int, error: Exception) -> str:

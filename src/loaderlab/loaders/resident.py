@@ -35,12 +35,11 @@ from loaderlab.loaders.decode import (
     center_window,
     crop_window,
     decoder,
-    num_pixels,
     read_image,
-    too_large,
     why_unreadable,
 )
 from loaderlab.loaders.fetch import Request, check_decodable, normalize, requests
+from loaderlab.loaders.header import check_header
 from loaderlab.loaders.resample import axis_weights, resample
 from loaderlab.machine import available_cores
 
@@ -201,8 +200,7 @@ def _size(source: EncodedImages, index: int, max_pixels: int) -> tuple[int, int]
     """Height and width of an image upright, from the head of its file."""
     try:
         data = source.read(index)
-        if (pixels := num_pixels(data)) > max_pixels:
-            raise DataError(too_large(pixels, max_pixels))
+        check_header(data, max_pixels)
         with Image.open(io.BytesIO(data.tobytes())) as image:
             width, height = image.size
             turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations of images that lie on their side
