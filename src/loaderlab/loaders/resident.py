@@ -1,21 +1,18 @@
 """The whole set in the device's memory: for small data no other loader has so little to do.
 
-Files are decoded once, when the loader is built. From then on a batch is picked by its ids on the device, and there images
+Encoded images are decoded once, when the loader is built. From then on a batch is picked by its ids on the device, and there images
 are cropped, flipped and resized all at once, by the random numbers that the native loader draws for the same batch.
 """
 
 from __future__ import annotations
 
-import functools
-import io
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import psutil
 import torch
-from PIL import Image
 
 from loaderlab.config import ResidentLoader
 from loaderlab.data.spec import (
@@ -31,18 +28,12 @@ from loaderlab.data.spec import (
 )
 from loaderlab.loaders.broken import BrokenSamples
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
-from loaderlab.loaders.decode import (
-    center_window,
-    crop_window,
-    decoder,
-    read_image,
-    why_unreadable,
-)
+from loaderlab.loaders.decode import center_window, crop_window, decoder, image_size, read_image
 from loaderlab.loaders.fetch import Request, check_decodable, normalize, requests
-from loaderlab.loaders.header import check_header
 from loaderlab.loaders.resample import axis_weights, resample
 from loaderlab.machine import available_cores
 
+T = TypeVar("T")
 KEPT_FREE = 0.25  # of the free memory, for the model, its gradients and the batches
 CHUNK = 1024  # images that are rearranged at once
 
@@ -53,7 +44,7 @@ class Resident(Loader):
 
     Raises:
         LoaderError: the samples do not fit into the device's memory, or are not the same in each epoch.
-        DataError: a file does not decode: here, not while iterating.
+        DataError: an image does not decode: here, not while iterating.
     """
 
     def __init__(self, config: ResidentLoader, split: Split, plan: EpochPlan, device: torch.device) -> None:
@@ -86,7 +77,7 @@ class Resident(Loader):
             case EncodedImages():
                 if isinstance(source, ImageFiles):
                     check_decodable(source, config.decoder)
-                self._decode(source, config.decoder)
+                self._load(source, config.decoder)
         self._labels = torch.from_numpy(source.labels).to(device)
         assert self._inputs is not None
         self.settings = {"decoder": config.decoder, "samples_mib": round(self._inputs.nbytes / 2**20, 1)}
@@ -117,63 +108,69 @@ class Resident(Loader):
                 f"has {free / 2**30:.3g} GiB free, of which a quarter is left to the model. Type: loader=native"
             )
 
-    def _decode(self, source: EncodedImages, decoder_name: str) -> None:
+    def _load(self, encoded: EncodedImages, decoder_name: str) -> None:
+        """Twice through the encoded images: for their sizes, by which memory is asked for, then for what they show."""
         decode, on_error = decoder(decoder_name), self._split.on_error
-        everything = range(len(source))
 
-        def attempt(work: Callable[[int], Any], index: int) -> Any:
-            """What is made of a sample; None where it is broken, and skipped."""
-            if index in self.broken:
-                return None
-            try:
-                return work(index)
-            except DataError as error:
-                if not on_error.skip:
-                    raise
-                self._skipped.add({index: str(error)})
-                return None
+        def each(task: Callable[[int], T]) -> list[T | None]:
+            """What it makes of each sample; None of those that do not load."""
 
-        def size(index: int) -> tuple[int, int]:
-            return _size(source, index, on_error.max_pixels)
+            def tried(index: int) -> T | None:
+                try:
+                    return None if index in self.broken else task(index)
+                except DataError as error:
+                    if not on_error.skip:
+                        raise
+                    self._skipped.add({index: str(error)})
+                    return None
 
-        def load(index: int) -> None:
-            image = read_image(source, index, decode, on_error.max_pixels)
-            images[index, : image.shape[1], :, : image.shape[2]] = image.permute(1, 0, 2)
+            return list(threads.map(tried, range(len(encoded))))
+
+        def put(index: int) -> None:
+            image = read_image(encoded, index, decode, on_error.max_pixels)
+            _, height, width = image.shape
+            if (height, width) != tuple(self._sizes[index].tolist()):
+                raise DataError(
+                    f"{encoded.name(index)}: decodes to {height} x {width} pixels, and its header tells of others"
+                )
+            images[index, :height, :, :width] = image.permute(1, 0, 2)
 
         with ThreadPoolExecutor(available_cores()) as threads:
-            sizes = list(threads.map(functools.partial(attempt, size), everything))
-            self._sizes = np.array([found or (1, 1) for found in sizes], np.int64)
+            sizes = each(lambda index: read_image(encoded, index, image_size, on_error.max_pixels))
+            self._sizes = np.array([size or (1, 1) for size in sizes], np.int64)
             images = self._images(channels=3)
-            list(threads.map(functools.partial(attempt, load), everything))
+            each(put)
 
     @property
     def num_steps(self) -> int:
         return self._plan.num_steps
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        spec = self._split.transform
+        assert self._inputs is not None, "closed"
         for request in requests(self._plan, epoch):
-            yield self._picked(request) if spec is None else self._transformed(request, spec)
+            ids = self._skipped.substituted(request.ids)
+            if self._split.transform is not None:
+                inputs, labels = self._transformed(self._inputs, ids, request, self._split.transform)
+            else:
+                here = self._on_device(ids)
+                inputs, labels = self._inputs[here], self._labels[here]
+            yield Batch(inputs, labels, torch.from_numpy(ids), self._skipped.among(request.ids))
 
-    def _picked(self, request: Request) -> Batch:
-        assert self._inputs is not None, "closed"
-        ids = self._on_device(request.ids)
-        return Batch(self._inputs[ids], self._labels[ids], torch.from_numpy(request.ids))
-
-    def _transformed(self, request: Request, spec: TransformSpec) -> Batch:
-        assert self._inputs is not None, "closed"
+    def _transformed(
+        self, images: torch.Tensor, ids: INT64, request: Request, spec: TransformSpec
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         crops, flips = request.draws(spec)
-        sizes = self._sizes[request.ids].tolist()
+        sizes = self._sizes[ids].tolist()
         windows = [_window(height, width, spec, draws) for (height, width), draws in zip(sizes, crops, strict=True)]
-        numbers = self._on_device(np.column_stack([windows, request.ids, flips]))  # one copy
-        ids, (_, height, _, width) = numbers[:, 8], self._inputs.shape
+        numbers = self._on_device(np.column_stack([windows, ids, flips]))  # one copy
+        here, (_, height, _, width) = numbers[:, 8], images.shape
         rows = axis_weights(numbers[:, :4], None, spec.size, height)
         columns = axis_weights(numbers[:, 4:8], numbers[:, 9].bool(), spec.size, width)
-        inputs = resample(self._inputs[ids], rows, columns)
+        inputs = resample(images[here], rows, columns)
         normalization = self._split.normalization
         if normalization is not None and not normalization.on_device:
             inputs = normalize(inputs, normalization)
-        return Batch(inputs, self._labels[ids], torch.from_numpy(request.ids))
+        return inputs, self._labels[here]
 
     def _on_device(self, numbers: INT64) -> torch.Tensor:
         """A copy that does not wait for the device's work."""
@@ -194,16 +191,3 @@ def _window(height: int, width: int, spec: TransformSpec, draws: np.ndarray) -> 
         return top, cropped_height, spec.size, 0, left, cropped_width, spec.size, 0
     resized_height, resized_width, top, left = center_window(height, width, spec)
     return 0, height, resized_height, top, 0, width, resized_width, left
-
-
-def _size(source: EncodedImages, index: int, max_pixels: int) -> tuple[int, int]:
-    """Height and width of an image upright, from the head of its file."""
-    try:
-        data = source.read(index)
-        check_header(data, max_pixels)
-        with Image.open(io.BytesIO(data.tobytes())) as image:
-            width, height = image.size
-            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations of images that lie on their side
-    except Exception as error:
-        raise DataError(why_unreadable(source, index, error)) from None
-    return (width, height) if turned else (height, width)
