@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,7 +32,7 @@ from loaderlab.data.spec import (
 )
 from loaderlab.data.vectors import work
 from loaderlab.loaders.broken import BrokenSamples, Unreadable
-from loaderlab.loaders.contract import Batch, LoaderError
+from loaderlab.loaders.contract import Batch, EpochPlan, LoaderError
 from loaderlab.loaders.decode import CROP_ATTEMPTS, READS, decoder, read_image, transform_into
 
 
@@ -45,8 +45,18 @@ class Request:
     epoch: int
     step: int
 
-    def rng(self) -> np.random.Generator:
-        return np.random.default_rng([self.seed, self.epoch, self.step, 1])
+    def draws(self, spec: TransformSpec) -> tuple[np.ndarray, np.ndarray]:
+        """What decides over its samples' crops, (N, CROP_ATTEMPTS, 4) uniform in 0..1 as `crop_window` takes them (of
+        size 0 where nothing is drawn), and over their flips, (N,) bool."""
+        rng, num_samples = np.random.default_rng([self.seed, self.epoch, self.step, 1]), len(self.ids)
+        crops = rng.random((num_samples, CROP_ATTEMPTS, 4)) if spec.random_crop else np.empty((num_samples, 0, 4))
+        return crops, rng.random(num_samples) < spec.flip
+
+
+def requests(plan: EpochPlan, epoch: int) -> Iterator[Request]:
+    """The plan's batches of one epoch."""
+    for step, ids in enumerate(plan.batches(epoch)):
+        yield Request(ids, plan.seed, epoch, step * plan.world_size + plan.rank)
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,21 @@ class BatchFetcher(Dataset[Any]):
         collate_one_by_one(samples)
         return prepared - began, time.perf_counter() - prepared
 
+    def stages(self, requests: Iterable[Request], seconds: float) -> Mapping[str, float] | None:
+        """See `Loader.stages`; None where a sample does not load, or there is none."""
+        prepare = collate = 0.0
+        count = 0
+        until = time.perf_counter() + seconds
+        for request in requests:
+            try:
+                spent = self.stages_s(request)
+            except DataError:
+                return None
+            prepare, collate, count = prepare + spent[0], collate + spent[1], count + len(request.ids)
+            if time.perf_counter() > until:
+                break
+        return {"prepare": prepare / count, "collate": collate / count} if count else None
+
 
 def _singles(request: Request) -> Iterator[Request]:
     for position, index in enumerate(request.ids):
@@ -159,9 +184,7 @@ class ImageFetcher(BatchFetcher):
 
     def build(self, request: Request) -> Batch:
         ids, spec = request.ids, self._spec
-        rng = request.rng()
-        draws = rng.random((len(ids), CROP_ATTEMPTS, 4)) if spec.random_crop else np.empty((len(ids), 0, 4))
-        flips = rng.random(len(ids)) < spec.flip
+        draws, flips = request.draws(spec)
         channels = 3 if isinstance(self._source, EncodedImages) else self._source.images.shape[-1]
         images = bytes_for_batch(len(ids), spec.size, spec.size, channels).permute(0, 3, 1, 2)
         unreadable: dict[int, str] = {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,7 +15,7 @@ from loaderlab.data.spec import DataError, Split, UserItems, Vectors
 from loaderlab.loaders.broken import BrokenSamples
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
 from loaderlab.loaders.copying import DeviceCopy
-from loaderlab.loaders.fetch import BatchFetcher, Failure, Request, UserStream, fetcher
+from loaderlab.loaders.fetch import BatchFetcher, Failure, Request, UserStream, fetcher, requests
 from loaderlab.machine import available_cores
 
 MAX_AUTO_WORKERS = 16  # beyond this, memory grows and, as a rule, throughput does not
@@ -56,8 +55,7 @@ class _Requests:
         return self._plan.num_steps
 
     def __iter__(self) -> Iterator[Request]:
-        for step, ids in enumerate(self._plan.batches(self.epoch)):
-            yield Request(ids, self._plan.seed, self.epoch, step * self._plan.world_size + self._plan.rank)
+        return requests(self._plan, self.epoch)
 
 
 def _as_it_is(fetched: Any) -> Any:
@@ -152,18 +150,7 @@ class Native(Loader):
     def stages(self, seconds: float) -> Mapping[str, float] | None:
         if self._fetcher is None:
             return None
-        prepare = collate = 0.0
-        count = 0
-        until = time.perf_counter() + seconds
-        for request in self._requests:
-            try:
-                spent = self._fetcher.stages_s(request)
-            except DataError:
-                return None
-            prepare, collate, count = prepare + spent[0], collate + spent[1], count + len(request.ids)
-            if time.perf_counter() > until:
-                break
-        return {"prepare": prepare / count, "collate": collate / count} if count else None
+        return self._fetcher.stages(self._requests, seconds)
 
     def close(self) -> None:
         if self._loader is not None and self._loader._iterator is not None:
