@@ -236,6 +236,11 @@ class Split:
     def in_memory(self) -> bool:
         return isinstance(self.source, (ImageArrays, Vectors))
 
+    @property
+    def at_hand(self) -> bool:
+        """In memory, and no work is to be done on each sample by itself."""
+        return self.in_memory and not (isinstance(self.source, Vectors) and self.source.work)
+
 
 @dataclass(frozen=True)
 class DataSpec:

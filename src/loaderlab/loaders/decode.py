@@ -138,6 +138,13 @@ def crop_window(height: int, width: int, spec: TransformSpec, draws: np.ndarray)
     return (height - h) // 2, (width - w) // 2, h, w
 
 
+def center_window(height: int, width: int, spec: TransformSpec) -> tuple[int, int, int, int]:
+    """Height and width that an image is resized to, and top and left of what is then kept of it."""
+    scaled = max(spec.size, int(spec.resize * max(height, width) / min(height, width) + 0.5))
+    height, width = (spec.resize, scaled) if height <= width else (scaled, spec.resize)
+    return height, width, (height - spec.size + 1) // 2, (width - spec.size + 1) // 2
+
+
 def resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Bilinear with antialiasing, uint8 to uint8: (C, H, W) to (C, height, width)."""
     if image.shape[1:] == (height, width):
@@ -149,12 +156,8 @@ def resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 def resize_center_crop(image: torch.Tensor, spec: TransformSpec) -> torch.Tensor:
     """The shorter side to ``spec.resize``, then the central square of ``spec.size``."""
-    height, width = image.shape[1:]
-    short, long = min(height, width), max(height, width)
-    scaled = max(spec.size, int(spec.resize * long / short + 0.5))
-    image = resize(image, *((spec.resize, scaled) if height <= width else (scaled, spec.resize)))
-    top, left = (image.shape[1] - spec.size + 1) // 2, (image.shape[2] - spec.size + 1) // 2
-    return image[:, top : top + spec.size, left : left + spec.size]
+    height, width, top, left = center_window(image.shape[1], image.shape[2], spec)
+    return resize(image, height, width)[:, top : top + spec.size, left : left + spec.size]
 
 
 def transform_into(out: torch.Tensor, image: torch.Tensor, spec: TransformSpec, draws: np.ndarray, flip: bool) -> None:

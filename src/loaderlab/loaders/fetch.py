@@ -7,6 +7,7 @@ reach the main process wrapped in the worker's frames.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -216,9 +217,16 @@ def bytes_for_batch(*shape: int) -> torch.Tensor:
 
 def normalize(images: torch.Tensor, normalization: Normalization) -> torch.Tensor:
     """(N, C, H, W) uint8 to float32 ``(x / 255 - mean) / std``, strides kept."""
-    mean = torch.tensor(normalization.mean, device=images.device).view(-1, 1, 1)
-    std = torch.tensor(normalization.std, device=images.device).view(-1, 1, 1)
+    mean, std = _mean_and_std(normalization, images.device)
     return images.float().mul_(1 / 255).sub_(mean).div_(std)
+
+
+@functools.cache  # a copy to a GPU waits for all that is queued there
+def _mean_and_std(normalization: Normalization, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    mean, std = (
+        torch.tensor(values, device=device).view(-1, 1, 1) for values in (normalization.mean, normalization.std)
+    )
+    return mean, std
 
 
 class VectorFetcher(BatchFetcher):
@@ -353,15 +361,17 @@ def check_formats(source: ImageFiles, reads: frozenset[str], loader: str, mend: 
         raise LoaderError(f"{path}: {loader} reads {' '.join(sorted(reads))} only. {mend}")
 
 
+def check_decodable(source: ImageFiles, decoder_name: str) -> None:
+    """`check_formats` for a decoder of `loaderlab.loaders.decode`."""
+    mend = "Type: loader.decoder=pillow" if decoder_name == "torchcodec" else "Convert it or take it out of the folder"
+    check_formats(source, READS[decoder_name], f"loader.decoder={decoder_name}", mend)
+
+
 def fetcher(split: Split, batched: bool, decoder_name: str) -> BatchFetcher:
     """The worker's side of the native loader for a map-style split."""
     match split.source:
         case ImageFiles():
-            if decoder_name == "torchcodec":
-                mend = "Type: loader.decoder=pillow"
-            else:
-                mend = "Convert it or take it out of the folder"
-            check_formats(split.source, READS[decoder_name], f"loader.decoder={decoder_name}", mend)
+            check_decodable(split.source, decoder_name)
             return ImageFetcher(split, batched, decoder_name)
         case EncodedImages() | ImageArrays():
             return ImageFetcher(split, batched, decoder_name)

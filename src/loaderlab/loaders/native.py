@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from loaderlab.config import AUTO, NativeLoader
-from loaderlab.data.spec import DataError, Split, UserItems, Vectors
+from loaderlab.data.spec import DataError, Split, UserItems
 from loaderlab.loaders.broken import BrokenSamples
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
 from loaderlab.loaders.copying import DeviceCopy
@@ -27,7 +27,7 @@ def auto_workers(split: Split, device: torch.device) -> int:
     another process costs more than making it."""
     if isinstance(split.source, UserItems) and split.source.iterable and not split.source.sharded:
         return 1
-    if split.in_memory and not (isinstance(split.source, Vectors) and split.source.work):
+    if split.at_hand:
         return 0
     cores = available_cores()
     return max(1, min(MAX_AUTO_WORKERS, cores - 1 if device.type == "cuda" else cores // 2))
