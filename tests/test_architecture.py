@@ -36,6 +36,7 @@ ORDER = [  # the way data flows: a room imports only from rooms before it
 ]
 HEAVY = {  # what may be imported in one place only
     "nvidia": {"loaders/dali_graph.py"},
+    "spdl": {"loaders/spdl.py"},
     "mlflow": {"tracking.py"},
     "timm": {"models.py"},
     "torchcodec": {"loaders/decode.py"},

@@ -45,7 +45,12 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "timm": schema.TimmModel,
         "custom": schema.CustomModel,
     },
-    "loader": {"native": schema.NativeLoader, "dali": schema.DaliLoader, "replay": schema.ReplayLoader},
+    "loader": {
+        "native": schema.NativeLoader,
+        "spdl": schema.SpdlLoader,
+        "dali": schema.DaliLoader,
+        "replay": schema.ReplayLoader,
+    },
     "precision": {"precision": schema.PrecisionConfig},
     "optimizer": {"sgd": schema.SgdOptimizer, "adamw": schema.AdamWOptimizer},
     "measure": {"measure": schema.MeasureConfig},

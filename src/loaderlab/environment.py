@@ -17,7 +17,7 @@ from loaderlab.config import AUTO, UserError, refuse
 from loaderlab.machine import available_cores
 
 PACKAGES = (
-    "torch", "torchvision", "torchcodec", "nvidia-dali-cuda120", "timm", "numpy", "pillow", "mlflow", "hydra-core",
+    "torch", "torchvision", "torchcodec", "nvidia-dali-cuda120", "spdl", "timm", "numpy", "pillow", "mlflow", "hydra-core",
 )  # fmt: skip
 
 

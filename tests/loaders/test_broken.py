@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from loaderlab import data, loaders
-from loaderlab.config import DaliLoader, ImageFolderData, LoaderConfig, NativeLoader, TransformConfig
+from loaderlab.config import DaliLoader, ImageFolderData, LoaderConfig, NativeLoader, SpdlLoader, TransformConfig
 from loaderlab.data.spec import DataError, OnError, Split
 from loaderlab.loaders.broken import BrokenSamples
 from loaderlab.loaders.contract import EpochPlan, Loader
@@ -22,6 +22,7 @@ LOADERS: dict[str, LoaderConfig] = {
     "native-2-workers": NativeLoader(num_workers=2),
     "native-one-by-one": NativeLoader(num_workers=0, batched=False),
     "native-pillow": NativeLoader(num_workers=0, decoder="pillow"),
+    "spdl": SpdlLoader(num_threads=2),
     "dali": DaliLoader(num_threads=1),
 }
 PLAN = EpochPlan(23, 4, True, False, seed=3)
@@ -86,7 +87,7 @@ def test_skipped_alike(loader: Loader, spoiled: list[Path]) -> None:
     assert "4,294,836,225 pixels are more than data.max_pixels=" in reasons[3]
 
 
-@pytest.mark.parametrize("name", ["native-2-workers", "dali"])
+@pytest.mark.parametrize("name", ["native-2-workers", "spdl", "dali"])
 def test_too_many_are_refused(name: str, own_tree: Path, spoiled: list[Path]) -> None:
     built = loaders.build(LOADERS[name], split_of(own_tree, "skip", 0.1), PLAN, torch.device("cpu"))
     with pytest.raises(

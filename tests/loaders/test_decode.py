@@ -13,7 +13,7 @@ from conftest import picture
 from PIL import Image
 
 from loaderlab import data, loaders
-from loaderlab.config import DaliLoader, ImageFolderData, LoaderConfig, NativeLoader, TransformConfig
+from loaderlab.config import DaliLoader, ImageFolderData, LoaderConfig, NativeLoader, SpdlLoader, TransformConfig
 from loaderlab.data.spec import DataError, TransformSpec
 from loaderlab.loaders.contract import EpochPlan, LoaderError
 from loaderlab.loaders.decode import crop_window, decoder
@@ -23,6 +23,7 @@ BACKENDS: dict[str, LoaderConfig] = {
     "torchcodec": NativeLoader(num_workers=0),
     "torchcodec-worker": NativeLoader(num_workers=1),
     "pillow": NativeLoader(num_workers=0, decoder="pillow"),
+    "spdl": SpdlLoader(num_threads=2),
     "dali": DaliLoader(num_threads=1),
 }
 

@@ -32,7 +32,7 @@ from loaderlab.config.data import (
     VectorsData,
     WebDatasetData,
 )
-from loaderlab.config.loader import DaliLoader, LoaderConfig, NativeLoader, ReplayLoader
+from loaderlab.config.loader import DaliLoader, HostLoader, LoaderConfig, NativeLoader, ReplayLoader, SpdlLoader
 from loaderlab.config.measure import CheckpointConfig, MeasureConfig, TrackingConfig
 from loaderlab.config.model import (
     AdamWOptimizer,
@@ -67,6 +67,7 @@ __all__ = [
     "FailIfConfig",
     "Failed",
     "FeedForwardModel",
+    "HostLoader",
     "ImageFolderData",
     "LoaderConfig",
     "MeasureConfig",
@@ -77,6 +78,7 @@ __all__ = [
     "PrecisionConfig",
     "ReplayLoader",
     "SgdOptimizer",
+    "SpdlLoader",
     "SweepConfig",
     "TimmModel",
     "TorchvisionData",

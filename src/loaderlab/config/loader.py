@@ -20,7 +20,35 @@ class LoaderConfig:
 
 
 @dataclass
-class NativeLoader(LoaderConfig):
+class HostLoader(LoaderConfig):
+    """Its batches are made in the host's memory and copied to the device."""
+
+    pin_memory: Any = setting(AUTO, kind=bool, doc="page-locked batches for the copy to the GPU; auto: on CUDA")
+    non_blocking: Any = setting(AUTO, kind=bool, doc="do not wait for that copy; auto: where memory is pinned")
+    side_stream: Any = setting(
+        AUTO, kind=bool, doc="copy on a stream beside the step's own; auto: where copies are pinned and non-blocking"
+    )
+
+    def __post_init__(self) -> None:
+        if self.side_stream is True and self.non_blocking is False:
+            raise refuse(
+                "loader.side_stream", "true", "is of no use where the host waits for each copy (loader.non_blocking=false)",
+                "loader.side_stream=auto, or loader.non_blocking=true",
+            )  # fmt: skip
+
+    def needs_gpu(self) -> str:
+        if self.pin_memory is True:
+            return (
+                "loader.pin_memory=true: pinned memory serves copies to a GPU, and this run is on the CPU. "
+                "Type: loader.pin_memory=auto"
+            )
+        if self.side_stream is True:
+            return "loader.side_stream=true: streams are a GPU's, and this run is on the CPU. Type: loader.side_stream=auto"
+        return ""
+
+
+@dataclass
+class NativeLoader(HostLoader):
     name: ClassVar[str] = "native"
     num_workers: Any = setting(
         AUTO,
@@ -32,11 +60,6 @@ class NativeLoader(LoaderConfig):
     persistent_workers: Any = setting(
         AUTO, kind=bool, doc="keep the workers from epoch to epoch; auto: where there are workers"
     )
-    pin_memory: Any = setting(AUTO, kind=bool, doc="page-locked batches for the copy to the GPU; auto: on CUDA")
-    non_blocking: Any = setting(AUTO, kind=bool, doc="do not wait for that copy; auto: where memory is pinned")
-    side_stream: Any = setting(
-        AUTO, kind=bool, doc="copy on a stream beside the step's own; auto: where copies are pinned and non-blocking"
-    )
     start_method: str = setting(
         AUTO, "how workers start; auto: the platform's own way", choices=("fork", "spawn", "forkserver")
     )
@@ -45,11 +68,7 @@ class NativeLoader(LoaderConfig):
     batched: bool = setting(True, "a worker builds a whole batch at once; false: sample by sample, then collated")
 
     def __post_init__(self) -> None:
-        if self.side_stream is True and self.non_blocking is False:
-            raise refuse(
-                "loader.side_stream", "true", "is of no use where the host waits for each copy (loader.non_blocking=false)",
-                "loader.side_stream=auto, or loader.non_blocking=true",
-            )  # fmt: skip
+        super().__post_init__()
         if self.num_workers != 0:
             return
         if self.persistent_workers is True:
@@ -68,15 +87,20 @@ class NativeLoader(LoaderConfig):
                 "loader.start_method=auto, or loader.num_workers=2",
             )  # fmt: skip
 
-    def needs_gpu(self) -> str:
-        if self.pin_memory is True:
-            return (
-                "loader.pin_memory=true: pinned memory serves copies to a GPU, and this run is on the CPU. "
-                "Type: loader.pin_memory=auto"
-            )
-        if self.side_stream is True:
-            return "loader.side_stream=true: streams are a GPU's, and this run is on the CPU. Type: loader.side_stream=auto"
-        return ""
+
+@dataclass
+class SpdlLoader(HostLoader):
+    name: ClassVar[str] = "spdl"
+    num_threads: Any = setting(
+        AUTO,
+        kind=int,
+        doc="threads that build batches; auto: for encoded images by the cores this process may use, else 1",
+        at_least=1,
+    )
+    buffer_size: int = setting(
+        3, "finished batches that wait for the step; SPDL holds up to 5 more on their way", at_least=1
+    )
+    decoder: str = setting("torchcodec", "image decoder", choices=("torchcodec", "pillow"))
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from loaderlab.config import DaliLoader, LoaderConfig, NativeLoader, ReplayLoader
+from loaderlab.config import DaliLoader, LoaderConfig, NativeLoader, ReplayLoader, SpdlLoader
 from loaderlab.data.spec import Split
 from loaderlab.loaders.contract import EpochPlan, Loader
 
@@ -20,6 +20,10 @@ def build(config: LoaderConfig, split: Split, plan: EpochPlan, device: torch.dev
             from loaderlab.loaders.native import Native
 
             return Native(config, split, plan, device)
+        case SpdlLoader():
+            from loaderlab.loaders.spdl import Spdl
+
+            return Spdl(config, split, plan, device)
         case DaliLoader():
             from loaderlab.loaders.dali import Dali
 

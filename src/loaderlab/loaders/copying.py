@@ -6,7 +6,22 @@ from dataclasses import replace
 
 import torch
 
-from loaderlab.loaders.contract import Batch
+from loaderlab.config import AUTO, HostLoader
+from loaderlab.loaders.contract import Batch, LoaderError
+
+
+def copy_settings(config: HostLoader, device: torch.device) -> dict[str, bool]:
+    """What is in force of ``pin_memory``, ``non_blocking`` and ``side_stream``.
+
+    Raises:
+        LoaderError: one of them is asked for, and there is no GPU.
+    """
+    if device.type != "cuda" and (why := config.needs_gpu()):
+        raise LoaderError(why)
+    pinned = device.type == "cuda" if config.pin_memory == AUTO else bool(config.pin_memory)
+    non_blocking = pinned if config.non_blocking == AUTO else bool(config.non_blocking)
+    side_stream = pinned and non_blocking if config.side_stream == AUTO else bool(config.side_stream)
+    return {"pin_memory": pinned, "non_blocking": non_blocking, "side_stream": side_stream}
 
 
 class DeviceCopy:

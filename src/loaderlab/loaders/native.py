@@ -14,7 +14,7 @@ from loaderlab.config import AUTO, NativeLoader
 from loaderlab.data.spec import DataError, Split, UserItems
 from loaderlab.loaders.broken import BrokenSamples
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
-from loaderlab.loaders.copying import DeviceCopy
+from loaderlab.loaders.copying import DeviceCopy, copy_settings
 from loaderlab.loaders.fetch import BatchFetcher, Failure, Request, UserStream, fetcher, requests
 from loaderlab.machine import available_cores
 
@@ -75,12 +75,8 @@ class Native(Loader):
                 f"loader.num_workers={num_workers}: every worker would yield the whole of an iterable dataset. "
                 "Type: loader.num_workers=1, or data.sharded=true if it splits itself by torch.utils.data.get_worker_info"
             )
-        pinned = device.type == "cuda" if config.pin_memory == AUTO else bool(config.pin_memory)
-        if device.type != "cuda" and (why := config.needs_gpu()):
-            raise LoaderError(why)
-        non_blocking = pinned if config.non_blocking == AUTO else bool(config.non_blocking)
-        side_stream = pinned and non_blocking if config.side_stream == AUTO else bool(config.side_stream)
-        self._copy = DeviceCopy(device, non_blocking=non_blocking, side_stream=side_stream)
+        copying = copy_settings(config, device)
+        self._copy = DeviceCopy(device, non_blocking=copying["non_blocking"], side_stream=copying["side_stream"])
         prefetch = (2 if config.prefetch_factor == AUTO else int(config.prefetch_factor)) if num_workers else None
         persistent = num_workers > 0 if config.persistent_workers == AUTO else bool(config.persistent_workers)
         # named in any case: a job of a sweep was spawned itself, and would hand that down to its workers
@@ -92,9 +88,7 @@ class Native(Loader):
             "num_workers": num_workers,
             "prefetch_factor": prefetch,
             "persistent_workers": persistent,
-            "pin_memory": pinned,
-            "non_blocking": non_blocking,
-            "side_stream": side_stream,
+            **copying,
             "start_method": method if num_workers else None,
             "decoder": config.decoder,
         }
@@ -103,7 +97,7 @@ class Native(Loader):
             "num_workers": num_workers,
             "prefetch_factor": prefetch,
             "persistent_workers": persistent,
-            "pin_memory": pinned,
+            "pin_memory": copying["pin_memory"],
             "in_order": config.in_order,
             "multiprocessing_context": method if num_workers else None,
             "collate_fn": _as_it_is,

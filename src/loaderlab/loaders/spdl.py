@@ -1,0 +1,176 @@
+"""SPDL, driven by the plan: threads of this process build whole batches, where the native loader has worker processes.
+
+A thread builds a batch by the native loader's own fetcher, so pixels, random draws and errors are the same. What differs
+is how batches are made side by side: no process to start, nothing to hand over, and one interpreter lock for all. What
+decodes and resizes lets go of that lock; Python code and arrays in memory gain little or nothing from a second thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+from loaderlab.config import AUTO, SpdlLoader
+from loaderlab.data.spec import DataError, EncodedImages, Split, UserItems
+from loaderlab.loaders.broken import BrokenSamples
+from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
+from loaderlab.loaders.copying import DeviceCopy, copy_settings
+from loaderlab.loaders.fetch import Failure, Fetched, Request, fetcher, requests
+from loaderlab.loaders.native import auto_workers
+
+try:
+    from spdl.pipeline import Pipeline, PipelineBuilder, PipelineFailure
+except ImportError as error:
+    raise LoaderError(
+        f"loader=spdl: SPDL is not installed here ({error}). Install spdl, or type loader=native"
+    ) from error
+
+Built = Fetched | BaseException
+BETWEEN_STAGES = 5  # batches that SPDL 0.8 holds beside those in the making and those in its sink
+logging.getLogger("spdl").setLevel(logging.CRITICAL)  # a failure is raised, once: its log would print it before
+
+
+class Spdl(Loader):
+    """The SPDL backend. See `Loader` for the contract.
+
+    A user's own map-style dataset is asked from threads: where it is not thread-safe, ``loader.num_threads=1`` it is.
+
+    Raises:
+        LoaderError: an iterable dataset, or pinned memory without a GPU.
+    """
+
+    def __init__(self, config: SpdlLoader, split: Split, plan: EpochPlan, device: torch.device) -> None:
+        if isinstance(split.source, UserItems) and split.source.iterable:
+            raise LoaderError(
+                "loader=spdl: an iterable dataset has no ids that threads could ask for. Type: loader=native"
+            )
+        self._plan, self._buffer_size = plan, config.buffer_size
+        num_threads = auto_threads(split, device) if config.num_threads == AUTO else int(config.num_threads)
+        copying = copy_settings(config, device)
+        self._pinned = copying["pin_memory"]
+        self._copy = DeviceCopy(device, non_blocking=copying["non_blocking"], side_stream=copying["side_stream"])
+        self.lookahead = num_threads + config.buffer_size + BETWEEN_STAGES
+        self.parallel = self.busy_cores = self._num_threads = num_threads
+        self.settings = {
+            "num_threads": num_threads,
+            "buffer_size": config.buffer_size,
+            **copying,
+            "decoder": config.decoder,
+            "gil": "on" if getattr(sys, "_is_gil_enabled", lambda: True)() else "off",
+        }
+        self._fetcher = fetcher(split, True, config.decoder)
+        self._skipped = BrokenSamples(split.on_error, plan.num_samples)
+        self.broken = self._skipped.reasons
+        self._builders: ThreadPoolExecutor | None = _builders(num_threads, device)
+        self._running: Pipeline[Built] | None = None
+        self._ended: Pipeline[Built] | None = None  # has given all its batches
+
+    @property
+    def num_steps(self) -> int:
+        return self._plan.num_steps
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        self._stop(self._running)  # broken off, and its iterator still about
+        if self.num_steps == 0:
+            return
+        pipeline = self._running = self._pipeline(epoch)
+        pipeline.start()
+        try:
+            for _ in range(self.num_steps):
+                batch = _taken(pipeline)
+                if batch.skipped:
+                    self._skipped.add(batch.skipped)
+                yield batch
+        except BaseException:  # broken off, or broken: what is in the making belongs to nobody
+            pipeline.stop()
+            raise
+        # its threads notice within a tenth of a second, too long for a gap between epochs: the next one joins them
+        self._stop(self._ended)
+        self._running, self._ended = None, pipeline
+        with contextlib.suppress(TimeoutError):
+            pipeline.stop(timeout=0)
+
+    def _pipeline(self, epoch: int) -> Pipeline[Built]:
+        assert self._builders is not None, "closed"
+
+        async def source() -> AsyncIterator[Request]:  # a plain iterator would get a thread of its own
+            for request in requests(self._plan, epoch):
+                yield request
+
+        return (
+            PipelineBuilder[Request, Built]()
+            .add_source(source())
+            .pipe(self._build, concurrency=self._num_threads, executor=self._builders, output_order="input")
+            .add_sink(self._buffer_size)
+            .build(num_threads=1, task_hook_factory=lambda _: [])
+        )
+
+    def _build(self, request: Request) -> Built:
+        """In a builder's thread. SPDL leaves out a batch whose builder raises, and waits for ever after a SystemExit:
+        whatever is raised is handed over as a value."""
+        try:
+            fetched = self._fetcher.__getitems__(request)
+            return fetched.pin_memory() if self._pinned and isinstance(fetched, Batch) else fetched
+        except BaseException as error:
+            return error
+
+    @staticmethod
+    def _stop(pipeline: Pipeline[Built] | None) -> None:
+        """Joins a pipeline's threads and drops its batches; again is harmless."""
+        if pipeline is not None:
+            pipeline.stop()
+
+    def transfer(self, batch: Batch) -> Batch:
+        return self._copy(batch)
+
+    def stages(self, seconds: float) -> Mapping[str, float] | None:
+        return self._fetcher.stages(requests(self._plan, 0), seconds)
+
+    def close(self) -> None:
+        self._stop(self._running)
+        self._stop(self._ended)
+        if self._builders is not None:
+            self._builders.shutdown()
+        self._builders = None
+
+
+def auto_threads(split: Split, device: torch.device) -> int:
+    """As many as the native loader has workers where the work is decoding. One else: Python code is run by one thread
+    at a time, and nobody knows whether a user's dataset is thread-safe."""
+    return auto_workers(split, device) if isinstance(split.source, EncodedImages) else 1
+
+
+def _builders(num_threads: int, device: torch.device) -> ThreadPoolExecutor:
+    """Threads in which torch's operators keep to one core, whatever the training thread's take."""
+
+    def begin() -> None:
+        torch.get_num_threads()  # a thread's first question takes over the process's number: one set before is lost
+        torch.set_num_threads(1)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # memory is pinned for the current one
+
+    in_force = torch.get_num_threads()
+    builders = ThreadPoolExecutor(num_threads, "spdl_builder", begin)
+    all_here = threading.Barrier(num_threads)
+    list(builders.map(lambda _: all_here.wait(), range(num_threads)))
+    torch.set_num_threads(in_force)  # the builders' ones were left as the number of threads to come
+    return builders
+
+
+def _taken(pipeline: Pipeline[Built]) -> Batch:
+    try:
+        built = pipeline.get_item()
+    except PipelineFailure as failure:
+        cause = failure.exceptions[0]
+        raise LoaderError(f"loader=spdl: the pipeline broke: {type(cause).__name__}: {cause}") from cause
+    if isinstance(built, BaseException):
+        raise LoaderError(f"loader=spdl: a thread broke: {type(built).__name__}: {built}") from built
+    if isinstance(built, Failure):
+        raise DataError(built.reason)
+    return built

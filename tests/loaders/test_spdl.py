@@ -1,0 +1,129 @@
+"""What threads add to the contract: one core each, bounded work ahead, errors told once, nothing left behind."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from loaderlab import loaders
+from loaderlab.config import SpdlLoader
+from loaderlab.data.spec import DataError, Split, UserItems
+from loaderlab.loaders.contract import EpochPlan, Loader, LoaderError
+
+
+class Watched(Dataset[tuple[torch.Tensor, int]]):
+    """Notes who asks for what; item 7 fails where it is told to."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.asked: list[tuple[int, int]] = []  # index, torch's threads in the asking one
+        self.error = error
+
+    def __len__(self) -> int:
+        return 60
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        self.asked.append((index, torch.get_num_threads()))
+        if index == 7 and self.error is not None:
+            raise self.error
+        return torch.full((2,), float(index)), index % 2
+
+
+def made(dataset: Any, **settings: Any) -> Loader:
+    split = Split(UserItems(dataset, False, None, None, 2))
+    return loaders.build(SpdlLoader(**settings), split, EpochPlan(60, 2, False, False), torch.device("cpu"))
+
+
+def test_builders_take_one_core_and_the_step_keeps_its_own() -> None:
+    torch.set_num_threads(2)
+    dataset = Watched()
+    loader = made(dataset, num_threads=2)
+    assert loader.settings["gil"] in ("on", "off")
+    assert sum(len(batch) for batch in loader.epoch(0)) == 60
+    loader.close()
+    assert {threads for _, threads in dataset.asked} == {1}
+    later: list[int] = []
+    thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert (torch.get_num_threads(), later) == (2, [2])
+
+
+@pytest.mark.parametrize(("num_threads", "buffer_size"), [(1, 1), (2, 3)])
+def test_it_works_ahead_as_far_as_it_says(num_threads: int, buffer_size: int) -> None:
+    dataset = Watched()
+    loader = made(dataset, num_threads=num_threads, buffer_size=buffer_size)
+    batches = loader.epoch(0)
+    next(batches)
+    until = time.monotonic() + 20
+    while len(dataset.asked) < 2 * (1 + loader.lookahead) and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    assert len(dataset.asked) == 2 * (1 + loader.lookahead)
+    loader.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "message"),
+    [
+        (ValueError("disk on fire"), DataError, "failed at ids 6, 7: ValueError: disk on fire"),
+        (SystemExit(3), LoaderError, "loader=spdl: a thread broke: SystemExit: 3"),
+    ],
+)
+def test_what_fails_in_a_thread_is_told_once(
+    error: BaseException, told: type[Exception], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    threads = set(threading.enumerate())
+    loader = made(Watched(error), num_threads=2)
+    batches, seen = loader.epoch(0), []
+    with pytest.raises(told, match=message):
+        seen.extend(batch.ids.tolist() for batch in batches if batch.ids is not None)
+    assert list(batches) == []
+    loader.close()
+    assert set(threading.enumerate()) <= threads
+    assert capfd.readouterr().err == ""
+
+
+def test_a_failing_source_is_told_once(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def broken(plan: EpochPlan, epoch: int) -> Iterator[Any]:
+        raise MemoryError("no room for a permutation")
+        yield
+
+    loader = made(Watched(), num_threads=1)
+    monkeypatch.setattr("loaderlab.loaders.spdl.requests", broken)
+    with pytest.raises(LoaderError, match="loader=spdl: the pipeline broke: MemoryError: no room") as told:
+        list(loader.epoch(0))
+    assert isinstance(told.value.__cause__, MemoryError)
+    loader.close()
+    assert capfd.readouterr().err == ""
+
+
+def test_an_epoch_begun_in_the_midst_of_another_is_whole() -> None:
+    loader = made(Watched(), num_threads=2)
+    former = loader.epoch(0)
+    next(former)
+    assert torch.cat([batch.inputs[:, 0] for batch in loader.epoch(1)]).tolist() == list(range(60))
+    former.close()  # type: ignore[attr-defined]
+    loader.close()
+
+
+def test_what_threads_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(LoaderError, match="loader=spdl: an iterable dataset .* Type: loader=native"):
+        loaders.build(
+            SpdlLoader(),
+            Split(UserItems(iter([]), True, None, None, 2)),
+            EpochPlan(0, 2, False, False),
+            torch.device("cpu"),
+        )
+    with pytest.raises(LoaderError, match="loader.pin_memory=true: .* Type: loader.pin_memory=auto"):
+        made(Watched(), pin_memory=True)
+    monkeypatch.setitem(sys.modules, "spdl.pipeline", None)
+    monkeypatch.delitem(sys.modules, "loaderlab.loaders.spdl", raising=False)
+    with pytest.raises(LoaderError, match="loader=spdl: SPDL is not installed here"):
+        made(Watched())
