@@ -97,7 +97,7 @@ def test_heavy_packages_have_one_place(path: Path) -> None:
 
 def test_the_loop_names_no_loader() -> None:
     text = (PACKAGE / "training.py").read_text().lower()
-    assert not [name for name in ("native", "dali", "replay", "spdl") if name in text]
+    assert not [name for name in ("native", "dali", "replay", "spdl", "resident") if name in text]
 
 
 def test_help_needs_neither_torch_nor_mlflow() -> None:

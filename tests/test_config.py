@@ -103,6 +103,7 @@ BAD = [  # overrides, what the message must hold
     ("loader.num_threads=2", ["loader=native", "belongs to loader=spdl and dali"]),
     ("loader=spdl loader.num_threads=0", ["loader.num_threads=0", "at least 1 or auto"]),
     ("loader=spdl loader.prefetch=2", ["loader=spdl", "loader.buffer_size"]),
+    ("loader=resident loader.decoder=opencv", ["loader.decoder=opencv", "torchcodec, pillow"]),
     ("+nosuch=1", ["nosuch", "no such setting", "batch_size"]),
     ("+data.nosuch=1", ["data.nosuch", "data=digits", "data.image_px"]),
     ("+data.transform.nosuch=1", ["data.transform.nosuch", "data.transform.flip"]),

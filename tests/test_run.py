@@ -51,7 +51,7 @@ def artifact(config: TrainConfig, run_id: str, name: str) -> str:
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(
     "overrides",
-    ["loader=native", "loader=dali", "loader=replay", "loader=spdl", "loader=native precision=bf16"],
+    ["loader=native", "loader=dali", "loader=replay", "loader=spdl", "loader=resident", "loader=native precision=bf16"],
 )
 def test_what_a_run_records(overrides: str, device: str, make_config: Make, terminal: Terminal) -> None:
     config = make_config(*overrides.split(), "epochs=4", "measure.warmup_steps=2", f"device={device}")

@@ -49,6 +49,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
         "native": schema.NativeLoader,
         "spdl": schema.SpdlLoader,
         "dali": schema.DaliLoader,
+        "resident": schema.ResidentLoader,
         "replay": schema.ReplayLoader,
     },
     "precision": {"precision": schema.PrecisionConfig},

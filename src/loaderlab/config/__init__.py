@@ -32,7 +32,15 @@ from loaderlab.config.data import (
     VectorsData,
     WebDatasetData,
 )
-from loaderlab.config.loader import DaliLoader, HostLoader, LoaderConfig, NativeLoader, ReplayLoader, SpdlLoader
+from loaderlab.config.loader import (
+    DaliLoader,
+    HostLoader,
+    LoaderConfig,
+    NativeLoader,
+    ReplayLoader,
+    ResidentLoader,
+    SpdlLoader,
+)
 from loaderlab.config.measure import CheckpointConfig, MeasureConfig, TrackingConfig
 from loaderlab.config.model import (
     AdamWOptimizer,
@@ -77,6 +85,7 @@ __all__ = [
     "OptimizerConfig",
     "PrecisionConfig",
     "ReplayLoader",
+    "ResidentLoader",
     "SgdOptimizer",
     "SpdlLoader",
     "SweepConfig",

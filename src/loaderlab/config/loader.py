@@ -137,6 +137,12 @@ class DaliLoader(LoaderConfig):
 
 
 @dataclass
+class ResidentLoader(LoaderConfig):
+    name: ClassVar[str] = "resident"
+    decoder: str = setting("torchcodec", "image decoder, at the start", choices=("torchcodec", "pillow"))
+
+
+@dataclass
 class ReplayLoader(LoaderConfig):
     name: ClassVar[str] = "replay"
     num_batches: int = setting(

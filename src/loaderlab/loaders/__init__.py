@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from loaderlab.config import DaliLoader, LoaderConfig, NativeLoader, ReplayLoader, SpdlLoader
+from loaderlab.config import DaliLoader, LoaderConfig, NativeLoader, ReplayLoader, ResidentLoader, SpdlLoader
 from loaderlab.data.spec import Split
 from loaderlab.loaders.contract import EpochPlan, Loader
 
@@ -28,6 +28,10 @@ def build(config: LoaderConfig, split: Split, plan: EpochPlan, device: torch.dev
             from loaderlab.loaders.dali import Dali
 
             return Dali(config, split, plan, device)
+        case ResidentLoader():
+            from loaderlab.loaders.resident import Resident
+
+            return Resident(config, split, plan, device)
         case ReplayLoader():
             from loaderlab.loaders.replay import Replay
 

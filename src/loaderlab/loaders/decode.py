@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +18,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from loaderlab.data.spec import UINT8, DataError, EncodedImages, TransformSpec
 from loaderlab.data.tree import EXTENSIONS
 
+T = TypeVar("T")
 CROP_ATTEMPTS = 10  # as torchvision and DALI
+ORIENTATION = 0x0112  # EXIF's tag; from 5 on images lie on their side
 JPEG = b"\xff\xd8\xff"
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOFn: the frame's header, with its size
 JPEG_ALONE = frozenset([0x01, *range(0xD0, 0xDA)])  # markers without a segment: TEM, RSTn, SOI, EOI
@@ -55,8 +58,16 @@ def decoder(name: str) -> Decoder:
     return decode
 
 
-def read_image(source: EncodedImages, index: int, decode: Decoder, max_pixels: int) -> torch.Tensor:
-    """One sample's image, read and decoded.
+def image_size(data: UINT8) -> tuple[int, int]:
+    """Height and width of the image upright, by its header."""
+    with Image.open(io.BytesIO(data.tobytes())) as image:
+        width, height = image.size
+        on_its_side = image.getexif().get(ORIENTATION, 1) >= 5
+    return (width, height) if on_its_side else (height, width)
+
+
+def read_image(source: EncodedImages, index: int, decode: Callable[[UINT8], T], max_pixels: int) -> T:
+    """What ``decode`` makes of one sample's encoded bytes.
 
     Raises:
         DataError: naming the file, for anything that does not read or decode whole, or is larger than ``max_pixels``.

@@ -1,0 +1,193 @@
+"""The whole set in the device's memory: for small data no other loader has so little to do.
+
+Encoded images are decoded once, when the loader is built. From then on a batch is picked by its ids on the device, and there images
+are cropped, flipped and resized all at once, by the random numbers that the native loader draws for the same batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import psutil
+import torch
+
+from loaderlab.config import ResidentLoader
+from loaderlab.data.spec import (
+    INT64,
+    DataError,
+    EncodedImages,
+    ImageArrays,
+    ImageFiles,
+    Split,
+    TransformSpec,
+    UserItems,
+    Vectors,
+)
+from loaderlab.loaders.broken import BrokenSamples
+from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
+from loaderlab.loaders.decode import center_window, crop_window, decoder, image_size, read_image
+from loaderlab.loaders.fetch import Request, check_decodable, normalize, requests
+from loaderlab.loaders.resample import axis_weights, resample
+from loaderlab.machine import available_cores
+
+T = TypeVar("T")
+KEPT_FREE = 0.25  # of the free memory, for the model, its gradients and the batches
+CHUNK = 1024  # images that are rearranged at once
+
+
+class Resident(Loader):
+    """The resident backend. See `Loader` for the contract; `resident` is false all the same, since its batches are made
+    anew in each step: there is something to measure.
+
+    Raises:
+        LoaderError: the samples do not fit into the device's memory, or are not the same in each epoch.
+        DataError: an image does not decode: here, not while iterating.
+    """
+
+    def __init__(self, config: ResidentLoader, split: Split, plan: EpochPlan, device: torch.device) -> None:
+        self._split, self._plan, self._device = split, plan, device
+        self._skipped = BrokenSamples(split.on_error, plan.num_samples)
+        self.broken = self._skipped.reasons
+        source = split.source
+        match source:
+            case UserItems():
+                raise LoaderError(
+                    "loader=resident: the items of your own dataset may be others each time that they are asked for, and "
+                    "would be kept as they come first. Type: loader=native"
+                )
+            case Vectors(work=work) if work:
+                raise LoaderError(
+                    f"loader=resident: data.work={work} stands for work on each sample in each epoch, and samples that stay "
+                    "on the device have it behind them. Type: loader=native, or data.work=0"
+                )
+            case Vectors():
+                if device.type != "cpu":  # where they are already
+                    self._make_room(source.inputs.nbytes)
+                self._inputs: torch.Tensor | None = torch.from_numpy(source.inputs).to(device)
+            case ImageArrays():
+                num_images, height, width, channels = source.images.shape
+                self._sizes: INT64 = np.full((num_images, 2), (height, width))
+                images = self._images(channels)
+                for start in range(0, num_images, CHUNK):
+                    chunk = torch.from_numpy(source.images[start : start + CHUNK])
+                    images[start : start + CHUNK] = chunk.to(device).permute(0, 1, 3, 2)
+            case EncodedImages():
+                if isinstance(source, ImageFiles):
+                    check_decodable(source, config.decoder)
+                self._load(source, config.decoder)
+        self._labels = torch.from_numpy(source.labels).to(device)
+        assert self._inputs is not None
+        self.settings = {"decoder": config.decoder, "samples_mib": round(self._inputs.nbytes / 2**20, 1)}
+
+    def _images(self, channels: int) -> torch.Tensor:
+        """Memory for images of these sizes (N, height, C, width), as high and wide as the largest: `resample` says why in
+        this order."""
+        (height, width), spec = self._sizes.max(0).tolist(), self._split.transform
+        assert spec is not None
+        # of a batch: its images as bytes and as floats, half-way resized, and the weights with what they are made of
+        floats = channels * height * (width + 2 * spec.size) + 8 * spec.size * (height + width)
+        batch = self._plan.batch_size * (channels * height * width + 4 * floats)
+        self._make_room(
+            len(self._sizes) * channels * height * width + batch, f", each padded to {height} x {width} pixels"
+        )
+        self._inputs = torch.empty((len(self._sizes), height, channels, width), dtype=torch.uint8, device=self._device)
+        return self._inputs
+
+    def _make_room(self, num_bytes: int, padded: str = "") -> None:
+        if self._device.type == "cuda":
+            unused = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
+            free = torch.cuda.mem_get_info(self._device)[0] + unused
+        else:
+            free = psutil.virtual_memory().available
+        if num_bytes > (1 - KEPT_FREE) * free:
+            raise LoaderError(
+                f"loader=resident: {self._split.num_samples} samples need {num_bytes / 2**30:.3g} GiB{padded}; {self._device} "
+                f"has {free / 2**30:.3g} GiB free, of which a quarter is left to the model. Type: loader=native"
+            )
+
+    def _load(self, encoded: EncodedImages, decoder_name: str) -> None:
+        """Twice through the encoded images: for their sizes, by which memory is asked for, then for what they show."""
+        decode, on_error = decoder(decoder_name), self._split.on_error
+
+        def each(task: Callable[[int], T]) -> list[T | None]:
+            """What it makes of each sample; None of those that do not load."""
+
+            def tried(index: int) -> T | None:
+                try:
+                    return None if index in self.broken else task(index)
+                except DataError as error:
+                    if not on_error.skip:
+                        raise
+                    self._skipped.add({index: str(error)})
+                    return None
+
+            return list(threads.map(tried, range(len(encoded))))
+
+        def put(index: int) -> None:
+            image = read_image(encoded, index, decode, on_error.max_pixels)
+            _, height, width = image.shape
+            if (height, width) != tuple(self._sizes[index].tolist()):
+                raise DataError(
+                    f"{encoded.name(index)}: decodes to {height} x {width} pixels, and its header tells of others"
+                )
+            images[index, :height, :, :width] = image.permute(1, 0, 2)
+
+        with ThreadPoolExecutor(available_cores()) as threads:
+            sizes = each(lambda index: read_image(encoded, index, image_size, on_error.max_pixels))
+            self._sizes = np.array([size or (1, 1) for size in sizes], np.int64)
+            images = self._images(channels=3)
+            each(put)
+
+    @property
+    def num_steps(self) -> int:
+        return self._plan.num_steps
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        assert self._inputs is not None, "closed"
+        for request in requests(self._plan, epoch):
+            ids = self._skipped.substituted(request.ids)
+            if self._split.transform is not None:
+                inputs, labels = self._transformed(self._inputs, ids, request, self._split.transform)
+            else:
+                here = self._on_device(ids)
+                inputs, labels = self._inputs[here], self._labels[here]
+            yield Batch(inputs, labels, torch.from_numpy(ids), self._skipped.among(request.ids))
+
+    def _transformed(
+        self, images: torch.Tensor, ids: INT64, request: Request, spec: TransformSpec
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        crops, flips = request.draws(spec)
+        sizes = self._sizes[ids].tolist()
+        windows = [_window(height, width, spec, draws) for (height, width), draws in zip(sizes, crops, strict=True)]
+        numbers = self._on_device(np.column_stack([windows, ids, flips]))  # one copy
+        here, (_, height, _, width) = numbers[:, 8], images.shape
+        rows = axis_weights(numbers[:, :4], None, spec.size, height)
+        columns = axis_weights(numbers[:, 4:8], numbers[:, 9].bool(), spec.size, width)
+        inputs = resample(images[here], rows, columns)
+        normalization = self._split.normalization
+        if normalization is not None and not normalization.on_device:
+            inputs = normalize(inputs, normalization)
+        return inputs, self._labels[here]
+
+    def _on_device(self, numbers: INT64) -> torch.Tensor:
+        """A copy that does not wait for the device's work."""
+        here = torch.from_numpy(numbers)
+        return here.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else here
+
+    def transfer(self, batch: Batch) -> Batch:
+        return batch
+
+    def close(self) -> None:
+        self._inputs = None
+
+
+def _window(height: int, width: int, spec: TransformSpec, draws: np.ndarray) -> tuple[int, ...]:
+    """What `axis_weights` needs of one image: of its rows, then of its columns."""
+    if spec.random_crop:
+        top, left, cropped_height, cropped_width = crop_window(height, width, spec, draws)
+        return top, cropped_height, spec.size, 0, left, cropped_width, spec.size, 0
+    resized_height, resized_width, top, left = center_window(height, width, spec)
+    return 0, height, resized_height, top, 0, width, resized_width, left
