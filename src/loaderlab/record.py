@@ -121,6 +121,7 @@ def _setup(session: Session) -> Setup:
         precision=config.precision.name,
         takes_bf16=session.device.type == "cuda" and torch.cuda.get_device_capability(session.device) >= (8, 0),
         in_memory=split.in_memory,
+        at_hand=split.at_hand,
         image_files=isinstance(split.source, EncodedImages),
         normalized_by_loader=normalization is not None and not normalization.on_device,
         compiled=config.model.compile,

@@ -140,6 +140,12 @@ def test_bottlenecks_of_a_fed_device(changes: dict[str, object], name: str) -> N
         (STARVED, SETUP, "loader.num_workers=5"),  # 250/s each: 4 feed the ceiling, 5 with a tenth to spare
         (STARVED, replace(SETUP, cores=3), "loader=dali"),
         (STARVED, replace(SETUP, cores=3, settings={"num_workers": 2, "decoder": "pillow"}), "loader.decoder=torchcodec"),
+        (STARVED, replace(SETUP, loader="spdl", settings={"num_threads": 2}), "loader.num_threads=5"),
+        (replace(STARVED, stages={"prepare": 1e-4, "collate": 3.9e-3}), replace(SETUP, loader="spdl", settings={"num_threads": 2}), "loader=native"),
+        (replace(STARVED, stages=None), replace(SETUP, settings={"num_workers": 2}, image_files=False, in_memory=True, at_hand=True), "loader=resident"),
+        (replace(STARVED, stages=None), replace(SETUP, settings={"num_workers": 2}, image_files=False, in_memory=True), "loader.num_workers=0"),
+        (replace(STARVED, stages=None), replace(SETUP, settings={"num_workers": 2}, image_files=False, in_memory=True, at_hand=True, device_type="cpu"), "loader.num_workers=0"),
+        (replace(STARVED, delivery_pct=40), replace(SETUP, image_files=False, in_memory=True, at_hand=True), "loader=resident"),
         (replace(STARVED, delivery_pct=40), SETUP, "loader.pin_memory=true"),
         (replace(STARVED, delivery_pct=40), replace(SETUP, settings={"pin_memory": True}), "loader.non_blocking=true"),
         (replace(STARVED, delivery_pct=40), replace(SETUP, settings={"pin_memory": True, "non_blocking": True}, normalized_by_loader=True), "data.transform.normalize_on=device"),

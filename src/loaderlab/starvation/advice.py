@@ -16,6 +16,8 @@ from loaderlab.starvation.evidence import (
     Setup,
 )
 
+MAKERS = {"native": "num_workers", "spdl": "num_threads"}  # of the loaders that build as many batches side by side
+
 
 def advise(e: Evidence, s: Setup, bottleneck: str) -> tuple[Advice, ...]:
     """What to try against a bottleneck, best first; an advice that would gain under 5 % is not given."""
@@ -42,12 +44,14 @@ def advise(e: Evidence, s: Setup, bottleneck: str) -> tuple[Advice, ...]:
 
 
 def _feed_faster(e: Evidence, s: Setup, bottleneck: str, most: float | None) -> list[Advice]:
-    found: list[Advice] = []
-    if s.loader == "native":
+    found = _kept_on_device(s, most)
+    if s.loader in MAKERS:
         if bottleneck == PYTHON and s.settings.get("batched") is False:
             found.append(Advice("build whole batches instead of collating samples", "loader.batched=true", most))
         if s.in_memory and bottleneck == PYTHON and s.settings.get("num_workers"):
             found.append(Advice("data in memory is slower through workers", "loader.num_workers=0", most))
+        elif s.loader == "spdl" and bottleneck == PYTHON:
+            found.append(Advice("processes do not wait for each other's Python code", "loader=native", most))
         elif (workers := _more_workers(e, s, bottleneck)) is not None:
             found.append(workers)
         if s.image_files and s.settings.get("decoder") == "pillow":
@@ -62,7 +66,7 @@ def _feed_faster(e: Evidence, s: Setup, bottleneck: str, most: float | None) -> 
             found.append(Advice("decode on the GPU", "loader.decode=mixed", most))
     if bottleneck == STORAGE:
         found.append(Advice("keep the files on a disk of this machine, or in its memory", gain_x=most))
-    if not found and bottleneck in (DECODE, LOADER) and s.image_files:
+    if not found and bottleneck in (DECODE, LOADER) and s.image_files and s.loader != "resident":
         found.append(
             Advice(
                 "store the images near the size that is trained on, which decodes faster, or give the job more cores", gain_x=most,
@@ -71,8 +75,16 @@ def _feed_faster(e: Evidence, s: Setup, bottleneck: str, most: float | None) -> 
     return found
 
 
+def _kept_on_device(s: Setup, most: float | None) -> list[Advice]:
+    """On a CPU the samples are where the step is, and picking them there is no faster."""
+    if not s.at_hand or s.device_type != "cuda" or s.loader == "resident":
+        return []
+    return [Advice("data this small can stay on the device", "loader=resident", most)]
+
+
 def _more_workers(e: Evidence, s: Setup, bottleneck: str) -> Advice | None:
     """As many workers as feed the ceiling with a tenth to spare, within the cores; waiting needs no core."""
+    key, makers = f"loader.{MAKERS[s.loader]}", "threads" if s.loader == "spdl" else "workers"
     if e.loader_alone is None or e.ceiling is None or e.rate is None:
         more = max(2, 2 * s.parallel)
         if more > min(2 * s.cores, s.most_workers or more):  # they may wait or compute: nobody knows
@@ -80,7 +92,7 @@ def _more_workers(e: Evidence, s: Setup, bottleneck: str) -> Advice | None:
         dry = min(0.99, e.starved_pct / 100)
         # workers that exist take the whole step for a batch; the host itself no more than its waiting
         least = max(1 - dry, s.parallel / more if s.ahead else dry / more)
-        return Advice("more workers", f"loader.num_workers={more}", 1 / least)
+        return Advice(f"more {makers}", f"{key}={more}", 1 / least)
     now = s.parallel if s.ahead else 0
     each = e.loader_alone / max(1, s.parallel)
     room = 4 * s.cores if bottleneck == STORAGE else max(1, s.cores - 1 if s.device_type == "cuda" else s.cores)
@@ -91,15 +103,15 @@ def _more_workers(e: Evidence, s: Setup, bottleneck: str) -> Advice | None:
     if s.device_type != "cuda" and e.loader_cores is not None:  # loader and step share the cores
         per_sample = e.loader_cores / e.loader_alone + s.threads / e.ceiling
         rate = min(rate, s.cores / per_sample)
-    text = "one worker would work ahead of the step" if wanted == 1 else "more workers, side by side"
-    return Advice(text, f"loader.num_workers={wanted}", rate / e.rate, at_most=False)
+    text = "one worker would work ahead of the step" if wanted == 1 else f"more {makers}, side by side"
+    return Advice(text, f"{key}={wanted}", rate / e.rate, at_most=False)
 
 
 def _copy_faster(e: Evidence, s: Setup, most: float | None) -> list[Advice]:
-    found = []
-    if s.device_type == "cuda" and s.loader == "native" and not s.settings.get("pin_memory"):
+    found = _kept_on_device(s, most)
+    if s.device_type == "cuda" and s.loader in MAKERS and not s.settings.get("pin_memory"):
         found.append(Advice("copy from pinned memory", "loader.pin_memory=true", most))
-    elif s.device_type == "cuda" and s.loader == "native" and not s.settings.get("non_blocking"):
+    elif s.device_type == "cuda" and s.loader in MAKERS and not s.settings.get("non_blocking"):
         found.append(Advice("let the host go on during the copy", "loader.non_blocking=true", most))
     elif s.settings.get("side_stream") is False and s.device_type == "cuda":
         found.append(Advice("copy beside the step", "loader.side_stream=true", most))
@@ -124,7 +136,7 @@ def _disturb_less(e: Evidence, s: Setup, most: float | None) -> list[Advice]:
         fewer = max(1, s.cores - s.parallel)
         if fewer < s.threads:
             found.append(Advice("leave cores to the loader", f"torch_threads={fewer}", most))
-    key = {"native": "num_workers", "dali": "num_threads"}.get(s.loader)
+    key = (MAKERS | {"dali": "num_threads"}).get(s.loader)
     now = s.settings.get(key) if key else None
     if key and isinstance(now, int) and now > 1:
         enough = now - 1

@@ -85,6 +85,7 @@ class Setup:
         parallel: batches that it prepares at the same time; ahead: whether it works ahead of the step at all.
         cores: that the process may use; threads: of torch.
         batch_size: 0 where nobody knows it.
+        at_hand: the samples are in memory and could stay on the device as they are.
         most_workers: that this data allows; None: any number.
     """
 
@@ -99,6 +100,7 @@ class Setup:
     precision: str = "fp32"
     takes_bf16: bool = False
     in_memory: bool = False
+    at_hand: bool = False
     image_files: bool = False
     normalized_by_loader: bool = False
     compiled: bool = False
