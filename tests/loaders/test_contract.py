@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,21 +21,26 @@ from loaderlab.config import (
     LoaderConfig,
     NativeLoader,
     ReplayLoader,
+    ResidentLoader,
+    SpdlLoader,
     TransformConfig,
     VectorsData,
     WebDatasetData,
 )
 from loaderlab.data.spec import ImageArrays, Split, UserItems, transforms
-from loaderlab.loaders.contract import Batch, EpochPlan, Loader
+from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
 
 LOADERS: dict[str, LoaderConfig] = {
     "native": NativeLoader(num_workers=0),
     "native-2-workers": NativeLoader(num_workers=2),
     "native-one-by-one": NativeLoader(num_workers=0, batched=False),
     "native-pillow": NativeLoader(num_workers=1, decoder="pillow", persistent_workers=False),
+    "spdl": SpdlLoader(num_threads=2, buffer_size=1),
+    "resident": ResidentLoader(),
     "dali": DaliLoader(num_threads=2),
     "dali-deep-queue": DaliLoader(num_threads=1, prefetch_queue_depth=4),
 }
+BACKENDS = ("native", "spdl", "resident", "dali")  # each once, in its cheapest form
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
@@ -50,10 +56,10 @@ class Squares(Dataset[dict[str, torch.Tensor]]):
         return {"x": torch.full((3,), float(index**2)), "y": torch.tensor(index % 2)}
 
 
-def folder_split(tree: Path, crop: str = "center", normalize_on: str = "device") -> Split:
+def folder_split(tree: Path, crop: str = "center", normalize_on: str = "device", flip: float = 0.0) -> Split:
     config = ImageFolderData(
         root=str(tree), val_fraction=0.0,
-        transform=TransformConfig(image_size=24, resize=24, train_crop=crop, flip=0.0, normalize_on=normalize_on),
+        transform=TransformConfig(image_size=24, resize=24, train_crop=crop, flip=flip, normalize_on=normalize_on),
     )  # fmt: skip
     return data.build(config, lambda *_: None).train
 
@@ -77,14 +83,14 @@ def tar_split(tree: Path) -> Split:
     return data.build(config, lambda *_: None).train
 
 
-def arrays_split(_tree: Path) -> Split:
+def arrays_split(_tree: Path, crop: str = "center", flip: float = 0.0) -> Split:
     images = np.stack([picture(28, 28, index) for index in range(23)])
-    train, _, normalization = transforms(TransformConfig(image_size=24, resize=28, train_crop="center", flip=0.0))
+    train, _, normalization = transforms(TransformConfig(image_size=24, resize=28, train_crop=crop, flip=flip))
     return Split(ImageArrays(images, np.arange(23, dtype=np.int64) % 5), train, normalization)
 
 
-def vectors_split(_tree: Path) -> Split:
-    return data.build(VectorsData(num_samples=23, num_features=6, num_classes=3, work=2), lambda *_: None).train
+def vectors_split(_tree: Path, work: int = 2) -> Split:
+    return data.build(VectorsData(num_samples=23, num_features=6, num_classes=3, work=work), lambda *_: None).train
 
 
 def user_split(_tree: Path) -> Split:
@@ -97,7 +103,11 @@ SPLITS: dict[str, Callable[[Path], Split]] = {
     "arrays": arrays_split,
     "vectors": vectors_split,
     "user": user_split,
+    "vectors at hand": lambda tree: vectors_split(tree, work=0),
 }
+REFUSED = [("resident", "vectors"), ("resident", "user")]
+ALL = [pair for pair in itertools.product(LOADERS, SPLITS) if pair not in REFUSED and (pair[1] != "vectors at hand" or pair[0] == "resident")]  # fmt: skip
+EACH = [pair for pair in ALL if pair[0] in BACKENDS]
 
 
 @pytest.fixture
@@ -124,8 +134,7 @@ def all_of(batches: list[Batch]) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("split", SPLITS)
-@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize(("loader", "split"), ALL)
 def test_each_sample_once_in_the_plans_order(
     loader: str, split: str, device: str, built: Callable[..., Loader]
 ) -> None:
@@ -180,8 +189,7 @@ def test_batches_are_the_takers_own(loader: str, built: Callable[..., Loader]) -
     assert all((batch.inputs == copy).all() for batch, copy in zip(kept, copies, strict=True))
 
 
-@pytest.mark.parametrize("split", ["files", "vectors"])
-@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize(("loader", "split"), [pair for pair in ALL if pair in EACH or pair[1] == "files"])
 def test_an_epoch_may_be_broken_off(loader: str, split: str, built: Callable[..., Loader]) -> None:
     plan = EpochPlan(23, 4, True, False)
     subject = built(loader, split, plan)
@@ -193,18 +201,34 @@ def test_an_epoch_may_be_broken_off(loader: str, split: str, built: Callable[...
     assert len(list(subject.epoch(1))) == 6
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
-@pytest.mark.parametrize("loader", ["native", "dali"])
-def test_shards_are_disjoint_and_whole(loader: str, world_size: int, built: Callable[..., Loader]) -> None:
-    plans = [EpochPlan(23, 4, True, False, 0, rank, world_size) for rank in range(world_size)]
-    ids = [all_of(list(built(loader, "files", plan).epoch(0)))[0] for plan in plans]
-    assert sorted(torch.cat(ids).tolist()) == list(range(23))
+@pytest.mark.parametrize(("loader", "split"), EACH)
+def test_shards(loader: str, split: str, built: Callable[..., Loader], image_tree: Path) -> None:
+    samples = SPLITS[split](image_tree)
+    worlds = [(1, True), (2, False), (3, True)]
+    # DALI's pipelines take their time to build, and take what they are given
+    for world_size, shuffle in worlds if loader != "dali" or split == "files" else worlds[-1:]:
+        seen: list[int] = []
+        for rank in range(world_size):
+            plan = EpochPlan(7, 2, shuffle, False, 5, rank, world_size)
+            batches = [batch.ids.tolist() for batch in built(loader, samples, plan).epoch(1)]
+            assert batches == [ids.tolist() for ids in plan.batches(1)]
+            seen += itertools.chain(*batches)
+        assert sorted(seen) == list(range(7))
+    empty = built(loader, samples, EpochPlan(2, 2, True, False, 5, rank=2, world_size=3))
+    assert (empty.num_steps, list(empty.epoch(0))) == (0, [])
+    assert [batch.ids.tolist() for batch in built(loader, samples, EpochPlan(1, 2, False, False)).epoch(0)] == [[0]]
 
 
 @pytest.mark.parametrize("loader", LOADERS)
 def test_one_sample_and_none(loader: str, built: Callable[..., Loader], image_tree: Path) -> None:
     assert [len(batch) for batch in built(loader, "files", EpochPlan(1, 4, True, False)).epoch(0)] == [1]
     assert list(built(loader, "files", EpochPlan(3, 4, True, True)).epoch(0)) == []
+
+
+@pytest.mark.parametrize(("loader", "split"), REFUSED)
+def test_what_a_loader_cannot_do_is_refused(loader: str, split: str, built: Callable[..., Loader]) -> None:
+    with pytest.raises(LoaderError, match=f"loader={loader}: .* Type: loader=native"):
+        built(loader, split, EpochPlan(23, 4, True, False))
 
 
 @pytest.mark.parametrize("loader", LOADERS)
@@ -233,7 +257,7 @@ def test_normalised_by_the_loader(loader: str, built: Callable[..., Loader], ima
         assert torch.allclose(normalised.inputs, (raw.inputs / 255 - mean) / std, atol=1e-4)
 
 
-@pytest.mark.parametrize("loader", ["native", "native-one-by-one", "dali"])
+@pytest.mark.parametrize("loader", ["native", "native-one-by-one", "spdl", "resident", "dali"])
 def test_random_crops_differ_between_epochs_and_keep_the_means(
     loader: str, built: Callable[..., Loader], image_tree: Path
 ) -> None:
@@ -257,6 +281,23 @@ def test_native_augmentation_does_not_depend_on_the_workers(workers: int, image_
     for ours, theirs in zip(wanted.epoch(4), subject.epoch(4), strict=True):
         assert (ours.inputs == theirs.inputs).all()
     subject.close()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("loader", ["spdl", "resident"])
+def test_augmentation_is_that_of_native(
+    loader: str, device: str, built: Callable[..., Loader], image_tree: Path
+) -> None:
+    plan = EpochPlan(23, 4, True, False, seed=1)
+    for split in (
+        folder_split(image_tree, "random_resized", flip=0.5),
+        arrays_split(image_tree, "random_resized", flip=0.5),
+    ):
+        ours, theirs = built(loader, split, plan, device), built("native", split, plan)
+        found, wanted = (torch.cat([batch.inputs.cpu().float() for batch in each.epoch(4)]) for each in (ours, theirs))
+        difference = (found - wanted).abs()
+        assert difference.max() <= (1 if loader == "resident" else 0)
+        assert difference.mean() < 1e-3
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
