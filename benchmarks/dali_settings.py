@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 
 from benchmarks import photo_files
 from benchmarks.loader_throughput import NUM_FILES, ours
-from benchmarks.turns import Arm, samples_per_s, table
+from benchmarks.turns import Arm, table, take_turns
 from loaderlab.config import AUTO, DaliLoader
 from loaderlab.loaders.dali import MAX_AUTO_THREADS
 from loaderlab.machine import available_cores
@@ -67,9 +67,9 @@ def main(arguments: Sequence[str]) -> None:
         width, height = map(int, size.split("x"))
         folder = photo_files.written(root, width, height, NUM_FILES)
         arms = [Arm(name(settings, cuda), ours, (folder, settings, device)) for settings in grid(options, base, cuda)]
-        rates = samples_per_s(arms, int(options.get("rounds", 10)), float(options.get("seconds", 4)))
+        turns = take_turns(arms, int(options.get("rounds", 10)), float(options.get("seconds", 4)))
         print(f"\n{NUM_FILES} files of {size} on {device}, {available_cores()} cores; the default is {arms[0].name}")
-        print(table(rates, arms[0].name), flush=True)
+        print(table(turns, arms[0].name), flush=True)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import torch
 
 from benchmarks import photo_files
 from benchmarks.peers import BATCH, LIMITS, PEERS, SAMPLES, SIZE, missing_for_spdl
-from benchmarks.turns import Arm, Served, paired, samples_per_s, shown, table
+from benchmarks.turns import Arm, Served, Turns, median_rate, paired, shown, table, take_turns
 from loaderlab import config, loaders, stats
 from loaderlab.data import imagefolder
 from loaderlab.data.spec import ImageFiles, PathTable, Split, transforms
@@ -64,16 +64,16 @@ def all_arms(folder: Path, workers: int) -> list[Arm]:
     return arms + [Arm(name, build, (folder, workers), what) for name, (build, what) in LIMITS.items()]
 
 
-def judged(rates: dict[str, list[float]]) -> list[str]:
+def judged(turns: Turns) -> list[str]:
     """A line a bar of those whose arms have run."""
     lines = []
     for name, others, figure, bar in BARS:
-        others = [other for other in others if other in rates]
-        if name not in rates or not others:
+        others = [other for other in others if other in turns]
+        if name not in turns or not others:
             continue
-        best = max(others, key=lambda other: statistics.median(rates[other]))
+        best = max(others, key=lambda other: median_rate(turns[other]))
         # the best of k was picked by these very rounds: the interval makes up for it
-        ratio = paired(rates, name, best, 1 - (1 - stats.CONFIDENCE) / max(1, len(others) - 1))
+        ratio = paired(turns, name, best, 1 - (1 - stats.CONFIDENCE) / max(1, len(others) - 1))
         reached = getattr(ratio, figure)
         said = "not judged" if reached is None else "reached" if reached >= bar else "NOT reached"
         by = "" if reached is None else f" by {100 * (reached / bar - 1):+.1f} %"
@@ -100,12 +100,12 @@ def main(arguments: Sequence[str]) -> None:
         )
         for arm in arms:
             print(f"  {arm.name}: {arm.what}")
-        rates = samples_per_s(arms, rounds, seconds)
-        first = next(iter(rates))
-        limits = [name for name in LIMITS if name in rates]
-        limit = max(limits, key=lambda name: statistics.median(rates[name]), default=None)
-        print(table(rates, "recipe" if "recipe" in rates else first, limit), flush=True)
-        print("\n".join(judged(rates)), flush=True)
+        turns = take_turns(arms, rounds, seconds)
+        first = next(iter(turns))
+        limits = [name for name in LIMITS if name in turns]
+        limit = max(limits, key=lambda name: median_rate(turns[name]), default=None)
+        print(table(turns, "recipe" if "recipe" in turns else first, limit), flush=True)
+        print("\n".join(judged(turns)), flush=True)
 
 
 if __name__ == "__main__":

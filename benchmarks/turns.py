@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+import psutil
 import torch
 
 from loaderlab import stats
@@ -48,12 +49,24 @@ class Arm:
     what: str = ""
 
 
-def samples_per_s(arms: Sequence[Arm], rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Of each arm the rate in each round."""
+@dataclass(frozen=True)
+class Turn:
+    """``cpu_ms``: processor time that the arm's processes took for a sample. Other programs slow it down too, by far less
+    than the rate."""
+
+    samples_per_s: float
+    cpu_ms: float
+
+
+Turns = dict[str, list[Turn]]  # of each arm, round by round
+
+
+def take_turns(arms: Sequence[Arm], rounds: int, seconds: float) -> Turns:
+    """Every arm's turn of this length in every round, once all of them have been built."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # so that the arms end too
     context = multiprocessing.get_context("spawn")
     links: dict[str, tuple[int, Connection]] = {}
-    rates: dict[str, list[float]] = {arm.name: [] for arm in arms}
+    turns: Turns = {arm.name: [] for arm in arms}
     try:
         for arm in arms:
             link, theirs = context.Pipe()
@@ -64,18 +77,18 @@ def samples_per_s(arms: Sequence[Arm], rounds: int, seconds: float) -> dict[str,
             links[arm.name] = process.pid, link
             link.recv()
             os.killpg(process.pid, signal.SIGSTOP)
-        for turn in range(rounds):
+        for number in range(rounds):
             for place in range(len(arms)):
-                name = arms[(turn + place) % len(arms)].name
+                name = arms[(number + place) % len(arms)].name
                 group, link = links[name]
                 os.killpg(group, signal.SIGCONT)
                 link.send(seconds)
-                rates[name].append(link.recv())
+                turns[name].append(link.recv())
                 os.killpg(group, signal.SIGSTOP)
     finally:
         for group, _ in links.values():
             os.killpg(group, signal.SIGKILL)
-    return rates
+    return turns
 
 
 def _serve(arm: Arm, link: Connection) -> None:
@@ -88,22 +101,34 @@ def _serve(arm: Arm, link: Connection) -> None:
         link.send(_turn(served, link.recv()))
 
 
-def _turn(served: Served, seconds: float) -> float:
+def _turn(served: Served, seconds: float) -> Turn:
     for _ in range(served.ahead + served.parallel):
         next(served.batches)
     samples = count = 0
-    began = time.perf_counter()
+    began_cpu_s, began = _cpu_s(), time.perf_counter()
     while True:
         samples += next(served.batches)
         count += 1
         took = time.perf_counter() - began
         if took >= seconds and count % served.parallel == 0:
-            return samples / took
+            return Turn(samples / took, 1e3 * (_cpu_s() - began_cpu_s) / samples)
 
 
-def paired(rates: dict[str, list[float]], arm: str, other: str, confidence: float = stats.CONFIDENCE) -> stats.Ratio:
-    """The ratio of two arms, paired by round."""
-    return stats.ratio(list(zip(rates[arm], rates[other], strict=True)), confidence)
+def _cpu_s() -> float:
+    """Processor time of this process and of those that it started."""
+    own = psutil.Process()
+    spent = [process.cpu_times() for process in (own, *own.children(recursive=True))]
+    return sum(times.user + times.system for times in spent)
+
+
+def paired(turns: Turns, arm: str, other: str, confidence: float = stats.CONFIDENCE) -> stats.Ratio:
+    """The ratio of two arms' rates, paired by round."""
+    pairs = zip(turns[arm], turns[other], strict=True)
+    return stats.ratio([(one.samples_per_s, two.samples_per_s) for one, two in pairs], confidence)
+
+
+def median_rate(turns: Sequence[Turn]) -> float:
+    return statistics.median(turn.samples_per_s for turn in turns)
 
 
 def shown(ratio: stats.Ratio) -> str:
@@ -111,16 +136,17 @@ def shown(ratio: stats.Ratio) -> str:
     return f"{ratio.value:.3f} ({interval}, n = {ratio.num_pairs})"
 
 
-def table(rates: dict[str, list[float]], against: str, limit: str | None = None) -> str:
+def table(turns: Turns, against: str, limit: str | None = None) -> str:
     """Rows of Markdown: median and range of the rate, the ratio to ``against``, the share of ``limit``'s median."""
-    rounds = len(rates[against])
     rows = [
-        f"| arm | samples/s: median (range), n = {rounds} | × {against} (95 %) |" + (f" of {limit} |" if limit else ""),
-        "|---|---|---|" + ("---|" if limit else ""),
+        f"| arm | samples/s: median (range) | × {against} (95 %) | CPU ms a sample |"
+        + (f" of {limit} |" if limit else ""),
+        "|---|---|---|---|" + ("---|" if limit else ""),
     ]
-    for name, values in rates.items():
-        middle = statistics.median(values)
-        row = f"| {name} | {middle:,.0f} ({min(values):,.0f} to {max(values):,.0f}) | "
-        row += "1 |" if name == against else f"{shown(paired(rates, name, against))} |"
-        rows.append(row + (f" {100 * middle / statistics.median(rates[limit]):.0f} % |" if limit else ""))
+    for name, taken in turns.items():
+        rates = [turn.samples_per_s for turn in taken]
+        row = f"| {name} | {median_rate(taken):,.0f} ({min(rates):,.0f} to {max(rates):,.0f}) | "
+        row += "1 |" if name == against else f"{shown(paired(turns, name, against))} |"
+        row += f" {statistics.median(turn.cpu_ms for turn in taken):.3g} |"
+        rows.append(row + (f" {100 * median_rate(taken) / median_rate(turns[limit]):.0f} % |" if limit else ""))
     return "\n".join(rows)

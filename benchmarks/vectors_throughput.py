@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from benchmarks.turns import Arm, Served, paired, samples_per_s, shown, table
+from benchmarks.turns import Arm, Served, paired, shown, table, take_turns
 from loaderlab import loaders
 from loaderlab.config import NativeLoader, VectorsData
 from loaderlab.data import vectors
@@ -62,11 +62,11 @@ def main(arguments: Sequence[str]) -> None:
         Arm("one at a time, 2 workers", recipe, (*size, 2)),
         Arm("native", native, size),
     ]
-    rates = samples_per_s(arms, int(options.get("rounds", 15)), float(options.get("seconds", 2)))
+    turns = take_turns(arms, int(options.get("rounds", 15)), float(options.get("seconds", 2)))
     print(f"{size[0]:,} vectors of {size[1]} float32, batch {BATCH}")
-    print(table(rates, arms[0].name))
+    print(table(turns, arms[0].name))
     for arm in arms[:2]:
-        ratio = paired(rates, "native", arm.name)
+        ratio = paired(turns, "native", arm.name)
         said = "not judged" if ratio.low is None else "reached" if ratio.low >= BAR else "NOT reached"
         print(f"native / {arm.name}: {shown(ratio)}; the bar, lower end >= {BAR:g}, is {said}")
 
