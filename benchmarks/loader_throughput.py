@@ -1,0 +1,112 @@
+"""loaderlab's loaders against the bare code of their peers: the same JPEG files to batches of 64 on the CPU, in turns.
+
+    python -m benchmarks.loader_throughput [rounds=15] [seconds=4] [sizes=400x320,500x375] [arms=native,recipe] [workers=2]
+
+Prints of each arm the samples a second, the ratio to torchvision's usual recipe and the share of what the decoder alone
+gives on the same cores (DALI decodes no more than the crop, so it may pass that). Then the bars, each reached or not. Every
+arm has as many workers or threads as there are cores, one torch thread in each; see `benchmarks.turns` for the turns.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks import photo_files
+from benchmarks.peers import BATCH, LIMITS, PEERS, SAMPLES, SIZE, missing_for_spdl
+from benchmarks.turns import Arm, Served, Turns, median_rate, paired, shown, table, take_turns
+from loaderlab import config, loaders, stats
+from loaderlab.data import imagefolder
+from loaderlab.data.spec import ImageFiles, PathTable, Split, transforms
+from loaderlab.loaders.contract import EpochPlan
+from loaderlab.machine import available_cores
+
+NUM_FILES = 400
+BARS = [  # ours, against one of these (the best of them), what the interval's centre or its lower end must reach
+    ("native", ["recipe"], "value", 1.7),
+    ("native", ["torchcodec plain"], "value", 1.05),
+    ("native", list(PEERS), "low", 0.97),
+    ("dali", ["bare DALI"], "value", 0.97),
+    ("spdl", ["bare SPDL", "bare SPDL + torchcodec"], "value", 0.97),
+]
+
+
+def ours(folder: Path, settings: config.LoaderConfig, device: str = "cpu") -> Served:
+    """One of loaderlab's loaders on the same listing; its batches count once they are on the device."""
+    listing = imagefolder.list_folder(folder, "folder")
+    times = -(-SAMPLES // len(listing.paths))
+    train, _, normalization = transforms(config.TransformConfig(image_size=SIZE))
+    source = ImageFiles(PathTable(listing.root, listing.paths * times), np.tile(listing.labels, times))
+    plan = EpochPlan(len(source), BATCH, shuffle=True, drop_last=True)
+    loader = loaders.build(settings, Split(source, train, normalization), plan, torch.device(device))
+    batches = (len(loader.transfer(batch)) for epoch in itertools.count() for batch in loader.epoch(epoch))
+    return Served(batches, loader.lookahead, loader.parallel)
+
+
+def all_arms(folder: Path, workers: int) -> list[Arm]:
+    peers = {name: peer for name, peer in PEERS.items() if not (name == "bare SPDL" and missing_for_spdl())}
+    arms = [Arm(name, build, (folder, workers), what) for name, (build, what) in peers.items()]
+    own = {
+        "native": (config.NativeLoader(num_workers=workers), f"loader=native loader.num_workers={workers}"),
+        "native 0 workers": (config.NativeLoader(num_workers=0), "loader=native loader.num_workers=0: one core"),
+        "dali": (config.DaliLoader(num_threads=workers), f"loader=dali loader.num_threads={workers}"),
+    }
+    if hasattr(config, "SpdlLoader"):
+        own["spdl"] = (config.SpdlLoader(num_threads=workers), f"loader=spdl loader.num_threads={workers}")
+    arms += [Arm(name, ours, (folder, settings), what) for name, (settings, what) in own.items()]
+    return arms + [Arm(name, build, (folder, workers), what) for name, (build, what) in LIMITS.items()]
+
+
+def judged(turns: Turns) -> list[str]:
+    """A line a bar of those whose arms have run."""
+    lines = []
+    for name, others, figure, bar in BARS:
+        others = [other for other in others if other in turns]
+        if name not in turns or not others:
+            continue
+        best = max(others, key=lambda other: median_rate(turns[other]))
+        # the best of k was picked by these very rounds: the interval makes up for it
+        ratio = paired(turns, name, best, 1 - (1 - stats.CONFIDENCE) / max(1, len(others) - 1))
+        reached = getattr(ratio, figure)
+        said = "not judged" if reached is None else "reached" if reached >= bar else "NOT reached"
+        by = "" if reached is None else f" by {100 * (reached / bar - 1):+.1f} %"
+        which = "lower end" if figure == "low" else "ratio"
+        lines.append(f"{name} / {best}: {shown(ratio)}; the bar, {which} >= {bar}, is {said}{by}")
+    return lines
+
+
+def main(arguments: Sequence[str]) -> None:
+    options = dict(argument.split("=") for argument in arguments)
+    workers = int(options.get("workers", available_cores()))
+    rounds, seconds = int(options.get("rounds", 15)), float(options.get("seconds", 4))
+    root = Path(options.get("folder", Path(tempfile.gettempdir()) / "loaderlab_photos"))
+    if missing := missing_for_spdl():
+        print(f"bare SPDL is left out: {missing}")
+    for size in options.get("sizes", "400x320,500x375").split(","):
+        width, height = map(int, size.split("x"))
+        folder = photo_files.written(root, width, height, NUM_FILES)
+        num_bytes = [path.stat().st_size for path in folder.rglob("*.jpg")]
+        wanted = options["arms"].split(",") if "arms" in options else None
+        arms = [arm for arm in all_arms(folder, workers) if wanted is None or arm.name in wanted]
+        print(
+            f"\n{NUM_FILES} files of {size}, {statistics.fmean(num_bytes) / 1024:.0f} KiB each; {workers} workers or threads"
+        )
+        for arm in arms:
+            print(f"  {arm.name}: {arm.what}")
+        turns = take_turns(arms, rounds, seconds)
+        first = next(iter(turns))
+        limits = [name for name in LIMITS if name in turns]
+        limit = max(limits, key=lambda name: median_rate(turns[name]), default=None)
+        print(table(turns, "recipe" if "recipe" in turns else first, limit), flush=True)
+        print("\n".join(judged(turns)), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
