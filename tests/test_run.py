@@ -288,7 +288,9 @@ def test_probes_and_profile_and_verdict(make_config: Make, terminal: Terminal) -
     common = ["epochs=4", "measure.warmup_steps=2", "batch_size=2", "loader.num_workers=1"]
     plain = go(make_config(*common, "measure=bare"), terminal)
     # a contention probe needs 10 steps in three times this, on a busy machine too
-    probed = make_config(*common, "measure.profile=true", "measure.profile_steps=3", "measure.cold=true", "measure.probe_s=0.5")
+    probed = make_config(
+        *common, "measure.profile=true", "measure.profile_steps=3", "measure.cold=true", "measure.probe_s=0.5"
+    )
     result = go(probed, terminal)
     found = MlflowClient(probed.tracking.uri).get_run(result.run_id)
     metrics = found.data.metrics

@@ -149,7 +149,7 @@ class Dali(Loader):
         spec, normalization = self._split.transform, self._split.normalization
         assert spec is not None
         assert normalization is not None
-        filters = {"interp_type": types.INTERP_LINEAR, "antialias": True, "subpixel_scale": False}
+        filters = {"interp_type": types.INTERP_LINEAR, "antialias": True}
         window = {
             "random_area": list(spec.scale),
             "random_aspect_ratio": list(spec.ratio),
@@ -162,7 +162,7 @@ class Dali(Loader):
             encoded = fn.io.file.read(first)
             if spec.random_crop:
                 images = fn.decoders.image_random_crop(encoded, **decoding, **window)  # decodes no more than the crop
-                images = fn.resize(images, size=[spec.size, spec.size], **filters)
+                images = fn.resize(images, size=[spec.size, spec.size], subpixel_scale=False, **filters)
             else:
                 images = fn.decoders.image(encoded, **decoding)
         else:
@@ -172,7 +172,7 @@ class Dali(Loader):
             if spec.random_crop:
                 images = fn.random_resized_crop(images, size=[spec.size, spec.size], **window, **filters)
         if not spec.random_crop:
-            images = fn.resize(images, resize_shorter=spec.resize, **filters)
+            images = fn.resize(images, resize_shorter=spec.resize, subpixel_scale=False, **filters)
             images = fn.crop(images, crop=[spec.size, spec.size])
         flip = fn.random.coin_flip(probability=spec.flip) if spec.flip > 0 else 0
         if not normalization.on_device:
