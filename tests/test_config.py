@@ -97,6 +97,7 @@ BAD = [  # overrides, what the message must hold
     ),
     ("measure.cold=true measure.ceiling=false", ["measure.cold=true", "Type for example: measure.ceiling=true"]),
     ("measure.probe_s=-1", ["measure.probe_s=-1.0", "must be at least 0"]),
+    ("measure.parity_samples=0", ["measure.parity_samples=0", "must be at least 1"]),
     ("measure.profile_steps=0", ["measure.profile_steps=0", "must be at least 1"]),
     ("loader.num_worker=2", ["loader.num_worker", "loader=native", "Did you mean loader.num_workers?"]),
     ("loader=dali loader.num_workers=2", ["loader=dali", "belongs to loader=native", "loader.num_threads"]),

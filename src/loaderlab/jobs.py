@@ -16,6 +16,7 @@ class Job:
         arm: its name without the repeat.
         hash: of its resolved configuration, by which a sweep knows it again.
         machine: what else went on before it, as metrics: see `loaderlab.machine.state`.
+        parity: whether its loader was found to do the same work as the others, as a tag; empty where nobody looked.
     """
 
     name: str
@@ -24,10 +25,13 @@ class Job:
     overrides: tuple[str, ...] = ()
     hash: str = ""
     machine: Mapping[str, float] = field(default_factory=dict)
+    parity: str = ""
 
 
 NOT_APPLICABLE = "not applicable here"
 NOT_REACHED = "not reached"  # a job that a sweep had not begun when it ended
+PARITY = "parity"  # the tag with one of the next three, the last two with what was found
+SAME_WORK, UNLIKE_WORK, NOT_CHECKED = "same work", "unlike work", "not checked"
 NOT_FINITE = "not_finite"  # the tag with the names of figures that ended as NaN or infinity
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -23,13 +24,14 @@ from loaderlab import (
     machine,
     models,
     optimizers,
+    parity,
     precision,
     probes,
     tracking,
 )
 from loaderlab.config import AUTO, NativeLoader, ReplayLoader, TrainConfig, UserError, choice, flatten
 from loaderlab.data.spec import DataSpec
-from loaderlab.jobs import Job
+from loaderlab.jobs import PARITY, Job
 from loaderlab.loaders.contract import EpochPlan, Loader
 from loaderlab.meter import resources, summary
 from loaderlab.meter.phases import Step, StepMeter
@@ -66,6 +68,7 @@ class Session:
         self.device_peak_mib = 0.0
         self._saved_at = time.monotonic()
         self.broken: dict[str, None] = {}  # why samples were skipped, each once, in the order of their finding
+        self._gate_s, self._parity = 0.0, ""
 
     # ---- before the loop -----------------------------------------------------------------------------------
 
@@ -85,6 +88,8 @@ class Session:
                     bar.update(done, "files" if total is None else f"of {total:,} files")
 
             spec = data.build(config.data, on_progress)
+        if config.measure.parity:
+            self._gate(spec)
         train_loader, val_loader = self._build_loaders(spec)
         self._share_cores(train_loader)
         model = models.build(config.model, spec, self.device)
@@ -110,6 +115,24 @@ class Session:
         random.seed(config.seed_in_force)
         np.random.seed(config.seed_in_force % 2**32)
         torch.manual_seed(config.seed_in_force)
+
+    def _gate(self, spec: DataSpec) -> None:
+        """Goes on only if the loader does the reference's work, or cannot be checked."""
+        began = time.monotonic()
+        with (
+            probes.random_states_kept(self.device),
+            self.terminal.progress("holding the loader against the reference", None),
+        ):
+            found = parity.check_run(self.config, spec, self.device)
+        self._gate_s, self._parity = time.monotonic() - began, str(found)
+        self.terminal.say(f"{'parity':<10}{found}")
+        self.tracked.tags({PARITY: found.status})
+        (self.folder / "parity.json").write_text(json.dumps(found.as_dict(), indent=1) + "\n")
+        if found.mismatches:
+            raise UserError(
+                f"measure.parity=true: loader={choice(self.config.loader)} does not do the reference's work: {found.told}. "
+                "To measure it all the same type: measure.parity=false"
+            )
 
     def _build_loaders(self, spec: DataSpec) -> tuple[Loader, Loader | None]:
         config = self.config
@@ -187,6 +210,8 @@ class Session:
         }
         for key, value in self.facts.items():
             self.terminal.say(f"{key:<10}{value}")
+        if self._parity:  # said already
+            self.facts["parity"] = self._parity
         for note in spec.notes:
             self.terminal.warn(note)
         self.tracked.tags(
@@ -207,7 +232,7 @@ class Session:
         """The loop, with its progress on the terminal."""
         config, loader = self.config, self.parts.loader
         assert self.meter is not None
-        self.figures["time/startup_s"] = process_age_s()
+        self.figures["time/startup_s"] = process_age_s() - self._gate_s
         total = config.steps
         if total is None and loader.num_steps is not None and config.num_epochs is not None:
             total = loader.num_steps * config.num_epochs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -270,6 +271,16 @@ def test_random_crops_differ_between_epochs_and_keep_the_means(
     assert (all_of(list(anew.epoch(1)))[1].float() - first).abs().mean() > 1  # a resumed run does not begin again
     many = torch.stack([all_of(list(subject.epoch(epoch)))[1].float().mean() for epoch in range(2, 12)])
     assert abs(many.mean() - all_of(list(center.epoch(0)))[1].float().mean()) < 8
+
+
+@pytest.mark.parametrize("loader", ["native", "dali"])
+def test_images_in_memory_are_cropped_at_random(loader: str, built: Callable[..., Loader], image_tree: Path) -> None:
+    split = arrays_split(image_tree)
+    assert split.transform is not None
+    subject = built(loader, replace(split, transform=replace(split.transform, random_crop=True)), EpochPlan(23, 8, False, False))  # fmt: skip
+    first, second = (all_of(list(subject.epoch(epoch)))[1].float() for epoch in (0, 1))
+    assert first.shape == (23, 3, 24, 24)
+    assert (first - second).abs().mean() > 1
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])

@@ -27,6 +27,10 @@ class MeasureConfig:
     cold: bool = setting(False, "after training: an epoch's start with the files out of the kernel's cache, and again")
     probe_s: float = setting(2.0, "seconds that each of these takes; up to three times that for long steps", at_least=0)
     device_samples: bool = setting(True, "GPU utilisation, power and clocks by NVML, from a process beside the run")
+    parity: bool = setting(
+        False, "before training: hold the loader against the reference, and train only if it does the same work"
+    )
+    parity_samples: int | None = setting(256, "samples that are compared for that; null: all", at_least=1)
     profile: bool = setting(False, "record a trace of a few steps with PyTorch's profiler; they are not measured")
     profile_steps: int = setting(10, "profile: steps to record, fewer where the trace would be too large", at_least=1)
     profile_mib: int = setting(64, "profile: size of the compressed trace at most, MiB", at_least=1)

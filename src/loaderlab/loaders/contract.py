@@ -127,6 +127,8 @@ class Loader(abc.ABC):
     parallel: int = 1
     #: whether its batches are on the device from the start: there is no loading to look at
     resident: bool = False
+    #: whether its images are decoded by a GPU, to other pixels than those of libjpeg
+    other_decoder: bool = False
     #: cores that its workers or threads keep busy beside the training process's own
     busy_cores: int = 0
     #: what was chosen where the configuration said auto, for the record

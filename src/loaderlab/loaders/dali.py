@@ -90,6 +90,7 @@ class Dali(Loader):
         self._threads = auto_threads if config.num_threads == AUTO else int(config.num_threads)
         decode = ("mixed" if on_gpu else "cpu") if config.decode == AUTO else config.decode
         self._decode = decode if isinstance(source, EncodedImages) else "cpu"
+        self.other_decoder = self._decode == "mixed"
         self.lookahead = config.prefetch_queue_depth
         self.busy_cores = self._threads
         self.settings = {

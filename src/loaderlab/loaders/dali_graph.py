@@ -23,7 +23,8 @@ except ImportError as error:
         + ("install nvidia-dali-cuda120" if sys.platform == "linux" else f"on {sys.platform} type loader=native")
     ) from error
 
-FILTERS = {"interp_type": types.INTERP_LINEAR, "antialias": True, "subpixel_scale": False}  # torchvision's pixels
+FILTERS = {"interp_type": types.INTERP_LINEAR, "antialias": True}
+WHOLE = {"subpixel_scale": False, **FILTERS}  # as torchvision takes sizes; `random_resized_crop` knows no other way
 
 
 def build(
@@ -90,10 +91,10 @@ def _finished(images: Any, split: Split) -> Any:
     assert spec is not None
     assert normalization is not None
     if not spec.random_crop:
-        images = fn.resize(images, resize_shorter=spec.resize, **FILTERS)
+        images = fn.resize(images, resize_shorter=spec.resize, **WHOLE)
         images = fn.crop(images, crop=[spec.size, spec.size])
     elif isinstance(split.source, EncodedImages):
-        images = fn.resize(images, size=[spec.size, spec.size], **FILTERS)
+        images = fn.resize(images, size=[spec.size, spec.size], **WHOLE)
     else:
         images = fn.random_resized_crop(images, size=[spec.size, spec.size], **_window(split), **FILTERS)
     flip = fn.random.coin_flip(probability=spec.flip) if spec.flip > 0 else 0

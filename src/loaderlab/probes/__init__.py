@@ -28,7 +28,7 @@ from loaderlab.probes.rates import (
     loader_alone,
     resident_batches,
 )
-from loaderlab.probes.state import untouched
+from loaderlab.probes.state import random_states_kept, untouched
 from loaderlab.training import Parts
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "cold_and_warm",
     "loader_alone",
     "probe",
+    "random_states_kept",
     "resident_batches",
     "untouched",
 ]

@@ -24,14 +24,11 @@ def untouched(parts: Parts) -> Iterator[None]:
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in _tensors(parts)}
     gradients = [None if p.grad is None else p.grad.detach().cpu().clone() for p in model.parameters()]
     rest = _on_host({key: value for key, value in parts.state().items() if key != "model"})
-    training, devices = model.training, [parts.device.index] if parts.device.type == "cuda" else []
-    python, numpy = random.getstate(), np.random.get_state()
+    training = model.training
     try:
-        with torch.random.fork_rng(devices=devices):
+        with random_states_kept(parts.device):
             yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
         with torch.no_grad():
             for name, tensor in _tensors(parts):
                 tensor.copy_(tensors[name])
@@ -39,6 +36,18 @@ def untouched(parts: Parts) -> Iterator[None]:
             parameter.grad = None if gradient is None else gradient.to(parameter.device)
         parts.load_state(rest | {"model": model.state_dict()})
         model.train(training)
+
+
+@contextmanager
+def random_states_kept(device: torch.device) -> Iterator[None]:
+    """Puts back the random states of Python, NumPy and torch."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[device.index] if device.type == "cuda" else []):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 def _tensors(parts: Parts) -> Iterator[tuple[str, torch.Tensor]]:

@@ -1,0 +1,74 @@
+"""Whether a loader draws its crops and flips as the reference does, its marker's colour among what is looked at."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from loaderlab.data.spec import Split
+from loaderlab.loaders.contract import EpochPlan, Loader
+from loaderlab.loaders.fetch import Request, fetcher
+from loaderlab.parity.distribution import FLOAT64, LEVEL, same_distribution, so_many
+from loaderlab.parity.findings import Parity
+from loaderlab.parity.windows import BLUE, Draws, Probe
+
+NUM_EPOCHS = 2
+BLUE_LEVELS = 3.0  # by which a draw's blue may differ: what JPEG and its colours' rounding leave, and more
+OTHER_SEED = 1_000_003  # how far the reference's seed is away
+REPEATED = 0.1  # share of draws that may come twice, beyond what the reference's do
+
+
+def compare_draws(loader: Loader, split: Split, probe: Probe, plan: EpochPlan, found: Parity) -> None:
+    """Holds the draws of a loader of a probe's split against the reference's: those of the native loader without workers,
+    from other random numbers than a run of this seed."""
+    spec, normalization = split.transform, split.normalization
+    assert spec is not None
+    assert normalization is not None
+    batches = (loader.transfer(batch) for epoch in range(NUM_EPOCHS) for batch in loader.epoch(epoch))
+    drawn = probe.read(batches, normalization)
+    found.num_draws = len(drawn.flipped)
+    worst = int(np.abs(drawn.blue - BLUE).argmax())
+    if abs(drawn.blue[worst] - BLUE) > BLUE_LEVELS:
+        found.add("mean", f"draw {worst} of a probe has a mean blue of {drawn.blue[worst]:.1f}, it must be {BLUE}")
+    if spec.random_crop:
+        reference = fetcher(split, True, "pillow")
+        requests = (
+            Request(ids, plan.seed + OTHER_SEED, epoch, step)
+            for epoch in range(NUM_EPOCHS)
+            for step, ids in enumerate(plan.batches(epoch))
+        )
+        compare_windows(drawn, probe.read(map(reference.build, requests), normalization), plan.seed, found)
+    compare_flips(drawn, spec.flip, found)
+
+
+def compare_flips(drawn: Draws, probability: float, found: Parity) -> None:
+    """Holds the number of flips against the declared probability, and how often a sample does in both epochs the same."""
+    count = int(drawn.flipped.sum())
+    p = found.p_values["flip"] = so_many(count, found.num_draws, probability)
+    if p < LEVEL:
+        found.add("flip", f"{count:,} of {found.num_draws:,} draws are flipped, declared is a share of {probability:g} (p {p:.2g})")  # fmt: skip
+    first, second = np.split(drawn.flipped, NUM_EPOCHS)
+    same, chance = int((first == second).sum()), probability**2 + (1 - probability) ** 2
+    p = found.p_values["flip repeats"] = so_many(same, len(first), chance)
+    if p < LEVEL:
+        found.add("flip repeats", f"{same:,} of {len(first):,} samples do the same in both epochs, by chance a share of {chance:g} would (p {p:.2g})")  # fmt: skip
+
+
+def compare_windows(drawn: Draws, reference: Draws, seed: int, found: Parity) -> None:
+    """Holds area, aspect and position of crops against the reference's, and how many of them come again."""
+    rng = np.random.default_rng(seed)
+    expected = reference.measures
+    for name, (field, values) in drawn.measures.items():
+        others = expected[name][1]
+        p = found.p_values[name] = same_distribution(values, others, rng)
+        if p < LEVEL:
+            found.add(field, f"{name} {_range(values)}; of the reference {_range(others)} (p {p:.2g})")
+    again, wonted = drawn.repeated(), reference.repeated()
+    if again.mean() > wonted.mean() + REPEATED:
+        first = int(again.argmax())
+        found.add("crop repeats", f"{100 * again.mean():.0f} % of {found.num_draws:,} draws came before, of the reference's "
+                  f"{100 * wonted.mean():.0f} %; the first is draw {first}")  # fmt: skip
+
+
+def _range(values: FLOAT64) -> str:
+    low, middle, high = np.quantile(values, (0.05, 0.5, 0.95))
+    return f"median {middle:.2f}, nine in ten {low:.2f} to {high:.2f}"
