@@ -154,6 +154,7 @@ BAD = [  # overrides, what the message must hold
     ("data.transform.resize=10", ["data.transform.resize=10", "image_size"]),
     ("data.transform.std=[0,0,0]", ["data.transform.mean/std"]),
     ("data=imagefolder data.root=/tmp data.val_fraction=1.0", ["data.val_fraction"]),
+    ("data=photos data.num_files=100", ["data.num_files=100", "data.num_classes (1000)", "data.num_classes=5"]),
     ("data=custom data.target=a:b data.options.n=3", ["data.options.n", "+data.options.n=…"]),
     ("loader=native,dali", ["loader=native,dali", "-m loader=native,dali"]),
     ("a=b=c", ["quotes", "tracking.experiment="]),

@@ -89,6 +89,8 @@ def test_refused(spoil: object, message: str, own_tree: Path) -> None:
 
 
 def test_a_name_that_is_not_utf8_is_told(own_tree: Path) -> None:
+    Path(os.fsdecode(os.fsencode(own_tree) + b"/\xe9.txt")).write_bytes(b"")
+    assert make(own_tree).train.num_samples == 18  # beside the classes it is no sample's name
     Path(os.fsdecode(os.fsencode(own_tree / "bee") + b"/\xe9.jpg")).write_bytes(b"")
     with pytest.raises(DataError, match="is not UTF-8"):
         make(own_tree)

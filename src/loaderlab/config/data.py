@@ -115,7 +115,7 @@ class DigitsData(EncodedData):
 class PhotosData(EncodedData):
     name: ClassVar[str] = "photos"
     root: str = setting("data/photos", "folder under which the JPEG tree is written")
-    num_files: int = setting(2_000, "training files; validation has 4 % of that, at least one a class", at_least=1)
+    num_files: int = setting(2_000, "training files; validation has 4 % of that, at least one a class", at_least=2)
     num_classes: int = setting(1_000, "number of classes", at_least=2)
     width_px: int = setting(500, "width of most files, pixels; some are upright, some larger or smaller", at_least=32)
     height_px: int = setting(375, "height of most files, pixels", at_least=32)

@@ -90,6 +90,7 @@ def scan(root: Path, setting: str, on_progress: Callable[[int, int | None], None
         before = len(packer)
         for each in _and_below(folder, enter):
             entered.append((each.name, each.stamp))
+            _refuse_other_encodings(os.path.join(root, each.name), each.files, setting, root)
             for file in each.files:
                 if (kind := ending(file)) in EXTENSIONS:
                     packer.add(f"{each.name}/{file}", kind)
@@ -134,10 +135,6 @@ def _enter(root: Path, setting: str, began_ns: int, name: str) -> _Folder:
         subfolders, files, lost = _entries(path)
     except OSError as error:
         raise DataError(f"{setting}={root}: cannot read the folder {path}: {error.strerror}") from error
-    if not _is_utf8("".join([path, *files])):
-        for file in files:
-            if not _is_utf8(path + file):
-                raise DataError(f"{setting}={root}: the file name {file!a} is not UTF-8. Rename it")
     # changed just now, a folder could change once more and carry the same time; a link that leads nowhere could one day
     # lead to a folder, which no folder of the tree would show
     racy = max(stamp[1:]) > began_ns - RACY_NS
@@ -161,6 +158,14 @@ def _ahead(enter: Callable[[str], _Folder], names: Sequence[str]) -> Iterator[_F
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+
+
+def _refuse_other_encodings(path: str, files: Sequence[str], setting: str, root: Path) -> None:
+    if _is_utf8("".join([path, *files])):
+        return
+    for file in files:
+        if not _is_utf8(path + file):
+            raise DataError(f"{setting}={root}: the file name {file!a} is not UTF-8. Rename it")
 
 
 def _is_utf8(name: str) -> bool:
