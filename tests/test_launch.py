@@ -17,6 +17,7 @@ from conftest import compose
 from loaderlab import cli, launch
 from loaderlab.config import SweepConfig, TrainConfig
 from loaderlab.jobs import Job, RunResult
+from loaderlab.plan import ComparedLoader
 from loaderlab.processes import OutOfTime, Terminated, sigterm_raises, time_limit_raises
 
 JOB = Job("a job", "an arm")
@@ -40,6 +41,10 @@ def obedient(sending: Connection, _config: TrainConfig, _job: Job) -> None:
 
 
 def killed(_sending: Connection, _config: TrainConfig, _job: Job) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed_checking(_sending: Connection, _arms: dict[str, TrainConfig]) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -109,3 +114,14 @@ def test_a_process_that_was_killed_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(launch, "_child", killed)
     result = launch.launch(limited(None), JOB)
     assert (result.status, result.error) == ("FAILED", "its process was ended by SIGKILL (as a rule: out of memory)")
+
+
+def test_a_check_of_loaders_that_was_killed_costs_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_checking_child", killed_checking)
+    found = launch.check_parity([ComparedLoader("a key", "loader=dali", compose([]))], None)
+    assert found == {
+        "a key": {
+            "loader": "loader=dali",
+            "status": "not checked: its process was ended by SIGKILL (as a rule: out of memory)",
+        }
+    }

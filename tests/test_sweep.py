@@ -58,6 +58,10 @@ def test_a_multirun_with_a_job_that_fails(common: list[str], store_uri: str, own
     assert len({run.data.tags["process.pid"] for run in (parent, native, dali)}) == 3  # a process each
     assert "rate/samples_per_s" in dali.data.metrics
     assert "bitmap.bmp" in native.data.tags["error"]
+    assert dali.data.tags["parity"] == "same work"
+    assert native.data.tags["parity"].startswith("not checked: ")
+    assert "bitmap.bmp" in parent.data.tags["parity"]
+    assert "  loader=dali: same work: 19 samples x 3 epochs in batches of 4, " in done.stdout
     assert "traceback.txt" in {entry.path for entry in MlflowClient(store_uri).list_artifacts(native.info.run_id)}
     assert "1 of 2 jobs did not finish" in done.stderr
     assert "Traceback" not in done.stderr

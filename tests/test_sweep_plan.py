@@ -38,6 +38,7 @@ def jobs(store_uri: str, image_tree: Path) -> Callable[..., Jobs]:
 def launched(monkeypatch: pytest.MonkeyPatch) -> Launched:
     fake = Launched()
     monkeypatch.setattr(launch, "launch", fake)
+    monkeypatch.setattr(launch, "check_parity", fake.check_parity)
     monkeypatch.setattr(machine, "state", lambda: {"machine/busy_pct": 1.0, "machine/load_1min": 0.5})
     return fake
 
@@ -114,6 +115,58 @@ def test_a_sweep_may_grow_and_not_change(jobs: Callable[..., Jobs], launched: La
     assert "epochs" not in str(told.value)
     with pytest.raises(UserError, match="repeat was 3, now"):
         sweep.run_sweep(made, [], resume="latest")
+
+
+def test_loaders_are_held_alike_once_and_unlike_ones_stand_apart(
+    jobs: Callable[..., Jobs], launched: Launched, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = jobs("repeat=1,2,3", "loader=native,dali,replay")
+    unlike = "unlike work: labels: sample 3 (a.jpg) has 1, it must be 0"
+    launched.parity = {"loader=dali": unlike}
+    launched.ends = {"repeat=3 loader=dali": "FAILED"}
+    with pytest.raises(Failed):
+        sweep.run_sweep(made, [])
+    assert launched.checked == ["loader=native", "loader=dali"]  # a ceiling loads nothing
+    store, parent = the_parent(made)
+    assert parent.tags["parity"] == f"loader=dali: {unlike}"
+    comparison = comparing.of_sweep(store, parent.run_id)
+    assert [[arm.label for arm in group.arms] for group in comparison.groups] == [["native", "replay"], ["dali"]]
+    assert comparison.groups[1].work == {"parity": unlike}
+    assert comparison.groups[1].arms[0].gain is None
+    assert f"parity {unlike}: One arm of this work: dali" in capsys.readouterr().out
+    launched.checked, launched.ends = [], {}
+    sweep.run_sweep(made, [], resume="latest")
+    assert launched.checked == []  # what was found before stands
+    grown = jobs("repeat=1,2,3", "loader=native,dali,replay", **{"sweep.parity": "true"})
+    grown += jobs("repeat=1,2,3", "loader=native", **{"loader.num_workers": "0"})
+    launched.parity = {}
+    sweep.run_sweep(grown, [], resume="latest")
+    assert launched.checked == ["loader=native loader.num_workers=0"]
+    _, parent = the_parent(made)
+    assert parent.tags["parity"] == f"loader=dali: {unlike}"
+
+
+def test_when_loaders_are_not_held_against_each_other(jobs: Callable[..., Jobs], launched: Launched) -> None:
+    for made in (
+        jobs("loader=native,replay"),
+        jobs("repeat=1,2"),
+        jobs("loader=native,dali", **{"sweep.parity": "false"}),
+        jobs("loader=native,dali", **{"measure.parity": "true"}),  # each job does so itself
+    ):
+        sweep.run_sweep(made, [])
+    assert launched.checked == []
+
+
+def test_which_loaders_a_sweep_compares(jobs: Callable[..., Jobs]) -> None:
+    def names(*axes: str) -> list[str]:
+        return [arm.name for arm in plan.compared_loaders([config for config, _ in jobs(*axes)])]
+
+    assert names("repeat=1,2", "precision=fp32,bf16", "loader=native,dali") == ["loader=native", "loader=dali"]
+    assert names("loader.num_workers=0,2", "seed=1,2") == ["loader.num_workers=0", "loader.num_workers=2"]
+    assert names("batch_size=8,16", "loader=native,dali") == [
+        "loader=native batch_size=8", "loader=dali batch_size=8", "loader=native batch_size=16", "loader=dali batch_size=16",
+    ]  # fmt: skip
+    assert names("batch_size=8,16") == []
 
 
 def test_names_and_places_do_not_make_another_job(jobs: Callable[..., Jobs], store_uri: str) -> None:

@@ -12,12 +12,14 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from loaderlab.config import TrainConfig, UserError
-from loaderlab.jobs import Job, RunResult
-from loaderlab.processes import end_with_parent, time_limit_raises
+from loaderlab.jobs import NOT_CHECKED, Job, RunResult
+from loaderlab.plan import ComparedLoader
+from loaderlab.processes import end_with_parent, sigterm_raises, time_limit_raises
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -37,23 +39,47 @@ def launch(config: TrainConfig, job: Job) -> RunResult:
         KeyboardInterrupt: Ctrl-C or SIGTERM here; the child has then ended, its run recorded as KILLED. A second one ends
             it at once.
     """
+    minutes = config.sweep.job_minutes
+    sent, why, late = _wait_for(_child, (config, job), f"run {job.name}", minutes)
+    if late and (sent is None or sent.status != "FINISHED"):
+        return RunResult("", "KILLED", error=why)
+    result: RunResult = RunResult("", "FAILED", error=why) if sent is None else sent
+    return result
+
+
+def check_parity(arms: Sequence[ComparedLoader], minutes: float | None) -> dict[str, dict[str, Any]]:
+    """Holds the loaders of a sweep against the reference, in a process of their own; see `loaderlab.parity.check_all`.
+
+    Returns:
+        By the key of each what was found; a process that died or took longer than ``minutes`` leaves them not checked.
+    """
+    named = {arm.name: arm.config for arm in arms}
+    sent, why, _ = _wait_for(_checking_child, (named,), "parity", minutes)
+    if sent is None:
+        sent = {name: {"status": f"{NOT_CHECKED}: {why}"} for name in named}
+    return {arm.key: {"loader": arm.name, **sent[arm.name]} for arm in arms}
+
+
+def _wait_for(
+    target: Callable[..., None], args: tuple[Any, ...], name: str, minutes: float | None
+) -> tuple[Any, str, bool]:
+    """What a function sends from a fresh process; None if nothing, then with why; and whether its time was over."""
     context = multiprocessing.get_context("spawn")
     receiving, sending = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(sending, config, job), name=f"run {job.name}")
+    process = context.Process(target=target, args=(sending, *args), name=name)
     process.start()
     sending.close()
-    minutes = config.sweep.job_minutes
+    sent, why = None, ""
     try:
         late = not receiving.poll(None if minutes is None else 60 * minutes)  # sleeps until the child says or is gone
         if late:
             _end_late(process, receiving)
+            why = f"took longer than sweep.job_minutes={minutes:g}"
         try:
-            result: RunResult = receiving.recv() if receiving.poll() else RunResult("", "KILLED")
+            sent = receiving.recv() if receiving.poll() else None
         except EOFError:
             process.join()
-            result = RunResult("", "FAILED", error=_how_it_died(process.exitcode))
-        if late and result.status != "FINISHED":
-            result = RunResult("", "KILLED", error=f"took longer than sweep.job_minutes={minutes:g}")
+            why = why or _how_it_died(process.exitcode)
         process.join()
     except KeyboardInterrupt:
         try:
@@ -64,7 +90,7 @@ def launch(config: TrainConfig, job: Job) -> RunResult:
         raise
     finally:
         receiving.close()
-    return result
+    return sent, why, late
 
 
 def _end_late(process: BaseProcess, receiving: Connection) -> None:
@@ -112,6 +138,24 @@ def _child(sending: Connection, config: TrainConfig, job: Job) -> None:
     except Exception as error:
         traceback.print_exc()
         result = RunResult("", "FAILED", error=f"{type(error).__name__}: {error}")
+    _leave(sending, result)
+
+
+def _checking_child(sending: Connection, arms: Mapping[str, TrainConfig]) -> None:
+    end_with_parent()
+    time_limit_raises()
+    try:
+        from loaderlab.parity import check_all
+        from loaderlab.terminal import Terminal
+
+        with sigterm_raises():
+            found = check_all(arms, Terminal())
+        _leave(sending, found)
+    except KeyboardInterrupt:
+        os._exit(130)
+
+
+def _leave(sending: Connection, result: Any) -> None:
     sending.send(result)
     sending.close()
     sys.stdout.flush()

@@ -11,10 +11,11 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from loaderlab.config import TrainConfig, flatten
+from loaderlab.config import ReplayLoader, TrainConfig, flatten
 from loaderlab.jobs import NOT_APPLICABLE, NOT_REACHED, Missing, Recorded, single
 
 FILE = "plan.json"
+PARITY_FILE = "parity.json"
 LABELS = ("resume", "study", "rung")  # names, and what says how a run is kept: no part of what it measures
 LABEL_GROUPS = ("tracking.", "checkpoint.", "sweep.")
 MOST_TOLD = 5
@@ -126,4 +127,54 @@ def unreached(planned: Sequence[PlannedJob], runs: Iterable[Recorded]) -> list[M
     return [
         Missing(arm, why if count == 1 or NOT_APPLICABLE in why else f"{why} ({count} repeats)")
         for (arm, why), count in found.items()
+    ]
+
+
+# ---- loaders that are compared -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ComparedLoader:
+    """A loader of a sweep in which other loaders load the same samples.
+
+    Attributes:
+        key: see `loader_key`.
+        name: what tells it from the others of the sweep, as typed.
+        config: of one of the jobs that it serves.
+    """
+
+    key: str
+    name: str
+    config: TrainConfig
+
+
+def loader_key(config: TrainConfig) -> str:
+    """Tells from every other what a job's loader is, and what it is to deliver."""
+    parts = (config.loader, config.data, config.batch_size, config.drop_last, config.device)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def compared_loaders(configs: Iterable[TrainConfig]) -> list[ComparedLoader]:
+    """The loaders of a sweep where there are several for the same samples; without ceilings, which load nothing."""
+    known = {loader_key(config): config for config in reversed(list(configs)) if not isinstance(config.loader, ReplayLoader)}  # fmt: skip
+    compared = {
+        key: config
+        for key, config in reversed(known.items())
+        if any(other.data == config.data and other.loader != config.loader for other in known.values())
+    }
+    names = _telling_apart(list(compared.values()))
+    return [ComparedLoader(key, name, config) for (key, config), name in zip(compared.items(), names, strict=True)]
+
+
+def _telling_apart(configs: Sequence[TrainConfig]) -> list[str]:
+    """Of each the settings of loader, data and batch that have several values among those that have them."""
+    groups = ("loader.", "data.", "batch_size", "drop_last", "device")
+    settings = [{name: value for name, value in flatten(config) if name.startswith(groups)} for config in configs]
+    values: dict[str, set[str]] = {}
+    for own in settings:
+        for name, value in own.items():
+            values.setdefault(name, set()).add(str(value))
+    return [
+        " ".join(f"{name.removesuffix('.name')}={value}" for name, value in own.items() if len(values[name]) > 1)
+        for own in settings
     ]

@@ -14,7 +14,7 @@ from loaderlab import (
     tracking,
 )
 from loaderlab.config import PROJECT, TrainConfig, UserError
-from loaderlab.jobs import NOT_APPLICABLE, Job, RunResult
+from loaderlab.jobs import NOT_APPLICABLE, PARITY, Job, RunResult
 from loaderlab.loaders.native import explained
 from loaderlab.processes import ignore_sigterm, sigterm_raises
 from loaderlab.session import Session
@@ -34,6 +34,8 @@ def run(config: TrainConfig, job: Job, terminal: Terminal) -> RunResult:
     tags = {"arm": job.arm, "repeat": str(config.repeat), "versions": _versions()}
     if job.hash:
         tags["config.hash"] = job.hash
+    if job.parity:
+        tags[PARITY] = job.parity
     if commit := environment.git_commit(PROJECT):
         tags["git.commit"] = commit
     with contextlib.ExitStack() as stack:

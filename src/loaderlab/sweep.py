@@ -5,6 +5,7 @@ The jobs come composed and checked from the Hydra launcher in ``hydra_plugins/``
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from loaderlab import machine, plan
 from loaderlab.config import PROJECT, Failed, TrackingConfig, TrainConfig, UserError, refuse
-from loaderlab.jobs import NOT_APPLICABLE, Job, Recorded, RunResult
+from loaderlab.jobs import NOT_APPLICABLE, NOT_CHECKED, PARITY, SAME_WORK, Job, Recorded, RunResult
 
 if TYPE_CHECKING:
     from loaderlab.terminal import Terminal
@@ -136,9 +137,32 @@ def _former(store: Store, resume: str) -> tuple[Recorded, list[plan.PlannedJob]]
 
 
 def _keep(parent: TrackedRun, planned: Sequence[plan.PlannedJob]) -> None:
+    _keep_file(parent, plan.FILE, plan.to_json(planned))
+
+
+def _keep_file(parent: TrackedRun, name: str, text: str) -> None:
     with tempfile.TemporaryDirectory(prefix="loaderlab-") as folder:
-        (Path(folder) / plan.FILE).write_text(plan.to_json(planned))
+        (Path(folder) / name).write_text(text)
         parent.artifacts(Path(folder))
+
+
+def _held_alike(configs: Sequence[TrainConfig], parent: TrackedRun, store: Store, terminal: Terminal) -> dict[str, str]:
+    """By `plan.loader_key` the tag that tells whether a loader does the same work as the others; of a sweep that is gone
+    on with, what was found before stands."""
+    if not configs[0].sweep.parity or all(config.measure.parity for config in configs):
+        return {}
+    from loaderlab.launch import check_parity
+
+    found = json.loads(store.read(parent.run_id, plan.PARITY_FILE) or "{}")
+    arms = plan.compared_loaders(configs)
+    left = [arm for arm in arms if found.get(arm.key, {"status": NOT_CHECKED})["status"].startswith(NOT_CHECKED)]
+    if left:
+        terminal.say(f"\nparity: do {len(arms)} loaders do the same work? (sweep.parity=false does not ask)")
+        found |= check_parity(left, configs[0].sweep.job_minutes)
+        _keep_file(parent, plan.PARITY_FILE, json.dumps(found, indent=1))
+        other = [f"{entry['loader']}: {entry['status']}" for entry in found.values() if entry["status"] != SAME_WORK]
+        parent.tags({PARITY: "; ".join(other) or SAME_WORK})
+    return {key: entry["status"] for key, entry in found.items()}
 
 
 def _run_all(
@@ -153,6 +177,9 @@ def _run_all(
 
     results: list[RunResult] = []
     took: list[float] = []
+    alike: dict[str, str] = {}
+    if any(job.hash not in done and not job.not_applicable for job in planned):
+        alike = _held_alike([config for config, _ in jobs], parent, store, terminal)
     for index, ((config, _), job) in enumerate(zip(jobs, planned, strict=True)):
         if job.hash in done:
             results.append(done[job.hash])
@@ -167,7 +194,8 @@ def _run_all(
         for text in machine.warnings(state):
             terminal.warn(text)
         began = time.monotonic()
-        named = Job(job.name, job.arm, parent.run_id, tuple(job.overrides), job.hash, state)
+        found = alike.get(plan.loader_key(config), "")
+        named = Job(job.name, job.arm, parent.run_id, tuple(job.overrides), job.hash, state, found)
         result = launch(config, named)
         results.append(result)
         if result.status == NOT_APPLICABLE:

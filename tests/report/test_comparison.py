@@ -61,6 +61,23 @@ def test_unlike_work_is_in_a_group_of_its_own(other: dict[str, Any]) -> None:
     assert (only.gain, only.partner) == (None, None)
 
 
+def test_a_loader_that_was_not_checked_is_flagged_and_one_of_unlike_work_stands_apart() -> None:
+    runs = arms({"native": [100] * 3}, tags={"parity": "same work"})
+    runs += arms({"dali": [200] * 3}, tags={"parity": "not checked: its process was ended by SIGSEGV"})
+    runs += arms({"replay": [300] * 3})
+    found = made(*runs)
+    assert [arm.label for arm in found.arms] == ["native", "dali", "replay"]
+    assert found.groups[0].work == {}
+    assert found.arms[1].notes == [
+        "not checked: its process was ended by SIGSEGV: whether it does the same work as the others is not known"
+    ]
+    runs += arms({"odd": [400] * 3}, tags={"parity": "unlike work: pixels: sample 3 differs"})
+    alike, apart = made(*runs).groups
+    assert [arm.label for arm in alike.arms] == ["native", "dali", "replay"]
+    assert (apart.work, apart.arms[0].partner) == ({"parity": "unlike work: pixels: sample 3 differs"}, None)
+    assert alike.work == {"parity": "no mismatch found"}
+
+
 def test_other_versions_are_flagged_in_place() -> None:
     runs = arms({"native": [100] * 3}, tags={"versions": "torch 2.14"}) + arms(
         {"dali": [200] * 3}, tags={"versions": "torch 2.15"}

@@ -20,6 +20,9 @@ class SweepConfig:
         None,
         "a job that takes longer is ended, with what it measured recorded, and the next one begins; null: no limit",
     )
+    parity: bool = setting(
+        True, "with several loaders: check first, on a sample, that they do the same work; unlike arms stand apart"
+    )
 
     def __post_init__(self) -> None:
         if self.job_minutes is not None and self.job_minutes <= 0:

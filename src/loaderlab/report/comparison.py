@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from loaderlab import machine
 from loaderlab.config import METRICS, UserError
-from loaderlab.jobs import Missing, Recorded
+from loaderlab.jobs import NOT_CHECKED, PARITY, UNLIKE_WORK, Missing, Recorded
 from loaderlab.report.ladder import RUNGS
 from loaderlab.stats import CONFIDENCE, LEAST_PAIRS, Ratio, median, ratio, repeats_for, spread
 
@@ -266,6 +266,8 @@ def _columns(runs: Sequence[Recorded]) -> list[str]:
 def _work_of(run: Recorded) -> dict[str, str]:
     work = {name: value for name, value in run.settings.items() if _is_work(name)}
     work |= {name: run.tags[name] for name in WORK_TAGS if name in run.tags}
+    told = run.tags.get(PARITY, "")
+    work[PARITY] = told if told.startswith(UNLIKE_WORK) else "no mismatch found"
     if "data.digest" in work:  # the same samples may lie elsewhere
         work.pop("data.root", None)
         work.pop("data.val_root", None)
@@ -461,6 +463,10 @@ def _explain(group: Group) -> None:
         for name in ("train/loss", "val/loss"):
             if lost := sum(_no_number(run, name) for run in arm.runs):
                 arm.notes.append(f"its {LEARNED[name]} ended as no number in {lost} of {len(arm.runs)} runs")
+        if unchecked := {told for told in arm.tags(PARITY) if told.startswith(NOT_CHECKED)}:
+            arm.notes.append(
+                f"{'; '.join(sorted(unchecked))}: whether it does the same work as the others is not known"
+            )
         if arm.gain is not None and arm.gain.noisy and arm.gain.deviation is not None:
             count = repeats_for(arm.gain.deviation)
             arm.notes.append(

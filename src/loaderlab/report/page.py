@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from loaderlab.jobs import PARITY
 from loaderlab.report import sentences
 from loaderlab.report.charts import Chart
 from loaderlab.report.comparison import Arm, Comparison, short
@@ -38,6 +39,7 @@ def facts(comparison: Comparison) -> dict[str, str]:
         ("device", "device.name"),
         ("versions", "versions"),
         ("commit", "git.commit"),
+        ("parity", PARITY),
     ):
         values = {run.tags[tag] for run in runs if tag in run.tags}
         if len(values) == 1:
