@@ -97,10 +97,10 @@ def test_sigterm_ends_the_job_too_and_says_so(
     monkeypatch.setattr(launch, "_child", obedient)
     monkeypatch.setattr(launch, "GRACE_S", 0.2)
     monkeypatch.setattr(sys, "argv", ["experiments.train"])
-    threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
 
     def job(_config: TrainConfig, _overrides: list[str]) -> None:
         with sigterm_raises():
+            threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
             launch.launch(limited(None), JOB)
 
     with pytest.raises(SystemExit) as end:
