@@ -144,7 +144,6 @@ def test_bottlenecks_of_a_fed_device(changes: dict[str, object], name: str) -> N
         (replace(STARVED, stages={"prepare": 1e-4, "collate": 3.9e-3}), replace(SETUP, loader="spdl", settings={"num_threads": 2}), "loader=native"),
         (replace(STARVED, stages=None), replace(SETUP, settings={"num_workers": 2}, image_files=False, in_memory=True, at_hand=True), "loader=resident"),
         (replace(STARVED, stages=None), replace(SETUP, settings={"num_workers": 2}, image_files=False, in_memory=True), "loader.num_workers=0"),
-        (replace(STARVED, stages=None), replace(SETUP, settings={"num_workers": 2}, image_files=False, in_memory=True, at_hand=True, device_type="cpu"), "loader.num_workers=0"),
         (replace(STARVED, delivery_pct=40), replace(SETUP, image_files=False, in_memory=True, at_hand=True), "loader=resident"),
         (replace(STARVED, delivery_pct=40), SETUP, "loader.pin_memory=true"),
         (replace(STARVED, delivery_pct=40), replace(SETUP, settings={"pin_memory": True}), "loader.non_blocking=true"),

@@ -153,7 +153,7 @@ class Resident(Loader):
                 inputs, labels = self._transformed(self._inputs, ids, request, self._split.transform)
             else:
                 here = self._on_device(ids)
-                inputs, labels = self._inputs[here], self._labels[here]
+                inputs, labels = self._inputs.index_select(0, here), self._labels.index_select(0, here)
             yield Batch(inputs, labels, torch.from_numpy(ids), self._skipped.among(request.ids))
 
     def _transformed(
@@ -166,11 +166,11 @@ class Resident(Loader):
         here, (_, height, _, width) = numbers[:, 8], images.shape
         rows = axis_weights(numbers[:, :4], None, spec.size, height)
         columns = axis_weights(numbers[:, 4:8], numbers[:, 9].bool(), spec.size, width)
-        inputs = resample(images[here], rows, columns)
+        inputs = resample(images.index_select(0, here), rows, columns)
         normalization = self._split.normalization
         if normalization is not None and not normalization.on_device:
             inputs = normalize(inputs, normalization)
-        return inputs, self._labels[here]
+        return inputs, self._labels.index_select(0, here)
 
     def _on_device(self, numbers: INT64) -> torch.Tensor:
         """A copy that does not wait for the device's work."""

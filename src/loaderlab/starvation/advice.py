@@ -76,8 +76,7 @@ def _feed_faster(e: Evidence, s: Setup, bottleneck: str, most: float | None) -> 
 
 
 def _kept_on_device(s: Setup, most: float | None) -> list[Advice]:
-    """On a CPU the samples are where the step is, and picking them there is no faster."""
-    if not s.at_hand or s.device_type != "cuda" or s.loader == "resident":
+    if not s.at_hand or s.loader == "resident":
         return []
     return [Advice("data this small can stay on the device", "loader=resident", most)]
 
