@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import itertools
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 
-from benchmarks import photo_files
-from benchmarks.loader_throughput import NUM_FILES, ours
+from benchmarks.loader_throughput import NUM_FILES, ours, photos
 from benchmarks.turns import Arm, table, take_turns
+from loaderlab import data
 from loaderlab.config import AUTO, DaliLoader
 from loaderlab.loaders.dali import MAX_AUTO_THREADS
 from loaderlab.machine import available_cores
@@ -62,13 +60,12 @@ def main(arguments: Sequence[str]) -> None:
     cuda = options.get("device", "cpu") == "cuda"
     device = f"cuda:{torch.cuda.current_device()}" if cuda else "cpu"
     base = default(cuda)
-    root = Path(options.get("folder", Path(tempfile.gettempdir()) / "loaderlab_photos"))
     for size in options.get("sizes", "400x320,500x375").split(","):
-        width, height = map(int, size.split("x"))
-        folder = photo_files.written(root, width, height, NUM_FILES)
-        arms = [Arm(name(settings, cuda), ours, (folder, settings, device)) for settings in grid(options, base, cuda)]
+        files = photos(options, size)
+        data.build(files, lambda *_: None)  # written once, before the arms
+        arms = [Arm(name(settings, cuda), ours, (files, settings, device)) for settings in grid(options, base, cuda)]
         turns = take_turns(arms, int(options.get("rounds", 10)), float(options.get("seconds", 4)))
-        print(f"\n{NUM_FILES} files of {size} on {device}, {available_cores()} cores; the default is {arms[0].name}")
+        print(f"\n{NUM_FILES} photos of {size} on {device}, {available_cores()} cores; the default is {arms[0].name}")
         print(table(turns, arms[0].name), flush=True)
 
 

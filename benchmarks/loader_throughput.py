@@ -16,19 +16,16 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from benchmarks import photo_files
 from benchmarks.peers import BATCH, LIMITS, PEERS, SAMPLES, SIZE, missing_for_spdl
 from benchmarks.turns import Arm, Served, Turns, median_rate, paired, shown, table, take_turns
-from loaderlab import config, loaders, stats
-from loaderlab.data import imagefolder
-from loaderlab.data.spec import ImageFiles, PathTable, Split, transforms
+from loaderlab import config, data, loaders, stats
+from loaderlab.data.spec import INT64
 from loaderlab.loaders.contract import EpochPlan
 from loaderlab.machine import available_cores
 
-NUM_FILES = 400
+NUM_FILES, NUM_CLASSES = 400, 10
 BARS = [  # ours, against one of these (the best of them), what the interval's centre or its lower end must reach
     ("native", ["recipe"], "value", 1.7),
     ("native", ["torchcodec plain"], "value", 1.05),
@@ -38,29 +35,45 @@ BARS = [  # ours, against one of these (the best of them), what the interval's c
 ]
 
 
-def ours(folder: Path, settings: config.LoaderConfig, device: str = "cpu") -> Served:
-    """One of loaderlab's loaders on the same listing; its batches count once they are on the device."""
-    listing = imagefolder.list_folder(folder, "folder")
-    times = -(-SAMPLES // len(listing.paths))
-    train, _, normalization = transforms(config.TransformConfig(image_size=SIZE))
-    source = ImageFiles(PathTable(listing.root, listing.paths * times), np.tile(listing.labels, times))
-    plan = EpochPlan(len(source), BATCH, shuffle=True, drop_last=True)
-    loader = loaders.build(settings, Split(source, train, normalization), plan, torch.device(device))
+class Again(EpochPlan):
+    """A small set again and again, so that no epoch ends within a run."""
+
+    def ids(self, epoch: int) -> INT64:
+        return super().ids(epoch) % NUM_FILES
+
+
+def photos(options: dict[str, str], size: str) -> config.PhotosData:
+    """The declaration of the files of one size, ``500x375``."""
+    width, height = map(int, size.split("x"))
+    return config.PhotosData(
+        root=options.get("root", f"{tempfile.gettempdir()}/loaderlab_photos"),
+        num_files=NUM_FILES,
+        num_classes=NUM_CLASSES,
+        width_px=width,
+        height_px=height,
+        transform=config.TransformConfig(image_size=SIZE),
+    )
+
+
+def ours(files: config.PhotosData, settings: config.LoaderConfig, device: str = "cpu") -> Served:
+    """One of loaderlab's loaders; its batches count once they are on the device."""
+    split = data.build(files, lambda *_: None).train
+    plan = Again(SAMPLES, BATCH, shuffle=True, drop_last=True)
+    loader = loaders.build(settings, split, plan, torch.device(device))
     batches = (len(loader.transfer(batch)) for epoch in itertools.count() for batch in loader.epoch(epoch))
     return Served(batches, loader.lookahead, loader.parallel)
 
 
-def all_arms(folder: Path, workers: int) -> list[Arm]:
+def all_arms(files: config.PhotosData, folder: Path, workers: int) -> list[Arm]:
     peers = {name: peer for name, peer in PEERS.items() if not (name == "bare SPDL" and missing_for_spdl())}
     arms = [Arm(name, build, (folder, workers), what) for name, (build, what) in peers.items()]
     own = {
         "native": (config.NativeLoader(num_workers=workers), f"loader=native loader.num_workers={workers}"),
         "native 0 workers": (config.NativeLoader(num_workers=0), "loader=native loader.num_workers=0: one core"),
         "dali": (config.DaliLoader(num_threads=workers), f"loader=dali loader.num_threads={workers}"),
+        "spdl": (config.SpdlLoader(num_threads=workers), f"loader=spdl loader.num_threads={workers}"),
     }
-    if hasattr(config, "SpdlLoader"):
-        own["spdl"] = (config.SpdlLoader(num_threads=workers), f"loader=spdl loader.num_threads={workers}")
-    arms += [Arm(name, ours, (folder, settings), what) for name, (settings, what) in own.items()]
+    arms += [Arm(name, ours, (files, settings), what) for name, (settings, what) in own.items()]
     return arms + [Arm(name, build, (folder, workers), what) for name, (build, what) in LIMITS.items()]
 
 
@@ -86,15 +99,14 @@ def main(arguments: Sequence[str]) -> None:
     options = dict(argument.split("=") for argument in arguments)
     workers = int(options.get("workers", available_cores()))
     rounds, seconds = int(options.get("rounds", 15)), float(options.get("seconds", 4))
-    root = Path(options.get("folder", Path(tempfile.gettempdir()) / "loaderlab_photos"))
     if missing := missing_for_spdl():
         print(f"bare SPDL is left out: {missing}")
     for size in options.get("sizes", "400x320,500x375").split(","):
-        width, height = map(int, size.split("x"))
-        folder = photo_files.written(root, width, height, NUM_FILES)
+        files = photos(options, size)
+        folder = Path(data.build(files, lambda *_: None).location)
         num_bytes = [path.stat().st_size for path in folder.rglob("*.jpg")]
         wanted = options["arms"].split(",") if "arms" in options else None
-        arms = [arm for arm in all_arms(folder, workers) if wanted is None or arm.name in wanted]
+        arms = [arm for arm in all_arms(files, folder, workers) if wanted is None or arm.name in wanted]
         print(
             f"\n{NUM_FILES} files of {size}, {statistics.fmean(num_bytes) / 1024:.0f} KiB each; {workers} workers or threads"
         )
