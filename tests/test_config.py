@@ -211,7 +211,7 @@ def test_help_explains_every_group_and_choice(
     for group, name in CHOICES:
         comments = (cli.CONF / group / f"{name}.yaml").read_text().splitlines()
         doc = next(line.removeprefix("# ") for line in comments if not line.startswith("# @"))
-        assert f"{name:<17}{doc}" in page, (group, name)
+        assert f"{name:<18}{doc}" in page, (group, name)
     for setting in (
         "loader.num_threads=auto",
         "batch_size=64",

@@ -138,6 +138,8 @@ def main(config_name: str, kind: type[T], job: Callable[[T, list[str]], None]) -
         except Exception as error:  # Hydra would print a line of its own before ours
             failures.append(error)
 
+    # argparse takes no options between the overrides
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda text: text not in ("-m", "--multirun"))
     try:
         if {"--help", "-h"} & set(sys.argv[1:]):
             print(help_text(config_name))  # Hydra's own page lists the groups by composing each: seconds
@@ -293,7 +295,7 @@ def help_text(config_name: str) -> str:
             for file in sorted(folder.glob("*.yaml")):
                 comments = [line.removeprefix("# ") for line in file.read_text().splitlines() if line.startswith("# ")]
                 doc = next(line for line in comments if not line.startswith("@"))
-                lines.append(f"    {file.stem:<17}{doc}")
+                lines.append(f"    {file.stem:<18}{doc}")
         lines.append("")
     lines.append("Settings of the present choices (type name=value)" if groups else "Settings (type name=value)")
     lines += _help_settings(cfg)

@@ -33,7 +33,7 @@ def record(session: Session, error: BaseException | None) -> None:
             session.figures["data/skipped_samples"] = len(session.broken)
         session.log_losses()
         _summarize(session, session.meter)
-        _judge(session, session.meter)
+        _judge(session, session.meter, failed=error is not None)
         for name, value in session.figures.items():
             session.tracked.metric(name, value, session.trained.step)
     for name, value in session.job.machine.items():  # last: the UI offers the first metric first
@@ -46,7 +46,7 @@ def record(session: Session, error: BaseException | None) -> None:
             session.checkpoint_path.parent.rmdir()
     if session.job.parent_id is None and (rows := table.figure_rows(session.figures)):
         session.terminal.table(session.job.name, ("", "measured"), rows)
-    if session.verdict is not None:
+    if session.verdict is not None and (error is None or len(session.window) >= LEAST_STEPS):
         session.terminal.say(str(session.verdict))
     page = table.markdown(session.job.name, session.facts, session.figures, session.verdict)
     _write(session, page, error)
@@ -85,10 +85,10 @@ def _summarize(session: Session, meter: StepMeter) -> None:
         session.tracked.tags({NOT_FINITE: ", ".join(lost)})
 
 
-def _judge(session: Session, meter: StepMeter) -> None:
+def _judge(session: Session, meter: StepMeter, *, failed: bool) -> None:
     """The verdict, and the figures and tags that go with it."""
     window, setup = session.window, _setup(session)
-    if len(window) < LEAST_STEPS:
+    if len(window) < LEAST_STEPS and not failed:
         per_epoch = session.parts.loader.num_steps
         if per_epoch is not None and per_epoch <= session.parallel:
             session.terminal.warn(

@@ -39,7 +39,7 @@ def explained(error: RuntimeError) -> RuntimeError | LoaderError:
     if "DataLoader worker" not in str(error):
         return error
     return LoaderError(
-        f"{str(error).splitlines()[0].rstrip('.')}. A worker that is killed has as a rule run out of memory: "
+        f"{str(error).splitlines()[0].rstrip('. ')}. A worker that is killed has as a rule run out of memory: "
         "loader.num_workers=1 or a smaller batch_size needs less; a full /dev/shm does the same"
     )
 
