@@ -1,6 +1,7 @@
 """loaderlab's loaders against the bare code of their peers: the same JPEG files to batches of 64 on the CPU, in turns.
 
-    python -m benchmarks.loader_throughput [rounds=15] [seconds=4] [sizes=400x320,500x375] [arms=native,recipe] [workers=2]
+    python -m benchmarks.loader_throughput [rounds=15] [seconds=4] [sizes=400x320,500x375] [arms=native,recipe]
+        [workers=2] [root=folder of the photos]
 
 Prints of each arm the samples a second, the ratio to torchvision's usual recipe and the share of what the decoder alone
 gives on the same cores (DALI decodes no more than the crop, so it may pass that). Then the bars, each reached or not. Every
@@ -108,7 +109,7 @@ def main(arguments: Sequence[str]) -> None:
         wanted = options["arms"].split(",") if "arms" in options else None
         arms = [arm for arm in all_arms(files, folder, workers) if wanted is None or arm.name in wanted]
         print(
-            f"\n{NUM_FILES} files of {size}, {statistics.fmean(num_bytes) / 1024:.0f} KiB each; {workers} workers or threads"
+            f"\n{NUM_FILES} photos of {size}, {statistics.fmean(num_bytes) / 1024:.0f} KiB each; {workers} workers or threads"
         )
         for arm in arms:
             print(f"  {arm.name}: {arm.what}")
