@@ -15,7 +15,7 @@ from loaderlab.data.spec import DataError, Split, UserItems
 from loaderlab.loaders.broken import BrokenSamples
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
 from loaderlab.loaders.copying import DeviceCopy
-from loaderlab.loaders.fetch import BatchFetcher, Failure, Request, UserStream, fetcher, requests
+from loaderlab.loaders.fetch import BatchFetcher, Failure, Fetched, Request, UserStream, fetcher, requests
 from loaderlab.machine import available_cores
 
 MAX_AUTO_WORKERS = 16  # beyond this, memory grows and, as a rule, throughput does not
@@ -102,6 +102,7 @@ class Native(Loader):
             "collate_fn": _as_it_is,
         }
         self._loader: DataLoader[Any] | None
+        self._in_process: BatchFetcher | None = None
         self._fetcher: BatchFetcher | None = None
         if self._iterable:
             assert isinstance(source, UserItems)
@@ -116,6 +117,7 @@ class Native(Loader):
             self._fetcher = fetcher(split, config.batched, config.decoder)
             self._skipped = BrokenSamples(split.on_error, plan.num_samples)
             self.broken = self._skipped.reasons
+            self._in_process = self._fetcher if num_workers == 0 and config.batched else None
             self._loader = DataLoader(self._fetcher, batch_sampler=self._requests, **common)  # type: ignore[arg-type]
 
     @property
@@ -126,7 +128,7 @@ class Native(Loader):
         assert self._loader is not None, "closed"
         self._requests.epoch = epoch
         try:
-            for fetched in self._loader:
+            for fetched in self._loader if self._in_process is None else self._fetched_here(self._in_process):
                 if isinstance(fetched, Failure):
                     raise DataError(fetched.reason)
                 if fetched.skipped:
@@ -136,6 +138,12 @@ class Native(Loader):
             if (told := explained(error)) is error:
                 raise
             raise told from error
+
+    def _fetched_here(self, fetch: BatchFetcher) -> Iterator[Fetched]:
+        """Without workers whole batches need no DataLoader, which takes as long for a small one as making it does."""
+        for request in self._requests:
+            fetched = fetch.__getitems__(request)
+            yield fetched.pin_memory() if self._copy.pinned and isinstance(fetched, Batch) else fetched
 
     def transfer(self, batch: Batch) -> Batch:
         return self._copy(batch)
