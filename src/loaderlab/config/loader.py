@@ -93,7 +93,7 @@ class SpdlLoader(HostLoader):
     num_threads: Any = setting(
         AUTO,
         kind=int,
-        doc="threads that build batches; auto: for image files by the cores this process may use, else 1",
+        doc="threads that build batches; auto: for encoded images by the cores this process may use, else 1",
         at_least=1,
     )
     buffer_size: int = setting(

@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from PIL import Image
 from loaderlab.config import DigitsData
 from loaderlab.data import imagefolder
 from loaderlab.data.spec import UINT8, DataError, DataSpec
+from loaderlab.data.whole import written_whole
 
 MANIFEST = "manifest.json"
 VAL_FRACTION, SPLIT_SEED = 0.2, 0
@@ -49,17 +49,14 @@ def build(config: DigitsData, on_progress: Callable[[int, int], None]) -> DataSp
 
 
 def _write(folder: Path, config: DigitsData, on_progress: Callable[[int, int], None]) -> None:
-    """Writes the tree under another name and renames it at the end: an interrupted one never looks whole."""
+    """Writes the tree: an interrupted one never looks whole."""
     from sklearn.datasets import load_digits  # half a second: only when there is something to write
 
     bitmaps, labels = load_digits(return_X_y=True)
     labels = labels.astype(np.int64)
     _, val = imagefolder.stratified_split(labels, VAL_FRACTION, SPLIT_SEED)
     held = set(val.tolist())
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with written_whole(folder) as partial:
         checksums = {}
         for index in range(len(labels)):
             split = "val" if index in held else "train"
@@ -78,13 +75,6 @@ def _write(folder: Path, config: DigitsData, on_progress: Callable[[int, int], N
             "sha256": checksums,
         }
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-        try:
-            partial.rename(folder)
-        except OSError:
-            if not folder.exists():  # else another process has just finished the same tree
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _encode(bitmap: np.ndarray[tuple[int, int], np.dtype[np.float64]], config: DigitsData) -> bytes:

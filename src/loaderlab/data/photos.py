@@ -23,6 +23,7 @@ from loaderlab.config import PhotosData
 from loaderlab.data import imagefolder
 from loaderlab.data.spec import DataError, DataSpec
 from loaderlab.data.synthesis import BYTES_PER_PX, MEAN_AREA, Painter
+from loaderlab.data.whole import written_whole
 from loaderlab.machine import available_cores
 from loaderlab.processes import end_with_parent
 
@@ -116,7 +117,7 @@ class Plan:
 
 
 def _write(folder: Path, plan: Plan, on_progress: OnProgress) -> None:
-    """Writes the tree under another name and renames it at the end: an interrupted one never looks whole."""
+    """Writes the tree: an interrupted one never looks whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder.parent).free
     if plan.num_bytes > free:
@@ -125,22 +126,13 @@ def _write(folder: Path, plan: Plan, on_progress: OnProgress) -> None:
             f"{plan.num_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free under data.root={plan.config.root}. Type for "
             f"example: data.num_files={max(plan.config.num_classes, plan.config.num_files // 10)}, or data.root=/path"
         )
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with written_whole(folder) as partial:
         for label in range(plan.config.num_classes):
             for split in ("train", "val"):
                 (partial / split / f"{label:04d}").mkdir(parents=True)
         _paint_all(partial, plan, on_progress)
         manifest = plan.facts | {"source": __name__, "looked_at_bytes": plan.looked_at_bytes(partial)}
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-        try:
-            partial.rename(folder)
-        except OSError:
-            if not folder.exists():  # else another process has just finished the same tree
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _paint_all(folder: Path, plan: Plan, on_progress: OnProgress) -> None:

@@ -70,6 +70,19 @@ class Failure:
 Fetched = Batch | Failure
 
 
+def taken(fetched: Fetched, skipped: BrokenSamples) -> Batch:
+    """In the training process: the batch that a fetcher has sent, what it skipped being counted.
+
+    Raises:
+        DataError: it has sent a failure, or too many samples are broken.
+    """
+    if isinstance(fetched, Failure):
+        raise DataError(fetched.reason)
+    if fetched.skipped:
+        skipped.add(fetched.skipped)
+    return fetched
+
+
 class BatchFetcher(Dataset[Any]):
     """Asked for a `Request`, gives a `Batch` or a `Failure`."""
 

@@ -11,11 +11,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from loaderlab.config import AUTO, NativeLoader
-from loaderlab.data.spec import DataError, Split, UserItems
+from loaderlab.data.spec import Split, UserItems
 from loaderlab.loaders.broken import BrokenSamples
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
 from loaderlab.loaders.copying import DeviceCopy
-from loaderlab.loaders.fetch import BatchFetcher, Failure, Fetched, Request, UserStream, fetcher, requests
+from loaderlab.loaders.fetch import BatchFetcher, Fetched, Request, UserStream, fetcher, requests, taken
 from loaderlab.machine import available_cores
 
 MAX_AUTO_WORKERS = 16  # beyond this, memory grows and, as a rule, throughput does not
@@ -66,7 +66,6 @@ class Native(Loader):
     """The native backend. See `Loader` for the contract."""
 
     def __init__(self, config: NativeLoader, split: Split, plan: EpochPlan, device: torch.device) -> None:
-        self._plan, self._device = plan, device
         source = split.source
         self._iterable = isinstance(source, UserItems) and source.iterable
         num_workers = auto_workers(split, device) if config.num_workers == AUTO else int(config.num_workers)
@@ -91,6 +90,8 @@ class Native(Loader):
             "start_method": method if num_workers else None,
             "decoder": config.decoder,
         }
+        self._skipped = BrokenSamples(split.on_error, plan.num_samples)
+        self.broken = self._skipped.reasons
         self._requests = _Requests(plan)
         common: dict[str, Any] = {
             "num_workers": num_workers,
@@ -115,8 +116,6 @@ class Native(Loader):
         else:
             self._num_steps = plan.num_steps
             self._fetcher = fetcher(split, config.batched, config.decoder)
-            self._skipped = BrokenSamples(split.on_error, plan.num_samples)
-            self.broken = self._skipped.reasons
             self._in_process = self._fetcher if num_workers == 0 and config.batched else None
             self._loader = DataLoader(self._fetcher, batch_sampler=self._requests, **common)  # type: ignore[arg-type]
 
@@ -129,11 +128,7 @@ class Native(Loader):
         self._requests.epoch = epoch
         try:
             for fetched in self._loader if self._in_process is None else self._fetched_here(self._in_process):
-                if isinstance(fetched, Failure):
-                    raise DataError(fetched.reason)
-                if fetched.skipped:
-                    self._skipped.add(fetched.skipped)
-                yield fetched
+                yield taken(fetched, self._skipped)
         except RuntimeError as error:
             if (told := explained(error)) is error:
                 raise

@@ -17,11 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from loaderlab.config import AUTO, SpdlLoader
-from loaderlab.data.spec import DataError, EncodedImages, Split, UserItems
+from loaderlab.data.spec import EncodedImages, Split, UserItems
 from loaderlab.loaders.broken import BrokenSamples
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
 from loaderlab.loaders.copying import DeviceCopy
-from loaderlab.loaders.fetch import Failure, Fetched, Request, fetcher, requests
+from loaderlab.loaders.fetch import Fetched, Request, fetcher, requests, taken
 from loaderlab.loaders.native import auto_workers
 
 try:
@@ -81,10 +81,7 @@ class Spdl(Loader):
         pipeline.start()
         try:
             for _ in range(self.num_steps):
-                batch = _taken(pipeline)
-                if batch.skipped:
-                    self._skipped.add(batch.skipped)
-                yield batch
+                yield taken(_built(pipeline), self._skipped)
         except BaseException:  # broken off, or broken: what is in the making belongs to nobody
             pipeline.stop()
             raise
@@ -161,7 +158,7 @@ def _builders(num_threads: int, device: torch.device) -> ThreadPoolExecutor:
     return builders
 
 
-def _taken(pipeline: Pipeline[Built]) -> Batch:
+def _built(pipeline: Pipeline[Built]) -> Fetched:
     try:
         built = pipeline.get_item()
     except PipelineFailure as failure:
@@ -169,6 +166,4 @@ def _taken(pipeline: Pipeline[Built]) -> Batch:
         raise LoaderError(f"loader=spdl: the pipeline broke: {type(cause).__name__}: {cause}") from cause
     if isinstance(built, BaseException):
         raise LoaderError(f"loader=spdl: a thread broke: {type(built).__name__}: {built}") from built
-    if isinstance(built, Failure):
-        raise DataError(built.reason)
     return built

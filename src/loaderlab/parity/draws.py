@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from loaderlab.data.spec import Split
 from loaderlab.loaders.contract import EpochPlan, Loader
-from loaderlab.loaders.fetch import Request, fetcher
+from loaderlab.loaders.fetch import fetcher, requests
 from loaderlab.parity.distribution import FLOAT64, LEVEL, same_distribution, so_many
 from loaderlab.parity.findings import Parity
 from loaderlab.parity.windows import BLUE, Draws, Probe
@@ -31,12 +33,9 @@ def compare_draws(loader: Loader, split: Split, probe: Probe, plan: EpochPlan, f
         found.add("mean", f"draw {worst} of a probe has a mean blue of {drawn.blue[worst]:.1f}, it must be {BLUE}")
     if spec.random_crop:
         reference = fetcher(split, True, "pillow")
-        requests = (
-            Request(ids, plan.seed + OTHER_SEED, epoch, step)
-            for epoch in range(NUM_EPOCHS)
-            for step, ids in enumerate(plan.batches(epoch))
-        )
-        compare_windows(drawn, probe.read(map(reference.build, requests), normalization), plan.seed, found)
+        other = replace(plan, seed=plan.seed + OTHER_SEED)
+        asked = (request for epoch in range(NUM_EPOCHS) for request in requests(other, epoch))
+        compare_windows(drawn, probe.read(map(reference.build, asked), normalization), plan.seed, found)
     compare_flips(drawn, spec.flip, found)
 
 
