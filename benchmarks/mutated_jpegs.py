@@ -112,6 +112,19 @@ def written(folder: Path, number: int) -> tuple[list[str], int]:
     return names, num_whole
 
 
+def of_like_sizes(folder: Path, names: list[str]) -> list[str]:
+    """Without those whose header claims a large picture: the resident loader pads all samples to the largest, and refuses."""
+
+    def is_small(name: str) -> bool:
+        try:
+            with Image.open(folder / name) as image:
+                return max(image.size) <= 256
+        except Exception:  # whatever Pillow makes of a spoiled file
+            return True
+
+    return [name for name in names if is_small(name)]
+
+
 def checked(config: LoaderConfig, folder: Path, names: list[str], num_whole: int, seed: int) -> tuple[int, str]:
     """Samples skipped of one chunk, and what was wrong; empty where all is well."""
     train, _, normalization = transforms(TransformConfig(image_size=32))
@@ -157,6 +170,8 @@ def work(name: str, chunks: int, send: Connection, log: str) -> None:
         folder = Path(tempfile.mkdtemp(prefix="mutated-"))
         try:
             names, num_whole = written(folder, number)
+            if isinstance(LOADERS[name], ResidentLoader):
+                names = of_like_sizes(folder, names)
             send.send((number, len(names) - num_whole, *checked(LOADERS[name], folder, names, num_whole, number)))
         except Exception as error:
             send.send((number, 0, 0, f"{type(error).__name__}: {str(error).splitlines()[0]}"))

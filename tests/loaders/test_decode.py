@@ -75,6 +75,16 @@ def one(backend: str, root: Path) -> torch.Tensor:
         loader.close()
 
 
+def test_dali_does_not_turn_what_readers_may_turn_differently(tmp_path: Path) -> None:
+    """nvImageCodec and OpenCV need not agree on damaged EXIF data, and the one writes to memory that the other has sized."""
+    path = write(tmp_path / "damaged" / "ant", "exif")
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"\x01\x12\x00\x03", b"\x01\x12\x00\x04"))  # LONG in place of SHORT
+    assert path.read_bytes() != whole
+    write(tmp_path / "plain" / "ant", "plain")
+    assert torch.equal(one("dali", tmp_path / "damaged"), one("dali", tmp_path / "plain"))
+
+
 @pytest.mark.parametrize(
     "kind", ["plain", "grey", "cmyk", "palette", "grey16", "rgba", "exif", "progressive", "png", "webp"]
 )

@@ -12,11 +12,12 @@ from loaderlab.config import DaliLoader
 from loaderlab.data.spec import UINT8, DataError, EncodedImages, ImageFiles, Split
 from loaderlab.loaders.contract import LoaderError
 from loaderlab.loaders.decode import CROP_ATTEMPTS, decoder, read_image, why_unreadable
+from loaderlab.loaders.exif import one_orientation, without_exif
 from loaderlab.loaders.header import JPEG, JPEG_PIXELS_PER_BYTE, check_header
 
 try:
     from nvidia.dali import backend, fn, pipeline_def, types
-    from nvidia.dali.pipeline import Pipeline
+    from nvidia.dali.pipeline import Pipeline, do_not_convert
 except ImportError as error:
     raise LoaderError(
         f"loader=dali: NVIDIA DALI is not installed here ({error}). It exists for Linux only; "
@@ -65,11 +66,16 @@ def _decoded(encoded: Any, split: Split, config: DaliLoader, decode: str) -> tup
     decoding: dict[str, Any] = {"device": decode, "output_type": types.RGB}
     if decode == "mixed":
         decoding["hw_decoder_load"] = config.hw_decoder_load
-    shape = fn.peek_image_shape(encoded)
+    shape = fn.peek_image_shape(
+        encoded
+    )  # fails for what its parser does not read: the decoder may crash on a batch with such
     pixels, num_bytes = shape[0] * shape[1], encoded.shape(dtype=types.INT64)[0]
     held = (encoded[0] != JPEG[0]) | (pixels <= JPEG_PIXELS_PER_BYTE * num_bytes)  # see `check_header`
     within = (pixels <= split.on_error.max_pixels) & held
-    if within:  # of each sample: the pipeline splits its batch here
+    turnable = fn.python_function(encoded, function=_turnable, batch_processing=True)
+    if not turnable[0]:  # of each sample: the pipeline splits its batch here
+        encoded = fn.python_function(encoded, function=without_exif)
+    if within:
         if split.transform.random_crop:
             images = fn.decoders.image_random_crop(encoded, **decoding, **_window(split))  # no more than the crop
         else:
@@ -77,6 +83,12 @@ def _decoded(encoded: Any, split: Split, config: DaliLoader, decode: str) -> tup
     else:
         images = types.Constant(np.zeros((8, 8, 3), np.uint8), device="gpu" if decode == "mixed" else "cpu")
     return fn.reinterpret(images, layout="HWC"), fn.cast(within, dtype=types.UINT8)
+
+
+@do_not_convert  # type: ignore[untyped-decorator]  # conditionals would rewrite it, and what it calls
+def _turnable(encoded: list[UINT8]) -> list[UINT8]:
+    """Of each sample (1,): whether the decoder may turn it upright."""
+    return [np.array([one_orientation(data)], np.uint8) for data in encoded]
 
 
 def _window(split: Split) -> dict[str, Any]:
@@ -121,7 +133,7 @@ def undecodable(source: EncodedImages, ids: Sequence[int], max_pixels: int) -> d
             data = source.read(index)
             if _fits(data, max_pixels):
                 one = one or _decode_one()
-                one.feed_input("encoded", [data])
+                one.feed_input("encoded", [data if one_orientation(data) else without_exif(data)])
                 one.run()
                 continue
             said = "its header"
