@@ -4,7 +4,8 @@
     python -m benchmarks.overhead device=cuda model=resnet50 batch=64
 
 Prints the median ratio of the paired blocks with its 95 % interval (bootstrap over pairs), beside what a run reports as
-``meter/overhead_pct``; then the ceiling probe against a loop written by hand on the same resident batches.
+``meter/overhead_pct``; then the ceiling probe against a loop written by hand on the same resident batches, and against the same loop
+fed by the replay of DALI's own loader evaluator.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import itertools
 import random
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from nvidia.dali.plugin.pytorch.loader_evaluator import LoaderEvaluator
 from torch import nn
 
 from loaderlab import optimizers, probes
@@ -119,11 +122,11 @@ def blocks(
     return ratios, bare_ms
 
 
-def by_hand(parts: Parts, batches: list[Batch], seconds: float) -> float:
-    """Samples a second of the plainest loop, warm-up left out."""
+def by_hand(parts: Parts, batches: Iterable[Batch], seconds: float) -> float:
+    """Samples a second of the plainest loop, warm-up left out; ``batches`` are gone through again and again."""
     model, optimizer, count, began = parts.model, parts.optimizer, 0, time.perf_counter()
-    until, batch = began + seconds, batches[0]
-    for index, batch in enumerate(itertools.cycle(batches)):
+    until, endless = began + seconds, itertools.chain.from_iterable(itertools.repeat(batches))
+    for index, batch in enumerate(endless):
         if index == probes.WARMUP_STEPS:
             _wait(parts.device)
             began, count, until = time.perf_counter(), 0, time.perf_counter() + seconds
@@ -179,16 +182,30 @@ def main(arguments: list[str]) -> dict[str, Any]:
     print(f"{name} on {device}: a step of {step_ms:.3f} ms, n = {len(ratios)} comparisons")
     print(f"metered / bare: {ratio:.4f} ({low:.4f} to {high:.4f}); the run would report {reported:.3f} % overhead")
     seconds, rounds = float(options.get("seconds", 0.3)), int(options.get("rounds", 100))
-    against = []
+    arms = {
+        "ceiling": lambda: probes.ceiling(parts, batches, seconds, 1).samples_per_s,
+        "by_hand": lambda: by_hand(parts, batches, seconds),
+        "evaluator": lambda: by_hand(parts, LoaderEvaluator(batches, mode="replay"), seconds),
+    }
+    rates: dict[str, list[float]] = {arm: [] for arm in arms}
     for turn in range(rounds):
-        rates: dict[bool, float] = {}
-        for probe in (turn % 2 == 0, turn % 2 == 1):
-            found = probes.ceiling(parts, batches, seconds, 1) if probe else None
-            rates[probe] = found.samples_per_s if found is not None else by_hand(parts, batches, seconds)
-        against.append(rates[True] / rates[False])
-    middle, least, most = median_and_interval(against)
-    print(f"ceiling / loop by hand: {middle:.4f} ({least:.4f} to {most:.4f}), n = {rounds}")
-    return {"ratio": (ratio, low, high), "reported_pct": reported, "ceiling": (middle, least, most), "step_ms": step_ms}
+        for place in range(len(arms)):
+            arm = list(arms)[(turn + place) % len(arms)]
+            rates[arm].append(arms[arm]())
+    against = {
+        arm: median_and_interval([mine / other for mine, other in zip(rates["ceiling"], rates[arm], strict=True)])
+        for arm in ("by_hand", "evaluator")
+    }
+    for arm, what in (("by_hand", "loop by hand"), ("evaluator", "DALI's replay evaluator")):
+        middle, least, most = against[arm]
+        print(f"ceiling / {what}: {middle:.4f} ({least:.4f} to {most:.4f}), n = {rounds}")
+    return {
+        "model": name,
+        "ratio": (ratio, low, high),
+        "reported_pct": reported,
+        "ceiling": against,
+        "step_ms": step_ms,
+    }
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from mlflow.tracking import MlflowClient
 from loaderlab import jobs, run, session
 from loaderlab.config import TrainConfig, UserError
 from loaderlab.meter.phases import StepMeter
+from loaderlab.processes import Terminated, sigterm_raises
 from loaderlab.terminal import Terminal
 from loaderlab.training import Trained
 
@@ -90,7 +91,7 @@ def test_in_a_probe(make_config: Make, terminal: Terminal, monkeypatch: pytest.M
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(session.probes, "ceiling", interrupted)
-    config = make_config("epochs=5", "measure.warmup_steps=2", "loader.num_workers=1")
+    config = make_config("measure=default", "epochs=5", "measure.warmup_steps=2", "loader.num_workers=1")
     with pytest.raises(KeyboardInterrupt):
         run.run(config, jobs.single(config, []), terminal)
     client = MlflowClient(config.tracking.uri)
@@ -100,3 +101,17 @@ def test_in_a_probe(make_config: Make, terminal: Terminal, monkeypatch: pytest.M
     assert found.info.status == "KILLED"
     assert found.data.metrics["val/accuracy"] >= 0
     assert found.data.metrics["rate/samples_per_s"] > 0
+
+
+class Finalized:
+    """SIGTERM comes while this is taken apart."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_within_a_finalizer_it_is_not_lost() -> None:
+    with sigterm_raises():
+        Finalized()
+        with pytest.raises(Terminated):
+            time.sleep(5)

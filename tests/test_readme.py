@@ -83,6 +83,7 @@ def test_the_main_job_from_a_users_shell(store_uri: str, tmp_path: Path) -> None
         "experiments.train",
         "loader=dali",
         "steps=30",
+        "batch_size=16",
         "measure.probe_s=0.1",
         f"tracking.uri={store_uri}",
         f"data.root={tmp_path}",

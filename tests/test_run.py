@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 from collections.abc import Callable
@@ -286,13 +287,32 @@ def test_out_of_memory_on_a_real_gpu(make_config: Make, terminal: Terminal) -> N
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
+@pytest.mark.gpu
+def test_memory_comes_back_after_each_of_ten_jobs(make_config: Make, terminal: Terminal) -> None:
+    """What torch holds is back at once; of the whole device's, contexts and pools of the first round of loaders may stay."""
+    left, free_mib = [], []
+    for loader in ("native", "spdl", "dali", "resident", "replay") * 2:
+        go(make_config("device=cuda", f"loader={loader}", "steps=6"), terminal)
+        gc.collect()
+        torch.cuda.empty_cache()
+        left.append(torch.cuda.memory_allocated())
+        free_mib.append(torch.cuda.mem_get_info()[0] / 2**20)
+    assert left == left[:1] * 10
+    assert free_mib[-1] >= free_mib[4] - 64
+
+
 def test_probes_and_profile_and_verdict(make_config: Make, terminal: Terminal) -> None:
     """Everything that a run measures beside itself, and that it trains the same with and without."""
     common = ["epochs=4", "measure.warmup_steps=2", "batch_size=2", "loader.num_workers=1"]
     plain = go(make_config(*common, "measure=bare"), terminal)
     # a contention probe needs 10 steps in three times this, on a busy machine too
     probed = make_config(
-        *common, "measure.profile=true", "measure.profile_steps=3", "measure.cold=true", "measure.probe_s=0.5"
+        *common,
+        "measure=default",
+        "measure.profile=true",
+        "measure.profile_steps=3",
+        "measure.cold=true",
+        "measure.probe_s=0.5",
     )
     result = go(probed, terminal)
     found = MlflowClient(probed.tracking.uri).get_run(result.run_id)

@@ -242,12 +242,13 @@ def test_noise_is_not_called_hiding() -> None:
     assert any("too noisy to tell whether the loader hides it" in line for line in sentences.headline(of(runs)))
 
 
-def test_many_arms_are_drawn_without_a_line_each(tmp_path: Path) -> None:
-    runs = [recorded(100 + count, loader__num_workers=count) for count in range(60)]
+def test_many_arms_are_drawn_without_a_line_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(charts, "MOST_BARS", 6)
+    runs = [recorded(100 + count, loader__num_workers=count) for count in range(10)]
     found = of(runs)
     drawn = {chart.name: chart for chart in charts.draw(found, steps, tmp_path, "main.png")}
-    assert "(the baseline and the fastest, 8 of 60)" in drawn["loss"].caption
-    assert "The baseline and the best are drawn, 40 arms of 60." in drawn["throughput"].caption
+    assert "(the baseline and the fastest, 8 of 10)" in drawn["loss"].caption
+    assert "The baseline and the best are drawn, 6 arms of 10." in drawn["throughput"].caption
     assert len(page.html(found, list(drawn.values()))) < 3_000_000
 
 

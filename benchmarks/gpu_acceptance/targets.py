@@ -1,0 +1,87 @@
+"""What this project set out to reach on a GPU, each with what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from loaderlab.report.comparison import Arm, Comparison
+
+EFFICIENCY_PCT = 95.0
+OVERHEAD = 1.002
+CEILING = 0.02  # how far the ceiling may be from a loop by hand
+BY_TEST = (  # what a test asserts, and the test's name
+    ("work in flight while the host waits does not count as starved: a planted 10 % reads 10 %, within 3 points", "test_work_in_flight_is_not_starved"),
+    ("the gaps of the event clock agree with a profiler's trace of the same run within 2 points", "test_event_gaps_agree_with_a_trace_of_the_same_run"),
+    ("no corrupted batch in 10,000 steps of copies on a side stream, the allocator without memory to spare", "test_a_copy_on_a_side_stream_hands_out_whole_batches"),
+    ("memory is back at the start after each of 10 jobs", "test_memory_comes_back_after_each_of_ten_jobs"),
+    ("every loader delivers each sample once, with the same pixels, on CUDA", "test_each_sample_once_in_the_plans_order[cuda"),
+    ("every precision is in force as it says", "test_precisions_of_a_gpu"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Target:
+    """``reached`` is None where it was not measured."""
+
+    what: str
+    measured: str
+    reached: bool | None
+
+    @property
+    def verdict(self) -> str:
+        return {None: "not measured", True: "reached", False: "**not reached**"}[self.reached]
+
+
+def targets(
+    comparisons: Mapping[str, Comparison],
+    overhead: Mapping[str, Any] | None,
+    tests: Mapping[str, str],
+    cores: int | None,
+) -> Iterator[Target]:
+    """Of the figures that are there.
+
+    Args:
+        comparisons: of each sweep that has finished runs.
+        overhead: as `benchmarks.overhead.main` gives it, on this GPU.
+        tests: how each ended: ``passed``, ``failed`` or ``skipped``.
+        cores: that the programs may use.
+    """
+    yield _fed(comparisons.get("fed"), cores)
+    if overhead is None:
+        yield Target("the meter costs at most 0.2 % of a ResNet-50 step", "", None)
+        yield Target("the ceiling is what a loop by hand reaches", "", None)
+        yield Target("the ceiling is what DALI's replay evaluator gives", "", None)
+    else:
+        value, low, high = overhead["ratio"]
+        shown = f"{100 * (value - 1):+.3f} % ({100 * (low - 1):+.3f} to {100 * (high - 1):+.3f})"
+        yield Target("the meter costs at most 0.2 % of a ResNet-50 step", shown, high <= OVERHEAD)
+        for name, what in (("by_hand", "a loop by hand reaches"), ("evaluator", "DALI's replay evaluator gives")):
+            value, low, high = overhead["ceiling"][name]
+            yield Target(f"the ceiling is what {what}, within 2 %", f"{value:.4f}x ({low:.4f} to {high:.4f})", abs(value - 1) <= CEILING)  # fmt: skip
+    for what, test in BY_TEST:
+        ended = [outcome for name, outcome in tests.items() if test in name and outcome != "skipped"]
+        reached = None if not ended else set(ended) == {"passed"}
+        yield Target(what, f"{ended.count('passed')} of {len(ended)} tests pass" if ended else "", reached)
+
+
+def _fed(comparison: Comparison | None, cores: int | None) -> Target:
+    """Over the arms that feed from files: batches at hand are the ceiling itself."""
+    what = f"ResNet-50 in bf16 from JPEG files at {EFFICIENCY_PCT:.0f} % of its ceiling or better with the best loader"
+    arms = (
+        [] if comparison is None else [arm for arm in comparison.arms if not arm.is_ceiling and _share(arm) is not None]
+    )
+    if not arms:
+        return Target(what, "", None)
+    best = max(arms, key=lambda arm: _share(arm) or 0)
+    share = _share(best) or 0.0
+    shares = sorted(
+        run.figures["starvation/efficiency_pct"] for run in best.runs if "starvation/efficiency_pct" in run.figures
+    )
+    said = f"{share:.1f} % ({shares[0]:.1f} to {shares[-1]:.1f}, n = {len(shares)}): {best.label}"
+    return Target(what, said + ("" if cores is None else f", {cores} cores"), share >= EFFICIENCY_PCT)
+
+
+def _share(arm: Arm) -> float | None:
+    return arm.median("starvation/efficiency_pct")
