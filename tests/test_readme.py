@@ -82,7 +82,7 @@ def test_the_main_job_from_a_users_shell(store_uri: str, tmp_path: Path) -> None
         "-m",
         "experiments.train",
         "loader=dali",
-        "steps=30",
+        "steps=20",
         "batch_size=16",
         "measure.probe_s=0.1",
         f"tracking.uri={store_uri}",

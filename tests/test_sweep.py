@@ -27,7 +27,7 @@ TRAIN = [sys.executable, "-m", "experiments.train"]
 def common(store_uri: str, image_tree: Path) -> list[str]:
     return [
         f"tracking.uri={store_uri}", "tracking.experiment=sweeps", "device=cpu", "data=imagefolder", f"data.root={image_tree}",
-        "data.transform.image_size=16", "data.transform.resize=16", "batch_size=4", "measure.probe_s=0.05",
+        "data.transform.image_size=16", "data.transform.resize=16", "batch_size=4", "measure=bare",
     ]  # fmt: skip
 
 

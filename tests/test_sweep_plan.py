@@ -17,6 +17,7 @@ from loaderlab import comparing, launch, machine, plan, sweep, tracking
 from loaderlab.config import PROJECT, Failed, TrainConfig, UserError
 from loaderlab.jobs import NOT_APPLICABLE
 
+WRITE = comparing.write
 Jobs = list[tuple[TrainConfig, list[str]]]
 
 
@@ -40,6 +41,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Launched:
     monkeypatch.setattr(launch, "launch", fake)
     monkeypatch.setattr(launch, "check_parity", fake.check_parity)
     monkeypatch.setattr(machine, "state", lambda: {"machine/busy_pct": 1.0, "machine/load_1min": 0.5})
+    monkeypatch.setattr(comparing, "write", lambda *_: None)  # its pictures take seconds
     return fake
 
 
@@ -50,7 +52,10 @@ def the_parent(made: Jobs) -> tuple[tracking.Store, Any]:
     return store, parent
 
 
-def test_rounds_are_interleaved_wherever_the_repeat_stands(jobs: Callable[..., Jobs], launched: Launched) -> None:
+def test_rounds_are_interleaved_wherever_the_repeat_stands(
+    jobs: Callable[..., Jobs], launched: Launched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparing, "write", WRITE)
     made = jobs("loader=native,dali", "repeat=1,2")
     sweep.run_sweep(made, ["loader=native,dali", "repeat=1,2"])
     assert launched.names == ["loader=native repeat=1", "loader=dali repeat=1", "loader=native repeat=2", "loader=dali repeat=2"]  # fmt: skip
@@ -245,10 +250,11 @@ def test_a_sweep_that_is_still_running(jobs: Callable[..., Jobs], launched: Laun
 TWO = """
 import sys
 from launched import Launched
-from loaderlab import cli, launch, machine, sweep
+from loaderlab import cli, comparing, launch, machine, sweep
 from loaderlab.config import TrainConfig
 cli.register()
 launch.launch = Launched()
+comparing.write = lambda comparison, store, folder: (folder / "report.html").write_text("a page")
 uri, seed = sys.argv[1:]
 texts = [[f"tracking.uri={uri}", f"seed={seed}", f"repeat={repeat}"] for repeat in (1, 2)]
 sweep.run_sweep([(cli.typed(cli._compose("train", text), TrainConfig), text) for text in texts], [f"seed={seed}"])
