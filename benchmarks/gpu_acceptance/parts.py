@@ -58,8 +58,9 @@ class Part:
 COMMON = ("repeat=1,2,3", "evaluate=false")
 PHOTOS = ("data=photos", "data.num_files=6000", "data.num_classes=100")
 FEW = (
-    "repeat=1", "steps=6", "batch_size=2", "measure.probe_s=0.05", "measure.warmup_steps=1", "sweep.parity=false", "data.num_files=12",
-    "data.num_classes=2", "data.width_px=96", "data.height_px=72",
+    "repeat=1", "steps=6", "batch_size=2", "model=cnn", "data.transform.image_size=32", "precision=fp32", "measure=bare",
+    "measure.warmup_steps=1", "sweep.parity=false", "data.num_files=12", "data.num_classes=2", "data.width_px=96",
+    "data.height_px=72",
 )  # fmt: skip
 PRECISIONS = "precision=fp32,tf32,bf16,fp16"
 
@@ -71,53 +72,53 @@ PARTS = (
         "ResNet-50 from JPEG files: which loader feeds it",
         (*PHOTOS, "model=resnet50", "precision=bf16", "batch_size=256", "steps=100",
          "model.channels_last=true", "loader=native,spdl,dali,resident,replay"),
-        (*FEW, "model=resnet18", "data.transform.image_size=32", "precision=fp32", "loader=native,replay"),
+        (*FEW, "model=resnet18", "measure=default", "measure.probe_s=0.05", "loader=native,replay"),
     ),
     Part(
         "dali_decode",
         "DALI: decoding on the processor, or with the GPU's help",
         (*PHOTOS, "model=resnet50", "precision=bf16", "batch_size=256", "steps=100", "model.channels_last=true",
          "loader=dali", "loader.decode=cpu,mixed"),
-        (*FEW, "model=resnet18", "data.transform.image_size=32", "precision=fp32", "loader.decode=cpu,auto"),
+        (*FEW, "loader.decode=cpu,auto"),
     ),
     Part(
         "ladder_vectors",
         "The ladder, FeedForward network on vectors",
         ("study=ladder",),
-        ("repeat=1", "epochs=1", "batch_size=64", "data.num_samples=640", "measure.probe_s=0.05", "sweep.parity=false",
+        ("repeat=1", "epochs=1", "batch_size=64", "data.num_samples=640", "measure=bare", "sweep.parity=false",
          "rung=batched,ceiling"),
     ),
     Part(
         "ladder_images",
         "The ladder, ResNet-18 on JPEG files",
         ("study=ladder", *PHOTOS, "model=resnet18", "batch_size=64", "steps=30", "epochs=auto"),
-        (*FEW, "sweep.parity=true", "data.transform.image_size=32", "rung=batched,dali"),
+        (*FEW, "sweep.parity=true", "rung=batched,dali"),
     ),
     Part(
         "precision_resnet50",
         "Loader x precision, ResNet-50",
         (*PHOTOS, "model=resnet50", "model.channels_last=true", "batch_size=128", "steps=60", "loader=native,dali",
          PRECISIONS),
-        (*FEW, "model=resnet18", "data.transform.image_size=32", "loader=native", "precision=fp32,bf16"),
+        (*FEW, "loader=native", "precision=fp32,bf16"),
     ),
     Part(
         "precision_vit",
         "Loader x precision, ViT-S",
         (*PHOTOS, "model=vit_small", "batch_size=128", "steps=60", "loader=native,dali", PRECISIONS),
-        (*FEW, "loader=native", "precision=fp32,bf16"),
+        (*FEW, "model=vit_small", "data.transform.image_size=224", "loader=native,replay"),
     ),
     Part(
         "compiled",
         "channels_last and torch.compile, bf16",
         (*PHOTOS, "model=resnet50,vit_small", "model.channels_last=false,true", "model.compile=false,true",
          "precision=bf16", "batch_size=128", "steps=80", "loader=dali"),
-        (*FEW, "model=resnet18", "model.compile=false", "data.transform.image_size=32", "precision=fp32"),
+        (*FEW, "model.compile=false"),
     ),
     Part(
         "workers",
         "How many workers",
         ("study=workers", *PHOTOS, "model=resnet50", "model.channels_last=true", "precision=bf16", "batch_size=128", "steps=40"),
-        (*FEW, "model=resnet18", "data.transform.image_size=32", "precision=fp32", "loader.num_workers=0,1"),
+        (*FEW, "loader.num_workers=0,1"),
     ),
     Part("overhead", "The meter's own cost, and the ceiling against a loop by hand"),
 )  # fmt: skip
