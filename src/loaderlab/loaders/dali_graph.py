@@ -25,6 +25,8 @@ except ImportError as error:
     ) from error
 
 FILTERS = {"interp_type": types.INTERP_LINEAR, "antialias": True}
+# at byte 21 of a JPEG that begins as most do, with a JFIF segment of its usual length and then quantization tables: no EXIF data
+DQT = 0xDB
 WHOLE = {"subpixel_scale": False, **FILTERS}  # as torchvision takes sizes; `random_resized_crop` knows no other way
 
 
@@ -62,33 +64,36 @@ def build(
 
 def _decoded(encoded: Any, split: Split, config: DaliLoader, decode: str) -> tuple[Any, Any]:
     """Images as they are in the file, or cut to a random window; black pixels for what its header rules out."""
-    assert split.transform is not None
-    decoding: dict[str, Any] = {"device": decode, "output_type": types.RGB}
-    if decode == "mixed":
-        decoding["hw_decoder_load"] = config.hw_decoder_load
     shape = fn.peek_image_shape(
         encoded
     )  # fails for what its parser does not read: the decoder may crash on a batch with such
     pixels, num_bytes = shape[0] * shape[1], encoded.shape(dtype=types.INT64)[0]
     held = (encoded[0] != JPEG[0]) | (pixels <= JPEG_PIXELS_PER_BYTE * num_bytes)  # see `check_header`
     within = (pixels <= split.on_error.max_pixels) & held
-    turnable = fn.python_function(encoded, function=_turnable, batch_processing=True)
-    if not turnable[0]:  # of each sample: the pipeline splits its batch here
-        encoded = fn.python_function(encoded, function=without_exif)
-    if within:
-        if split.transform.random_crop:
-            images = fn.decoders.image_random_crop(encoded, **decoding, **_window(split))  # no more than the crop
-        else:
-            images = fn.decoders.image(encoded, **decoding)
+    if within & (encoded[21] == DQT):  # of each sample: the pipeline splits its batch here
+        images = _image(encoded, split, config, decode)
     else:
-        images = types.Constant(np.zeros((8, 8, 3), np.uint8), device="gpu" if decode == "mixed" else "cpu")
+        if within:
+            images = _image(fn.python_function(encoded, function=_settled), split, config, decode)
+        else:
+            images = types.Constant(np.zeros((8, 8, 3), np.uint8), device="gpu" if decode == "mixed" else "cpu")
     return fn.reinterpret(images, layout="HWC"), fn.cast(within, dtype=types.UINT8)
 
 
+def _image(encoded: Any, split: Split, config: DaliLoader, decode: str) -> Any:
+    assert split.transform is not None
+    decoding: dict[str, Any] = {"device": decode, "output_type": types.RGB}
+    if decode == "mixed":
+        decoding["hw_decoder_load"] = config.hw_decoder_load
+    if split.transform.random_crop:
+        return fn.decoders.image_random_crop(encoded, **decoding, **_window(split))  # no more than the crop
+    return fn.decoders.image(encoded, **decoding)
+
+
 @do_not_convert  # type: ignore[untyped-decorator]  # conditionals would rewrite it, and what it calls
-def _turnable(encoded: list[UINT8]) -> list[UINT8]:
-    """Of each sample (1,): whether the decoder may turn it upright."""
-    return [np.array([one_orientation(data)], np.uint8) for data in encoded]
+def _settled(data: UINT8) -> UINT8:
+    """The same image, with an orientation that every reader finds."""
+    return data if one_orientation(data) else without_exif(data)
 
 
 def _window(split: Split) -> dict[str, Any]:
@@ -133,7 +138,7 @@ def undecodable(source: EncodedImages, ids: Sequence[int], max_pixels: int) -> d
             data = source.read(index)
             if _fits(data, max_pixels):
                 one = one or _decode_one()
-                one.feed_input("encoded", [data if one_orientation(data) else without_exif(data)])
+                one.feed_input("encoded", [_settled(data)])
                 one.run()
                 continue
             said = "its header"
