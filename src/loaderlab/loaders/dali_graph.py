@@ -64,30 +64,27 @@ def build(
 
 def _decoded(encoded: Any, split: Split, config: DaliLoader, decode: str) -> tuple[Any, Any]:
     """Images as they are in the file, or cut to a random window; black pixels for what its header rules out."""
+    assert split.transform is not None
+    decoding: dict[str, Any] = {"device": decode, "output_type": types.RGB}
+    if decode == "mixed":
+        decoding["hw_decoder_load"] = config.hw_decoder_load
     shape = fn.peek_image_shape(
         encoded
     )  # fails for what its parser does not read: the decoder may crash on a batch with such
     pixels, num_bytes = shape[0] * shape[1], encoded.shape(dtype=types.INT64)[0]
     held = (encoded[0] != JPEG[0]) | (pixels <= JPEG_PIXELS_PER_BYTE * num_bytes)  # see `check_header`
     within = (pixels <= split.on_error.max_pixels) & held
-    if within & (encoded[21] == DQT):  # of each sample: the pipeline splits its batch here
-        images = _image(encoded, split, config, decode)
-    else:
-        if within:
-            images = _image(fn.python_function(encoded, function=_settled), split, config, decode)
+    if split.on_error.skip:  # noqa: SIM102  # this is Python's condition, the next one the graph's
+        if encoded[21] != DQT:  # of each sample: the pipeline splits its batch here
+            encoded = fn.python_function(encoded, function=_settled)
+    if within:
+        if split.transform.random_crop:
+            images = fn.decoders.image_random_crop(encoded, **decoding, **_window(split))  # no more than the crop
         else:
-            images = types.Constant(np.zeros((8, 8, 3), np.uint8), device="gpu" if decode == "mixed" else "cpu")
+            images = fn.decoders.image(encoded, **decoding)
+    else:
+        images = types.Constant(np.zeros((8, 8, 3), np.uint8), device="gpu" if decode == "mixed" else "cpu")
     return fn.reinterpret(images, layout="HWC"), fn.cast(within, dtype=types.UINT8)
-
-
-def _image(encoded: Any, split: Split, config: DaliLoader, decode: str) -> Any:
-    assert split.transform is not None
-    decoding: dict[str, Any] = {"device": decode, "output_type": types.RGB}
-    if decode == "mixed":
-        decoding["hw_decoder_load"] = config.hw_decoder_load
-    if split.transform.random_crop:
-        return fn.decoders.image_random_crop(encoded, **decoding, **_window(split))  # no more than the crop
-    return fn.decoders.image(encoded, **decoding)
 
 
 @do_not_convert  # type: ignore[untyped-decorator]  # conditionals would rewrite it, and what it calls
