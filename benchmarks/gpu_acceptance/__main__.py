@@ -6,8 +6,8 @@
 
 What has been measured stays in the folder (`--folder`), so a command that was ended goes on where it was when it is typed
 again: parts that are done are not repeated, a sweep that was cut runs only its missing jobs. The page is written to
-docs/results/ from whatever is there, what is missing said by name; a dry run never writes one. Exit code 0: all parts are done
-and every test passed.
+docs/results/ from whatever is there, what is missing said by name; a dry run never writes one. Exit code 0: all parts that
+were asked for are done and every test passed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ PATIENCE_S = 60  # for a part to end after a Ctrl-C: a sweep records what it has
 def state_of(setting: Setting, part: Part) -> dict[str, object]:
     """How it went; empty where it was never begun."""
     file = setting.folder / part.name / "part.json"
-    return json.loads(file.read_text()) if file.exists() else {}
+    found = json.loads(file.read_text()) if file.exists() else {}
+    if found.get("device", setting.device) != setting.device:
+        sys.exit(f"error: {setting.folder} holds parts of a run on {found['device']}. Type another folder: --folder {setting.folder}_{setting.device}")  # fmt: skip
+    return found
 
 
 def run(setting: Setting, part: Part, minutes: float) -> str:
@@ -41,7 +44,12 @@ def run(setting: Setting, part: Part, minutes: float) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     again = bool(part.overrides) and page.store_of(setting, part) is not None
     command = part.command(setting, again)
-    state: dict[str, object] = {"status": "cut", "command": " ".join(command[1:]), "commit": git_commit(PROJECT)}
+    state: dict[str, object] = {
+        "status": "cut",
+        "device": setting.device,
+        "command": " ".join(command[1:]),
+        "commit": git_commit(PROJECT),
+    }
     (folder / "part.json").write_text(json.dumps(state))  # whoever ends us: it was begun
     began = time.monotonic()
     with (folder / "output.txt").open("a") as out:
@@ -101,7 +109,8 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
-    setting = Setting(chosen.folder or PROJECT / "outputs" / f"gpu_acceptance{'_cpu' * chosen.cpu}", chosen.cpu)
+    folder = chosen.folder or PROJECT / "outputs" / f"gpu_acceptance{'_cpu' * chosen.cpu}"
+    setting = Setting(folder.resolve(), chosen.cpu)
     for part in PARTS:
         if part.name not in chosen.parts:
             continue
@@ -112,7 +121,7 @@ def main() -> int:
         status = run(setting, part, chosen.minutes)
         took = state_of(setting, part)["seconds"]
         print(f"{'':<20} {status} after {took} s" + (f": see {setting.folder / part.name}/output.txt" if status == "failed" else ""), flush=True)  # fmt: skip
-    return page.conclude(setting, {part.name: state_of(setting, part) for part in PARTS})
+    return page.conclude(setting, {part.name: state_of(setting, part) for part in PARTS}, chosen.parts)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import shutil
 import sys
 import xml.etree.ElementTree as ET
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -192,20 +192,22 @@ def _overhead(found: Found) -> list[str]:
     ]
 
 
-def conclude(setting: Setting, states: Mapping[str, Mapping[str, Any]]) -> int:
+def conclude(setting: Setting, states: Mapping[str, Mapping[str, Any]], asked: Sequence[str]) -> int:
     """Says what is missing; writes the page where there is a GPU.
 
     Returns:
-        0 where every part is done and no test failed.
+        0 where every part of ``asked`` is done and no test failed.
     """
     found = gather(setting, states)
-    undone = [name for name, state in states.items() if state.get("status") != "done"]
+    undone = [name for name in asked if states[name].get("status") != "done"]
     failed = [name for name, outcome in found.tests.items() if outcome == "failed"]
     if setting.dry:
         composed = (
             f", and the page from them ({len(compose(found, {})):,} characters, not kept)" if found.environment else ""
         )
-        print(f"dry run on the CPU: {len(states) - len(undone)} of {len(states)} parts ran at a small size{composed}")
+        print(
+            f"dry run on the CPU: {sum(state.get('status') == 'done' for state in states.values())} of {len(states)} parts ran at a small size{composed}"
+        )
         print("not measured, since only a GPU can show it:")
         machine = None if found.environment is None else found.environment["machine"]["cores_available"]
         for target in targets({}, None, {}, machine):

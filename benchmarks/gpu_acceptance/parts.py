@@ -56,7 +56,7 @@ class Part:
 
 
 COMMON = ("repeat=1,2,3", "evaluate=false")
-PHOTOS = ("data=photos", "data.num_files=6000", "data.num_classes=100")
+PHOTOS = ("data=photos", "data.num_files=12000", "data.num_classes=100")
 FEW = (
     "repeat=1", "steps=6", "batch_size=2", "model=cnn", "data.transform.image_size=32", "precision=fp32", "measure=bare",
     "measure.warmup_steps=1", "sweep.parity=false", "data.num_files=12", "data.num_classes=2", "data.width_px=96",
@@ -70,14 +70,14 @@ PARTS = (
     Part(
         "fed",
         "ResNet-50 from JPEG files: which loader feeds it",
-        (*PHOTOS, "model=resnet50", "precision=bf16", "batch_size=256", "steps=100",
+        (*PHOTOS, "model=resnet50", "precision=bf16", "batch_size=128", "steps=180",
          "model.channels_last=true", "loader=native,spdl,dali,resident,replay"),
         (*FEW, "model=resnet18", "measure=default", "measure.probe_s=0.05", "loader=native,replay"),
     ),
     Part(
         "dali_decode",
         "DALI: decoding on the processor, or with the GPU's help",
-        (*PHOTOS, "model=resnet50", "precision=bf16", "batch_size=256", "steps=100", "model.channels_last=true",
+        (*PHOTOS, "model=resnet50", "precision=bf16", "batch_size=128", "steps=180", "model.channels_last=true",
          "loader=dali", "loader.decode=cpu,mixed"),
         (*FEW, "loader.decode=cpu,auto"),
     ),
@@ -97,27 +97,27 @@ PARTS = (
     Part(
         "precision_resnet50",
         "Loader x precision, ResNet-50",
-        (*PHOTOS, "model=resnet50", "model.channels_last=true", "batch_size=128", "steps=60", "loader=native,dali",
+        (*PHOTOS, "model=resnet50", "model.channels_last=true", "batch_size=128", "steps=100", "loader=native,dali",
          PRECISIONS),
         (*FEW, "loader=native", "precision=fp32,bf16"),
     ),
     Part(
         "precision_vit",
         "Loader x precision, ViT-S",
-        (*PHOTOS, "model=vit_small", "batch_size=128", "steps=60", "loader=native,dali", PRECISIONS),
+        (*PHOTOS, "model=vit_small", "batch_size=128", "steps=100", "loader=native,dali", PRECISIONS),
         (*FEW, "model=vit_small", "data.transform.image_size=224", "loader=native,replay"),
     ),
     Part(
         "compiled",
         "channels_last and torch.compile, bf16",
         (*PHOTOS, "model=resnet50,vit_small", "model.channels_last=false,true", "model.compile=false,true",
-         "precision=bf16", "batch_size=128", "steps=80", "loader=dali"),
+         "precision=bf16", "batch_size=128", "steps=100", "loader=dali"),
         (*FEW, "model.compile=false"),
     ),
     Part(
         "workers",
         "How many workers",
-        ("study=workers", *PHOTOS, "model=resnet50", "model.channels_last=true", "precision=bf16", "batch_size=128", "steps=40"),
+        ("study=workers", *PHOTOS, "model=resnet50", "model.channels_last=true", "precision=bf16", "batch_size=128", "steps=120"),
         (*FEW, "loader.num_workers=0,1"),
     ),
     Part("overhead", "The meter's own cost, and the ceiling against a loop by hand"),
