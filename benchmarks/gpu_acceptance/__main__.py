@@ -42,7 +42,7 @@ def run(setting: Setting, part: Part, minutes: float) -> str:
     """Runs one part and keeps how it went: ``done``, ``failed`` or ``cut``."""
     folder = setting.folder / part.name
     folder.mkdir(parents=True, exist_ok=True)
-    again = bool(part.overrides) and page.store_of(setting, part) is not None
+    again = bool(part.overrides) and page.begun(setting, part) is not None
     command = part.command(setting, again)
     state: dict[str, object] = {
         "status": "cut",

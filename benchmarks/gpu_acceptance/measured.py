@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import overhead as overheads
-from loaderlab import machine
 from loaderlab.environment import describe, resolve_device
+from loaderlab.meter import filecache
 
 MIB = 1 << 20
 
@@ -20,7 +20,7 @@ MIB = 1 << 20
 def environment(device: str, folder: Path) -> dict[str, Any]:
     """GPU, driver, CUDA, cores, memory, versions; clocks and what slows them down; the storage that the data lies on."""
     found = describe(resolve_device(device))
-    return {"machine": found, "state": machine.state(), "gpu": _gpu(), "storage": storage(folder, 1024 if device == "cuda" else 16)}  # fmt: skip
+    return {"machine": found, "gpu": _gpu(), "storage": storage(folder, 1024 if device == "cuda" else 16)}
 
 
 def _gpu() -> dict[str, Any]:
@@ -63,8 +63,8 @@ def storage(folder: Path, size_mib: int) -> dict[str, float]:
             file.flush()
             os.fsync(file.fileno())
         wrote_s = time.perf_counter() - began
+        filecache.drop([str(path)])
         with path.open("rb", buffering=0) as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             began = time.perf_counter()
             while file.read(MIB):
                 pass

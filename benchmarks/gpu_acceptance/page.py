@@ -43,13 +43,14 @@ class Found:
     stores: dict[str, Store] = field(default_factory=dict)
 
 
-def store_of(setting: Setting, part: Part) -> Store | None:
-    """Where the part's sweep is recorded; None where none has been begun."""
+def begun(setting: Setting, part: Part) -> tuple[Store, str] | None:
+    """Where the part's sweep is recorded, and its run's id; None where none has been begun."""
     try:
         store = Store(TrackingConfig(uri=setting.store, experiment=part.name), PROJECT, create=False)
     except UserError:
         return None
-    return store if store.newest_sweep() is not None else None
+    newest = store.newest_sweep()
+    return None if newest is None else (store, newest.run_id)
 
 
 def gather(setting: Setting, states: Mapping[str, Mapping[str, Any]]) -> Found:
@@ -57,12 +58,11 @@ def gather(setting: Setting, states: Mapping[str, Mapping[str, Any]]) -> Found:
     for part in PARTS:
         file = setting.folder / part.name / "found.json"
         if part.overrides:
-            if (store := store_of(setting, part)) is None:
+            if (sweep := begun(setting, part)) is None:
                 continue
-            newest = store.newest_sweep()
-            assert newest is not None
+            store, run_id = sweep
             try:
-                found.comparisons[part.name] = comparing.of_sweep(store, newest.run_id)
+                found.comparisons[part.name] = comparing.of_sweep(store, run_id)
             except UserError:  # none of its jobs has finished
                 continue
             found.stores[part.name] = store
