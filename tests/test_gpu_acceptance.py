@@ -3,40 +3,50 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import Any
 
+import psutil
 import pytest
 from records import arms
 
 from benchmarks.gpu_acceptance import __main__ as acceptance
-from benchmarks.gpu_acceptance import page, targets
+from benchmarks.gpu_acceptance import kept, measured, page, running, targets
+from benchmarks.gpu_acceptance.kept import Outcome
 from benchmarks.gpu_acceptance.parts import PARTS, Part, Setting
-from loaderlab.config import PROJECT
+from benchmarks.gpu_acceptance.running import State, Turn
+from loaderlab.config import PROJECT, UserError
+from loaderlab.meter.sampler import DeviceSample
 from loaderlab.report.comparison import Comparison, compare
 
 ENVIRONMENT = {
-    "machine": {"device": "A GPU 80GB", "cores_available": 16, "versions": {"torch": "2.15.0"}, "host": "not to be told"},
-    "gpu": {"sm_clock_mhz": 1980},
+    "machine": {"device": "A GPU 80GB", "processor": "A CPU", "cores_available": 16, "memory_gib": 128.0,
+                "versions": {"torch": "2.15.0"}, "host": "not to be told"},
+    "load": {"tflops": 700.123, "sm_clock_mhz": 1700.0, "pcie": "generation 5, 16 lanes", "held_down": {"software power cap": 40.0}},
     "storage": {"size_mib": 1024, "write_mib_per_s": 900.0, "read_mib_per_s": 2100.0},
 }  # fmt: skip
 OVERHEAD = {
     "model": "resnet50", "ratio": (1.0004, 0.9995, 1.0012), "step_ms": 40.0,
     "ceiling": {"by_hand": (0.998, 0.99, 1.004), "evaluator": (1.04, 1.03, 1.05)},
 }  # fmt: skip
+HERE = Turn("2026-11-20T10:00:00+00:00", "experiments.train", "abc", "done", 60.0, 0)
 
 
 def part(code: str, monkeypatch: pytest.MonkeyPatch) -> Part:
     """One that runs this Python."""
-    monkeypatch.setattr(Part, "command", lambda *_: [sys.executable, "-c", code])
+    monkeypatch.setattr(Part, "command", lambda *_, **__: [sys.executable, "-c", code])
     return Part("a_part", "A part")
 
 
 def fed(shares: dict[str, float]) -> Comparison:
     runs = []
     for loader, share in shares.items():
-        runs += arms({loader: [1000.0 + share] * 3}, figures={"starvation/efficiency_pct": share})
+        figures = {"starvation/efficiency_pct": share, "energy/joules_per_sample": share / 100, "device/power_w": 400.0}
+        runs += arms({loader: [1000.0 + share] * 3}, figures=figures)
     return compare("a sweep", runs)
 
 
@@ -49,12 +59,54 @@ def test_how_a_part_ended_is_kept(
 ) -> None:
     setting = Setting(tmp_path, dry=True)
     tried = part(code, monkeypatch)
-    assert acceptance.run(setting, tried, minutes) == status
-    kept = acceptance.state_of(setting, tried)
-    assert kept["status"] == status
-    assert kept["seconds"] >= 0
-    assert kept.get("exit_code") == {"done": 0, "failed": 3, "cut": None}[status]
+    assert running.run(setting, tried, minutes).status == status
+    found = running.state_of(setting, tried)
+    assert [turn.status for turn in found.turns] == [status]
+    assert found.turns[0].exit_code == {"done": 0, "failed": 3, "cut": None}[status]
     assert ("said" in (tmp_path / "a_part" / "output.txt").read_text()) == (status == "done")
+    running.run(setting, tried, minutes)
+    again = running.state_of(setting, tried)
+    assert again.turns[0] == found.turns[0]  # what was known of it is not lost
+    assert again.seconds == pytest.approx(sum(turn.seconds or 0 for turn in again.turns))
+    assert len(again.turns) == 2
+
+
+def test_a_part_that_became_another_sweep_begins_anew(tmp_path: Path) -> None:
+    first = Part("a_part", "A part", ("loader=native",))
+    setting = Setting(tmp_path, dry=False)
+    (tmp_path / "a_part").mkdir()
+    running.keep(tmp_path / "a_part" / "part.json", State("cuda", first.typed(setting), [HERE]))
+    assert running.state_of(setting, first).status == "done"
+    assert running.state_of(setting, Part("a_part", "A part", ("loader=dali",))).status == "not run"
+    with pytest.raises(UserError, match="run on cuda. Type another folder"):
+        running.state_of(Setting(tmp_path, dry=True), first)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_part_ends_with_the_command(number: signal.Signals, tmp_path: Path) -> None:
+    """However the command ends, nothing of it stays on the GPU."""
+    pid = tmp_path / "pid"
+    sleeper = f"import os, pathlib, time; pathlib.Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(60)"
+    command = f"""
+import sys
+from benchmarks.gpu_acceptance import __main__ as acceptance, page
+from benchmarks.gpu_acceptance.parts import Part
+Part.command = lambda *_, **__: [sys.executable, "-c", {sleeper!r}]
+page.conclude = lambda *_: print("concluded") or 1
+sys.argv = ["", "--cpu", "--folder", {str(tmp_path)!r}]
+sys.exit(acceptance.main())
+"""
+    ours = subprocess.Popen([sys.executable, "-c", command], cwd=PROJECT, stdout=subprocess.PIPE, text=True)
+    while not (pid.exists() and pid.read_text()):
+        assert ours.poll() is None
+        time.sleep(0.05)
+    theirs = psutil.Process(int(pid.read_text()))
+    ours.send_signal(number)
+    said, _ = ours.communicate(timeout=60)
+    theirs.wait(30)  # not ours to reap: waits for it to be gone
+    assert ours.returncode == (143 if number == signal.SIGTERM else -signal.SIGKILL)
+    assert ("concluded" in said) == (number == signal.SIGTERM)
+    assert running.state_of(Setting(tmp_path, dry=True), PARTS[0]).status == "cut"
 
 
 def test_what_is_done_is_not_done_again(
@@ -62,22 +114,47 @@ def test_what_is_done_is_not_done_again(
 ) -> None:
     begun: list[str] = []
 
-    def run(setting: Setting, chosen: Part, _minutes: float) -> str:
+    def run(setting: Setting, chosen: Part, _minutes: float) -> State:
         begun.append(chosen.name)
-        (setting.folder / chosen.name).mkdir(parents=True, exist_ok=True)
+        folder = setting.folder / chosen.name
+        folder.mkdir(parents=True, exist_ok=True)
         status = "failed" if chosen.name == "fed" and begun.count("fed") == 1 else "done"
-        (setting.folder / chosen.name / "part.json").write_text(json.dumps({"status": status, "seconds": 1.0}))
-        return status
+        state = State("cpu", chosen.typed(setting), [Turn("2026-11-20T10:00:00+00:00", "", "abc", status, 1.0, 0)])
+        running.keep(folder / "part.json", state)
+        if chosen.name == "environment":
+            (folder / "found.json").write_text(json.dumps(ENVIRONMENT))
+        return state
 
-    monkeypatch.setattr(acceptance, "run", run)
+    monkeypatch.setattr(running, "run", run)
     monkeypatch.setattr(sys, "argv", ["", "--cpu", "--folder", str(tmp_path)])
     assert acceptance.main() == 1
     assert "not done: fed. Type the command again" in capsys.readouterr().err
     assert acceptance.main() == 0
     assert begun == [*(chosen.name for chosen in PARTS), "fed"]
     monkeypatch.setattr(sys, "argv", ["", "--cpu", "--folder", str(tmp_path / "new"), "--parts", "workers"])
-    assert acceptance.main() == 0  # the others were not asked for
+    assert acceptance.main() == 0  # the others were not asked for, the machine is always looked at
+    assert begun[-2:] == ["environment", "workers"]
     assert "no page is written without a GPU" in capsys.readouterr().out
+
+
+def test_nothing_is_measured_on_a_machine_that_is_not_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Part, "command", lambda *_, **__: [sys.executable, "-c", "raise SystemExit(2)"])
+    monkeypatch.setattr(sys, "argv", ["", "--cpu", "--folder", str(tmp_path)])
+    assert acceptance.main() == 1
+    told = capsys.readouterr()
+    assert "nothing is known of the machine" in told.err
+    assert "tests" not in told.out
+
+
+def test_two_at_once_do_not_share_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["", "--cpu", "--folder", str(tmp_path)])
+    with acceptance.FileLock(tmp_path / "lock"):
+        assert acceptance.main() == 1
+    assert "another run is at work" in capsys.readouterr().err
 
 
 def test_without_a_gpu_it_says_what_to_type(
@@ -99,11 +176,19 @@ def test_every_sweep_is_one_that_can_be_typed(dry: bool, tmp_path: Path) -> None
         assert chosen.command(Setting(tmp_path, dry), again=True)[4] == "resume=latest"
 
 
+def outcome(test: str, ended: str, why: str = "") -> Outcome:
+    return Outcome(f"tests/{test}", ended, "abc", why)
+
+
 def test_verdicts_on_the_targets() -> None:
-    tests = {
-        "tests.test_gpu_truths.test_work_in_flight_is_not_starved[10-9-10]": "passed",
-        "tests.test_models.test_precisions_of_a_gpu[bf16]": "failed",
-    }
+    tests = [
+        outcome("test_gpu_truths.py::test_work_in_flight_is_not_starved[10-9-10]", "passed"),
+        outcome("test_models.py::test_precisions_of_a_gpu[bf16]", "failed"),
+        outcome("test_models.py::test_precisions_of_a_gpu[fp16]", "skipped"),
+        outcome("loaders/test_contract.py::test_each_sample_once_in_the_plans_order[native-cuda]", "passed"),
+        outcome("loaders/test_contract.py::test_each_sample_once_in_the_plans_order[dali-cuda]", "skipped"),
+        outcome("test_run.py::test_memory_comes_back_after_each_of_ten_jobs_or_so", "passed"),  # another one
+    ]
     comparison = fed({"native": 96.4, "dali": 91.0, "resident": 99.0, "replay": 100.0})
     told = {found.what: found for found in targets.targets({"fed": comparison}, OVERHEAD, tests, 16)}
     first = next(iter(told.values()))
@@ -116,7 +201,16 @@ def test_verdicts_on_the_targets() -> None:
     assert reached["the ceiling is what DALI's replay evaluator gives, within 2 %"] is False
     assert reached["every precision is in force as it says"] is False
     assert reached["memory is back at the start after each of 10 jobs"] is None
-    assert all(found.reached is None for found in targets.targets({}, None, {}, None))
+    every = told["every loader delivers each sample once, with the same pixels, on CUDA"]
+    assert every.reached is None  # one that was skipped shows nothing
+    assert every.measured == "1 of 2 tests pass, 1 skipped or not ended"
+    assert all(found.reached is None for found in targets.targets({}, None, (), None))
+
+
+@pytest.mark.parametrize(("low", "high", "reached"), [(0.999, 1.0015, True), (1.003, 1.01, False), (0.99, 1.01, None)])
+def test_noise_is_no_verdict_on_the_meter(low: float, high: float, reached: bool | None) -> None:
+    told = targets.targets({}, {**OVERHEAD, "ratio": (1.001, low, high)}, (), None)
+    assert {found.what: found.reached for found in told}["the meter costs at most 0.2 % of a ResNet-50 step"] is reached
 
 
 def test_the_tests_that_targets_name_are_there() -> None:
@@ -124,47 +218,168 @@ def test_the_tests_that_targets_name_are_there() -> None:
     assert all(f"def {name}(" in written for _, name in targets.BY_TEST)
 
 
-def test_outcomes_are_read(tmp_path: Path) -> None:
-    (tmp_path / "junit.xml").write_text(
-        '<testsuites><testsuite><testcase classname="tests.a" name="one"/>'
-        '<testcase classname="tests.a" name="two"><failure message="no"/></testcase>'
-        '<testcase classname="tests.a" name="three"><skipped message="needs a CUDA device"/></testcase>'
-        '<testcase classname="tests.a" name="four"><error message="at setup"/></testcase></testsuite></testsuites>'
+SUITE = """
+import os, signal, pytest
+
+def test_passes(): pass
+def test_fails(): assert False
+def test_is_skipped(): pytest.skip("needs a CUDA device")
+@pytest.fixture
+def broken():
+    yield
+    raise RuntimeError
+def test_breaks_afterwards(broken): pass
+def test_ends_the_process():
+    if not os.path.exists("again"):
+        open("again", "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+def test_comes_after(): pass
+"""
+
+
+def test_tests_that_were_cut_go_on_where_they_were(tmp_path: Path) -> None:
+    (tmp_path / "test_a.py").write_text(SUITE)
+
+    def run() -> dict[str, str]:
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "benchmarks.gpu_acceptance.kept",
+        ]
+        path = os.pathsep.join([str(PROJECT), str(PROJECT / "src")])
+        subprocess.run(
+            [*command, f"--kept={tmp_path}"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, check=False
+        )  # fmt: skip
+        return {name.partition("::test_")[2]: found.outcome for name, found in kept.read(tmp_path).items()}
+
+    first = {"passes": "passed", "fails": "failed", "is_skipped": "skipped", "breaks_afterwards": "failed"}
+    assert run() == {**first, "ends_the_process": "begun", "comes_after": "chosen"}
+    assert "needs a CUDA device" in [found.why for found in kept.read(tmp_path).values()]
+    before = len((tmp_path / kept.FILE).read_text().splitlines())
+    assert run() == {**first, "ends_the_process": "passed", "comes_after": "passed"}
+    lines = [json.loads(line) for line in (tmp_path / kept.FILE).read_text().splitlines()[before:]]
+    begun = [line["test"].partition("::test_")[2] for line in lines if line["outcome"] == "begun"]
+    # what has passed is not run again, what had cut the run comes last
+    assert begun == ["fails", "is_skipped", "breaks_afterwards", "comes_after", "ends_the_process"]
+
+
+def test_a_line_that_was_cut_short_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / kept.FILE).write_text(
+        '{"test": "a", "outcome": "passed", "commit": null, "why": ""}\n{"test": "b", "outc'
     )
-    ended, reasons = page.outcomes(tmp_path / "junit.xml")
-    assert ended == {
-        "tests.a.one": "passed",
-        "tests.a.two": "failed",
-        "tests.a.three": "skipped",
-        "tests.a.four": "failed",
-    }
-    assert reasons == {"needs a CUDA device": 1}
-    assert page.outcomes(tmp_path / "nosuch.xml") == ({}, {})
+    assert list(kept.read(tmp_path)) == ["a"]
+    assert kept.read(tmp_path / "nosuch") == {}
 
 
-def test_the_page_says_what_was_measured_and_what_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    states: dict[str, dict[str, Any]] = {chosen.name: {"status": "done", "commit": "abc"} for chosen in PARTS}
-    states["workers"] = {}
-    states["compiled"] = {"status": "cut", "seconds": 480.0, "commit": "abc"}
-    tests = {"tests.a.one": "passed", "tests.a.two": "failed"}
-    comparisons = {"fed": fed({"native": 96.4, "dali": 91.0})}
-    found = page.Found(states, ENVIRONMENT, OVERHEAD, tests, comparisons=comparisons)
-    text = page.compose(found, {"fed": "a-gpu/fed.png"})
+def found_of(comparisons: dict[str, Comparison]) -> page.Found:
+    states = {chosen.name: State("cuda", [], [HERE]) for chosen in PARTS}
+    states["workers"] = State("cuda", [])
+    states["ladder_images"] = State("cuda", [], [HERE, Turn("2026-11-21T09:00:00+00:00", "", "def", "cut", 420.0)])
+    tests = [outcome("test_a.py::one", "passed"), outcome("test_a.py::two", "failed"), outcome("test_a.py::three", "begun"),
+             outcome("test_a.py::four", "skipped", "needs two GPUs")]  # fmt: skip
+    return page.Found(states, ENVIRONMENT, OVERHEAD, {test.test: test for test in tests}, comparisons)
+
+
+def test_the_page_says_what_was_measured_and_what_was_not() -> None:
+    found = found_of({"fed": fed({"native": 96.4, "dali": 91.0})})
+    text = page.compose(found, {"fed": "![fed](a-gpu/fed.png)"}, "a-gpu")
+    for told in (
+        "2026-11-20 to 2026-11-21, on commit abc, def. 3 of 10 targets are reached, 6 not measured or not shown, 1 not reached.",
+        "| ResNet-50 in bf16 from JPEG files at 95 % of its ceiling or better with the best loader | reached | 96.4 %",
+        "`pytest -m gpu`: 1 passed, 1 failed, 1 did not end, 1 skipped; [each by name](a-gpu/tests.jsonl).",
+        "- failed: `tests/test_a.py::two`",
+        "- did not end: `tests/test_a.py::three`",
+        "- skipped 1: needs two GPUs",
+        "![fed](a-gpu/fed.png)",
+        "[of each arm](a-gpu/fed.csv), [of each run](a-gpu/fed.runs.csv)",
+        "## How many workers\n\nNot run.\n\n## Energy",
+        "## The ladder, ResNet-18 on JPEG files\n\nCut after 480 s: not all of it was measured.\n\nNo job of it has finished.",
+        "| ceiling / DALI's replay evaluator | 1.0400 | 1.0300 to 1.0500 |",
+        "tflops 700.1, sm clock mhz 1700.0, pcie generation 5, 16 lanes",
+        "- clock held down by: software power cap 40.0 % of the samples",
+        "| native | 0.964 | 0.964 to 0.964 | 3 | 400 |",
+    ):
+        assert told in text, told
     assert text.startswith("# A GPU 80GB\n")
-    assert "on commit abc. 3 of 10 targets are reached, 6 not measured, 1 not reached." in text
-    assert (
-        "| ResNet-50 in bf16 from JPEG files at 95 % of its ceiling or better with the best loader | reached | 96.4 %"
-        in text
-    )
-    assert "`pytest -m gpu`: 1 passed, 1 failed, 0 skipped." in text
-    assert "- failed: `tests.a.two`" in text
-    assert "[fed.csv](a-gpu/fed.csv)" in text
-    assert "## How many workers\n\nNot run." in text
-    assert "Cut after 480 s" in text
-    assert "| ceiling / DALI's replay evaluator | 1.0400 | 1.0300 to 1.0500 |" in text
     assert "not to be told" not in text
-    found.environment = None
-    monkeypatch.setattr(page, "RESULTS", tmp_path)
-    monkeypatch.setattr(page, "gather", lambda *_: found)
-    assert page.conclude(Setting(tmp_path, dry=False), states, list(states)) == 1
-    assert list(tmp_path.iterdir()) == []  # nothing is known of the machine
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project without pages, whose pictures are not drawn."""
+    monkeypatch.setattr(page, "RESULTS", tmp_path / "docs" / "results")
+    monkeypatch.setattr(page, "README", tmp_path / "README.md")
+
+    def write(comparison: Comparison, _store: object, folder: Path) -> None:
+        for name in (page.comparing.PICTURE, "comparison.csv", "runs.csv"):
+            (folder / name).write_text(comparison.title)
+
+    monkeypatch.setattr(page.comparing, "write", write)
+    return tmp_path / "docs" / "results"
+
+
+def test_what_the_page_was_made_of_lies_beside_it(results: Path) -> None:
+    found = found_of({"fed": fed({"native": 96.4}), "workers": fed({"native": 96.4})})
+    found.stores = dict.fromkeys(found.comparisons)  # type: ignore[arg-type]
+    target, undrawn = page.write(found, None)
+    assert (target, undrawn) == (results / "a-gpu-80gb.md", {})
+    names = {path.name for path in (results / "a-gpu-80gb").iterdir()}
+    sweeps = {f"{part}.{suffix}" for part in ("fed", "workers") for suffix in ("png", "csv", "runs.csv")}
+    assert names == {"environment.json", "overhead.json", "tests.jsonl", *sweeps}
+    links = [text.partition(")")[0] for text in target.read_text().split("](")[1:]]
+    assert links
+    assert all((results / link).exists() for link in links)
+    assert "not to be told" not in "".join(path.read_text() for path in results.rglob("*") if path.is_file())
+    found.environment = {**ENVIRONMENT, "machine": {**ENVIRONMENT["machine"], "cores_available": 8}}
+    with pytest.raises(
+        UserError, match="another machine .A CPU, 16 cores.. Type a name for this one: --name a-gpu-80gb-8-cores"
+    ):
+        page.write(found, None)
+    assert page.write(found, "mine")[0] == results / "mine.md"
+
+
+def test_a_picture_that_fails_costs_itself_only(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(*_: object) -> None:
+        raise ValueError("no canvas")
+
+    monkeypatch.setattr(page.comparing, "write", write)
+    found = found_of({"fed": fed({"native": 96.4})})
+    found.stores = dict.fromkeys(found.comparisons)  # type: ignore[arg-type]
+    target, undrawn = page.write(found, None)
+    assert undrawn == {"fed": "ValueError: no canvas"}
+    assert "Its picture could not be drawn: ValueError: no canvas" in target.read_text()
+    assert results.exists()
+
+
+def test_the_ladder_comes_to_the_first_screen(results: Path) -> None:
+    readme = results.parent.parent / "README.md"
+    opened, closed = page.FIRST_SCREEN
+    readme.write_text(f"# loaderlab\n\n{opened}\nan older ladder\n{closed}\n\nthe rest\n")
+    assert not page.first_screen(found_of({}), results / "a-gpu.md")
+    found = found_of({"ladder_vectors": fed({"native": 96.4, "dali": 91.0})})
+    for _ in range(2):
+        assert page.first_screen(found, results / "a-gpu.md")
+    text = readme.read_text()
+    assert text.startswith(f"# loaderlab\n\n{opened}\n| ")
+    assert text.endswith(f"\n{closed}\n\nthe rest\n")
+    assert "an older ladder" not in text
+    assert "](docs/results/a-gpu/ladder_vectors.png)" in text
+    assert "[All results](docs/results/a-gpu.md)" in text
+    real = (PROJECT / "README.md").read_text()
+    assert real.count(opened) == real.count(closed) == 1
+
+
+def test_reasons_that_hold_a_clock_down() -> None:
+    samples = [
+        DeviceSample(at_ns=index, throttle_reasons=mask) for index, mask in enumerate((0x4, 0x4 | 0x40, 0x1, 0x1))
+    ]
+    assert measured.held_down([*samples, DeviceSample(at_ns=9)]) == {
+        "software power cap": 50.0,
+        "hardware thermal slowdown": 25.0,
+    }
+    assert measured.held_down([]) == {}

@@ -6,50 +6,103 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import overhead as overheads
+import torch
+
 from loaderlab.environment import describe, resolve_device
+from loaderlab.machine import ask, gpus
 from loaderlab.meter import filecache
+from loaderlab.meter.sampler import DeviceSample, DeviceSampler, device_figures
 
 MIB = 1 << 20
+# what holds a clock down (nvml.h, nvmlClocksEventReason*); the other bits are settings or rest
+HELD_DOWN = {
+    0x04: "software power cap", 0x08: "hardware slowdown", 0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown", 0x80: "hardware power brake",
+}  # fmt: skip
 
 
-def environment(device: str, folder: Path) -> dict[str, Any]:
-    """GPU, driver, CUDA, cores, memory, versions; clocks and what slows them down; the storage that the data lies on."""
-    found = describe(resolve_device(device))
-    return {"machine": found, "gpu": _gpu(), "storage": storage(folder, 1024 if device == "cuda" else 16)}
+def environment(device_name: str, folder: Path) -> dict[str, Any]:
+    """GPU, driver, CUDA, cores, memory, versions; clocks under load and what holds them down; the storage of the data."""
+    device = resolve_device(device_name)
+    full = device.type == "cuda"
+    return {
+        "machine": describe(device),
+        "load": under_load(device, side=8192 if full else 256, seconds=5.0 if full else 0.2),
+        "storage": storage(folder, 1024 if full else 16),
+    }
 
 
-def _gpu() -> dict[str, Any]:
-    """Clocks, power and the reasons for which clocks are held down, of the first GPU; empty where there is none."""
+def under_load(device: torch.device, side: int, seconds: float) -> dict[str, Any]:
+    """What the device gives and does while it multiplies two square matrices over and over.
+
+    Returns:
+        ``tflops`` of the products (2 side^3 operations each, in fp16 on a GPU, fp32 elsewhere); of a GPU that NVML tells
+        of, the means of clocks and power, the highest temperature, ``pcie`` and ``held_down``: of each reason that held
+        the clock down, the share of samples in %.
+    """
+    number = torch.float16 if device.type == "cuda" else torch.float32
+    left, right = (torch.randn(side, side, device=device, dtype=number) for _ in range(2))
+    _multiply(left, right, seconds / 5)  # clocks rise, libraries load
+    if device.type != "cuda":
+        return {"tflops": _multiply(left, right, seconds)}
+    uuid = str(torch.cuda.get_device_properties(device).uuid)
+    with DeviceSampler(uuid) as sampler:
+        began = time.perf_counter_ns()
+        found: dict[str, Any] = {"tflops": _multiply(left, right, seconds)}
+        window = (began, time.perf_counter_ns())
+        pcie = _pcie(uuid)
+        samples = sampler.stop()
+    figures = device_figures(samples, [window], 0, {os.getpid()})
+    found |= {name.removeprefix("device/"): round(value, 1) for name, value in figures.items()}
+    if sampler.problem:
+        found["problem"] = sampler.problem
+    inside = [sample for sample in samples if window[0] <= sample.at_ns <= window[1]]
+    return found | {"pcie": pcie, "held_down": held_down(inside)}
+
+
+def _multiply(left: torch.Tensor, right: torch.Tensor, seconds: float) -> float:
+    """10^12 operations a second."""
+    out = torch.empty_like(left)
+    _wait(left.device)
+    count, began = 0, time.perf_counter()
+    while time.perf_counter() < began + seconds:
+        for _ in range(8):
+            torch.matmul(left, right, out=out)
+        count += 8
+        _wait(left.device)
+    return 2e-12 * count * float(len(left)) ** 3 / (time.perf_counter() - began)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _pcie(uuid: str) -> str | None:
+    """Generation and lanes of the link as it is now: at rest many GPUs run a slower one."""
     import pynvml
 
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return {}
-    asked: dict[str, Callable[[Any], Any]] = {
-        "sm_clock_mhz": lambda gpu: pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_SM),
-        "sm_clock_max_mhz": lambda gpu: pynvml.nvmlDeviceGetMaxClockInfo(gpu, pynvml.NVML_CLOCK_SM),
-        "memory_clock_mhz": lambda gpu: pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_MEM),
-        "power_limit_w": lambda gpu: pynvml.nvmlDeviceGetEnforcedPowerLimit(gpu) / 1e3,
-        "temperature_c": lambda gpu: pynvml.nvmlDeviceGetTemperature(gpu, pynvml.NVML_TEMPERATURE_GPU),
-        "pcie_generation": lambda gpu: pynvml.nvmlDeviceGetCurrPcieLinkGeneration(gpu),
-        "pcie_width": lambda gpu: pynvml.nvmlDeviceGetCurrPcieLinkWidth(gpu),
-        "throttle_reasons": lambda gpu: hex(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(gpu)),
-    }
-    found = {}
-    gpu = pynvml.nvmlDeviceGetHandleByIndex(0)
-    for name, ask in asked.items():
-        try:
-            found[name] = ask(gpu)
-        except pynvml.NVMLError:  # not every GPU tells all of it
-            continue
-    pynvml.nvmlShutdown()
-    return found
+    with gpus() as handles:
+        for gpu in handles:
+            if ask(pynvml.nvmlDeviceGetUUID, gpu) == f"GPU-{uuid}":
+                generation, lanes = (
+                    ask(query, gpu)
+                    for query in (pynvml.nvmlDeviceGetCurrPcieLinkGeneration, pynvml.nvmlDeviceGetCurrPcieLinkWidth)
+                )
+                return f"generation {generation}, {lanes} lanes"
+    return None
+
+
+def held_down(samples: Sequence[DeviceSample]) -> dict[str, float]:
+    """Of each reason the share of samples in which it held the clock down, in %; none of those that never did."""
+    masks = [sample.throttle_reasons for sample in samples if sample.throttle_reasons is not None]
+    seen = Counter(name for mask in masks for bit, name in HELD_DOWN.items() if mask & bit)
+    return {name: round(100 * count / len(masks), 1) for name, count in seen.most_common()}
 
 
 def storage(folder: Path, size_mib: int) -> dict[str, float]:
@@ -74,9 +127,11 @@ def storage(folder: Path, size_mib: int) -> dict[str, float]:
     return {"size_mib": size_mib, "write_mib_per_s": size_mib / wrote_s, "read_mib_per_s": size_mib / read_s}
 
 
-def overhead(device: str, _: Path) -> dict[str, Any]:
+def overhead(device_name: str, _: Path) -> dict[str, Any]:
     """Of ResNet-50 steps on a GPU; of a step of a millisecond where there is none."""
-    if device == "cuda":
+    from benchmarks import overhead as overheads  # DALI's evaluator among it: the machine is told of without DALI too
+
+    if device_name == "cuda":
         return overheads.main(["device=cuda", "model=resnet50", "batch=64", "rounds=20", "seconds=1"])
     return overheads.main(["pairs=40", "steps=10", "rounds=3", "seconds=0.05"])
 
@@ -84,7 +139,9 @@ def overhead(device: str, _: Path) -> dict[str, Any]:
 def main(name: str, device: str, folder: str) -> None:
     program: Callable[[str, Path], dict[str, Any]] = {"environment": environment, "overhead": overhead}[name]
     found = program(device, Path(folder))
-    (Path(folder) / "found.json").write_text(json.dumps(found, indent=1))
+    written = Path(folder) / "found.new"
+    written.write_text(json.dumps(found, indent=1))
+    written.replace(Path(folder) / "found.json")
 
 
 if __name__ == "__main__":

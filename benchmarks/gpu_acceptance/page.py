@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
-import xml.etree.ElementTree as ET
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu_acceptance.parts import PARTS, Part, Setting
-from benchmarks.gpu_acceptance.targets import targets
+from benchmarks.gpu_acceptance import kept
+from benchmarks.gpu_acceptance.kept import Outcome
+from benchmarks.gpu_acceptance.parts import LADDER_VECTORS, PARTS, Setting
+from benchmarks.gpu_acceptance.running import State, state_of, sweep_of
+from benchmarks.gpu_acceptance.targets import Target, targets
 from loaderlab import comparing
-from loaderlab.config import PROJECT, TrackingConfig, UserError
+from loaderlab.config import PROJECT, UserError
 from loaderlab.report import page
 from loaderlab.report.comparison import Comparison
-from loaderlab.report.table import markdown_table
+from loaderlab.report.table import arm_table, markdown_table
 from loaderlab.tracking import Store
 
 RESULTS = PROJECT / "docs" / "results"
+README = PROJECT / "README.md"
+FIRST_SCREEN = ("<!-- the ladder: replaced by --readme -->", "<!-- end of the ladder -->")
+MACHINE = ("processor", "cores_available", "memory_gib", "device")  # what tells one from another
+ENERGY = "energy/joules_per_sample"
+CALLED = {"begun": "did not end", "chosen": "not run"}  # of tests
 
 
 @dataclass
@@ -30,216 +38,287 @@ class Found:
     """Of every part that has left something.
 
     Attributes:
-        states: how each part went (its ``part.json``).
-        tests: outcome by name, and why those that were skipped were.
+        states: how each part went, by its name.
+        tests: how each test ended, by its name.
     """
 
-    states: Mapping[str, Mapping[str, Any]]
+    states: Mapping[str, State]
     environment: dict[str, Any] | None = None
     overhead: dict[str, Any] | None = None
-    tests: dict[str, str] = field(default_factory=dict)
-    skipped: Counter[str] = field(default_factory=Counter)
+    tests: Mapping[str, Outcome] = field(default_factory=dict)
     comparisons: dict[str, Comparison] = field(default_factory=dict)
     stores: dict[str, Store] = field(default_factory=dict)
 
+    @property
+    def targets(self) -> list[Target]:
+        cores = None if self.environment is None else self.environment["machine"]["cores_available"]
+        return list(targets(self.comparisons, self.overhead, self.tests.values(), cores))
 
-def begun(setting: Setting, part: Part) -> tuple[Store, str] | None:
-    """Where the part's sweep is recorded, and its run's id; None where none has been begun."""
-    try:
-        store = Store(TrackingConfig(uri=setting.store, experiment=part.name), PROJECT, create=False)
-    except UserError:
-        return None
-    newest = store.newest_sweep()
-    return None if newest is None else (store, newest.run_id)
+    def with_tests(self, outcome: str) -> list[Outcome]:
+        return [test for test in self.tests.values() if test.outcome == outcome]
 
 
-def gather(setting: Setting, states: Mapping[str, Mapping[str, Any]]) -> Found:
-    found = Found(states)
+def gather(setting: Setting) -> Found:
+    found = Found({part.name: state_of(setting, part) for part in PARTS}, tests=kept.read(setting.folder / "tests"))
     for part in PARTS:
+        if not found.states[part.name].turns:  # what lies there is of another sweep
+            continue
         file = setting.folder / part.name / "found.json"
-        if part.overrides:
-            if (sweep := begun(setting, part)) is None:
-                continue
-            store, run_id = sweep
+        if sweep := sweep_of(setting, part):
             try:
-                found.comparisons[part.name] = comparing.of_sweep(store, run_id)
+                found.comparisons[part.name] = comparing.of_sweep(*sweep)
             except UserError:  # none of its jobs has finished
                 continue
-            found.stores[part.name] = store
+            found.stores[part.name] = sweep[0]
         elif file.exists():
             setattr(found, part.name, json.loads(file.read_text()))
-    found.tests, found.skipped = outcomes(setting.folder / "tests" / "junit.xml")
     return found
 
 
-def outcomes(junit: Path) -> tuple[dict[str, str], Counter[str]]:
-    """``passed``, ``failed`` or ``skipped`` of each test by name, and how often each reason to skip one was given."""
-    if not junit.exists():
-        return {}, Counter()
-    ended: dict[str, str] = {}
-    reasons: Counter[str] = Counter()
-    for case in ET.parse(junit).iter("testcase"):
-        kinds = {child.tag for child in case}
-        outcome = "failed" if kinds & {"failure", "error"} else "skipped" if "skipped" in kinds else "passed"
-        ended[f"{case.get('classname')}.{case.get('name')}"] = outcome
-        reasons.update(child.get("message") or "no reason given" for child in case if child.tag == "skipped")
-    return ended, reasons
-
-
-def compose(found: Found, pictures: Mapping[str, str]) -> str:
+def compose(found: Found, pictures: Mapping[str, str], beside: str) -> str:
     """The page in Markdown.
 
     Args:
-        pictures: of a part, the path of its picture beside the page.
+        pictures: of a sweep, in Markdown: its picture, or why there is none.
+        beside: the folder beside the page that holds what its tables were made of.
     """
     assert found.environment is not None
-    machine = found.environment["machine"]
-    told = list(targets(found.comparisons, found.overhead, found.tests, machine["cores_available"]))
-    commits = sorted({str(state["commit"]) for state in found.states.values() if state.get("commit")})
+    told = found.targets
+    turns = [turn for state in found.states.values() for turn in state.turns]
+    commits = sorted({turn.commit or "unknown" for turn in turns})
+    days = sorted({turn.began[:10] for turn in turns})
     lines = [
-        f"# {machine['device']}",
+        f"# {found.environment['machine']['device']}",
         "",
-        f"Measured by `python -m benchmarks.gpu_acceptance`, {date.today().isoformat()}, on commit {', '.join(commits) or 'unknown'}. "
+        f"Measured by `python -m benchmarks.gpu_acceptance`, {' to '.join(dict.fromkeys((days[0], days[-1])))}, on commit {', '.join(commits)}. "
         f"{sum(target.reached is True for target in told)} of {len(told)} targets are reached"
-        f"{_count(told, None, 'not measured')}{_count(told, False, 'not reached')}.",
+        f"{_count(told, None, 'not measured or not shown')}{_count(told, False, 'not reached')}.",
         "",
         markdown_table(["target", "", "measured"], [[target.what, target.verdict, target.measured] for target in told]),
-        *_environment(found.environment),
-        *_tests(found),
     ]
     for part in PARTS:
-        if part.overrides:
-            lines += [f"## {part.title}", "", *_state(found.states[part.name])]
-            if part.name in found.comparisons:
-                links = [f"![{part.title}]({pictures[part.name]})"] if part.name in pictures else []
-                lines += [page.markdown(found.comparisons[part.name], links)]
-                lines += (
-                    [f"All figures: [{part.name}.csv]({Path(pictures[part.name]).with_suffix('.csv')})", ""]
-                    if links
-                    else []
-                )
-    lines += [f"## {next(part.title for part in PARTS if part.name == 'overhead')}", "", *_overhead(found)]
-    return "\n".join(lines)
+        lines += [f"## {part.title}", "", *_state(found.states[part.name])]
+        if part.name == "environment":
+            lines += _environment(found.environment)
+        elif part.name == "tests":
+            lines += _tests(found, beside)
+        elif part.name == "overhead":
+            lines += _overhead(found.overhead, beside)
+        elif part.name in found.comparisons:
+            lines += [page.markdown(found.comparisons[part.name], [pictures[part.name]])]
+            lines += [
+                f"- figures: [of each arm]({beside}/{part.name}.csv), [of each run]({beside}/{part.name}.runs.csv)",
+                "",
+            ]
+        elif found.states[part.name].turns:
+            lines += ["No job of it has finished.", ""]
+    return "\n".join([*lines, "## Energy", "", *_energy(found.comparisons)])
 
 
-def _count(told: list[Any], reached: bool | None, word: str) -> str:
+def _count(told: list[Target], reached: bool | None, word: str) -> str:
     count = sum(target.reached is reached for target in told)
     return f", {count} {word}" if count else ""
 
 
-def _state(state: Mapping[str, Any]) -> list[str]:
+def _state(state: State) -> list[str]:
     """Nothing to say of a part that is done."""
-    match state.get("status"):
-        case None:
+    match state.status:
+        case "not run":
             return ["Not run.", ""]
         case "cut":
-            return [
-                f"Cut after {state['seconds']:.0f} s: what is missing is listed below."
-                if "seconds" in state
-                else "Cut.",
-                "",
-            ]
+            return [f"Cut after {state.seconds:.0f} s: not all of it was measured.", ""]
         case "failed":
-            return [f"Ended with exit code {state['exit_code']}.", ""]
+            return [f"Ended with exit code {state.turns[-1].exit_code}: not all of it was measured.", ""]
     return []
 
 
 def _environment(found: Mapping[str, Any]) -> Iterator[str]:
     """The machine as a list."""
-    machine, gpu, storage = found["machine"], found["gpu"], found["storage"]
-    yield f"## {PARTS[0].title}"
-    yield ""
-    for name, value in machine.items():
-        if name in ("host", "load_average"):
-            continue
-        yield f"- {name.replace('_', ' ')}: " + (
-            ", ".join(f"{key} {each}" for key, each in value.items()) if isinstance(value, dict) else str(value)
-        )
-    if gpu:
-        yield "- GPU at the start: " + ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in gpu.items())
+    load, storage = found["load"], found["storage"]
+    for name, value in found["machine"].items():
+        if name not in ("host", "load_average"):
+            yield f"- {name.replace('_', ' ')}: {_told(value)}"
+    yield f"- under load, matrix products: {_told({key: round(each, 1) if isinstance(each, float) else each for key, each in load.items() if key not in ('held_down', 'problem')})}"
+    if load.get("problem"):
+        yield f"- clocks, power: not measured: {load['problem']}"
+    elif "held_down" in load:
+        yield f"- clock held down by: {_told({name: f'{share} % of the samples' for name, share in load['held_down'].items()}) or 'nothing'}"
     yield f"- storage: {storage['write_mib_per_s']:,.0f} MiB/s written, {storage['read_mib_per_s']:,.0f} MiB/s read back, one file of {storage['size_mib']} MiB"
     yield ""
 
 
-def _tests(found: Found) -> Iterator[str]:
-    ended = Counter(found.tests.values())
-    yield f"## {PARTS[1].title}"
+def _told(value: Any) -> str:
+    return (
+        ", ".join(f"{key.replace('_', ' ')} {each}" for key, each in value.items())
+        if isinstance(value, dict)
+        else str(value)
+    )
+
+
+def _tests(found: Found, beside: str) -> Iterator[str]:
+    ended = Counter(CALLED.get(test.outcome, test.outcome) for test in found.tests.values())
+    if not ended:
+        return
+    for kind in ("passed", "failed", "skipped"):
+        ended.setdefault(kind, 0)
+    yield f"`pytest -m gpu`: {', '.join(f'{count} {kind}' for kind, count in ended.items())}; [each by name]({beside}/{kept.FILE})."
     yield ""
-    yield from _state(found.states["tests"])
-    yield f"`pytest -m gpu`: {ended['passed']} passed, {ended['failed']} failed, {ended['skipped']} skipped."
-    yield ""
-    yield from (f"- failed: `{name}`" for name, outcome in found.tests.items() if outcome == "failed")
-    yield from (f"- skipped {count}: {reason}" for reason, count in found.skipped.most_common())
+    for outcome in ("failed", "begun", "chosen"):
+        yield from (f"- {CALLED.get(outcome, outcome)}: `{test.test}`" for test in found.with_tests(outcome))
+    for why, count in Counter(test.why for test in found.with_tests("skipped")).most_common():
+        yield f"- skipped {count}: {why}"
     yield ""
 
 
-def _overhead(found: Found) -> list[str]:
-    if found.overhead is None:
-        return _state(found.states["overhead"])
-    told = found.overhead
-    rows = [
-        [name, f"{value:.4f}", f"{low:.4f} to {high:.4f}"]
-        for name, (value, low, high) in (
-            ("metered / bare step", told["ratio"]),
-            ("ceiling / loop by hand", told["ceiling"]["by_hand"]),
-            ("ceiling / DALI's replay evaluator", told["ceiling"]["evaluator"]),
-        )
-    ]
+def _overhead(told: Mapping[str, Any] | None, beside: str) -> list[str]:
+    if told is None:
+        return []
+    named = {
+        "metered / bare step": told["ratio"],
+        "ceiling / loop by hand": told["ceiling"]["by_hand"],
+        "ceiling / DALI's replay evaluator": told["ceiling"]["evaluator"],
+    }
+    rows = [[name, f"{value:.4f}", f"{low:.4f} to {high:.4f}"] for name, (value, low, high) in named.items()]
     return [
-        f"{told['model']}, a step of {told['step_ms']:.3f} ms.",
+        f"{told['model']}, a step of {told['step_ms']:.3f} ms; [all of it]({beside}/overhead.json).",
         "",
         markdown_table(["ratio", "median", "95 %"], rows),
     ]
 
 
-def conclude(setting: Setting, states: Mapping[str, Mapping[str, Any]], asked: Sequence[str]) -> int:
+def _energy(comparisons: Mapping[str, Comparison]) -> list[str]:
+    """Of every arm that measured it: median and range over its runs."""
+    rows = []
+    for part in PARTS:
+        for arm in comparisons[part.name].arms if part.name in comparisons else ():
+            if joules := sorted(run.figures[ENERGY] for run in arm.runs if ENERGY in run.figures):
+                watts = arm.median("device/power_w")
+                cells = [f"{arm.median(ENERGY):.4g}", f"{joules[0]:.4g} to {joules[-1]:.4g}", str(len(joules))]
+                rows.append([part.title, arm.label, *cells, "–" if watts is None else f"{watts:.0f}"])
+    if not rows:
+        return ["Not measured: no run has it.", ""]
+    return ["Of the whole board, by NVML's counter, over the measured steps.", "", markdown_table(["part", "arm", "J a sample", "range", "n", "W"], rows)]  # fmt: skip
+
+
+def conclude(setting: Setting, asked: Sequence[str], name: str | None, readme: bool) -> int:
     """Says what is missing; writes the page where there is a GPU.
 
     Returns:
-        0 where every part of ``asked`` is done and no test failed.
+        0 where every part of ``asked`` is done, no test failed and every picture is drawn.
     """
-    found = gather(setting, states)
-    undone = [name for name in asked if states[name].get("status") != "done"]
-    failed = [name for name, outcome in found.tests.items() if outcome == "failed"]
-    if setting.dry:
-        composed = (
-            f", and the page from them ({len(compose(found, {})):,} characters, not kept)" if found.environment else ""
-        )
-        print(
-            f"dry run on the CPU: {sum(state.get('status') == 'done' for state in states.values())} of {len(states)} parts ran at a small size{composed}"
-        )
-        print("not measured, since only a GPU can show it:")
-        machine = None if found.environment is None else found.environment["machine"]["cores_available"]
-        for target in targets({}, None, {}, machine):
-            print(f"  {target.what}")
-        print(f"no page is written without a GPU; {found.skipped.total()} tests were skipped for want of one")
-    elif found.environment is None:
-        print("error: nothing is known of the machine: the part `environment` is missing, so no page is written", file=sys.stderr)  # fmt: skip
-        return 1
+    found = gather(setting)
+    whole = True
+    if found.environment is None:
+        whole = False
+        print(f"error: nothing is known of the machine, so there is no page: see {setting.folder}/environment/output.txt", file=sys.stderr)  # fmt: skip
+    elif setting.dry:
+        _say_dry(found)
     else:
-        print(f"written: {write(found)}")
-    if undone:
+        target, undrawn = write(found, name)
+        print(f"written: {target}")
+        if readme:
+            print("README.md: " + ("its first table is this one's" if first_screen(found, target) else "untouched, since no ladder on vectors has finished"))  # fmt: skip
+        for part, why in undrawn.items():
+            whole = False
+            print(f"{part}: its picture could not be drawn: {why}", file=sys.stderr)
+    if undone := [part for part in asked if found.states[part].status != "done"]:
         print(f"not done: {', '.join(undone)}. Type the command again to go on", file=sys.stderr)
-    if failed:
+    if failed := found.with_tests("failed"):
         print(f"{len(failed)} tests failed: {setting.folder / 'tests' / 'output.txt'}", file=sys.stderr)
-    return 1 if undone or failed else 0
+    return 0 if whole and not undone and not failed else 1
 
 
-def write(found: Found) -> Path:
-    """docs/results/<gpu>.md, and beside it a folder with the figures of each sweep as CSV and its picture."""
+def _say_dry(found: Found) -> None:
+    with tempfile.TemporaryDirectory() as made:  # the same course as with a GPU, and nothing of it is kept
+        pictures, undrawn = draw(found, Path(made))
+        text = compose(found, pictures, "beside")
+    done = sum(state.status == "done" for state in found.states.values())
+    print(f"dry run on the CPU: {done} of {len(found.states)} parts ran at a small size, and the page of {len(text):,} characters from them was composed, not kept")  # fmt: skip
+    if undrawn:
+        print(f"not drawn: {undrawn}", file=sys.stderr)
+    print("not measured, since only a GPU can show it:")
+    for target in targets({}, None, (), None):
+        print(f"  {target.what}")
+    print(f"no page is written without a GPU; {len(found.with_tests('skipped'))} tests were skipped for want of one")
+
+
+def write(found: Found, name: str | None) -> tuple[Path, dict[str, str]]:
+    """docs/results/<gpu>.md, and beside it a folder with what it was made of: the tests, the figures of every sweep and its
+    picture.
+
+    Returns:
+        The page, and of each sweep without a picture why.
+
+    Raises:
+        UserError: the page of another machine has this name.
+    """
     assert found.environment is not None
-    name = "".join(char if char.isalnum() else "-" for char in found.environment["machine"]["device"].lower())
+    machine = found.environment["machine"]
+    name = name or "".join(char if char.isalnum() else "-" for char in machine["device"].lower())
     beside = RESULTS / name
+    known = beside / "environment.json"
+    if known.exists():
+        other = json.loads(known.read_text())["machine"]
+        if any(other[field] != machine[field] for field in MACHINE):
+            raise UserError(
+                f"docs/results/{name}.md is of another machine ({other['processor']}, {other['cores_available']} cores). "
+                f"Type a name for this one: --name {name}-{machine['cores_available']}-cores"
+            )
     beside.mkdir(parents=True, exist_ok=True)
-    pictures = {}
-    for part, comparison in found.comparisons.items():
-        made = beside / f".{part}"
-        made.mkdir(exist_ok=True)
-        comparing.write(comparison, found.stores[part], made)
-        shutil.copy(made / comparing.PICTURE, beside / f"{part}.png")
-        shutil.copy(made / "comparison.csv", beside / f"{part}.csv")
-        shutil.rmtree(made)
-        pictures[part] = f"{name}/{part}.png"
+    told = {**found.environment, "machine": {key: value for key, value in machine.items() if key != "host"}}
+    known.write_text(json.dumps(told, indent=1) + "\n")
+    if found.overhead is not None:
+        (beside / "overhead.json").write_text(json.dumps(found.overhead, indent=1) + "\n")
+    lines = [json.dumps({"test": test.test, "outcome": test.outcome, "why": test.why}) for test in found.tests.values()]
+    (beside / kept.FILE).write_text("".join(f"{line}\n" for line in lines))
+    pictures, undrawn = draw(found, beside)
     target = RESULTS / f"{name}.md"
-    target.write_text(compose(found, pictures), encoding="utf-8")
-    return target
+    target.write_text(compose(found, pictures, name), encoding="utf-8")
+    return target, undrawn
+
+
+def draw(found: Found, beside: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Each sweep's picture and figures into a folder.
+
+    Returns:
+        Of each sweep, in Markdown, its picture or why there is none; and of those without one why: the page of hours of
+        measuring is not lost for the sake of a picture.
+    """
+    pictures, undrawn = {}, {}
+    for part, comparison in found.comparisons.items():
+        try:
+            with tempfile.TemporaryDirectory() as made:
+                comparing.write(comparison, found.stores[part], Path(made))
+                for file, suffix in ((comparing.PICTURE, "png"), ("comparison.csv", "csv"), ("runs.csv", "runs.csv")):
+                    shutil.copy(Path(made) / file, beside / f"{part}.{suffix}")
+            pictures[part] = f"![{part}]({beside.name}/{part}.png)"
+        except Exception as error:
+            undrawn[part] = f"{type(error).__name__}: {error}"
+            pictures[part] = f"Its picture could not be drawn: {undrawn[part]}"
+    return pictures, undrawn
+
+
+def first_screen(found: Found, target: Path) -> bool:
+    """Puts the ladder of a page into the README's first screen.
+
+    Returns:
+        False where there is no such ladder.
+    """
+    if LADDER_VECTORS not in found.comparisons:
+        return False
+    comparison = found.comparisons[LADDER_VECTORS]
+    where = os.path.relpath(target.with_suffix(""), README.parent)
+    told = page.facts(comparison)
+    lines = [markdown_table(*arm_table(comparison, group)) for group in comparison.groups]
+    lines += [f"![each rung's training loop, and how much of it waits for data]({where}/{LADDER_VECTORS}.png)", ""]
+    lines += [
+        f"`python -m experiments.train study=ladder`, {told.get('device', 'several devices')}: {told.get('work', '')}; {told['runs']}. "
+        f"[All results]({where}.md). The published study is not known in full: compare the ratios, not the seconds."
+    ]
+    text = README.read_text(encoding="utf-8")
+    before, opened, rest = text.partition(FIRST_SCREEN[0])
+    _, closed, after = rest.partition(FIRST_SCREEN[1])
+    assert opened, f"the README has no {FIRST_SCREEN[0]}"
+    assert closed, f"the README has no {FIRST_SCREEN[1]}"
+    README.write_text("\n".join([before + opened, *lines, closed + after]), encoding="utf-8")
+    return True

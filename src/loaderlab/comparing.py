@@ -34,7 +34,7 @@ def run(config: CompareConfig, terminal: Terminal) -> None:
     say(comparison, terminal)
     if output is not None:
         write(comparison, store, output)
-        terminal.say(f"written: {output / 'report.html'}, comparison.csv, .json, .md and the pictures")
+        terminal.say(f"written: {output / 'report.html'}, comparison.csv, .json, .md, runs.csv and the pictures")
     if config.fail_if.rate_below is not None:
         gate(comparison, config.fail_if.rate_below, terminal)
 
@@ -146,7 +146,7 @@ def tables(comparison: Comparison, terminal: Terminal) -> None:
 
 
 def write(comparison: Comparison, store: tracking.Store, folder: Path) -> None:
-    """report.html, comparison.csv, .json, .md and a PNG of each picture."""
+    """report.html, comparison.csv, .json, .md, runs.csv and a PNG of each picture."""
     from loaderlab.report import charts  # a second of imports
 
     @functools.cache
@@ -161,6 +161,7 @@ def write(comparison: Comparison, store: tracking.Store, folder: Path) -> None:
         encoding="utf-8",
     )
     (folder / "comparison.csv").write_text(page.as_csv(comparison), encoding="utf-8")
+    (folder / "runs.csv").write_text(page.runs_as_csv(comparison), encoding="utf-8")
     (folder / "comparison.json").write_text(page.as_json(comparison), encoding="utf-8")
 
 

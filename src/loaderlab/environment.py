@@ -14,7 +14,7 @@ import psutil
 import torch
 
 from loaderlab.config import AUTO, UserError, refuse
-from loaderlab.machine import available_cores
+from loaderlab.machine import available_cores, gpus
 
 PACKAGES = (
     "torch", "torchvision", "torchcodec", "nvidia-dali-cuda120", "spdl", "timm", "numpy", "pillow", "mlflow", "hydra-core",
@@ -30,9 +30,9 @@ def resolve_device(name: str) -> torch.device:
     if name == AUTO:
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
-        if gpus := driver_gpus():
+        if shown := driver_gpus():
             raise UserError(
-                f"device=auto: the driver ({gpus['driver']}) shows {', '.join(gpus['names'])}, but torch "
+                f"device=auto: the driver ({shown['driver']}) shows {', '.join(shown['names'])}, but torch "
                 f"{torch.__version__} (built for CUDA {torch.version.cuda}) cannot use it: {_cuda_error()}. "
                 "Update the driver, or install a torch built for its CUDA version; "
                 "to train on the CPU all the same: device=cpu"
@@ -47,8 +47,8 @@ def resolve_device(name: str) -> torch.device:
     if device.type != "cuda":
         raise refuse("device", name, "must be auto, cpu, cuda or cuda:N", "device=auto")
     if not torch.cuda.is_available():
-        gpus = driver_gpus()
-        seen = f"the driver ({gpus['driver']}) shows {', '.join(gpus['names'])}, but " if gpus else ""
+        shown = driver_gpus()
+        seen = f"the driver ({shown['driver']}) shows {', '.join(shown['names'])}, but " if shown else ""
         raise refuse("device", name, f"{seen}torch finds no CUDA device here: {_cuda_error()}", "device=cpu")
     if device.index is not None and device.index >= torch.cuda.device_count():
         raise refuse(
@@ -70,21 +70,11 @@ def _cuda_error() -> str:
 
 def driver_gpus() -> dict[str, Any] | None:
     """Driver version and names of the GPUs that NVML sees; None where there is no driver or no GPU."""
-    try:
-        import pynvml
-    except ImportError:
-        return None
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    try:
-        names = [
-            pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(i)) for i in range(pynvml.nvmlDeviceGetCount())
-        ]
+    import pynvml
+
+    with gpus() as handles:
+        names = [pynvml.nvmlDeviceGetName(gpu) for gpu in handles]
         return {"driver": pynvml.nvmlSystemGetDriverVersion(), "names": names} if names else None
-    finally:
-        pynvml.nvmlShutdown()
 
 
 def device_name(device: torch.device) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,21 +73,43 @@ def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
-def has_bf16() -> bool:
-    """Whether a GPU of this machine (from Ampere on), or else its processor, computes in bf16."""
+@contextlib.contextmanager
+def gpus() -> Iterator[list[Any]]:
+    """NVML's handles of the GPUs, in the driver's order; none where there is no driver or no GPU."""
     import pynvml
 
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
-        return cpu_has_bf16()
+        yield []
+        return
     try:
-        major, _ = pynvml.nvmlDeviceGetCudaComputeCapability(pynvml.nvmlDeviceGetHandleByIndex(0))
-        return bool(major >= 8)
-    except pynvml.NVMLError:
-        return cpu_has_bf16()
+        handles = []
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            with contextlib.suppress(pynvml.NVMLError):  # one that has fallen off the bus
+                handles.append(pynvml.nvmlDeviceGetHandleByIndex(index))
+        yield handles
     finally:
         pynvml.nvmlShutdown()
+
+
+def ask(query: Callable[[Any], Any], gpu: Any) -> Any | None:
+    """The answer of one of NVML's queries; None where this GPU or driver does not give it."""
+    import pynvml
+
+    try:
+        return query(gpu)
+    except pynvml.NVMLError:
+        return None
+
+
+def has_bf16() -> bool:
+    """Whether a GPU of this machine (from Ampere on), or else its processor, computes in bf16."""
+    import pynvml
+
+    with gpus() as handles:
+        capability = ask(pynvml.nvmlDeviceGetCudaComputeCapability, handles[0]) if handles else None
+    return cpu_has_bf16() if capability is None else bool(capability[0] >= 8)
 
 
 def state() -> dict[str, float]:
@@ -107,37 +129,25 @@ def state() -> dict[str, float]:
     with contextlib.suppress(OSError, NotImplementedError, RuntimeError):
         if (clock := psutil.cpu_freq()) is not None and clock.current:
             found["machine/clock_mhz"] = clock.current
-    return found | _gpus()
+    return found | _gpu_state()
 
 
-def _gpus() -> dict[str, float]:
-    try:
-        import pynvml
-    except ImportError:
-        return {}
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return {}
-    try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        asked: dict[str, tuple[Any, Any]] = {
-            "gpu_temperature_c": (max, lambda gpu: pynvml.nvmlDeviceGetTemperature(gpu, pynvml.NVML_TEMPERATURE_GPU)),
-            "gpu_clock_mhz": (min, lambda gpu: pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_SM)),
-            "gpu_busy_pct": (max, lambda gpu: pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu),
-            "gpu_processes": (sum, lambda gpu: len(pynvml.nvmlDeviceGetComputeRunningProcesses(gpu))),
-        }
-        found = {}
-        for name, (join, ask) in asked.items():
-            values = []
-            for gpu in handles:
-                with contextlib.suppress(pynvml.NVMLError):  # not every GPU tells all of it
-                    values.append(ask(gpu))
+def _gpu_state() -> dict[str, float]:
+    import pynvml
+
+    asked: dict[str, tuple[Any, Any]] = {
+        "gpu_temperature_c": (max, lambda gpu: pynvml.nvmlDeviceGetTemperature(gpu, pynvml.NVML_TEMPERATURE_GPU)),
+        "gpu_clock_mhz": (min, lambda gpu: pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_SM)),
+        "gpu_busy_pct": (max, lambda gpu: pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu),
+        "gpu_processes": (sum, lambda gpu: len(pynvml.nvmlDeviceGetComputeRunningProcesses(gpu))),
+    }
+    found = {}
+    with gpus() as handles:
+        for name, (join, query) in asked.items():
+            values = [value for gpu in handles if (value := ask(query, gpu)) is not None]
             if values:
                 found[f"machine/{name}"] = float(join(values))
-        return found
-    finally:
-        pynvml.nvmlShutdown()
+    return found
 
 
 def warnings(found: dict[str, float]) -> Iterator[str]:

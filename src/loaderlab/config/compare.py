@@ -42,7 +42,7 @@ class CompareConfig:
         AUTO, "the figure that gains are of; auto: rate/samples_per_s, of a ladder time/train_s", choices=METRICS
     )
     output: str | None = setting(
-        None, "folder for report.html, comparison.csv, .json, .md and the pictures; null: only the terminal"
+        None, "folder for report.html, comparison.csv, .json, .md, runs.csv and the pictures; null: only the terminal"
     )
     fail_if: FailIfConfig = setting(FailIfConfig, "a gate for your own CI")
 

@@ -109,6 +109,20 @@ def as_csv(comparison: Comparison) -> str:
     return out.getvalue()
 
 
+def runs_as_csv(comparison: Comparison) -> str:
+    """A run a row, as it was recorded: its settings and all its figures."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    runs = [(arm, run) for arm in comparison.arms for run in arm.runs]
+    figures = sorted({name for _, run in runs for name in run.figures})
+    settings = list(dict.fromkeys(name for arm, _ in runs for name in arm.settings))
+    writer.writerow(["run_id", "name", "arm", *settings, *figures])
+    for arm, run in runs:
+        row = [run.run_id, run.name, arm.label, *(arm.settings[name] or "" for name in settings)]
+        writer.writerow([*row, *(repr(run.figures[name]) if name in run.figures else "" for name in figures)])
+    return out.getvalue()
+
+
 def as_json(comparison: Comparison) -> str:
     """All of it for machines, every run's figures among them."""
     return json.dumps(
