@@ -29,6 +29,8 @@ from rich.console import Console
 from loaderlab import cli, config
 from loaderlab.terminal import Terminal
 
+pytest_plugins = ["pytester"]  # a test of our own plugin
+
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
 

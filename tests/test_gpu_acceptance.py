@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -82,31 +83,44 @@ def test_a_part_that_became_another_sweep_begins_anew(tmp_path: Path) -> None:
         running.state_of(Setting(tmp_path, dry=True), first)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_part_ends_with_the_command(number: signal.Signals, tmp_path: Path) -> None:
-    """However the command ends, nothing of it stays on the GPU."""
-    pid = tmp_path / "pid"
-    sleeper = f"import os, pathlib, time; pathlib.Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(60)"
-    command = f"""
-import sys
-from benchmarks.gpu_acceptance import __main__ as acceptance, page
-from benchmarks.gpu_acceptance.parts import Part
-Part.command = lambda *_, **__: [sys.executable, "-c", {sleeper!r}]
-page.conclude = lambda *_: print("concluded") or 1
-sys.argv = ["", "--cpu", "--folder", {str(tmp_path)!r}]
-sys.exit(acceptance.main())
-"""
-    ours = subprocess.Popen([sys.executable, "-c", command], cwd=PROJECT, stdout=subprocess.PIPE, text=True)
-    while not (pid.exists() and pid.read_text()):
-        assert ours.poll() is None
-        time.sleep(0.05)
-    theirs = psutil.Process(int(pid.read_text()))
-    ours.send_signal(number)
-    said, _ = ours.communicate(timeout=60)
+def sleeping(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Part:
+    """A part that says who it is and then takes its time."""
+    return part(
+        f"import os, time; open({str(folder / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)", monkeypatch
+    )
+
+
+def begun(folder: Path) -> psutil.Process:
+    """The part's process, once there is one."""
+    while not ((folder / "pid").exists() and (folder / "pid").read_text()):
+        time.sleep(0.02)
+    return psutil.Process(int((folder / "pid").read_text()))
+
+
+def test_a_command_that_is_told_to_end_ends_its_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acceptance, "PARTS", [sleeping(tmp_path, monkeypatch)])
+    theirs: list[psutil.Process] = []
+
+    def tell() -> None:
+        theirs.append(begun(tmp_path))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=tell).start()
+    setting = Setting(tmp_path, dry=True)
+    assert acceptance.course(setting, ["a_part"], 1) == 143
+    theirs[0].wait(30)
+    assert running.state_of(setting, acceptance.PARTS[0]).status == "cut"
+
+
+def test_a_command_that_is_killed_leaves_nothing_on_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setting, tried = Setting(tmp_path, dry=True), sleeping(tmp_path, monkeypatch)
+    ours = multiprocessing.get_context("fork").Process(target=running.run, args=(setting, tried, 1))
+    ours.start()
+    theirs = begun(tmp_path)
+    ours.kill()
+    ours.join()
     theirs.wait(30)  # not ours to reap: waits for it to be gone
-    assert ours.returncode == (143 if number == signal.SIGTERM else -signal.SIGKILL)
-    assert ("concluded" in said) == (number == signal.SIGTERM)
-    assert running.state_of(Setting(tmp_path, dry=True), PARTS[0]).status == "cut"
+    assert running.state_of(setting, tried).status == "cut"
 
 
 def test_what_is_done_is_not_done_again(
@@ -219,7 +233,7 @@ def test_the_tests_that_targets_name_are_there() -> None:
 
 
 SUITE = """
-import os, signal, pytest
+import os, pytest
 
 def test_passes(): pass
 def test_fails(): assert False
@@ -229,43 +243,31 @@ def broken():
     yield
     raise RuntimeError
 def test_breaks_afterwards(broken): pass
-def test_ends_the_process():
+def test_ends_all():
     if not os.path.exists("again"):
         open("again", "w").close()
-        os.kill(os.getpid(), signal.SIGKILL)
+        pytest.exit("cut")
 def test_comes_after(): pass
 """
 
 
-def test_tests_that_were_cut_go_on_where_they_were(tmp_path: Path) -> None:
-    (tmp_path / "test_a.py").write_text(SUITE)
+def test_tests_that_were_cut_go_on_where_they_were(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(SUITE)
+    folder = pytester.path
 
     def run() -> dict[str, str]:
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "benchmarks.gpu_acceptance.kept",
-        ]
-        path = os.pathsep.join([str(PROJECT), str(PROJECT / "src")])
-        subprocess.run(
-            [*command, f"--kept={tmp_path}"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, check=False
-        )  # fmt: skip
-        return {name.partition("::test_")[2]: found.outcome for name, found in kept.read(tmp_path).items()}
+        pytester.inline_run("-p", "no:cacheprovider", "-p", "no:xdist", "-p", "benchmarks.gpu_acceptance.kept", f"--kept={folder}")  # fmt: skip
+        return {name.partition("::test_")[2]: found.outcome for name, found in kept.read(folder).items()}
 
     first = {"passes": "passed", "fails": "failed", "is_skipped": "skipped", "breaks_afterwards": "failed"}
-    assert run() == {**first, "ends_the_process": "begun", "comes_after": "chosen"}
-    assert "needs a CUDA device" in [found.why for found in kept.read(tmp_path).values()]
-    before = len((tmp_path / kept.FILE).read_text().splitlines())
-    assert run() == {**first, "ends_the_process": "passed", "comes_after": "passed"}
-    lines = [json.loads(line) for line in (tmp_path / kept.FILE).read_text().splitlines()[before:]]
-    begun = [line["test"].partition("::test_")[2] for line in lines if line["outcome"] == "begun"]
+    assert run() == {**first, "ends_all": "begun", "comes_after": "chosen"}
+    assert "needs a CUDA device" in [found.why for found in kept.read(folder).values()]
+    before = len((folder / kept.FILE).read_text().splitlines())
+    assert run() == {**first, "ends_all": "passed", "comes_after": "passed"}
+    lines = [json.loads(line) for line in (folder / kept.FILE).read_text().splitlines()[before:]]
+    turns = [line["test"].partition("::test_")[2] for line in lines if line["outcome"] == "begun"]
     # what has passed is not run again, what had cut the run comes last
-    assert begun == ["fails", "is_skipped", "breaks_afterwards", "comes_after", "ends_the_process"]
+    assert turns == ["fails", "is_skipped", "breaks_afterwards", "comes_after", "ends_all"]
 
 
 def test_a_line_that_was_cut_short_is_left_out(tmp_path: Path) -> None:
