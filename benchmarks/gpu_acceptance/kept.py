@@ -95,6 +95,9 @@ class Keeper:
         else:
             self._ended[report.nodeid] = worst
 
+    def pytest_unconfigure(self) -> None:
+        self._file.close()
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kept", type=Path, required=True, help="the folder that keeps how each test ended")

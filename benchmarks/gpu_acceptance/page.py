@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -105,7 +106,7 @@ def compose(found: Found, pictures: Mapping[str, str], beside: str) -> str:
         elif part.name == "overhead":
             lines += _overhead(found.overhead, beside)
         elif part.name in found.comparisons:
-            lines += [page.markdown(found.comparisons[part.name], [pictures[part.name]])]
+            lines += [page.markdown(found.comparisons[part.name], [pictures[part.name]]).rstrip("\n")]
             lines += [
                 f"- figures: [of each arm]({beside}/{part.name}.csv), [of each run]({beside}/{part.name}.runs.csv)",
                 "",
@@ -254,7 +255,7 @@ def write(found: Found, name: str | None) -> tuple[Path, dict[str, str]]:
     """
     assert found.environment is not None
     machine = found.environment["machine"]
-    name = name or "".join(char if char.isalnum() else "-" for char in machine["device"].lower())
+    name = name or re.sub("[^a-z0-9]+", "-", machine["device"].lower()).strip("-")
     beside = RESULTS / name
     known = beside / "environment.json"
     if known.exists():

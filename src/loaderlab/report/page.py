@@ -88,7 +88,7 @@ def markdown(comparison: Comparison, links: Sequence[str]) -> str:
         ("What was not measured", [f"{entry.name}: {entry.why}" for entry in comparison.missing]),
     ):
         lines += [f"**{title}**", "", *(f"- {_plain(line)}" for line in listed), ""] if listed else []
-    lines += [f"- {name}: {_plain(value)}" for name, value in facts(comparison).items()]
+    lines += ["**Measured with**", "", *(f"- {name}: {_plain(value)}" for name, value in facts(comparison).items())]
     return "\n".join(lines) + "\n"
 
 

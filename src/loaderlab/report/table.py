@@ -120,7 +120,8 @@ def arm_table(comparison: Comparison, group: Group) -> tuple[list[str], list[lis
     columns = [short(name) for name in comparison.columns] or ["arm"]
     columns += ["n", METRIC_COLUMN.get(comparison.metric, comparison.metric)]
     columns += ["over the one before", "over the first"] if comparison.is_ladder else ["gain"]
-    columns += ["published"] * (comparison.is_ladder and comparison.study == "ladder")
+    known = any(label in PUBLISHED for label, _ in in_order(comparison, group))
+    columns += ["published"] * (comparison.is_ladder and comparison.study == "ladder" and known)
     columns += ["note"] * any(_marks(arm) for arm in group.arms)
     columns += [*(column for _, column, _ in figures), "verdict"]
     rows = []
