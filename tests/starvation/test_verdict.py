@@ -110,6 +110,18 @@ def test_without_a_ceiling_the_share_bounds_the_gain() -> None:
             {"loader_alone": 20_000, "cpu_pct": 6.0},
             "storage",
         ),  # the probe read from memory what the run read from a disk
+        # as idle, and nearly all that is lost is lost in steps that are slower than with resident batches: no file does that
+        (
+            {
+                "loader_alone": 2300,
+                "ceiling": 1446,
+                "rate": 1063,
+                "starved_pct": 9.3,
+                "starved_interval": None,
+                "cpu_pct": 54.0,
+            },
+            "interference",
+        ),
         ({"cold": 510, "warm": 900}, "storage"),
         ({"cold": 300, "warm": 510}, "CPU decode/transform"),  # the run was as fast as with a warm cache
         ({"cold": 505, "warm": 510}, "CPU decode/transform"),

@@ -139,7 +139,8 @@ def _bottleneck(e: Evidence, setup: Setup | None, found: str) -> str:
         return LOADER
     if _lost_to_each_other(e, setup):
         # slowed by the step, the loader would have computed as much, only longer: it waited, for files read a first time
-        return STORAGE if e.cpu_pct is not None and e.cpu_pct < CROWDED_PCT else INTERFERENCE
+        idle = e.cpu_pct is not None and e.cpu_pct < CROWDED_PCT
+        return STORAGE if idle and not _step_is_slowed(e) else INTERFERENCE
     makers = setup.settings.get("num_threads")  # DALI's; of other loaders as many as batches in the making
     could = min(makers if isinstance(makers, int) else setup.parallel, setup.cores)
     busy = None if e.loader_cores is None else e.loader_cores / max(1, could)
@@ -187,6 +188,14 @@ def _lost_to_each_other(e: Evidence, setup: Setup) -> bool:
         return False
     by_loader, by_each_other = 1 / expected - 1 / e.ceiling, 1 / e.rate - 1 / expected
     return by_each_other > max(by_loader, TOLERANCE / e.rate)
+
+
+def _step_is_slowed(e: Evidence) -> bool:
+    """Whether more time goes into a step that is slower than with resident batches than into waiting: no file does that."""
+    assert e.rate is not None
+    assert e.ceiling is not None
+    waited = e.starved_pct / 100 / e.rate
+    return 1 / e.rate - waited - 1 / e.ceiling > waited
 
 
 # ---- words -----------------------------------------------------------------------------------------------------
