@@ -6,9 +6,12 @@ from loaderlab.config import TrainConfig
 
 def job(config: TrainConfig, overrides: list[str]) -> None:
     """One run in this process."""
-    from loaderlab.jobs import single
-    from loaderlab.run import run  # seconds of imports: not for --help
-    from loaderlab.terminal import Terminal
+    from loaderlab.processes import importing
+
+    with importing():
+        from loaderlab.jobs import single
+        from loaderlab.run import run  # seconds of imports: not for --help
+        from loaderlab.terminal import Terminal
 
     run(config, single(config, overrides), Terminal())
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from loaderlab.config import TrainConfig, UserError
 from loaderlab.jobs import NOT_CHECKED, Job, RunResult
 from loaderlab.plan import ComparedLoader
-from loaderlab.processes import end_with_parent, sigterm_raises, time_limit_raises
+from loaderlab.processes import end_with_parent, importing, sigterm_raises, time_limit_raises
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -124,8 +124,9 @@ def _child(sending: Connection, config: TrainConfig, job: Job) -> None:
     end_with_parent()
     time_limit_raises()
     try:
-        from loaderlab.run import run  # torch and all: in this process only
-        from loaderlab.terminal import Terminal
+        with importing():
+            from loaderlab.run import run  # torch and all: in this process only
+            from loaderlab.terminal import Terminal
     except KeyboardInterrupt:
         os._exit(130)
     try:
