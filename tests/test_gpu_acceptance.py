@@ -107,7 +107,7 @@ def test_a_command_that_is_told_to_end_ends_its_part(tmp_path: Path, monkeypatch
 
     threading.Thread(target=tell).start()
     setting = Setting(tmp_path, dry=True)
-    assert acceptance.course(setting, ["a_part"], 1) == 143
+    assert acceptance.course(setting, ["a_part"], 1, None) == 143
     theirs[0].wait(30)
     assert running.state_of(setting, acceptance.PARTS[0]).status == "cut"
 
@@ -160,6 +160,18 @@ def test_nothing_is_measured_on_a_machine_that_is_not_known(
     told = capsys.readouterr()
     assert "nothing is known of the machine" in told.err
     assert "tests" not in told.out
+
+
+def test_what_does_not_fit_into_the_time_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        acceptance, "PARTS", [part("import time; time.sleep(60)", monkeypatch), Part("another", "Another")]
+    )
+    setting = Setting(tmp_path, dry=True)
+    assert acceptance.course(setting, ["a_part", "another"], 8, 0.01) is None
+    assert running.state_of(setting, acceptance.PARTS[0]).status == "cut"
+    assert "another              not begun: the time is over" in capsys.readouterr().out
 
 
 def test_two_at_once_do_not_share_a_folder(
@@ -270,9 +282,21 @@ def test_tests_that_were_cut_go_on_where_they_were(pytester: pytest.Pytester) ->
     assert turns == ["fails", "is_skipped", "breaks_afterwards", "comes_after", "ends_all"]
 
 
+def test_what_passed_with_other_code_is_run_again(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytester.makepyfile("def test_passes(): pass")
+    ran = []
+    for code in ("before", "before", "after"):
+        monkeypatch.setattr(kept, "code_digest", lambda code=code: code)
+        pytester.inline_run("-p", "no:cacheprovider", "-p", "no:xdist", "-p", "benchmarks.gpu_acceptance.kept", f"--kept={pytester.path}")  # fmt: skip
+        ran.append((pytester.path / kept.FILE).read_text().count('"passed"'))
+    assert ran == [1, 1, 2]
+    monkeypatch.undo()
+    assert kept.code_digest() == kept.code_digest()
+
+
 def test_a_line_that_was_cut_short_is_left_out(tmp_path: Path) -> None:
     (tmp_path / kept.FILE).write_text(
-        '{"test": "a", "outcome": "passed", "commit": null, "why": ""}\n{"test": "b", "outc'
+        '{"test": "a", "outcome": "passed", "code": "abc", "why": ""}\n{"test": "b", "outc'
     )
     assert list(kept.read(tmp_path)) == ["a"]
     assert kept.read(tmp_path / "nosuch") == {}

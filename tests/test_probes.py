@@ -91,9 +91,9 @@ def parts_of(loader: Loader, device: torch.device, step_s: float = 0.0) -> Parts
 @pytest.fixture(scope="module", autouse=True)
 def torch_is_warm() -> None:
     """The first optimizer step of a process imports for a second; a run's own training has done that before any probe."""
-    device = torch.device("cpu")
-    loader = Sleepy(0.0, device)
-    probes.ceiling(parts_of(loader, device), probes.resident_batches(loader, 0), 0.05, 1)
+    for device in [torch.device("cpu"), *([torch.device("cuda", 0)] if torch.cuda.is_available() else [])]:
+        loader = Sleepy(0.0, device)
+        probes.ceiling(parts_of(loader, device), probes.resident_batches(loader, 0), 0.05, 1)
 
 
 def snapshot(parts: Parts) -> list[Any]:
@@ -183,14 +183,16 @@ def test_long_steps_are_waited_for_and_not_for_ever(monkeypatch: pytest.MonkeyPa
     now = 100.0
     monkeypatch.setattr(rates.time, "perf_counter", lambda: now)
     deadline = rates.Deadline(2.0)
-    now = 102.0
+    now = 105.0  # a loader beside it may take long to begin
+    assert not deadline()
+    now = 107.0
     assert not deadline()  # no step yet: patience
     deadline.steps = rates.WARMUP_STEPS + rates.ENOUGH_STEPS
     assert deadline()
     deadline.steps -= 1
-    now = 105.9
+    now = 110.9
     assert not deadline()
-    now = 106.0
+    now = 111.0
     assert deadline()  # three times the time, and no more
 
 

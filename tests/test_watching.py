@@ -82,9 +82,10 @@ def test_a_data_loader_of_torch_gets_advice_in_its_own_words() -> None:
     assert verdict.advice[0].gain_x == pytest.approx(2, rel=0.1)  # two workers, side by side
 
 
-def test_an_inference_loop_can_be_watched(store_uri: str) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_an_inference_loop_can_be_watched(device: str, store_uri: str) -> None:
     drawn = torch.random.get_rng_state()
-    with torch.inference_mode(), watch("cpu", record="inference", uri=store_uri) as meter:
+    with torch.inference_mode(), watch(device, record="inference", uri=store_uri) as meter:
         for inputs in meter.batches(sleepy(30, 0.0)):
             meter.step(num_samples=len(inputs))
     assert meter.figures()["meter/overhead_pct"] > 0

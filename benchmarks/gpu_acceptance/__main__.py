@@ -2,6 +2,7 @@
 
     python -m benchmarks.gpu_acceptance                      # all parts, each at most 8 minutes
     python -m benchmarks.gpu_acceptance --parts fed tests    # some of them, and the machine
+    python -m benchmarks.gpu_acceptance --total 25           # what fits into 25 minutes
     python -m benchmarks.gpu_acceptance --cpu                # a dry run: the same parts, small, without a GPU
 
 What has been measured stays in the folder (`--folder`), so a command that was ended goes on where it was when it is typed
@@ -14,7 +15,9 @@ passed.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+import time
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -33,6 +36,9 @@ def main() -> int:
     names = [part.name for part in PARTS]
     parser.add_argument("--minutes", type=float, default=8, help="of each part at most (8)")
     parser.add_argument(
+        "--total", type=float, help="of all parts together: those that no longer fit wait for the next time"
+    )
+    parser.add_argument(
         "--parts", nargs="+", choices=names, default=names, metavar="PART", help=f"of: {' '.join(names)}"
     )
     parser.add_argument("--cpu", action="store_true", help="a dry run without a GPU")
@@ -50,7 +56,7 @@ def main() -> int:
         setting.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(setting.folder / "lock", timeout=0):
             asked = ["environment", *(name for name in chosen.parts if name != "environment")]
-            ended = course(setting, asked, chosen.minutes)
+            ended = course(setting, asked, chosen.minutes, chosen.total)
             code = page.conclude(setting, asked, chosen.name, chosen.readme)
             return code if ended is None else ended
     except Timeout:
@@ -61,22 +67,27 @@ def main() -> int:
     return 1
 
 
-def course(setting: Setting, asked: list[str], minutes: float) -> int | None:
+def course(setting: Setting, asked: list[str], minutes: float, total: float | None) -> int | None:
     """Runs what is asked for and not done yet, the machine first: the rest stops where it is not what it was taken for.
 
     Returns:
         The exit code of a command that was ended by Ctrl-C or SIGTERM; None where it came to its end.
     """
+    until = math.inf if total is None else time.monotonic() + 60 * total
     for part in PARTS:
         if part.name not in asked:
             continue
         if running.state_of(setting, part).status == "done":
             print(f"{part.name:<20} done before", flush=True)
             continue
+        left = (until - time.monotonic()) / 60
+        if left <= 0:
+            print(f"{part.name:<20} not begun: the time is over", flush=True)
+            continue
         print(f"{part.name:<20} {part.title} ...", flush=True)
         try:
             with sigterm_raises():
-                turn = running.run(setting, part, minutes).turns[-1]
+                turn = running.run(setting, part, min(minutes, left)).turns[-1]
         except KeyboardInterrupt as ended:
             print(f"{'':<20} ended from outside; what it has measured is kept", flush=True)
             return ended.exit_code if isinstance(ended, Terminated) else 130

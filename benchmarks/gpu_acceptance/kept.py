@@ -2,11 +2,12 @@
 
     python -m pytest -m gpu -p benchmarks.gpu_acceptance.kept --kept=FOLDER
 
-What has passed on this commit is not run again; a test in which a run before was cut comes last, lest it cut this one too.
+What has passed with this code is not run again; a test in which a run before was cut comes last, lest it cut this one too.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from loaderlab.config import PROJECT
-from loaderlab.environment import git_commit
 
 FILE = "tests.jsonl"
 WORST_LAST = ("passed", "skipped", "failed")
@@ -25,13 +25,24 @@ class Outcome:
     """How a test ended: ``chosen`` (its turn has not come), ``begun`` (it was cut), ``passed``, ``skipped``, ``failed``.
 
     Attributes:
+        code: by `code_digest`.
         why: it was skipped.
     """
 
     test: str
     outcome: str
-    commit: str | None
+    code: str
     why: str = ""
+
+
+def code_digest() -> str:
+    """Of all that a test runs: a commit says nothing of a file that was changed since, nor of a checkout without Git."""
+    digest = hashlib.sha1()
+    for folder in ("src", "tests", "conf"):
+        for path in sorted((PROJECT / folder).rglob("*")):
+            if path.suffix in (".py", ".yaml", ".html"):
+                digest.update(path.relative_to(PROJECT).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def read(folder: Path) -> dict[str, Outcome]:
@@ -55,18 +66,18 @@ class Keeper:
 
     def __init__(self, folder: Path) -> None:
         self.before = read(folder)
-        self._commit = git_commit(PROJECT)
+        self._code = code_digest()
         self._file = (folder / FILE).open("a")
         self._ended: dict[str, tuple[str, str]] = {}
 
     def _write(self, test: str, outcome: str, why: str = "") -> None:
-        told = {"test": test, "outcome": outcome, "commit": self._commit, "why": why}
+        told = {"test": test, "outcome": outcome, "code": self._code, "why": why}
         self._file.write(json.dumps(told) + "\n")
         self._file.flush()
 
     def is_done(self, test: str) -> bool:
         known = self.before.get(test)
-        return known is not None and known.outcome == "passed" and known.commit == self._commit
+        return known is not None and known.outcome == "passed" and known.code == self._code
 
     def cut_one_before(self, test: str) -> bool:
         return test in self.before and self.before[test].outcome == "begun"

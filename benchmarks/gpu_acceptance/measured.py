@@ -89,7 +89,7 @@ def _pcie(uuid: str) -> str | None:
 
     with gpus() as handles:
         for gpu in handles:
-            if ask(pynvml.nvmlDeviceGetUUID, gpu) == f"GPU-{uuid}":
+            if str(ask(pynvml.nvmlDeviceGetUUID, gpu)).removeprefix("GPU-") == uuid.removeprefix("GPU-"):
                 generation, lanes = (
                     ask(query, gpu)
                     for query in (pynvml.nvmlDeviceGetCurrPcieLinkGeneration, pynvml.nvmlDeviceGetCurrPcieLinkWidth)
@@ -132,7 +132,7 @@ def overhead(device_name: str, _: Path) -> dict[str, Any]:
     from benchmarks import overhead as overheads  # DALI's evaluator among it: the machine is told of without DALI too
 
     if device_name == "cuda":
-        return overheads.main(["device=cuda", "model=resnet50", "batch=64", "rounds=20", "seconds=1"])
+        return overheads.main(["device=cuda", "model=resnet50", "batch=64", "pairs=20", "rounds=20", "seconds=1"])
     return overheads.main(["pairs=40", "steps=10", "rounds=3", "seconds=0.05"])
 
 

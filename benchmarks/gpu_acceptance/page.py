@@ -29,7 +29,7 @@ from loaderlab.tracking import Store
 RESULTS = PROJECT / "docs" / "results"
 README = PROJECT / "README.md"
 FIRST_SCREEN = ("<!-- the ladder: replaced by --readme -->", "<!-- end of the ladder -->")
-MACHINE = ("processor", "cores_available", "memory_gib", "device")  # what tells one from another
+MACHINE = ("processor", "cores_available", "device")  # what tells one from another
 ENERGY = "energy/joules_per_sample"
 CALLED = {"begun": "did not end", "chosen": "not run"}  # of tests
 
@@ -86,7 +86,7 @@ def compose(found: Found, pictures: Mapping[str, str], beside: str) -> str:
     assert found.environment is not None
     told = found.targets
     turns = [turn for state in found.states.values() for turn in state.turns]
-    commits = sorted({turn.commit or "unknown" for turn in turns})
+    commits = sorted({turn.commit for turn in turns})
     days = sorted({turn.began[:10] for turn in turns})
     lines = [
         f"# {found.environment['machine']['device']}",
@@ -198,7 +198,7 @@ def _energy(comparisons: Mapping[str, Comparison]) -> list[str]:
                 rows.append([part.title, arm.label, *cells, "–" if watts is None else f"{watts:.0f}"])
     if not rows:
         return ["Not measured: no run has it.", ""]
-    return ["Of the whole board, by NVML's counter, over the measured steps.", "", markdown_table(["part", "arm", "J a sample", "range", "n", "W"], rows)]  # fmt: skip
+    return ["Of the whole board, by NVML's counter (by its power where the counter stands still), from the first measured step of each epoch to its end.", "", markdown_table(["part", "arm", "J a sample", "range", "n", "W"], rows)]  # fmt: skip
 
 
 def conclude(setting: Setting, asked: Sequence[str], name: str | None, readme: bool) -> int:

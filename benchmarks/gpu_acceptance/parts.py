@@ -69,7 +69,7 @@ PHOTOS = ("data=photos", "data.num_files=12000", "data.num_classes=100")
 BF16 = (*PHOTOS, "model=resnet50", "model.channels_last=true", "precision=bf16", "batch_size=128")
 CROSSED = (
     *PHOTOS, "model.channels_last=true", "batch_size=128", "steps=100", "loader=native,dali",
-    "precision=fp32,tf32,bf16,fp16", "model.compile=false,true",
+    "precision=fp32,tf32,bf16,fp16", "model.compile=false,true", "measure.probe_s=1",
 )  # fmt: skip
 FEW = (
     "repeat=1", "steps=6", "batch_size=2", "model=cnn", "data.transform.image_size=32", "precision=fp32", "measure=bare",
@@ -104,8 +104,8 @@ PARTS = (  # in the order of what they are worth, should the time end
     Part(
         "ladder_images",
         "The ladder, ResNet-18 on JPEG files",
-        # epochs, of 30 steps: workers that are kept are kept from one to the next
-        ("study=ladder", *PHOTOS, "data.num_files=1920", "model=resnet18", "batch_size=64", "epochs=3"),
+        # epochs, of 60 steps: workers that are kept are kept from one to the next, and no epoch is all made ahead
+        ("study=ladder", *PHOTOS, "data.num_files=3840", "model=resnet18", "batch_size=64", "epochs=2", "measure.probe_s=1"),
         (*(text for text in FEW if not text.startswith("steps=")), "epochs=2", "sweep.parity=true", "rung=batched,dali"),
     ),
     Part(

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from benchmarks.gpu_acceptance import kept
 from benchmarks.gpu_acceptance.parts import Part, Setting
 from loaderlab import comparing
 from loaderlab.config import PROJECT, TrackingConfig, UserError
@@ -31,13 +32,14 @@ class Turn:
 
     Attributes:
         began: date and time with the zone.
+        commit: and where there is no Git, what the code itself gives.
         status: ``done``, ``failed``, or ``cut``: out of time, or ended from outside.
         seconds: None where nobody lived to write it.
     """
 
     began: str
     command: str
-    commit: str | None
+    commit: str
     status: str = "cut"
     seconds: float | None = None
     exit_code: int | None = None
@@ -90,7 +92,7 @@ def run(setting: Setting, part: Part, minutes: float) -> State:
     folder.mkdir(parents=True, exist_ok=True)
     state = state_of(setting, part)
     command = part.command(setting, again=bool(state.turns) and sweep_of(setting, part) is not None)
-    turn = Turn(datetime.now().astimezone().isoformat(timespec="seconds"), " ".join(command[1:]), git_commit(PROJECT))
+    turn = Turn(datetime.now().astimezone().isoformat(timespec="seconds"), " ".join(command[1:]), commit())
     state.turns.append(turn)
     keep(folder / "part.json", state)  # whoever ends us: it was begun
     began = time.monotonic()
@@ -111,6 +113,10 @@ def run(setting: Setting, part: Part, minutes: float) -> State:
             turn.seconds = round(time.monotonic() - began, 1)
             keep(folder / "part.json", state)
     return state
+
+
+def commit() -> str:
+    return git_commit(PROJECT) or f"unknown, code {kept.code_digest()}"
 
 
 def keep(file: Path, state: State) -> None:

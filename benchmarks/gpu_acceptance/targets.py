@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.gpu_acceptance.kept import Outcome
+from loaderlab.jobs import PARITY, UNLIKE_WORK
 from loaderlab.report.comparison import Arm, Comparison
 from loaderlab.stats import LEAST_PAIRS
 
@@ -75,10 +76,16 @@ def _tested(what: str, outcomes: list[str]) -> Target:
 
 
 def _fed(comparison: Comparison | None, cores: int | None) -> Target:
-    """Over the arms that read files while they train: what lies on the device already needs no feeding."""
+    """Over the arms that read files while they train and do the same work: what lies on the device already needs no feeding."""
     what = f"ResNet-50 in bf16 from JPEG files at {EFFICIENCY_PCT:.0f} % of its ceiling or better with the best loader"
     every = [] if comparison is None else comparison.arms
-    arms = [arm for arm in every if arm.runs[0].settings["loader.name"] in FROM_FILES and _share(arm) is not None]
+    arms = [
+        arm
+        for arm in every
+        if arm.runs[0].settings["loader.name"] in FROM_FILES
+        and _share(arm) is not None
+        and not any(told.startswith(UNLIKE_WORK) for told in arm.tags(PARITY))
+    ]
     if not arms:
         return Target(what, "", None)
     best = max(arms, key=lambda arm: _share(arm) or 0)

@@ -69,9 +69,12 @@ def _cuda_error() -> str:
 
 
 def driver_gpus() -> dict[str, Any] | None:
-    """Driver version and names of the GPUs that NVML sees; None where there is no driver or no GPU."""
+    """Driver version and names of the GPUs that NVML sees; None where there is no driver or no GPU, or where they are
+    hidden from this process on purpose."""
     import pynvml
 
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
+        return None
     with gpus() as handles:
         names = [pynvml.nvmlDeviceGetName(gpu) for gpu in handles]
         return {"driver": pynvml.nvmlSystemGetDriverVersion(), "names": names} if names else None

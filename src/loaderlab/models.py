@@ -161,6 +161,10 @@ def _try_out(model: nn.Module, config: ModelConfig, spec: DataSpec, device: torc
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
+        if "find an engine" in str(error) or "CUDNN_STATUS_ALLOC" in str(
+            error
+        ):  # cuDNN's way to say that memory is short
+            raise torch.OutOfMemoryError(f"cuDNN: {str(error).splitlines()[0]}") from error
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(
             f"model={choice(config)}: does not take a batch {tuple(batch.shape)} {spec.sample_dtype} of data={spec.name}: {reason}"

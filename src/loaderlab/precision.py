@@ -72,10 +72,10 @@ class Precision:
         return torch.autocast(self._device.type, dtype=self._dtype)
 
     def _set_flags(self) -> None:
-        value = "tf32" if self.name == "tf32" else "ieee"
-        torch.backends.cuda.matmul.fp32_precision = value
-        torch.backends.cudnn.conv.fp32_precision = value  # type: ignore[attr-defined]
-        torch.backends.cudnn.rnn.fp32_precision = value  # type: ignore[attr-defined]
+        """By the older settings, which write the newer ones along: with the newer ones alone the older raise when they are
+        read, and the compiler of some torch versions reads them (pytorch issue 166387)."""
+        torch.set_float32_matmul_precision("high" if self.name == "tf32" else "highest")
+        torch.backends.cudnn.allow_tf32 = self.name == "tf32"
 
     def _observe(self) -> dict[str, str]:
         """Multiplies 1 + 2^-12 by the identity under the run's settings: fp32 keeps it, every other loses it.

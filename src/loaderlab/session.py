@@ -242,10 +242,15 @@ class Session:
             if config.measure.profile:
                 self._profiler = self._plan_profile(loader)
             observers = Observers(self._on_step, self._on_epoch)
-            train(
-                self.parts, self.meter, self.trained, observers,
-                epochs=config.num_epochs, steps=config.steps, accumulate=config.accumulate,
-            )  # fmt: skip
+            try:
+                train(
+                    self.parts, self.meter, self.trained, observers,
+                    epochs=config.num_epochs, steps=config.steps, accumulate=config.accumulate,
+                )  # fmt: skip
+            except BaseException:
+                with contextlib.suppress(RuntimeError):  # a device that has failed gives no times
+                    self.meter.settle()
+                raise
 
     @contextlib.contextmanager
     def _device_sampled(self) -> Iterator[None]:
@@ -283,6 +288,9 @@ class Session:
     def _on_step(self, trained: Trained, meter: StepMeter) -> None:
         if self._profiler is not None and (self._profiler.running or self._has_room(meter)):
             self._profiler.step(meter)
+        if meter.num_steps == 1 and self.device.type == "cuda":  # cuDNN's trials and the model's own are over
+            self._read_memory()
+            torch.cuda.reset_peak_memory_stats(self.device)
         if meter.num_steps == 2:  # in the warm-up, with workers that end before the epoch does
             self._read_memory()
         if not self._bar.due(trained.step):
@@ -329,7 +337,7 @@ class Session:
         memory = resources.proportional_memory_mib()
         if memory is not None:
             self.host_peak_mib = max(memory, self.host_peak_mib or 0.0)
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and (self.device_peak_mib is None or self.trained.step > 1):
             self.device_peak_mib = torch.cuda.max_memory_allocated(self.device) / 2**20
 
     def log_losses(self) -> None:

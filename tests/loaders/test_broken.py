@@ -72,9 +72,15 @@ def one_epoch(config: LoaderConfig, split: Split) -> None:
         list(built.epoch(0))
 
 
-@pytest.fixture(params=LOADERS)
+ON_CUDA = [pytest.param((name, "cuda"), marks=pytest.mark.gpu) for name in ("native", "spdl", "resident", "dali")]
+
+
+@pytest.fixture(params=[*((name, "cpu") for name in LOADERS), *ON_CUDA])
 def loader(request: pytest.FixtureRequest, own_tree: Path, spoiled: list[Path]) -> Iterator[Loader]:
-    built = loaders.build(LOADERS[request.param], split_of(own_tree, "skip"), PLAN, torch.device("cpu"))
+    name, device = request.param
+    built = loaders.build(
+        LOADERS[name], split_of(own_tree, "skip"), PLAN, torch.device(device, 0 if device == "cuda" else None)
+    )
     yield built
     built.close()
 
@@ -83,7 +89,7 @@ def test_skipped_alike(loader: Loader, spoiled: list[Path]) -> None:
     """Every loader skips the same and puts the same in their places; batches keep their shapes."""
     broken = {2, 7, 8, 20}
     for epoch in (0, 1):
-        batches = list(loader.epoch(epoch))
+        batches = [loader.transfer(batch) for batch in loader.epoch(epoch)]
         assert [len(batch) for batch in batches] == [4, 4, 4, 4, 4, 3]
         for batch, planned in zip(batches, PLAN.batches(epoch), strict=True):
             assert batch.ids is not None

@@ -30,6 +30,7 @@ from loaderlab.config import (
 )
 from loaderlab.data.spec import ImageArrays, Split, UserItems, transforms
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
+from loaderlab.parity.samples import OTHER_DECODER_LEVELS
 
 LOADERS: dict[str, LoaderConfig] = {
     "native": NativeLoader(num_workers=0),
@@ -155,11 +156,14 @@ def test_each_sample_once_in_the_plans_order(
         assert inputs.dtype == expected_inputs.dtype
         assert inputs.shape == expected_inputs.shape
         difference = (inputs.cpu().float() - expected_inputs.float()).abs()
-        # the tolerance of docs/measuring.md: filters round differently, and treat an image's border differently
-        assert difference.mean() <= 0.25
-        assert difference.max() <= 16
-        inner = difference[..., 1:-1, 1:-1] if difference.ndim == 4 else difference
-        assert inner.max() <= 1
+        if subject.other_decoder:  # a GPU's, which may upsample chroma otherwise
+            assert difference.flatten(1).mean(1).max() <= OTHER_DECODER_LEVELS
+        else:
+            # the tolerance of docs/measuring.md: filters round differently, and treat an image's border differently
+            assert difference.mean() <= 0.25
+            assert difference.max() <= 16
+            inner = difference[..., 1:-1, 1:-1] if difference.ndim == 4 else difference
+            assert inner.max() <= 1
         assert all(
             batch.ids is not None and batch.ids.device.type == "cpu" and batch.ids.dtype == torch.int64
             for batch in batches
@@ -179,15 +183,35 @@ def test_images_are_uint8_with_channels_last_strides(
         assert batch.targets.dtype == torch.int64
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("loader", LOADERS)
-def test_batches_are_the_takers_own(loader: str, built: Callable[..., Loader]) -> None:
-    subject = built(loader, "files", EpochPlan(23, 4, False, False))
-    kept = list(subject.epoch(0))
+def test_batches_are_the_takers_own(loader: str, device: str, built: Callable[..., Loader]) -> None:
+    subject = built(loader, "files", EpochPlan(23, 4, False, False), device)
+    kept = [subject.transfer(batch) for batch in subject.epoch(0)]
     copies = [batch.inputs.clone() for batch in kept]
     for batch in subject.epoch(1):
         batch.inputs.zero_()
     gc.collect()
     assert all((batch.inputs == copy).all() for batch, copy in zip(kept, copies, strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("loader", LOADERS)
+def test_a_batch_is_whole_until_the_device_has_read_it(loader: str, built: Callable[..., Loader]) -> None:
+    """The host runs ahead and lets go of each batch before the device has begun to read it."""
+    plan = EpochPlan(23, 4, shuffle=True, drop_last=False, seed=3)
+    subject, reference = built(loader, "arrays", plan, "cuda"), built("native", "arrays", plan)
+    seen, expected = [], []
+    for epoch in range(30):
+        for batch in subject.epoch(epoch):
+            here = subject.transfer(batch)
+            torch.cuda._sleep(2_000_000)
+            seen.append(torch.stack([here.inputs.float().mean(), here.targets.float().mean()]))
+            del batch, here
+        expected += [
+            torch.stack([each.inputs.float().mean(), each.targets.float().mean()]) for each in reference.epoch(epoch)
+        ]
+    assert (torch.stack(seen).cpu() - torch.stack(expected)).abs().max() < 0.5
 
 
 @pytest.mark.parametrize(("loader", "split"), [pair for pair in ALL if pair in EACH or pair[1] == "files"])

@@ -104,6 +104,7 @@ class Dali(Loader):
         self._pipeline: Any = None
         self._num_built = 0
         self._clean = True  # nothing of a former epoch is left inside the pipeline
+        self._in_copy: deque[tuple[torch.cuda.Event, list[torch.Tensor]]] = deque()  # DALI's, held until they are read
 
     @staticmethod
     def _refuse_odd_items(source: UserItems) -> None:
@@ -153,14 +154,31 @@ class Dali(Loader):
                 self._feed.start(epoch, step)
                 continue
             self._feed.fed.popleft()
-            # torch's current stream goes along: DALI reuses the memory only behind what is queued on it
-            inputs, targets, ids = (torch.utils.dlpack.from_dlpack(out.as_tensor()) for out in (inputs, targets, ids))
+            inputs, targets = self._owned(inputs, targets)
             if self._split.transform is not None:
                 inputs = inputs.permute(0, 3, 1, 2)
             step += 1
-            yield Batch(inputs, targets, ids)
+            yield Batch(inputs, targets, torch.from_numpy(np.array(ids.as_array())))
         if step:
             self._rewind()
+
+    def _owned(self, *outputs: Any) -> list[torch.Tensor]:
+        """Tensors that the taker may keep or drop when it likes.
+
+        On a GPU copies: what nobody holds any more DALI uses again at once, on a stream of its own that does not wait for what
+        torch has queued to read it. A copy moves the batch once within the device's memory.
+        """
+        if self._device.type != "cuda":
+            return [torch.utils.dlpack.from_dlpack(out.as_tensor()) for out in outputs]
+        # -1: the batch is ready, there is no stream to wait for; DALI's holds the batches after it already
+        views = [torch.utils.dlpack.from_dlpack(out.as_tensor().__dlpack__(stream=-1)) for out in outputs]
+        copies = [view.clone() for view in views]
+        copied = torch.cuda.Event()
+        copied.record()
+        self._in_copy.append((copied, views))
+        while self._in_copy and self._in_copy[0][0].query():
+            self._in_copy.popleft()
+        return copies
 
     def _rewind(self) -> None:
         """From an epoch's end to where the next one can begin."""
@@ -199,5 +217,8 @@ class Dali(Loader):
         dali_graph.release_memory()
 
     def _drop_pipeline(self) -> None:
+        for copied, _ in self._in_copy:
+            copied.synchronize()
+        self._in_copy.clear()
         self._pipeline, self._clean = None, True
         gc.collect()  # the pipeline and its operators hold each other

@@ -44,10 +44,10 @@ def build(
         if isinstance(split.source, EncodedImages):
             encoded = fn.io.file.read(first) if isinstance(split.source, ImageFiles) else first
             inputs, within = _decoded(encoded, split, config, decode)
-            inputs = _finished(inputs, split)
+            inputs = _finished(inputs, split, cropped=_crops(split, decode))
         elif split.transform is not None:
             inputs = fn.reinterpret(first, layout="HWC")
-            inputs = _finished(inputs.gpu() if device_id is not None else inputs, split)
+            inputs = _finished(inputs.gpu() if device_id is not None else inputs, split, cropped=False)
         return (inputs.gpu(), labels.gpu(), ids, within) if device_id is not None else (inputs, labels, ids, within)
 
     pipeline = graph(
@@ -78,7 +78,7 @@ def _decoded(encoded: Any, split: Split, config: DaliLoader, decode: str) -> tup
         if encoded[21] != DQT:  # of each sample: the pipeline splits its batch here
             encoded = fn.python_function(encoded, function=_settled)
     if within:
-        if split.transform.random_crop:
+        if _crops(split, decode):
             images = fn.decoders.image_random_crop(encoded, **decoding, **_window(split))  # no more than the crop
         else:
             images = fn.decoders.image(encoded, **decoding)
@@ -93,21 +93,31 @@ def _settled(data: UINT8) -> UINT8:
     return data if one_orientation(data) else without_exif(data)
 
 
+def _crops(split: Split, decode: str) -> bool:
+    """Whether decoding stops at the random window.
+
+    Not on a GPU: nvImageCodec 0.9, which every DALI from 2.3 on asks for, ends the process there on some GPUs and fails on
+    others (NVIDIA/nvImageCodec issue 55).
+    """
+    assert split.transform is not None
+    return split.transform.random_crop and decode != "mixed"
+
+
 def _window(split: Split) -> dict[str, Any]:
     spec = split.transform
     assert spec is not None
     return {"random_area": list(spec.scale), "random_aspect_ratio": list(spec.ratio), "num_attempts": CROP_ATTEMPTS}
 
 
-def _finished(images: Any, split: Split) -> Any:
-    """Crop (where decoding has not cropped), resize, flip, normalise as declared."""
+def _finished(images: Any, split: Split, *, cropped: bool) -> Any:
+    """Crop (where decoding has not ``cropped``), resize, flip, normalise as declared."""
     spec, normalization = split.transform, split.normalization
     assert spec is not None
     assert normalization is not None
     if not spec.random_crop:
         images = fn.resize(images, resize_shorter=spec.resize, **WHOLE)
         images = fn.crop(images, crop=[spec.size, spec.size])
-    elif isinstance(split.source, EncodedImages):
+    elif cropped:
         images = fn.resize(images, size=[spec.size, spec.size], **WHOLE)
     else:
         images = fn.random_resized_crop(images, size=[spec.size, spec.size], **_window(split), **FILTERS)

@@ -151,6 +151,11 @@ class StepMeter:
         """The step that was begun is none."""
         del self._times[6 * len(self._sizes) + 1 :]
 
+    def settle(self) -> None:
+        """Waits for the device: the last steps of a loop that broke off have their device times too."""
+        if self._ring:
+            self._settled += self._ring.drain()
+
     def end_epoch(self, exhausted: bool = True) -> None:
         """After the loader said that there are no more batches, or with ``exhausted`` false a loop that broke off before
         that, maybe long ago. Waits for the device."""
@@ -161,8 +166,7 @@ class StepMeter:
             asked = self._times[6 * count] if len(self._times) > 6 * count else now
             self.epoch_ends_ns.append(now - asked if exhausted else 0)
         self._name_phase(None)
-        if self._ring:
-            self._settled += self._ring.drain()
+        self.settle()
         self.windows_ns.append((self._epoch_began, self._clock() if exhausted or self._ring else now))
         if self._counters:
             for name, value in self._counters().items():
@@ -256,12 +260,12 @@ class StepMeter:
 def own_cost_ns(device: torch.device, steps: int = 100, sync: bool = False) -> float:
     """What the meter itself adds to one step, in ns: the median over steps of what its calls take, each of them made
     after other work, as in a loop: in an empty one, all caches being warm, they cost a fourth of that. What an empty pair of clock readings costs in the same place is taken off."""
-    meter, loss = StepMeter(device, sync=sync), torch.zeros((), device=device)
-    calls: list[Callable[[], None]] = [
-        meter.next_step, *[meter.mark] * 4, lambda: meter.end_step(1, loss), lambda: None
-    ]  # fmt: skip
     costs = []
     with torch.inference_mode(False), torch.enable_grad():  # whoever watches an inference has switched them
+        meter, loss = StepMeter(device, sync=sync), torch.zeros((), device=device)
+        calls: list[Callable[[], None]] = [
+            meter.next_step, *[meter.mark] * 4, lambda: meter.end_step(1, loss), lambda: None
+        ]  # fmt: skip
         weights, inputs = torch.zeros(256, 256, requires_grad=True), torch.zeros(32, 256)
         meter.begin_epoch(0)
         for _ in range(RING + steps):  # a ring of events gives one back each step only once it is full

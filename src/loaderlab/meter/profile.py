@@ -30,6 +30,7 @@ class StepProfiler:
     def __init__(self, folder: Path, steps: int, mib: int, device: torch.device, settle: int) -> None:
         self.path = folder / NAME
         self._steps, self._mib, self._settle = steps, mib, settle
+        self._cuda = device if device.type == "cuda" else None
         self._recorded = 0
         self.done = False
         os.environ.setdefault(
@@ -55,11 +56,18 @@ class StepProfiler:
                 self._profile.start()
                 self.running = True
             else:
+                self._let_finish()
                 self._profile.step()
         if self._recorded == 2 or (self._recorded == 1 and not self._steps):
             self.close()
             meter.annotate(False)
             meter.disturb(self._settle)
+
+    def _let_finish(self) -> None:
+        """Before it records: of work that was begun earlier the trace would show nothing, and the device idle."""
+        now = self._profile.step_num
+        if self._cuda and self._action(now) == ProfilerAction.WARMUP != self._action(now + 1):
+            torch.cuda.synchronize(self._cuda)
 
     def _action(self, step: int) -> ProfilerAction:
         last = BEYOND + self._steps - 1

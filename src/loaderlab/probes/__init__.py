@@ -6,6 +6,7 @@ in one thing each. Whatever they change is put back: see `untouched`.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -93,8 +94,7 @@ def probe(
                 if found.ceiling is None:
                     raise Unmeasurable("too few steps in the time. Type for example: measure.probe_s=10")
         if (settings.loader_alone or with_contention) and not parts.loader.resident:
-            with noted(found, "loader alone"):
-                _with_loader(found, parts, settings, with_contention, rebuild, epoch, accumulate, batches, told)
+            _with_loader(found, parts, settings, with_contention, rebuild, epoch, accumulate, batches, told)
         if settings.cold:
             told(3, "cold file cache")
             with noted(found, "measure.cold=true"):
@@ -110,8 +110,8 @@ def _with_loader(
     found: Probed, parts: Parts, settings: MeasureConfig, with_contention: bool, rebuild: Callable[[], Loader], epoch: int, accumulate: int, batches: list[Batch],
     told: Callable[[int, str], None],
 ) -> None:  # fmt: skip
-    loader = rebuild()
-    try:
+    beside = "ceiling with the loader beside it"
+    with noted(found, "loader alone"), contextlib.closing(rebuild()) as loader:
         if settings.loader_alone:
             told(1, "loader alone")
             found.stages = loader.stages(settings.probe_s / 4)
@@ -119,12 +119,13 @@ def _with_loader(
             if found.alone is None:
                 found.notes.append("loader alone: an epoch has too few batches to tell")
         if with_contention and loader.lookahead and batches:  # else nothing ever worked beside the step
-            told(2, "ceiling with the loader beside it")
-            found.contended = ceiling(parts, batches, settings.probe_s, accumulate, beside=loader, sync=settings.sync)
-            if found.contended is None:
-                raise Unmeasurable("too few steps beside the ceiling in the time. Type for example: measure.probe_s=10")
-    finally:
-        loader.close()
+            told(2, beside)
+            with noted(found, beside):
+                found.contended = ceiling(
+                    parts, batches, settings.probe_s, accumulate, beside=loader, sync=settings.sync
+                )
+                if found.contended is None:
+                    raise Unmeasurable("too few steps in the time. Type for example: measure.probe_s=10")
 
 
 @contextmanager

@@ -63,13 +63,17 @@ class Resident(Loader):
 
 
 class Deadline:
-    """Time up after ``seconds``, or later, up to `PATIENCE` times that, while there are too few steps to tell."""
+    """Time up ``seconds`` after it was first asked for, or later, up to `PATIENCE` times that, while there are too few
+    steps to tell."""
 
     def __init__(self, seconds: float) -> None:
-        self._seconds, self._began = seconds, time.perf_counter()
+        self._seconds = seconds
+        self._began: float | None = None
         self.steps = 0
 
     def __call__(self) -> bool:
+        if self._began is None:
+            self._began = time.perf_counter()
         passed = time.perf_counter() - self._began
         enough = self.steps >= WARMUP_STEPS + ENOUGH_STEPS
         return passed >= (self._seconds if enough else PATIENCE * self._seconds)

@@ -13,6 +13,7 @@ LEAST_STEPS = 15  # measured steps of a run, under which nothing is claimed
 POTENTIAL_X = 1.1  # ceiling / rate above which NVIDIA calls the input a potential bottleneck
 CLOCKS_PCT = 5.0  # by which the two clocks of one window may differ
 TOLERANCE = 0.1  # between figures taken one after the other: rate, ceiling, contended ceiling
+QUEUING = 0.8  # of the device's time for a step, from which the host that queues it is what bounds it
 CROWDED_PCT = 60.0  # of the cores in use, from which processes are in each other's way
 WORTH_X = 1.05  # an advice that gains less is not given
 

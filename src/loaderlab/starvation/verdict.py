@@ -27,6 +27,7 @@ from loaderlab.starvation.evidence import (
     PARTLY_FROM_PCT,
     POTENTIAL_X,
     PYTHON,
+    QUEUING,
     STARVED,
     STARVED_FROM_PCT,
     STORAGE,
@@ -176,9 +177,19 @@ def _of_the_step(e: Evidence) -> str:
         idle = e.idle_pct - e.starved_pct
         if max(idle, e.copy_pct) >= PARTLY_FROM_PCT:
             return LAUNCH if idle >= e.copy_pct else COPY
-    if e.drained_pct is not None and e.drained_pct > 50:
+    if e.drained_pct is not None and e.drained_pct > 50 and _host_is_in_front(e):
         return LAUNCH
     return COMPUTE
+
+
+def _host_is_in_front(e: Evidence) -> bool:
+    """Whether queuing a step's work takes the host about as long as doing it takes the device. That the device has always
+    finished says it alone only where the host never waits for it, as it does in each step with the scaler of fp16."""
+    passes = ("forward", "backward")
+    if not all(f"host_{name}" in e.phases_ms for name in passes):
+        return True
+    host, device = (sum(e.phases_ms[f"{of}{name}"] for name in passes) for of in ("host_", ""))
+    return host >= QUEUING * device
 
 
 def _lost_to_each_other(e: Evidence, setup: Setup) -> bool:
