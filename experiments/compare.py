@@ -2,6 +2,7 @@
 
 from loaderlab.cli import main
 from loaderlab.config import CompareConfig
+from loaderlab.processes import leave
 
 
 def job(config: CompareConfig, _overrides: list[str]) -> None:
@@ -13,4 +14,4 @@ def job(config: CompareConfig, _overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main("compare", CompareConfig, job)
+    leave(main("compare", CompareConfig, job))

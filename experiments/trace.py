@@ -2,6 +2,7 @@
 
 from loaderlab.cli import main
 from loaderlab.config import TraceConfig
+from loaderlab.processes import leave
 
 
 def job(config: TraceConfig, _overrides: list[str]) -> None:
@@ -13,4 +14,4 @@ def job(config: TraceConfig, _overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main("trace", TraceConfig, job)
+    leave(main("trace", TraceConfig, job))

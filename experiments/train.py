@@ -2,12 +2,11 @@
 
 from loaderlab.cli import main
 from loaderlab.config import TrainConfig
+from loaderlab.processes import importing, leave
 
 
 def job(config: TrainConfig, overrides: list[str]) -> None:
     """One run in this process."""
-    from loaderlab.processes import importing
-
     with importing():
         from loaderlab.jobs import single
         from loaderlab.run import run  # seconds of imports: not for --help
@@ -17,4 +16,4 @@ def job(config: TrainConfig, overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main("train", TrainConfig, job)
+    leave(main("train", TrainConfig, job))

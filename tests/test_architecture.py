@@ -103,9 +103,9 @@ def test_the_loop_names_no_loader() -> None:
 
 def test_help_needs_neither_torch_nor_mlflow() -> None:
     code = (
-        "import runpy, sys; sys.argv = ['train', '--help']\n"
-        "runpy.run_module('experiments.train', run_name='__main__')\n"
-        "print(sorted({'torch', 'mlflow', 'nvidia', 'matplotlib', 'numpy'} & set(sys.modules)))"
+        "import atexit, runpy, sys; sys.argv = ['train', '--help']\n"
+        "atexit.register(lambda: print(sorted({'torch', 'mlflow', 'nvidia', 'matplotlib', 'numpy'} & set(sys.modules))))\n"
+        "runpy.run_module('experiments.train', run_name='__main__')"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import gc
 import os
 import re
 import sys
@@ -121,9 +120,11 @@ def typed(cfg: DictConfig, kind: type[T]) -> T:
     return config
 
 
-def main(config_name: str, kind: type[T], job: Callable[[T, list[str]], None]) -> None:
-    """Runs an entry point: composes, types the configuration, calls ``job(config, overrides)``, and ends with a
-    true exit code: 0 when all went well, 1 on an error, 130 on Ctrl-C, 143 on SIGTERM.
+def main(config_name: str, kind: type[T], job: Callable[[T, list[str]], None]) -> int:
+    """Runs an entry point: composes, types the configuration, calls ``job(config, overrides)``.
+
+    Returns:
+        The exit code: 0 when all went well, 1 on an error, 130 on Ctrl-C, 143 on SIGTERM.
 
     HYDRA_FULL_ERROR=1 shows the frames of an error that is otherwise told in one message.
     """
@@ -144,27 +145,27 @@ def main(config_name: str, kind: type[T], job: Callable[[T, list[str]], None]) -
     try:
         if {"--help", "-h"} & set(sys.argv[1:]):
             print(help_text(config_name))  # Hydra's own page lists the groups by composing each: seconds
-            return
+            return 0
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing: the message is ours
         app()
         if failures:
             raise failures[0]
+        return 0
     except (HydraException, OmegaConfBaseException, UserError, Failed) as error:
         if frames:
             raise
         print(f"\nerror: {explain(error, config_name)}", file=sys.stderr)
-        sys.exit(1)
+        return 1
     except BrokenPipeError:  # whoever read the output has had enough: `… | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + 13)
+        return 128 + 13
     except KeyboardInterrupt as interrupt:
         print("\ninterrupted: what was recorded before is kept", file=sys.stderr)
-        sys.exit(getattr(interrupt, "exit_code", INTERRUPTED))
+        return int(getattr(interrupt, "exit_code", INTERRUPTED))
     finally:
         os.environ.pop("HYDRA_FULL_ERROR", None)
         if frames:
             os.environ["HYDRA_FULL_ERROR"] = frames
-        gc.freeze()  # the interpreter's last collections walk all of torch and mlflow: 3 s, for memory that is given back anyway
 
 
 # ---- errors ----------------------------------------------------------------------------------------------------

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 
@@ -26,6 +28,15 @@ class Terminated(KeyboardInterrupt):
 
 class OutOfTime(KeyboardInterrupt):
     """A job of a sweep took longer than its time limit."""
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process: whoever asked to be told of the end is told, and then it is over. The interpreter would go on to take
+    torch and mlflow apart object by object, for 2 to 3 s."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def time_limit_raises() -> None:

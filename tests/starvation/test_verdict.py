@@ -137,6 +137,21 @@ def test_bottlenecks_of_a_starved_device(changes: dict[str, object], name: str) 
     [
         ({"drained_pct": 90}, "host launch overhead"),
         ({"drained_pct": 10}, "device compute"),
+        # the scaler of fp16 waits for the device in each step: that it has finished tells nothing, how long the host takes does
+        (
+            {
+                "drained_pct": 99,
+                "phases_ms": {"forward": 10.0, "backward": 20.0, "host_forward": 3.0, "host_backward": 2.0},
+            },
+            "device compute",
+        ),
+        (
+            {
+                "drained_pct": 99,
+                "phases_ms": {"forward": 10.0, "backward": 20.0, "host_forward": 9.0, "host_backward": 19.0},
+            },
+            "host launch overhead",
+        ),
         ({"ceiling": 1500, "contended": 1000}, "interference"),
         ({"idle_pct": 40.0, "ceiling": None}, "host launch overhead"),
         ({"idle_pct": 2.0, "copy_pct": 30.0, "ceiling": None}, "host-to-device copy"),
