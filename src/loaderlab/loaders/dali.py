@@ -174,7 +174,7 @@ class Dali(Loader):
         views = [torch.utils.dlpack.from_dlpack(out.as_tensor().__dlpack__(stream=-1)) for out in outputs]
         copies = [view.clone() for view in views]
         copied = torch.cuda.Event()
-        copied.record()
+        copied.record(torch.cuda.current_stream(self._device))
         self._in_copy.append((copied, views))
         while self._in_copy and self._in_copy[0][0].query():
             self._in_copy.popleft()
