@@ -22,7 +22,8 @@ from benchmarks.gpu_acceptance.parts import PARTS, Part, Setting
 from benchmarks.gpu_acceptance.running import State, Turn
 from loaderlab.config import PROJECT, UserError
 from loaderlab.meter.sampler import DeviceSample
-from loaderlab.report.comparison import Comparison, compare
+from loaderlab.report.arms import Comparison
+from loaderlab.report.comparison import compare
 
 ENVIRONMENT = {
     "machine": {"device": "A GPU 80GB", "processor": "A CPU", "cores_available": 16, "memory_gib": 128.0,

@@ -22,7 +22,7 @@ from benchmarks.gpu_acceptance.targets import Target, targets
 from loaderlab import comparing
 from loaderlab.config import PROJECT, UserError
 from loaderlab.report import page
-from loaderlab.report.comparison import Comparison
+from loaderlab.report.arms import Comparison
 from loaderlab.report.table import arm_table, markdown_table
 from loaderlab.tracking import Store
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.gpu_acceptance.kept import Outcome
 from loaderlab.jobs import PARITY, UNLIKE_WORK
-from loaderlab.report.comparison import Arm, Comparison
+from loaderlab.report.arms import Arm, Comparison
 from loaderlab.stats import LEAST_PAIRS
 
 EFFICIENCY_PCT = 95.0

@@ -12,7 +12,8 @@ from loaderlab import plan, tracking, view
 from loaderlab.config import AUTO, METRICS, PROJECT, CompareConfig, Failed, UserError, refuse
 from loaderlab.jobs import Missing, Recorded
 from loaderlab.report import page, sentences
-from loaderlab.report.comparison import Comparison, compare, short
+from loaderlab.report.arms import Comparison, short
+from loaderlab.report.comparison import compare
 from loaderlab.report.table import arm_table
 from loaderlab.stats import LEAST_PAIRS
 from loaderlab.terminal import Terminal

@@ -10,8 +10,9 @@ from records import arms, recorded
 
 from loaderlab.config import UserError
 from loaderlab.jobs import Missing
+from loaderlab.report.arms import Comparison
 from loaderlab.report.axes import ceilings_that_differ, curve, grid, hidden_gains
-from loaderlab.report.comparison import Comparison, compare
+from loaderlab.report.comparison import compare
 
 
 def made(*runs: Any, **options: Any) -> Comparison:

@@ -15,7 +15,8 @@ from records import arms, recorded
 
 from loaderlab.jobs import NOT_REACHED, Missing
 from loaderlab.report import charts, page, sentences, table
-from loaderlab.report.comparison import Comparison, compare
+from loaderlab.report.arms import Comparison
+from loaderlab.report.comparison import compare
 
 STEPS = "\n".join(
     [

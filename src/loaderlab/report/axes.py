@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from loaderlab.report.comparison import Arm, Group, gain, higher_is_better, paired
+from loaderlab.report.arms import Arm, Group
+from loaderlab.report.pairs import gain, higher_is_better, paired
 from loaderlab.stats import LEAST_PAIRS, Ratio, median, ratio
 
 NEAR_KNEE = 0.95  # of the best: more workers than that only cost memory

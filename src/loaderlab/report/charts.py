@@ -18,9 +18,10 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from loaderlab.report import sentences
+from loaderlab.report.arms import Arm, Comparison, Group
 from loaderlab.report.axes import curve, grid, hidden_gains
-from loaderlab.report.comparison import Arm, Comparison, Group, higher_is_better
 from loaderlab.report.figures import COLOURS, PARTS
+from loaderlab.report.pairs import higher_is_better
 from loaderlab.report.table import METRIC_COLUMN, NUMBERS, in_order
 from loaderlab.stats import median
 

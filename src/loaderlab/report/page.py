@@ -16,8 +16,8 @@ from markupsafe import Markup
 
 from loaderlab.jobs import PARITY
 from loaderlab.report import sentences
+from loaderlab.report.arms import Arm, Comparison, short
 from loaderlab.report.charts import Chart
-from loaderlab.report.comparison import Arm, Comparison, short
 from loaderlab.report.ladder import MEANING
 from loaderlab.report.table import arm_table, markdown_table
 from loaderlab.stats import Ratio, median

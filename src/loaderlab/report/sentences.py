@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from loaderlab.report.arms import Arm, Comparison, Group, short
 from loaderlab.report.axes import Curve, ceilings_that_differ, curve, grid, hidden_gains
-from loaderlab.report.comparison import Arm, Comparison, Group, higher_is_better, learning_rounds, not_told_apart, short
 from loaderlab.report.ladder import CAVEAT
+from loaderlab.report.pairs import higher_is_better, learning_rounds, not_told_apart
 from loaderlab.stats import LEAST_PAIRS, Ratio, median
 
 UNITS = {

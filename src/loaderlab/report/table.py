@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from loaderlab.report.comparison import Arm, Comparison, Group, short
+from loaderlab.report.arms import Arm, Comparison, Group, short
 from loaderlab.report.ladder import PUBLISHED, RUNGS
 from loaderlab.starvation import Verdict
 from loaderlab.stats import Ratio, median
