@@ -23,7 +23,9 @@ from loaderlab.loaders import dali_graph  # first: it says so where DALI is not 
 from loaderlab.loaders.broken import BrokenSamples, Unreadable
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
 from loaderlab.loaders.fetch import Request as ItemRequest
-from loaderlab.loaders.fetch import UserFetcher, check_formats, vectors_of
+from loaderlab.loaders.fetch import vectors_of
+from loaderlab.loaders.fetchers import check_formats
+from loaderlab.loaders.user_items import UserFetcher
 from loaderlab.machine import available_cores
 
 READS = EXTENSIONS - {".avif", ".gif"}

@@ -15,7 +15,9 @@ from loaderlab.data.spec import Split, UserItems
 from loaderlab.loaders.broken import BrokenSamples
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
 from loaderlab.loaders.copying import DeviceCopy
-from loaderlab.loaders.fetch import BatchFetcher, Fetched, Request, UserStream, fetcher, requests, taken
+from loaderlab.loaders.fetch import BatchFetcher, Fetched, Request, requests, taken
+from loaderlab.loaders.fetchers import fetcher
+from loaderlab.loaders.user_items import UserStream
 from loaderlab.machine import available_cores
 
 MAX_AUTO_WORKERS = 16  # beyond this, memory grows and, as a rule, throughput does not

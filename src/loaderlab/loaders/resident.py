@@ -29,7 +29,8 @@ from loaderlab.data.spec import (
 from loaderlab.loaders.broken import BrokenSamples
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
 from loaderlab.loaders.decode import center_window, crop_window, decoder, image_size, read_image
-from loaderlab.loaders.fetch import Request, check_decodable, normalize, requests
+from loaderlab.loaders.fetch import Request, normalize, requests
+from loaderlab.loaders.fetchers import check_decodable
 from loaderlab.loaders.resample import axis_weights, resample
 from loaderlab.machine import available_cores
 

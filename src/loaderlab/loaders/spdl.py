@@ -21,7 +21,8 @@ from loaderlab.data.spec import EncodedImages, Split, UserItems
 from loaderlab.loaders.broken import BrokenSamples
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
 from loaderlab.loaders.copying import DeviceCopy
-from loaderlab.loaders.fetch import Fetched, Request, fetcher, requests, taken
+from loaderlab.loaders.fetch import Fetched, Request, requests, taken
+from loaderlab.loaders.fetchers import fetcher
 from loaderlab.loaders.native import auto_workers
 
 try:

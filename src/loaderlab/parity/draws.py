@@ -8,7 +8,8 @@ import numpy as np
 
 from loaderlab.data.spec import Split
 from loaderlab.loaders.contract import EpochPlan, Loader
-from loaderlab.loaders.fetch import fetcher, requests
+from loaderlab.loaders.fetch import requests
+from loaderlab.loaders.fetchers import fetcher
 from loaderlab.parity.distribution import FLOAT64, LEVEL, same_distribution, so_many
 from loaderlab.parity.findings import Parity
 from loaderlab.parity.windows import BLUE, Draws, Probe
