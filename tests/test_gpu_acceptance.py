@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from conftest import compose
 from records import arms
 
 from benchmarks.gpu_acceptance import __main__ as acceptance
@@ -201,6 +202,16 @@ def test_every_sweep_is_one_that_can_be_typed(dry: bool, tmp_path: Path) -> None
         assert len(names) == len(set(names))  # Hydra takes no setting twice
         assert f"device={'cpu' if dry else 'cuda'}" in command
         assert chosen.command(Setting(tmp_path, dry), again=True)[4] == "resume=latest"
+
+
+@pytest.mark.parametrize("chosen", [each for each in PARTS if each.overrides], ids=lambda each: each.name)
+def test_the_jobs_of_its_sweeps_compose(chosen: Part, tmp_path: Path) -> None:
+    """At full size: the first of each axis, and the last."""
+    for end in (0, -1):
+        typed = [text.partition("=") for text in chosen.typed(Setting(tmp_path, dry=False))]
+        config = compose([f"{name}={values.split(',')[end]}" for name, _, values in typed])
+        assert config.device == "auto"
+        assert config.repeat == (1, 3)[end]
 
 
 def outcome(test: str, ended: str, why: str = "") -> Outcome:
