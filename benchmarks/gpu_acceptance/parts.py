@@ -85,7 +85,7 @@ PARTS = (  # in the order of what they are worth, should the time end
         "fed",
         "ResNet-50 from JPEG files: which loader feeds it",
         (*BF16, "steps=180", "loader=native,spdl,dali,replay"),
-        (*FEW, "model=resnet18", "measure=default", "measure.probe_s=0.05", "loader=native,replay"),
+        (*FEW, "measure=default", "measure.probe_s=0.05", "loader=native,replay"),
     ),
     Part("overhead", "The meter's own cost, and the ceiling against a loop by hand"),
     Part(
