@@ -164,6 +164,50 @@ def test_nothing_is_measured_on_a_machine_that_is_not_known(
     assert "tests" not in told.out
 
 
+@pytest.mark.parametrize("damaged", ["workers/part.json", "environment/found.json", "mlflow.db"])
+def test_what_is_damaged_is_told(
+    damaged: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setting = Setting(tmp_path, dry=True)
+    for chosen in (PARTS[0], PARTS[-1]):
+        (tmp_path / chosen.name).mkdir()
+        running.keep(tmp_path / chosen.name / "part.json", State("cpu", chosen.typed(setting), [HERE]))
+    (tmp_path / "environment" / "found.json").write_text(json.dumps(ENVIRONMENT))
+    (tmp_path / damaged).write_text('{"cut sh')
+    monkeypatch.setattr(sys, "argv", ["", "--cpu", "--folder", str(tmp_path), "--parts", "workers"])
+    assert acceptance.main() == 1
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert str(tmp_path / damaged) in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("--minutes 0", "0: must be above 0"),
+        ("--name ../x", "../x: must be made of letters"),
+        ("--parts nosuch", "invalid choice"),
+    ],
+)
+def test_arguments_that_make_no_sense(
+    arguments: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["", *arguments.split()])
+    with pytest.raises(SystemExit) as ended:
+        acceptance.main()
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(sys, "argv", ["", "--cpu", "--folder", str(tmp_path / "file")])
+    assert acceptance.main() == 1
+    assert f"error: --folder {tmp_path / 'file'}: cannot be written: File exists" in capsys.readouterr().err
+
+
 def test_what_does_not_fit_into_the_time_is_not_begun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

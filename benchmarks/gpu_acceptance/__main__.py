@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 import time
 from pathlib import Path
@@ -29,14 +30,28 @@ from loaderlab.environment import driver_gpus
 from loaderlab.processes import Terminated, sigterm_raises
 
 
+def above_0(text: str) -> float:
+    """Raises ValueError, which argparse tells, for anything else."""
+    if not (value := float(text)) > 0:
+        raise argparse.ArgumentTypeError(f"{text}: must be above 0")
+    return value
+
+
+def file_name(text: str) -> str:
+    """Of letters, digits, dots, dashes and underlines."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text}: must be made of letters, digits, dots, dashes and underlines")
+    return text
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu_acceptance", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )  # fmt: skip
     names = [part.name for part in PARTS]
-    parser.add_argument("--minutes", type=float, default=8, help="of each part at most (8)")
+    parser.add_argument("--minutes", type=above_0, default=8, help="of each part at most (8)")
     parser.add_argument(
-        "--total", type=float, help="of all parts together: those that no longer fit wait for the next time"
+        "--total", type=above_0, help="of all parts together: those that no longer fit wait for the next time"
     )
     parser.add_argument(
         "--parts", nargs="+", choices=names, default=names, metavar="PART", help=f"of: {' '.join(names)}"
@@ -45,7 +60,7 @@ def main() -> int:
     parser.add_argument(
         "--folder", type=Path, help="where everything is kept (outputs/gpu_acceptance; _cpu of a dry run)"
     )
-    parser.add_argument("--name", help="of the page under docs/results (the GPU's)")
+    parser.add_argument("--name", type=file_name, help="of the page under docs/results (the GPU's)")
     parser.add_argument("--readme", action="store_true", help="put the ladder's table onto the README's first screen")
     chosen = parser.parse_args()
     folder = chosen.folder or PROJECT / "outputs" / f"gpu_acceptance{'_cpu' * chosen.cpu}"
@@ -53,7 +68,10 @@ def main() -> int:
     try:
         if not chosen.cpu and driver_gpus() is None:
             raise UserError("there is no GPU here, and only a GPU can show this. A dry run of the same parts: --cpu")
-        setting.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            setting.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as told:
+            raise UserError(f"--folder {setting.folder}: cannot be written: {told.strerror}") from None
         with FileLock(setting.folder / "lock", timeout=0):
             asked = ["environment", *(name for name in chosen.parts if name != "environment")]
             ended = course(setting, asked, chosen.minutes, chosen.total)

@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.gpu_acceptance import kept
 from benchmarks.gpu_acceptance.kept import Outcome
 from benchmarks.gpu_acceptance.parts import LADDER_VECTORS, PARTS, Setting
-from benchmarks.gpu_acceptance.running import State, state_of, sweep_of
+from benchmarks.gpu_acceptance.running import State, read, state_of, sweep_of
 from benchmarks.gpu_acceptance.targets import Target, targets
 from loaderlab import comparing
 from loaderlab.config import PROJECT, UserError
@@ -72,7 +72,7 @@ def gather(setting: Setting) -> Found:
                 continue
             found.stores[part.name] = sweep[0]
         elif file.exists():
-            setattr(found, part.name, json.loads(file.read_text()))
+            setattr(found, part.name, read(file))
     return found
 
 
@@ -259,7 +259,7 @@ def write(found: Found, name: str | None) -> tuple[Path, dict[str, str]]:
     beside = RESULTS / name
     known = beside / "environment.json"
     if known.exists():
-        other = json.loads(known.read_text())["machine"]
+        other = read(known)["machine"]
         if any(other[field] != machine[field] for field in MACHINE):
             raise UserError(
                 f"docs/results/{name}.md is of another machine ({other['processor']}, {other['cores_available']} cores). "

@@ -13,13 +13,13 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from benchmarks.gpu_acceptance import kept
 from benchmarks.gpu_acceptance.parts import Part, Setting
-from loaderlab import comparing
 from loaderlab.config import PROJECT, TrackingConfig, UserError
 from loaderlab.environment import git_commit
-from loaderlab.tracking import Store
+from loaderlab.tracking import NothingRecorded, Store
 
 PATIENCE_S = 60  # for a part to end after a Ctrl-C: a sweep records what it has
 # asks Linux for a SIGTERM when the process that started this one is gone (prctl's PR_SET_PDEATHSIG), then becomes the program
@@ -67,13 +67,13 @@ def state_of(setting: Setting, part: Part) -> State:
     """What is kept of a part; of one that was another sweep then, nothing.
 
     Raises:
-        UserError: the folder belongs to a run on another device.
+        UserError: the folder belongs to a run on another device, or what is kept there is damaged.
     """
     fresh = State(setting.device, part.typed(setting))
     file = setting.folder / part.name / "part.json"
     if not file.exists():
         return fresh
-    kept = json.loads(file.read_text())
+    kept = read(file)
     found = State(kept["device"], kept["typed"], [Turn(**turn) for turn in kept["turns"]])
     if found.device != fresh.device:
         raise UserError(
@@ -119,6 +119,18 @@ def commit() -> str:
     return git_commit(PROJECT) or f"unknown, code {kept.code_digest()}"
 
 
+def read(file: Path) -> Any:
+    """What was kept as JSON.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise UserError(f"{file} is damaged: {error}. Remove its folder, and this part is measured again") from None
+
+
 def keep(file: Path, state: State) -> None:
     """Whole or not at all."""
     written = file.with_suffix(".new")
@@ -145,11 +157,16 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def sweep_of(setting: Setting, part: Part) -> tuple[Store, str] | None:
-    """Where the part's sweep is recorded, and its run's id; None where none has been begun."""
+    """Where the part's sweep is recorded, and its run's id; None where none has been begun.
+
+    Raises:
+        StoreError: the store is not one, or cannot be read.
+    """
     if not part.overrides:
         return None
     try:
         store = Store(TrackingConfig(uri=setting.store, experiment=part.name), PROJECT, create=False)
-        return store, comparing.sweep_of(store, "latest").run_id
-    except UserError:
+    except NothingRecorded:
         return None
+    newest = store.newest_sweep()
+    return None if newest is None else (store, newest.run_id)

@@ -51,6 +51,10 @@ class StoreError(UserError):
     """The MLflow store cannot be opened or written."""
 
 
+class NothingRecorded(StoreError):
+    """There is no such store, or no such experiment in it, yet."""
+
+
 def store_uri(config: TrackingConfig, root: Path) -> str:
     """The tracking URI that ``tracking.uri`` stands for."""
     return f"sqlite:///{root / 'mlruns' / 'mlflow.db'}" if config.uri == AUTO else config.uri
@@ -91,7 +95,7 @@ class Store:
                 file = Path(self.uri.removeprefix("sqlite:///"))
                 folder = file.parent
                 if not create and not file.exists():
-                    raise StoreError(
+                    raise NothingRecorded(
                         f"tracking.uri={self.uri}: nothing has been recorded there yet. Type: python -m experiments.train"
                     )
                 folder.mkdir(parents=True, exist_ok=True)
@@ -119,7 +123,9 @@ class Store:
         found = client.get_experiment_by_name(name)
         if found is None and not self._create:
             known = ", ".join(entry.name for entry in client.search_experiments() if entry.name != "Default") or "none"
-            raise StoreError(f"tracking.experiment={name}: there is no such experiment in {self.uri}. It has: {known}")
+            raise NothingRecorded(
+                f"tracking.experiment={name}: there is no such experiment in {self.uri}. It has: {known}"
+            )
         if found is None:
             # without the tag the UI opens the experiment as one of prompts and traces
             tags = {"mlflow.experimentKind": "custom_model_development", view.TAG: view.state()}
