@@ -89,9 +89,13 @@ def memory_mib(root: Path, method: str, num_workers: int) -> float:
     assert isinstance(files, ImageFiles)
     plan = EpochPlan(len(files), 256, shuffle=True, drop_last=False)
     loader = DataLoader(
-        PathLengths(files), batch_sampler=plan.batches(0), num_workers=num_workers, persistent_workers=True,  # type: ignore[arg-type]
-        multiprocessing_context=method, collate_fn=as_it_is,
-    )  # fmt: skip
+        PathLengths(files),
+        batch_sampler=plan.batches(0),
+        num_workers=num_workers,
+        persistent_workers=True,  # type: ignore[arg-type]
+        multiprocessing_context=method,
+        collate_fn=as_it_is,
+    )
     sums = list(loader)
     assert sum(labels for _, labels in sums) == int(files.labels.sum())
     del sums

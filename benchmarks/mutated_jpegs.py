@@ -206,7 +206,10 @@ def through(name: str, chunks: int) -> bool:
             wrong.append(f"chunk {number}: {said}")
     process.join()
     spent = time.perf_counter() - began
-    print(f"{name:<16}{files:>9,} mutated files, {skipped:>7,} skipped by name, {spent:6.0f} s: {'; '.join(wrong) or 'well'}", flush=True)  # fmt: skip
+    print(
+        f"{name:<16}{files:>9,} mutated files, {skipped:>7,} skipped by name, {spent:6.0f} s: {'; '.join(wrong) or 'well'}",
+        flush=True,
+    )
     return not wrong
 
 

@@ -84,10 +84,40 @@ CASES = [
     Case("heavy model", ahead(0.100, 1), "fed", "device compute", lambda _: 0.100, 1, forward=0.210, steps=30),
     Case("slow optimizer", ahead(0.100, 1), "fed", "device compute", lambda _: 0.100, 1, optimizer=0.210, steps=30),
     Case("stall every 10th batch", alone(0.100), "starved", "storage", lambda i: 1.0 if i % 10 == 9 else 0.0, steps=65),
-    Case("onset after 100 steps", onset(0.100, 95, 50), "starved", "storage", lambda i: 0.100 if i >= 100 else 0.0, steps=150),
-    Case("epoch gap", ahead(0.020, 1), "starved", "epoch gap", lambda _: 0.020, 1, steps=12, epochs=4, start=0.8, options={"persistent_workers": False}),
-    Case("loader eats the step's cores", None, ("fed", "partly starved", "starved"), "interference", lambda _: 0.320, 2, forward=0.120, backward=0.060, optimizer=0.020, steps=40, burn=True),
-]  # fmt: skip
+    Case(
+        "onset after 100 steps",
+        onset(0.100, 95, 50),
+        "starved",
+        "storage",
+        lambda i: 0.100 if i >= 100 else 0.0,
+        steps=150,
+    ),
+    Case(
+        "epoch gap",
+        ahead(0.020, 1),
+        "starved",
+        "epoch gap",
+        lambda _: 0.020,
+        1,
+        steps=12,
+        epochs=4,
+        start=0.8,
+        options={"persistent_workers": False},
+    ),
+    Case(
+        "loader eats the step's cores",
+        None,
+        ("fed", "partly starved", "starved"),
+        "interference",
+        lambda _: 0.320,
+        2,
+        forward=0.120,
+        backward=0.060,
+        optimizer=0.020,
+        steps=40,
+        burn=True,
+    ),
+]
 
 
 def spend(seconds: float, burn: bool) -> None:
@@ -199,7 +229,15 @@ def run(case: Case) -> tuple[dict[str, float], Verdict]:
         BATCH,
     )
     try:
-        train(parts, meter, Trained(), Observers(lambda *_: None, lambda *_: None), epochs=case.epochs, steps=None, accumulate=1)  # fmt: skip
+        train(
+            parts,
+            meter,
+            Trained(),
+            Observers(lambda *_: None, lambda *_: None),
+            epochs=case.epochs,
+            steps=None,
+            accumulate=1,
+        )
         window = measured(meter.steps, 5, parallel)
         figures = summarize(window)
         rate = figures["rate/samples_per_s"]

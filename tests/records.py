@@ -12,15 +12,28 @@ DEVICE = "a processor (2 cores)"
 
 
 def recorded(
-    rate: float, *, repeat: int = 1, status: str = "FINISHED", tags: dict[str, str] | None = None,
-    figures: dict[str, float] | None = None, parent: str | None = "parent", **settings: Any,
-) -> Recorded:  # fmt: skip
+    rate: float,
+    *,
+    repeat: int = 1,
+    status: str = "FINISHED",
+    tags: dict[str, str] | None = None,
+    figures: dict[str, float] | None = None,
+    parent: str | None = "parent",
+    **settings: Any,
+) -> Recorded:
     """One run of native x fp32 on digits unless other settings say so; ``__`` in a name stands for a full stop."""
     number = next(NUMBERS)
     base = {
-        "loader.name": "native", "loader.num_workers": "1", "precision.name": "fp32", "model.name": "cnn", "data.name": "digits",
-        "batch_size": "64", "epochs": "2", "seed": "0", "tracking.uri": "auto",
-    }  # fmt: skip
+        "loader.name": "native",
+        "loader.num_workers": "1",
+        "precision.name": "fp32",
+        "model.name": "cnn",
+        "data.name": "digits",
+        "batch_size": "64",
+        "epochs": "2",
+        "seed": "0",
+        "tracking.uri": "auto",
+    }
     own = {name.replace("__", "."): str(value) for name, value in settings.items()}
     if own.get("loader.name") not in (None, "native"):
         del base["loader.num_workers"]
@@ -50,8 +63,19 @@ def arms(rates: dict[str, list[float]], setting: str = "loader.name", **more: An
 
 def _figures(rate: float) -> dict[str, float]:
     return {
-        "rate/samples_per_s": rate, "time/step_ms": 64e3 / rate, "time/train_s": 3000 / rate, "starvation/wait_pct": 20.0,
-        "starvation/starved_pct": 20.0, "rate/ceiling_samples_per_s": 1.5 * rate, "starvation/efficiency_pct": 100 / 1.5,
-        "memory/host_peak_mib": 900.0, "cpu/utilization_pct": 80.0, "time/wait_ms": 10.0, "time/forward_ms": 20.0,
-        "time/backward_ms": 30.0, "val/accuracy": 0.98, "val/loss": 0.1, "train/loss": 0.2,
-    }  # fmt: skip
+        "rate/samples_per_s": rate,
+        "time/step_ms": 64e3 / rate,
+        "time/train_s": 3000 / rate,
+        "starvation/wait_pct": 20.0,
+        "starvation/starved_pct": 20.0,
+        "rate/ceiling_samples_per_s": 1.5 * rate,
+        "starvation/efficiency_pct": 100 / 1.5,
+        "memory/host_peak_mib": 900.0,
+        "cpu/utilization_pct": 80.0,
+        "time/wait_ms": 10.0,
+        "time/forward_ms": 20.0,
+        "time/backward_ms": 30.0,
+        "val/accuracy": 0.98,
+        "val/loss": 0.1,
+        "train/loss": 0.2,
+    }

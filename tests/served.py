@@ -24,8 +24,12 @@ def served(command: Sequence[str], cwd: Path, environment: Mapping[str, str] | N
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     server = subprocess.Popen(
-        [*command, "--port", str(port)], cwd=cwd, env=os.environ | dict(environment or {}), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )  # fmt: skip
+        [*command, "--port", str(port)],
+        cwd=cwd,
+        env=os.environ | dict(environment or {}),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     address = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + 90

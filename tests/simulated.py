@@ -128,9 +128,15 @@ def play_cuda(loop: Loop, *, host: float = 1.0, side_stream: Callable[[int], flo
 def setup(loop: Loop, device: str = "cpu", **changes: object) -> Setup:
     settings = {"num_workers": loop.workers, "pin_memory": False, "persistent_workers": False, "batched": True}
     base: dict[str, object] = {
-        "loader": "native", "settings": settings, "parallel": max(1, loop.workers), "ahead": loop.workers > 0, "cores": 8,
-        "threads": 1, "device_type": device, "batch_size": BATCH,
-    }  # fmt: skip
+        "loader": "native",
+        "settings": settings,
+        "parallel": max(1, loop.workers),
+        "ahead": loop.workers > 0,
+        "cores": 8,
+        "threads": 1,
+        "device_type": device,
+        "batch_size": BATCH,
+    }
     return Setup(**(base | changes))  # type: ignore[arg-type]
 
 

@@ -56,8 +56,11 @@ def imports(path: Path) -> list[str]:
     """Every module that a file imports at any time, other than for types alone."""
     tree = ast.parse(path.read_text())
     typing_only = {
-        id(node) for block in ast.walk(tree) if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test) for node in ast.walk(block)
-    }  # fmt: skip
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+        for node in ast.walk(block)
+    }
     found: list[str] = []
     for node in ast.walk(tree):
         if id(node) in typing_only:

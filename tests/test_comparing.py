@@ -32,7 +32,9 @@ def swept(store: Store) -> Sweep:
         with store.start("sweep repeat loader=native,dali", None, {"sweep": "parent"}) as parent:
             for repeat, rates in enumerate(zip(native, dali, strict=True), 1):
                 for loader, rate in zip(("native", "dali"), rates, strict=True):
-                    with store.start(f"repeat={repeat} loader={loader}", parent.run_id, {"arm": f"loader={loader}"}) as run:  # fmt: skip
+                    with store.start(
+                        f"repeat={repeat} loader={loader}", parent.run_id, {"arm": f"loader={loader}"}
+                    ) as run:
                         run.params([("loader.name", loader), ("batch_size", 64), ("repeat", repeat), ("seed", 0)])
                         run.metric("rate/samples_per_s", rate, 10)
         return str(parent.run_id)
@@ -79,7 +81,10 @@ def test_a_sweep_by_its_id_all_runs_and_a_filter(swept: Sweep, asked: Asked, sto
     assert [len(arm.runs) for arm in everything.arms] == [6, 6]
     assert "not interleaved" in everything.notes[-1]
     some = comparing.gather(store, asked("filter='metrics.`rate/samples_per_s` > 50'", "baseline=loader:dali"))
-    assert [(arm.label, len(arm.runs), arm.partner.label if arm.partner else None) for arm in some.arms] == [("native", 3, "dali"), ("dali", 3, None)]  # fmt: skip
+    assert [(arm.label, len(arm.runs), arm.partner.label if arm.partner else None) for arm in some.arms] == [
+        ("native", 3, "dali"),
+        ("dali", 3, None),
+    ]
     worse = comparing.gather(store, asked("baseline=[loader:dali]"))
     assert worse.arms[0].gain is not None
     assert worse.arms[0].gain.value == pytest.approx(0.5, rel=0.01)
@@ -122,7 +127,14 @@ def test_a_gate_that_does_not_see_every_arm_does_not_say_yes(
 
 def test_the_gate_as_a_command(swept: Sweep, store_uri: str) -> None:
     swept([100, 101, 99], [50, 51, 49])
-    command = [sys.executable, "-m", "experiments.compare", f"tracking.uri={store_uri}", "baseline=loader:native", "fail_if.rate_below=0.95"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "experiments.compare",
+        f"tracking.uri={store_uri}",
+        "baseline=loader:native",
+        "fail_if.rate_below=0.95",
+    ]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 1
     assert "error: fail_if.rate_below=0.95: the whole interval lies below it: dali at 0.50x" in done.stderr
@@ -133,7 +145,10 @@ def test_the_gate_as_a_command(swept: Sweep, store_uri: str) -> None:
     ("overrides", "message"),
     [
         (["runs=nosuch"], "runs=nosuch: there is no such run; the newest are "),
-        (["runs=all", "metric=energy/joules_per_sample"], "none of 6 runs has it .* Type for example: metric=rate/samples_per_s"),
+        (
+            ["runs=all", "metric=energy/joules_per_sample"],
+            "none of 6 runs has it .* Type for example: metric=rate/samples_per_s",
+        ),
         (["baseline=loader:nosuch"], "loader is one of: dali, native"),
         (["baseline=nosuch"], "baseline=nosuch: must be setting:value, a list of them, or the run id of a sweep"),
         (["filter='nonsense'"], "filter=nonsense: MLflow does not understand it"),
@@ -142,7 +157,7 @@ def test_the_gate_as_a_command(swept: Sweep, store_uri: str) -> None:
         (["output=/proc/nosuch"], "output=/proc/nosuch: cannot be written"),
         (["tracking.experiment=nosuch"], "there is no such experiment in .* It has: .*loaderlab"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_compared(
     overrides: list[str], message: str, swept: Sweep, asked: Asked, terminal: Terminal
 ) -> None:
@@ -170,7 +185,10 @@ def test_a_single_run_is_no_sweep(store: Store, asked: Asked, swept: Sweep) -> N
 
 
 def test_jobs_that_were_never_reached_are_told(store: Store, asked: Asked, tmp_path: Path) -> None:
-    planned = [plan.PlannedJob("repeat=1", "an arm", [], {"repeat": "1"}), plan.PlannedJob("repeat=2", "an arm", [], {"repeat": "2"})]  # fmt: skip
+    planned = [
+        plan.PlannedJob("repeat=1", "an arm", [], {"repeat": "1"}),
+        plan.PlannedJob("repeat=2", "an arm", [], {"repeat": "2"}),
+    ]
     with store.start("a sweep", None, {"sweep": "parent"}) as parent:
         (tmp_path / "made").mkdir()
         (tmp_path / "made" / plan.FILE).write_text(plan.to_json(planned))

@@ -27,15 +27,28 @@ from loaderlab.report.arms import Comparison
 from loaderlab.report.comparison import compare
 
 ENVIRONMENT = {
-    "machine": {"device": "A GPU 80GB", "processor": "A CPU", "cores_available": 16, "memory_gib": 128.0,
-                "versions": {"torch": "2.15.0"}, "host": "not to be told"},
-    "load": {"tflops": 700.123, "sm_clock_mhz": 1700.0, "pcie": "generation 5, 16 lanes", "held_down": {"software power cap": 40.0}},
+    "machine": {
+        "device": "A GPU 80GB",
+        "processor": "A CPU",
+        "cores_available": 16,
+        "memory_gib": 128.0,
+        "versions": {"torch": "2.15.0"},
+        "host": "not to be told",
+    },
+    "load": {
+        "tflops": 700.123,
+        "sm_clock_mhz": 1700.0,
+        "pcie": "generation 5, 16 lanes",
+        "held_down": {"software power cap": 40.0},
+    },
     "storage": {"size_mib": 1024, "write_mib_per_s": 900.0, "read_mib_per_s": 2100.0},
-}  # fmt: skip
+}
 OVERHEAD = {
-    "model": "resnet50", "ratio": (1.0004, 0.9995, 1.0012), "step_ms": 40.0,
+    "model": "resnet50",
+    "ratio": (1.0004, 0.9995, 1.0012),
+    "step_ms": 40.0,
     "ceiling": {"by_hand": (0.998, 0.99, 1.004), "evaluator": (1.04, 1.03, 1.05)},
-}  # fmt: skip
+}
 HERE = Turn("2026-11-20T10:00:00+00:00", "experiments.train", "abc", "done", 60.0, 0)
 
 
@@ -324,7 +337,9 @@ def test_tests_that_were_cut_go_on_where_they_were(pytester: pytest.Pytester) ->
     folder = pytester.path
 
     def run() -> dict[str, str]:
-        pytester.inline_run("-p", "no:cacheprovider", "-p", "no:xdist", "-p", "benchmarks.gpu_acceptance.kept", f"--kept={folder}")  # fmt: skip
+        pytester.inline_run(
+            "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "benchmarks.gpu_acceptance.kept", f"--kept={folder}"
+        )
         return {name.partition("::test_")[2]: found.outcome for name, found in kept.read(folder).items()}
 
     first = {"passes": "passed", "fails": "failed", "is_skipped": "skipped", "breaks_afterwards": "failed"}
@@ -343,7 +358,15 @@ def test_what_passed_with_other_code_is_run_again(pytester: pytest.Pytester, mon
     ran = []
     for code in ("before", "before", "after"):
         monkeypatch.setattr(kept, "code_digest", lambda code=code: code)
-        pytester.inline_run("-p", "no:cacheprovider", "-p", "no:xdist", "-p", "benchmarks.gpu_acceptance.kept", f"--kept={pytester.path}")  # fmt: skip
+        pytester.inline_run(
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:xdist",
+            "-p",
+            "benchmarks.gpu_acceptance.kept",
+            f"--kept={pytester.path}",
+        )
         ran.append((pytester.path / kept.FILE).read_text().count('"passed"'))
     assert ran == [1, 1, 2]
     monkeypatch.undo()
@@ -362,8 +385,12 @@ def found_of(comparisons: dict[str, Comparison]) -> page.Found:
     states = {chosen.name: State("cuda", [], [HERE]) for chosen in PARTS}
     states["workers"] = State("cuda", [])
     states["ladder_images"] = State("cuda", [], [HERE, Turn("2026-11-21T09:00:00+00:00", "", "def", "cut", 420.0)])
-    tests = [outcome("test_a.py::one", "passed"), outcome("test_a.py::two", "failed"), outcome("test_a.py::three", "begun"),
-             outcome("test_a.py::four", "skipped", "needs two GPUs")]  # fmt: skip
+    tests = [
+        outcome("test_a.py::one", "passed"),
+        outcome("test_a.py::two", "failed"),
+        outcome("test_a.py::three", "begun"),
+        outcome("test_a.py::four", "skipped", "needs two GPUs"),
+    ]
     return page.Found(states, ENVIRONMENT, OVERHEAD, {test.test: test for test in tests}, comparisons)
 
 

@@ -42,9 +42,14 @@ CASES = [
 
 @pytest.mark.parametrize(("happens", "raised", "status", "told"), CASES, ids=["ctrl-c", "sigterm", "worker killed"])
 def test_in_the_window(
-    happens: Callable[[], None], raised: type[BaseException], status: str, told: str, make_config: Make, terminal: Terminal,
+    happens: Callable[[], None],
+    raised: type[BaseException],
+    status: str,
+    told: str,
+    make_config: Make,
+    terminal: Terminal,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     BEFORE.clear()
     BEFORE.update(descendants())
     config = make_config(

@@ -17,7 +17,7 @@ from loaderlab.config import (
     TimmModel,
     TransformConfig,
     UserError,
-)  # fmt: skip
+)
 from loaderlab.data.spec import DataSpec, ImageArrays, Split, Vectors, transforms
 from loaderlab.precision import Precision
 
@@ -54,12 +54,17 @@ def no_module() -> int:
 @pytest.mark.parametrize(
     "config",
     [
-        CnnModel(), CnnModel(channels_last=False, width=4), FeedForwardModel(hidden=[8]), FeedForwardModel(hidden=[]),
-        TimmModel(name="resnet18"), TimmModel(name="resnet18", channels_last=True), TimmModel(name="vit_tiny_patch16_224"),
+        CnnModel(),
+        CnnModel(channels_last=False, width=4),
+        FeedForwardModel(hidden=[8]),
+        FeedForwardModel(hidden=[]),
+        TimmModel(name="resnet18"),
+        TimmModel(name="resnet18", channels_last=True),
+        TimmModel(name="vit_tiny_patch16_224"),
         CustomModel(target=f"{__name__}:custom", options={"width": 3}),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_batch_to_logits(config: ModelConfig) -> None:
     model = models.build(config, images(), CPU)
     batch = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)

@@ -243,7 +243,11 @@ WRONG: dict[str, tuple[Spoiled, str, int | None]] = {  # what is wrong, the fiel
     "a padded last batch": (spoil(batches=padded), "last batch", None),
     "shifts an image": (last_of(lambda inputs: inputs.roll(2, -1)), "pixels", 22),
     "resizes without antialiasing": (spoil(batch=not_antialiased), "pixels", None),
-    "gives BGR": (on_inputs(lambda inputs: inputs.flip(1).contiguous(memory_format=torch.channels_last)), "pixels", None),
+    "gives BGR": (
+        on_inputs(lambda inputs: inputs.flip(1).contiguous(memory_format=torch.channels_last)),
+        "pixels",
+        None,
+    ),
     "gives floats": (on_inputs(torch.Tensor.float), "dtype", None),
     "gives larger images": (on_inputs(lambda inputs: F.pad(inputs, (1, 1))), "shape", None),
     "gives rows of channels": (on_inputs(torch.Tensor.contiguous), "layout", None),
@@ -254,7 +258,7 @@ WRONG: dict[str, tuple[Spoiled, str, int | None]] = {  # what is wrong, the fiel
     "crops in a corner": (spoil(batch=in_the_corner), "crop position", None),
     "repeats its crops": (spoil(repeats=True), "crop repeats", None),
     "darkens": (on_inputs(lambda inputs: (inputs * 0.8).to(torch.uint8)), "mean", None),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -356,9 +360,14 @@ def test_false_alarms_are_rare() -> None:
 
 @pytest.mark.parametrize(
     ("other", "field"),
-    [({"low": 0.2}, "crop area"), ({"high": 0.7}, "crop area"), ({"bound": 1.25}, "crop aspect"), ({"bound": 1.43}, "crop aspect")],
+    [
+        ({"low": 0.2}, "crop area"),
+        ({"high": 0.7}, "crop area"),
+        ({"bound": 1.25}, "crop aspect"),
+        ({"bound": 1.43}, "crop aspect"),
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_what_1024_draws_find(other: dict[str, float], field: str) -> None:
     rng = np.random.default_rng(0)
     found = [compared(drawn(rng, 1024, **other), drawn(rng, 1024), seed) for seed in range(20)]
@@ -369,7 +378,11 @@ def test_flips_by_the_exact_binomial() -> None:
     assert distribution.so_many(512, 1024, 0.5) == 1
     assert distribution.so_many(614, 1024, 0.5) < 1e-9  # 60 %
     assert distribution.so_many(2, 4, 0.25) == pytest.approx(2 * (6 * 9 + 4 * 3 + 1) / 256)
-    assert (distribution.so_many(0, 9, 0.0), distribution.so_many(1, 9, 0.0), distribution.so_many(8, 9, 1.0)) == (1, 0, 0)  # fmt: skip
+    assert (distribution.so_many(0, 9, 0.0), distribution.so_many(1, 9, 0.0), distribution.so_many(8, 9, 1.0)) == (
+        1,
+        0,
+        0,
+    )
 
 
 # ---- the gate of a run -----------------------------------------------------------------------------------------

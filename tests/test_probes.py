@@ -131,9 +131,17 @@ def test_everything_is_as_it_was(name: str, trained: bool) -> None:
     split = Split(Vectors(np.zeros((1, 5), np.float32), np.zeros(1, np.int64)))
     found = probes.Probed()
     probes.probe(
-        found, parts, MeasureConfig(probe_s=0.5, cold=True), lambda: Sleepy(0.0, device, ahead=1), split, EpochPlan(80, SIZE, True, True),
-        0, 1, 1000.0, lambda *_: None,
-    )  # fmt: skip
+        found,
+        parts,
+        MeasureConfig(probe_s=0.5, cold=True),
+        lambda: Sleepy(0.0, device, ahead=1),
+        split,
+        EpochPlan(80, SIZE, True, True),
+        0,
+        1,
+        1000.0,
+        lambda *_: None,
+    )
     assert None not in (found.ceiling, found.alone, found.contended)
     assert found.notes == ["measure.cold=true: the samples are no files that this program knows of"]
     assert same(before, snapshot(parts))

@@ -25,11 +25,30 @@ from loaderlab.terminal import Terminal
 
 Make = Callable[..., TrainConfig]
 METRICS = {
-    "rate/samples_per_s", "starvation/wait_pct", "starvation/starved_pct", "time/step_ms", "time/step_p95_ms", "time/step_max_ms",
-    "time/wait_ms", "time/transfer_ms", "time/forward_ms", "time/backward_ms", "time/optimizer_ms", "time/other_ms",
-    "time/startup_s", "time/first_batch_s", "time/epoch_gap_ms", "time/train_s", "train/loss", "train/learning_rate",
-    "val/loss", "val/accuracy", "memory/host_peak_mib", "cpu/utilization_pct", "meter/overhead_pct",
-}  # fmt: skip
+    "rate/samples_per_s",
+    "starvation/wait_pct",
+    "starvation/starved_pct",
+    "time/step_ms",
+    "time/step_p95_ms",
+    "time/step_max_ms",
+    "time/wait_ms",
+    "time/transfer_ms",
+    "time/forward_ms",
+    "time/backward_ms",
+    "time/optimizer_ms",
+    "time/other_ms",
+    "time/startup_s",
+    "time/first_batch_s",
+    "time/epoch_gap_ms",
+    "time/train_s",
+    "train/loss",
+    "train/learning_rate",
+    "val/loss",
+    "val/accuracy",
+    "memory/host_peak_mib",
+    "cpu/utilization_pct",
+    "meter/overhead_pct",
+}
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
@@ -54,10 +73,14 @@ def artifact(config: TrainConfig, run_id: str, name: str) -> str:
 @pytest.mark.parametrize(
     "overrides",
     [
-        "loader=native loader.num_workers=1", "loader=dali", "loader=replay", "loader=spdl loader.num_threads=1", "loader=resident",
+        "loader=native loader.num_workers=1",
+        "loader=dali",
+        "loader=replay",
+        "loader=spdl loader.num_threads=1",
+        "loader=resident",
         "loader=native loader.num_workers=1 precision=bf16",
     ],
-)  # fmt: skip
+)
 def test_what_a_run_records(overrides: str, device: str, make_config: Make, terminal: Terminal) -> None:
     config = make_config(*overrides.split(), "epochs=4", "measure.warmup_steps=2", f"device={device}")
     result = go(config, terminal)
@@ -322,9 +345,16 @@ def test_probes_and_profile_and_verdict(make_config: Make, terminal: Terminal) -
     found = MlflowClient(probed.tracking.uri).get_run(result.run_id)
     metrics = found.data.metrics
     assert {
-        "rate/ceiling_samples_per_s", "rate/loader_samples_per_s", "rate/contended_samples_per_s", "rate/expected_samples_per_s",
-        "starvation/headroom_x", "starvation/efficiency_pct", "cpu/loader_cores", "starvation/delivery_pct", "time/loader_prepare_ms",
-    } <= metrics.keys()  # fmt: skip
+        "rate/ceiling_samples_per_s",
+        "rate/loader_samples_per_s",
+        "rate/contended_samples_per_s",
+        "rate/expected_samples_per_s",
+        "starvation/headroom_x",
+        "starvation/efficiency_pct",
+        "cpu/loader_cores",
+        "starvation/delivery_pct",
+        "time/loader_prepare_ms",
+    } <= metrics.keys()
     assert not {"rate/ceiling_samples_per_s", "rate/loader_samples_per_s"} & plain.figures.keys()
     assert metrics["starvation/headroom_x"] == metrics["rate/ceiling_samples_per_s"] / metrics["rate/samples_per_s"]
     assert found.data.tags["verdict"] in {"fed", "partly starved", "starved", "inconclusive"}

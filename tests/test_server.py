@@ -20,9 +20,17 @@ from loaderlab.terminal import Terminal
 def server(empty_store: Path, tmp_path: Path) -> Iterator[str]:
     shutil.copy(empty_store, tmp_path / "server.db")
     command = [
-        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}",
-        "--artifacts-destination", str(tmp_path / "kept"), "--workers", "1",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--backend-store-uri",
+        f"sqlite:///{tmp_path / 'server.db'}",
+        "--artifacts-destination",
+        str(tmp_path / "kept"),
+        "--workers",
+        "1",
+    ]
     with served(command, tmp_path, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}) as address:
         yield address
 
@@ -46,7 +54,9 @@ def test_a_server_gets_what_a_file_gets(
     in_file, on_server = kept
     assert in_file == on_server
     assert f"open {server}" in "\n".join(terminal.said)
-    asked = cli.typed(cli._compose("compare", [f"tracking.uri={server}", "runs=all", f"output={tmp_path / 'out'}"]), CompareConfig)  # fmt: skip
+    asked = cli.typed(
+        cli._compose("compare", [f"tracking.uri={server}", "runs=all", f"output={tmp_path / 'out'}"]), CompareConfig
+    )
     comparing.run(asked, terminal)
     page = (tmp_path / "out" / "report.html").read_text()
     assert "When did they wait?" in page  # the steps came over the wire too

@@ -26,9 +26,16 @@ TRAIN = [sys.executable, "-m", "experiments.train"]
 @pytest.fixture
 def common(store_uri: str, image_tree: Path) -> list[str]:
     return [
-        f"tracking.uri={store_uri}", "tracking.experiment=sweeps", "device=cpu", "data=imagefolder", f"data.root={image_tree}",
-        "data.transform.image_size=16", "data.transform.resize=16", "batch_size=4", "measure=bare",
-    ]  # fmt: skip
+        f"tracking.uri={store_uri}",
+        "tracking.experiment=sweeps",
+        "device=cpu",
+        "data=imagefolder",
+        f"data.root={image_tree}",
+        "data.transform.image_size=16",
+        "data.transform.resize=16",
+        "batch_size=4",
+        "measure=bare",
+    ]
 
 
 def runs(uri: str) -> tuple[Run, list[Run]]:
@@ -82,8 +89,13 @@ def long_sweep(common: list[str], out: Path, axes: list[str]) -> Iterator[subpro
     """A sweep whose jobs would take minutes, in a process group of its own, one of its jobs in the loop."""
     with out.open("w") as file:
         process = subprocess.Popen(
-            [*TRAIN, "-m", *axes, *common], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, text=True, start_new_session=True
-        )  # fmt: skip
+            [*TRAIN, "-m", *axes, *common],
+            cwd=ROOT,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
     try:
         deadline = time.monotonic() + 120
         while "optimizer" not in out.read_text():  # the last of a job's first lines

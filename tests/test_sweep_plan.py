@@ -58,7 +58,12 @@ def test_rounds_are_interleaved_wherever_the_repeat_stands(
     monkeypatch.setattr(comparing, "write", WRITE)
     made = jobs("loader=native,dali", "repeat=1,2")
     sweep.run_sweep(made, ["loader=native,dali", "repeat=1,2"])
-    assert launched.names == ["loader=native repeat=1", "loader=dali repeat=1", "loader=native repeat=2", "loader=dali repeat=2"]  # fmt: skip
+    assert launched.names == [
+        "loader=native repeat=1",
+        "loader=dali repeat=1",
+        "loader=native repeat=2",
+        "loader=dali repeat=2",
+    ]
     assert all(state["machine/busy_pct"] == 1 for state in launched.machines)
     store, parent = the_parent(made)
     assert (parent.status, parent.tags["sweep.num_jobs"]) == ("FINISHED", "4")
@@ -100,7 +105,9 @@ def test_why_a_job_that_left_no_run_ended(
         sweep.run_sweep(made, [])
     store, parent = the_parent(made)
     told = comparing.of_sweep(store, parent.run_id).missing
-    assert [(entry.name, entry.why) for entry in told] == [("loader=dali", "killed: took longer than sweep.job_minutes=1")]  # fmt: skip
+    assert [(entry.name, entry.why) for entry in told] == [
+        ("loader=dali", "killed: took longer than sweep.job_minutes=1")
+    ]
     for said in (str(raised.value), capsys.readouterr().out):  # what it says to type means this store
         assert f"{parent.run_id}" in said
         assert f" tracking.uri={store.uri}" in said
@@ -169,14 +176,25 @@ def test_which_loaders_a_sweep_compares(jobs: Callable[..., Jobs]) -> None:
     assert names("repeat=1,2", "precision=fp32,bf16", "loader=native,dali") == ["loader=native", "loader=dali"]
     assert names("loader.num_workers=0,2", "seed=1,2") == ["loader.num_workers=0", "loader.num_workers=2"]
     assert names("batch_size=8,16", "loader=native,dali") == [
-        "loader=native batch_size=8", "loader=dali batch_size=8", "loader=native batch_size=16", "loader=dali batch_size=16",
-    ]  # fmt: skip
+        "loader=native batch_size=8",
+        "loader=dali batch_size=8",
+        "loader=native batch_size=16",
+        "loader=dali batch_size=16",
+    ]
     assert names("batch_size=8,16") == []
 
 
 def test_names_and_places_do_not_make_another_job(jobs: Callable[..., Jobs], store_uri: str) -> None:
     one = plan.make(jobs("repeat=1,2"))
-    moved = plan.make([(compose([*overrides, "tracking.experiment=other", "checkpoint.keep=true", "sweep.job_minutes=5"]), overrides) for _, overrides in jobs("repeat=1,2")])  # fmt: skip
+    moved = plan.make(
+        [
+            (
+                compose([*overrides, "tracking.experiment=other", "checkpoint.keep=true", "sweep.job_minutes=5"]),
+                overrides,
+            )
+            for _, overrides in jobs("repeat=1,2")
+        ]
+    )
     assert [job.hash for job in one] == [job.hash for job in moved]
     assert one[0].hash != one[1].hash
 
@@ -264,9 +282,15 @@ sweep.run_sweep([(cli.typed(cli._compose("train", text), TrainConfig), text) for
 def test_two_sweeps_at_once_on_a_fresh_store_lose_nothing(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/new/mlflow.db"
     started = [
-        subprocess.Popen([sys.executable, "-c", TWO, uri, seed], cwd=PROJECT / "tests", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", TWO, uri, seed],
+            cwd=PROJECT / "tests",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         for seed in ("0", "10")
-    ]  # fmt: skip
+    ]
     for process in started:
         said, _ = process.communicate(timeout=120)
         assert process.returncode == 0, said
@@ -275,5 +299,7 @@ def test_two_sweeps_at_once_on_a_fresh_store_lose_nothing(tmp_path: Path) -> Non
     assert len(parents) == 2
     for parent in parents:
         children = store.runs(f"tags.`mlflow.parentRunId` = '{parent.run_id}'")
-        assert [(child.status, child.settings["repeat"]) for child in children] == [("FINISHED", str(number)) for number in (1, 2)]  # fmt: skip
+        assert [(child.status, child.settings["repeat"]) for child in children] == [
+            ("FINISHED", str(number)) for number in (1, 2)
+        ]
         assert store.read(parent.run_id, "comparison/report.html")

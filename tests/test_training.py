@@ -51,9 +51,16 @@ def samples(count: int, size: int) -> list[Batch]:
 
 
 def run(
-    batches: list[Batch], *, epochs: int | None = None, steps: int | None = None, accumulate: int = 1, precision: str = "fp32",
-    config: OptimizerConfig | None = None, known: bool = True, device: str = "cpu",
-) -> tuple[nn.Module, Trained, StepMeter]:  # fmt: skip
+    batches: list[Batch],
+    *,
+    epochs: int | None = None,
+    steps: int | None = None,
+    accumulate: int = 1,
+    precision: str = "fp32",
+    config: OptimizerConfig | None = None,
+    known: bool = True,
+    device: str = "cpu",
+) -> tuple[nn.Module, Trained, StepMeter]:
     target = torch.device(device, 0) if device == "cuda" else torch.device(device)
     torch.manual_seed(0)
     model = nn.Linear(5, 3).to(target)

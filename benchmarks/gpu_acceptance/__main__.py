@@ -46,8 +46,10 @@ def file_name(text: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.gpu_acceptance", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )  # fmt: skip
+        prog="python -m benchmarks.gpu_acceptance",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     names = [part.name for part in PARTS]
     parser.add_argument("--minutes", type=above_0, default=8, help="of each part at most (8)")
     parser.add_argument(

@@ -21,9 +21,12 @@ from loaderlab.meter.sampler import DeviceSample, DeviceSampler, device_figures
 MIB = 1 << 20
 # what holds a clock down (nvml.h, nvmlClocksEventReason*); the other bits are settings or rest
 HELD_DOWN = {
-    0x04: "software power cap", 0x08: "hardware slowdown", 0x20: "software thermal slowdown",
-    0x40: "hardware thermal slowdown", 0x80: "hardware power brake",
-}  # fmt: skip
+    0x04: "software power cap",
+    0x08: "hardware slowdown",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "hardware power brake",
+}
 
 
 def environment(device_name: str, folder: Path) -> dict[str, Any]:

@@ -198,7 +198,11 @@ def _energy(comparisons: Mapping[str, Comparison]) -> list[str]:
                 rows.append([part.title, arm.label, *cells, "–" if watts is None else f"{watts:.0f}"])
     if not rows:
         return ["Not measured: no run has it.", ""]
-    return ["Of the whole board, by NVML's counter (by its power where the counter stands still), from the first measured step of each epoch to its end.", "", markdown_table(["part", "arm", "J a sample", "range", "n", "W"], rows)]  # fmt: skip
+    return [
+        "Of the whole board, by NVML's counter (by its power where the counter stands still), from the first measured step of each epoch to its end.",
+        "",
+        markdown_table(["part", "arm", "J a sample", "range", "n", "W"], rows),
+    ]
 
 
 def conclude(setting: Setting, asked: Sequence[str], name: str | None, readme: bool) -> int:
@@ -211,14 +215,24 @@ def conclude(setting: Setting, asked: Sequence[str], name: str | None, readme: b
     whole = True
     if found.environment is None:
         whole = False
-        print(f"error: nothing is known of the machine, so there is no page: see {setting.folder}/environment/output.txt", file=sys.stderr)  # fmt: skip
+        print(
+            f"error: nothing is known of the machine, so there is no page: see {setting.folder}/environment/output.txt",
+            file=sys.stderr,
+        )
     elif setting.dry:
         _say_dry(found)
     else:
         target, undrawn = write(found, name)
         print(f"written: {target}")
         if readme:
-            print("README.md: " + ("its first table is this one's" if first_screen(found, target) else "untouched, since no ladder on vectors has finished"))  # fmt: skip
+            print(
+                "README.md: "
+                + (
+                    "its first table is this one's"
+                    if first_screen(found, target)
+                    else "untouched, since no ladder on vectors has finished"
+                )
+            )
         for part, why in undrawn.items():
             whole = False
             print(f"{part}: its picture could not be drawn: {why}", file=sys.stderr)
@@ -234,7 +248,9 @@ def _say_dry(found: Found) -> None:
         pictures, undrawn = draw(found, Path(made))
         text = compose(found, pictures, "beside")
     done = sum(state.status == "done" for state in found.states.values())
-    print(f"dry run on the CPU: {done} of {len(found.states)} parts ran at a small size, and the page of {len(text):,} characters from them was composed, not kept")  # fmt: skip
+    print(
+        f"dry run on the CPU: {done} of {len(found.states)} parts ran at a small size, and the page of {len(text):,} characters from them was composed, not kept"
+    )
     if undrawn:
         print(f"not drawn: {undrawn}", file=sys.stderr)
     print("not measured, since only a GPU can show it:")

@@ -68,14 +68,30 @@ COMMON = ("repeat=1,2,3", "evaluate=false")
 PHOTOS = ("data=photos", "data.num_files=12000", "data.num_classes=100")
 BF16 = (*PHOTOS, "model=resnet50", "model.channels_last=true", "precision=bf16", "batch_size=128")
 CROSSED = (
-    *PHOTOS, "model.channels_last=true", "batch_size=128", "steps=100", "loader=native,dali",
-    "precision=fp32,tf32,bf16,fp16", "model.compile=false,true", "measure.probe_s=1",
-)  # fmt: skip
+    *PHOTOS,
+    "model.channels_last=true",
+    "batch_size=128",
+    "steps=100",
+    "loader=native,dali",
+    "precision=fp32,tf32,bf16,fp16",
+    "model.compile=false,true",
+    "measure.probe_s=1",
+)
 FEW = (
-    "repeat=1", "steps=6", "batch_size=2", "model=cnn", "data.transform.image_size=32", "precision=fp32", "measure=bare",
-    "measure.warmup_steps=1", "sweep.parity=false", "data.num_files=12", "data.num_classes=2", "data.width_px=96",
+    "repeat=1",
+    "steps=6",
+    "batch_size=2",
+    "model=cnn",
+    "data.transform.image_size=32",
+    "precision=fp32",
+    "measure=bare",
+    "measure.warmup_steps=1",
+    "sweep.parity=false",
+    "data.num_files=12",
+    "data.num_classes=2",
+    "data.width_px=96",
     "data.height_px=72",
-)  # fmt: skip
+)
 LADDER_VECTORS = "ladder_vectors"
 
 PARTS = (  # in the order of what they are worth, should the time end
@@ -92,8 +108,15 @@ PARTS = (  # in the order of what they are worth, should the time end
         LADDER_VECTORS,
         "The ladder, FeedForward network on vectors",
         ("study=ladder",),
-        ("repeat=1", "epochs=1", "batch_size=64", "data.num_samples=640", "measure=bare", "sweep.parity=false",
-         "rung=batched,ceiling"),
+        (
+            "repeat=1",
+            "epochs=1",
+            "batch_size=64",
+            "data.num_samples=640",
+            "measure=bare",
+            "sweep.parity=false",
+            "rung=batched,ceiling",
+        ),
     ),
     Part(
         "dali_decode",
@@ -105,8 +128,21 @@ PARTS = (  # in the order of what they are worth, should the time end
         "ladder_images",
         "The ladder, ResNet-18 on JPEG files",
         # epochs, of 60 steps: workers that are kept are kept from one to the next, and no epoch is all made ahead
-        ("study=ladder", *PHOTOS, "data.num_files=3840", "model=resnet18", "batch_size=64", "epochs=2", "measure.probe_s=1"),
-        (*(text for text in FEW if not text.startswith("steps=")), "epochs=2", "sweep.parity=true", "rung=batched,dali"),
+        (
+            "study=ladder",
+            *PHOTOS,
+            "data.num_files=3840",
+            "model=resnet18",
+            "batch_size=64",
+            "epochs=2",
+            "measure.probe_s=1",
+        ),
+        (
+            *(text for text in FEW if not text.startswith("steps=")),
+            "epochs=2",
+            "sweep.parity=true",
+            "rung=batched,dali",
+        ),
     ),
     Part(
         "precision_resnet50",
@@ -126,4 +162,4 @@ PARTS = (  # in the order of what they are worth, should the time end
         ("study=workers", *BF16, "batch_size=64", "steps=150"),
         (*FEW, "loader.num_workers=0,1"),
     ),
-)  # fmt: skip
+)

@@ -99,8 +99,12 @@ def run(setting: Setting, part: Part, minutes: float) -> State:
     with (folder / "output.txt").open("a") as out:
         process = subprocess.Popen(
             [sys.executable, "-c", TETHERED, *command],
-            cwd=PROJECT, stdout=out, stderr=subprocess.STDOUT, start_new_session=True, env=environment(),
-        )  # fmt: skip
+            cwd=PROJECT,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=environment(),
+        )
         try:
             turn.exit_code = process.wait(60 * minutes)
             turn.status = "failed" if turn.exit_code else "done"

@@ -16,13 +16,25 @@ FROM_FILES = ("native", "spdl", "dali")
 OVERHEAD = 1.002
 CEILING = 0.02  # how far the ceiling may be from a loop by hand
 BY_TEST = (  # what a test asserts, and the test's name
-    ("work in flight while the host waits does not count as starved: a planted 10 % reads 10 %, within 3 points", "test_work_in_flight_is_not_starved"),
-    ("the gaps of the event clock agree with a profiler's trace of the same run within 2 points", "test_event_gaps_agree_with_a_trace_of_the_same_run"),
-    ("no corrupted batch in 10,000 steps of copies on a side stream, the allocator without memory to spare", "test_a_copy_on_a_side_stream_hands_out_whole_batches"),
+    (
+        "work in flight while the host waits does not count as starved: a planted 10 % reads 10 %, within 3 points",
+        "test_work_in_flight_is_not_starved",
+    ),
+    (
+        "the gaps of the event clock agree with a profiler's trace of the same run within 2 points",
+        "test_event_gaps_agree_with_a_trace_of_the_same_run",
+    ),
+    (
+        "no corrupted batch in 10,000 steps of copies on a side stream, the allocator without memory to spare",
+        "test_a_copy_on_a_side_stream_hands_out_whole_batches",
+    ),
     ("memory is back at the start after each of 10 jobs", "test_memory_comes_back_after_each_of_ten_jobs"),
-    ("every loader delivers each sample once, with the same pixels, on CUDA", "test_each_sample_once_in_the_plans_order"),
+    (
+        "every loader delivers each sample once, with the same pixels, on CUDA",
+        "test_each_sample_once_in_the_plans_order",
+    ),
     ("every precision is in force as it says", "test_precisions_of_a_gpu"),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)

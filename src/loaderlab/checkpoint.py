@@ -110,8 +110,10 @@ def _find(resume: str, folder: Path) -> Path:
     if resume == "latest":
         found = sorted(folder.glob(f"*/{NAME}"), key=lambda path: path.stat().st_mtime)
         if not found:
-            raise UserError(f"resume=latest: no checkpoint under checkpoint.dir={folder}. Runs of a few minutes leave none: "
-                            "checkpoint.every_minutes=0 writes one each epoch, checkpoint.keep=true keeps the last")  # fmt: skip
+            raise UserError(
+                f"resume=latest: no checkpoint under checkpoint.dir={folder}. Runs of a few minutes leave none: "
+                "checkpoint.every_minutes=0 writes one each epoch, checkpoint.keep=true keeps the last"
+            )
         return found[-1]
     path = Path(resume)
     path = path / NAME if path.is_dir() else path

@@ -248,9 +248,10 @@ def _no_such_setting(key: str, known: list[str] | None, config_name: str = "trai
         label = getattr(OmegaConf.get_type(chosen), "name", None) or OmegaConf.select(chosen, "name", default=parent)
         where = f" of {parent}={label}" if label != parent else ""
         owners = [
-            choice for choice, node in SCHEMAS[parent].items()
+            choice
+            for choice, node in SCHEMAS[parent].items()
             if choice != label and name in {entry.name for entry in fields(node)}
-        ]  # fmt: skip
+        ]
         if owners and name not in known:
             where += f" (it belongs to {parent}={' and '.join(owners)})"
     prefix = f"{parent}." if parent else ""

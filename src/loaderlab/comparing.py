@@ -93,8 +93,11 @@ def sweep_of(store: tracking.Store, chosen: str) -> Recorded:
         newest = store.newest_sweep()
         if newest is None:
             raise refuse(
-                "runs", "latest", f"there is no sweep in {store.uri} yet", "python -m experiments.train -m repeat=1,2,3 loader=native,dali"
-            )  # fmt: skip
+                "runs",
+                "latest",
+                f"there is no sweep in {store.uri} yet",
+                "python -m experiments.train -m repeat=1,2,3 loader=native,dali",
+            )
         return newest
     found = store.run(chosen)
     if found is None or found.tags.get("sweep") != "parent":
@@ -178,7 +181,7 @@ def record(
         links.append(f"![the comparison](get-artifact?path={FOLDER}/{PICTURE}&run_uuid={parent.run_id})")
     beside = f"[These runs side by side]({view.link(store.experiment_id)}), grouped by arm, with their charts."
     note = page.markdown(comparison, [*links, beside])
-    parent.tags({"mlflow.note.content": note, "headline": " ".join(sentences.headline(comparison))})  # fmt: skip
+    parent.tags({"mlflow.note.content": note, "headline": " ".join(sentences.headline(comparison))})
 
 
 def _folder(name: str) -> Path:

@@ -17,8 +17,17 @@ from loaderlab.config import AUTO, UserError, refuse
 from loaderlab.machine import available_cores, gpus
 
 PACKAGES = (
-    "torch", "torchvision", "torchcodec", "nvidia-dali-cuda120", "spdl", "timm", "numpy", "pillow", "mlflow", "hydra-core",
-)  # fmt: skip
+    "torch",
+    "torchvision",
+    "torchcodec",
+    "nvidia-dali-cuda120",
+    "spdl",
+    "timm",
+    "numpy",
+    "pillow",
+    "mlflow",
+    "hydra-core",
+)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -123,7 +123,11 @@ def state() -> dict[str, float]:
     """
     found = {"machine/busy_pct": psutil.cpu_percent(LOOK_S), "machine/load_1min": os.getloadavg()[0]}
     temperatures: dict[str, Any] = getattr(psutil, "sensors_temperatures", dict)()
-    hottest = [entry.current for name in ("coretemp", "k10temp", "zenpower", "cpu_thermal") for entry in temperatures.get(name, [])]  # fmt: skip
+    hottest = [
+        entry.current
+        for name in ("coretemp", "k10temp", "zenpower", "cpu_thermal")
+        for entry in temperatures.get(name, [])
+    ]
     if hottest:
         found["machine/temperature_c"] = max(hottest)
     with contextlib.suppress(OSError, NotImplementedError, RuntimeError):

@@ -106,7 +106,9 @@ def changes(before: Sequence[PlannedJob], now: Sequence[PlannedJob]) -> list[str
     for job in lost:
         nearest = min(now, key=lambda other: len(_differing(job, other)))
         for name in _differing(job, nearest):
-            told[f"{name} was {job.settings.get(name, 'not there')}, now {nearest.settings.get(name, 'not there')}"] = None  # fmt: skip
+            told[f"{name} was {job.settings.get(name, 'not there')}, now {nearest.settings.get(name, 'not there')}"] = (
+                None
+            )
     listed = list(told)
     return listed[:MOST_TOLD] + ([f"and {len(listed) - MOST_TOLD} more"] if len(listed) > MOST_TOLD else [])
 
@@ -156,7 +158,9 @@ def loader_key(config: TrainConfig) -> str:
 
 def compared_loaders(configs: Iterable[TrainConfig]) -> list[ComparedLoader]:
     """The loaders of a sweep where there are several for the same samples; without ceilings, which load nothing."""
-    known = {loader_key(config): config for config in reversed(list(configs)) if not isinstance(config.loader, ReplayLoader)}  # fmt: skip
+    known = {
+        loader_key(config): config for config in reversed(list(configs)) if not isinstance(config.loader, ReplayLoader)
+    }
     compared = {
         key: config
         for key, config in reversed(known.items())

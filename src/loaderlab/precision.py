@@ -17,16 +17,21 @@ def unable(config: PrecisionConfig, device: torch.device) -> UserError | None:
     if device.type != "cuda":
         if config.name == "tf32":
             return refuse(
-                "precision", "tf32", "needs an NVIDIA GPU (Ampere or newer), and this run is on the CPU", "precision=fp32"
-            )  # fmt: skip
+                "precision",
+                "tf32",
+                "needs an NVIDIA GPU (Ampere or newer), and this run is on the CPU",
+                "precision=fp32",
+            )
         return None
     capability = torch.cuda.get_device_capability(device)
     if config.name in ("tf32", "bf16") and capability < (8, 0):
         name = torch.cuda.get_device_name(device)
         return refuse(
-            "precision", config.name, f"needs compute capability 8.0; {name} has {capability[0]}.{capability[1]}",
+            "precision",
+            config.name,
+            f"needs compute capability 8.0; {name} has {capability[0]}.{capability[1]}",
             "precision=fp16",
-        )  # fmt: skip
+        )
     return None
 
 
@@ -34,14 +39,18 @@ def unsuited(config: PrecisionConfig, device: torch.device, *, ladder: bool) -> 
     """Why a study leaves a precision out on a device that can do it, and was not made for it."""
     if device.type != "cuda" and config.name == "bf16" and ladder and not machine.cpu_has_bf16():
         return refuse(
-            "precision", "bf16", "this processor has no bf16 arithmetic, and emulates it several times slower than fp32",
+            "precision",
+            "bf16",
+            "this processor has no bf16 arithmetic, and emulates it several times slower than fp32",
             "study=loader_precision, to see by how much",
-        )  # fmt: skip
+        )
     if device.type != "cuda" and config.name == "fp16":
         return refuse(
-            "precision", "fp16", "is a format for GPUs, several times slower than fp32 on a CPU: a study leaves it out here",
+            "precision",
+            "fp16",
+            "is a format for GPUs, several times slower than fp32 on a CPU: a study leaves it out here",
             "precision=fp16, without a study",
-        )  # fmt: skip
+        )
     return None
 
 

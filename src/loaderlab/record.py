@@ -150,8 +150,15 @@ def _write(session: Session, page: str, error: BaseException | None) -> None:
 
 
 def write_steps(
-    folder: Path, title: str, steps: Sequence[Step], warmup_steps: int, ramp: int, figures: Mapping[str, float], *, coarse: bool = False
-) -> None:  # fmt: skip
+    folder: Path,
+    title: str,
+    steps: Sequence[Step],
+    warmup_steps: int,
+    ramp: int,
+    figures: Mapping[str, float],
+    *,
+    coarse: bool = False,
+) -> None:
     """``steps.csv`` and ``breakdown.png``."""
     from loaderlab.report.figures import breakdown  # half a second: not at the start
 

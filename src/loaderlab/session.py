@@ -244,9 +244,14 @@ class Session:
             observers = Observers(self._on_step, self._on_epoch)
             try:
                 train(
-                    self.parts, self.meter, self.trained, observers,
-                    epochs=config.num_epochs, steps=config.steps, accumulate=config.accumulate,
-                )  # fmt: skip
+                    self.parts,
+                    self.meter,
+                    self.trained,
+                    observers,
+                    epochs=config.num_epochs,
+                    steps=config.steps,
+                    accumulate=config.accumulate,
+                )
             except BaseException:
                 with contextlib.suppress(RuntimeError):  # a device that has failed gives no times
                     self.meter.settle()
@@ -383,9 +388,17 @@ class Session:
         measure, config = self.config.measure, self.config
         with self.terminal.progress("probes", 4 if measure.cold else 3) as bar:
             probes.probe(
-                self.probed, self.parts, measure, lambda: self._build_loader(self.spec), self.spec.train, self._plan,
-                self.trained.epoch, config.accumulate, rate, lambda done, name: bar.update(done, name),
-            )  # fmt: skip
+                self.probed,
+                self.parts,
+                measure,
+                lambda: self._build_loader(self.spec),
+                self.spec.train,
+                self._plan,
+                self.trained.epoch,
+                config.accumulate,
+                rate,
+                lambda done, name: bar.update(done, name),
+            )
         for note in self.probed.notes:
             self.terminal.warn(note)
 

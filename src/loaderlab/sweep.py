@@ -85,7 +85,11 @@ def run_sweep(
             raise
         finally:
             terminal.say(store.how_to_look())
-        failed = [job.name for job, result in zip(planned, results, strict=True) if result.status not in ("FINISHED", NOT_APPLICABLE)]  # fmt: skip
+        failed = [
+            job.name
+            for job, result in zip(planned, results, strict=True)
+            if result.status not in ("FINISHED", NOT_APPLICABLE)
+        ]
         if failed:
             raise Failed(
                 f"{len(failed)} of {len(planned)} jobs did not finish: {'; '.join(failed)}. To run them again: "
@@ -105,7 +109,12 @@ def _open(
         return parent, {}
     former, before = _former(store, resume)
     if former.status == "RUNNING":
-        raise refuse("resume", resume, f"{former.name} is still running, or its machine is another one than this", "resume=latest, when it has ended")  # fmt: skip
+        raise refuse(
+            "resume",
+            resume,
+            f"{former.name} is still running, or its machine is another one than this",
+            "resume=latest, when it has ended",
+        )
     if changes := plan.changes(before, planned):
         raise UserError(
             f"resume={resume}: not all jobs of that sweep ({former.name}) are jobs of this command: {'; '.join(changes)}. "

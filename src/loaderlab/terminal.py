@@ -60,8 +60,12 @@ class Terminal:
             yield PlainBar(self, label, total)
             return
         columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}")
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
         with Progress(*columns, console=self.console, auto_refresh=False, transient=True) as drawn:
             yield RichBar(drawn, drawn.add_task(label, total=total, note=""))
 

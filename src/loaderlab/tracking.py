@@ -194,15 +194,21 @@ class Store:
             while True:
                 try:
                     page = self.client.search_runs(
-                        [self.experiment_id], query, max_results=PAGE, order_by=["attributes.start_time ASC"], page_token=token
-                    )  # fmt: skip
+                        [self.experiment_id],
+                        query,
+                        max_results=PAGE,
+                        order_by=["attributes.start_time ASC"],
+                        page_token=token,
+                    )
                 except MlflowException as error:
                     if error.error_code != "INVALID_PARAMETER_VALUE":
                         raise
                     raise refuse(
-                        "filter", query, f"MLflow does not understand it: {str(error).splitlines()[0]}",
+                        "filter",
+                        query,
+                        f"MLflow does not understand it: {str(error).splitlines()[0]}",
                         """'filter="metrics.`rate/samples_per_s` > 1000"'""",
-                    ) from None  # fmt: skip
+                    ) from None
                 found += page
                 token = page.token
                 if not token:

@@ -70,8 +70,15 @@ class Parts:
 
 
 def train(
-    parts: Parts, meter: StepMeter, trained: Trained, observers: Observers, *, epochs: int | None, steps: int | None, accumulate: int
-) -> None:  # fmt: skip
+    parts: Parts,
+    meter: StepMeter,
+    trained: Trained,
+    observers: Observers,
+    *,
+    epochs: int | None,
+    steps: int | None,
+    accumulate: int,
+) -> None:
     """Trains until ``epochs`` epochs or ``steps`` steps in all are done; one of the two is None.
 
     Args:

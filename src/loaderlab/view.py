@@ -12,9 +12,16 @@ from typing import Any
 KEY = "loaderlab"
 TAG = f"mlflow.sharedViewState.{KEY}"
 BARS = (
-    "rate/samples_per_s", "starvation/starved_pct", "rate/ceiling_samples_per_s", "starvation/wait_pct", "time/step_ms",
-    "time/train_s", "memory/host_peak_mib", "cpu/utilization_pct", "val/accuracy",
-)  # fmt: skip
+    "rate/samples_per_s",
+    "starvation/starved_pct",
+    "rate/ceiling_samples_per_s",
+    "starvation/wait_pct",
+    "time/step_ms",
+    "time/train_s",
+    "memory/host_peak_mib",
+    "cpu/utilization_pct",
+    "val/accuracy",
+)
 LINES = ("train/loss", "val/loss")
 SECTION = "loaderlab"
 
@@ -27,9 +34,16 @@ def link(experiment_id: str) -> str:
 def state() -> str:
     """The tag's value."""
     line = {
-        "xAxisKey": "step", "selectedXAxisMetricKey": "", "selectedYAxisMetricKey": "", "xAxisScaleType": "linear",
-        "yAxisScaleType": "linear", "scaleType": "linear", "lineSmoothness": 0, "range": {}, "xRange": {},
-    }  # fmt: skip
+        "xAxisKey": "step",
+        "selectedXAxisMetricKey": "",
+        "selectedYAxisMetricKey": "",
+        "xAxisScaleType": "linear",
+        "yAxisScaleType": "linear",
+        "scaleType": "linear",
+        "lineSmoothness": 0,
+        "range": {},
+        "xRange": {},
+    }
     charts = [_chart("BAR", metric) for metric in BARS]
     charts += [_chart("LINE", metric) | {"selectedMetricKeys": [metric]} | line for metric in LINES]
     section = {
@@ -71,6 +85,11 @@ def state() -> str:
 
 def _chart(kind: str, metric: str) -> dict[str, Any]:
     return {
-        "type": kind, "metricKey": metric, "uuid": f"{SECTION}-{metric}", "runsCountToCompare": 20, "metricSectionId": SECTION,
-        "deleted": False, "isGenerated": False,
-    }  # fmt: skip
+        "type": kind,
+        "metricKey": metric,
+        "uuid": f"{SECTION}-{metric}",
+        "runsCountToCompare": 20,
+        "metricSectionId": SECTION,
+        "deleted": False,
+        "isGenerated": False,
+    }

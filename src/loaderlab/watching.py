@@ -60,7 +60,9 @@ IN_TORCH = {  # an override of ours, and the same in a loop of one's own
 class Watch:
     """The meter of one loop; made by `watch`. A context manager: leave it before reading the last figures."""
 
-    def __init__(self, device: torch.device, warmup_steps: int | None, sync: bool, record: str | None, tracking: TrackingConfig) -> None:  # fmt: skip
+    def __init__(
+        self, device: torch.device, warmup_steps: int | None, sync: bool, record: str | None, tracking: TrackingConfig
+    ) -> None:
         self._device, self._warmup_steps = device, warmup_steps
         self._meter = StepMeter(device, counters=findings.counters, sync=sync)
         self._record, self._tracking, self._sync = record, tracking, sync
@@ -267,9 +269,14 @@ class Watch:
 
 
 def watch(
-    device: torch.device | str, *, warmup_steps: int | None = None, sync: bool = False, record: str | None = None, uri: str = AUTO,
+    device: torch.device | str,
+    *,
+    warmup_steps: int | None = None,
+    sync: bool = False,
+    record: str | None = None,
+    uri: str = AUTO,
     experiment: str = "loaderlab",
-) -> Watch:  # fmt: skip
+) -> Watch:
     """A meter for a loop of one's own.
 
     Args:

@@ -88,9 +88,16 @@ def two_sets() -> tuple[Pairs, Pairs]:
 
 def make(name: str = "") -> Any:
     kinds: dict[str, Any] = {
-        "nothing": None, "number": 3, "empty": Pairs(0), "triples": [(torch.zeros(2), 1, 2)] * 4,
-        "text": [("a word", 1)] * 4, "words": [{"x": "a word", "y": 1}] * 4, "once": iter([(torch.zeros(2), 1)] * 4), "dicts": [{"image": torch.zeros(2), "label": 1}] * 4, "no_classes": [(torch.zeros(2), 1)] * 4,
-    }  # fmt: skip
+        "nothing": None,
+        "number": 3,
+        "empty": Pairs(0),
+        "triples": [(torch.zeros(2), 1, 2)] * 4,
+        "text": [("a word", 1)] * 4,
+        "words": [{"x": "a word", "y": 1}] * 4,
+        "once": iter([(torch.zeros(2), 1)] * 4),
+        "dicts": [{"image": torch.zeros(2), "label": 1}] * 4,
+        "no_classes": [(torch.zeros(2), 1)] * 4,
+    }
     return kinds[name]
 
 

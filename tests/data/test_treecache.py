@@ -114,8 +114,20 @@ def point_elsewhere(root: Path) -> None:
         point_elsewhere,
         put_back_time,
     ],
-    ids=["added", "removed", "renamed", "moved", "nested", "class-added", "class-removed", "class-renamed", "behind-a-link", "link-moved", "time-put-back"],
-)  # fmt: skip
+    ids=[
+        "added",
+        "removed",
+        "renamed",
+        "moved",
+        "nested",
+        "class-added",
+        "class-removed",
+        "class-renamed",
+        "behind-a-link",
+        "link-moved",
+        "time-put-back",
+    ],
+)
 def test_a_change_is_seen(change: Callable[[Path], object], old_tree: Path, reads: list[str]) -> None:
     before = names(old_tree)
     assert reads == []

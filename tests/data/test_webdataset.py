@@ -150,7 +150,12 @@ def test_order_is_by_file_and_block() -> None:
     order = blocks.shuffled(np.random.default_rng(3))
     assert sorted(order.tolist()) == list(range(120))
     shards = np.searchsorted(ends, order, side="right")
-    whole = np.concatenate([np.flatnonzero(np.searchsorted(ends, np.arange(120), side="right") == shard) for shard in dict.fromkeys(shards.tolist())])  # fmt: skip
+    whole = np.concatenate(
+        [
+            np.flatnonzero(np.searchsorted(ends, np.arange(120), side="right") == shard)
+            for shard in dict.fromkeys(shards.tolist())
+        ]
+    )
     for start in range(0, 120, 16):  # each block holds what the files in their order have there, and in another order
         assert sorted(order[start : start + 16].tolist()) == sorted(whole[start : start + 16].tolist())
     assert order.tolist() != whole.tolist()

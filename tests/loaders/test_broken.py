@@ -60,9 +60,12 @@ def spoiled(own_tree: Path) -> list[Path]:
 
 def split_of(tree: Path, on_error: str, max_skipped: float = 1.0) -> Split:
     config = ImageFolderData(
-        root=str(tree), val_fraction=0.0, on_error=on_error, max_skipped=max_skipped,
+        root=str(tree),
+        val_fraction=0.0,
+        on_error=on_error,
+        max_skipped=max_skipped,
         transform=TransformConfig(image_size=24, train_crop="center", flip=0.0),
-    )  # fmt: skip
+    )
     return data.build(config, lambda *_: None).train
 
 

@@ -60,9 +60,10 @@ class Squares(Dataset[dict[str, torch.Tensor]]):
 
 def folder_split(tree: Path, crop: str = "center", normalize_on: str = "device", flip: float = 0.0) -> Split:
     config = ImageFolderData(
-        root=str(tree), val_fraction=0.0,
+        root=str(tree),
+        val_fraction=0.0,
         transform=TransformConfig(image_size=24, resize=24, train_crop=crop, flip=flip, normalize_on=normalize_on),
-    )  # fmt: skip
+    )
     return data.build(config, lambda *_: None).train
 
 
@@ -79,9 +80,11 @@ def tar_split(tree: Path) -> Split:
             ]
             write_tar(folder / f"{number}.tar", members)
     config = WebDatasetData(
-        shards=str(folder), val_fraction=0.0, shuffle_block=8,
+        shards=str(folder),
+        val_fraction=0.0,
+        shuffle_block=8,
         transform=TransformConfig(image_size=24, resize=24, train_crop="center", flip=0.0),
-    )  # fmt: skip
+    )
     return data.build(config, lambda *_: None).train
 
 
@@ -108,7 +111,11 @@ SPLITS: dict[str, Callable[[Path], Split]] = {
     "vectors at hand": lambda tree: vectors_split(tree, work=0),
 }
 REFUSED = [("resident", "vectors"), ("resident", "user")]
-ALL = [pair for pair in itertools.product(LOADERS, SPLITS) if pair not in REFUSED and (pair[1] != "vectors at hand" or pair[0] == "resident")]  # fmt: skip
+ALL = [
+    pair
+    for pair in itertools.product(LOADERS, SPLITS)
+    if pair not in REFUSED and (pair[1] != "vectors at hand" or pair[0] == "resident")
+]
 EACH = [pair for pair in ALL if pair[0] in BACKENDS]
 
 
@@ -301,7 +308,9 @@ def test_random_crops_differ_between_epochs_and_keep_the_means(
 def test_images_in_memory_are_cropped_at_random(loader: str, built: Callable[..., Loader], image_tree: Path) -> None:
     split = arrays_split(image_tree)
     assert split.transform is not None
-    subject = built(loader, replace(split, transform=replace(split.transform, random_crop=True)), EpochPlan(23, 8, False, False))  # fmt: skip
+    subject = built(
+        loader, replace(split, transform=replace(split.transform, random_crop=True)), EpochPlan(23, 8, False, False)
+    )
     first, second = (all_of(list(subject.epoch(epoch)))[1].float() for epoch in (0, 1))
     assert first.shape == (23, 3, 24, 24)
     assert (first - second).abs().mean() > 1

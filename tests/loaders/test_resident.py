@@ -91,7 +91,10 @@ def test_what_does_not_fit_is_refused_with_numbers(image_tree: Path, monkeypatch
         monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=gib * 2**30))
 
     free(0.001)
-    with pytest.raises(LoaderError, match=r"23 samples need 0.0\d+ GiB, each padded to \d+ x \d+ pixels; cpu has 0.001 GiB free, .* Type: loader=native"):  # fmt: skip
+    with pytest.raises(
+        LoaderError,
+        match=r"23 samples need 0.0\d+ GiB, each padded to \d+ x \d+ pixels; cpu has 0.001 GiB free, .* Type: loader=native",
+    ):
         made(files(image_tree))
     free(1)
     loader: Any = made(files(image_tree))

@@ -95,10 +95,19 @@ def test_samples_carry_every_answer(fake_nvml: FakeNvml, own_temp: Path) -> None
     samples = sampler.stop()
     assert len(samples) >= 4
     assert samples[0] == DeviceSample(
-        at_ns=samples[0].at_ns, energy_mj=5_030_000, power_mw=312_345, utilization_pct=87, memory_utilization_pct=41,
-        sm_clock_mhz=1755, sm_clock_max_mhz=1980, memory_clock_mhz=2619, temperature_c=54, throttle_reasons=4,
-        memory_used_bytes=3 << 30, pids=(os.getpid(), 77),
-    )  # fmt: skip
+        at_ns=samples[0].at_ns,
+        energy_mj=5_030_000,
+        power_mw=312_345,
+        utilization_pct=87,
+        memory_utilization_pct=41,
+        sm_clock_mhz=1755,
+        sm_clock_max_mhz=1980,
+        memory_clock_mhz=2619,
+        temperature_c=54,
+        throttle_reasons=4,
+        memory_used_bytes=3 << 30,
+        pids=(os.getpid(), 77),
+    )
     times = [sample.at_ns for sample in samples]
     assert times == sorted(times)
     assert started < times[0] < asked < times[-1] < time.perf_counter_ns(), "one clock, and a last sample on asking"

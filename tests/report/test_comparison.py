@@ -33,7 +33,11 @@ def test_columns_are_what_differs_and_repeats_make_no_arm() -> None:
 
 
 def test_settings_that_only_one_choice_has_are_no_columns() -> None:
-    runs = [recorded(100, loader__num_workers=0), recorded(120, loader__num_workers=2), recorded(150, loader__name="dali", loader__num_threads=2)]  # fmt: skip
+    runs = [
+        recorded(100, loader__num_workers=0),
+        recorded(120, loader__num_workers=2),
+        recorded(150, loader__name="dali", loader__num_threads=2),
+    ]
     found = made(*runs)
     assert found.columns == ["loader.name", "loader.num_workers"]
     assert [arm.label for arm in found.arms] == ["native · num_workers=0", "native · num_workers=2", "dali"]
@@ -48,10 +52,16 @@ def test_time_is_better_when_it_is_less() -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [{"batch_size": 32}, {"data__transform__image_size": 96}, {"model__name": "resnet18"}, {"epochs": 4}, {"tags": {"device.name": "another"}},
-     {"tags": {"data.samples": "100 + 20"}}],
+    [
+        {"batch_size": 32},
+        {"data__transform__image_size": 96},
+        {"model__name": "resnet18"},
+        {"epochs": 4},
+        {"tags": {"device.name": "another"}},
+        {"tags": {"data.samples": "100 + 20"}},
+    ],
     ids=lambda value: "".join(value),
-)  # fmt: skip
+)
 def test_unlike_work_is_in_a_group_of_its_own(other: dict[str, Any]) -> None:
     like = {"data__transform__image_size": 64, "tags": {"data.samples": "200 + 20"}}
     runs = [*arms({"native": [100] * 3, "dali": [200] * 3}, **like), *arms({"dali": [300] * 3}, **{**like, **other})]
@@ -159,7 +169,11 @@ def test_what_was_not_measured_is_told_unless_it_was_done_again() -> None:
         recorded(0, repeat=4, tags={"config.hash": "d"}),
     ]
     found = made(*runs, missing=[Missing("pinned", "not applicable here: no GPU")])
-    assert [entry.why for entry in found.missing] == ["not applicable here: no GPU", "failed: out of memory", "finished without rate/samples_per_s"]  # fmt: skip
+    assert [entry.why for entry in found.missing] == [
+        "not applicable here: no GPU",
+        "failed: out of memory",
+        "finished without rate/samples_per_s",
+    ]
 
 
 def test_runs_without_the_metric() -> None:
@@ -216,10 +230,16 @@ def test_what_the_loader_hides_of_a_precisions_gain() -> None:
 
 def test_ceilings_of_one_precision_must_agree() -> None:
     runs = [
-        recorded(100, repeat=repeat, loader__name=loader, precision__name=precision,
-                 figures={"rate/ceiling_samples_per_s": {"native": 200, "dali": 260}[loader]})
-        for repeat in (1, 2, 3) for loader, precision in GRID
-    ]  # fmt: skip
+        recorded(
+            100,
+            repeat=repeat,
+            loader__name=loader,
+            precision__name=precision,
+            figures={"rate/ceiling_samples_per_s": {"native": 200, "dali": 260}[loader]},
+        )
+        for repeat in (1, 2, 3)
+        for loader, precision in GRID
+    ]
     found = made(*runs)
     told = ceilings_that_differ(grid(found.groups[0], found.columns))
     assert [(precision, loader, base) for precision, loader, base, _ in told] == [
@@ -241,8 +261,18 @@ def test_the_knee_is_the_fewest_workers_that_are_near_the_best() -> None:
 
 def test_a_ladder_is_told_rung_by_rung() -> None:
     settings = [("single", 0, 100), ("workers", 2, 200), ("persistent", 2, 300)]
-    runs = [recorded(rate, repeat=repeat, rung=rung, study="ladder", loader__num_workers=count, loader__persistent_workers=rung == "persistent")
-            for repeat in (1, 2, 3) for rung, count, rate in settings]  # fmt: skip
+    runs = [
+        recorded(
+            rate,
+            repeat=repeat,
+            rung=rung,
+            study="ladder",
+            loader__num_workers=count,
+            loader__persistent_workers=rung == "persistent",
+        )
+        for repeat in (1, 2, 3)
+        for rung, count, rate in settings
+    ]
     found = made(*runs)
     assert (found.columns, found.study) == (["rung"], "ladder")
     single, workers, persistent = found.arms
@@ -276,7 +306,10 @@ def test_a_loss_that_is_no_number_is_flagged() -> None:
         for name in ("train/loss", "val/loss"):
             del run.figures[name]  # type: ignore[attr-defined]
     native, dali = compare("a sweep", well + broken).arms
-    assert dali.learning == ["training loss is no number in 3 of 3 rounds", "validation loss is no number in 3 of 3 rounds"]  # fmt: skip
+    assert dali.learning == [
+        "training loss is no number in 3 of 3 rounds",
+        "validation loss is no number in 3 of 3 rounds",
+    ]
     assert dali.notes[0] == "its training loss ended as no number in 3 of 3 runs"
     backwards = compare("a sweep", broken + well).arms[1]
     assert backwards.learning[0] == "training loss of dali is no number in 3 of 3 rounds"
@@ -298,7 +331,9 @@ def test_runs_that_were_not_evaluated_are_no_collapse() -> None:
 
 def test_other_compute_threads_are_told_on_a_processor() -> None:
     tags = {"torch_threads.in_force": "1", "device.type": "cpu"}
-    runs = arms({"native": [100] * 3}, tags=tags | {"torch_threads.in_force": "2"}) + arms({"dali": [200] * 3}, tags=tags)  # fmt: skip
+    runs = arms({"native": [100] * 3}, tags=tags | {"torch_threads.in_force": "2"}) + arms(
+        {"dali": [200] * 3}, tags=tags
+    )
     (note,) = compare("a sweep", runs).arms[1].notes
     assert note.startswith("its step computes with 1 thread, that of native with 2 threads")
     on_gpu = [replace(run, tags={**run.tags, "device.type": "cuda"}) for run in runs]
@@ -340,9 +375,10 @@ def test_rungs_keep_their_order_whichever_run_failed() -> None:
     rates = {"single": 100, "workers": 200, "persistent": 210, "ceiling": 310}
     runs = [
         recorded(rate, repeat=repeat, rung=rung, loader__num_workers=number)
-        for repeat in (1, 2, 3, 4) for number, (rung, rate) in enumerate(rates.items())
+        for repeat in (1, 2, 3, 4)
+        for number, (rung, rate) in enumerate(rates.items())
         if (rung, repeat) not in (("single", 1), ("workers", 1))
-    ]  # fmt: skip
+    ]
     found = made(*runs)
     assert [arm.label for arm in found.arms] == list(rates)
     assert found.groups[0].baseline is found.arms[0]
@@ -353,8 +389,9 @@ def test_two_ladders_are_told_apart() -> None:
     runs = [
         recorded(rate * speed, repeat=repeat, rung=rung, parent=sweep, sweep=sweep, loader__num_workers=number)
         for sweep, speed in (("before", 1.0), ("now", 0.8))
-        for repeat in (1, 2, 3) for number, (rung, rate) in enumerate({"single": 100, "workers": 200}.items())
-    ]  # fmt: skip
+        for repeat in (1, 2, 3)
+        for number, (rung, rate) in enumerate({"single": 100, "workers": 200}.items())
+    ]
     found = made(*runs, baseline={"sweep": "before"})
     assert found.columns == ["sweep", "rung"]
     assert [arm.label for arm in found.arms] == ["before · single", "before · workers", "now · single", "now · workers"]
@@ -363,7 +400,10 @@ def test_two_ladders_are_told_apart() -> None:
 
 
 def test_a_knee_of_what_should_be_little_may_be_at_nothing() -> None:
-    runs = [recorded(100, loader__num_workers=count, figures={"energy/joules_per_sample": joules}) for count, joules in ((0, 2.0), (1, 0.0))]  # fmt: skip
+    runs = [
+        recorded(100, loader__num_workers=count, figures={"energy/joules_per_sample": joules})
+        for count, joules in ((0, 2.0), (1, 0.0))
+    ]
     found = made(*runs, metric="energy/joules_per_sample")
     told = curve(found.groups[0], found.columns)
     assert told is not None

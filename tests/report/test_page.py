@@ -42,15 +42,30 @@ def first(runs: list[Any], **options: Any) -> str:
     ("rates", "said"),
     [
         ({"native": [100, 101, 99], "dali": [200, 202, 199]}, "dali is the fastest: 2.0"),
-        ({"native": [100, 101, 99], "dali": [101, 100, 102]}, "No difference shown: dali, with the best median, ran at 1.01x ("),
-        ({"native": [200, 202, 198], "dali": [100, 100, 100]}, "native, the baseline, is the fastest: 200 samples/s (198 to 202, n = 3). Every other arm is shown to be slower."),
+        (
+            {"native": [100, 101, 99], "dali": [101, 100, 102]},
+            "No difference shown: dali, with the best median, ran at 1.01x (",
+        ),
+        (
+            {"native": [200, 202, 198], "dali": [100, 100, 100]},
+            "native, the baseline, is the fastest: 200 samples/s (198 to 202, n = 3). Every other arm is shown to be slower.",
+        ),
         ({"native": [104, 101, 99], "dali": [99, 101, 100]}, "No arm is shown to be faster than native, the baseline"),
-        ({"native": [100, 100], "dali": [200, 200]}, "dali ran at 2.00x of native in 2 rounds: fewer than 3 claim nothing. Type: repeat=1,2,3"),
-        ({"native": [200, 200], "dali": [100, 100]}, "native, the baseline, has the best median, 200 samples/s (200 to 200, n = 2); fewer than 3 rounds claim nothing."),
-        ({"native": [100, 101, 99]}, "One arm: native fp32, 100 samples/s (99 to 101, n = 3). There is nothing to compare it with."),
+        (
+            {"native": [100, 100], "dali": [200, 200]},
+            "dali ran at 2.00x of native in 2 rounds: fewer than 3 claim nothing. Type: repeat=1,2,3",
+        ),
+        (
+            {"native": [200, 200], "dali": [100, 100]},
+            "native, the baseline, has the best median, 200 samples/s (200 to 200, n = 2); fewer than 3 rounds claim nothing.",
+        ),
+        (
+            {"native": [100, 101, 99]},
+            "One arm: native fp32, 100 samples/s (99 to 101, n = 3). There is nothing to compare it with.",
+        ),
         ({"native": [100, 100, 100], "replay": [900, 900, 900]}, "native: 100 samples/s"),
     ],
-)  # fmt: skip
+)
 def test_the_answer_in_words(rates: dict[str, list[float]], said: str) -> None:
     tags = {"arm": "native fp32"}
     assert first(arms(rates, tags=tags)).startswith(said)
@@ -100,14 +115,23 @@ def test_the_fastest_is_faster_than_every_other() -> None:
 @pytest.mark.parametrize(
     ("rates", "options", "said"),
     [
-        ({"native": [100, 101, 99], "dali": [120, 121, 119], "replay": [150, 151, 149]}, {"baseline": {"loader": "replay"}},
-         "dali is shown to be slower than replay, in the rounds that both have: 0.80x ("),
-        ({"native": [100, 101, 150, 151, 152], "dali": [110, 112, 165]}, {},
-         "native, the baseline, has the best median, 150 samples/s (100 to 152, n = 5), and yet in the rounds that both have dali is shown to be faster: 1.10x ("),
-        ({"dali": [100, 101, 99], "spdl": [120, 121, 119]}, {"baseline": {"precision": "bf16"}},
-         "The best median is that of spdl · fp32, 120 samples/s (119 to 121, n = 3). No arm of this work is the baseline: no gain can be told."),
+        (
+            {"native": [100, 101, 99], "dali": [120, 121, 119], "replay": [150, 151, 149]},
+            {"baseline": {"loader": "replay"}},
+            "dali is shown to be slower than replay, in the rounds that both have: 0.80x (",
+        ),
+        (
+            {"native": [100, 101, 150, 151, 152], "dali": [110, 112, 165]},
+            {},
+            "native, the baseline, has the best median, 150 samples/s (100 to 152, n = 5), and yet in the rounds that both have dali is shown to be faster: 1.10x (",
+        ),
+        (
+            {"dali": [100, 101, 99], "spdl": [120, 121, 119]},
+            {"baseline": {"precision": "bf16"}},
+            "The best median is that of spdl · fp32, 120 samples/s (119 to 121, n = 3). No arm of this work is the baseline: no gain can be told.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_sentence_is_what_the_interval_says(
     rates: dict[str, list[float]], options: dict[str, Any], said: str
 ) -> None:
@@ -119,10 +143,14 @@ def test_arms_with_baselines_of_their_own() -> None:
     rates = {("native", "fp32"): 100, ("native", "bf16"): 101, ("dali", "fp32"): 100.5, ("dali", "bf16"): 200}
     runs = [
         recorded(rate * (1 + number * repeat % 3 / 100), repeat=repeat, loader__name=loader, precision__name=precision)
-        for repeat in (1, 2, 3) for number, ((loader, precision), rate) in enumerate(rates.items())
-    ]  # fmt: skip
+        for repeat in (1, 2, 3)
+        for number, ((loader, precision), rate) in enumerate(rates.items())
+    ]
     told = first(runs, baseline={"loader": "native"})
-    assert re.match(r"dali · fp32 1\.0.x \(.*\) native · fp32, no difference shown; dali · bf16 1\.9.x \(.*\) native · bf16\. ", told)  # fmt: skip
+    assert re.match(
+        r"dali · fp32 1\.0.x \(.*\) native · fp32, no difference shown; dali · bf16 1\.9.x \(.*\) native · bf16\. ",
+        told,
+    )
     assert "The best median is that of dali · bf16, 20" in told
 
 
@@ -131,25 +159,37 @@ def test_arms_with_baselines_of_their_own() -> None:
     [
         (["fed"] * 3, "By its verdict it is fed: a faster loader has little or nothing more to give."),
         (["fed", "inconclusive", "starved"], "What a faster loader could still give is not clear; its verdict: "),
-        (["starved", "partly starved", "starved"], "It runs at 61 % of its ceiling: a perfect loader could still give 1.63x."),
+        (
+            ["starved", "partly starved", "starved"],
+            "It runs at 61 % of its ceiling: a perfect loader could still give 1.63x.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_headroom_does_not_contradict_the_verdict(verdicts: list[str], said: str) -> None:
     figures = {"starvation/efficiency_pct": 61.0, "starvation/headroom_x": 1.63}
     runs = arms({"native": [100] * 3})
-    runs += [recorded(200, repeat=number, loader__name="dali", figures=figures, tags={"verdict": verdict}) for number, verdict in enumerate(verdicts, 1)]  # fmt: skip
+    runs += [
+        recorded(200, repeat=number, loader__name="dali", figures=figures, tags={"verdict": verdict})
+        for number, verdict in enumerate(verdicts, 1)
+    ]
     assert any(line.startswith(said) for line in sentences.headline(of(runs)))
 
 
 @pytest.mark.parametrize(
     ("rates", "said"),
     [
-        ({"0": [50, 51, 49], "1": [99, 100, 101], "2": [101, 100, 102]}, "By the medians the knee lies at 1 worker, within 5 % of the best count, 2; that fewer are slower is shown."),
-        ({"0": [70, 60, 130], "1": [99, 100, 101]}, "By the medians the knee lies at 1 worker, the best count; that fewer are slower is not shown."),
+        (
+            {"0": [50, 51, 49], "1": [99, 100, 101], "2": [101, 100, 102]},
+            "By the medians the knee lies at 1 worker, within 5 % of the best count, 2; that fewer are slower is shown.",
+        ),
+        (
+            {"0": [70, 60, 130], "1": [99, 100, 101]},
+            "By the medians the knee lies at 1 worker, the best count; that fewer are slower is not shown.",
+        ),
         ({"0": [100, 101, 102], "1": [99, 100, 101]}, "By the medians 0 workers are enough: more bring less than 5 %."),
         ({"0": [50, 51], "1": [99, 100]}, None),
     ],
-)  # fmt: skip
+)
 def test_the_knee_in_words(rates: dict[str, list[float]], said: str | None) -> None:
     lines = sentences.headline(of(arms(rates, setting="loader.num_workers")))
     assert [line for line in lines if line.startswith("By the medians")] == ([said] if said else [])
@@ -170,9 +210,16 @@ def test_what_the_loader_hides_is_said() -> None:
         ("dali", "bf16"): (335, 340),
     }
     runs = [
-        recorded(rate, repeat=repeat, loader__name=loader, precision__name=precision, figures={"rate/ceiling_samples_per_s": ceiling})
-        for repeat in (1, 2, 3) for (loader, precision), (rate, ceiling) in cells.items()
-    ]  # fmt: skip
+        recorded(
+            rate,
+            repeat=repeat,
+            loader__name=loader,
+            precision__name=precision,
+            figures={"rate/ceiling_samples_per_s": ceiling},
+        )
+        for repeat in (1, 2, 3)
+        for (loader, precision), (rate, ceiling) in cells.items()
+    ]
     lines = sentences.headline(of(runs))
     assert (
         "bf16 over fp32: 1.70x at the ceiling, 1.00x with native: no gain is shown with the loader, which hides it."
@@ -185,8 +232,9 @@ def test_the_rows_of_a_ladder_hold_the_rungs_that_are_not_here(tmp_path: Path) -
     names = [("single", 100), ("workers", 200), ("persistent", 300)]
     runs = [
         recorded(rate, repeat=repeat, rung=rung, study="ladder", loader__num_workers=number)
-        for repeat in (1, 2, 3) for number, (rung, rate) in enumerate(names)
-    ]  # fmt: skip
+        for repeat in (1, 2, 3)
+        for number, (rung, rate) in enumerate(names)
+    ]
     found = of(runs, missing=[Missing("rung=pinned", "not applicable here: no GPU")], metric="time/train_s")
     columns, rows = table.arm_table(found, found.groups[0])
     assert [row[0] for row in rows] == ["single", "workers", "pinned", "persistent"]
@@ -236,10 +284,17 @@ def test_csv_and_json_for_machines() -> None:
 def test_noise_is_not_called_hiding() -> None:
     rates = {"fp32": [100, 130, 95], "bf16": [170, 160, 210]}
     runs = [
-        recorded(rate, repeat=repeat, loader__name=loader, precision__name=precision,
-                 figures={"rate/ceiling_samples_per_s": {"fp32": 200.0, "bf16": 338.0}[precision]})
-        for loader in ("native", "dali") for precision, values in rates.items() for repeat, rate in enumerate(values, 1)
-    ]  # fmt: skip
+        recorded(
+            rate,
+            repeat=repeat,
+            loader__name=loader,
+            precision__name=precision,
+            figures={"rate/ceiling_samples_per_s": {"fp32": 200.0, "bf16": 338.0}[precision]},
+        )
+        for loader in ("native", "dali")
+        for precision, values in rates.items()
+        for repeat, rate in enumerate(values, 1)
+    ]
     assert any("too noisy to tell whether the loader hides it" in line for line in sentences.headline(of(runs)))
 
 

@@ -11,10 +11,23 @@ from loaderlab.starvation.evidence import expected_rate
 
 SETUP = Setup("native", {"num_workers": 2, "persistent_workers": True}, 2, True, 8, 1, "cuda", 64, image_files=True)
 FED = Evidence(100, 1.0, 1.0, (0.5, 1.5), rate=970, ceiling=1000, loader_alone=5000, contended=980, loader_cores=2)
-STARVED = Evidence(100, 50, 50, (48, 52), rate=500, ceiling=1000, loader_alone=500, contended=990, loader_cores=2, stages={"prepare": 3.9e-3, "collate": 1e-4})  # fmt: skip
+STARVED = Evidence(
+    100,
+    50,
+    50,
+    (48, 52),
+    rate=500,
+    ceiling=1000,
+    loader_alone=500,
+    contended=990,
+    loader_cores=2,
+    stages={"prepare": 3.9e-3, "collate": 1e-4},
+)
 
 
-@pytest.mark.parametrize(("share", "name"), [(0, "fed"), (4.99, "fed"), (5, "partly starved"), (19.9, "partly starved"), (20, "starved")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("share", "name"), [(0, "fed"), (4.99, "fed"), (5, "partly starved"), (19.9, "partly starved"), (20, "starved")]
+)
 def test_grades(share: float, name: str) -> None:
     assert grade(share) == name
 
@@ -32,14 +45,23 @@ def test_fed_says_what_a_faster_loader_could_give() -> None:
         ({"num_steps": 1}, "1 step was measured"),
         ({"num_steps": 0}, "no step was measured"),
         ({"starved_pct": 6, "starved_interval": (4, 8)}, "between fed and partly starved, the interval holds both"),
-        ({"starved_pct": 19, "starved_interval": (16, 22)}, "between partly starved and starved, the interval holds both"),
+        (
+            {"starved_pct": 19, "starved_interval": (16, 22)},
+            "between partly starved and starved, the interval holds both",
+        ),
         ({"clocks_pct": 9.0}, "the host's clock and the device's differ by 9.0 %"),
         ({"ceiling": 800}, "the ceiling (800/s) lies below the rate of the run (970/s)"),
-        ({"ceiling": 1500, "contended": 1400}, "resident batches run 1.55x as fast, and nothing that was measured explains it"),
+        (
+            {"ceiling": 1500, "contended": 1400},
+            "resident batches run 1.55x as fast, and nothing that was measured explains it",
+        ),
         ({"ceiling": 1500, "contended": None}, "and no contention probe tells why"),
-        ({"starved_pct": 40, "starved_interval": (38, 42), "ceiling": 1000}, "the meter says 40 % dry, whose end would give 1.61x, and the ceiling shows 1.03x"),
+        (
+            {"starved_pct": 40, "starved_interval": (38, 42), "ceiling": 1000},
+            "the meter says 40 % dry, whose end would give 1.61x, and the ceiling shows 1.03x",
+        ),
     ],
-)  # fmt: skip
+)
 def test_doubts_name_their_reason(changes: dict[str, object], why: str) -> None:
     verdict = judge(replace(FED, **changes), SETUP)  # type: ignore[arg-type]
     assert verdict.grade == "inconclusive"
@@ -166,23 +188,51 @@ def test_bottlenecks_of_a_fed_device(changes: dict[str, object], name: str) -> N
     [
         (STARVED, SETUP, "loader.num_workers=5"),  # 250/s each: 4 feed the ceiling, 5 with a tenth to spare
         (STARVED, replace(SETUP, cores=3), "loader=dali"),
-        (STARVED, replace(SETUP, cores=3, settings={"num_workers": 2, "decoder": "pillow"}), "loader.decoder=torchcodec"),
+        (
+            STARVED,
+            replace(SETUP, cores=3, settings={"num_workers": 2, "decoder": "pillow"}),
+            "loader.decoder=torchcodec",
+        ),
         (STARVED, replace(SETUP, loader="spdl", settings={"num_threads": 2}), "loader.num_threads=5"),
-        (replace(STARVED, stages={"prepare": 1e-4, "collate": 3.9e-3}), replace(SETUP, loader="spdl", settings={"num_threads": 2}), "loader=native"),
-        (replace(STARVED, stages=None), replace(SETUP, settings={"num_workers": 2}, image_files=False, in_memory=True, at_hand=True), "loader=resident"),
-        (replace(STARVED, stages=None), replace(SETUP, settings={"num_workers": 2}, image_files=False, in_memory=True), "loader.num_workers=0"),
-        (replace(STARVED, delivery_pct=40), replace(SETUP, image_files=False, in_memory=True, at_hand=True), "loader=resident"),
+        (
+            replace(STARVED, stages={"prepare": 1e-4, "collate": 3.9e-3}),
+            replace(SETUP, loader="spdl", settings={"num_threads": 2}),
+            "loader=native",
+        ),
+        (
+            replace(STARVED, stages=None),
+            replace(SETUP, settings={"num_workers": 2}, image_files=False, in_memory=True, at_hand=True),
+            "loader=resident",
+        ),
+        (
+            replace(STARVED, stages=None),
+            replace(SETUP, settings={"num_workers": 2}, image_files=False, in_memory=True),
+            "loader.num_workers=0",
+        ),
+        (
+            replace(STARVED, delivery_pct=40),
+            replace(SETUP, image_files=False, in_memory=True, at_hand=True),
+            "loader=resident",
+        ),
         (replace(STARVED, delivery_pct=40), SETUP, "loader.pin_memory=true"),
         (replace(STARVED, delivery_pct=40), replace(SETUP, settings={"pin_memory": True}), "loader.non_blocking=true"),
-        (replace(STARVED, delivery_pct=40), replace(SETUP, settings={"pin_memory": True, "non_blocking": True}, normalized_by_loader=True), "data.transform.normalize_on=device"),
+        (
+            replace(STARVED, delivery_pct=40),
+            replace(SETUP, settings={"pin_memory": True, "non_blocking": True}, normalized_by_loader=True),
+            "data.transform.normalize_on=device",
+        ),
         (replace(FED, drained_pct=90), SETUP, "batch_size=128"),
         (FED, replace(SETUP, takes_bf16=True), "precision=bf16"),
-        (STARVED, replace(SETUP, loader="dali", settings={"num_threads": 4, "decode": "cpu"}, cores=8), "loader.num_threads=8"),
+        (
+            STARVED,
+            replace(SETUP, loader="dali", settings={"num_threads": 4, "decode": "cpu"}, cores=8),
+            "loader.num_threads=8",
+        ),
         (replace(FED, gap_pct=30), replace(SETUP, settings={"num_workers": 2}), "loader.persistent_workers=true"),
         (replace(FED, ceiling=1500, contended=1000), replace(SETUP, device_type="cpu", threads=8), "torch_threads=6"),
         (replace(FED, ceiling=1500, contended=1000), SETUP, "loader.num_workers=1"),
     ],
-)  # fmt: skip
+)
 def test_what_to_type(evidence: Evidence, setup: Setup, override: str) -> None:
     assert judge(evidence, setup).advice[0].override == override
 

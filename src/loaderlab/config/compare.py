@@ -53,7 +53,12 @@ class CompareConfig:
         given = self.baseline if isinstance(self.baseline, list) else [self.baseline]
         for part in given:
             if part is not None and not (isinstance(part, str) and re.fullmatch(r"[0-9a-f]{32}|[^:]+:.+", part)):
-                raise refuse("baseline", part, "must be setting:value, a list of them, or the run id of a sweep", "baseline=loader:native")  # fmt: skip
+                raise refuse(
+                    "baseline",
+                    part,
+                    "must be setting:value, a list of them, or the run id of a sweep",
+                    "baseline=loader:native",
+                )
         if any(part is not None and ":" not in part for part in given) and len(given) > 1:
             raise refuse("baseline", self.baseline, "takes one sweep, or settings, not both", "baseline=loader:native")
 

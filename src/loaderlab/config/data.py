@@ -41,9 +41,11 @@ class TransformConfig:
             bounds = getattr(self, name)
             if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
                 raise refuse(
-                    f"data.transform.{name}", bounds, "must be two positive numbers, the smaller first",
+                    f"data.transform.{name}",
+                    bounds,
+                    "must be two positive numbers, the smaller first",
                     f"'data.transform.{name}=[0.5,1.0]'",
-                )  # fmt: skip
+                )
         if self.scale[1] > 1:
             raise refuse(
                 "data.transform.scale",
@@ -55,14 +57,18 @@ class TransformConfig:
             raise refuse("data.transform.flip", self.flip, "is a probability: 0 to 1", "data.transform.flip=0.5")
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3) or min(self.std, default=0) <= 0:
             raise refuse(
-                "data.transform.mean/std", f"{self.mean}/{self.std}", "need one number a channel (1 or 3), std above 0",
+                "data.transform.mean/std",
+                f"{self.mean}/{self.std}",
+                "need one number a channel (1 or 3), std above 0",
                 "'data.transform.mean=[0.5,0.5,0.5]' 'data.transform.std=[0.5,0.5,0.5]'",
-            )  # fmt: skip
+            )
         if self.resize is not None and self.resize < self.image_size:
             raise refuse(
-                "data.transform.resize", self.resize, f"must be at least image_size ({self.image_size})",
+                "data.transform.resize",
+                self.resize,
+                f"must be at least image_size ({self.image_size})",
                 f"data.transform.resize={self.image_size}",
-            )  # fmt: skip
+            )
 
 
 @dataclass
@@ -126,9 +132,11 @@ class PhotosData(EncodedData):
         super().__post_init__()
         if self.num_files < self.num_classes:
             raise refuse(
-                "data.num_files", self.num_files, f"must be at least data.num_classes ({self.num_classes}): one file a class",
+                "data.num_files",
+                self.num_files,
+                f"must be at least data.num_classes ({self.num_classes}): one file a class",
                 f"data.num_files={self.num_classes}, or data.num_classes={max(2, self.num_files // 20)}",
-            )  # fmt: skip
+            )
 
 
 @dataclass

@@ -33,9 +33,11 @@ class HostLoader(LoaderConfig):
     def __post_init__(self) -> None:
         if self.side_stream is True and self.non_blocking is False:
             raise refuse(
-                "loader.side_stream", "true", "is of no use where the host waits for each copy (loader.non_blocking=false)",
+                "loader.side_stream",
+                "true",
+                "is of no use where the host waits for each copy (loader.non_blocking=false)",
                 "loader.side_stream=auto, or loader.non_blocking=true",
-            )  # fmt: skip
+            )
 
     def needs_gpu(self) -> str:
         for name, what in (
@@ -72,19 +74,25 @@ class NativeLoader(HostLoader):
             return
         if self.persistent_workers is True:
             raise refuse(
-                "loader.persistent_workers", "true", "with loader.num_workers=0 there are no workers to keep",
+                "loader.persistent_workers",
+                "true",
+                "with loader.num_workers=0 there are no workers to keep",
                 "loader.persistent_workers=auto, or loader.num_workers=2",
-            )  # fmt: skip
+            )
         if self.prefetch_factor != AUTO:
             raise refuse(
-                "loader.prefetch_factor", self.prefetch_factor, "with loader.num_workers=0 nobody works ahead",
+                "loader.prefetch_factor",
+                self.prefetch_factor,
+                "with loader.num_workers=0 nobody works ahead",
                 "loader.prefetch_factor=auto, or loader.num_workers=2",
-            )  # fmt: skip
+            )
         if self.start_method != AUTO:
             raise refuse(
-                "loader.start_method", self.start_method, "with loader.num_workers=0 nothing is started",
+                "loader.start_method",
+                self.start_method,
+                "with loader.num_workers=0 nothing is started",
                 "loader.start_method=auto, or loader.num_workers=2",
-            )  # fmt: skip
+            )
 
 
 @dataclass

@@ -38,11 +38,15 @@ class MeasureConfig:
     def __post_init__(self) -> None:
         if self.contention is True and not self.ceiling:
             raise refuse(
-                "measure.contention", "true", "is the ceiling with the loader beside it, and measure.ceiling=false",
+                "measure.contention",
+                "true",
+                "is the ceiling with the loader beside it, and measure.ceiling=false",
                 "measure.contention=auto",
-            )  # fmt: skip
+            )
         if self.cold and not self.ceiling:
-            raise refuse("measure.cold", "true", "is held against the ceiling, and measure.ceiling=false", "measure.ceiling=true")  # fmt: skip
+            raise refuse(
+                "measure.cold", "true", "is held against the ceiling, and measure.ceiling=false", "measure.ceiling=true"
+            )
 
 
 @dataclass

@@ -83,8 +83,12 @@ class TrainConfig:
                 "model=feedforward",
             )
         if self.model.channels_last and not self.data.images:
-            raise refuse("model.channels_last", "true", f"is for images, and data={self.data.name} gives vectors",
-                         "model.channels_last=false")  # fmt: skip
+            raise refuse(
+                "model.channels_last",
+                "true",
+                f"is for images, and data={self.data.name} gives vectors",
+                "model.channels_last=false",
+            )
 
     @property
     def seed_in_force(self) -> int:

@@ -32,7 +32,11 @@ def build(config: WebDatasetData, on_progress: Callable[[int, int], None]) -> Da
         val_shards = find("data.val_shards", config.val_shards)
     else:
         num_val = min(len(train_shards) - 1, max(1, round(len(train_shards) * config.val_fraction)))
-        held = np.random.default_rng(config.split_seed).permutation(len(train_shards))[:num_val] if config.val_fraction else ()  # fmt: skip
+        held = (
+            np.random.default_rng(config.split_seed).permutation(len(train_shards))[:num_val]
+            if config.val_fraction
+            else ()
+        )
         val_shards = [train_shards[index] for index in sorted(held)]
         train_shards = [path for path in train_shards if path not in val_shards]
     total = len(train_shards) + len(val_shards)

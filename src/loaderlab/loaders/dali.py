@@ -127,13 +127,16 @@ class Dali(Loader):
         seed = self._plan.seed if self._config.pipeline_seed is None else self._config.pipeline_seed
         self._num_built += 1
         return dali_graph.build(
-            self._split, self._config, self._decode, self._feed,
+            self._split,
+            self._config,
+            self._decode,
+            self._feed,
             batch_size=min(self._plan.batch_size, max(1, self._plan.num_samples)),
             num_threads=self._threads,
             device_id=self._device.index if self._device.type == "cuda" else None,
             # a pipeline that is built anew, for a resumed run too, must not draw the first epoch's crops again
             seed=int(np.random.SeedSequence([seed, self._plan.rank, epoch, self._num_built]).generate_state(1)[0] >> 1),
-        )  # fmt: skip
+        )
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         if not self._clean:

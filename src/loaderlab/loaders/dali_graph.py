@@ -31,9 +31,16 @@ WHOLE = {"subpixel_scale": False, **FILTERS}  # as torchvision takes sizes; `ran
 
 
 def build(
-    split: Split, config: DaliLoader, decode: str, feed: Callable[[], tuple[Any, ...]], *, batch_size: int, num_threads: int, device_id: int | None,
+    split: Split,
+    config: DaliLoader,
+    decode: str,
+    feed: Callable[[], tuple[Any, ...]],
+    *,
+    batch_size: int,
+    num_threads: int,
+    device_id: int | None,
     seed: int,
-) -> Pipeline:  # fmt: skip
+) -> Pipeline:
     """A pipeline that gives (inputs, labels, ids, within) a batch: images (N, size, size, C), others as they are fed;
     ``within`` tells for each sample whether its header let it be decoded (uint8, of encoded images only)."""
 

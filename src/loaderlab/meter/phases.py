@@ -222,7 +222,13 @@ class StepMeter:
         for index in range(max(0, self._made - 1), len(self._sizes)):  # the newest of last time had no ``other`` yet
             times = self._times[6 * index : 6 * index + 7]
             if index >= self._made:
-                host = (times[1] - times[0], times[2] - times[1], times[3] - times[2], times[4] - times[3], times[5] - times[4])  # fmt: skip
+                host = (
+                    times[1] - times[0],
+                    times[2] - times[1],
+                    times[3] - times[2],
+                    times[4] - times[3],
+                    times[5] - times[4],
+                )
                 step = Step(self._epoch, len(self._steps), index, self._sizes[index], host)
                 if self._drained:
                     step.drained = self._drained[index]
@@ -264,8 +270,11 @@ def own_cost_ns(device: torch.device, steps: int = 100, sync: bool = False) -> f
     with torch.inference_mode(False), torch.enable_grad():  # whoever watches an inference has switched them
         meter, loss = StepMeter(device, sync=sync), torch.zeros((), device=device)
         calls: list[Callable[[], None]] = [
-            meter.next_step, *[meter.mark] * 4, lambda: meter.end_step(1, loss), lambda: None
-        ]  # fmt: skip
+            meter.next_step,
+            *[meter.mark] * 4,
+            lambda: meter.end_step(1, loss),
+            lambda: None,
+        ]
         weights, inputs = torch.zeros(256, 256, requires_grad=True), torch.zeros(32, 256)
         meter.begin_epoch(0)
         for _ in range(RING + steps):  # a ring of events gives one back each step only once it is full

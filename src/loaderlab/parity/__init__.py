@@ -30,8 +30,15 @@ LEAST_BATCHES = 3  # an epoch, if need be with a smaller batch
 
 
 def check(
-    config: LoaderConfig, split: Split, *, batch_size: int, drop_last: bool, seed: int, device: torch.device, num_samples: int | None
-) -> Parity:  # fmt: skip
+    config: LoaderConfig,
+    split: Split,
+    *,
+    batch_size: int,
+    drop_last: bool,
+    seed: int,
+    device: torch.device,
+    num_samples: int | None,
+) -> Parity:
     """Holds a loader against the reference.
 
     Two shuffled epochs with the run's own last batch and one in ascending order with the other are compared sample by
@@ -58,8 +65,14 @@ def check(
 
 
 def _check(
-    config: LoaderConfig, split: Split, batch_size: int, drop_last: bool, seed: int, device: torch.device, num_samples: int | None
-) -> Parity:  # fmt: skip
+    config: LoaderConfig,
+    split: Split,
+    batch_size: int,
+    drop_last: bool,
+    seed: int,
+    device: torch.device,
+    num_samples: int | None,
+) -> Parity:
     assert split.num_samples is not None
     batch_size = min(batch_size, max(1, min(num_samples or split.num_samples, split.num_samples) // LEAST_BATCHES))
     ids = loadable(split, chosen_ids(split.num_samples, num_samples, batch_size))
@@ -95,9 +108,14 @@ def _check_draws(config: LoaderConfig, split: Split, plan: EpochPlan, device: to
 def check_run(config: TrainConfig, spec: DataSpec, device: torch.device) -> Parity:
     """`check` of the training samples as a run is configured to load them."""
     return check(
-        config.loader, spec.train, batch_size=config.batch_size, drop_last=config.drop_last, seed=config.seed_in_force,
-        device=device, num_samples=config.measure.parity_samples,
-    )  # fmt: skip
+        config.loader,
+        spec.train,
+        batch_size=config.batch_size,
+        drop_last=config.drop_last,
+        seed=config.seed_in_force,
+        device=device,
+        num_samples=config.measure.parity_samples,
+    )
 
 
 def check_all(arms: Mapping[str, TrainConfig], terminal: Terminal) -> dict[str, dict[str, Any]]:

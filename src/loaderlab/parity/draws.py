@@ -45,12 +45,18 @@ def compare_flips(drawn: Draws, probability: float, found: Parity) -> None:
     count = int(drawn.flipped.sum())
     p = found.p_values["flip"] = so_many(count, found.num_draws, probability)
     if p < LEVEL:
-        found.add("flip", f"{count:,} of {found.num_draws:,} draws are flipped, declared is a share of {probability:g} (p {p:.2g})")  # fmt: skip
+        found.add(
+            "flip",
+            f"{count:,} of {found.num_draws:,} draws are flipped, declared is a share of {probability:g} (p {p:.2g})",
+        )
     first, second = np.split(drawn.flipped, NUM_EPOCHS)
     same, chance = int((first == second).sum()), probability**2 + (1 - probability) ** 2
     p = found.p_values["flip repeats"] = so_many(same, len(first), chance)
     if p < LEVEL:
-        found.add("flip repeats", f"{same:,} of {len(first):,} samples do the same in both epochs, by chance a share of {chance:g} would (p {p:.2g})")  # fmt: skip
+        found.add(
+            "flip repeats",
+            f"{same:,} of {len(first):,} samples do the same in both epochs, by chance a share of {chance:g} would (p {p:.2g})",
+        )
 
 
 def compare_windows(drawn: Draws, reference: Draws, seed: int, found: Parity) -> None:
@@ -65,8 +71,11 @@ def compare_windows(drawn: Draws, reference: Draws, seed: int, found: Parity) ->
     again, wonted = drawn.repeated(), reference.repeated()
     if again.mean() > wonted.mean() + REPEATED:
         first = int(again.argmax())
-        found.add("crop repeats", f"{100 * again.mean():.0f} % of {found.num_draws:,} draws came before, of the reference's "
-                  f"{100 * wonted.mean():.0f} %; the first is draw {first}")  # fmt: skip
+        found.add(
+            "crop repeats",
+            f"{100 * again.mean():.0f} % of {found.num_draws:,} draws came before, of the reference's "
+            f"{100 * wonted.mean():.0f} %; the first is draw {first}",
+        )
 
 
 def _range(values: FLOAT64) -> str:

@@ -148,13 +148,18 @@ class SampleCheck:
             self._found.add("steps", f"epoch {epoch} had {len(sizes)} steps, it must have {len(others)}")
         elif sizes[:-1] != others[:-1]:
             step = next(step for step, size in enumerate(sizes) if size != others[step])
-            self._found.add("batches", f"epoch {epoch}, step {step} had {sizes[step]} samples, it must have {others[step]}")  # fmt: skip
+            self._found.add(
+                "batches", f"epoch {epoch}, step {step} had {sizes[step]} samples, it must have {others[step]}"
+            )
         elif sizes != others:
             self._found.add("last batch", f"epoch {epoch}: it had {sizes[-1]} samples, it must have {others[-1]}")
         elif in_order and [batch.tolist() for batch in came] != [batch.tolist() for batch in planned]:
             place = next(place for place, index in enumerate(np.concatenate(came)) if index != wanted[place])
-            self._add("order", f"came in epoch {epoch} as number {place}, where {self._name(wanted[place])} belongs",
-                      int(np.concatenate(came)[place]))  # fmt: skip
+            self._add(
+                "order",
+                f"came in epoch {epoch} as number {place}, where {self._name(wanted[place])} belongs",
+                int(np.concatenate(came)[place]),
+            )
 
     # ---- a batch -------------------------------------------------------------------------------------------
 
@@ -197,7 +202,10 @@ class SampleCheck:
         if other_decoder:
             limit, wrong = f"{OTHER_DECODER_LEVELS:g} on average", means > OTHER_DECODER_LEVELS
         else:
-            limit, wrong = f"{INSIDE_LEVELS} inside and {BORDER_LEVELS} at the border", (inside > INSIDE_LEVELS) | (whole > BORDER_LEVELS)  # fmt: skip
+            limit, wrong = (
+                f"{INSIDE_LEVELS} inside and {BORDER_LEVELS} at the border",
+                (inside > INSIDE_LEVELS) | (whole > BORDER_LEVELS),
+            )
         for row in torch.nonzero(wrong).flatten().tolist():
             told = f"differs by up to {whole[row]:g} of 255 levels, on average {means[row]:.2f}; allowed are {limit}"
             self._add("pixels", told, int(ids[row]))

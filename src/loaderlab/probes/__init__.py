@@ -63,9 +63,17 @@ class Probed:
 
 
 def probe(
-    found: Probed, parts: Parts, settings: MeasureConfig, rebuild: Callable[[], Loader], split: Split, plan: EpochPlan, epoch: int, accumulate: int,
-    rate: float, told: Callable[[int, str], None],
-) -> None:  # fmt: skip
+    found: Probed,
+    parts: Parts,
+    settings: MeasureConfig,
+    rebuild: Callable[[], Loader],
+    split: Split,
+    plan: EpochPlan,
+    epoch: int,
+    accumulate: int,
+    rate: float,
+    told: Callable[[int, str], None],
+) -> None:
     """Every probe that is switched on, each bounded in time; leaves the parts as they were, but for their loader, which
     is closed. The run is over: a probe that fails leaves a note, not a failed run.
 
@@ -107,9 +115,16 @@ def probe(
 
 
 def _with_loader(
-    found: Probed, parts: Parts, settings: MeasureConfig, with_contention: bool, rebuild: Callable[[], Loader], epoch: int, accumulate: int, batches: list[Batch],
+    found: Probed,
+    parts: Parts,
+    settings: MeasureConfig,
+    with_contention: bool,
+    rebuild: Callable[[], Loader],
+    epoch: int,
+    accumulate: int,
+    batches: list[Batch],
     told: Callable[[int, str], None],
-) -> None:  # fmt: skip
+) -> None:
     beside = "ceiling with the loader beside it"
     with noted(found, "loader alone"), contextlib.closing(rebuild()) as loader:
         if settings.loader_alone:

@@ -49,9 +49,14 @@ def cold_and_warm(
         loader, meter = rebuild(), StepMeter(parts.device, sync=sync)
         try:
             train(
-                replace(parts, loader=loader, val_loader=None), meter, Trained(epoch=epoch),
-                Observers(lambda *_: None, lambda *_: None), epochs=None, steps=num_steps, accumulate=accumulate,
-            )  # fmt: skip
+                replace(parts, loader=loader, val_loader=None),
+                meter,
+                Trained(epoch=epoch),
+                Observers(lambda *_: None, lambda *_: None),
+                epochs=None,
+                steps=num_steps,
+                accumulate=accumulate,
+            )
         finally:
             loader.close()
         rate = rate_of(measured(meter.steps, 0, loader.parallel), loader.parallel)

@@ -93,8 +93,14 @@ def resident_batches(loader: Loader, epoch: int, seconds: float = 1.0) -> list[B
 
 
 def ceiling(
-    parts: Parts, batches: list[Batch], seconds: float, accumulate: int, *, beside: Loader | None = None, sync: bool = False
-) -> Rate | None:  # fmt: skip
+    parts: Parts,
+    batches: list[Batch],
+    seconds: float,
+    accumulate: int,
+    *,
+    beside: Loader | None = None,
+    sync: bool = False,
+) -> Rate | None:
     """The loop's rate with its batches at hand: what a perfect loader would give. With ``beside``, that loader works
     meanwhile and its batches are thrown away, one a step as in training: what is left of the ceiling then is what
     step and loader leave each other. ``sync`` as in the run. None where there were too few steps to tell."""

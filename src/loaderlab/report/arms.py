@@ -80,7 +80,9 @@ class Arm:
     def verdicts(self) -> str:
         """The verdict of its runs, with how many said so where they disagree."""
         said = Counter(self.tags("verdict"))
-        return ", ".join(kind if len(said) == 1 else f"{kind} ({count} of {said.total()})" for kind, count in said.most_common())  # fmt: skip
+        return ", ".join(
+            kind if len(said) == 1 else f"{kind} ({count} of {said.total()})" for kind, count in said.most_common()
+        )
 
     @property
     def verdict(self) -> str:
@@ -217,7 +219,11 @@ def _label(run: Recorded, columns: Sequence[str]) -> str:
 def _groups(arms: Sequence[Arm]) -> list[Group]:
     """Arms by their work. What an older record does not tell is taken as the same."""
     works = [_work_of(arm.runs[0]) for arm in arms]
-    names = [name for name in dict.fromkeys(name for work in works for name in work) if len({work[name] for work in works if name in work}) > 1]  # fmt: skip
+    names = [
+        name
+        for name in dict.fromkeys(name for work in works for name in work)
+        if len({work[name] for work in works if name in work}) > 1
+    ]
     found: dict[tuple[str, ...], Group] = {}
     for arm, work in zip(arms, works, strict=True):
         differs = {name: work[name] for name in names if name in work}

@@ -97,5 +97,7 @@ def curve(group: Group, columns: Sequence[str]) -> Curve | None:
     more = higher_is_better(points[0][1].metric)
     best = (max if more else min)(points, key=lambda point: median(point[1].values))
     limit = median(best[1].values) * (NEAR_KNEE if more else 1 / NEAR_KNEE)
-    knee = next(point for point in points if (median(point[1].values) >= limit if more else median(point[1].values) <= limit))  # fmt: skip
+    knee = next(
+        point for point in points if (median(point[1].values) >= limit if more else median(point[1].values) <= limit)
+    )
     return Curve(columns[0], points, knee, best)

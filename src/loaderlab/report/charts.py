@@ -87,7 +87,9 @@ def read_steps(text: str) -> Series | None:
     rows = list(csv.DictReader(io.StringIO(text)))
     if not rows:
         return None
-    host = np.array([[float(row[name]) for name in row if name.startswith("host_") and name.endswith("_ms")] for row in rows])  # fmt: skip
+    host = np.array(
+        [[float(row[name]) for name in row if name.startswith("host_") and name.endswith("_ms")] for row in rows]
+    )
     step_ms = host.sum(axis=1)
     return Series(
         seconds=np.cumsum(step_ms) / 1e3,
@@ -114,17 +116,40 @@ def draw(comparison: Comparison, series: Callable[[str], Series | None], folder:
         jobs: list[tuple[str, str, str, Any]] = []
         if comparison.is_ladder and comparison.metric == "time/train_s":
             jobs.append(("ladder", "What did each rung bring?", LADDER, lambda group=group: _ladder(group, comparison)))
-        ceiling = comparison.metric == "rate/samples_per_s" and any(arm.settled("rate/ceiling_samples_per_s") for arm in group.arms if not arm.is_ceiling)  # fmt: skip
+        ceiling = comparison.metric == "rate/samples_per_s" and any(
+            arm.settled("rate/ceiling_samples_per_s") for arm in group.arms if not arm.is_ceiling
+        )
         asks = "Which arm is better" + (", and how near is it to its ceiling?" if ceiling else "?")
         jobs.append(("throughput", asks, THROUGHPUT + CEILING * ceiling + BARS, lambda group=group: _throughput(group)))
         if hidden_gains(grid(group, comparison.columns)):
-            jobs.append(("precision", "How much of a precision's gain does the loader hide?", HIDDEN, lambda group=group: _hidden(group, comparison)))  # fmt: skip
+            jobs.append(
+                (
+                    "precision",
+                    "How much of a precision's gain does the loader hide?",
+                    HIDDEN,
+                    lambda group=group: _hidden(group, comparison),
+                )
+            )
         if curve(group, comparison.columns):
-            jobs.append(("workers", "How many workers, and what do they cost?", WORKERS, lambda group=group: _curve(group, comparison)))  # fmt: skip
+            jobs.append(
+                (
+                    "workers",
+                    "How many workers, and what do they cost?",
+                    WORKERS,
+                    lambda group=group: _curve(group, comparison),
+                )
+            )
         if any(arm.median("time/wait_ms") is not None for arm in group.arms):
             jobs.append(("phases", "Where does a step's time go?", PHASES, lambda group=group: _phases(group)))
         if any(np.isfinite(found.loss).any() for found in known.values()):
-            jobs.append(("loss", "Did they learn the same, and how soon?", LOSS, lambda arms=arms, known=known: _loss(arms, known)))  # fmt: skip
+            jobs.append(
+                (
+                    "loss",
+                    "Did they learn the same, and how soon?",
+                    LOSS,
+                    lambda arms=arms, known=known: _loss(arms, known),
+                )
+            )
         if known:
             jobs.append(("waits", "When did they wait?", WAITS, lambda arms=arms, known=known: _waits(arms, known)))
         if any(arm.median("memory/host_peak_mib") for arm in group.arms) and len(group.arms) > 1:
@@ -194,7 +219,9 @@ def _drawn(group: Group, arms: Sequence[Arm]) -> str:
 def _svg(figure: Any, title: str) -> str:
     """One element for a page: its ink follows the page's light or dark."""
     out = io.StringIO()
-    figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})  # fmt: skip
+    figure.savefig(
+        out, format="svg", transparent=True, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+    )
     text = out.getvalue()
     text = text[text.index("<svg") :]
     for colour, variable in ((INK, "--ink"), (GRID, "--line"), (PAPER, "--paper"), *TOO_DARK):
@@ -231,22 +258,39 @@ def _throughput(group: Group) -> Any:
             axis.plot([ceiling] * 2, [row - 0.38, row + 0.38], color=CYCLE[1], linewidth=3, solid_capstyle="butt")
         if arm.interval is not None:
             axis.plot(np.clip(arm.interval, 0, None), [row, row], color=INK, linewidth=1.2)
-        axis.plot(arm.values, [row] * len(arm.values), "o", color=PAPER, markeredgecolor=INK, markersize=4, markeredgewidth=0.8)  # fmt: skip
-    furthest = max(max(max(arm.values), ceiling or 0, *((arm.interval or (0, 0))[1],)) for arm, ceiling in zip(arms, ceilings, strict=True))  # fmt: skip
-    furthest = min(furthest, 2.5 * max(max(max(arm.values), ceiling or 0) for arm, ceiling in zip(arms, ceilings, strict=True)))  # fmt: skip
+        axis.plot(
+            arm.values,
+            [row] * len(arm.values),
+            "o",
+            color=PAPER,
+            markeredgecolor=INK,
+            markersize=4,
+            markeredgewidth=0.8,
+        )
+    furthest = max(
+        max(max(arm.values), ceiling or 0, *((arm.interval or (0, 0))[1],))
+        for arm, ceiling in zip(arms, ceilings, strict=True)
+    )
+    furthest = min(
+        furthest, 2.5 * max(max(max(arm.values), ceiling or 0) for arm, ceiling in zip(arms, ceilings, strict=True))
+    )
     for row, arm in enumerate(arms):
         text = NUMBERS.get(metric, "{:g}").format(median(arm.values))
         text += "  baseline" if arm.partner is None and arm is group.baseline else ""
         text += f"  {_short_gain(arm)}"
         axis.text(furthest * 1.04, row, text, va="center", fontsize=8.5)
     _names(axis, [_cut(arm.label) for arm in arms])
-    axis.set(xlabel=sentences.UNITS.get(metric, METRIC_COLUMN.get(metric, metric)).split("} ")[-1], xlim=(0, furthest * 1.3))  # fmt: skip
+    axis.set(
+        xlabel=sentences.UNITS.get(metric, METRIC_COLUMN.get(metric, metric)).split("} ")[-1], xlim=(0, furthest * 1.3)
+    )
     axis.grid(axis="x", linewidth=0.6)
     axis.set_axisbelow(True)
     handles = [Line2D([], [], color=CYCLE[1], linewidth=3, label="ceiling")] if any(ceilings) else []
     if any(arm.interval for arm in arms):
         handles.append(Line2D([], [], color=INK, linewidth=1.2, label="95 % interval"))
-    handles.append(Line2D([], [], linestyle="", marker="o", color=PAPER, markeredgecolor=INK, markersize=4, label="a run"))  # fmt: skip
+    handles.append(
+        Line2D([], [], linestyle="", marker="o", color=PAPER, markeredgecolor=INK, markersize=4, label="a run")
+    )
     if any(arm.gain is not None and arm.gain.low is not None and not arm.gain.shown for arm in arms):
         handles.append(Line2D([], [], linestyle="", label="n.d.s.: no difference shown"))
     axis.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, fontsize=8, borderaxespad=0)
@@ -313,7 +357,9 @@ def _hidden(group: Group, comparison: Comparison) -> Any:
             axis.barh(row + offset, found.value, height=0.36, color=colour, hatch=hatch)
             if found.low is not None:
                 axis.plot([found.low, found.high], [row + offset] * 2, color=INK, linewidth=1.2)
-            axis.text(max(found.value, found.high or 0), row + offset, f"  {found.value:.2f}x", va="center", fontsize=8.5)  # fmt: skip
+            axis.text(
+                max(found.value, found.high or 0), row + offset, f"  {found.value:.2f}x", va="center", fontsize=8.5
+            )
     axis.axvline(1, color=INK, linewidth=0.9, linestyle="--")
     _names(axis, [f"{entry.precision} over {entry.over}\nwith {entry.loader}" for entry in told])
     axis.set(xlabel="gain, times", xlim=(0, None))
@@ -340,10 +386,25 @@ def _curve(group: Group, comparison: Comparison) -> Any:
     left.plot(places, middles, "-", color=CYCLE[0], linewidth=1.8, label="median")
     ceilings = [arm.settled("rate/ceiling_samples_per_s") for _, arm in told.arms]
     if told.arms[0][1].metric == "rate/samples_per_s" and any(ceilings):
-        left.plot(places, [value if value is not None else np.nan for value in ceilings], "--", color=CYCLE[1], label="ceiling")  # fmt: skip
+        left.plot(
+            places,
+            [value if value is not None else np.nan for value in ceilings],
+            "--",
+            color=CYCLE[1],
+            label="ceiling",
+        )
     if told.settled:
         knee = counts.index(told.knee[0])
-        left.plot([knee], [middles[knee]], "o", color="none", markeredgecolor=CYCLE[2], markersize=14, markeredgewidth=2, label="knee")  # fmt: skip
+        left.plot(
+            [knee],
+            [middles[knee]],
+            "o",
+            color="none",
+            markeredgecolor=CYCLE[2],
+            markersize=14,
+            markeredgewidth=2,
+            label="knee",
+        )
     what = told.setting.rpartition(".")[2].removeprefix("num_")
     unit = sentences.UNITS.get(told.arms[0][1].metric, "} ").split("} ")[-1]
     left.set(xlabel=what, ylabel=unit, ylim=(0, None))
@@ -373,15 +434,27 @@ def _loss(arms: Sequence[Arm], known: Mapping[int, Series]) -> Any:
     for axis in axes:
         axis.grid(linewidth=0.6)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=min(4, max(1, 120 // max(30, *map(len, labels), 1))), fontsize=8)  # fmt: skip
+    figure.legend(
+        handles,
+        labels,
+        loc="outside upper left",
+        ncols=min(4, max(1, 120 // max(30, *map(len, labels), 1))),
+        fontsize=8,
+    )
     return figure
 
 
 def _waits(arms: Sequence[Arm], known: Mapping[int, Series]) -> Any:
     arms = [arm for arm in arms if id(arm) in known]
     figure, axes = plt.subplots(
-        len(arms), 1, figsize=(8.6, 0.95 * len(arms) + 0.9), sharex=True, sharey=True, layout="constrained", squeeze=False
-    )  # fmt: skip
+        len(arms),
+        1,
+        figsize=(8.6, 0.95 * len(arms) + 0.9),
+        sharex=True,
+        sharey=True,
+        layout="constrained",
+        squeeze=False,
+    )
     tallest = max(float(np.percentile(known[id(arm)].step_ms, 98)) for arm in arms)
     for axis, arm in zip(axes[:, 0], arms, strict=True):
         found = known[id(arm)]
@@ -411,13 +484,27 @@ def _cost(group: Group) -> Any:
         for number, arm in enumerate(arms):
             if (value := arm.median(metric)) is not None:
                 marker = "osD^vP*X"[number // len(CYCLE) % 8]
-                axis.plot(value, median(arm.values), marker, color=CYCLE[number % len(CYCLE)], markersize=8, markeredgecolor=INK, label=_cut(arm.label, 30))  # fmt: skip
+                axis.plot(
+                    value,
+                    median(arm.values),
+                    marker,
+                    color=CYCLE[number % len(CYCLE)],
+                    markersize=8,
+                    markeredgecolor=INK,
+                    label=_cut(arm.label, 30),
+                )
         furthest = max((arm.median(metric) or 0.0 for arm in arms), default=0.0)
         axis.set(xlabel=label, xlim=(0, 1.12 * furthest or 1), ylim=(0, 1.12 * max(median(arm.values) for arm in arms)))
         axis.grid(linewidth=0.6)
     axes[0].set(ylabel=sentences.UNITS.get(arms[0].metric, "} ").split("} ")[-1])
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=min(4, max(1, 120 // max(30, *map(len, labels), 1))), fontsize=8)  # fmt: skip
+    figure.legend(
+        handles,
+        labels,
+        loc="outside upper left",
+        ncols=min(4, max(1, 120 // max(30, *map(len, labels), 1))),
+        fontsize=8,
+    )
     return figure
 
 

@@ -60,7 +60,11 @@ def compare(
 
 def _not_measured(runs: Sequence[Recorded], metric: str) -> list[Missing]:
     """Runs without a figure, unless the same job was finished at another time."""
-    done = {(run.parent_id, run.tags["config.hash"]) for run in runs if run.status == "FINISHED" and "config.hash" in run.tags}  # fmt: skip
+    done = {
+        (run.parent_id, run.tags["config.hash"])
+        for run in runs
+        if run.status == "FINISHED" and "config.hash" in run.tags
+    }
     found = []
     for run in runs:
         if run.status == "FINISHED" and metric not in run.figures:
@@ -75,7 +79,9 @@ def _nothing(runs: Sequence[Recorded], metric: str, told: Sequence[Missing]) -> 
     if not runs and not told:
         return "there is no run to compare. Type: python -m experiments.train -m repeat=1,2,3 loader=native,dali"
     listed = "; ".join(f"{entry.name}: {entry.why}" for entry in told[:5])
-    known = sorted({name for run in runs if run.status == "FINISHED" for name in run.figures if name in METRICS} - {metric})  # fmt: skip
+    known = sorted(
+        {name for run in runs if run.status == "FINISHED" for name in run.figures if name in METRICS} - {metric}
+    )
     other = f" Type for example: metric={known[0]}" if known else ""
     return f"metric={metric}: none of {len(runs)} runs has it ({listed}).{other}"
 
@@ -89,5 +95,7 @@ def _check_baseline(baseline: Mapping[str, str], arms: Sequence[Arm], columns: S
                 f"baseline={short(name)}:{value}: no run has this setting. Settings that differ: {settings}"
             )
         if value not in known:
-            raise UserError(f"baseline={short(name)}:{value}: no arm has this value. {short(name)} is one of: "
-                            f"{', '.join(known)}. Type for example: baseline={short(name)}:{known[0]}")  # fmt: skip
+            raise UserError(
+                f"baseline={short(name)}:{value}: no arm has this value. {short(name)} is one of: "
+                f"{', '.join(known)}. Type for example: baseline={short(name)}:{known[0]}"
+            )

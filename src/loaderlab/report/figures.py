@@ -39,7 +39,9 @@ def breakdown(path: Path, title: str, figures: Mapping[str, float], steps: Seque
     losses = [entry.loss for entry in steps]
     with_loss = any(loss == loss for loss in losses)
     ratios = (1.1, 2, 2) if with_loss else (1.1, 2)
-    figure, axes = plt.subplots(len(ratios), 1, figsize=(9, 7.5 if with_loss else 5), height_ratios=ratios, layout="constrained")  # fmt: skip
+    figure, axes = plt.subplots(
+        len(ratios), 1, figsize=(9, 7.5 if with_loss else 5), height_ratios=ratios, layout="constrained"
+    )
     bar, series = axes[0], axes[1]
     figure.suptitle(title, fontsize=10, x=0.01, ha="left", wrap=True)
     left = 0.0
@@ -58,8 +60,13 @@ def breakdown(path: Path, title: str, figures: Mapping[str, float], steps: Seque
     if any(entry.device is not None for entry in steps):  # two clocks: a wait of the host need not starve the device
         series.plot(count, waits, color=COLOURS["other"], linewidth=0.8, label="host waits for the batch")
         series.fill_between(
-            count, [entry.starved_ms for entry in steps], color=COLOURS["wait"], alpha=0.8, linewidth=0, label="device starved"
-        )  # fmt: skip
+            count,
+            [entry.starved_ms for entry in steps],
+            color=COLOURS["wait"],
+            alpha=0.8,
+            linewidth=0,
+            label="device starved",
+        )
     else:
         series.fill_between(count, waits, color=COLOURS["wait"], alpha=0.8, linewidth=0, label="wait for the batch")
     # a first batch or a compilation may be a thousand times a step: it would flatten all others

@@ -67,5 +67,7 @@ def notes_on(runs: Sequence[Recorded]) -> list[str]:
     if len(versions) > 1:
         notes.append(f"runs of {len(versions)} sets of versions: {'; '.join(versions)}")
     if len({run.parent_id or run.run_id for run in runs}) > 1:
-        notes.append("not all of these runs belong to one sweep: they were not interleaved, and the machine may have changed between them")  # fmt: skip
+        notes.append(
+            "not all of these runs belong to one sweep: they were not interleaved, and the machine may have changed between them"
+        )
     return notes

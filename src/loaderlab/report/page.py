@@ -98,11 +98,30 @@ def as_csv(comparison: Comparison) -> str:
     writer = csv.writer(out, lineterminator="\n")
     names = sorted({name for arm in comparison.arms for run in arm.runs for name in run.figures})
     settings = list(dict.fromkeys([*(name for arm in comparison.arms for name in arm.settings)]))
-    writer.writerow(["group", "arm", *settings, "n", "over", "gain", "gain_low", "gain_high", "pairs", "learns_differently", "verdict", *names])  # fmt: skip
+    writer.writerow(
+        [
+            "group",
+            "arm",
+            *settings,
+            "n",
+            "over",
+            "gain",
+            "gain_low",
+            "gain_high",
+            "pairs",
+            "learns_differently",
+            "verdict",
+            *names,
+        ]
+    )
     for number, group in enumerate(comparison.groups):
         for arm in group.arms:
             gain = arm.gain
-            told = ["", "", "", ""] if gain is None else [_number(gain.value), _number(gain.low), _number(gain.high), str(gain.num_pairs)]  # fmt: skip
+            told = (
+                ["", "", "", ""]
+                if gain is None
+                else [_number(gain.value), _number(gain.low), _number(gain.high), str(gain.num_pairs)]
+            )
             row = [str(number + 1), arm.label, *(arm.settings[name] or "" for name in settings), str(len(arm.runs))]
             row += [arm.partner.label if arm.partner else "", *told, "; ".join(arm.learning), arm.verdicts]
             writer.writerow([*row, *(_number(arm.median(name)) for name in names)])

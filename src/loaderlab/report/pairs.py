@@ -22,7 +22,11 @@ def pair(group: Group, baseline: Mapping[str, str] | None, columns: Sequence[str
         first = next((arm for arm in group.arms if not arm.is_ceiling), group.arms[0])
         bases = [first]
     else:
-        bases = [arm for arm in group.arms if all(arm.runs[0].settings.get(name) == value for name, value in baseline.items())]  # fmt: skip
+        bases = [
+            arm
+            for arm in group.arms
+            if all(arm.runs[0].settings.get(name) == value for name, value in baseline.items())
+        ]
     others = [name for name in columns if name not in (baseline or {})]
     group.baseline = bases[0] if len(bases) == 1 else None
     for base in bases:
@@ -45,9 +49,14 @@ def _partner(arm: Arm, bases: Sequence[Arm], others: Sequence[str]) -> Arm | Non
     if len(bases) == 1:
         return bases[0]
     agreeing = [
-        base for base in bases
-        if all(arm.settings[name] == base.settings[name] for name in others if None not in (arm.settings[name], base.settings[name]))
-    ]  # fmt: skip
+        base
+        for base in bases
+        if all(
+            arm.settings[name] == base.settings[name]
+            for name in others
+            if None not in (arm.settings[name], base.settings[name])
+        )
+    ]
     return agreeing[0] if len(agreeing) == 1 else None
 
 

@@ -39,7 +39,9 @@ def remarks(comparison: Comparison) -> list[str]:
     """What a reader should know before believing it: of the whole, then of each arm, then what was not measured."""
     lines = list(comparison.notes)
     if len(comparison.groups) > 1:
-        names = ", ".join(short(name) for name in dict.fromkeys(name for group in comparison.groups for name in group.work))  # fmt: skip
+        names = ", ".join(
+            short(name) for name in dict.fromkeys(name for group in comparison.groups for name in group.work)
+        )
         lines.append(f"unlike work is not compared: {len(comparison.groups)} tables, since the runs differ in {names}")
     lines += [f"{arm.label}: {note}" for arm in comparison.arms for note in (*arm.notes, *_learns(arm))]
     if comparison.study == "ladder":

@@ -132,7 +132,11 @@ def arm_table(comparison: Comparison, group: Group) -> tuple[list[str], list[lis
             cells |= {name: text for name, text in (("note", ""), ("published", published)) if name in columns}
             rows.append(list(cells.values()))
             continue
-        row = [arm.label] if comparison.is_ladder or not comparison.columns else [arm.settings[name] or "–" for name in comparison.columns]  # fmt: skip
+        row = (
+            [arm.label]
+            if comparison.is_ladder or not comparison.columns
+            else [arm.settings[name] or "–" for name in comparison.columns]
+        )
         row += [str(len(arm.runs)), NUMBERS.get(comparison.metric, "{:g}").format(median(arm.values))]
         row += [gain_cell(arm.over_previous)] * comparison.is_ladder
         row += ["baseline" if arm.partner is None and arm is group.baseline else gain_cell(arm.gain)]
@@ -147,9 +151,11 @@ def _marks(arm: Arm) -> list[str]:
     """What its row says of it in a word; the rest of its notes stands below."""
     noisy = arm.gain is not None and arm.gain.noisy
     return [
-        *["learns differently"] * bool(arm.learning), *["too noisy"] * noisy, *["ceiling"] * arm.is_ceiling,
+        *["learns differently"] * bool(arm.learning),
+        *["too noisy"] * noisy,
+        *["ceiling"] * arm.is_ceiling,
         *["see below"] * (len(arm.notes) > noisy),
-    ]  # fmt: skip
+    ]
 
 
 def _figure(arm: Arm, metric: str, form: str) -> str:
@@ -167,7 +173,12 @@ METRIC_COLUMN = {
     "time/step_ms": "step ms",
     "energy/joules_per_sample": "J a sample",
 }
-NUMBERS = {"rate/samples_per_s": "{:,.0f}", "time/train_s": "{:,.2f}", "time/step_ms": "{:,.2f}", "energy/joules_per_sample": "{:.4g}"}  # fmt: skip
+NUMBERS = {
+    "rate/samples_per_s": "{:,.0f}",
+    "time/train_s": "{:,.2f}",
+    "time/step_ms": "{:,.2f}",
+    "energy/joules_per_sample": "{:.4g}",
+}
 
 
 def gain_cell(found: Ratio | None) -> str:

@@ -69,9 +69,10 @@ def _feed_faster(e: Evidence, s: Setup, bottleneck: str, most: float | None) -> 
     if not found and bottleneck in (DECODE, LOADER) and s.image_files and s.loader != "resident":
         found.append(
             Advice(
-                "store the images near the size that is trained on, which decodes faster, or give the job more cores", gain_x=most,
+                "store the images near the size that is trained on, which decodes faster, or give the job more cores",
+                gain_x=most,
             )
-        )  # fmt: skip
+        )
     return found
 
 
