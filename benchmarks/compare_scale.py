@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from loaderlab.config import PROJECT, TrackingConfig
-from loaderlab.tracking import Store
+from loaderlab.tracking import open_store
+from loaderlab.tracking.store import Store
 
 ARMS = 20
 STEPS = 1000
@@ -72,7 +73,7 @@ def main() -> None:
         made.mkdir()
         uri = f"sqlite:///{folder}/mlflow.db"
         started = time.perf_counter()
-        record(Store(TrackingConfig(uri=uri), Path(folder)), chosen.runs, made)
+        record(open_store(TrackingConfig(uri=uri), Path(folder)), chosen.runs, made)
         print(f"{chosen.runs} runs recorded in {time.perf_counter() - started:.0f} s")
         command = [
             sys.executable,

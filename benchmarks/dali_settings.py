@@ -23,7 +23,7 @@ from benchmarks.loader_throughput import NUM_FILES, ours, photos
 from benchmarks.turns import Arm, table, take_turns
 from loaderlab import data
 from loaderlab.config import DaliLoader
-from loaderlab.machine import available_cores
+from loaderlab.system.machine import available_cores
 
 
 def settings_by_name(options: dict[str, str], cuda: bool) -> dict[str, DaliLoader]:

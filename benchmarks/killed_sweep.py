@@ -18,9 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from loaderlab import comparing
 from loaderlab.config import PROJECT, TrackingConfig
-from loaderlab.tracking import Store
+from loaderlab.runs import compare_runs
+from loaderlab.tracking import open_store
 
 AXES = ["repeat=1,2,3", "loader=native,dali", "precision=fp32,bf16"]
 JOBS = 12
@@ -53,12 +53,12 @@ def main() -> None:
         done = subprocess.run([*train, "resume=latest", uri], cwd=PROJECT, capture_output=True, text=True)
         print(done.stdout[done.stdout.rindex("job ") :])
         assert done.returncode == 0, done.stderr
-        store = Store(TrackingConfig(uri=uri.partition("=")[2]), PROJECT)
+        store = open_store(TrackingConfig(uri=uri.partition("=")[2]), PROJECT)
         (parent,) = store.sweeps()
         children = store.runs(f"tags.`mlflow.parentRunId` = '{parent.run_id}'")
         statuses = collections.Counter(child.status for child in children)
         finished = collections.Counter(child.tags["config.hash"] for child in children if child.status == "FINISHED")
-        comparison = comparing.of_sweep(store, parent.run_id)
+        comparison = compare_runs.of_sweep(store, parent.run_id)
         print(f"children: {dict(statuses)}; finished once each: {len(finished)}; parent {parent.status}")
         print(f"report: {[(arm.label, len(arm.runs)) for arm in comparison.arms]}, missing {comparison.missing}")
         assert set(finished.values()) == {1}

@@ -18,7 +18,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from loaderlab.config import PROJECT, TrackingConfig
-from loaderlab.tracking import store_uri
+from loaderlab.tracking.uri import store_uri
 
 
 def newest_sweep(client: MlflowClient, experiment_name: str) -> dict[str, list[Run]]:

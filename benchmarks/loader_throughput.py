@@ -21,10 +21,11 @@ import torch
 
 from benchmarks.peers import BATCH, LIMITS, PEERS, SAMPLES, SIZE, missing_for_spdl
 from benchmarks.turns import Arm, Served, Turns, median_rate, paired, shown, table, take_turns
-from loaderlab import config, data, loaders, stats
+from loaderlab import config, data, loaders
+from loaderlab.compare import stats
 from loaderlab.data.spec import INT64
 from loaderlab.loaders.contract import EpochPlan
-from loaderlab.machine import available_cores
+from loaderlab.system.machine import available_cores
 
 NUM_FILES, NUM_CLASSES = 400, 10
 BARS = [  # ours, against one of these (the best of them), what the interval's centre or its lower end must reach

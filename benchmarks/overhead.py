@@ -23,12 +23,13 @@ import torch.nn.functional as F
 from nvidia.dali.plugin.pytorch.loader_evaluator import LoaderEvaluator
 from torch import nn
 
-from loaderlab import optimizers, probes
 from loaderlab.config import AdamWOptimizer, PrecisionConfig
 from loaderlab.loaders.contract import Batch
 from loaderlab.meter.phases import StepMeter, own_cost_ns
-from loaderlab.precision import Precision
-from loaderlab.training import Observers, Parts, Trained, train
+from loaderlab.probes import rates
+from loaderlab.training import optimizers
+from loaderlab.training.loop import Observers, Parts, Trained, train
+from loaderlab.training.precision import Precision
 
 
 class Bare(StepMeter):
@@ -71,7 +72,7 @@ class Turns(Bare):
             self._real.next_step()
 
 
-class Fixed(probes.Resident):
+class Fixed(rates.CycledBatches):
     """Resident batches, a given number of times."""
 
     def __init__(self, batches: list[Batch], steps: int) -> None:
@@ -127,7 +128,7 @@ def by_hand(parts: Parts, batches: Iterable[Batch], seconds: float) -> float:
     model, optimizer, count, began = parts.model, parts.optimizer, 0, time.perf_counter()
     until, endless = began + seconds, itertools.chain.from_iterable(itertools.repeat(batches))
     for index, batch in enumerate(endless):
-        if index == probes.WARMUP_STEPS:
+        if index == rates.WARMUP_STEPS:
             _wait(parts.device)
             began, count, until = time.perf_counter(), 0, time.perf_counter() + seconds
         loss = F.cross_entropy(model(batch.inputs), batch.targets)
@@ -183,7 +184,7 @@ def main(arguments: list[str]) -> dict[str, Any]:
     print(f"metered / bare: {ratio:.4f} ({low:.4f} to {high:.4f}); the run would report {reported:.3f} % overhead")
     seconds, rounds = float(options.get("seconds", 0.3)), int(options.get("rounds", 100))
     arms = {
-        "ceiling": lambda: probes.ceiling(parts, batches, seconds, 1).samples_per_s,
+        "ceiling": lambda: rates.ceiling(parts, batches, seconds, 1).samples_per_s,
         "by_hand": lambda: by_hand(parts, batches, seconds),
         "evaluator": lambda: by_hand(parts, LoaderEvaluator(batches, mode="replay"), seconds),
     }

@@ -22,17 +22,21 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from loaderlab import findings, optimizers, probes
 from loaderlab.config import AdamWOptimizer, MeasureConfig, NativeLoader, PrecisionConfig
 from loaderlab.data.spec import Split, UserItems
+from loaderlab.diagnosis import figures as of_loop
+from loaderlab.diagnosis.evidence import Setup, Verdict
+from loaderlab.diagnosis.verdict import judge
 from loaderlab.loaders.contract import Batch, EpochPlan
 from loaderlab.loaders.native import Native
-from loaderlab.machine import available_cores
 from loaderlab.meter.phases import StepMeter
 from loaderlab.meter.summary import measured, summarize
-from loaderlab.precision import Precision
-from loaderlab.starvation import Setup, Verdict, judge
-from loaderlab.training import Observers, Parts, Trained, train
+from loaderlab.probes.inputs import ProbeInputs
+from loaderlab.probes.sequence import Probes
+from loaderlab.system.machine import available_cores
+from loaderlab.training import optimizers
+from loaderlab.training.loop import Observers, Parts, Trained, train
+from loaderlab.training.precision import Precision
 
 BATCH = 4
 POINTS = 3.0
@@ -241,12 +245,13 @@ def run(case: Case) -> tuple[dict[str, float], Verdict]:
         window = measured(meter.steps, 5, parallel)
         figures = summarize(window)
         rate = figures["rate/samples_per_s"]
-        found = probes.Probed()
-        probes.probe(found, parts, MeasureConfig(probe_s=2.0), build, split, plan, 0, 1, rate, lambda *_: None)
+        probes = Probes()
+        inputs = ProbeInputs(parts, MeasureConfig(probe_s=2.0), build, split, plan, epoch=0, accumulate=1, rate=rate)
+        probes.run(inputs, lambda *_: None)
     finally:
         parts.loader.close()
-    evidence = findings.evidence(meter, window, found, parallel)
-    return figures | findings.figures(evidence, found, setup, rate), judge(evidence, setup)
+    evidence = of_loop.evidence(meter, window, probes.results, parallel)
+    return figures | of_loop.figures(evidence, probes.results, setup, rate), judge(evidence, setup)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 import torch
 
-from loaderlab import stats
+from loaderlab.compare import stats
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 from loaderlab.cli import main
 from loaderlab.config import CompareConfig
-from loaderlab.processes import leave
+from loaderlab.system.processes import leave
 
 
 def job(config: CompareConfig, _overrides: list[str]) -> None:
     """Reads the store, prints the comparison, writes it where a folder is given."""
-    from loaderlab.comparing import run  # imports mlflow: not for --help
-    from loaderlab.terminal import Terminal
+    from loaderlab.runs.compare_runs import run
+    from loaderlab.system.terminal import Terminal
 
     run(config, Terminal())
 

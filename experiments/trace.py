@@ -2,13 +2,13 @@
 
 from loaderlab.cli import main
 from loaderlab.config import TraceConfig
-from loaderlab.processes import leave
+from loaderlab.system.processes import leave
 
 
 def job(config: TraceConfig, _overrides: list[str]) -> None:
     """Reads one trace."""
-    from loaderlab.terminal import Terminal
-    from loaderlab.trace import report  # imports numpy and scipy: not for --help
+    from loaderlab.system.terminal import Terminal
+    from loaderlab.trace.read import report  # imports numpy and scipy: not for --help
 
     report(config, Terminal())
 

@@ -2,15 +2,15 @@
 
 from loaderlab.cli import main
 from loaderlab.config import TrainConfig
-from loaderlab.processes import importing, leave
+from loaderlab.system.processes import importing, leave
 
 
 def job(config: TrainConfig, overrides: list[str]) -> None:
     """One run in this process."""
     with importing():
-        from loaderlab.jobs import single
-        from loaderlab.run import run  # seconds of imports: not for --help
-        from loaderlab.terminal import Terminal
+        from loaderlab.runs.job import single
+        from loaderlab.runs.run import run
+        from loaderlab.system.terminal import Terminal
 
     run(config, single(config, overrides), Terminal())
 

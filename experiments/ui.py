@@ -15,18 +15,19 @@ def main() -> None:
     chosen = parser.parse_args()
     refuse_taken(chosen.host, chosen.port)
 
-    from loaderlab import tracking, view  # seconds of imports: not for --help
     from loaderlab.config import PROJECT, TrackingConfig, UserError
+    from loaderlab.tracking import open_store, ui_view
+    from loaderlab.tracking.uri import store_uri
 
     settings = TrackingConfig(uri=chosen.store)
     try:
-        store = tracking.Store(settings, PROJECT)  # creates it where there is none yet, closes runs that were killed
+        store = open_store(settings, PROJECT)  # creates it where there is none yet, closes runs that were killed
     except UserError as error:
         sys.exit(f"error: {error}")
-    uri = tracking.store_uri(settings, PROJECT)
+    uri = store_uri(settings, PROJECT)
     server = f"http://{chosen.host}:{chosen.port}"
     print(f"{server} shows {uri}; Ctrl-C ends it", flush=True)
-    print(f"side by side: {server}/{view.link(store.experiment_id)}", flush=True)
+    print(f"side by side: {server}/{ui_view.link(store.experiment_id)}", flush=True)
     command = [
         sys.executable,
         "-m",

@@ -27,7 +27,7 @@ from PIL import Image
 from rich.console import Console
 
 from loaderlab import cli, config
-from loaderlab.terminal import Terminal
+from loaderlab.system.terminal import Terminal
 
 pytest_plugins = ["pytester"]  # a test of our own plugin
 
@@ -106,14 +106,14 @@ def own_tree(image_tree: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """A store whose tables exist: making them takes seconds, so it is made once and the tests copy it."""
-    from loaderlab.tracking import Store
+    from loaderlab.tracking import open_store
 
     base = tmp_path_factory.getbasetemp()
     path = (base if worker_id == "master" else base.parent) / "empty" / "mlflow.db"
     path.parent.mkdir(exist_ok=True)
     with FileLock(path.parent / "made.lock"):
         if not path.exists():
-            Store(config.TrackingConfig(uri=f"sqlite:///{path}", experiment="empty"), path.parent)
+            open_store(config.TrackingConfig(uri=f"sqlite:///{path}", experiment="empty"), path.parent)
     return path
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from loaderlab import tracking
 from loaderlab.config import PROJECT, TrainConfig, flatten
-from loaderlab.jobs import NOT_APPLICABLE, PARITY, SAME_WORK, Job, RunResult
-from loaderlab.plan import ComparedLoader
+from loaderlab.parity.status import PARITY, SAME_WORK
+from loaderlab.runs.job import Job, RunResult
+from loaderlab.runs.sweep_jobs import ComparedLoader
+from loaderlab.tracking import open_store
+from loaderlab.tracking.records import NOT_APPLICABLE
 
 
 class Launched:
@@ -29,7 +31,7 @@ class Launched:
             return RunResult("", NOT_APPLICABLE, error="precision=tf32: needs a GPU")
         if end == "LOST":  # before it had a run
             return RunResult("", "KILLED", error="took longer than sweep.job_minutes=1")
-        store = tracking.Store(config.tracking, PROJECT)
+        store = open_store(config.tracking, PROJECT)
         run = store.start(
             job.name,
             job.parent_id,

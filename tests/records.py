@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count
 from typing import Any
 
-from loaderlab.jobs import Recorded
+from loaderlab.tracking.records import RunRecord
 
 NUMBERS = count(1)
 DEVICE = "a processor (2 cores)"
@@ -20,7 +20,7 @@ def recorded(
     figures: dict[str, float] | None = None,
     parent: str | None = "parent",
     **settings: Any,
-) -> Recorded:
+) -> RunRecord:
     """One run of native x fp32 on digits unless other settings say so; ``__`` in a name stands for a full stop."""
     number = next(NUMBERS)
     base = {
@@ -38,7 +38,7 @@ def recorded(
     if own.get("loader.name") not in (None, "native"):
         del base["loader.num_workers"]
     told = _figures(rate) if rate > 0 else {}
-    return Recorded(
+    return RunRecord(
         run_id=f"{number:032x}",
         name=" ".join(f"{key}={value}" for key, value in own.items()) + f" repeat={repeat}",
         status=status,
@@ -50,7 +50,7 @@ def recorded(
     )
 
 
-def arms(rates: dict[str, list[float]], setting: str = "loader.name", **more: Any) -> list[Recorded]:
+def arms(rates: dict[str, list[float]], setting: str = "loader.name", **more: Any) -> list[RunRecord]:
     """Interleaved rounds: value of the setting to its rates."""
     rounds = max(map(len, rates.values()))
     return [

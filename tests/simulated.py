@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 
 import torch
 
-from loaderlab.findings import evidence
-from loaderlab.meter.clock import DeviceStep
+from loaderlab.device.clock import DeviceStep
+from loaderlab.diagnosis.evidence import Setup, Verdict
+from loaderlab.diagnosis.figures import evidence
+from loaderlab.diagnosis.verdict import judge
 from loaderlab.meter.phases import Step, StepMeter
+from loaderlab.meter.rates import LoaderRate, ProbeResults, Rate
 from loaderlab.meter.summary import measured, summarize
-from loaderlab.probes import Alone, Probed, Rate
-from loaderlab.starvation import Setup, Verdict, judge
 
 MS = 1_000_000
 BATCH = 10
@@ -140,14 +141,16 @@ def setup(loop: Loop, device: str = "cpu", **changes: object) -> Setup:
     return Setup(**(base | changes))  # type: ignore[arg-type]
 
 
-def probed(loop: Loop) -> Probed:
+def probed(loop: Loop) -> ProbeResults:
     """What the probes find of this loop, exactly."""
     ceiling = 1e3 * BATCH / loop.step
     mean = sum(loop.prepare(index) for index in range(loop.steps)) / loop.steps
     makers = max(1, loop.workers)
-    return Probed(
+    return ProbeResults(
         ceiling=Rate(ceiling),
-        alone=Alone(1e3 * BATCH * makers / (mean + loop.transfer) if mean + loop.transfer else 1e9, makers * loop.busy),
+        loader_alone=LoaderRate(
+            1e3 * BATCH * makers / (mean + loop.transfer) if mean + loop.transfer else 1e9, makers * loop.busy
+        ),
         contended=Rate(ceiling / loop.slowed) if loop.workers else None,
         stages={name: share * mean / 1e3 / BATCH for name, share in loop.stages.items()},
     )

@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import compose
 from mlflow.tracking import MlflowClient
 
 from loaderlab import cli
 from loaderlab.cli import CONF
 from loaderlab.config import PROJECT as ROOT
 from loaderlab.config import CompareConfig, TraceConfig
+from tests.conftest import compose
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = "\n".join(re.findall(r"```(?:bash|sh)\n(.*?)```", README, re.S))

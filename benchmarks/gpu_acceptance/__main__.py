@@ -26,8 +26,8 @@ from filelock import FileLock, Timeout
 from benchmarks.gpu_acceptance import page, running
 from benchmarks.gpu_acceptance.parts import PARTS, Setting
 from loaderlab.config import PROJECT, UserError
-from loaderlab.environment import driver_gpus
-from loaderlab.processes import Terminated, sigterm_raises
+from loaderlab.device.resolve import driver_gpus
+from loaderlab.system.processes import Terminated, sigterm_raises
 
 
 def above_0(text: str) -> float:

@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
-from loaderlab.environment import describe, resolve_device
-from loaderlab.machine import ask, gpus
+from loaderlab.device.environment import describe
+from loaderlab.device.resolve import resolve_device
 from loaderlab.meter import filecache
 from loaderlab.meter.sampler import DeviceSample, DeviceSampler, device_figures
+from loaderlab.system.machine import ask, gpus
 
 MIB = 1 << 20
 # what holds a clock down (nvml.h, nvmlClocksEventReason*); the other bits are settings or rest

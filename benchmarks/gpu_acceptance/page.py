@@ -19,12 +19,12 @@ from benchmarks.gpu_acceptance.kept import Outcome
 from benchmarks.gpu_acceptance.parts import LADDER_VECTORS, PARTS, Setting
 from benchmarks.gpu_acceptance.running import State, read, state_of, sweep_of
 from benchmarks.gpu_acceptance.targets import Target, targets
-from loaderlab import comparing
+from loaderlab.compare.arms import Comparison
 from loaderlab.config import PROJECT, UserError
 from loaderlab.report import page
-from loaderlab.report.arms import Comparison
 from loaderlab.report.table import arm_table, markdown_table
-from loaderlab.tracking import Store
+from loaderlab.runs import compare_runs
+from loaderlab.tracking.store import Store
 
 RESULTS = PROJECT / "docs" / "results"
 README = PROJECT / "README.md"
@@ -67,7 +67,7 @@ def gather(setting: Setting) -> Found:
         file = setting.folder / part.name / "found.json"
         if sweep := sweep_of(setting, part):
             try:
-                found.comparisons[part.name] = comparing.of_sweep(*sweep)
+                found.comparisons[part.name] = compare_runs.of_sweep(*sweep)
             except UserError:  # none of its jobs has finished
                 continue
             found.stores[part.name] = sweep[0]
@@ -305,8 +305,12 @@ def draw(found: Found, beside: Path) -> tuple[dict[str, str], dict[str, str]]:
     for part, comparison in found.comparisons.items():
         try:
             with tempfile.TemporaryDirectory() as made:
-                comparing.write(comparison, found.stores[part], Path(made))
-                for file, suffix in ((comparing.PICTURE, "png"), ("comparison.csv", "csv"), ("runs.csv", "runs.csv")):
+                compare_runs.write(comparison, found.stores[part], Path(made))
+                for file, suffix in (
+                    (compare_runs.PICTURE, "png"),
+                    ("comparison.csv", "csv"),
+                    ("runs.csv", "runs.csv"),
+                ):
                     shutil.copy(Path(made) / file, beside / f"{part}.{suffix}")
             pictures[part] = f"![{part}]({beside.name}/{part}.png)"
         except Exception as error:

@@ -18,8 +18,9 @@ from typing import Any
 from benchmarks.gpu_acceptance import kept
 from benchmarks.gpu_acceptance.parts import Part, Setting
 from loaderlab.config import PROJECT, TrackingConfig, UserError
-from loaderlab.environment import git_commit
-from loaderlab.tracking import NothingRecorded, Store
+from loaderlab.system.versions import git_commit
+from loaderlab.tracking import open_store
+from loaderlab.tracking.store import NothingRecorded, Store
 
 PATIENCE_S = 60  # for a part to end after a Ctrl-C: a sweep records what it has
 # asks Linux for a SIGTERM when the process that started this one is gone (prctl's PR_SET_PDEATHSIG), then becomes the program
@@ -169,7 +170,7 @@ def sweep_of(setting: Setting, part: Part) -> tuple[Store, str] | None:
     if not part.overrides:
         return None
     try:
-        store = Store(TrackingConfig(uri=setting.store, experiment=part.name), PROJECT, create=False)
+        store = open_store(TrackingConfig(uri=setting.store, experiment=part.name), PROJECT, create=False)
     except NothingRecorded:
         return None
     newest = store.newest_sweep()

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.gpu_acceptance.kept import Outcome
-from loaderlab.jobs import PARITY, UNLIKE_WORK
-from loaderlab.report.arms import Arm, Comparison
-from loaderlab.stats import LEAST_PAIRS
+from loaderlab.compare.arms import Arm, Comparison
+from loaderlab.compare.stats import LEAST_PAIRS
+from loaderlab.parity.status import PARITY, UNLIKE_WORK
 
 EFFICIENCY_PCT = 95.0
 FROM_FILES = ("native", "spdl", "dali")

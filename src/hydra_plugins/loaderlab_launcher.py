@@ -11,8 +11,9 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from loaderlab import cli, sweep
+from loaderlab import cli
 from loaderlab.config import TrainConfig, UserError
+from loaderlab.runs import sweep
 
 
 class LoaderlabLauncher(Launcher):  # type: ignore[misc]

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from loaderlab.watching import watch
+    from loaderlab.attach.watch import watch
 
 __all__ = ["watch"]
 
@@ -11,7 +11,7 @@ __all__ = ["watch"]
 def __getattr__(name: str) -> Any:
     """`watch` brings torch along, which most of the package's rooms do without: it is loaded when it is asked for."""
     if name == "watch":
-        from loaderlab.watching import watch
+        from loaderlab.attach.watch import watch
 
         return watch
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -24,8 +24,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from loaderlab import config as schema
-from loaderlab import machine
 from loaderlab.config import PROJECT, Failed, UserError
+from loaderlab.system import machine
 
 T = TypeVar("T")
 CONF = PROJECT / "conf"

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import picture, write_tar
 from PIL import Image
 
 from loaderlab import data
 from loaderlab.config import TransformConfig, WebDatasetData
 from loaderlab.data import webdataset
 from loaderlab.data.spec import Blocks, DataError, DataSpec, TarImages
+from tests.conftest import picture, write_tar
 
 SIZES = (7, 9, 5)  # samples of each file
 

@@ -12,7 +12,6 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from conftest import picture, write_tar
 from torch.utils.data import Dataset
 
 from loaderlab import data, loaders
@@ -31,6 +30,7 @@ from loaderlab.config import (
 from loaderlab.data.spec import ImageArrays, Split, UserItems, transforms
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
 from loaderlab.parity.samples import OTHER_DECODER_LEVELS
+from tests.conftest import picture, write_tar
 
 LOADERS: dict[str, LoaderConfig] = {
     "native": NativeLoader(num_workers=0),

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import picture
 from PIL import Image
 
 from loaderlab import data, loaders
@@ -17,6 +16,7 @@ from loaderlab.config import DaliLoader, ImageFolderData, LoaderConfig, NativeLo
 from loaderlab.data.spec import DataError, TransformSpec
 from loaderlab.loaders.contract import EpochPlan, LoaderError
 from loaderlab.loaders.decode import crop_window, decoder
+from tests.conftest import picture
 
 PICTURE = picture(48, 72, 1)
 BACKENDS: dict[str, LoaderConfig] = {

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from loaderlab.meter.clock import RING, EventRing
+from loaderlab.device.clock import RING, EventRing
 from loaderlab.meter.phases import StepMeter, own_cost_ns
 from loaderlab.meter.summary import between_epochs_ms, measured, summarize
 

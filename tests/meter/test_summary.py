@@ -7,7 +7,7 @@ import io
 
 import pytest
 
-from loaderlab.meter.clock import DeviceStep
+from loaderlab.device.clock import DeviceStep
 from loaderlab.meter.phases import Step
 from loaderlab.meter.summary import summarize, to_csv
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from records import arms, recorded
 
-from loaderlab.jobs import NOT_REACHED, Missing
+from loaderlab.compare.arms import Comparison
+from loaderlab.compare.comparison import compare
 from loaderlab.report import charts, page, sentences, table
-from loaderlab.report.arms import Comparison
-from loaderlab.report.comparison import compare
+from loaderlab.tracking.records import NOT_REACHED, Missing
+from tests.records import arms, recorded
 
 STEPS = "\n".join(
     [

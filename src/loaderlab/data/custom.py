@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
-from loaderlab import targets
 from loaderlab.config import CustomData
 from loaderlab.data.spec import DataError, DataSpec, Split, UserItems
+from loaderlab.system import user_code
 
 
 def build(config: CustomData) -> DataSpec:
@@ -20,7 +20,7 @@ def build(config: CustomData) -> DataSpec:
         DataError: it gives no dataset, its items are not (input, target) pairs, or the classes are not known.
         UserError: it does not import or raises.
     """
-    made = targets.call("data.target", config.target, config.options)
+    made = user_code.call("data.target", config.target, config.options)
     train, val = made if isinstance(made, (tuple, list)) and len(made) == 2 else (made, None)
     _refuse_no_dataset(train, config)
     classes = _classes(train, config)

@@ -19,7 +19,7 @@ from PIL import Image
 from loaderlab.config import DigitsData
 from loaderlab.data import imagefolder
 from loaderlab.data.spec import UINT8, DataError, DataSpec
-from loaderlab.data.whole import written_whole
+from loaderlab.system.files import written_whole
 
 MANIFEST = "manifest.json"
 VAL_FRACTION, SPLIT_SEED = 0.2, 0

@@ -23,9 +23,9 @@ from loaderlab.config import PhotosData
 from loaderlab.data import imagefolder
 from loaderlab.data.spec import DataError, DataSpec
 from loaderlab.data.synthesis import BYTES_PER_PX, MEAN_AREA, Painter
-from loaderlab.data.whole import written_whole
-from loaderlab.machine import available_cores
-from loaderlab.processes import end_with_parent
+from loaderlab.system.files import written_whole
+from loaderlab.system.machine import available_cores
+from loaderlab.system.processes import end_with_parent
 
 MANIFEST = "manifest.json"
 VERSION = 1  # of the pictures: another one makes other files

@@ -125,8 +125,8 @@ class Loader(abc.ABC):
     lookahead: int = 0
     #: batches that are in the making at the same time: as many come in one burst
     parallel: int = 1
-    #: whether its batches are on the device from the start: there is no loading to look at
-    resident: bool = False
+    #: whether it serves batches that are on the device already: there is no loading to measure
+    loads_nothing: bool = False
     #: whether its images are decoded by a GPU, to other pixels than those of libjpeg
     other_decoder: bool = False
     #: cores that its workers or threads keep busy beside the training process's own

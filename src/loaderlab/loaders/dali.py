@@ -26,7 +26,7 @@ from loaderlab.loaders.fetch import Request as ItemRequest
 from loaderlab.loaders.fetch import vectors_of
 from loaderlab.loaders.fetchers import check_formats
 from loaderlab.loaders.user_items import UserFetcher
-from loaderlab.machine import available_cores
+from loaderlab.system.machine import available_cores
 
 READS = EXTENSIONS - {".avif", ".gif"}
 MAX_AUTO_THREADS = 16

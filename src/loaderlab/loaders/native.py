@@ -18,7 +18,7 @@ from loaderlab.loaders.copying import DeviceCopy
 from loaderlab.loaders.fetch import BatchFetcher, Fetched, Request, requests, taken
 from loaderlab.loaders.fetchers import fetcher
 from loaderlab.loaders.user_items import UserStream
-from loaderlab.machine import available_cores
+from loaderlab.system.machine import available_cores
 
 MAX_AUTO_WORKERS = 16  # beyond this, memory grows and, as a rule, throughput does not
 

@@ -36,7 +36,7 @@ class Replay(Loader):
             )
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        self.resident = True
+        self.loads_nothing = True
         self.settings = {"num_batches": len(self._resident)}
 
     @property

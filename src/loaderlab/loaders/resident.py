@@ -32,7 +32,7 @@ from loaderlab.loaders.decode import center_window, crop_window, decoder, image_
 from loaderlab.loaders.fetch import Request, normalize, requests
 from loaderlab.loaders.fetchers import check_decodable
 from loaderlab.loaders.resample import axis_weights, resample
-from loaderlab.machine import available_cores
+from loaderlab.system.machine import available_cores
 
 T = TypeVar("T")
 KEPT_FREE = 0.25  # of the free memory, for the model, its gradients and the batches
@@ -40,8 +40,7 @@ CHUNK = 1024  # images that are rearranged at once
 
 
 class Resident(Loader):
-    """The resident backend. See `Loader` for the contract; `resident` is false all the same, since its batches are made
-    anew in each step: there is something to measure.
+    """The resident backend. See `Loader` for the contract.
 
     Raises:
         LoaderError: the samples do not fit into the device's memory, or are not the same in each epoch.

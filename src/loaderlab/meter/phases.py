@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.profiler import record_function
 
-from loaderlab.meter.clock import RING, DeviceStep, EventRing
+from loaderlab.device.clock import RING, DeviceStep, EventRing
 
 PHASES = ("wait", "transfer", "forward", "backward", "optimizer")
 

@@ -11,8 +11,8 @@ from loaderlab.loaders.contract import EpochPlan, Loader
 from loaderlab.loaders.fetch import requests
 from loaderlab.loaders.fetchers import fetcher
 from loaderlab.parity.distribution import FLOAT64, LEVEL, same_distribution, so_many
-from loaderlab.parity.findings import Parity
-from loaderlab.parity.windows import BLUE, Draws, Probe
+from loaderlab.parity.probe_image import BLUE, Draws, Probe
+from loaderlab.parity.result import Parity
 
 NUM_EPOCHS = 2
 BLUE_LEVELS = 3.0  # by which a draw's blue may differ: what JPEG and its colours' rounding leave, and more

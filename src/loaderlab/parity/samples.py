@@ -34,7 +34,7 @@ from loaderlab.loaders.contract import Batch, EpochPlan, Loader
 from loaderlab.loaders.decode import decoder, read_image
 from loaderlab.loaders.fetch import BatchFetcher, Request
 from loaderlab.loaders.fetchers import fetcher
-from loaderlab.parity.findings import Parity
+from loaderlab.parity.result import Parity
 
 # Measured against Pillow on 4:4:4, 4:2:2 and 4:2:0 JPEG files, digits and noise, with every resizing: see
 # docs/measuring.md. The border is bounded by what repeating the edge can differ from leaving it out: a filter's weight

@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from loaderlab.data.spec import EncodedImages
-from loaderlab.loaders.contract import EpochPlan, Loader
 from loaderlab.meter import filecache
 from loaderlab.meter.phases import StepMeter
+from loaderlab.meter.rates import Rate
 from loaderlab.meter.summary import measured
-from loaderlab.probes.rates import Rate, Unmeasurable, rate_of
-from loaderlab.training import Observers, Parts, Trained, train
+from loaderlab.probes.inputs import ProbeInputs
+from loaderlab.probes.rates import Unmeasurable, rate_of
+from loaderlab.training.loop import Observers, Trained, train
 
 
-def cold_and_warm(
-    parts: Parts,
-    rebuild: Callable[[], Loader],
-    images: EncodedImages,
-    plan: EpochPlan,
-    epoch: int,
-    num_steps: int,
-    accumulate: int,
-    sync: bool = False,
-) -> tuple[Rate, Rate]:
+def cold_and_warm(inputs: ProbeInputs, images: EncodedImages, num_steps: int) -> tuple[Rate, Rate]:
     """The loop's rate over the first steps of an epoch with none of their files in the kernel's cache, then once more
     with all of them there. What the cold pass loses to the warm one is the fetch stall, what the warm one loses to the
     ceiling the prep stall (Mohan et al., Analyzing and Mitigating Data Stalls in DNN Training, VLDB 2021).
@@ -36,9 +27,9 @@ def cold_and_warm(
     """
     if not hasattr(os, "posix_fadvise"):
         raise Unmeasurable("this system has no way to drop files from its cache")
-    ids = np.concatenate(plan.batches(epoch)[:num_steps])
+    ids = np.concatenate(inputs.plan.batches(inputs.epoch)[:num_steps])
     paths = images.files(ids)
-    parts.loader.close()
+    inputs.parts.loader.close()
     filecache.drop(paths)
     if (share := filecache.resident_share(paths)) > filecache.STILL_RESIDENT:
         raise Unmeasurable(
@@ -46,16 +37,16 @@ def cold_and_warm(
         )
     rates = []
     for _ in range(2):
-        loader, meter = rebuild(), StepMeter(parts.device, sync=sync)
+        loader, meter = inputs.rebuild(), StepMeter(inputs.parts.device, sync=inputs.settings.sync)
         try:
             train(
-                replace(parts, loader=loader, val_loader=None),
+                replace(inputs.parts, loader=loader, val_loader=None),
                 meter,
-                Trained(epoch=epoch),
+                Trained(epoch=inputs.epoch),
                 Observers(lambda *_: None, lambda *_: None),
                 epochs=None,
                 steps=num_steps,
-                accumulate=accumulate,
+                accumulate=inputs.accumulate,
             )
         finally:
             loader.close()

@@ -6,14 +6,15 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
 from loaderlab.loaders.contract import Batch, Loader
 from loaderlab.meter.phases import Step, StepMeter
+from loaderlab.meter.rates import LoaderRate, Rate
 from loaderlab.meter.summary import measured, rate_interval, summarize
-from loaderlab.training import Observers, Parts, Trained, train
+from loaderlab.training.loop import Observers, Parts, Trained, train
 
 WARMUP_STEPS = 5
 ENOUGH_STEPS = 15  # measured, for which a probe may go on past its time ...
@@ -25,23 +26,7 @@ class Unmeasurable(Exception):
     """Why a probe has no figure to give."""
 
 
-@dataclass(frozen=True)
-class Rate:
-    """Samples a second, with the 95 % interval within the probe where it had steps enough for one."""
-
-    samples_per_s: float
-    interval: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True)
-class Alone:
-    """The loader with nobody training: samples a second, transfer included, and the cores that it kept busy."""
-
-    samples_per_s: float
-    cores: float
-
-
-class Resident(Loader):
+class CycledBatches(Loader):
     """A few batches on the device, served again and again until `time_up`."""
 
     def __init__(self, batches: list[Batch], time_up: Callable[[], bool]) -> None:
@@ -114,10 +99,8 @@ def ceiling(
             drain.take_one()
 
     try:
-        resident = replace(parts, loader=Resident(batches, deadline), val_loader=None)
-        train(
-            resident, meter, Trained(), Observers(on_step, lambda *_: None), epochs=1, steps=None, accumulate=accumulate
-        )
+        fed = replace(parts, loader=CycledBatches(batches, deadline), val_loader=None)
+        train(fed, meter, Trained(), Observers(on_step, lambda *_: None), epochs=1, steps=None, accumulate=accumulate)
     finally:
         if drain is not None:
             drain.close()
@@ -173,7 +156,7 @@ class _Drain:
 
 def loader_alone(
     loader: Loader, first_epoch: int, seconds: float, cpu_seconds: Callable[[], float], device: torch.device
-) -> Alone | None:
+) -> LoaderRate | None:
     """The loader's rate with nobody training. None where an epoch has too few batches to tell.
 
     Within each epoch from its first batch to the last one that ends a whole round of its parallel makers: of N batches
@@ -203,5 +186,5 @@ def loader_alone(
             spent += times[last] - times[0]
             cores += (cpu_seconds() - used) * (times[last] - times[0]) / max(1e-9, time.perf_counter() - times[0])
         if time.perf_counter() - began >= seconds:
-            return Alone(samples / spent, cores / spent) if spent else None
+            return LoaderRate(samples / spent, cores / spent) if spent else None
     raise AssertionError

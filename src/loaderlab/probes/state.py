@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from loaderlab.training import Parts
+from loaderlab.training.loop import Parts
 
 
 @contextmanager

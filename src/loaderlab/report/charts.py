@@ -17,13 +17,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from loaderlab.compare.arms import Arm, Comparison, Group
+from loaderlab.compare.axes import curve, grid, hidden_gains
+from loaderlab.compare.pairs import higher_is_better
+from loaderlab.compare.stats import median
 from loaderlab.report import sentences
-from loaderlab.report.arms import Arm, Comparison, Group
-from loaderlab.report.axes import curve, grid, hidden_gains
-from loaderlab.report.figures import COLOURS, PARTS
-from loaderlab.report.pairs import higher_is_better
+from loaderlab.report.step_picture import COLOURS, PARTS
 from loaderlab.report.table import METRIC_COLUMN, NUMBERS, in_order
-from loaderlab.stats import median
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

@@ -14,13 +14,13 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from loaderlab.jobs import PARITY
+from loaderlab.compare.arms import Arm, Comparison, short
+from loaderlab.compare.ladder import MEANING
+from loaderlab.compare.stats import Ratio, median
+from loaderlab.parity.status import PARITY
 from loaderlab.report import sentences
-from loaderlab.report.arms import Arm, Comparison, short
 from loaderlab.report.charts import Chart
-from loaderlab.report.ladder import MEANING
 from loaderlab.report.table import arm_table, markdown_table
-from loaderlab.stats import Ratio, median
 
 TEMPLATE = Path(__file__).with_name("page.html")
 SHARED = ("data.name", "model.name", "batch_size", "epochs", "steps", "loader.name", "precision.name", "optimizer.name")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from loaderlab.report.arms import Arm, Comparison, Group, short
-from loaderlab.report.axes import Curve, ceilings_that_differ, curve, grid, hidden_gains
-from loaderlab.report.ladder import CAVEAT
-from loaderlab.report.pairs import higher_is_better, learning_rounds, not_told_apart
-from loaderlab.stats import LEAST_PAIRS, Ratio, median
+from loaderlab.compare.arms import Arm, Comparison, Group, short
+from loaderlab.compare.axes import Curve, ceilings_that_differ, curve, grid, hidden_gains
+from loaderlab.compare.ladder import CAVEAT
+from loaderlab.compare.pairs import higher_is_better, learning_rounds, not_told_apart
+from loaderlab.compare.stats import LEAST_PAIRS, Ratio, median
 
 UNITS = {
     "rate/samples_per_s": "{:,.0f} samples/s",

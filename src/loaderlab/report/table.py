@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from loaderlab.report.arms import Arm, Comparison, Group, short
-from loaderlab.report.ladder import PUBLISHED, RUNGS
-from loaderlab.starvation import Verdict
-from loaderlab.stats import Ratio, median
+from loaderlab.compare.arms import Arm, Comparison, Group, short
+from loaderlab.compare.ladder import PUBLISHED, RUNGS
+from loaderlab.compare.stats import Ratio, median
+from loaderlab.diagnosis.evidence import Verdict
 
 ROWS: tuple[tuple[str, str, str], ...] = (  # metric, label, format
     ("rate/samples_per_s", "throughput, steady state", "{:,.0f} samples/s"),

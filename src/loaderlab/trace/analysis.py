@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from loaderlab.config import TraceConfig
+from loaderlab.diagnosis.evidence import INCONCLUSIVE, Evidence, Verdict
+from loaderlab.diagnosis.verdict import grade, judge
 from loaderlab.meter.series import ratio_interval
-from loaderlab.starvation import Evidence, Verdict, grade, judge
-from loaderlab.starvation.evidence import INCONCLUSIVE
-from loaderlab.trace.collect import Recorded
+from loaderlab.trace.collect import TraceEvents
 from loaderlab.trace.devices import Device, working
 from loaderlab.trace.intervals import FLOAT
+from loaderlab.trace.steps import NO_STEPS, one_process, windows
 from loaderlab.trace.waits import matched, untold, waiting
-from loaderlab.trace.windows import NO_STEPS, one_process, windows
 
 LEAST_STEPS = 5  # of a trace, under which nothing is claimed
 
@@ -59,7 +59,7 @@ class Reading:
     notes: tuple[str, ...] = ()
 
 
-def analyse(found: Recorded, config: TraceConfig) -> Reading:
+def analyse(found: TraceEvents, config: TraceConfig) -> Reading:
     """The reading of what was collected.
 
     Raises:

@@ -45,7 +45,7 @@ class Step:
 
 
 @dataclass
-class Recorded:
+class TraceEvents:
     """What a trace holds; times in µs since the first event.
 
     Attributes:
@@ -79,13 +79,13 @@ def wait_pattern(wait: str) -> re.Pattern[str]:
     return re.compile(f".*{re.escape(wait)}.*", re.IGNORECASE | re.DOTALL)
 
 
-def collect(events: Iterable[dict[str, Any]], wait: str) -> Recorded:
+def collect(events: Iterable[dict[str, Any]], wait: str) -> TraceEvents:
     """What the events tell.
 
     Raises:
         UserError: an event that counts has no number for its time.
     """
-    found, roles, base = Recorded(), _Roles(wait_pattern(wait)), None
+    found, roles, base = TraceEvents(), _Roles(wait_pattern(wait)), None
     for kind, event in _of_use(events):
         role = roles.of(str(event.get("name")), event["cat"]) if kind == RANGE else None
         if kind == RANGE and role is None:
@@ -104,7 +104,7 @@ def collect(events: Iterable[dict[str, Any]], wait: str) -> Recorded:
     return found
 
 
-def _add_range(found: Recorded, role: _Role, event: dict[str, Any], start: float, end: float) -> None:
+def _add_range(found: TraceEvents, role: _Role, event: dict[str, Any], start: float, end: float) -> None:
     thread, name = (str(event.get("pid")), str(event.get("tid"))), str(event.get("name"))
     if role.step is not None:
         found.steps.append(Step(role.step, thread, start, end))

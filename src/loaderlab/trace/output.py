@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from loaderlab.terminal import Terminal
+from loaderlab.system.terminal import Terminal
 from loaderlab.trace.analysis import Reading, Share
 
 MOST_ROWS = 20  # steps that a table shows; the worst ones of more

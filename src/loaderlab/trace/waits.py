@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Mapping, Set
 
 from loaderlab.config import AUTO, TraceConfig, refuse
-from loaderlab.trace.collect import Recorded, Thread
+from loaderlab.trace.collect import Thread, TraceEvents
 from loaderlab.trace.intervals import Union, join
-from loaderlab.trace.windows import Windows
+from loaderlab.trace.steps import Windows
 
 SUGGESTED = 6  # names of ranges that a message lists
 
 
-def waiting(found: Recorded, threads: Set[Thread], steps: Windows, config: TraceConfig) -> Union | None:
+def waiting(found: TraceEvents, threads: Set[Thread], steps: Windows, config: TraceConfig) -> Union | None:
     """When the threads of the steps wait; None where no range in the steps tells.
 
     Raises:
@@ -33,12 +33,12 @@ def waiting(found: Recorded, threads: Set[Thread], steps: Windows, config: Trace
     raise refuse("wait", config.wait, f"{why}. {_there(names)}", _typed([*names, "next_batch"][0]))
 
 
-def matched(found: Recorded, threads: Set[Thread]) -> tuple[tuple[str, int], ...]:
+def matched(found: TraceEvents, threads: Set[Thread]) -> tuple[tuple[str, int], ...]:
     """The names of the ranges that were taken for waiting, and how many of each the trace holds."""
     return tuple(_count(found.wait_names, threads).most_common())
 
 
-def untold(found: Recorded, threads: Set[Thread]) -> str:
+def untold(found: TraceEvents, threads: Set[Thread]) -> str:
     """Why the wait is not known, and how to tell it."""
     reader = (
         "another thread reads PyTorch's DataLoader"
@@ -61,7 +61,7 @@ def _typed(name: str) -> str:
     return f"wait={name}" if re.fullmatch(r"[\w./:*?-]+", name) else f"""'wait="{name}"'"""
 
 
-def _most_frequent(found: Recorded, threads: Set[Thread]) -> list[str]:
+def _most_frequent(found: TraceEvents, threads: Set[Thread]) -> list[str]:
     counted = _count(found.user_ranges, threads) or _count(found.plain_ranges, threads)
     return [name for name, _ in counted.most_common(SUGGESTED)]
 

@@ -1,0 +1,1 @@
+"""The meter in programs that are not ours."""

@@ -1,0 +1,103 @@
+"""What several settings show together: the gain that a loader hides, ceilings that should agree, the curve over workers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from loaderlab.compare.arms import Arm, Group
+from loaderlab.compare.pairs import gain, higher_is_better, paired
+from loaderlab.compare.stats import LEAST_PAIRS, Ratio, median, ratio
+
+NEAR_KNEE = 0.95  # of the best: more workers than that only cost memory
+CEILINGS_AGREE = 1.05
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What a precision gains over another at the ceiling, and with a loader."""
+
+    loader: str
+    precision: str
+    over: str
+    at_ceiling: Ratio
+    with_loader: Ratio
+
+
+def grid(group: Group, columns: Sequence[str]) -> dict[tuple[str, str], Arm]:
+    """(loader, precision) to arm where these two, and nothing else, differ; else empty."""
+    if set(columns) != {"loader.name", "precision.name"}:
+        return {}
+    return {(str(arm.settings["loader.name"]), str(arm.settings["precision.name"])): arm for arm in group.arms}
+
+
+def hidden_gains(cells: Mapping[tuple[str, str], Arm]) -> list[Hidden]:
+    """For each loader and each precision after the first: its gain over the first, at the ceiling and in truth."""
+    found = []
+    precisions = list(dict.fromkeys(precision for _, precision in cells))
+    for (loader, precision), arm in cells.items():
+        base = cells.get((loader, precisions[0]))
+        if base is None or arm is base or arm.is_ceiling:
+            continue
+        ceilings = paired(arm, base, "rate/ceiling_samples_per_s")
+        rates = paired(arm, base, "rate/samples_per_s")
+        if ceilings and rates:
+            found.append(Hidden(loader, precision, precisions[0], ratio(ceilings), ratio(rates)))
+    return found
+
+
+def ceilings_that_differ(cells: Mapping[tuple[str, str], Arm]) -> list[tuple[str, str, str, Ratio]]:
+    """(precision, loader, first loader, ratio) where ceilings of one precision are not the same with each loader: the
+    step itself is then another one."""
+    found = []
+    first: dict[str, tuple[str, Arm]] = {}
+    for (loader, precision), arm in cells.items():
+        if arm.is_ceiling or arm.median("rate/ceiling_samples_per_s") is None:
+            continue
+        base_loader, base = first.setdefault(precision, (loader, arm))
+        if base is arm or not (pairs := paired(arm, base, "rate/ceiling_samples_per_s")):
+            continue
+        told = ratio(pairs)
+        far = max(told.value, 1 / told.value) > CEILINGS_AGREE
+        if far and told.shown:
+            found.append((precision, loader, base_loader, told))
+    return found
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Throughput over the number of workers or threads of one loader."""
+
+    setting: str
+    arms: list[tuple[int, Arm]]
+    knee: tuple[int, Arm]
+    best: tuple[int, Arm]
+
+    @property
+    def settled(self) -> bool:
+        """Whether there are rounds enough to speak of a knee."""
+        return min(len(self.knee[1].runs), len(self.best[1].runs)) >= LEAST_PAIRS
+
+    @property
+    def shown(self) -> bool:
+        """Whether every smaller count is shown to be worse than the knee."""
+        gains = [gain(self.knee[1], arm) for count, arm in self.arms if count < self.knee[0]]
+        return all(found is not None and found.above for found in gains)
+
+
+def curve(group: Group, columns: Sequence[str]) -> Curve | None:
+    """Where the number of workers or threads, and nothing else, differs."""
+    if len(columns) != 1 or columns[0] not in ("loader.num_workers", "loader.num_threads"):
+        return None
+    counted = [(str(arm.settings[columns[0]]), arm) for arm in group.arms]
+    points = sorted(((int(count), arm) for count, arm in counted if count.isdigit()), key=lambda point: point[0])
+    if len(points) < 2:
+        return None
+
+    more = higher_is_better(points[0][1].metric)
+    best = (max if more else min)(points, key=lambda point: median(point[1].values))
+    limit = median(best[1].values) * (NEAR_KNEE if more else 1 / NEAR_KNEE)
+    knee = next(
+        point for point in points if (median(point[1].values) >= limit if more else median(point[1].values) <= limit)
+    )
+    return Curve(columns[0], points, knee, best)

@@ -1,0 +1,42 @@
+"""The content of ``environment.json``: the machine, the versions and the device of a run."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+from typing import Any
+
+import psutil
+import torch
+
+from loaderlab.device.resolve import device_name, driver_gpus, processor_name
+from loaderlab.system.machine import available_cores
+from loaderlab.system.versions import versions
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """What ``environment.json`` holds: enough to tell whether two runs were made on like machines."""
+    found: dict[str, Any] = {
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "processor": processor_name(),
+        "cores_available": available_cores(),
+        "cores_of_machine": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "load_average": [round(load, 2) for load in os.getloadavg()],
+        "torch_threads": torch.get_num_threads(),
+        "versions": versions(),
+        "device": device_name(device),
+    }
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        found |= {
+            "cuda_of_torch": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+            "compute_capability": f"{properties.major}.{properties.minor}",
+            "device_memory_gib": round(properties.total_memory / 2**30, 1),
+            "driver": (driver_gpus() or {}).get("driver"),
+        }
+    return found

@@ -1,0 +1,88 @@
+"""Which device a run gets, and what it is called."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from loaderlab.config import AUTO, UserError, refuse
+from loaderlab.system.machine import available_cores, gpus
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that ``device=`` asks for; ``auto`` is CUDA where torch can use it, else the CPU.
+
+    Raises:
+        UserError: no such device, or a GPU that the driver shows and torch cannot use: never a silent CPU run.
+    """
+    if name == AUTO:
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        if shown := driver_gpus():
+            raise UserError(
+                f"device=auto: the driver ({shown['driver']}) shows {', '.join(shown['names'])}, but torch "
+                f"{torch.__version__} (built for CUDA {torch.version.cuda}) cannot use it: {_cuda_error()}. "
+                "Update the driver, or install a torch built for its CUDA version; "
+                "to train on the CPU all the same: device=cpu"
+            )
+        return torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise refuse("device", name, "must be auto, cpu, cuda or cuda:N", "device=auto") from None
+    if device.type == "cpu":
+        return device
+    if device.type != "cuda":
+        raise refuse("device", name, "must be auto, cpu, cuda or cuda:N", "device=auto")
+    if not torch.cuda.is_available():
+        shown = driver_gpus()
+        seen = f"the driver ({shown['driver']}) shows {', '.join(shown['names'])}, but " if shown else ""
+        raise refuse("device", name, f"{seen}torch finds no CUDA device here: {_cuda_error()}", "device=cpu")
+    if device.index is not None and device.index >= torch.cuda.device_count():
+        raise refuse(
+            "device",
+            name,
+            f"there are {torch.cuda.device_count()} CUDA devices, counted from 0",
+            "device=cuda:0",
+        )
+    return torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
+
+
+def _cuda_error() -> str:
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).splitlines()[0].rstrip(".")
+    return "no reason given"
+
+
+def driver_gpus() -> dict[str, Any] | None:
+    """Driver version and names of the GPUs that NVML sees; None where there is no driver or no GPU, or where they are
+    hidden from this process on purpose."""
+    import pynvml
+
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
+        return None
+    with gpus() as handles:
+        names = [pynvml.nvmlDeviceGetName(gpu) for gpu in handles]
+        return {"driver": pynvml.nvmlSystemGetDriverVersion(), "names": names} if names else None
+
+
+def device_name(device: torch.device) -> str:
+    """The marketing name of the GPU, or of the processor with the cores that may be used."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{processor_name()} ({available_cores()} cores)"
+
+
+def processor_name() -> str:
+    """The model of the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

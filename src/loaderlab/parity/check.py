@@ -1,0 +1,146 @@
+"""Whether a loader does the work that it is compared by: the same samples, labels, batches, pixels, and random draws.
+
+See `check`. A loader is held against the native one without workers and with Pillow, on samples spread over the split.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from loaderlab import data, loaders
+from loaderlab.config import LoaderConfig, NativeLoader, ReplayLoader, TrainConfig, UserError
+from loaderlab.data.spec import DataSpec, Split, UserItems
+from loaderlab.device import resolve
+from loaderlab.loaders.contract import EpochPlan
+from loaderlab.parity.draws import compare_draws
+from loaderlab.parity.probe_image import Probe
+from loaderlab.parity.result import Parity
+from loaderlab.parity.samples import SampleCheck, chosen_ids, loadable, part
+from loaderlab.system.terminal import Terminal
+from loaderlab.tracking.records import NOT_APPLICABLE
+
+NUM_PROBES = 512  # an epoch; in two epochs twice as many draws
+LEAST_BATCHES = 3  # an epoch, if need be with a smaller batch
+
+
+def check(
+    config: LoaderConfig,
+    split: Split,
+    *,
+    batch_size: int,
+    drop_last: bool,
+    seed: int,
+    device: torch.device,
+    num_samples: int | None,
+) -> Parity:
+    """Holds a loader against the reference.
+
+    Two shuffled epochs with the run's own last batch and one in ascending order with the other are compared sample by
+    sample, with the transform's deterministic variant; then, where the transform is random, two epochs of probes.
+
+    Args:
+        batch_size: of the run; smaller where that would make fewer than three batches.
+        num_samples: to compare; None: all.
+
+    Raises:
+        DataError, LoaderError: the loader does not get as far as being compared.
+    """
+    if isinstance(config, ReplayLoader):
+        return Parity("replay is a ceiling: it serves the same batches again and again")
+    if isinstance(split.source, UserItems) and split.source.iterable:
+        return Parity("an iterable dataset has no ids")
+    assert split.num_samples is not None
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on images one by one several are slower, and many times so on a busy machine
+    try:
+        return _check(config, split, batch_size, drop_last, seed, device, num_samples)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _check(
+    config: LoaderConfig,
+    split: Split,
+    batch_size: int,
+    drop_last: bool,
+    seed: int,
+    device: torch.device,
+    num_samples: int | None,
+) -> Parity:
+    assert split.num_samples is not None
+    batch_size = min(batch_size, max(1, min(num_samples or split.num_samples, split.num_samples) // LEAST_BATCHES))
+    ids = loadable(split, chosen_ids(split.num_samples, num_samples, batch_size))
+    found = Parity(num_samples=len(ids), num_epochs=3, batch_size=batch_size)
+    chosen = part(split, ids)
+    compared = SampleCheck(chosen, ids, device, found)
+    in_order = not isinstance(config, NativeLoader) or config.in_order
+    for shuffle, drop, num_epochs in ((True, drop_last, 2), (False, not drop_last, 1)):
+        plan = EpochPlan(len(ids), batch_size, shuffle, drop, seed)
+        loader = loaders.build(config, chosen, plan, device)
+        try:
+            for epoch in range(num_epochs):
+                compared.epoch(loader, plan, epoch, in_order=in_order)
+        finally:
+            loader.close()
+    spec, unreadable = split.transform, {"shape", "dtype"} & {mismatch.field for mismatch in found.mismatches}
+    if spec is not None and (spec.random_crop or spec.flip > 0) and not unreadable:
+        _check_draws(config, split, EpochPlan(NUM_PROBES, batch_size, False, False, seed), device, found)
+    return found
+
+
+def _check_draws(config: LoaderConfig, split: Split, plan: EpochPlan, device: torch.device, found: Parity) -> None:
+    with tempfile.TemporaryDirectory(prefix="loaderlab-") as folder:
+        probe = Probe(split)
+        probes = probe.split(plan.num_samples, Path(folder))
+        loader = loaders.build(config, probes, plan, device)
+        try:
+            compare_draws(loader, probes, probe, plan, found)
+        finally:
+            loader.close()
+
+
+def check_run(config: TrainConfig, spec: DataSpec, device: torch.device) -> Parity:
+    """`check` of the training samples as a run is configured to load them."""
+    return check(
+        config.loader,
+        spec.train,
+        batch_size=config.batch_size,
+        drop_last=config.drop_last,
+        seed=config.seed_in_force,
+        device=device,
+        num_samples=config.measure.parity_samples,
+    )
+
+
+def check_all(arms: Mapping[str, TrainConfig], terminal: Terminal) -> dict[str, dict[str, Any]]:
+    """Checks the loaders of a sweep one after the other, and says a line of each.
+
+    Args:
+        arms: a configuration each, by what they are called.
+
+    Returns:
+        For each what `Parity.as_dict` gives. A check that itself fails is told as not checked: the arm's own job will say
+        what is wrong.
+    """
+    specs: dict[str, DataSpec] = {}
+    found: dict[str, dict[str, Any]] = {}
+    for name, config in arms.items():
+        try:
+            device = resolve.resolve_device(config.device)
+            why = config.loader.needs_gpu() if device.type != "cuda" else ""
+            if not why and repr(config.data) not in specs:
+                with terminal.progress("preparing the samples", None):
+                    specs[repr(config.data)] = data.build(config.data, lambda *_: None)
+            parity = Parity(f"{NOT_APPLICABLE}: {why}") if why else check_run(config, specs[repr(config.data)], device)
+        except UserError as error:
+            parity = Parity(str(error).splitlines()[0])
+        except Exception as error:
+            parity = Parity(f"{type(error).__name__}: {error}".splitlines()[0])
+        terminal.say(f"  {name}: {parity}")
+        found[name] = parity.as_dict()
+    return found

@@ -1,0 +1,119 @@
+"""The probes of one run, one after the other: the step without a loader, the loader without a step, both side by side.
+
+They come after training and go through the very loop that trained, so that what they measure differs from the run
+in one thing each. What they change is put back: see `loaderlab.probes.state`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+
+from loaderlab.config import AUTO, UserError
+from loaderlab.data.spec import EncodedImages
+from loaderlab.loaders.contract import Batch, Loader
+from loaderlab.meter import resources
+from loaderlab.meter.rates import ProbeResults
+from loaderlab.probes.cold import cold_and_warm
+from loaderlab.probes.inputs import ProbeInputs
+from loaderlab.probes.rates import ENOUGH_STEPS, WARMUP_STEPS, Unmeasurable, ceiling, loader_alone, resident_batches
+from loaderlab.probes.state import untouched
+
+TOO_FEW_STEPS = "too few steps in the time. Type for example: measure.probe_s=10"
+
+
+class Probes:
+    """The probes of one run. `results` can be read at any time: an interrupted `run` keeps what it had measured."""
+
+    def __init__(self) -> None:
+        self._results = ProbeResults()
+
+    @property
+    def results(self) -> ProbeResults:
+        """What was measured so far."""
+        return self._results
+
+    def run(self, inputs: ProbeInputs, on_probe: Callable[[int, str], None]) -> None:
+        """Runs every probe that is switched on, each bounded in time. The run is over: a probe that fails leaves a note,
+        not a failed run.
+
+        Args:
+            on_probe: called with (number, name) before each probe.
+        """
+        settings, parts = inputs.settings, inputs.parts
+        if not (settings.ceiling or settings.loader_alone or settings.cold):
+            return
+        with_contention = settings.ceiling if settings.contention == AUTO else bool(settings.contention)
+        with untouched(parts):
+            batches: list[Batch] = []
+            with self._noted("probes"):
+                batches = resident_batches(parts.loader, inputs.epoch, settings.probe_s)
+                if not batches:
+                    raise Unmeasurable("the loader gave no batch any more")
+            parts.loader.close()  # its workers must not run beside the ceiling
+            if settings.ceiling and batches:
+                on_probe(0, "ceiling")
+                with self._noted("ceiling"):
+                    self._keep(ceiling=self._ceiling(inputs, batches, None))
+            if (settings.loader_alone or with_contention) and not parts.loader.loads_nothing:
+                self._with_loader(inputs, batches, with_contention, on_probe)
+            if settings.cold:
+                on_probe(3, "cold file cache")
+                with self._noted("measure.cold=true"):
+                    self._cold(inputs)
+
+    def _ceiling(self, inputs: ProbeInputs, batches: list[Batch], beside: Loader | None) -> object:
+        settings = inputs.settings
+        rate = ceiling(inputs.parts, batches, settings.probe_s, inputs.accumulate, beside=beside, sync=settings.sync)
+        if rate is None:
+            raise Unmeasurable(TOO_FEW_STEPS)
+        return rate
+
+    def _with_loader(
+        self,
+        inputs: ProbeInputs,
+        batches: list[Batch],
+        with_contention: bool,
+        on_probe: Callable[[int, str], None],
+    ) -> None:
+        beside, seconds = "ceiling with the loader beside it", inputs.settings.probe_s
+        with self._noted("loader alone"), contextlib.closing(inputs.rebuild()) as loader:
+            if inputs.settings.loader_alone:
+                on_probe(1, "loader alone")
+                self._keep(stages=loader.stages(seconds / 4))
+                alone = loader_alone(loader, inputs.epoch, seconds, resources.cpu_seconds, inputs.parts.device)
+                self._keep(loader_alone=alone)
+                if alone is None:
+                    self._note("loader alone: an epoch has too few batches to tell")
+            if with_contention and loader.lookahead and batches:  # otherwise nothing ever ran beside the step
+                on_probe(2, beside)
+                with self._noted(beside):
+                    self._keep(contended=self._ceiling(inputs, batches, loader))
+
+    def _cold(self, inputs: ProbeInputs) -> None:
+        source = inputs.split.source
+        if not isinstance(source, EncodedImages):
+            raise Unmeasurable("the samples are no files that this program knows of")
+        enough = max(ENOUGH_STEPS, int(inputs.settings.probe_s * inputs.rate / inputs.plan.batch_size))
+        cold, warm = cold_and_warm(inputs, source, min(inputs.plan.num_steps, WARMUP_STEPS + enough))
+        self._keep(cold=cold, warm=warm)
+
+    def _keep(self, **measured: object) -> None:
+        self._results = replace(self._results, **measured)  # type: ignore[arg-type]
+
+    def _note(self, text: str) -> None:
+        self._results = replace(self._results, notes=(*self._results.notes, text))
+
+    @contextmanager
+    def _noted(self, name: str) -> Iterator[None]:
+        """Turns the reason why a probe has no figure into a note."""
+        try:
+            yield
+        except (Unmeasurable, UserError, OSError) as reason:
+            self._note(f"{name}: {reason}")
+        except torch.OutOfMemoryError:
+            self._note(f"{name}: the device's memory holds no batches beside those of the run")

@@ -1,0 +1,1 @@
+"""The machine, the processes and the terminal. Free of torch."""

@@ -1,0 +1,43 @@
+"""Versions of the installed packages, and the commit of the checkout. Free of torch."""
+
+from __future__ import annotations
+
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "torchcodec",
+    "nvidia-dali-cuda120",
+    "spdl",
+    "timm",
+    "numpy",
+    "pillow",
+    "mlflow",
+    "hydra-core",
+)
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that a figure depends on; a package that is not there is left out."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit(folder: Path) -> str | None:
+    """Commit of the checkout, with ``-dirty`` where files differ from it; None outside a checkout."""
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10)
+        if head.returncode:
+            return None
+        dirty = subprocess.run(["git", "status", "--porcelain"], cwd=folder, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return head.stdout.strip() + ("-dirty" if dirty.stdout.strip() else "")

@@ -1,0 +1,57 @@
+"""A run as the store keeps it, and the runs that it does not have. Free of MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+NOT_APPLICABLE = "not applicable here"  # a job that this machine cannot run
+NOT_REACHED = "not reached"  # a job that a sweep had not started when it ended
+NOT_FINITE = "not_finite"  # the tag with the names of metrics whose last value was NaN or infinite
+
+
+def not_finite_in(tags: Mapping[str, str]) -> list[str]:
+    """The metric names in the tag `NOT_FINITE`."""
+    return tags[NOT_FINITE].split(", ") if NOT_FINITE in tags else []
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run, read from the store.
+
+    Attributes:
+        status: FINISHED, FAILED, KILLED or RUNNING.
+        started_ms: since 1970.
+        settings: the resolved configuration, flattened, as text.
+        figures: the last value of each metric, without those that ended as NaN or infinity.
+    """
+
+    run_id: str
+    name: str
+    status: str
+    parent_id: str | None
+    started_ms: int
+    settings: Mapping[str, str]
+    figures: Mapping[str, float]
+    tags: Mapping[str, str]
+
+    @property
+    def not_finite(self) -> list[str]:
+        """Names of metrics that ended as NaN or infinity."""
+        return not_finite_in(self.tags)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A job or a run without figures to compare, and why."""
+
+    name: str
+    why: str
+
+    @property
+    def not_applicable(self) -> bool:
+        return self.why.startswith(NOT_APPLICABLE)
+
+    @property
+    def not_reached(self) -> bool:
+        return self.why.startswith(NOT_REACHED)

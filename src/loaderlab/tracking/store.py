@@ -1,0 +1,344 @@
+"""The MLflow store: the only file that imports mlflow. Metrics are kept in memory and written between epochs."""
+
+from __future__ import annotations
+
+import gc
+import getpass
+import math
+import os
+import shlex
+import socket
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+import mlflow.data.meta_dataset
+from filelock import FileLock
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from loaderlab.config import AUTO, TrackingConfig, UserError, refuse
+from loaderlab.data.spec import DataSpec
+from loaderlab.system.processes import process_identity, undisturbed
+from loaderlab.tracking import ui_view
+from loaderlab.tracking.records import RunRecord, not_finite_in
+from loaderlab.tracking.uri import store_uri, ui_command
+
+PAGE = 1000  # runs of one search
+BATCH = 900  # entries of one log_batch; MLflow admits 1,000
+MAX_TAG, MAX_PARAM = 5000, 6000  # characters
+HOST_TAG, PID_TAG, STARTED_TAG = "process.host", "process.pid", "process.started"
+
+
+class StoreError(UserError):
+    """The MLflow store cannot be opened or written."""
+
+
+class NothingRecorded(StoreError):
+    """There is no such store, or no such experiment in it, yet."""
+
+
+class Store:
+    """One experiment in one store.
+
+    Args:
+        config: where it is, and the experiment's name.
+        root: the project's folder, for the default store.
+        create: whether to make the store and the experiment where they are missing.
+
+    Raises:
+        StoreError: it cannot be opened, created or written.
+    """
+
+    def __init__(self, config: TrackingConfig, root: Path, *, create: bool = True) -> None:
+        self.uri, self._config, self._create = store_uri(config, root), config, create
+        if "://" not in self.uri:
+            raise StoreError(
+                f"tracking.uri={self.uri}: must be sqlite:///… or the http://… of a tracking server. "
+                "Type for example: tracking.uri=sqlite:////tmp/mlflow.db"
+            )
+        with self._told():
+            if self.uri.startswith("http"):
+                self._refuse_unreachable()
+            if self.uri.startswith("sqlite:///"):
+                file = Path(self.uri.removeprefix("sqlite:///"))
+                folder = file.parent
+                if not create and not file.exists():
+                    raise NothingRecorded(
+                        f"tracking.uri={self.uri}: nothing has been recorded there yet. Type: python -m experiments.train"
+                    )
+                folder.mkdir(parents=True, exist_ok=True)
+                # processes that create the tables at the same time would all fail
+                with FileLock(folder / ".creating.lock", timeout=120):
+                    self.client, self.experiment_id = self._open((folder / "artifacts").resolve().as_uri())
+            else:
+                self.client, self.experiment_id = self._open(None)
+            self.close_dead_runs()
+
+    def _refuse_unreachable(self) -> None:
+        """Where nobody listens, MLflow itself would try again for minutes before it says so."""
+        found = urlsplit(self.uri)
+        try:
+            port = found.port or (443 if found.scheme == "https" else 80)
+            socket.create_connection((found.hostname or "", port), timeout=10).close()
+        except (OSError, ValueError) as error:
+            raise StoreError(
+                f"tracking.uri={self.uri}: no tracking server answers there: {error}. Type for example: tracking.uri=auto"
+            ) from None
+
+    def _open(self, artifacts: str | None) -> tuple[MlflowClient, str]:
+        client = MlflowClient(self.uri)
+        name = self._config.experiment
+        found = client.get_experiment_by_name(name)
+        if found is None and not self._create:
+            known = ", ".join(entry.name for entry in client.search_experiments() if entry.name != "Default") or "none"
+            raise NothingRecorded(
+                f"tracking.experiment={name}: there is no such experiment in {self.uri}. It has: {known}"
+            )
+        if found is None:
+            # without the tag the UI opens the experiment as one of prompts and traces
+            tags = {"mlflow.experimentKind": "custom_model_development", ui_view.TAG: ui_view.state()}
+            return client, client.create_experiment(name, artifact_location=artifacts, tags=tags)
+        if found.lifecycle_stage != "active":
+            raise StoreError(
+                f"tracking.experiment={name}: was deleted in this store. Type: tracking.experiment=other, or "
+                f"MLFLOW_TRACKING_URI={self.uri} mlflow experiments restore --experiment-id {found.experiment_id}"
+            )
+        if self._create and found.tags.get(ui_view.TAG) != ui_view.state():
+            client.set_experiment_tag(found.experiment_id, ui_view.TAG, ui_view.state())
+        return client, found.experiment_id
+
+    def close_dead_runs(self, cause: str = "") -> None:
+        """A run that says RUNNING and whose process is gone was killed: say so, with the cause where it is known."""
+        query = f"attributes.status = 'RUNNING' and tags.`{HOST_TAG}` = '{_host()}'"
+        with self._told():
+            for run in self.client.search_runs([self.experiment_id], query):
+                if not _alive(run.data.tags):
+                    self.client.set_tag(run.info.run_id, "error", cause or "its process was killed")
+                    self.client.set_terminated(run.info.run_id, "KILLED")
+
+    @property
+    def typed(self) -> str:
+        """What a command needs behind it to mean this store and experiment; empty where they are the default ones."""
+        uri, experiment = self._config.uri, self._config.experiment
+        words = [f"tracking.uri={uri}"] if uri != AUTO else []
+        words += [f"tracking.experiment={experiment}"] if experiment != TrackingConfig.experiment else []
+        return "".join(f" {shlex.quote(word)}" for word in words)
+
+    def how_to_look(self) -> str:
+        """Two lines: what to type, and where the runs then stand side by side."""
+        server = self.uri.rstrip("/") if self.uri.startswith("http") else "http://127.0.0.1:5000"
+        return f"recorded: {ui_command(self.uri)}\nside by side: {server}/{ui_view.link(self.experiment_id)}"
+
+    def start(self, name: str, parent_id: str | None, tags: dict[str, str]) -> TrackedRun:
+        """A new run, RUNNING until `TrackedRun.end`."""
+        own = {HOST_TAG: _host(), PID_TAG: str(os.getpid()), STARTED_TAG: str(process_identity(os.getpid()))}
+        source = {"mlflow.source.name": "experiments.train", "mlflow.source.type": "LOCAL"}
+        tags = source | {"mlflow.user": getpass.getuser()} | own | tags
+        if parent_id:
+            tags["mlflow.parentRunId"] = parent_id
+        with self._told():
+            run = self.client.create_run(self.experiment_id, tags=_short(tags), run_name=name)
+        return TrackedRun(self, run.info.run_id)
+
+    def go_on(self, run_id: str) -> TrackedRun:
+        """A run of before, RUNNING again in this process."""
+        own = {HOST_TAG: _host(), PID_TAG: str(os.getpid()), STARTED_TAG: str(process_identity(os.getpid()))}
+        with self._told():
+            self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in own.items()])
+            self.client.update_run(run_id, status="RUNNING")
+            if "error" in self.client.get_run(run_id).data.tags:
+                self.client.delete_tag(run_id, "error")
+        return TrackedRun(self, run_id)
+
+    def runs(self, query: str = "") -> list[RunRecord]:
+        """Every run of the experiment that an MLflow filter takes, in order of their start.
+
+        Raises:
+            UserError: MLflow does not understand the filter.
+        """
+        found: list[Run] = []
+        token = None
+        with self._told(), _collector_paused():
+            while True:
+                try:
+                    page = self.client.search_runs(
+                        [self.experiment_id],
+                        query,
+                        max_results=PAGE,
+                        order_by=["attributes.start_time ASC"],
+                        page_token=token,
+                    )
+                except MlflowException as error:
+                    if error.error_code != "INVALID_PARAMETER_VALUE":
+                        raise
+                    raise refuse(
+                        "filter",
+                        query,
+                        f"MLflow does not understand it: {str(error).splitlines()[0]}",
+                        """'filter="metrics.`rate/samples_per_s` > 1000"'""",
+                    ) from None
+                found += page
+                token = page.token
+                if not token:
+                    return [_recorded(run) for run in found]
+
+    def run(self, run_id: str) -> RunRecord | None:
+        """One run, of whatever experiment; None where there is none of this id."""
+        with self._told():
+            try:
+                return _recorded(self.client.get_run(run_id))
+            except MlflowException as error:
+                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    return None
+                raise
+
+    def sweeps(self) -> list[RunRecord]:
+        """The parent runs of the experiment, the newest last."""
+        return self.runs("tags.sweep = 'parent'")
+
+    def newest_sweep(self) -> RunRecord | None:
+        return next(reversed(self.sweeps()), None)
+
+    def read(self, run_id: str, path: str) -> str | None:
+        """The text of an artifact; None where the run has none of this name."""
+        with tempfile.TemporaryDirectory(prefix="loaderlab-") as folder:
+            try:
+                return Path(self.client.download_artifacts(run_id, path, folder)).read_text()
+            except (MlflowException, OSError):
+                return None
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turns what MLflow, SQLAlchemy and the disk raise into one message; a Ctrl-C is put off until all is written."""
+        try:
+            with undisturbed():
+                yield
+        except UserError:
+            raise
+        except Exception as error:
+            reason = str(getattr(error, "orig", None) or error).strip().splitlines()
+            known = isinstance(error, (MlflowException, OSError)) or "sqlalchemy" in type(error).__module__
+            if not known:
+                raise
+            upgrade = ""
+            if "out-of-date" in str(error) or "schema" in str(error):
+                upgrade = f" The store is of another MLflow version: mlflow db upgrade {self.uri}"
+            line = next(
+                (text for text in reason if "Error" in text or "error" in text),
+                reason[0] if reason else "no reason given",
+            )
+            raise StoreError(
+                f"tracking.uri={self.uri}: the MLflow store cannot be opened or written: {line}.{upgrade} "
+                "It needs a writable disk with space left. Type for example: tracking.uri=sqlite:////tmp/mlflow.db"
+            ) from error
+
+
+class TrackedRun:
+    """One MLflow run. As a context manager it ends FINISHED, KILLED on Ctrl-C and SIGTERM, or FAILED."""
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self._store, self.run_id = store, run_id
+        self._buffer: list[Metric] = []
+        self.status = "RUNNING"
+
+    def params(self, params: Iterable[tuple[str, Any]]) -> None:
+        entries = [Param(key, ("null" if value is None else str(value))[:MAX_PARAM]) for key, value in params]
+        with self._store._told():
+            for start in range(0, len(entries), 90):
+                self._store.client.log_batch(self.run_id, params=entries[start : start + 90])
+
+    def tags(self, tags: dict[str, str]) -> None:
+        with self._store._told():
+            self._store.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in _short(tags).items()])
+
+    def metric(self, name: str, value: float, step: int) -> None:
+        """Keeps a point for the next `flush`; what is not finite is not a measurement and is left out."""
+        if math.isfinite(value):
+            self._buffer.append(Metric(name, float(value), int(time.time() * 1000), step))
+
+    def flush(self) -> None:
+        """Writes what was kept; about 70 ms a thousand points, so never inside a measured window."""
+        with self._store._told():
+            while self._buffer:
+                self._store.client.log_batch(self.run_id, metrics=self._buffer[:BATCH])
+                del self._buffer[:BATCH]
+
+    def dataset(self, spec: DataSpec) -> None:
+        """Logs the samples as the run's input."""
+        source = CodeDatasetSource(tags={"location": spec.location, "train_samples": str(spec.train.num_samples)})
+        entry = mlflow.data.meta_dataset.MetaDataset(source, name=spec.name, digest=spec.digest[:36])  # type: ignore[abstract]
+        with self._store._told():
+            self._store.client.log_inputs(
+                self.run_id,
+                [DatasetInput(entry._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])],
+            )
+
+    def artifacts(self, folder: Path, under: str | None = None) -> None:
+        """Logs every file of a folder, in a folder of the run's artifacts if one is named."""
+        with self._store._told():
+            self._store.client.log_artifacts(self.run_id, str(folder), under)
+
+    def end(self, status: str) -> None:
+        with self._store._told():
+            self.flush()
+            self._store.client.set_terminated(self.run_id, status)
+            self.status = status
+
+    def __enter__(self) -> TrackedRun:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.end("FINISHED")
+        else:
+            self.end("KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED")
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """A thousand runs are half a million live objects, which Python's cycle collector would walk again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _recorded(run: Run) -> RunRecord:
+    lost = not_finite_in(run.data.tags)  # whose last value in the store is one of before
+    return RunRecord(
+        run_id=run.info.run_id,
+        name=run.info.run_name or run.info.run_id,
+        status=run.info.status,
+        parent_id=run.data.tags.get("mlflow.parentRunId"),
+        started_ms=run.info.start_time,
+        settings=run.data.params,
+        figures={name: value for name, value in run.data.metrics.items() if name not in lost},
+        tags=run.data.tags,
+    )
+
+
+def _short(tags: dict[str, str]) -> dict[str, str]:
+    return {key: value[:MAX_TAG] for key, value in tags.items()}
+
+
+def _host() -> str:
+    return socket.gethostname().replace("'", "")
+
+
+def _alive(tags: dict[str, str]) -> bool:
+    """Whether the process that these tags name is the one that now has its number."""
+    pid = tags.get(PID_TAG, "")
+    return pid.isdigit() and process_identity(int(pid)) == tags.get(STARTED_TAG)

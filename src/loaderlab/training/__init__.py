@@ -1,0 +1,1 @@
+"""The loop, and what it trains: model, optimizer, precision, checkpoint."""

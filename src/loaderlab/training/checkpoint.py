@@ -1,0 +1,122 @@
+"""Checkpoints of long runs: written whole or not at all, read without running code from them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from loaderlab.config import TrainConfig, UserError, flatten
+from loaderlab.training.loop import Parts, Trained
+
+NAME = "checkpoint.pt"
+#: what may differ between a run and its continuation: how long, what is recorded, how samples are brought
+FREE = (
+    "epochs",
+    "steps",
+    "resume",
+    "evaluate",
+    "device",
+    "tracking.",
+    "checkpoint.",
+    "measure.",
+    "loader.",
+    "model.compile",
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds beside the weights' state."""
+
+    path: Path
+    state: dict[str, Any]
+    trained: Trained
+    run_id: str
+
+
+def save(path: Path, parts: Parts, trained: Trained, config: TrainConfig, run_id: str) -> None:
+    """Writes beside the target and renames: an interrupted write leaves the former checkpoint whole.
+
+    Raises:
+        UserError: the disk does not take it.
+    """
+    content = {
+        "state": parts.state(),
+        "trained": {"epoch": trained.epoch, "step": trained.step, "updates": trained.updates},
+        "config": {name: _plain(value) for name, value in flatten(config)},
+        "run_id": run_id,
+    }
+    partial = path.with_suffix(f".{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(content, partial)
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(
+            f"checkpoint.dir={config.checkpoint.dir}: the checkpoint cannot be written: {error}. "
+            "Type another checkpoint.dir, or checkpoint.every_minutes=null"
+        ) from error
+
+
+def load(config: TrainConfig) -> Checkpoint:
+    """The checkpoint that ``resume`` names, held against the configuration.
+
+    Raises:
+        UserError: there is none, it cannot be read, or the run it belongs to was configured otherwise.
+    """
+    path = _find(str(config.resume), Path(config.checkpoint.dir))
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        state, done, saved, run_id = (
+            content["state"],
+            content["trained"],
+            content["config"],
+            content["run_id"],
+        )
+    except Exception as error:  # whatever torch makes of a file that is none of its own
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"resume={config.resume}: {path} is no checkpoint of loaderlab: {reason}") from error
+    now = {name: _plain(value) for name, value in flatten(config)}
+    differing = [
+        f"{name} (was {saved.get(name)}, is {now.get(name)})"
+        for name in sorted(saved.keys() | now.keys())
+        if saved.get(name) != now.get(name) and not name.startswith(FREE)
+    ]
+    if differing:
+        raise UserError(
+            f"resume={config.resume}: this run is configured otherwise than that of {path}: {'; '.join(differing)}"
+        )
+    goal = config.steps if config.steps is not None else config.num_epochs
+    reached = done["step"] if config.steps is not None else done["epoch"]
+    assert goal is not None
+    if reached >= goal:
+        unit = "steps" if config.steps is not None else "epochs"
+        raise UserError(
+            f"resume={config.resume}: {path} has {reached} {unit} already. Type for example: {unit}={2 * reached}"
+        )
+    return Checkpoint(path, state, Trained(**done), run_id)
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, (int, float, str, bool, type(None))) else str(value)
+
+
+def _find(resume: str, folder: Path) -> Path:
+    if resume == "latest":
+        found = sorted(folder.glob(f"*/{NAME}"), key=lambda path: path.stat().st_mtime)
+        if not found:
+            raise UserError(
+                f"resume=latest: no checkpoint under checkpoint.dir={folder}. Runs of a few minutes leave none: "
+                "checkpoint.every_minutes=0 writes one each epoch, checkpoint.keep=true keeps the last"
+            )
+        return found[-1]
+    path = Path(resume)
+    path = path / NAME if path.is_dir() else path
+    if not path.is_file():
+        raise UserError(f"resume={resume}: no such checkpoint. Type: resume=latest, or the path of a {NAME}")
+    return path

@@ -1,0 +1,184 @@
+"""The loop, explicit from top to bottom: wait, transfer, forward, backward, optimizer; an evaluation each epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from loaderlab.config import UserError
+from loaderlab.loaders.contract import Loader
+from loaderlab.meter.phases import StepMeter
+from loaderlab.training.optimizers import learning_rate
+from loaderlab.training.precision import Precision
+
+
+@dataclass
+class Trained:
+    """State of the loop beside the weights: what a checkpoint holds and what the summary needs."""
+
+    epoch: int = 0  # epochs finished, those before a resume included
+    step: int = 0  # steps done, likewise
+    updates: int = 0  # of the weights, likewise
+    train_s: float = 0.0  # time in the loop of this process, evaluation and pauses left out
+    val_loss: list[float] = field(default_factory=list)
+    val_accuracy: list[float] = field(default_factory=list)
+    learning_rates: list[float] = field(default_factory=list)  # one a step of this process
+
+
+@dataclass
+class Observers:
+    """What the loop tells others, at moments of its own choice."""
+
+    on_step: Callable[[Trained, StepMeter], None]
+    on_epoch: Callable[[Trained, StepMeter], None]  # after the evaluation, outside every window
+
+
+@dataclass
+class Parts:
+    """What is trained, on what, how."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    schedule: LambdaLR
+    precision: Precision
+    loader: Loader
+    val_loader: Loader | None
+    device: torch.device
+
+    def state(self) -> dict[str, Any]:
+        """Plain state for a checkpoint."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.precision.scaler.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.precision.scaler.load_state_dict(state["scaler"])
+
+
+def train(
+    parts: Parts,
+    meter: StepMeter,
+    trained: Trained,
+    observers: Observers,
+    *,
+    epochs: int | None,
+    steps: int | None,
+    accumulate: int,
+) -> None:
+    """Trains until ``epochs`` epochs or ``steps`` steps in all are done; one of the two is None.
+
+    Args:
+        parts: on the device already.
+        meter: gets every step of this process.
+        trained: where to begin, and where what was done is kept as it goes.
+        accumulate: steps whose mean gradient makes one update; an epoch's end makes one from fewer.
+    """
+    model, optimizer = parts.model, parts.optimizer
+    autocast, scaler = parts.precision.autocast, parts.precision.scaler
+    per_epoch = parts.loader.num_steps
+
+    while (epochs is None or trained.epoch < epochs) and (steps is None or trained.step < steps):
+        model.train()
+        began = time.perf_counter()
+        meter.begin_epoch(trained.epoch)
+        batches = iter(parts.loader.epoch(trained.epoch))
+        in_epoch = 0  # steps of this epoch
+        group = 0  # steps since the last update
+        size = accumulate  # steps that the present group is to have
+
+        while steps is None or trained.step < steps:
+            meter.next_step()
+            batch = next(batches, None)
+            if batch is None:
+                if group:  # only where the loader did not tell its length: each loss was divided by too large a group
+                    for parameter in model.parameters():
+                        if parameter.grad is not None:
+                            parameter.grad.mul_(size / group)
+                    update(parts, trained)
+                break
+            meter.mark()  # wait
+
+            batch = parts.loader.transfer(batch)
+            meter.mark()  # transfer
+
+            with autocast():
+                loss = F.cross_entropy(model(batch.inputs), batch.targets)
+            meter.mark()  # forward
+
+            in_epoch, group = in_epoch + 1, group + 1
+            ends_epoch = in_epoch == per_epoch or trained.step + 1 == steps
+            size = accumulate
+            if per_epoch is not None and accumulate > 1:  # the last group of an epoch may be smaller
+                size = min(accumulate, per_epoch - (in_epoch - group))
+            if steps is not None:  # and so may the last group of a run
+                size = min(size, steps - (trained.step + 1 - group))
+            scaler.scale(loss / size if size > 1 else loss).backward()
+            meter.mark()  # backward
+
+            trained.learning_rates.append(learning_rate(optimizer))
+            if group == accumulate or ends_epoch:
+                update(parts, trained)
+                group = 0
+            meter.end_step(len(batch), loss)  # optimizer
+
+            trained.step += 1
+            observers.on_step(trained, meter)
+
+        meter.end_epoch()  # waits for the device
+        trained.train_s += time.perf_counter() - began
+        if in_epoch == 0:
+            raise UserError(
+                "data: the training samples gave no batch. With drop_last=true a set needs at least batch_size samples"
+            )
+        trained.epoch += 1
+        if parts.val_loader is not None:
+            val_loss, val_accuracy = evaluate(parts, parts.val_loader)
+            trained.val_loss.append(val_loss)
+            trained.val_accuracy.append(val_accuracy)
+        observers.on_epoch(trained, meter)
+
+
+def update(parts: Parts, trained: Trained) -> None:
+    """One update of the weights and of the learning rate. With fp16 the host waits for the device here: torch's
+    scaler has to know whether a gradient overflowed, in which case nothing is updated."""
+    scaler = parts.precision.scaler
+    scale = scaler.get_scale() if scaler.is_enabled() else 1.0
+    scaler.step(parts.optimizer)
+    scaler.update()
+    parts.optimizer.zero_grad(set_to_none=True)
+    if not scaler.is_enabled() or scaler.get_scale() >= scale:
+        parts.schedule.step()
+        trained.updates += 1
+
+
+@torch.no_grad()
+def evaluate(parts: Parts, loader: Loader) -> tuple[float, float]:
+    """Mean loss and accuracy (0 to 1) over all samples of a loader, the last short batch included."""
+    parts.model.eval()
+    loss_sum = torch.zeros((), dtype=torch.float64, device=parts.device)
+    correct = torch.zeros((), dtype=torch.int64, device=parts.device)
+    count = 0
+    for batch in loader.epoch(0):
+        batch = loader.transfer(batch)
+        with parts.precision.autocast():
+            logits = parts.model(batch.inputs)
+        loss_sum += F.cross_entropy(logits.float(), batch.targets, reduction="sum")
+        correct += (logits.argmax(1) == batch.targets).sum()
+        count += len(batch)
+    if count == 0:
+        raise UserError("data: the validation samples gave no batch. Type: evaluate=false, or give some")
+    return loss_sum.item() / count, correct.item() / count  # the device is waited for here, once

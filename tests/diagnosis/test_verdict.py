@@ -1,0 +1,261 @@
+"""Grades, doubts, bottlenecks and advice from hand-made evidence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from loaderlab.diagnosis.evidence import Evidence, Setup, expected_rate
+from loaderlab.diagnosis.verdict import grade, judge
+
+SETUP = Setup("native", {"num_workers": 2, "persistent_workers": True}, 2, True, 8, 1, "cuda", 64, image_files=True)
+FED = Evidence(100, 1.0, 1.0, (0.5, 1.5), rate=970, ceiling=1000, loader_alone=5000, contended=980, loader_cores=2)
+STARVED = Evidence(
+    100,
+    50,
+    50,
+    (48, 52),
+    rate=500,
+    ceiling=1000,
+    loader_alone=500,
+    contended=990,
+    loader_cores=2,
+    stages={"prepare": 3.9e-3, "collate": 1e-4},
+)
+
+
+@pytest.mark.parametrize(
+    ("share", "name"), [(0, "fed"), (4.99, "fed"), (5, "partly starved"), (19.9, "partly starved"), (20, "starved")]
+)
+def test_grades(share: float, name: str) -> None:
+    assert grade(share) == name
+
+
+def test_fed_says_what_a_faster_loader_could_give() -> None:
+    verdict = judge(FED, SETUP)
+    assert (verdict.grade, verdict.bottleneck) == ("fed", "device compute")
+    assert "a faster loader can give at most 1.03x" in str(verdict)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"num_steps": 14}, "14 steps were measured, and under 15 say nothing"),
+        ({"num_steps": 1}, "1 step was measured"),
+        ({"num_steps": 0}, "no step was measured"),
+        ({"starved_pct": 6, "starved_interval": (4, 8)}, "between fed and partly starved, the interval holds both"),
+        (
+            {"starved_pct": 19, "starved_interval": (16, 22)},
+            "between partly starved and starved, the interval holds both",
+        ),
+        ({"clocks_pct": 9.0}, "the host's clock and the device's differ by 9.0 %"),
+        ({"ceiling": 800}, "the ceiling (800/s) lies below the rate of the run (970/s)"),
+        (
+            {"ceiling": 1500, "contended": 1400},
+            "resident batches run 1.55x as fast, and nothing that was measured explains it",
+        ),
+        ({"ceiling": 1500, "contended": None}, "and no contention probe tells why"),
+        (
+            {"starved_pct": 40, "starved_interval": (38, 42), "ceiling": 1000},
+            "the meter says 40 % dry, whose end would give 1.61x, and the ceiling shows 1.03x",
+        ),
+    ],
+)
+def test_doubts_name_their_reason(changes: dict[str, object], why: str) -> None:
+    verdict = judge(replace(FED, **changes), SETUP)  # type: ignore[arg-type]
+    assert verdict.grade == "inconclusive"
+    assert why in verdict.because
+    assert verdict.bottleneck is None
+    assert verdict.advice
+
+
+def test_where_dali_decodes_on_the_gpu() -> None:
+    """Its wait is a wait for the pipeline: neither a disk nor the processor, unless that is busy."""
+    setup = replace(SETUP, loader="dali", settings={"decode": "mixed", "num_threads": 4}, parallel=1)
+    starved = replace(STARVED, stages=None)
+    assert judge(replace(starved, loader_cores=0.4), setup).bottleneck == "device decode/transform"
+    assert judge(replace(starved, loader_cores=3.5), setup).bottleneck == "CPU decode/transform"
+    eight = replace(setup, settings={"decode": "cpu", "num_threads": 8})
+    assert judge(replace(starved, loader_cores=1.0), eight).bottleneck == "storage"
+
+
+@pytest.mark.parametrize(
+    ("starved", "gap", "grade_of_both", "name"),
+    [
+        (59, 60, "starved", "epoch gap"),
+        (50, 6, "starved", "CPU decode/transform"),
+        (1, 10, "partly starved", "epoch gap"),
+    ],
+)
+def test_the_larger_loss_names_the_bottleneck(starved: float, gap: float, grade_of_both: str, name: str) -> None:
+    evidence = replace(
+        STARVED, starved_pct=starved, starved_interval=(starved - 0.5, starved + 0.5), ceiling=None, gap_pct=gap
+    )
+    verdict = judge(evidence, SETUP)
+    assert (verdict.grade, verdict.bottleneck) == (grade_of_both, name)
+    assert f"{gap} % of the loop goes between epochs" in verdict.because
+
+
+def test_data_that_allows_one_worker_is_not_advised_more() -> None:
+    verdict = judge(STARVED, replace(SETUP, most_workers=1, image_files=False))
+    assert not [advice for advice in verdict.advice if "num_workers" in advice.override]
+
+
+def test_uncertain_rates_are_no_contradiction() -> None:
+    verdict = judge(replace(FED, ceiling=850, ceiling_interval=(700, 1000), rate_interval=(900, 1040)), SETUP)
+    assert verdict.grade == "fed"
+
+
+def test_few_steps_of_a_trace_may_be_enough() -> None:
+    assert judge(Evidence(5, 40, 40, least_steps=5)).grade == "starved"
+    assert judge(Evidence(4, 40, 40, least_steps=5)).grade == "inconclusive"
+
+
+def test_without_a_ceiling_the_share_bounds_the_gain() -> None:
+    verdict = judge(Evidence(50, 50, 50))
+    assert verdict.headroom_x == 2
+    assert "at most 2.00x by this share alone" in verdict.because
+    assert verdict.bottleneck == "loader"
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "CPU decode/transform"),
+        ({"stages": {"prepare": 1e-4, "collate": 1e-3}}, "collation or Python"),
+        ({"loader_cores": 0.3}, "storage"),
+        ({"delivery_pct": 30}, "host-to-device copy"),
+        ({"loader_alone": 2000}, "interference"),
+        ({"loader_alone": 2000, "cpu_pct": 90.0}, "interference"),
+        (
+            {"loader_alone": 20_000, "cpu_pct": 6.0},
+            "storage",
+        ),  # the probe read from memory what the run read from a disk
+        # as idle, and nearly all that is lost is lost in steps that are slower than with resident batches: no file does that
+        (
+            {
+                "loader_alone": 2300,
+                "ceiling": 1446,
+                "rate": 1063,
+                "starved_pct": 9.3,
+                "starved_interval": None,
+                "cpu_pct": 54.0,
+            },
+            "interference",
+        ),
+        ({"cold": 510, "warm": 900}, "storage"),
+        ({"cold": 300, "warm": 510}, "CPU decode/transform"),  # the run was as fast as with a warm cache
+        ({"cold": 505, "warm": 510}, "CPU decode/transform"),
+        ({"stages": None, "loader_cores": None}, "loader"),
+    ],
+)
+def test_bottlenecks_of_a_starved_device(changes: dict[str, object], name: str) -> None:
+    assert judge(replace(STARVED, **changes), SETUP).bottleneck == name  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"drained_pct": 90}, "host launch overhead"),
+        ({"drained_pct": 10}, "device compute"),
+        # the scaler of fp16 waits for the device in each step: that it has finished tells nothing, how long the host takes does
+        (
+            {
+                "drained_pct": 99,
+                "phases_ms": {"forward": 10.0, "backward": 20.0, "host_forward": 3.0, "host_backward": 2.0},
+            },
+            "device compute",
+        ),
+        (
+            {
+                "drained_pct": 99,
+                "phases_ms": {"forward": 10.0, "backward": 20.0, "host_forward": 9.0, "host_backward": 19.0},
+            },
+            "host launch overhead",
+        ),
+        ({"ceiling": 1500, "contended": 1000}, "interference"),
+        ({"idle_pct": 40.0, "ceiling": None}, "host launch overhead"),
+        ({"idle_pct": 2.0, "copy_pct": 30.0, "ceiling": None}, "host-to-device copy"),
+    ],
+)
+def test_bottlenecks_of_a_fed_device(changes: dict[str, object], name: str) -> None:
+    assert judge(replace(FED, **changes), SETUP).bottleneck == name  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("evidence", "setup", "override"),
+    [
+        (STARVED, SETUP, "loader.num_workers=5"),  # 250/s each: 4 feed the ceiling, 5 with a tenth to spare
+        (STARVED, replace(SETUP, cores=3), "loader=dali"),
+        (
+            STARVED,
+            replace(SETUP, cores=3, settings={"num_workers": 2, "decoder": "pillow"}),
+            "loader.decoder=torchcodec",
+        ),
+        (STARVED, replace(SETUP, loader="spdl", settings={"num_threads": 2}), "loader.num_threads=5"),
+        (
+            replace(STARVED, stages={"prepare": 1e-4, "collate": 3.9e-3}),
+            replace(SETUP, loader="spdl", settings={"num_threads": 2}),
+            "loader=native",
+        ),
+        (
+            replace(STARVED, stages=None),
+            replace(SETUP, settings={"num_workers": 2}, image_files=False, in_memory=True, at_hand=True),
+            "loader=resident",
+        ),
+        (
+            replace(STARVED, stages=None),
+            replace(SETUP, settings={"num_workers": 2}, image_files=False, in_memory=True),
+            "loader.num_workers=0",
+        ),
+        (
+            replace(STARVED, delivery_pct=40),
+            replace(SETUP, image_files=False, in_memory=True, at_hand=True),
+            "loader=resident",
+        ),
+        (replace(STARVED, delivery_pct=40), SETUP, "loader.pin_memory=true"),
+        (replace(STARVED, delivery_pct=40), replace(SETUP, settings={"pin_memory": True}), "loader.non_blocking=true"),
+        (
+            replace(STARVED, delivery_pct=40),
+            replace(SETUP, settings={"pin_memory": True, "non_blocking": True}, normalized_by_loader=True),
+            "data.transform.normalize_on=device",
+        ),
+        (replace(FED, drained_pct=90), SETUP, "batch_size=128"),
+        (FED, replace(SETUP, takes_bf16=True), "precision=bf16"),
+        (
+            STARVED,
+            replace(SETUP, loader="dali", settings={"num_threads": 4, "decode": "cpu"}, cores=8),
+            "loader.num_threads=8",
+        ),
+        (replace(FED, gap_pct=30), replace(SETUP, settings={"num_workers": 2}), "loader.persistent_workers=true"),
+        (replace(FED, ceiling=1500, contended=1000), replace(SETUP, device_type="cpu", threads=8), "torch_threads=6"),
+        (replace(FED, ceiling=1500, contended=1000), SETUP, "loader.num_workers=1"),
+    ],
+)
+def test_what_to_type(evidence: Evidence, setup: Setup, override: str) -> None:
+    assert judge(evidence, setup).advice[0].override == override
+
+
+def test_the_gain_of_more_workers_is_bounded_by_shared_cores() -> None:
+    """On a CPU: 2 of 4 cores make 500/s, the step takes 1 core at 1,000/s: 4 cores give 4 / (2/500 + 1/1000) = 800/s."""
+    verdict = judge(STARVED, replace(SETUP, device_type="cpu", cores=4))
+    assert verdict.advice[0].override == "loader.num_workers=4"
+    assert verdict.advice[0].gain_x == pytest.approx(1.6)
+    assert "expect about 1.60x" in str(verdict)
+
+
+def test_nothing_that_gains_nothing_is_advised() -> None:
+    tight = replace(STARVED, ceiling=520, starved_pct=5.5, starved_interval=(5.2, 5.8))
+    assert not judge(tight, SETUP).advice
+
+
+def test_expected_rate() -> None:
+    assert expected_rate(STARVED, SETUP) == 500
+    alone = replace(SETUP, ahead=False, device_type="cpu")
+    # measured with these figures: 473/s
+    assert expected_rate(replace(STARVED, ceiling=1000, loader_alone=925), alone) == pytest.approx(480.5, abs=0.1)
+    queued = replace(
+        STARVED, loader_alone=1000, phases_ms={"host_wait": 99.0, "host_forward": 20.0, "host_backward": 12.0}
+    )
+    assert expected_rate(queued, replace(SETUP, ahead=False)) == pytest.approx(1 / (1e-3 + 32e-3 / 64))

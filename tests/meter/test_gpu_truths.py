@@ -1,0 +1,140 @@
+"""On a GPU: planted truths on its own clock, and the event clock against PyTorch's profiler."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from loaderlab.config import NativeLoader, TraceConfig
+from loaderlab.loaders.contract import Batch
+from loaderlab.loaders.copying import DeviceCopy
+from loaderlab.meter.phases import StepMeter
+from loaderlab.meter.profile import BEYOND, StepProfiler
+from loaderlab.meter.summary import measured, summarize
+from loaderlab.system.terminal import Terminal
+from loaderlab.trace.read import read_trace
+
+pytestmark = pytest.mark.gpu
+STEPS = 80
+
+
+def cycles_for(ms: float) -> int:
+    """Clock cycles of the device's sleep kernel that take this long, at the clock of a device at work."""
+    warmed = time.monotonic()
+    while time.monotonic() < warmed + 0.5:
+        torch.cuda._sleep(10_000_000)
+        torch.cuda.synchronize()
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    torch.cuda._sleep(50_000_000)
+    end.record()
+    torch.cuda.synchronize()
+    return int(50_000_000 * ms / start.elapsed_time(end))
+
+
+def loop(meter: StepMeter, wait_s: float, work: int, *, side: int = 0, steps: int = STEPS) -> None:
+    """Steps whose host waits ``wait_s`` and whose device works for ``work`` cycles; ``side``: cycles of a batch's making on
+    another stream, begun when the host has it."""
+    device, stream = torch.device("cuda", 0), torch.cuda.Stream()
+    loss = torch.zeros((), device=device)
+    meter.begin_epoch(0)
+    for _ in range(steps):
+        meter.next_step()
+        time.sleep(wait_s)
+        meter.mark()
+        if side:
+            with torch.cuda.stream(stream):
+                torch.cuda._sleep(side)
+            torch.cuda.current_stream().wait_stream(stream)
+        meter.mark()
+        torch.cuda._sleep(work)
+        meter.mark()
+        meter.mark()
+        meter.end_step(1, loss)
+    meter.next_step()
+    meter.end_epoch()
+
+
+@pytest.mark.parametrize(("wait_ms", "work_ms", "truth"), [(10, 9, 10), (10, 20, 0), (20, 10, 50)])
+def test_work_in_flight_is_not_starved(wait_ms: float, work_ms: float, truth: float) -> None:
+    """The host waits for most of each step; the device is dry only for what its work leaves of it."""
+    meter = StepMeter(torch.device("cuda", 0))
+    loop(meter, wait_ms / 1e3, cycles_for(work_ms))
+    figures = summarize(measured(meter.steps, 10))
+    assert figures["starvation/starved_pct"] == pytest.approx(truth, abs=3)
+    if work_ms > wait_ms:
+        assert figures["starvation/drained_pct"] < 10
+
+
+def test_a_decode_on_a_side_stream_is_delivery() -> None:
+    meter = StepMeter(torch.device("cuda", 0))
+    loop(meter, 0.010, cycles_for(5), side=cycles_for(5))
+    figures = summarize(measured(meter.steps, 10))
+    # of 10 ms the device waits 5 for the decode and works 5; the host's own wait is the rest
+    assert figures["starvation/delivery_pct"] == pytest.approx(50, abs=5)
+
+
+def test_the_synchronising_meter_reads_what_the_events_read() -> None:
+    shares = []
+    for sync in (False, True):
+        meter = StepMeter(torch.device("cuda", 0), sync=sync)
+        loop(meter, 0.010, cycles_for(0.5))  # next to nothing to overlap
+        shares.append(summarize(measured(meter.steps, 10))["starvation/starved_pct"])
+    assert shares[0] == pytest.approx(shares[1], abs=3)
+
+
+@pytest.mark.parametrize(("wait_ms", "work_ms"), [(10, 4), (5, 8)])
+def test_event_gaps_agree_with_a_trace_of_the_same_run(wait_ms: float, work_ms: float, tmp_path: Path) -> None:
+    device = torch.device("cuda", 0)
+    meter, work = StepMeter(device), cycles_for(work_ms)
+    profiler = StepProfiler(tmp_path, 20, 64, device, 0)
+    loss = torch.zeros((), device=device)
+    meter.begin_epoch(0)
+    for _ in range(BEYOND + 40):
+        meter.next_step()
+        time.sleep(wait_ms / 1e3)
+        meter.mark()
+        meter.mark()
+        torch.cuda._sleep(work)
+        meter.mark()
+        meter.mark()
+        meter.end_step(1, loss)
+        profiler.step(meter)
+    meter.next_step()
+    meter.end_epoch()
+    profiler.close()
+    reading = read_trace(TraceConfig(trace=str(profiler.path)), Terminal(Console(quiet=True)))
+    recorded = [step for step in meter.steps if step.disturbed][BEYOND:]
+    assert len(recorded) == len(reading.steps) == 20
+    # the device is made to finish before the first of them: host and device begin it together, and the next ones apart
+    recorded, read = recorded[3:], reading.steps[3:]
+    starved = 100 * sum(step.starved_ms for step in recorded) / sum(step.length_ms for step in recorded)
+    by_trace = sum((step.starved_pct or 0) * (step.step_ms or 0) for step in read) / sum(
+        step.step_ms or 0 for step in read
+    )
+    assert by_trace == pytest.approx(starved, abs=2)
+
+
+def test_a_copy_on_a_side_stream_hands_out_whole_batches() -> None:
+    """Each batch is read at the end of a long step, while the next ones are copied and the allocator has no memory to
+    spare: a block that was handed out too early would hold another batch's number."""
+    device = torch.device("cuda", 0)
+    copy = DeviceCopy(NativeLoader(), device)
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info(device)
+    cycles, seen = cycles_for(1.0), []  # longer than the host needs for a turn: the device falls behind
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (total - free + 2**30) / total))
+    try:
+        for number in range(10_000):
+            host = Batch(torch.full((64, 3, 64, 64), number % 251, dtype=torch.uint8), torch.full((64,), number), None)
+            batch = copy(host.pin_memory())
+            torch.cuda._sleep(cycles)
+            seen.append(torch.stack([batch.inputs.max().long(), batch.inputs.min().long(), batch.targets.min()]))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    for number, found in enumerate(torch.stack(seen).tolist()):
+        assert found == [number % 251, number % 251, number]

@@ -1,0 +1,413 @@
+"""Planted truths: loaders that are wrong in one way each, and those of the house, which are right."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.data import Dataset, IterableDataset
+
+from loaderlab import data, loaders
+from loaderlab.config import (
+    DaliLoader,
+    ImageFolderData,
+    LoaderConfig,
+    NativeLoader,
+    ReplayLoader,
+    TrainConfig,
+    TransformConfig,
+    UserError,
+    VectorsData,
+)
+from loaderlab.data.spec import ImageArrays, Split, UserItems, transforms
+from loaderlab.loaders.contract import Batch, EpochPlan
+from loaderlab.loaders.decode import crop_window, resize
+from loaderlab.loaders.native import Native
+from loaderlab.parity import check, distribution, draws, probe_image, samples
+from loaderlab.parity.result import Parity
+from loaderlab.runs import job, run
+from loaderlab.system.terminal import Terminal
+from tests.conftest import picture
+
+CPU = torch.device("cpu")
+ONE_PROCESS = NativeLoader(num_workers=0)
+
+
+class Squares(Dataset[Any]):
+    """A user's map-style dataset."""
+
+    def __len__(self) -> int:
+        return 23
+
+    def __getitem__(self, index: int) -> Any:
+        return torch.full((3,), float(index**2)), index % 2
+
+
+class Noise(Squares):
+    """One whose items are others each time."""
+
+    def __getitem__(self, index: int) -> Any:
+        return torch.rand(3), index % 2
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return iter([(torch.zeros(3), 0)])
+
+
+def files(tree: Path, **transform: Any) -> Split:
+    spec = TransformConfig(image_size=24, resize=28, **transform)
+    return data.build(ImageFolderData(root=str(tree), val_fraction=0.0, transform=spec), lambda *_: None).train
+
+
+def arrays(_tree: Path, **transform: Any) -> Split:
+    train, _, normalization = transforms(TransformConfig(image_size=16, resize=20, **transform))
+    images = np.stack([picture(30, 40, index) for index in range(23)])
+    return Split(ImageArrays(images, np.arange(23, dtype=np.int64) % 5), train, normalization)
+
+
+def vectors(_tree: Path) -> Split:
+    return data.build(VectorsData(num_samples=23, num_features=6, num_classes=3, work=2), lambda *_: None).train
+
+
+def items(_tree: Path) -> Split:
+    return Split(UserItems(Squares(), False, None, None, 2))
+
+
+def checked(split: Split, config: LoaderConfig = ONE_PROCESS, **options: Any) -> Parity:
+    given = {"batch_size": 4, "drop_last": True, "seed": 3, "device": CPU, "num_samples": None}
+    return check.check(config, split, **(given | options))  # type: ignore[arg-type]
+
+
+# ---- those that are right --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("split", [files, arrays, vectors, items])
+@pytest.mark.parametrize(
+    "config",
+    [ONE_PROCESS, NativeLoader(num_workers=1, batched=False, in_order=False), DaliLoader(num_threads=1)],
+    ids=["native", "one by one in a worker", "dali"],
+)
+def test_the_loaders_do_the_same_work(
+    config: LoaderConfig,
+    split: Callable[[Path], Split],
+    device: str,
+    image_tree: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(check, "NUM_PROBES", 96)
+    found = checked(split(image_tree), config, device=torch.device(device, 0) if device == "cuda" else CPU)
+    assert found.status == "same work", found
+    assert (found.num_samples, found.num_epochs, found.batch_size) == (23, 3, 4)
+    if split in (files, arrays):
+        assert device == "cuda" or found.inside_levels == isinstance(config, DaliLoader)
+        assert found.num_draws == 2 * 96
+        assert set(found.p_values) == {"flip", "flip repeats", "area", "log aspect", "centre x", "centre y"}
+        assert "crops and flips alike in 192 draws (p " in str(found)
+    else:
+        assert (found.inside_levels, found.p_values) == (None, {})
+
+
+def test_normalised_by_the_loader_and_grey(image_tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "NUM_PROBES", 64)
+    split = files(image_tree, normalize_on="loader", train_crop="center", flip=0.3)
+    found = checked(split, DaliLoader(num_threads=1))
+    assert (found.status, found.inside_levels, list(found.p_values)) == ("same work", 1, ["flip", "flip repeats"])
+    train, _, normalization = transforms(TransformConfig(image_size=16, mean=[0.5], std=[0.2], normalize_on="loader"))
+    grey = Split(ImageArrays(np.full((9, 28, 28, 1), 100, np.uint8), np.zeros(9, np.int64)), train, normalization)
+    assert checked(grey).status == "same work"
+
+
+# ---- those that are wrong --------------------------------------------------------------------------------------
+
+
+class Wrong(Native):
+    """The native loader, with its split, its epochs' batches or its numbering spoiled."""
+
+    def __init__(self, spoiled: Spoiled, split: Split, plan: EpochPlan) -> None:
+        super().__init__(ONE_PROCESS, spoiled.split(split), plan, CPU)
+        self._spoiled, self._given = spoiled, split
+        self._shuffled = plan.shuffle
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        batches = super().epoch(epoch if self._shuffled or not self._spoiled.repeats else 0)
+        return iter(self._spoiled.batches([self._spoiled.batch(batch, self._given) for batch in batches]))
+
+
+class Spoiled:
+    repeats = False
+
+    def split(self, split: Split) -> Split:
+        return split
+
+    def batch(self, batch: Batch, split: Split) -> Batch:
+        return batch
+
+    def batches(self, batches: list[Batch]) -> list[Batch]:
+        return batches
+
+
+def spoil(**methods: Any) -> Spoiled:
+    kept = {name: value if name == "repeats" else staticmethod(value) for name, value in methods.items()}
+    return type("One", (Spoiled,), kept)()  # type: ignore[no-any-return]
+
+
+def rows(batch: Batch, keep: torch.Tensor) -> Batch:
+    assert batch.ids is not None
+    return Batch(batch.inputs[keep], batch.targets[keep], batch.ids[keep])
+
+
+def without(batch: Batch, _split: Split) -> Batch:
+    assert batch.ids is not None
+    return rows(batch, batch.ids != 5)
+
+
+def seven_for_five(batch: Batch, _split: Split) -> Batch:
+    assert batch.ids is not None
+    return Batch(batch.inputs, batch.targets, torch.where(batch.ids == 5, 7, batch.ids))
+
+
+def swapped_labels(batch: Batch, _split: Split) -> Batch:
+    assert batch.ids is not None
+    return Batch(batch.inputs, torch.where(batch.ids == 8, (batch.targets + 1) % 2, batch.targets), batch.ids)
+
+
+def on_inputs(change: Callable[[torch.Tensor], torch.Tensor]) -> Spoiled:
+    return spoil(batch=lambda batch, _: Batch(change(batch.inputs), batch.targets, batch.ids))
+
+
+def last_of(change: Callable[[torch.Tensor], torch.Tensor]) -> Spoiled:
+    """Changes the inputs of sample 22 alone."""
+
+    def one(batch: Batch, _split: Split) -> Batch:
+        assert batch.ids is not None
+        inputs = torch.where((batch.ids == 22).view(-1, 1, 1, 1), change(batch.inputs), batch.inputs)
+        return Batch(inputs.contiguous(memory_format=torch.channels_last), batch.targets, batch.ids)
+
+    return spoil(batch=one)
+
+
+def padded(batches: list[Batch]) -> list[Batch]:
+    """The last batch made whole by its first sample, as loaders do that count in batches."""
+    last = batches[-1]
+    return [*batches[:-1], rows(last, torch.arange(len(batches[0])) % len(last))]
+
+
+def not_antialiased(batch: Batch, split: Split) -> Batch:
+    if split.transform is None or split.transform.random_crop or batch.ids is None:
+        return batch
+    assert isinstance(split.source, ImageArrays)
+    images = torch.from_numpy(split.source.images[batch.ids.numpy()]).permute(0, 3, 1, 2)
+    small = F.interpolate(images, size=(20, 27), mode="bilinear")[:, :, 2:18, 6:22]
+    return Batch(small.contiguous(memory_format=torch.channels_last), batch.targets, batch.ids)
+
+
+def in_the_corner(batch: Batch, split: Split) -> Batch:
+    """Crops of the right sizes, all in the upper left corner."""
+    if split.transform is None or not split.transform.random_crop or batch.ids is None:
+        return batch
+    assert isinstance(split.source, ImageArrays)
+    spec, rng, inputs = split.transform, np.random.default_rng(batch.inputs.long().sum().item()), batch.inputs
+    for position, index in enumerate(batch.ids.tolist()):
+        image = torch.from_numpy(split.source.images[index]).permute(2, 0, 1)
+        _, _, height, width = crop_window(*image.shape[1:], spec, rng.random((10, 4)))
+        cut = resize(image[:, :height, :width], spec.size, spec.size)
+        inputs[position] = cut.flip(-1) if rng.random() < spec.flip else cut
+    return Batch(inputs, batch.targets, batch.ids)
+
+
+def transformed(**settings: Any) -> Spoiled:
+    """Another random transform than was declared."""
+
+    def changed(split: Split) -> Split:
+        spec = split.transform
+        is_random = spec is not None and spec.random_crop
+        return replace(split, transform=replace(spec, **settings)) if is_random else split  # type: ignore[type-var]
+
+    return spoil(split=changed)
+
+
+WRONG: dict[str, tuple[Spoiled, str, int | None]] = {  # what is wrong, the field to name, the sample
+    "drops an id": (spoil(batch=without), "ids", 5),
+    "doubles an id": (spoil(batch=seven_for_five), "ids", 7),
+    "swaps labels": (spoil(batch=swapped_labels), "labels", 8),
+    "another order": (spoil(batches=lambda batches: [batches[1], batches[0], *batches[2:]]), "order", None),
+    "a batch too few": (spoil(batches=lambda batches: batches[:-1]), "steps", None),
+    "a padded last batch": (spoil(batches=padded), "last batch", None),
+    "shifts an image": (last_of(lambda inputs: inputs.roll(2, -1)), "pixels", 22),
+    "resizes without antialiasing": (spoil(batch=not_antialiased), "pixels", None),
+    "gives BGR": (
+        on_inputs(lambda inputs: inputs.flip(1).contiguous(memory_format=torch.channels_last)),
+        "pixels",
+        None,
+    ),
+    "gives floats": (on_inputs(torch.Tensor.float), "dtype", None),
+    "gives larger images": (on_inputs(lambda inputs: F.pad(inputs, (1, 1))), "shape", None),
+    "gives rows of channels": (on_inputs(torch.Tensor.contiguous), "layout", None),
+    "never flips": (transformed(flip=0.0), "flip", None),
+    "always flips": (transformed(flip=1.0), "flip", None),
+    "crops larger areas": (transformed(scale=(0.4, 1.0)), "crop area", None),
+    "crops squares": (transformed(ratio=(1.0, 1.0)), "crop aspect", None),
+    "crops in a corner": (spoil(batch=in_the_corner), "crop position", None),
+    "repeats its crops": (spoil(repeats=True), "crop repeats", None),
+    "darkens": (on_inputs(lambda inputs: (inputs * 0.8).to(torch.uint8)), "mean", None),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_named(name: str, image_tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoiled, field, sample = WRONG[name]
+    monkeypatch.setattr(loaders, "build", lambda _config, split, plan, _device: Wrong(spoiled, split, plan))
+    monkeypatch.setattr(check, "NUM_PROBES", 128)
+    found = checked(arrays(image_tree), drop_last=False)
+    told = {mismatch.field: mismatch for mismatch in found.mismatches}
+    assert field in told, found
+    if sample is not None:
+        assert told[field].sample == sample
+        assert f"sample {sample} " in str(told[field])
+    assert found.status.startswith("unlike work: ")
+    if field.startswith("crop") or field in ("flip", "labels", "order", "last batch", "dtype", "layout"):
+        assert found.mismatches[0].field in (field, "ids")  # nothing else is wrong with it
+        assert len(told) <= 2
+
+
+def test_flips_that_come_again_are_found_without_crops(image_tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loaders, "build", lambda _config, split, plan, _device: Wrong(spoil(repeats=True), split, plan))
+    found = checked(arrays(image_tree, train_crop="center"))
+    assert [mismatch.field for mismatch in found.mismatches] == ["flip repeats"]
+
+
+def test_samples_are_named_by_their_file_and_by_their_place_in_the_whole(
+    image_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoiled = last_of(lambda inputs: inputs.roll(2, -1))
+    monkeypatch.setattr(loaders, "build", lambda _config, split, plan, _device: Wrong(spoiled, split, plan))
+    (mismatch,) = checked(files(image_tree, train_crop="center", flip=0.0)).mismatches
+    assert str(mismatch).startswith("pixels: sample 22 (bee/09.jpg) differs by up to ")
+    split = files(image_tree, train_crop="center", flip=0.0)
+    spoiled = spoil(batch=swapped_labels)  # of the ninth of those that are looked at
+    (mismatch,) = checked(split, num_samples=10).mismatches
+    chosen = int(samples.chosen_ids(23, 10, 3)[8])
+    assert (mismatch.field, mismatch.sample) == ("labels", chosen)
+    assert str(mismatch).startswith(
+        f"labels: sample {chosen} (bee/0{chosen - 13}.jpg) has 0, it must be 1 (and 1 more)"
+    )
+
+
+# ---- what cannot be compared -----------------------------------------------------------------------------------
+
+
+def test_what_is_not_compared_is_said(image_tree: Path) -> None:
+    stream = Split(UserItems(Stream(), True, None, None, 2))
+    assert checked(stream).status == "not checked: an iterable dataset has no ids"
+    assert checked(arrays(image_tree), ReplayLoader()).status.startswith("not checked: replay is a ceiling")
+    found = checked(Split(UserItems(Noise(), False, None, None, 2)))
+    assert found.status == "same work"
+    assert str(found).endswith("values not compared: the dataset gives others each time")
+
+
+def test_which_samples_are_looked_at() -> None:
+    assert samples.chosen_ids(1000, 8, 3).tolist() == [0, 143, 285, 428, 571, 714, 856, 999]
+    assert len(samples.chosen_ids(1000, 9, 3)) == 10  # so that the last batch is short
+    assert samples.chosen_ids(6, None, 3).tolist() == [0, 1, 2, 3, 4, 5]
+    assert samples.chosen_ids(6, 256, 3).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_small_set_is_cut_into_smaller_batches(image_tree: Path) -> None:
+    assert checked(vectors(image_tree), batch_size=64).batch_size == 7
+    assert checked(vectors(image_tree), batch_size=64, num_samples=2).batch_size == 1
+
+
+# ---- the tests of draws ----------------------------------------------------------------------------------------
+
+
+def drawn(
+    rng: np.random.Generator, num: int, low: float = 0.08, high: float = 1.0, bound: float = 4 / 3
+) -> probe_image.Draws:
+    """What `probe_image.Probe.read` reads of crops with these bounds from a 4:3 probe, without the pixels: only what fits."""
+    area = 4 / 3 * rng.uniform(low, high, 2 * num)
+    aspect = np.exp(rng.uniform(-np.log(bound), np.log(bound), 2 * num))
+    width, height = np.sqrt(area * aspect), np.sqrt(area / aspect)
+    fits = np.flatnonzero((width <= 4 / 3) & (height <= 1))[:num]
+    width, height = width[fits] * 3 / 4, height[fits]
+    left, top = rng.random(len(fits)) * (1 - width), rng.random(len(fits)) * (1 - height)
+    edges = np.column_stack([left, left + width, top, top + height])
+    return probe_image.Draws(edges, rng.random(len(fits)) < 0.5, np.full(len(fits), float(probe_image.BLUE)), 4 / 3)
+
+
+def compared(one: probe_image.Draws, other: probe_image.Draws, seed: int) -> Parity:
+    found = Parity(num_draws=len(one.flipped))
+    draws.compare_windows(one, other, seed, found)
+    draws.compare_flips(one, 0.5, found)
+    return found
+
+
+def test_false_alarms_are_rare() -> None:
+    """At 5 % a test is wrong in 5 %; at the level that is used, in none of these."""
+    rng = np.random.default_rng(0)
+    found = [compared(drawn(rng, 512), drawn(rng, 512), seed) for seed in range(150)]
+    p_values = np.array([list(entry.p_values.values()) for entry in found])
+    assert 0.02 < (p_values < 0.05).mean() < 0.08
+    assert not any(entry.mismatches for entry in found)
+
+
+@pytest.mark.parametrize(
+    ("other", "field"),
+    [
+        ({"low": 0.2}, "crop area"),
+        ({"high": 0.7}, "crop area"),
+        ({"bound": 1.25}, "crop aspect"),
+        ({"bound": 1.43}, "crop aspect"),
+    ],
+    ids=str,
+)
+def test_what_1024_draws_find(other: dict[str, float], field: str) -> None:
+    rng = np.random.default_rng(0)
+    found = [compared(drawn(rng, 1024, **other), drawn(rng, 1024), seed) for seed in range(20)]
+    assert sum(field in {mismatch.field for mismatch in entry.mismatches} for entry in found) >= 19
+
+
+def test_flips_by_the_exact_binomial() -> None:
+    assert distribution.so_many(512, 1024, 0.5) == 1
+    assert distribution.so_many(614, 1024, 0.5) < 1e-9  # 60 %
+    assert distribution.so_many(2, 4, 0.25) == pytest.approx(2 * (6 * 9 + 4 * 3 + 1) / 256)
+    assert (distribution.so_many(0, 9, 0.0), distribution.so_many(1, 9, 0.0), distribution.so_many(8, 9, 1.0)) == (
+        1,
+        0,
+        0,
+    )
+
+
+# ---- the gate of a run -----------------------------------------------------------------------------------------
+
+
+def test_a_run_that_is_checked_first(
+    make_config: Callable[..., TrainConfig], terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "NUM_PROBES", 32)
+    config = make_config("measure=bare", "measure.parity=true", "epochs=1", "evaluate=false", "loader.num_workers=0")
+    unlike: list[Any] = []
+    kept: list[Any] = []
+
+    def record(_session: Any, error: BaseException | None) -> None:
+        kept.append(json.loads((_session.folder / "parity.json").read_text()))
+        unlike.append(error)
+
+    monkeypatch.setattr(run.outputs, "record", record)
+    assert run.run(config, job.single(config, []), terminal).status == "FINISHED"
+    assert kept[0]["status"] == "same work"
+    assert any(line.startswith("parity    same work: 18 samples x 3 epochs") for line in terminal.said)
+    spoiled = spoil(batch=swapped_labels)
+    monkeypatch.setattr(loaders, "build", lambda _config, split, plan, _device: Wrong(spoiled, split, plan))
+    with pytest.raises(UserError, match=r"measure.parity=true: loader=native .* labels: sample 8 \(.*\.jpg\) has "):
+        run.run(config, job.single(config, []), terminal)
+    assert kept[1]["mismatches"][0]["field"] == "labels"
+    assert isinstance(unlike[1], UserError)

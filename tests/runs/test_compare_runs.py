@@ -1,0 +1,217 @@
+"""RunRecord runs compared by the command: what is chosen, what is held against what, and the gate."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from loaderlab import cli
+from loaderlab.config import PROJECT, CompareConfig, Failed, TrackingConfig, UserError
+from loaderlab.runs import compare_runs, sweep_jobs
+from loaderlab.system.terminal import Terminal
+from loaderlab.tracking import open_store
+from loaderlab.tracking.store import Store, StoreError
+
+Sweep = Callable[..., str]
+
+
+@pytest.fixture
+def store(store_uri: str, tmp_path: Path) -> Store:
+    return open_store(TrackingConfig(uri=store_uri), tmp_path)
+
+
+@pytest.fixture
+def swept(store: Store) -> Sweep:
+    """Writes a sweep of native and dali with these rates, a round of both for each."""
+
+    def make(native: Sequence[float], dali: Sequence[float]) -> str:
+        with store.start("sweep repeat loader=native,dali", None, {"sweep": "parent"}) as parent:
+            for repeat, rates in enumerate(zip(native, dali, strict=True), 1):
+                for loader, rate in zip(("native", "dali"), rates, strict=True):
+                    with store.start(
+                        f"repeat={repeat} loader={loader}", parent.run_id, {"arm": f"loader={loader}"}
+                    ) as run:
+                        run.params([("loader.name", loader), ("batch_size", 64), ("repeat", repeat), ("seed", 0)])
+                        run.metric("rate/samples_per_s", rate, 10)
+        return str(parent.run_id)
+
+    return make
+
+
+@pytest.fixture
+def asked(store_uri: str) -> Callable[..., CompareConfig]:
+    def make(*overrides: str) -> CompareConfig:
+        return cli.typed(cli._compose("compare", [f"tracking.uri={store_uri}", *overrides]), CompareConfig)
+
+    return make
+
+
+Asked = Callable[..., CompareConfig]
+
+
+def test_the_latest_sweep_with_all_that_is_made_of_it(
+    swept: Sweep, asked: Asked, terminal: Terminal, tmp_path: Path
+) -> None:
+    swept([1, 1, 1], [5, 5, 5])
+    swept([100, 101, 99], [200, 201, 199])
+    compare_runs.run(asked(f"output={tmp_path / 'report'}"), terminal)
+    assert terminal.said[1].startswith("dali is the fastest: 2.00x")
+    made = {path.name for path in (tmp_path / "report").iterdir()}
+    assert {
+        "report.html",
+        "comparison.csv",
+        "comparison.json",
+        "comparison.md",
+        "throughput.png",
+        "comparison.png",
+    } <= made
+    assert json.loads((tmp_path / "report" / "comparison.json").read_text())["groups"][0]["arms"][1]["median"] == 200
+
+
+def test_a_sweep_by_its_id_all_runs_and_a_filter(swept: Sweep, asked: Asked, store: Store) -> None:
+    first = swept([1, 1, 1], [5, 5, 5])
+    swept([100, 101, 99], [200, 201, 199])
+    by_id = compare_runs.gather(store, asked(f"runs={first}"))
+    assert [arm.values for arm in by_id.arms] == [[1, 1, 1], [5, 5, 5]]
+    everything = compare_runs.gather(store, asked("runs=all"))
+    assert [len(arm.runs) for arm in everything.arms] == [6, 6]
+    assert "not interleaved" in everything.notes[-1]
+    some = compare_runs.gather(store, asked("filter='metrics.`rate/samples_per_s` > 50'", "baseline=loader:dali"))
+    assert [(arm.label, len(arm.runs), arm.partner.label if arm.partner else None) for arm in some.arms] == [
+        ("native", 3, "dali"),
+        ("dali", 3, None),
+    ]
+    worse = compare_runs.gather(store, asked("baseline=[loader:dali]"))
+    assert worse.arms[0].gain is not None
+    assert worse.arms[0].gain.value == pytest.approx(0.5, rel=0.01)
+
+
+def test_another_sweep_as_the_baseline(swept: Sweep, asked: Asked, store: Store, terminal: Terminal) -> None:
+    former = swept([100, 101, 99], [200, 202, 198])
+    swept([98, 102, 101], [100, 101, 99])
+    config = asked(f"baseline={former}", "fail_if.rate_below=0.95")
+    found = compare_runs.gather(store, config)
+    pairs = {arm.label: arm.partner.label for arm in found.arms if arm.partner is not None}
+    assert pairs == {"now · native": f"{former[:8]} · native", "now · dali": f"{former[:8]} · dali"}
+    with pytest.raises(Failed, match=r"fail_if.rate_below=0.95: the whole interval lies below it: now · dali at 0.50x"):
+        compare_runs.run(config, terminal)
+    compare_runs.run(asked(f"baseline={former}", "fail_if.rate_below=0.4"), terminal)
+    assert terminal.said[-1] == "fail_if.rate_below=0.4: passed by 2 arms"
+
+
+def test_a_gate_that_cannot_see_does_not_say_yes(swept: Sweep, asked: Asked, terminal: Terminal) -> None:
+    swept([100, 101], [200, 202])
+    with pytest.raises(UserError, match="fewer than 3 rounds in common with the baseline: dali"):
+        compare_runs.run(asked("fail_if.rate_below=0.95"), terminal)
+
+
+def test_a_gate_that_does_not_see_every_arm_does_not_say_yes(
+    swept: Sweep, asked: Asked, store: Store, terminal: Terminal
+) -> None:
+    swept([100] * 3, [200] * 3)
+    latest = store.newest_sweep()
+    assert latest is not None
+    with pytest.raises(UserError, match=f"baseline={latest.run_id}: is the sweep itself"):
+        compare_runs.run(asked("fail_if.rate_below=0.95", f"baseline={latest.run_id}"), terminal)
+    with store.start("repeat=1 loader=spdl", latest.run_id, {"error": "it broke"}) as run:
+        run.params([("loader.name", "spdl"), ("batch_size", 64), ("repeat", 1), ("seed", 0)])
+        run.end("FAILED")
+    store.client.set_terminated(run.run_id, "FAILED")
+    with pytest.raises(UserError, match="not measured: repeat=1 loader=spdl: failed: it broke"):
+        compare_runs.run(asked("fail_if.rate_below=0.95"), terminal)
+
+
+def test_the_gate_as_a_command(swept: Sweep, store_uri: str) -> None:
+    swept([100, 101, 99], [50, 51, 49])
+    command = [
+        sys.executable,
+        "-m",
+        "experiments.compare",
+        f"tracking.uri={store_uri}",
+        "baseline=loader:native",
+        "fail_if.rate_below=0.95",
+    ]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert "error: fail_if.rate_below=0.95: the whole interval lies below it: dali at 0.50x" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["runs=nosuch"], "runs=nosuch: there is no such run; the newest are "),
+        (
+            ["runs=all", "metric=energy/joules_per_sample"],
+            "none of 6 runs has it .* Type for example: metric=rate/samples_per_s",
+        ),
+        (["baseline=loader:nosuch"], "loader is one of: dali, native"),
+        (["baseline=nosuch"], "baseline=nosuch: must be setting:value, a list of them, or the run id of a sweep"),
+        (["filter='nonsense'"], "filter=nonsense: MLflow does not understand it"),
+        (["filter='a'", "runs=all"], "are two ways to choose runs"),
+        (["metric=nosuch"], "metric=nosuch: must be one of rate/samples_per_s"),
+        (["output=/proc/nosuch"], "output=/proc/nosuch: cannot be written"),
+        (["tracking.experiment=nosuch"], "there is no such experiment in .* It has: .*loaderlab"),
+    ],
+)
+def test_what_cannot_be_compared(
+    overrides: list[str], message: str, swept: Sweep, asked: Asked, terminal: Terminal
+) -> None:
+    swept([100, 101, 99], [200, 202, 198])
+    with pytest.raises(UserError, match=message):
+        compare_runs.run(asked(*overrides), terminal)
+
+
+def test_an_empty_store(asked: Asked, store: Store, terminal: Terminal, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match="there is no sweep in .* yet. Type for example: python -m experiments.train -m"
+    ):
+        compare_runs.run(asked(), terminal)
+    missing = f"sqlite:///{tmp_path}/nosuch/mlflow.db"
+    with pytest.raises(StoreError, match="nothing has been recorded there yet"):
+        open_store(TrackingConfig(uri=missing), tmp_path, create=False)
+    assert not (tmp_path / "nosuch").exists()
+
+
+def test_a_single_run_is_no_sweep(store: Store, asked: Asked, swept: Sweep) -> None:
+    parent = swept([1, 1, 1], [5, 5, 5])
+    child = next(run for run in store.runs() if run.parent_id == parent)
+    with pytest.raises(UserError, match=f"a single run and no sweep; .* Type for example: runs={parent}"):
+        compare_runs.gather(store, asked(f"runs={child.run_id}"))
+
+
+def test_jobs_that_were_never_reached_are_told(store: Store, asked: Asked, tmp_path: Path) -> None:
+    planned = [
+        sweep_jobs.PlannedJob("repeat=1", "an arm", [], {"repeat": "1"}),
+        sweep_jobs.PlannedJob("repeat=2", "an arm", [], {"repeat": "2"}),
+    ]
+    with store.start("a sweep", None, {"sweep": "parent"}) as parent:
+        (tmp_path / "made").mkdir()
+        (tmp_path / "made" / sweep_jobs.FILE).write_text(sweep_jobs.to_json(planned))
+        parent.artifacts(tmp_path / "made")
+        with store.start("repeat=1", parent.run_id, {"config.hash": planned[0].hash}) as run:
+            run.params(planned[0].settings.items())
+            run.metric("rate/samples_per_s", 10.0, 1)
+    (missing,) = compare_runs.gather(store, asked()).missing
+    assert (missing.name, missing.why) == ("an arm", "not reached")
+
+
+def test_a_store_of_another_version_says_how_to_upgrade(store_uri: str, asked: Asked, terminal: Terminal) -> None:
+    import sqlite3
+
+    MlflowClient(store_uri)
+    with sqlite3.connect(store_uri.removeprefix("sqlite:///")) as db:
+        db.execute("UPDATE alembic_version SET version_num = '97727af70f4d'")
+    code = (
+        "from loaderlab.config import TrackingConfig; from loaderlab.tracking import open_store; import sys\n"
+        "from pathlib import Path\n"
+        "open_store(TrackingConfig(uri=sys.argv[1]), Path('.'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, store_uri], capture_output=True, text=True, timeout=100)
+    assert f"mlflow db upgrade {store_uri}" in done.stderr

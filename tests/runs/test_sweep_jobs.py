@@ -1,0 +1,309 @@
+"""A sweep's order, its hashes, what it goes on with and what it refuses: real stores, jobs that only write a record."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loaderlab.config import PROJECT, Failed, TrainConfig, UserError
+from loaderlab.runs import compare_runs, launch, sweep, sweep_jobs
+from loaderlab.system import machine
+from loaderlab.tracking import open_store
+from loaderlab.tracking.records import NOT_APPLICABLE
+from loaderlab.tracking.store import Store
+from tests.conftest import compose
+from tests.launched import Launched
+
+WRITE = compare_runs.write
+Jobs = list[tuple[TrainConfig, list[str]]]
+
+
+@pytest.fixture
+def jobs(store_uri: str, image_tree: Path) -> Callable[..., Jobs]:
+    """Every combination of axes, the first outermost, as Hydra makes them."""
+
+    def make(*axes: str, **common: str) -> Jobs:
+        values = [[f"{axis.partition('=')[0]}={value}" for value in axis.partition("=")[2].split(",")] for axis in axes]
+        fixed = [f"{name}={value}" for name, value in common.items()]
+        base = [f"tracking.uri={store_uri}", "data=imagefolder", f"data.root={image_tree}", *fixed]
+        made = [[*base, *combination] for combination in itertools.product(*values)]
+        return [(compose(overrides), overrides) for overrides in made]
+
+    return make
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> Launched:
+    fake = Launched()
+    monkeypatch.setattr(launch, "launch", fake)
+    monkeypatch.setattr(launch, "check_parity", fake.check_parity)
+    monkeypatch.setattr(machine, "state", lambda: {"machine/busy_pct": 1.0, "machine/load_1min": 0.5})
+    monkeypatch.setattr(compare_runs, "write", lambda *_: None)  # its pictures take seconds
+    return fake
+
+
+def the_parent(made: Jobs) -> tuple[Store, Any]:
+    store = open_store(made[0][0].tracking, PROJECT)
+    parent = store.newest_sweep()
+    assert parent is not None
+    return store, parent
+
+
+def test_rounds_are_interleaved_wherever_the_repeat_stands(
+    jobs: Callable[..., Jobs], launched: Launched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare_runs, "write", WRITE)
+    made = jobs("loader=native,dali", "repeat=1,2")
+    sweep.run_sweep(made, ["loader=native,dali", "repeat=1,2"])
+    assert launched.names == [
+        "loader=native repeat=1",
+        "loader=dali repeat=1",
+        "loader=native repeat=2",
+        "loader=dali repeat=2",
+    ]
+    assert all(state["machine/busy_pct"] == 1 for state in launched.machines)
+    store, parent = the_parent(made)
+    assert (parent.status, parent.tags["sweep.num_jobs"]) == ("FINISHED", "4")
+    text = store.read(parent.run_id, sweep_jobs.FILE)
+    assert text is not None
+    assert [job.arm for job in sweep_jobs.from_json(text)] == ["loader=native", "loader=dali"] * 2
+    assert "get-artifact?path=comparison/comparison.png" in parent.tags["mlflow.note.content"]
+    page = store.read(parent.run_id, "comparison/report.html")
+    assert page is not None
+    assert "fewer than 3 claim nothing" in page
+
+
+def test_resume_runs_what_is_missing_or_failed(jobs: Callable[..., Jobs], launched: Launched) -> None:
+    made = jobs("repeat=1,2,3", "loader=native,dali")
+    launched.ends = {"repeat=1 loader=dali": "FAILED", "repeat=3 loader=native": KeyboardInterrupt}
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run_sweep(made, [])
+    store, parent = the_parent(made)
+    assert parent.status == "KILLED"
+    launched.names, launched.ends = [], {}
+    sweep.run_sweep(made, [], resume="latest")
+    assert launched.names == ["repeat=1 loader=dali", "repeat=3 loader=native", "repeat=3 loader=dali"]
+    _, again = the_parent(made)
+    assert (again.run_id, again.status, "error" in again.tags) == (parent.run_id, "FINISHED", False)
+    comparison = compare_runs.of_sweep(store, parent.run_id)
+    assert [(arm.label, len(arm.runs)) for arm in comparison.arms] == [("native", 3), ("dali", 3)]
+    assert comparison.missing == []
+    launched.names = []
+    sweep.run_sweep(made, [], resume=parent.run_id)  # nothing is left to do
+    assert launched.names == []
+
+
+def test_why_a_job_that_left_no_run_ended(
+    jobs: Callable[..., Jobs], launched: Launched, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = jobs("repeat=1,2", "loader=native,dali")
+    launched.ends = {"repeat=2 loader=dali": "LOST"}
+    with pytest.raises(Failed) as raised:
+        sweep.run_sweep(made, [])
+    store, parent = the_parent(made)
+    told = compare_runs.of_sweep(store, parent.run_id).missing
+    assert [(entry.name, entry.why) for entry in told] == [
+        ("loader=dali", "killed: took longer than sweep.job_minutes=1")
+    ]
+    for said in (str(raised.value), capsys.readouterr().out):  # what it says to type means this store
+        assert f"{parent.run_id}" in said
+        assert f" tracking.uri={store.uri}" in said
+    launched.ends = {}
+    sweep.run_sweep(made, [], resume="latest")
+    assert compare_runs.of_sweep(store, parent.run_id).missing == []
+
+
+def test_a_sweep_may_grow_and_not_change(jobs: Callable[..., Jobs], launched: Launched) -> None:
+    made = jobs("repeat=1,2", "loader=native,dali")
+    sweep.run_sweep(made, [])
+    launched.names = []
+    sweep.run_sweep(jobs("repeat=1,2,3", "loader=native,dali"), [], resume="latest")
+    assert launched.names == ["repeat=3 loader=native", "repeat=3 loader=dali"]
+    with pytest.raises(UserError, match="batch_size was 64, now 32") as told:
+        sweep.run_sweep(jobs("repeat=1,2,3", "loader=native,dali", batch_size="32"), [], resume="latest")
+    assert "epochs" not in str(told.value)
+    with pytest.raises(UserError, match="repeat was 3, now"):
+        sweep.run_sweep(made, [], resume="latest")
+
+
+def test_loaders_are_held_alike_once_and_unlike_ones_stand_apart(
+    jobs: Callable[..., Jobs], launched: Launched, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = jobs("repeat=1,2,3", "loader=native,dali,replay")
+    unlike = "unlike work: labels: sample 3 (a.jpg) has 1, it must be 0"
+    launched.parity = {"loader=dali": unlike}
+    launched.ends = {"repeat=3 loader=dali": "FAILED"}
+    with pytest.raises(Failed):
+        sweep.run_sweep(made, [])
+    assert launched.checked == ["loader=native", "loader=dali"]  # a ceiling loads nothing
+    store, parent = the_parent(made)
+    assert parent.tags["parity"] == f"loader=dali: {unlike}"
+    comparison = compare_runs.of_sweep(store, parent.run_id)
+    assert [[arm.label for arm in group.arms] for group in comparison.groups] == [["native", "replay"], ["dali"]]
+    assert comparison.groups[1].work == {"parity": unlike}
+    assert comparison.groups[1].arms[0].gain is None
+    assert f"parity {unlike}: One arm of this work: dali" in capsys.readouterr().out
+    launched.checked, launched.ends = [], {}
+    sweep.run_sweep(made, [], resume="latest")
+    assert launched.checked == []  # what was found before stands
+    grown = jobs("repeat=1,2,3", "loader=native,dali,replay", **{"sweep.parity": "true"})
+    grown += jobs("repeat=1,2,3", "loader=native", **{"loader.num_workers": "0"})
+    launched.parity = {}
+    sweep.run_sweep(grown, [], resume="latest")
+    assert launched.checked == ["loader=native loader.num_workers=0"]
+    _, parent = the_parent(made)
+    assert parent.tags["parity"] == f"loader=dali: {unlike}"
+
+
+def test_when_loaders_are_not_held_against_each_other(jobs: Callable[..., Jobs], launched: Launched) -> None:
+    for made in (
+        jobs("loader=native,replay"),
+        jobs("repeat=1,2"),
+        jobs("loader=native,dali", **{"sweep.parity": "false"}),
+        jobs("loader=native,dali", **{"measure.parity": "true"}),  # each job does so itself
+    ):
+        sweep.run_sweep(made, [])
+    assert launched.checked == []
+
+
+def test_which_loaders_a_sweep_compares(jobs: Callable[..., Jobs]) -> None:
+    def names(*axes: str) -> list[str]:
+        return [arm.name for arm in sweep_jobs.compared_loaders([config for config, _ in jobs(*axes)])]
+
+    assert names("repeat=1,2", "precision=fp32,bf16", "loader=native,dali") == ["loader=native", "loader=dali"]
+    assert names("loader.num_workers=0,2", "seed=1,2") == ["loader.num_workers=0", "loader.num_workers=2"]
+    assert names("batch_size=8,16", "loader=native,dali") == [
+        "loader=native batch_size=8",
+        "loader=dali batch_size=8",
+        "loader=native batch_size=16",
+        "loader=dali batch_size=16",
+    ]
+    assert names("batch_size=8,16") == []
+
+
+def test_names_and_places_do_not_make_another_job(jobs: Callable[..., Jobs], store_uri: str) -> None:
+    one = sweep_jobs.make(jobs("repeat=1,2"))
+    moved = sweep_jobs.make(
+        [
+            (
+                compose([*overrides, "tracking.experiment=other", "checkpoint.keep=true", "sweep.job_minutes=5"]),
+                overrides,
+            )
+            for _, overrides in jobs("repeat=1,2")
+        ]
+    )
+    assert [job.hash for job in one] == [job.hash for job in moved]
+    assert one[0].hash != one[1].hash
+
+
+def test_an_arm_that_this_machine_is_not_made_for(
+    jobs: Callable[..., Jobs], launched: Launched, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = jobs("repeat=1,2,3", "precision=fp32,tf32")
+    launched.ends = {"tf32": NOT_APPLICABLE}
+    sweep.run_sweep(made, [])  # a success: nothing failed
+    store, parent = the_parent(made)
+    assert parent.status == "FINISHED"
+    (missing,) = compare_runs.of_sweep(store, parent.run_id).missing
+    assert (missing.name, missing.why) == ("precision=tf32", "not applicable here: precision=tf32: needs a GPU")
+    assert "not applicable here: precision=tf32: needs a GPU" in capsys.readouterr().out
+
+
+def test_a_job_that_fails_costs_only_itself(
+    jobs: Callable[..., Jobs], launched: Launched, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = jobs("repeat=1,2,3", "loader=native,dali")
+    launched.ends = {"repeat=2 loader=dali": "FAILED"}
+    with pytest.raises(
+        Failed, match=r"1 of 6 jobs did not finish: repeat=2 loader=dali. To run them again: .* resume="
+    ):
+        sweep.run_sweep(made, [])
+    assert len(launched.names) == 6
+    said = capsys.readouterr().out
+    assert "job 2 of 6: repeat=1 loader=dali (about " in said
+    assert "left)" in said
+    assert said.count("samples/s") >= 5  # the standing table
+
+
+def test_a_sweep_of_which_nothing_finished(jobs: Callable[..., Jobs], launched: Launched) -> None:
+    made = jobs("repeat=1,2")
+    launched.ends = {"repeat": "FAILED"}
+    with pytest.raises(Failed):
+        sweep.run_sweep(made, [])
+    _, parent = the_parent(made)
+    assert "none of 2 runs has it" in parent.tags["mlflow.note.content"]
+
+
+def test_what_cannot_be_swept(jobs: Callable[..., Jobs], launched: Launched, store_uri: str) -> None:
+    with pytest.raises(UserError, match="a sweep of one job has nothing to compare"):
+        sweep.run_sweep(jobs("repeat=1"), [])
+    with pytest.raises(UserError, match="jobs 1 and 2 of this sweep are the same: "):
+        sweep.run_sweep(jobs("epochs=20,20"), [])
+    with pytest.raises(UserError, match="one sweep goes to one store"):
+        sweep.run_sweep(jobs("tracking.experiment=a,b"), [])
+    assert launched.names == []
+
+
+@pytest.mark.parametrize("resume", ["latest", "0" * 32, "nosuch"])
+def test_a_sweep_that_is_not_there(resume: str, jobs: Callable[..., Jobs], launched: Launched) -> None:
+    with pytest.raises(UserError, match=f"resume={resume}: there is no"):
+        sweep.run_sweep(jobs("repeat=1,2"), [], resume=resume)
+
+
+def test_a_sweep_that_is_still_running(jobs: Callable[..., Jobs], launched: Launched) -> None:
+    made = jobs("repeat=1,2")
+    store = open_store(made[0][0].tracking, PROJECT)
+    parent = store.start("a sweep", None, {"sweep": "parent"})
+    sweep._keep(parent, sweep_jobs.make(made))
+    with pytest.raises(UserError, match="is still running"):
+        sweep.run_sweep(made, [], resume="latest")
+    single = store.start("single", None, {})
+    with pytest.raises(UserError, match="is single, a single run and no sweep; the newest are"):
+        sweep.run_sweep(made, [], resume=single.run_id)
+
+
+TWO = """
+import sys
+from tests.launched import Launched
+from loaderlab import cli
+from loaderlab.runs import compare_runs, launch, sweep
+from loaderlab.config import TrainConfig
+cli.register()
+launch.launch = Launched()
+compare_runs.write = lambda comparison, store, folder: (folder / "report.html").write_text("a page")
+uri, seed = sys.argv[1:]
+texts = [[f"tracking.uri={uri}", f"seed={seed}", f"repeat={repeat}"] for repeat in (1, 2)]
+sweep.run_sweep([(cli.typed(cli._compose("train", text), TrainConfig), text) for text in texts], [f"seed={seed}"])
+"""
+
+
+def test_two_sweeps_at_once_on_a_fresh_store_lose_nothing(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/new/mlflow.db"
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO, uri, seed],
+            cwd=PROJECT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for seed in ("0", "10")
+    ]
+    for process in started:
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+    store = open_store(compose([f"tracking.uri={uri}"]).tracking, PROJECT)
+    parents = store.sweeps()
+    assert len(parents) == 2
+    for parent in parents:
+        children = store.runs(f"tags.`mlflow.parentRunId` = '{parent.run_id}'")
+        assert [(child.status, child.settings["repeat"]) for child in children] == [
+            ("FINISHED", str(number)) for number in (1, 2)
+        ]
+        assert store.read(parent.run_id, "comparison/report.html")

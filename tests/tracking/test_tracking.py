@@ -1,0 +1,241 @@
+"""The store: what is recorded, how runs end, and what is said when it cannot be written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from loaderlab.config import TrackingConfig
+from loaderlab.data.spec import DataSpec
+from loaderlab.system.processes import Terminated, process_identity, undisturbed
+from loaderlab.tracking import open_store
+from loaderlab.tracking.store import HOST_TAG, PID_TAG, STARTED_TAG, Store, StoreError, _host
+from loaderlab.tracking.uri import store_uri, ui_command
+
+
+@pytest.fixture
+def store(store_uri: str, tmp_path: Path) -> Store:
+    return open_store(TrackingConfig(uri=store_uri, experiment="test"), tmp_path)
+
+
+def test_default_store_is_the_projects(tmp_path: Path) -> None:
+    uri = store_uri(TrackingConfig(), tmp_path)
+    assert uri == f"sqlite:///{tmp_path}/mlruns/mlflow.db"
+    assert ui_command(uri).endswith(f"mlflow ui --backend-store-uri {uri}")
+
+
+def test_params_metrics_tags_and_artifacts(store: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "artifacts"
+    folder.mkdir()
+    (folder / "note.txt").write_text("hello")
+    with store.start("a run", None, {"arm": "native"}) as run:
+        run.params([(f"group.key{index}", index) for index in range(120)] + [("nothing", None)])
+        for step in range(2500):
+            run.metric("train/loss", 1 / (step + 1), step)
+        run.metric("not/finite", float("inf"), 1)
+        run.metric("not/finite", float("nan"), 2)
+        run.artifacts(folder)
+    found = store.client.get_run(run.run_id)
+    assert found.info.status == "FINISHED"
+    assert found.info.run_name == "a run"
+    assert len(found.data.params) == 121
+    assert found.data.params["nothing"] == "null"
+    assert found.data.tags["arm"] == "native"
+    assert "not/finite" not in found.data.metrics
+    history = store.client.get_metric_history(run.run_id, "train/loss")
+    assert [entry.step for entry in history] == list(range(2500))
+    assert [entry.path for entry in store.client.list_artifacts(run.run_id)] == ["note.txt"]
+
+
+def test_ctrl_c_within_the_last_write_does_not_leave_it_running(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = store.start("a run", None, {})
+    run.metric("train/loss", 1.0, 1)
+    write = store.client.log_batch
+
+    def disturbed(*args: object, **kwargs: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        write(*args, **kwargs)
+
+    monkeypatch.setattr(store.client, "log_batch", disturbed)
+    with pytest.raises(KeyboardInterrupt):
+        run.end("FINISHED")
+    assert (store.client.get_run(run.run_id).info.status, run.status) == ("FINISHED", "FINISHED")
+
+
+def test_signals_are_as_before_after_a_write_that_was_disturbed() -> None:
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    reached = []
+
+    def twice() -> None:
+        with undisturbed():
+            signal.raise_signal(signal.SIGINT)
+            with undisturbed():
+                reached.append("a block within a block does not end it")
+            signal.raise_signal(signal.SIGINT)
+            reached.append("the second one did not come through")
+
+    with pytest.raises(KeyboardInterrupt):
+        twice()
+    assert len(reached) == 1
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    with undisturbed():
+        left_over = signal.getsignal(signal.SIGINT)
+    assert callable(left_over)
+    with pytest.raises(KeyboardInterrupt):
+        left_over(signal.SIGINT, None)  # had it not been put back, it would still not swallow one
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_within_a_write(store: Store, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Once, all of it is written first; the second one, for what hangs, comes through where it is."""
+    write, begun = store.client.log_batch, []
+
+    def disturbed(*args: object, **kwargs: object) -> None:
+        if not begun:
+            begun.append(1)
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+        write(*args, **kwargs)
+
+    monkeypatch.setattr(store.client, "log_batch", disturbed)
+    run = store.start("a run", None, {})
+    for step in range(1000):
+        run.metric("train/loss", 1.0, step)
+    with pytest.raises(KeyboardInterrupt):
+        run.flush()
+    written = len(store.client.get_metric_history(run.run_id, "train/loss"))
+    assert written == (1000 if times == 1 else 0)
+    run.end("KILLED")
+    assert len(store.client.get_metric_history(run.run_id, "train/loss")) == 1000
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (None, "FINISHED"),
+        (ValueError(), "FAILED"),
+        (KeyboardInterrupt(), "KILLED"),
+        (Terminated(), "KILLED"),
+        (SystemExit(1), "FAILED"),
+    ],
+)
+def test_status_is_true_however_it_ends(error: BaseException | None, status: str, store: Store) -> None:
+    def body() -> None:
+        with store.start("run", None, {}) as run:
+            ids.append(run.run_id)
+            run.metric("kept", 1.0, 3)
+            if error is not None:
+                raise error
+
+    ids: list[str] = []
+    if error is None:
+        body()
+    else:
+        with pytest.raises(type(error)):
+            body()
+    found = store.client.get_run(ids[0])
+    assert found.info.status == status
+    assert found.data.metrics == {"kept": 1.0}
+
+
+def test_runs_of_dead_processes_are_closed_at_the_next_start(store: Store, tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    started = process_identity(dead.pid)
+    dead.communicate(b"\n")
+    own = store.start("own", None, {})
+    tags = {HOST_TAG: _host(), PID_TAG: str(dead.pid), STARTED_TAG: str(started)}
+    killed = store.client.create_run(store.experiment_id, tags=tags).info.run_id
+    elsewhere = store.client.create_run(store.experiment_id, tags=tags | {HOST_TAG: "another"}).info.run_id
+    reused = store.client.create_run(
+        store.experiment_id, tags=tags | {PID_TAG: str(os.getpid()), STARTED_TAG: str(started)}
+    )
+    open_store(TrackingConfig(uri=store.uri, experiment="test"), tmp_path)
+    states = {
+        run_id: store.client.get_run(run_id).info.status
+        for run_id in (own.run_id, killed, elsewhere, reused.info.run_id)
+    }
+    assert states == {
+        own.run_id: "RUNNING",
+        killed: "KILLED",
+        elsewhere: "RUNNING",
+        reused.info.run_id: "KILLED",
+    }
+    assert store.client.get_run(killed).data.tags["error"] == "its process was killed"
+
+
+def test_dataset_is_an_input(store: Store, image_tree: Path) -> None:
+    from loaderlab import data
+    from loaderlab.config import ImageFolderData
+
+    spec: DataSpec = data.build(ImageFolderData(root=str(image_tree)), lambda *_: None)
+    with store.start("run", None, {}) as run:
+        run.dataset(spec)
+    inputs = store.client.get_run(run.run_id).inputs.dataset_inputs
+    assert [(entry.dataset.name, entry.dataset.digest) for entry in inputs] == [("imagefolder", spec.digest)]
+
+
+def test_child_of_a_parent(store: Store) -> None:
+    with store.start("parent", None, {}) as parent, store.start("child", parent.run_id, {}) as child:
+        pass
+    assert store.client.get_run(child.run_id).data.tags["mlflow.parentRunId"] == parent.run_id
+
+
+@pytest.mark.parametrize(
+    "uri", ["sqlite:////proc/nosuch/mlflow.db", "sqlite:////dev/null/x/mlflow.db", "nosuch://x", "./folder"]
+)
+def test_a_store_that_cannot_be_is_told(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(StoreError) as told:
+        open_store(TrackingConfig(uri=uri), tmp_path)
+    assert f"tracking.uri={uri}" in str(told.value)
+    assert "tracking.uri=sqlite:////tmp/mlflow.db" in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "http://127.0.0.1:nosuch", "http://"])
+def test_a_server_that_does_not_answer_is_told_at_once(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=f"tracking.uri={uri}: no tracking server answers there"):
+        open_store(TrackingConfig(uri=uri), tmp_path)
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+from loaderlab.config import TrackingConfig
+from loaderlab.tracking import open_store
+from loaderlab.tracking.store import StoreError
+uri, db = sys.argv[1], Path(sys.argv[1].removeprefix("sqlite:///"))
+store = open_store(TrackingConfig(uri=uri, experiment="test"), db.parent)
+run = store.start("run", None, {})
+run.metric("before", 1.0, 1)
+run.flush()
+size = db.stat().st_size
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+for step in range(50000):
+    run.metric("after", 1.0, step)
+try:
+    run.flush()
+except StoreError as error:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    print("told:", error)
+    print("kept:", store.client.get_run(run.run_id).data.metrics["before"])
+"""
+
+
+def test_a_disk_that_is_full_is_told_and_what_was_written_stays(store_uri: str) -> None:
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, store_uri], capture_output=True, text=True, timeout=120)
+    assert "told: tracking.uri=" in done.stdout, done.stderr
+    assert "writable disk with space left" in done.stdout
+    assert "kept: 1.0" in done.stdout
+
+
+def test_deleted_experiment_is_told(store: Store, tmp_path: Path) -> None:
+    MlflowClient(store.uri).delete_experiment(store.experiment_id)
+    with pytest.raises(StoreError, match="was deleted in this store"):
+        open_store(TrackingConfig(uri=store.uri, experiment="test"), tmp_path)

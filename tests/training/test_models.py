@@ -1,0 +1,159 @@
+"""What is trained, and in which arithmetic."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from loaderlab.config import (
+    CnnModel,
+    CustomModel,
+    FeedForwardModel,
+    ModelConfig,
+    PrecisionConfig,
+    TimmModel,
+    TransformConfig,
+    UserError,
+)
+from loaderlab.data.spec import DataSpec, ImageArrays, Split, Vectors, transforms
+from loaderlab.training import models
+from loaderlab.training.precision import Precision
+
+CPU = torch.device("cpu")
+
+
+def images(size: int = 32, channels: int = 3) -> DataSpec:
+    config = (
+        TransformConfig(image_size=size) if channels == 3 else TransformConfig(image_size=size, mean=[0.5], std=[0.5])
+    )
+    transform, _, normalization = transforms(config)
+    source = ImageArrays(np.zeros((2, size, size, channels), np.uint8), np.zeros(2, np.int64))
+    split = Split(source, transform, normalization)
+    return DataSpec("images", split, None, ("a", "b", "c"), (channels, size, size), "uint8", "memory", "")
+
+
+def vectors() -> DataSpec:
+    split = Split(Vectors(np.zeros((2, 6), np.float32), np.zeros(2, np.int64)))
+    return DataSpec("vectors", split, None, ("a", "b", "c"), (6,), "float32", "memory", "")
+
+
+def custom(width: int = 3) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(width))
+
+
+def narrow() -> nn.Module:
+    return nn.Linear(7, 3)
+
+
+def no_module() -> int:
+    return 3
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CnnModel(),
+        CnnModel(channels_last=False, width=4),
+        FeedForwardModel(hidden=[8]),
+        FeedForwardModel(hidden=[]),
+        TimmModel(name="resnet18"),
+        TimmModel(name="resnet18", channels_last=True),
+        TimmModel(name="vit_tiny_patch16_224"),
+        CustomModel(target=f"{__name__}:custom", options={"width": 3}),
+    ],
+    ids=str,
+)
+def test_batch_to_logits(config: ModelConfig) -> None:
+    model = models.build(config, images(), CPU)
+    batch = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    assert model(batch).shape == (2, 3)
+
+
+@pytest.mark.parametrize("size", [8, 9, 28, 64])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_cnn_takes_images_of_any_size(size: int, channels: int) -> None:
+    assert models.build(CnnModel(), images(size, channels), CPU)(
+        torch.zeros(2, channels, size, size, dtype=torch.uint8)
+    ).shape == (2, 3)
+
+
+def test_vectors_go_in_as_they_are() -> None:
+    model = models.build(FeedForwardModel(hidden=[4]), vectors(), CPU)
+    assert model(torch.zeros(2, 6)).shape == (2, 3)
+    assert models.num_parameters(model) == 6 * 4 + 4 + 4 * 3 + 3
+
+
+def test_normalisation_in_front_is_the_declared_one() -> None:
+    spec = images()
+    assert spec.train.normalization is not None
+    front = models.Normalize(spec.train.normalization, channels_last=False)
+    batch = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    mean, std = (
+        torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1),
+        torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1),
+    )
+    assert torch.allclose(front(batch), (batch / 255 - mean) / std, atol=1e-5)
+    assert front(batch).is_contiguous()
+    assert models.Normalize(spec.train.normalization, True)(batch).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("config", "spec", "message"),
+    [
+        (TimmModel(name="resnet51"), images(), "Did you mean resnet5"),
+        (TimmModel(name="resnet18"), vectors(), "needs images"),
+        (TimmModel(name="vit_tiny_patch16_224"), images(8), "vit_tiny_patch16_224"),
+        (
+            CustomModel(target=f"{__name__}:custom", options={"width": 4}),
+            images(),
+            r"gives \(2, 4\); logits \(2, 3\)",
+        ),
+        (CustomModel(target=f"{__name__}:narrow"), images(), r"does not take a batch \(2, 3, 32, 32\)"),
+        (CnnModel(), vectors(), "needs images"),
+        (CustomModel(target=f"{__name__}:no_module"), images(), "not a torch.nn.Module"),
+        (CustomModel(target=f"{__name__}:custom", options={"nosuch": 1}), images(), "unexpected keyword"),
+        (CustomModel(target="no.such:thing"), images(), "importing no.such failed"),
+        (FeedForwardModel(channels_last=True), vectors(), "model.channels_last"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_told(config: ModelConfig, spec: DataSpec, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        models.build(config, spec, CPU)
+
+
+def test_precisions_of_a_cpu() -> None:
+    assert Precision(PrecisionConfig(name="fp32"), CPU).in_force == {
+        "matmul_dtype": "float32",
+        "tf32": "off",
+        "grad_scaler": "off",
+    }
+    assert Precision(PrecisionConfig(name="bf16"), CPU).in_force["matmul_dtype"] == "bfloat16"
+    assert Precision(PrecisionConfig(name="fp16"), CPU).in_force["grad_scaler"] == "on"
+    with pytest.raises(UserError, match="precision=tf32: needs an NVIDIA GPU"):
+        Precision(PrecisionConfig(name="tf32"), CPU)
+
+
+def test_a_precision_that_is_not_in_force_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Precision, "autocast", lambda self: torch.autocast("cpu", enabled=False))
+    with pytest.raises(UserError, match="not in force"):
+        Precision(PrecisionConfig(name="bf16"), CPU)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["fp32", "tf32", "bf16", "fp16"])
+def test_precisions_of_a_gpu(name: str) -> None:
+    in_force = Precision(PrecisionConfig(name=name), torch.device("cuda", 0)).in_force
+    assert in_force["tf32"] == ("on" if name == "tf32" else "off")
+    assert in_force["grad_scaler"] == ("on" if name == "fp16" else "off")
+
+
+def test_compile_gives_the_same() -> None:
+    torch.manual_seed(0)
+    plain = models.build(FeedForwardModel(hidden=[4]), vectors(), CPU)
+    torch.manual_seed(0)
+    compiled = models.build(FeedForwardModel(hidden=[4], compile=True), vectors(), CPU)
+    inputs = torch.randn(2, 6)
+    assert torch.allclose(plain(inputs), compiled(inputs), atol=1e-6)
+    assert plain.state_dict().keys() == compiled.state_dict().keys()  # a checkpoint fits with and without

@@ -1,0 +1,196 @@
+"""The loop: what it trains is what the textbook says, whoever feeds it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from loaderlab.config import AdamWOptimizer, OptimizerConfig, PrecisionConfig, SgdOptimizer, UserError
+from loaderlab.loaders.contract import Batch, Loader
+from loaderlab.meter.phases import StepMeter
+from loaderlab.training import optimizers
+from loaderlab.training.loop import Observers, Parts, Trained, evaluate, train
+from loaderlab.training.precision import Precision
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+class Listed(Loader):
+    """Batches from a list, the same each epoch."""
+
+    def __init__(self, batches: list[Batch], device: torch.device, known: bool = True) -> None:
+        self._batches, self._device, self._known = batches, device, known
+        self.settings, self.epochs = {}, []  # type: ignore[var-annotated]
+
+    @property
+    def num_steps(self) -> int | None:
+        return len(self._batches) if self._known else None
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        self.epochs.append(epoch)
+        return iter(self._batches)
+
+    def transfer(self, batch: Batch) -> Batch:
+        return Batch(batch.inputs.to(self._device), batch.targets.to(self._device), batch.ids)
+
+    def close(self) -> None:
+        pass
+
+
+def samples(count: int, size: int) -> list[Batch]:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(count, 5, generator=generator)
+    targets = torch.randint(0, 3, (count,), generator=generator)
+    ids = torch.arange(count)
+    return [Batch(inputs[s : s + size], targets[s : s + size], ids[s : s + size]) for s in range(0, count, size)]
+
+
+def run(
+    batches: list[Batch],
+    *,
+    epochs: int | None = None,
+    steps: int | None = None,
+    accumulate: int = 1,
+    precision: str = "fp32",
+    config: OptimizerConfig | None = None,
+    known: bool = True,
+    device: str = "cpu",
+) -> tuple[nn.Module, Trained, StepMeter]:
+    target = torch.device(device, 0) if device == "cuda" else torch.device(device)
+    torch.manual_seed(0)
+    model = nn.Linear(5, 3).to(target)
+    per_epoch = -(-len(batches) // accumulate)
+    updates = None if not known else per_epoch * (epochs or 100)
+    optimizer, schedule = optimizers.build(config or SgdOptimizer(lr=0.1, schedule="constant"), model, updates)
+    loader = Listed(batches, target, known)
+    parts = Parts(
+        model, optimizer, schedule, Precision(PrecisionConfig(name=precision), target), loader, loader, target
+    )
+    meter, trained = StepMeter(target), Trained()
+    train(
+        parts,
+        meter,
+        trained,
+        Observers(lambda *_: None, lambda *_: None),
+        epochs=epochs,
+        steps=steps,
+        accumulate=accumulate,
+    )
+    return model, trained, meter
+
+
+def by_hand(batches: list[Batch], epochs: int) -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Linear(5, 3)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    for _ in range(epochs):
+        for batch in batches:
+            optimizer.zero_grad()
+            F.cross_entropy(model(batch.inputs), batch.targets).backward()
+            optimizer.step()
+    return model
+
+
+def same(left: nn.Module, right: nn.Module, tolerance: float = 1e-6) -> bool:
+    pairs = zip(left.parameters(), right.parameters(), strict=True)
+    return all(torch.allclose(a.cpu(), b.cpu(), atol=tolerance) for a, b in pairs)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_it_trains_as_a_loop_written_by_hand(device: str) -> None:
+    model, trained, meter = run(samples(12, 4), epochs=3, device=device)
+    assert same(model, by_hand(samples(12, 4), 3), 1e-5)
+    assert (trained.epoch, trained.step, trained.updates) == (3, 9, 9)
+    assert len(meter.steps) == 9
+    assert len(trained.val_accuracy) == 3
+    assert all(math.isfinite(step.loss) for step in meter.steps)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_accumulated_steps_make_the_update_of_one_large_batch(device: str) -> None:
+    accumulated, trained, _ = run(samples(12, 2), epochs=3, accumulate=2, device=device)
+    assert same(accumulated, by_hand(samples(12, 4), 3), 1e-5)
+    assert (trained.step, trained.updates) == (18, 9)
+
+
+def test_the_last_group_of_an_epoch_may_be_smaller() -> None:
+    accumulated, trained, _ = run(samples(10, 2), epochs=1, accumulate=2)
+    assert trained.updates == 3
+    assert same(accumulated, by_hand(samples(10, 4), 1))  # its last batch is the short one
+
+
+def test_the_last_group_of_an_epoch_of_unknown_length() -> None:
+    accumulated, trained, _ = run(samples(10, 2), epochs=2, accumulate=2, known=False)
+    assert trained.updates == 6
+    assert same(accumulated, by_hand(samples(10, 4), 2))
+
+
+def test_an_epoch_of_unknown_length_that_ends_inside_the_last_group_of_a_run() -> None:
+    # five steps an epoch: a group of four, one of the fifth step alone, and the run's last step in the next epoch
+    accumulated, trained, _ = run(samples(10, 2), steps=6, accumulate=4, known=False)
+    assert (trained.step, trained.updates) == (6, 3)
+    steps = samples(10, 2)
+    four = Batch(torch.cat([b.inputs for b in steps[:4]]), torch.cat([b.targets for b in steps[:4]]), None)
+    assert same(accumulated, by_hand([four, steps[4], steps[0]], 1))
+
+
+def test_steps_end_in_the_middle_of_an_epoch() -> None:
+    _, trained, meter = run(samples(12, 4), steps=5)
+    assert (trained.step, trained.epoch, len(meter.steps)) == (5, 2, 5)
+    _, trained, _ = run(samples(12, 2), steps=5, accumulate=3)
+    assert trained.updates == 2
+
+
+def test_a_loader_that_does_not_know_its_length() -> None:
+    _, trained, _ = run(samples(12, 4), epochs=2, known=False)
+    assert trained.step == 6
+
+
+def test_an_empty_epoch_is_refused() -> None:
+    with pytest.raises(UserError, match="gave no batch"):
+        run([], epochs=1)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precisions_learn_too(precision: str, device: str) -> None:
+    _, _, meter = run(samples(12, 4), epochs=20, precision=precision, device=device)
+    assert meter.steps[-1].loss < meter.steps[0].loss
+
+
+def test_evaluation_is_over_all_samples_the_short_batch_included() -> None:
+    batches = samples(10, 4)
+    model, _, _ = run(batches, epochs=1)
+    device = torch.device("cpu")
+    loader = Listed(batches, device)
+    optimizer, schedule = optimizers.build(SgdOptimizer(schedule="constant"), model, 1)
+    parts = Parts(model, optimizer, schedule, Precision(PrecisionConfig(name="fp32"), device), loader, loader, device)
+    loss, accuracy = evaluate(parts, loader)
+    inputs, targets = torch.cat([b.inputs for b in batches]), torch.cat([b.targets for b in batches])
+    logits = model(inputs)
+    assert loss == pytest.approx(F.cross_entropy(logits, targets).item(), abs=1e-6)
+    assert accuracy == pytest.approx((logits.argmax(1) == targets).float().mean().item())
+    assert model.training is False
+
+
+def test_learning_rate_over_the_run() -> None:
+    config = AdamWOptimizer(lr=2.0, warmup_steps=3, schedule="cosine")
+    rates = [2.0 * optimizers.factor(config, 11)(update) for update in range(12)]
+    assert rates[:4] == [0.5, 1.0, 1.5, 2.0]
+    assert rates[7] == pytest.approx(1.0)  # half-way down
+    assert rates[11] == pytest.approx(0.0)
+    linear = optimizers.factor(SgdOptimizer(schedule="linear"), 10)
+    assert [linear(0), linear(5), linear(10)] == [1.0, 0.5, 0.0]
+    assert optimizers.factor(SgdOptimizer(schedule="constant"), None)(99) == 1.0
+
+
+def test_a_schedule_needs_an_end() -> None:
+    with pytest.raises(UserError, match="steps=1000"):
+        optimizers.factor(AdamWOptimizer(), None)
+    with pytest.raises(UserError, match="optimizer.warmup_steps=10"):
+        optimizers.factor(AdamWOptimizer(warmup_steps=10), 10)
