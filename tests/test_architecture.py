@@ -13,7 +13,8 @@ from loaderlab.config import PROJECT as ROOT
 
 PACKAGE = ROOT / "src" / "loaderlab"
 ORDER = [  # the way data flows: a subpackage imports only from those in a line above its own
-    {"config", "metrics"},
+    {"metrics"},
+    {"config"},
     {"system"},
     {"device"},
     {"data"},

@@ -38,8 +38,8 @@ def test_params_metrics_tags_and_artifacts(store: Store, tmp_path: Path) -> None
         run.params([(f"group.key{index}", index) for index in range(120)] + [("nothing", None)])
         for step in range(2500):
             run.metric("train/loss", 1 / (step + 1), step)
-        run.metric("not/finite", float("inf"), 1)
-        run.metric("not/finite", float("nan"), 2)
+        run.metric("val/loss", float("inf"), 1)
+        run.metric("val/loss", float("nan"), 2)
         run.artifacts(folder)
     found = store.client.get_run(run.run_id)
     assert found.info.status == "FINISHED"
@@ -47,7 +47,7 @@ def test_params_metrics_tags_and_artifacts(store: Store, tmp_path: Path) -> None
     assert len(found.data.params) == 121
     assert found.data.params["nothing"] == "null"
     assert found.data.tags["arm"] == "native"
-    assert "not/finite" not in found.data.metrics
+    assert "val/loss" not in found.data.metrics
     history = store.client.get_metric_history(run.run_id, "train/loss")
     assert [entry.step for entry in history] == list(range(2500))
     assert [entry.path for entry in store.client.list_artifacts(run.run_id)] == ["note.txt"]
@@ -129,7 +129,7 @@ def test_status_is_true_however_it_ends(error: BaseException | None, status: str
     def body() -> None:
         with store.start("run", None, {}) as run:
             ids.append(run.run_id)
-            run.metric("kept", 1.0, 3)
+            run.metric("val/loss", 1.0, 3)
             if error is not None:
                 raise error
 
@@ -141,7 +141,7 @@ def test_status_is_true_however_it_ends(error: BaseException | None, status: str
             body()
     found = store.client.get_run(ids[0])
     assert found.info.status == status
-    assert found.data.metrics == {"kept": 1.0}
+    assert found.data.metrics == {"val/loss": 1.0}
 
 
 def test_runs_of_dead_processes_are_closed_at_the_next_start(store: Store, tmp_path: Path) -> None:
@@ -212,19 +212,19 @@ from loaderlab.tracking.store import StoreError
 uri, db = sys.argv[1], Path(sys.argv[1].removeprefix("sqlite:///"))
 store = open_store(TrackingConfig(uri=uri, experiment="test"), db.parent)
 run = store.start("run", None, {})
-run.metric("before", 1.0, 1)
+run.metric("val/loss", 1.0, 1)
 run.flush()
 size = db.stat().st_size
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 for step in range(50000):
-    run.metric("after", 1.0, step)
+    run.metric("val/accuracy", 1.0, step)
 try:
     run.flush()
 except StoreError as error:
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     print("told:", error)
-    print("kept:", store.client.get_run(run.run_id).data.metrics["before"])
+    print("kept:", store.client.get_run(run.run_id).data.metrics["val/loss"])
 """
 
 

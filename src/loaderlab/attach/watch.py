@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch.utils.data import DataLoader
 
+from loaderlab import metrics
 from loaderlab.config import AUTO, PROJECT, TrackingConfig, UserError
 from loaderlab.device import environment, resolve
 from loaderlab.diagnosis import figures
@@ -166,26 +167,26 @@ class Watch:
         meter, window = self._meter, self._window
         found = summary.coarse(summary.summarize(window))
         if not self._told_delivery:
-            for name in ("time/transfer_ms", "time/host_transfer_ms", "starvation/delivery_pct"):
+            for name in (metrics.TRANSFER_MS, metrics.HOST_TRANSFER_MS, metrics.DELIVERY_PCT):
                 found.pop(name, None)  # not marked, so not measured
-        found |= figures.figures(self._evidence(), ProbeResults(), None, found.get("rate/samples_per_s"))
+        found |= figures.figures(self._evidence(), ProbeResults(), None, found.get(metrics.RATE))
         found |= figures.usage(meter, machine.available_cores())
         found |= figures.device_usage(meter, window, self._device_samples)
         if meter.steps:
-            found["time/first_batch_s"] = meter.steps[0].host[0] / 1e9
+            found[metrics.FIRST_BATCH_S] = meter.steps[0].host[0] / 1e9
         if (gap := summary.between_epochs_ms(meter.steps, meter.epoch_ends_ns)) is not None:
-            found["time/epoch_gap_ms"] = gap
+            found[metrics.EPOCH_GAP_MS] = gap
         if meter.epochs_s:
-            found["time/train_s"] = meter.epochs_s
+            found[metrics.TRAIN_S] = meter.epochs_s
         if self._peak_mib is not None:
-            found["memory/host_peak_mib"] = self._peak_mib
+            found[metrics.HOST_PEAK_MIB] = self._peak_mib
         if self._device.type == "cuda":
-            found["memory/device_peak_mib"] = torch.cuda.max_memory_allocated(self._device) / 2**20
-        if "time/step_ms" in found and not self._open:
-            found["meter/overhead_pct"] = own_cost_ns(self._device, sync=self._sync) / 1e4 / found["time/step_ms"]
+            found[metrics.DEVICE_PEAK_MIB] = torch.cuda.max_memory_allocated(self._device) / 2**20
+        if metrics.STEP_MS in found and not self._open:
+            found[metrics.OVERHEAD_PCT] = own_cost_ns(self._device, sync=self._sync) / 1e4 / found[metrics.STEP_MS]
         losses = [step.loss for step in self._settled if math.isfinite(step.loss)][-10:]
         if losses:
-            found["train/loss"] = sum(losses) / len(losses)
+            found[metrics.TRAIN_LOSS] = sum(losses) / len(losses)
         return found
 
     @property
@@ -208,7 +209,7 @@ class Watch:
         return summary.measured(self._settled, self._warmup, self._parallel)
 
     def _evidence(self) -> Evidence:
-        cpu_pct = figures.usage(self._meter, machine.available_cores()).get("cpu/utilization_pct")
+        cpu_pct = figures.usage(self._meter, machine.available_cores()).get(metrics.CPU_PCT)
         found = figures.evidence(self._meter, self._window, ProbeResults(), self._parallel, cpu_pct)
         return (
             found if self._told_delivery else replace(found, delivery_pct=0.0)
@@ -257,7 +258,7 @@ class Watch:
         for metric, value in figures.items():
             tracked.metric(metric, value, len(self._meter.steps))
         for step in self._settled:
-            tracked.metric("train/loss", step.loss, step.step)  # one that was not given is not finite: left out
+            tracked.metric(metrics.TRAIN_LOSS, step.loss, step.step)  # one that was not given is not finite: left out
         facts = {"device": f"{self._device} {resolve.device_name(self._device)}"}
         page = table.markdown(name, facts, figures, verdict)
         tracked.tags(outputs.verdict_tags(verdict) | {"mlflow.note.content": page})

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from loaderlab import metrics
 from loaderlab.compare.arms import Arm, Group
-from loaderlab.compare.pairs import gain, higher_is_better, paired
+from loaderlab.compare.pairs import gain, paired
 from loaderlab.compare.stats import LEAST_PAIRS, Ratio, median, ratio
 
 NEAR_KNEE = 0.95  # of the best: more workers than that only cost memory
@@ -39,8 +40,8 @@ def hidden_gains(cells: Mapping[tuple[str, str], Arm]) -> list[Hidden]:
         base = cells.get((loader, precisions[0]))
         if base is None or arm is base or arm.is_ceiling:
             continue
-        ceilings = paired(arm, base, "rate/ceiling_samples_per_s")
-        rates = paired(arm, base, "rate/samples_per_s")
+        ceilings = paired(arm, base, metrics.CEILING_RATE)
+        rates = paired(arm, base, metrics.RATE)
         if ceilings and rates:
             found.append(Hidden(loader, precision, precisions[0], ratio(ceilings), ratio(rates)))
     return found
@@ -52,10 +53,10 @@ def ceilings_that_differ(cells: Mapping[tuple[str, str], Arm]) -> list[tuple[str
     found = []
     first: dict[str, tuple[str, Arm]] = {}
     for (loader, precision), arm in cells.items():
-        if arm.is_ceiling or arm.median("rate/ceiling_samples_per_s") is None:
+        if arm.is_ceiling or arm.median(metrics.CEILING_RATE) is None:
             continue
         base_loader, base = first.setdefault(precision, (loader, arm))
-        if base is arm or not (pairs := paired(arm, base, "rate/ceiling_samples_per_s")):
+        if base is arm or not (pairs := paired(arm, base, metrics.CEILING_RATE)):
             continue
         told = ratio(pairs)
         far = max(told.value, 1 / told.value) > CEILINGS_AGREE
@@ -94,7 +95,7 @@ def curve(group: Group, columns: Sequence[str]) -> Curve | None:
     if len(points) < 2:
         return None
 
-    more = higher_is_better(points[0][1].metric)
+    more = metrics.higher_is_better(points[0][1].metric)
     best = (max if more else min)(points, key=lambda point: median(point[1].values))
     limit = median(best[1].values) * (NEAR_KNEE if more else 1 / NEAR_KNEE)
     knee = next(

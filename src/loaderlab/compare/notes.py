@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from loaderlab import metrics
 from loaderlab.compare.arms import Arm, Group
 from loaderlab.compare.pairs import LEARNED, no_number
 from loaderlab.compare.stats import repeats_for
@@ -16,13 +17,13 @@ THREADS = "torch_threads.in_force"
 
 def explain(group: Group) -> None:
     for arm in group.arms:
-        busy = max((run.figures.get("machine/busy_pct", 0.0) for run in arm.runs), default=0.0)
+        busy = max((run.figures.get(metrics.MACHINE_BUSY_PCT, 0.0) for run in arm.runs), default=0.0)
         if busy > machine.BUSY_PCT:
             arm.notes.append(f"measured beside other programs, which kept up to {busy:.0f} % of the processor busy")
-        hot = max((run.figures.get("machine/gpu_processes", 0.0) for run in arm.runs), default=0.0)
+        hot = max((run.figures.get(metrics.MACHINE_GPU_PROCESSES, 0.0) for run in arm.runs), default=0.0)
         if hot:
             arm.notes.append(f"measured beside {hot:.0f} other programs on the GPU")
-        for name in ("train/loss", "val/loss"):
+        for name in (metrics.TRAIN_LOSS, metrics.VAL_LOSS):
             if lost := sum(no_number(run, name) for run in arm.runs):
                 arm.notes.append(f"its {LEARNED[name]} ended as no number in {lost} of {len(arm.runs)} runs")
         if unchecked := {told for told in arm.tags(PARITY) if told.startswith(NOT_CHECKED)}:

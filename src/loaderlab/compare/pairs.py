@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from loaderlab import metrics
 from loaderlab.compare.arms import Arm, Group
 from loaderlab.compare.stats import CONFIDENCE, Ratio, ratio
 from loaderlab.tracking.records import RunRecord
 
-LEARNING = ("val/loss", "val/accuracy")
-LEARNED = {"val/loss": "validation loss", "val/accuracy": "validation accuracy", "train/loss": "training loss"}
-
-
-def higher_is_better(metric: str) -> bool:
-    """Whether more of a metric is better."""
-    return metric.startswith(("rate/", "val/accuracy"))
+LEARNING = (metrics.VAL_LOSS, metrics.VAL_ACCURACY)
+LEARNED = {
+    metrics.VAL_LOSS: "validation loss",
+    metrics.VAL_ACCURACY: "validation accuracy",
+    metrics.TRAIN_LOSS: "training loss",
+}
 
 
 def pair(group: Group, baseline: Mapping[str, str] | None, columns: Sequence[str]) -> None:
@@ -99,7 +99,7 @@ def gain(arm: Arm, base: Arm, confidence: float = CONFIDENCE) -> Ratio | None:
     pairs = paired(arm, base, arm.metric)
     if not pairs:
         return None
-    if not higher_is_better(arm.metric):
+    if not metrics.higher_is_better(arm.metric):
         pairs = [(second, first) for first, second in pairs]
     return ratio(pairs, confidence)
 
@@ -117,7 +117,7 @@ def _learning(arm: Arm, base: Arm) -> list[str]:
 def _learned_by(arm: Arm, base: Arm) -> dict[str, list[tuple[float, float]]]:
     """The figures by which learning is compared, with their pairs."""
     validated = {name: pairs for name in LEARNING if (pairs := paired(arm, base, name))}
-    return validated or {"train/loss": paired(arm, base, "train/loss")}
+    return validated or {metrics.TRAIN_LOSS: paired(arm, base, metrics.TRAIN_LOSS)}
 
 
 def learning_rounds(arm: Arm) -> int:
@@ -132,9 +132,9 @@ def _lost(arm: Arm, base: Arm) -> list[str]:
     both = together(arm, base)
     told = []
     for name, fails, why in (
-        ("train/loss", no_number, "no number"),
-        ("val/loss", no_number, "no number"),
-        ("val/accuracy", _none_right, "0"),
+        (metrics.TRAIN_LOSS, no_number, "no number"),
+        (metrics.VAL_LOSS, no_number, "no number"),
+        (metrics.VAL_ACCURACY, _none_right, "0"),
     ):
         failed = [(fails(own, name), fails(other, name)) for own, other in both]
         for whose, count in (("", failed.count((True, False))), (f" of {base.label}", failed.count((False, True)))):

@@ -8,10 +8,11 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from loaderlab import metrics
 from loaderlab.config.base import AUTO, check_bounds, refuse, setting
 from loaderlab.config.measure import TrackingConfig
 
-METRICS = ("rate/samples_per_s", "time/train_s", "time/step_ms", "energy/joules_per_sample")
+METRICS = metrics.COMPARED
 
 
 @dataclass

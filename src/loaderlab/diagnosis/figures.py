@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import psutil
 
+from loaderlab import metrics
 from loaderlab.diagnosis.evidence import Evidence, Setup, expected_rate
 from loaderlab.meter import resources, summary
 from loaderlab.meter.phases import PHASES, Step, StepMeter
@@ -35,22 +36,24 @@ def evidence(
         change = replace(change, index=window[0].step)
     figures = summary.summarize(window)
     starved, lengths = [step.starved_ms for step in window], [step.length_ms for step in window]
-    phases = {
-        name.removeprefix("time/").removesuffix("_ms"): figures[name] for name in figures if name.startswith("time/")
-    }
     found = Evidence(
         num_steps=len(window),
-        wait_pct=figures.get("starvation/wait_pct", 0.0),
-        starved_pct=figures.get("starvation/starved_pct", 0.0),
+        wait_pct=figures.get(metrics.WAIT_PCT, 0.0),
+        starved_pct=figures.get(metrics.STARVED_PCT, 0.0),
         starved_interval=_percent(ratio_interval(starved, lengths, parallel)),
-        delivery_pct=figures.get("starvation/delivery_pct", 0.0),
+        delivery_pct=figures.get(metrics.DELIVERY_PCT, 0.0),
         gap_pct=summary.gap_pct(settled, meter.windows_ns, meter.epoch_ends_ns),
         change=change,
-        rate=figures.get("rate/samples_per_s"),
+        rate=figures.get(metrics.RATE),
         rate_interval=summary.rate_interval(window, parallel),
-        drained_pct=figures.get("starvation/drained_pct"),
+        drained_pct=figures.get(metrics.DRAINED_PCT),
         clocks_pct=summary.clocks_pct(settled, meter.windows_ns, meter.epoch_ends_ns),
-        phases_ms={name: phases[name] for name in (*PHASES, *(f"host_{name}" for name in PHASES)) if name in phases},
+        phases_ms={
+            f"{prefix}{phase}": figures[names[phase]]
+            for prefix, names in (("", metrics.PHASE_MS), ("host_", metrics.HOST_PHASE_MS))
+            for phase in PHASES
+            if names[phase] in figures
+        },
         stages=probed.stages,
         cpu_pct=cpu_pct,
     )
@@ -73,31 +76,31 @@ def figures(found: Evidence, probed: ProbeResults, setup: Setup | None, rate: fl
     """
     headroom = found.ceiling / rate if found.ceiling and rate else None
     named: dict[str, float | None] = {
-        "rate/ceiling_samples_per_s": found.ceiling,
-        "rate/loader_samples_per_s": found.loader_alone,
-        "rate/contended_samples_per_s": found.contended,
-        "rate/expected_samples_per_s": None if setup is None else expected_rate(found, setup),
-        "starvation/headroom_x": headroom,
-        "starvation/efficiency_pct": None if headroom is None else 100 / headroom,
-        "starvation/epoch_gap_pct": found.gap_pct,
-        "starvation/clocks_pct": found.clocks_pct,
-        "cpu/loader_cores": found.loader_cores,
+        metrics.CEILING_RATE: found.ceiling,
+        metrics.LOADER_RATE: found.loader_alone,
+        metrics.CONTENDED_RATE: found.contended,
+        metrics.EXPECTED_RATE: None if setup is None else expected_rate(found, setup),
+        metrics.HEADROOM_X: headroom,
+        metrics.EFFICIENCY_PCT: None if headroom is None else 100 / headroom,
+        metrics.EPOCH_GAP_PCT: found.gap_pct,
+        metrics.CLOCKS_PCT: found.clocks_pct,
+        metrics.LOADER_CORES: found.loader_cores,
     }
     if found.starved_interval is not None and found.change is None:
-        named["starvation/starved_low_pct"] = max(0.0, found.starved_interval[0])
-        named["starvation/starved_high_pct"] = min(100.0, found.starved_interval[1])
+        named[metrics.STARVED_LOW_PCT] = max(0.0, found.starved_interval[0])
+        named[metrics.STARVED_HIGH_PCT] = min(100.0, found.starved_interval[1])
     if found.change is not None:
-        named["starvation/change_step"] = found.change.index
-        named["starvation/starved_before_pct"] = 100 * found.change.before
-        named["starvation/starved_since_pct"] = 100 * found.change.after
+        named[metrics.CHANGE_STEP] = found.change.index
+        named[metrics.STARVED_BEFORE_PCT] = 100 * found.change.before
+        named[metrics.STARVED_SINCE_PCT] = 100 * found.change.after
     if probed.stages is not None:
-        named |= {f"time/loader_{name}_ms": 1e3 * seconds for name, seconds in probed.stages.items()}
+        named |= {metrics.LOADER_STAGE_MS[name]: 1e3 * seconds for name, seconds in probed.stages.items()}
     if probed.cold is not None and probed.warm is not None:
         cold, warm = probed.cold.samples_per_s, probed.warm.samples_per_s
-        named |= {"rate/cold_samples_per_s": cold, "rate/warm_samples_per_s": warm}
-        named["starvation/fetch_stall_pct"] = 100 * (1 - cold / warm)
+        named |= {metrics.COLD_RATE: cold, metrics.WARM_RATE: warm}
+        named[metrics.FETCH_STALL_PCT] = 100 * (1 - cold / warm)
         if found.ceiling is not None:
-            named["starvation/prep_stall_pct"] = 100 * (1 - warm / found.ceiling)
+            named[metrics.PREP_STALL_PCT] = 100 * (1 - warm / found.ceiling)
     return {name: value for name, value in named.items() if value is not None}
 
 
@@ -105,10 +108,10 @@ def usage(meter: StepMeter, cores: int) -> dict[str, float]:
     """What the loop used inside its epochs, by the counters that the meter was given: see `counters`."""
     if not meter.steps or not meter.epochs_s or "cpu_s" not in meter.used:
         return {}
-    found = {"cpu/utilization_pct": 100 * meter.used["cpu_s"] / (meter.epochs_s * cores)}
+    found = {metrics.CPU_PCT: 100 * meter.used["cpu_s"] / (meter.epochs_s * cores)}
     if "read_bytes" in meter.used:
-        found["io/read_mib"] = meter.used["read_bytes"] / 2**20
-        found["io/read_mib_per_s"] = found["io/read_mib"] / meter.epochs_s
+        found[metrics.READ_MIB] = meter.used["read_bytes"] / 2**20
+        found[metrics.READ_MIB_PER_S] = found[metrics.READ_MIB] / meter.epochs_s
     return found
 
 

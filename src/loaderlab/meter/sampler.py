@@ -16,6 +16,8 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
+from loaderlab import metrics
+
 SCRIPT = Path(__file__).with_name("nvml.py")
 PATIENCE_S = 2.0  # a query that the driver does not answer cannot be ended by asking
 # The clock is held down for one of these (nvml.h, nvmlClocksEventReason*): software power cap 0x4, hardware slowdown
@@ -24,15 +26,15 @@ PATIENCE_S = 2.0  # a query that the driver does not answer cannot be ended by a
 SLOWED = 0x4 | 0x8 | 0x20 | 0x40 | 0x80
 LEAST_COVERED = 0.9  # share of the windows' time that samples span, for an energy of all of it
 MEANS = {
-    "device/utilization_pct": ("utilization_pct", 1.0),
-    "device/power_w": ("power_mw", 1e-3),
-    "device/sm_clock_mhz": ("sm_clock_mhz", 1.0),
-    "device/memory_clock_mhz": ("memory_clock_mhz", 1.0),
+    metrics.DEVICE_PCT: ("utilization_pct", 1.0),
+    metrics.POWER_W: ("power_mw", 1e-3),
+    metrics.SM_CLOCK_MHZ: ("sm_clock_mhz", 1.0),
+    metrics.MEMORY_CLOCK_MHZ: ("memory_clock_mhz", 1.0),
 }
 MAXIMA = {
-    "device/sm_clock_max_mhz": ("sm_clock_max_mhz", 1.0),
-    "device/temperature_c": ("temperature_c", 1.0),
-    "device/memory_used_mib": ("memory_used_bytes", 2.0**-20),
+    metrics.SM_CLOCK_MAX_MHZ: ("sm_clock_max_mhz", 1.0),
+    metrics.DEVICE_TEMPERATURE_C: ("temperature_c", 1.0),
+    metrics.DEVICE_MEMORY_MIB: ("memory_used_bytes", 2.0**-20),
 }
 FLOAT = npt.NDArray[np.float64]
 INT = npt.NDArray[np.int64]
@@ -177,12 +179,12 @@ def device_figures(
         if values := _column(inside, field):
             figures[name] = unit * max(values)
     if reasons := _column(inside, "throttle_reasons"):
-        figures["device/throttled_pct"] = 100 * sum(bool(mask & SLOWED) for mask in reasons) / len(reasons)
+        figures[metrics.THROTTLED_PCT] = 100 * sum(bool(mask & SLOWED) for mask in reasons) / len(reasons)
     listed = [set(sample.pids) for sample in inside if sample.pids is not None]
     if any(pids & set(own_pids) for pids in listed):
-        figures["device/foreign_processes"] = float(max(len(pids - set(own_pids)) for pids in listed))
+        figures[metrics.FOREIGN_PROCESSES] = float(max(len(pids - set(own_pids)) for pids in listed))
     if num_samples > 0 and (joules := _joules(samples, windows_ns)):
-        figures["energy/joules_per_sample"] = joules / num_samples
+        figures[metrics.JOULES_PER_SAMPLE] = joules / num_samples
     return figures
 
 

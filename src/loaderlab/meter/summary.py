@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from loaderlab import metrics
 from loaderlab.meter.phases import PHASES, Step
 from loaderlab.meter.series import ratio_interval
 
@@ -51,25 +52,25 @@ def summarize(steps: Sequence[Step]) -> dict[str, float]:
         phases = [wait, delivery, *(np.array([getattr(t, name) for t in timed]) for name in PHASES[2:])]
         other = gap - wait
         for index, name in enumerate(PHASES):
-            figures[f"time/host_{name}_ms"] = float(host[:, index].mean())
-        figures["starvation/drained_pct"] = 100 * float(np.mean([bool(step.drained) for step in steps]))
+            figures[metrics.HOST_PHASE_MS[name]] = float(host[:, index].mean())
+        figures[metrics.DRAINED_PCT] = 100 * float(np.mean([bool(step.drained) for step in steps]))
     else:
         phases, delivery = list(host.T), host[:, 1]
-    figures |= {f"time/{name}_ms": float(phase.mean()) for name, phase in zip(PHASES, phases, strict=True)}
+    figures |= {metrics.PHASE_MS[name]: float(phase.mean()) for name, phase in zip(PHASES, phases, strict=True)}
     return figures | {
-        "time/other_ms": float(other.mean()),
-        "time/step_ms": float(step_ms.mean()),
-        "time/step_p50_ms": float(np.percentile(step_ms, 50)),
-        "time/step_p95_ms": float(np.percentile(step_ms, 95)),
-        "time/step_max_ms": float(step_ms.max()),
-        "time/wait_p50_ms": float(np.percentile(host[:, 0], 50)),
-        "time/wait_p95_ms": float(np.percentile(host[:, 0], 95)),
-        "time/wait_max_ms": float(host[:, 0].max()),
-        "time/window_s": float(step_ms.sum()) / 1e3,
-        "rate/samples_per_s": 1e3 * sum(step.num_samples for step in steps) / float(step_ms.sum()),
-        "starvation/wait_pct": 100 * float(host[:, 0].sum() / host_step.sum()),
-        "starvation/starved_pct": 100 * float(starved.sum() / step_ms.sum()),
-        "starvation/delivery_pct": 100 * float(delivery.sum() / step_ms.sum()),
+        metrics.OTHER_MS: float(other.mean()),
+        metrics.STEP_MS: float(step_ms.mean()),
+        metrics.STEP_P50_MS: float(np.percentile(step_ms, 50)),
+        metrics.STEP_P95_MS: float(np.percentile(step_ms, 95)),
+        metrics.STEP_MAX_MS: float(step_ms.max()),
+        metrics.WAIT_P50_MS: float(np.percentile(host[:, 0], 50)),
+        metrics.WAIT_P95_MS: float(np.percentile(host[:, 0], 95)),
+        metrics.WAIT_MAX_MS: float(host[:, 0].max()),
+        metrics.WINDOW_S: float(step_ms.sum()) / 1e3,
+        metrics.RATE: 1e3 * sum(step.num_samples for step in steps) / float(step_ms.sum()),
+        metrics.WAIT_PCT: 100 * float(host[:, 0].sum() / host_step.sum()),
+        metrics.STARVED_PCT: 100 * float(starved.sum() / step_ms.sum()),
+        metrics.DELIVERY_PCT: 100 * float(delivery.sum() / step_ms.sum()),
     }
 
 
@@ -153,9 +154,9 @@ def to_csv(steps: Sequence[Step], warmup_steps: int, ramp: int = 1, *, coarse: b
 
 
 def coarse(figures: Mapping[str, float]) -> dict[str, float]:
-    """The same figures with forward, backward and optimizer as one, ``time/compute_ms``."""
+    """The same figures with forward, backward and optimizer as one, ``compute``."""
     kept = dict(figures)
-    for prefix in ("time/", "time/host_"):
-        if f"{prefix}forward_ms" in kept:
-            kept[f"{prefix}compute_ms"] = sum(kept.pop(f"{prefix}{name}_ms") for name in PHASES[2:])
+    for names in (metrics.PHASE_MS, metrics.HOST_PHASE_MS):
+        if names["forward"] in kept:
+            kept[names["compute"]] = sum(kept.pop(names[phase]) for phase in PHASES[2:])
     return kept

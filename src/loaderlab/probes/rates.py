@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import torch
 
+from loaderlab import metrics
 from loaderlab.loaders.contract import Batch, Loader
 from loaderlab.meter.phases import Step, StepMeter
 from loaderlab.meter.rates import LoaderRate, Rate
@@ -110,7 +111,7 @@ def ceiling(
 def rate_of(window: list[Step], period: int = 1) -> Rate | None:
     if len(window) < WARMUP_STEPS:
         return None
-    return Rate(summarize(window)["rate/samples_per_s"], rate_interval(window, period))
+    return Rate(summarize(window)[metrics.RATE], rate_interval(window, period))
 
 
 class _Drain:

@@ -17,9 +17,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from loaderlab import metrics
 from loaderlab.compare.arms import Arm, Comparison, Group
 from loaderlab.compare.axes import curve, grid, hidden_gains
-from loaderlab.compare.pairs import higher_is_better
 from loaderlab.compare.stats import median
 from loaderlab.report import sentences
 from loaderlab.report.step_picture import COLOURS, PARTS
@@ -114,10 +114,10 @@ def draw(comparison: Comparison, series: Callable[[str], Series | None], folder:
         arms = _few(group)
         known = {id(arm): found for arm in arms if (found := series(arm.representative.run_id)) is not None}
         jobs: list[tuple[str, str, str, Any]] = []
-        if comparison.is_ladder and comparison.metric == "time/train_s":
+        if comparison.is_ladder and comparison.metric == metrics.TRAIN_S:
             jobs.append(("ladder", "What did each rung bring?", LADDER, lambda group=group: _ladder(group, comparison)))
-        ceiling = comparison.metric == "rate/samples_per_s" and any(
-            arm.settled("rate/ceiling_samples_per_s") for arm in group.arms if not arm.is_ceiling
+        ceiling = comparison.metric == metrics.RATE and any(
+            arm.settled(metrics.CEILING_RATE) for arm in group.arms if not arm.is_ceiling
         )
         asks = "Which arm is better" + (", and how near is it to its ceiling?" if ceiling else "?")
         jobs.append(("throughput", asks, THROUGHPUT + CEILING * ceiling + BARS, lambda group=group: _throughput(group)))
@@ -139,7 +139,7 @@ def draw(comparison: Comparison, series: Callable[[str], Series | None], folder:
                     lambda group=group: _curve(group, comparison),
                 )
             )
-        if any(arm.median("time/wait_ms") is not None for arm in group.arms):
+        if any(arm.median(metrics.WAIT_MS) is not None for arm in group.arms):
             jobs.append(("phases", "Where does a step's time go?", PHASES, lambda group=group: _phases(group)))
         if any(np.isfinite(found.loss).any() for found in known.values()):
             jobs.append(
@@ -152,8 +152,8 @@ def draw(comparison: Comparison, series: Callable[[str], Series | None], folder:
             )
         if known:
             jobs.append(("waits", "When did they wait?", WAITS, lambda arms=arms, known=known: _waits(arms, known)))
-        if any(arm.median("memory/host_peak_mib") for arm in group.arms) and len(group.arms) > 1:
-            better = "Up" if higher_is_better(comparison.metric) else "Down"
+        if any(arm.median(metrics.HOST_PEAK_MIB) for arm in group.arms) and len(group.arms) > 1:
+            better = "Up" if metrics.higher_is_better(comparison.metric) else "Down"
             jobs.append(
                 (
                     "cost",
@@ -193,7 +193,7 @@ def _few(group: Group, most: int = MOST_LINES) -> list[Arm]:
     arms = group.arms
     if len(arms) <= most:
         return arms
-    sign = -1 if higher_is_better(arms[0].metric) else 1
+    sign = -1 if metrics.higher_is_better(arms[0].metric) else 1
     best = sorted(arms, key=lambda arm: sign * median(arm.values))[:most]
     kept = best if group.baseline is None or group.baseline in best else [group.baseline, *best[:-1]]
     return [arm for arm in arms if arm in kept]
@@ -250,7 +250,7 @@ def _throughput(group: Group) -> Any:
     arms = _few(group, MOST_BARS)
     metric = arms[0].metric
     figure, axis = _bars(len(arms))
-    ceilings = [arm.settled("rate/ceiling_samples_per_s") if metric == "rate/samples_per_s" else None for arm in arms]
+    ceilings = [arm.settled(metrics.CEILING_RATE) if metric == metrics.RATE else None for arm in arms]
     for row, (arm, ceiling) in enumerate(zip(arms, ceilings, strict=True)):
         middle = median(arm.values)
         axis.barh(row, middle, height=0.62, color="#7F8C99" if arm.is_ceiling else CYCLE[0], alpha=0.9)
@@ -300,13 +300,13 @@ def _throughput(group: Group) -> Any:
 def _ladder(group: Group, comparison: Comparison) -> Any:
     rungs = in_order(comparison, group)
     figure, axis = _bars(len(rungs))
-    furthest = max(arm.median("time/train_s") or 0.0 for arm in group.arms)
+    furthest = max(arm.median(metrics.TRAIN_S) or 0.0 for arm in group.arms)
     for row, (_, arm) in enumerate(rungs):
         if arm is None:
             axis.text(0, row, " not applicable here", va="center", fontsize=8.5, style="italic")
             continue
-        seconds = arm.median("time/train_s") or 0.0
-        share = (arm.median("starvation/wait_pct") or 0.0) / 100
+        seconds = arm.median(metrics.TRAIN_S) or 0.0
+        share = (arm.median(metrics.WAIT_PCT) or 0.0) / 100
         axis.barh(row, seconds * share, height=0.66, color=COLOURS["wait"])
         axis.barh(row, seconds * (1 - share), left=seconds * share, height=0.66, color=CYCLE[0])
         gain = _short_gain(arm) or ("the first" if arm.is_baseline else "–")
@@ -331,7 +331,7 @@ def _phases(group: Group) -> Any:
     for row, arm in enumerate(arms):
         left = 0.0
         for part in PARTS:
-            width = arm.representative.figures.get(f"time/{part}_ms")
+            width = arm.representative.figures.get(metrics.PHASE_MS[part])
             if width is None:
                 continue
             named = part if not any(artist.get_label() == part for artist in axis.containers) else None
@@ -384,8 +384,8 @@ def _curve(group: Group, comparison: Comparison) -> Any:
             left.plot([place, place], np.clip(arm.interval, 0, 2.5 * max(middles)), color=INK, linewidth=1.2)
         left.plot([place] * len(arm.values), arm.values, "o", color=PAPER, markeredgecolor=INK, markersize=4)
     left.plot(places, middles, "-", color=CYCLE[0], linewidth=1.8, label="median")
-    ceilings = [arm.settled("rate/ceiling_samples_per_s") for _, arm in told.arms]
-    if told.arms[0][1].metric == "rate/samples_per_s" and any(ceilings):
+    ceilings = [arm.settled(metrics.CEILING_RATE) for _, arm in told.arms]
+    if told.arms[0][1].metric == metrics.RATE and any(ceilings):
         left.plot(
             places,
             [value if value is not None else np.nan for value in ceilings],
@@ -408,7 +408,7 @@ def _curve(group: Group, comparison: Comparison) -> Any:
     what = told.setting.rpartition(".")[2].removeprefix("num_")
     unit = sentences.UNITS.get(told.arms[0][1].metric, "} ").split("} ")[-1]
     left.set(xlabel=what, ylabel=unit, ylim=(0, None))
-    right.plot(places, [arm.median("memory/host_peak_mib") or np.nan for _, arm in told.arms], "-o", color=CYCLE[3])
+    right.plot(places, [arm.median(metrics.HOST_PEAK_MIB) or np.nan for _, arm in told.arms], "-o", color=CYCLE[3])
     right.set(xlabel=what, ylabel="host memory, MiB", ylim=(0, 1.1 * right.get_ylim()[1]))
     for axis in (left, right):
         axis.set_xticks(places, counts)
@@ -478,8 +478,8 @@ def _cost(group: Group) -> Any:
     figure, axes = plt.subplots(1, 2, figsize=(8.6, 3.4), sharey=True, layout="constrained")
     arms = _few(group, MOST_BARS)
     for axis, metric, label in (
-        (axes[0], "memory/host_peak_mib", "host memory, MiB"),
-        (axes[1], "cpu/utilization_pct", "of the cores in use, %"),
+        (axes[0], metrics.HOST_PEAK_MIB, "host memory, MiB"),
+        (axes[1], metrics.CPU_PCT, "of the cores in use, %"),
     ):
         for number, arm in enumerate(arms):
             if (value := arm.median(metric)) is not None:

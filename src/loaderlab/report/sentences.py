@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from loaderlab import metrics
 from loaderlab.compare.arms import Arm, Comparison, Group, short
 from loaderlab.compare.axes import Curve, ceilings_that_differ, curve, grid, hidden_gains
 from loaderlab.compare.ladder import CAVEAT
-from loaderlab.compare.pairs import higher_is_better, learning_rounds, not_told_apart
+from loaderlab.compare.pairs import learning_rounds, not_told_apart
 from loaderlab.compare.stats import LEAST_PAIRS, Ratio, median
 
 UNITS = {
-    "rate/samples_per_s": "{:,.0f} samples/s",
-    "time/train_s": "{:,.2f} s",
-    "time/step_ms": "{:,.2f} ms",
-    "energy/joules_per_sample": "{:.4g} J a sample",
+    metrics.RATE: "{:,.0f} samples/s",
+    metrics.TRAIN_S: "{:,.2f} s",
+    metrics.STEP_MS: "{:,.2f} ms",
+    metrics.JOULES_PER_SAMPLE: "{:.4g} J a sample",
 }
 REPEATS = "repeat=1,2,3"
 
@@ -80,7 +81,7 @@ def _more(comparison: Comparison) -> str:
 
 def _best(group: Group) -> Arm | None:
     arms = [arm for arm in group.arms if not arm.is_ceiling] or group.arms
-    sign = 1 if higher_is_better(group.arms[0].metric) else -1
+    sign = 1 if metrics.higher_is_better(group.arms[0].metric) else -1
     return max(arms, key=lambda arm: sign * median(arm.values), default=None)
 
 
@@ -95,7 +96,7 @@ def measured(arm: Arm) -> str:
 
 def _words(metric: str) -> tuple[str, str, str]:
     """Best, better and worse in this metric."""
-    if metric.startswith("energy/"):
+    if metric == metrics.JOULES_PER_SAMPLE:
         return "the most frugal", "more frugal", "less frugal"
     return "the fastest", "faster", "slower"
 
@@ -182,10 +183,10 @@ def _some(names: list[str]) -> str:
 
 
 def _ceiling(arm: Arm) -> str:
-    share = arm.settled("starvation/efficiency_pct")
+    share = arm.settled(metrics.EFFICIENCY_PCT)
     if share is None:
         return ""
-    headroom = arm.settled("starvation/headroom_x") or 100 / share
+    headroom = arm.settled(metrics.HEADROOM_X) or 100 / share
     if arm.verdict == "fed":
         return "By its verdict it is fed: a faster loader has little or nothing more to give."
     if arm.verdict == "inconclusive":
@@ -199,10 +200,10 @@ def _cost(arm: Arm) -> str:
     if arm.partner is None:
         return ""
     parts = []
-    own, other = arm.median("memory/host_peak_mib"), arm.partner.median("memory/host_peak_mib")
+    own, other = arm.median(metrics.HOST_PEAK_MIB), arm.partner.median(metrics.HOST_PEAK_MIB)
     if own and other and abs(own - other) >= 10:
         parts.append(f"{own:,.0f} MiB of host memory instead of {other:,.0f}")
-    own, other = arm.median("cpu/utilization_pct"), arm.partner.median("cpu/utilization_pct")
+    own, other = arm.median(metrics.CPU_PCT), arm.partner.median(metrics.CPU_PCT)
     if own and other and abs(own - other) >= 5:
         parts.append(f"{own:.0f} % of the cores instead of {other:.0f} %")
     return f"What it takes: {' and '.join(parts)}." if parts else ""
@@ -245,6 +246,6 @@ def _knee(told: Curve) -> list[str]:
         return [f"By the medians {named} {'is' if count == 1 else 'are'} enough: more bring less than 5 %."]
     text = f"By the medians the knee lies at {named}"
     text += ", the best count" if count == most else f", within 5 % of the best count, {most}"
-    own, other = arm.settled("memory/host_peak_mib"), best.settled("memory/host_peak_mib")
+    own, other = arm.settled(metrics.HOST_PEAK_MIB), best.settled(metrics.HOST_PEAK_MIB)
     text += f", with {other - own:,.0f} MiB less" if own and other and other - own >= 1 else ""
     return [f"{text}; that fewer are slower is {'shown' if told.shown else 'not shown'}."]

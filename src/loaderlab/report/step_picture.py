@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import matplotlib
 import numpy as np
 
+from loaderlab import metrics
+
 if TYPE_CHECKING:  # which needs torch, and a comparison does not
     from loaderlab.meter.phases import Step
 
@@ -46,7 +48,7 @@ def breakdown(path: Path, title: str, figures: Mapping[str, float], steps: Seque
     figure.suptitle(title, fontsize=10, x=0.01, ha="left", wrap=True)
     left = 0.0
     for part in PARTS:
-        width = figures.get(f"time/{part}_ms")
+        width = figures.get(metrics.PHASE_MS[part])
         if width is None:
             continue
         bar.barh(0, width, left=left, color=COLOURS[part], label=f"{part} {width:.2f} ms")

@@ -4,64 +4,65 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from loaderlab import metrics
 from loaderlab.compare.arms import Arm, Comparison, Group, short
 from loaderlab.compare.ladder import PUBLISHED, RUNGS
 from loaderlab.compare.stats import Ratio, median
 from loaderlab.diagnosis.evidence import Verdict
 
 ROWS: tuple[tuple[str, str, str], ...] = (  # metric, label, format
-    ("rate/samples_per_s", "throughput, steady state", "{:,.0f} samples/s"),
-    ("time/step_ms", "step, mean", "{:.2f} ms"),
-    ("time/step_p95_ms", "step, 95th percentile", "{:.2f} ms"),
-    ("time/step_max_ms", "step, longest", "{:.2f} ms"),
-    ("time/wait_ms", "  wait for the batch", "{:.2f} ms"),
-    ("time/transfer_ms", "  transfer to the device", "{:.2f} ms"),
-    ("time/forward_ms", "  forward", "{:.2f} ms"),
-    ("time/backward_ms", "  backward", "{:.2f} ms"),
-    ("time/optimizer_ms", "  optimizer", "{:.2f} ms"),
-    ("time/compute_ms", "  forward, backward, optimizer", "{:.2f} ms"),
-    ("time/other_ms", "  other", "{:.2f} ms"),
-    ("starvation/wait_pct", "host waiting for data", "{:.1f} % of the window"),
-    ("starvation/starved_pct", "device dry for want of data", "{:.1f} % of the window"),
-    ("starvation/delivery_pct", "  of it, batch on its way", "{:.1f} % of the window"),
-    ("starvation/epoch_gap_pct", "lost between epochs", "{:.1f} % of the loop"),
-    ("rate/ceiling_samples_per_s", "ceiling: batches at hand", "{:,.0f} samples/s"),
-    ("rate/contended_samples_per_s", "ceiling, loader beside it", "{:,.0f} samples/s"),
-    ("rate/loader_samples_per_s", "loader alone", "{:,.0f} samples/s"),
-    ("rate/expected_samples_per_s", "to expect of both together", "{:,.0f} samples/s"),
-    ("starvation/headroom_x", "headroom, ceiling / rate", "{:.2f}x"),
-    ("rate/cold_samples_per_s", "with a cold file cache", "{:,.0f} samples/s"),
-    ("starvation/fetch_stall_pct", "fetch stall, cold against warm", "{:.1f} %"),
-    ("starvation/prep_stall_pct", "prep stall, warm against ceiling", "{:.1f} %"),
-    ("time/startup_s", "process start to loop", "{:.2f} s"),
-    ("time/first_batch_s", "first batch", "{:.2f} s"),
-    ("time/epoch_gap_ms", "gap between epochs, mean", "{:.1f} ms"),
-    ("time/train_s", "training loop, all of it", "{:.2f} s"),
-    ("cpu/utilization_pct", "processor, workers included", "{:.0f} % of the cores"),
-    ("cpu/loader_cores", "cores that the loader alone keeps busy", "{:.2f}"),
-    ("io/read_mib_per_s", "read from the disk", "{:,.1f} MiB/s"),
-    ("device/utilization_pct", "GPU utilisation by NVML", "{:.0f} %"),
-    ("device/power_w", "GPU power", "{:.0f} W"),
-    ("energy/joules_per_sample", "GPU energy", "{:.4f} J a sample"),
-    ("device/throttled_pct", "GPU slowed down by heat or power", "{:.0f} % of the time"),
-    ("memory/host_peak_mib", "host memory, workers included", "{:,.0f} MiB"),
-    ("memory/device_peak_mib", "device memory", "{:,.0f} MiB"),
-    ("data/skipped_samples", "samples that did not load, skipped", "{:,.0f}"),
-    ("meter/overhead_pct", "the meter's own cost", "{:.3f} % of a step"),
-    ("train/loss", "training loss, last", "{:.4f}"),
-    ("val/loss", "validation loss, last", "{:.4f}"),
-    ("val/accuracy", "validation accuracy, last", "{:.4f}"),
+    (metrics.RATE, "throughput, steady state", "{:,.0f} samples/s"),
+    (metrics.STEP_MS, "step, mean", "{:.2f} ms"),
+    (metrics.STEP_P95_MS, "step, 95th percentile", "{:.2f} ms"),
+    (metrics.STEP_MAX_MS, "step, longest", "{:.2f} ms"),
+    (metrics.WAIT_MS, "  wait for the batch", "{:.2f} ms"),
+    (metrics.TRANSFER_MS, "  transfer to the device", "{:.2f} ms"),
+    (metrics.FORWARD_MS, "  forward", "{:.2f} ms"),
+    (metrics.BACKWARD_MS, "  backward", "{:.2f} ms"),
+    (metrics.OPTIMIZER_MS, "  optimizer", "{:.2f} ms"),
+    (metrics.COMPUTE_MS, "  forward, backward, optimizer", "{:.2f} ms"),
+    (metrics.OTHER_MS, "  other", "{:.2f} ms"),
+    (metrics.WAIT_PCT, "host waiting for data", "{:.1f} % of the window"),
+    (metrics.STARVED_PCT, "device dry for want of data", "{:.1f} % of the window"),
+    (metrics.DELIVERY_PCT, "  of it, batch on its way", "{:.1f} % of the window"),
+    (metrics.EPOCH_GAP_PCT, "lost between epochs", "{:.1f} % of the loop"),
+    (metrics.CEILING_RATE, "ceiling: batches at hand", "{:,.0f} samples/s"),
+    (metrics.CONTENDED_RATE, "ceiling, loader beside it", "{:,.0f} samples/s"),
+    (metrics.LOADER_RATE, "loader alone", "{:,.0f} samples/s"),
+    (metrics.EXPECTED_RATE, "to expect of both together", "{:,.0f} samples/s"),
+    (metrics.HEADROOM_X, "headroom, ceiling / rate", "{:.2f}x"),
+    (metrics.COLD_RATE, "with a cold file cache", "{:,.0f} samples/s"),
+    (metrics.FETCH_STALL_PCT, "fetch stall, cold against warm", "{:.1f} %"),
+    (metrics.PREP_STALL_PCT, "prep stall, warm against ceiling", "{:.1f} %"),
+    (metrics.STARTUP_S, "process start to loop", "{:.2f} s"),
+    (metrics.FIRST_BATCH_S, "first batch", "{:.2f} s"),
+    (metrics.EPOCH_GAP_MS, "gap between epochs, mean", "{:.1f} ms"),
+    (metrics.TRAIN_S, "training loop, all of it", "{:.2f} s"),
+    (metrics.CPU_PCT, "processor, workers included", "{:.0f} % of the cores"),
+    (metrics.LOADER_CORES, "cores that the loader alone keeps busy", "{:.2f}"),
+    (metrics.READ_MIB_PER_S, "read from the disk", "{:,.1f} MiB/s"),
+    (metrics.DEVICE_PCT, "GPU utilisation by NVML", "{:.0f} %"),
+    (metrics.POWER_W, "GPU power", "{:.0f} W"),
+    (metrics.JOULES_PER_SAMPLE, "GPU energy", "{:.4f} J a sample"),
+    (metrics.THROTTLED_PCT, "GPU slowed down by heat or power", "{:.0f} % of the time"),
+    (metrics.HOST_PEAK_MIB, "host memory, workers included", "{:,.0f} MiB"),
+    (metrics.DEVICE_PEAK_MIB, "device memory", "{:,.0f} MiB"),
+    (metrics.SKIPPED_SAMPLES, "samples that did not load, skipped", "{:,.0f}"),
+    (metrics.OVERHEAD_PCT, "the meter's own cost", "{:.3f} % of a step"),
+    (metrics.TRAIN_LOSS, "training loss, last", "{:.4f}"),
+    (metrics.VAL_LOSS, "validation loss, last", "{:.4f}"),
+    (metrics.VAL_ACCURACY, "validation accuracy, last", "{:.4f}"),
 )
 SIDE_BY_SIDE: tuple[tuple[str, str, str], ...] = (  # metric, column, format; the last ones go first in a narrow window
-    ("rate/samples_per_s", "samples/s", "{:,.0f}"),
-    ("time/step_ms", "step ms", "{:.2f}"),
-    ("starvation/wait_pct", "wait %", "{:.1f}"),
-    ("starvation/starved_pct", "dry %", "{:.1f}"),
-    ("starvation/headroom_x", "headroom", "{:.2f}x"),
-    ("val/accuracy", "val acc", "{:.4f}"),
-    ("train/loss", "train loss", "{:.4f}"),
-    ("time/train_s", "train s", "{:.1f}"),
-    ("memory/host_peak_mib", "host MiB", "{:,.0f}"),
+    (metrics.RATE, "samples/s", "{:,.0f}"),
+    (metrics.STEP_MS, "step ms", "{:.2f}"),
+    (metrics.WAIT_PCT, "wait %", "{:.1f}"),
+    (metrics.STARVED_PCT, "dry %", "{:.1f}"),
+    (metrics.HEADROOM_X, "headroom", "{:.2f}x"),
+    (metrics.VAL_ACCURACY, "val acc", "{:.4f}"),
+    (metrics.TRAIN_LOSS, "train loss", "{:.4f}"),
+    (metrics.TRAIN_S, "train s", "{:.1f}"),
+    (metrics.HOST_PEAK_MIB, "host MiB", "{:,.0f}"),
 )
 
 
@@ -104,13 +105,13 @@ def _escape(text: str) -> str:
 # ---- arms side by side -----------------------------------------------------------------------------------------
 
 ARM_FIGURES: tuple[tuple[str, str, str], ...] = (  # metric, column, format; the last ones go first in a narrow window
-    ("starvation/wait_pct", "wait", "{:.1f} %"),
-    ("starvation/efficiency_pct", "of ceiling", "{:.0f} %"),
-    ("starvation/starved_pct", "starved", "{:.1f} %"),
-    ("val/accuracy", "val acc", "{:.4f}"),
-    ("memory/host_peak_mib", "host MiB", "{:,.0f}"),
-    ("cpu/utilization_pct", "cores", "{:.0f} %"),
-    ("energy/joules_per_sample", "J/sample", "{:.3g}"),
+    (metrics.WAIT_PCT, "wait", "{:.1f} %"),
+    (metrics.EFFICIENCY_PCT, "of ceiling", "{:.0f} %"),
+    (metrics.STARVED_PCT, "starved", "{:.1f} %"),
+    (metrics.VAL_ACCURACY, "val acc", "{:.4f}"),
+    (metrics.HOST_PEAK_MIB, "host MiB", "{:,.0f}"),
+    (metrics.CPU_PCT, "cores", "{:.0f} %"),
+    (metrics.JOULES_PER_SAMPLE, "J/sample", "{:.3g}"),
 )
 
 
@@ -168,16 +169,16 @@ def _figure(arm: Arm, metric: str, form: str) -> str:
 
 
 METRIC_COLUMN = {
-    "rate/samples_per_s": "samples/s",
-    "time/train_s": "train s",
-    "time/step_ms": "step ms",
-    "energy/joules_per_sample": "J a sample",
+    metrics.RATE: "samples/s",
+    metrics.TRAIN_S: "train s",
+    metrics.STEP_MS: "step ms",
+    metrics.JOULES_PER_SAMPLE: "J a sample",
 }
 NUMBERS = {
-    "rate/samples_per_s": "{:,.0f}",
-    "time/train_s": "{:,.2f}",
-    "time/step_ms": "{:,.2f}",
-    "energy/joules_per_sample": "{:.4g}",
+    metrics.RATE: "{:,.0f}",
+    metrics.TRAIN_S: "{:,.2f}",
+    metrics.STEP_MS: "{:,.2f}",
+    metrics.JOULES_PER_SAMPLE: "{:.4g}",
 }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from loaderlab import metrics
 from loaderlab.compare.arms import Comparison, short
 from loaderlab.compare.comparison import compare
 from loaderlab.compare.stats import LEAST_PAIRS
@@ -86,7 +87,7 @@ def of_sweep(store: Store, parent_id: str) -> Comparison:
 def _natural_metric(runs: Sequence[RunRecord]) -> str:
     """Of a ladder the seconds, since it was published in them; else the rate."""
     rungs = [entry.settings.get("rung", "null") != "null" for entry in runs if entry.status == "FINISHED"]
-    return "time/train_s" if rungs and all(rungs) else METRICS[0]
+    return metrics.TRAIN_S if rungs and all(rungs) else METRICS[0]
 
 
 def sweep_of(store: Store, chosen: str) -> RunRecord:

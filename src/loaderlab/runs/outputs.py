@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import yaml
 
+from loaderlab import metrics
 from loaderlab.config import UserError, choice, flatten
 from loaderlab.data.spec import EncodedImages, UserItems
 from loaderlab.device import environment
@@ -32,7 +33,7 @@ def record(session: Session, error: BaseException | None) -> None:
     session.tell_broken()
     if session.meter is not None and session.meter.steps:
         if session.spec.train.on_error.skip:
-            session.figures["data/skipped_samples"] = len(session.broken)
+            session.figures[metrics.SKIPPED_SAMPLES] = len(session.broken)
         session.log_losses()
         _summarize(session, session.meter)
         _judge(session, session.meter, failed=error is not None)
@@ -58,31 +59,31 @@ def record(session: Session, error: BaseException | None) -> None:
 
 def _summarize(session: Session, meter: StepMeter) -> None:
     session.figures |= summary.summarize(session.window)
-    session.figures["time/first_batch_s"] = meter.steps[0].host[0] / 1e9
+    session.figures[metrics.FIRST_BATCH_S] = meter.steps[0].host[0] / 1e9
     if session.trained.train_s:  # else the first epoch was cut short: no whole time to tell
-        session.figures["time/train_s"] = session.trained.train_s
+        session.figures[metrics.TRAIN_S] = session.trained.train_s
     gap = summary.between_epochs_ms(meter.steps, meter.epoch_ends_ns)
     if gap is not None:
-        session.figures["time/epoch_gap_ms"] = gap
+        session.figures[metrics.EPOCH_GAP_MS] = gap
     session.figures |= figures.usage(meter, machine.available_cores())
     session.figures |= figures.device_usage(meter, session.window, session.device_samples)
     if session.host_peak_mib is not None:
-        session.figures["memory/host_peak_mib"] = session.host_peak_mib
+        session.figures[metrics.HOST_PEAK_MIB] = session.host_peak_mib
     if session.device.type == "cuda":
-        session.figures["memory/device_peak_mib"] = session.device_peak_mib
-    if "time/step_ms" in session.figures:
+        session.figures[metrics.DEVICE_PEAK_MIB] = session.device_peak_mib
+    if metrics.STEP_MS in session.figures:
         cost = own_cost_ns(session.device, sync=session.config.measure.sync)
-        session.figures["meter/overhead_pct"] = cost / 1e4 / session.figures["time/step_ms"]
+        session.figures[metrics.OVERHEAD_PCT] = cost / 1e4 / session.figures[metrics.STEP_MS]
     losses = [step.loss for step in meter.steps[: meter.num_settled]][-session.config.tracking.log_every :]
     if losses:
-        session.figures["train/loss"] = float(np.mean(losses))
-        if not np.isfinite(session.figures["train/loss"]):
+        session.figures[metrics.TRAIN_LOSS] = float(np.mean(losses))
+        if not np.isfinite(session.figures[metrics.TRAIN_LOSS]):
             session.terminal.warn(
-                f"the training loss is {session.figures['train/loss']}: lower optimizer.lr, or precision=fp32"
+                f"the training loss is {session.figures[metrics.TRAIN_LOSS]}: lower optimizer.lr, or precision=fp32"
             )
     if session.trained.val_loss:
-        session.figures["val/loss"] = session.trained.val_loss[-1]
-        session.figures["val/accuracy"] = session.trained.val_accuracy[-1]
+        session.figures[metrics.VAL_LOSS] = session.trained.val_loss[-1]
+        session.figures[metrics.VAL_ACCURACY] = session.trained.val_accuracy[-1]
     if lost := [name for name, value in session.figures.items() if not np.isfinite(value)]:
         session.tracked.tags({NOT_FINITE: ", ".join(lost)})
 
@@ -102,8 +103,8 @@ def _judge(session: Session, meter: StepMeter, *, failed: bool) -> None:
                 f"{len(window)} steps were measured after {session.warmup} of warm-up: too few to tell. Type for example: "
                 f"steps={session.warmup + 10 * LEAST_STEPS}"
             )
-    found = figures.evidence(meter, window, session.probed, setup.parallel, session.figures.get("cpu/utilization_pct"))
-    session.figures |= figures.figures(found, session.probed, setup, session.figures.get("rate/samples_per_s"))
+    found = figures.evidence(meter, window, session.probed, setup.parallel, session.figures.get(metrics.CPU_PCT))
+    session.figures |= figures.figures(found, session.probed, setup, session.figures.get(metrics.RATE))
     session.verdict = judge(found, setup)
     session.tracked.tags(verdict_tags(session.verdict))
 

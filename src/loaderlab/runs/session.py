@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from loaderlab import data, loaders
+from loaderlab import data, loaders, metrics
 from loaderlab.config import AUTO, NativeLoader, ReplayLoader, TrainConfig, UserError, choice, flatten
 from loaderlab.data.spec import DataSpec
 from loaderlab.device import resolve
@@ -230,7 +230,7 @@ class Session:
         """The loop, with its progress on the terminal."""
         config, loader = self.config, self.parts.loader
         assert self.meter is not None
-        self.figures["time/startup_s"] = process_age_s() - self._gate_s
+        self.figures[metrics.STARTUP_S] = process_age_s() - self._gate_s
         total = config.steps
         if total is None and loader.num_steps is not None and config.num_epochs is not None:
             total = loader.num_steps * config.num_epochs
@@ -313,8 +313,8 @@ class Session:
     def _on_epoch(self, trained: Trained, meter: StepMeter) -> None:
         """Outside every window: what was kept is written, memory read, a checkpoint made if one is due."""
         if trained.val_loss:
-            self.tracked.metric("val/loss", trained.val_loss[-1], trained.step)
-            self.tracked.metric("val/accuracy", trained.val_accuracy[-1], trained.step)
+            self.tracked.metric(metrics.VAL_LOSS, trained.val_loss[-1], trained.step)
+            self.tracked.metric(metrics.VAL_ACCURACY, trained.val_accuracy[-1], trained.step)
         self.tell_broken()
         self.log_losses()
         self.tracked.flush()
@@ -352,8 +352,8 @@ class Session:
             block = self.meter.steps[self._logged : min(self._logged + every, settled)]
             self._logged += len(block)
             step = before + self._logged
-            self.tracked.metric("train/loss", float(np.mean([entry.loss for entry in block])), step)
-            self.tracked.metric("train/learning_rate", self.trained.learning_rates[self._logged - 1], step)
+            self.tracked.metric(metrics.TRAIN_LOSS, float(np.mean([entry.loss for entry in block])), step)
+            self.tracked.metric(metrics.LEARNING_RATE, self.trained.learning_rates[self._logged - 1], step)
 
     @property
     def checkpoint_path(self) -> Path:
@@ -380,7 +380,7 @@ class Session:
                 self.terminal.warn(
                     f"measure.profile=true: no epoch had {self._profiler.num_steps} steps left for a trace"
                 )
-        rate = summary.summarize(self.window).get("rate/samples_per_s")
+        rate = summary.summarize(self.window).get(metrics.RATE)
         if rate is None:
             return  # nothing was measured: nothing to hold a probe against
         measure, config = self.config.measure, self.config

@@ -12,6 +12,8 @@ from typing import Any
 
 import psutil
 
+from loaderlab import metrics
+
 LOOK_S = 0.5  # in which the processor is watched
 BUSY_PCT = 25.0  # of the processor taken by others: a measurement beside it tells of them too
 HOT_C = 85.0
@@ -121,7 +123,7 @@ def state() -> dict[str, float]:
         hottest ``machine/gpu_temperature_c``, the lowest ``machine/gpu_clock_mhz``, ``machine/gpu_busy_pct`` and
         ``machine/gpu_processes``: programs that compute on them.
     """
-    found = {"machine/busy_pct": psutil.cpu_percent(LOOK_S), "machine/load_1min": os.getloadavg()[0]}
+    found = {metrics.MACHINE_BUSY_PCT: psutil.cpu_percent(LOOK_S), metrics.MACHINE_LOAD: os.getloadavg()[0]}
     temperatures: dict[str, Any] = getattr(psutil, "sensors_temperatures", dict)()
     hottest = [
         entry.current
@@ -129,10 +131,10 @@ def state() -> dict[str, float]:
         for entry in temperatures.get(name, [])
     ]
     if hottest:
-        found["machine/temperature_c"] = max(hottest)
+        found[metrics.MACHINE_TEMPERATURE_C] = max(hottest)
     with contextlib.suppress(OSError, NotImplementedError, RuntimeError):
         if (clock := psutil.cpu_freq()) is not None and clock.current:
-            found["machine/clock_mhz"] = clock.current
+            found[metrics.MACHINE_CLOCK_MHZ] = clock.current
     return found | _gpu_state()
 
 
@@ -140,26 +142,29 @@ def _gpu_state() -> dict[str, float]:
     import pynvml
 
     asked: dict[str, tuple[Any, Any]] = {
-        "gpu_temperature_c": (max, lambda gpu: pynvml.nvmlDeviceGetTemperature(gpu, pynvml.NVML_TEMPERATURE_GPU)),
-        "gpu_clock_mhz": (min, lambda gpu: pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_SM)),
-        "gpu_busy_pct": (max, lambda gpu: pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu),
-        "gpu_processes": (sum, lambda gpu: len(pynvml.nvmlDeviceGetComputeRunningProcesses(gpu))),
+        metrics.MACHINE_GPU_TEMPERATURE_C: (
+            max,
+            lambda gpu: pynvml.nvmlDeviceGetTemperature(gpu, pynvml.NVML_TEMPERATURE_GPU),
+        ),
+        metrics.MACHINE_GPU_CLOCK_MHZ: (min, lambda gpu: pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_SM)),
+        metrics.MACHINE_GPU_BUSY_PCT: (max, lambda gpu: pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu),
+        metrics.MACHINE_GPU_PROCESSES: (sum, lambda gpu: len(pynvml.nvmlDeviceGetComputeRunningProcesses(gpu))),
     }
     found = {}
     with gpus() as handles:
         for name, (join, query) in asked.items():
             values = [value for gpu in handles if (value := ask(query, gpu)) is not None]
             if values:
-                found[f"machine/{name}"] = float(join(values))
+                found[name] = float(join(values))
     return found
 
 
 def warnings(found: dict[str, float]) -> Iterator[str]:
     """What of a `state` would spoil a measurement, in words."""
-    if (busy := found["machine/busy_pct"]) > BUSY_PCT:
+    if (busy := found[metrics.MACHINE_BUSY_PCT]) > BUSY_PCT:
         yield f"other programs keep {busy:.0f} % of the processor busy: figures measured now tell of them too"
-    if count := found.get("machine/gpu_processes"):
+    if count := found.get(metrics.MACHINE_GPU_PROCESSES):
         yield f"{count:.0f} other programs compute on the GPUs: figures measured now tell of them too"
-    hottest = max(found.get("machine/temperature_c", 0.0), found.get("machine/gpu_temperature_c", 0.0))
+    hottest = max(found.get(metrics.MACHINE_TEMPERATURE_C, 0.0), found.get(metrics.MACHINE_GPU_TEMPERATURE_C, 0.0))
     if hottest >= HOT_C:
         yield f"{hottest:.0f} °C: what is measured now may be slowed down by the heat"

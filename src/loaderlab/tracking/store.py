@@ -26,6 +26,7 @@ from mlflow.tracking import MlflowClient
 
 from loaderlab.config import AUTO, TrackingConfig, UserError, refuse
 from loaderlab.data.spec import DataSpec
+from loaderlab.metrics import TABLE
 from loaderlab.system.processes import process_identity, undisturbed
 from loaderlab.tracking import ui_view
 from loaderlab.tracking.records import RunRecord, not_finite_in
@@ -261,6 +262,7 @@ class TrackedRun:
 
     def metric(self, name: str, value: float, step: int) -> None:
         """Keeps a point for the next `flush`; what is not finite is not a measurement and is left out."""
+        assert name in TABLE, name  # a metric that nobody defined
         if math.isfinite(value):
             self._buffer.append(Metric(name, float(value), int(time.time() * 1000), step))
 

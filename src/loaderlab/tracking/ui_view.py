@@ -9,20 +9,22 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from loaderlab import metrics
+
 KEY = "loaderlab"
 TAG = f"mlflow.sharedViewState.{KEY}"
 BARS = (
-    "rate/samples_per_s",
-    "starvation/starved_pct",
-    "rate/ceiling_samples_per_s",
-    "starvation/wait_pct",
-    "time/step_ms",
-    "time/train_s",
-    "memory/host_peak_mib",
-    "cpu/utilization_pct",
-    "val/accuracy",
+    metrics.RATE,
+    metrics.STARVED_PCT,
+    metrics.CEILING_RATE,
+    metrics.WAIT_PCT,
+    metrics.STEP_MS,
+    metrics.TRAIN_S,
+    metrics.HOST_PEAK_MIB,
+    metrics.CPU_PCT,
+    metrics.VAL_ACCURACY,
 )
-LINES = ("train/loss", "val/loss")
+LINES = (metrics.TRAIN_LOSS, metrics.VAL_LOSS)
 SECTION = "loaderlab"
 
 
