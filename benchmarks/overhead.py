@@ -28,7 +28,7 @@ from loaderlab.loaders.contract import Batch
 from loaderlab.meter.phases import StepMeter, own_cost_ns
 from loaderlab.probes import rates
 from loaderlab.training import optimizers
-from loaderlab.training.loop import Observers, Parts, Trained, train
+from loaderlab.training.loop import Observers, Parts, Progress, train
 from loaderlab.training.precision import Precision
 
 
@@ -105,7 +105,7 @@ def block_s(parts: Parts, batches: list[Batch], meter: StepMeter, steps: int) ->
     """Seconds a step of one block."""
     parts.loader = Fixed(batches, steps)
     began = time.perf_counter()
-    train(parts, meter, Trained(), Observers(lambda *_: None, lambda *_: None), epochs=1, steps=None, accumulate=1)
+    train(parts, meter, Progress(), Observers(lambda *_: None, lambda *_: None), epochs=1, steps=None, accumulate=1)
     return (time.perf_counter() - began) / steps
 
 

@@ -24,18 +24,19 @@ from torch.utils.data import Dataset
 
 from loaderlab.config import AdamWOptimizer, MeasureConfig, NativeLoader, PrecisionConfig
 from loaderlab.data.spec import Split, UserItems
-from loaderlab.diagnosis import figures as of_loop
+from loaderlab.device.capabilities import CPU
 from loaderlab.diagnosis.evidence import Setup, Verdict
+from loaderlab.diagnosis.figures import LoopRecord, evidence_of, figures_of
 from loaderlab.diagnosis.verdict import judge
 from loaderlab.loaders.contract import Batch, EpochPlan
 from loaderlab.loaders.native import Native
 from loaderlab.meter.phases import StepMeter
-from loaderlab.meter.summary import measured, summarize
+from loaderlab.meter.summary import summarize
 from loaderlab.probes.inputs import ProbeInputs
 from loaderlab.probes.sequence import Probes
 from loaderlab.system.machine import available_cores
 from loaderlab.training import optimizers
-from loaderlab.training.loop import Observers, Parts, Trained, train
+from loaderlab.training.loop import Observers, Parts, Progress, train
 from loaderlab.training.precision import Precision
 
 BATCH = 4
@@ -222,36 +223,27 @@ def run(case: Case) -> tuple[dict[str, float], Verdict]:
     optimizer.register_step_pre_hook(lambda *_: spend(case.optimizer, case.burn))
     parts = Parts(model, optimizer, schedule, Precision(PrecisionConfig(name="fp32"), device), build(), None, device)
     meter, parallel = StepMeter(device), parts.loader.parallel
-    setup = Setup(
-        "native",
-        parts.loader.settings | {"batched": True},
-        parallel,
-        case.workers > 0,
-        available_cores(),
-        1,
-        "cpu",
-        BATCH,
-    )
+    setup = Setup(parts.loader.capabilities, CPU, cores=available_cores(), threads=1, batch_size=BATCH)
     try:
         train(
             parts,
             meter,
-            Trained(),
+            Progress(),
             Observers(lambda *_: None, lambda *_: None),
             epochs=case.epochs,
             steps=None,
             accumulate=1,
         )
-        window = measured(meter.steps, 5, parallel)
-        figures = summarize(window)
-        rate = figures["rate/samples_per_s"]
+        loop = LoopRecord(
+            meter.settled, 5, parallel, meter.epochs_ns, meter.epoch_ends_ns, meter.used, cores=available_cores()
+        )
+        rate = summarize(loop.window)["rate/samples_per_s"]
         probes = Probes()
         inputs = ProbeInputs(parts, MeasureConfig(probe_s=2.0), build, split, plan, epoch=0, accumulate=1, rate=rate)
         probes.run(inputs, lambda *_: None)
     finally:
         parts.loader.close()
-    evidence = of_loop.evidence(meter, window, probes.results, parallel)
-    return figures | of_loop.figures(evidence, probes.results, setup, rate), judge(evidence, setup)
+    return figures_of(loop, probes.results, setup), judge(evidence_of(loop, probes.results), setup)
 
 
 def main(arguments: Sequence[str]) -> int:

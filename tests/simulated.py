@@ -7,18 +7,24 @@ i % n makes batch i, and has at most ``prefetch`` batches of its own that nobody
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
-from loaderlab.device.clock import DeviceStep
+from loaderlab.device.capabilities import CPU, DeviceCapabilities
+from loaderlab.device.step_times import DeviceStep
 from loaderlab.diagnosis.evidence import Setup, Verdict
-from loaderlab.diagnosis.figures import evidence
+from loaderlab.diagnosis.figures import LoopRecord, evidence_of
 from loaderlab.diagnosis.verdict import judge
-from loaderlab.meter.phases import Step, StepMeter
+from loaderlab.loaders.capabilities import Copying, LoaderCapabilities, Makers
+from loaderlab.meter.phases import StepMeter
 from loaderlab.meter.rates import LoaderRate, ProbeResults, Rate
-from loaderlab.meter.summary import measured, summarize
+from loaderlab.meter.step import Step
+from loaderlab.meter.summary import summarize
 
+CUDA = DeviceCapabilities(
+    asynchronous=True, uses_host_cores=False, takes_copies=True, decodes_images=True, fast_bf16=False
+)
 MS = 1_000_000
 BATCH = 10
 
@@ -115,48 +121,58 @@ def play_cuda(loop: Loop, *, host: float = 1.0, side_stream: Callable[[int], flo
         ready = max(done, now)
         usable = max(ready, now + side_stream(index)) + loop.transfer
         end = usable + loop.forward + loop.backward + loop.optimizer
-        step = Step(0, index, index, BATCH, (round((now - asked) * MS), 0, round(host * MS), 0, 0))
-        step.device = DeviceStep(ready - done, usable - ready, loop.forward, loop.backward, loop.optimizer, 0.0)
-        step.drained = done <= now
+        host_ns = (round((now - asked) * MS), 0, round(host * MS), 0, 0)
+        timed = DeviceStep(ready - done, usable - ready, loop.forward, loop.backward, loop.optimizer, 0.0)
+        step = Step(0, index, index, BATCH, host_ns, device=timed, drained=done <= now)
         meter.steps.append(step)
         now, done = now + host, end
         ends.append(done)
-    meter.windows_ns = [(round(1000 * MS), round(max(now, done) * MS))]
+    meter.epochs_ns = [(round(1000 * MS), round(max(now, done) * MS))]
     meter.epoch_ends_ns = [round(max(0.0, done - now) * MS)]
     return meter
 
 
-def setup(loop: Loop, device: str = "cpu", **changes: object) -> Setup:
-    settings = {"num_workers": loop.workers, "pin_memory": False, "persistent_workers": False, "batched": True}
-    base: dict[str, object] = {
-        "loader": "native",
-        "settings": settings,
-        "parallel": max(1, loop.workers),
-        "ahead": loop.workers > 0,
-        "cores": 8,
-        "threads": 1,
-        "device_type": device,
-        "batch_size": BATCH,
-    }
-    return Setup(**(base | changes))  # type: ignore[arg-type]
+def loader(workers: int, **changes: object) -> LoaderCapabilities:
+    """Of a loader with so many worker processes that build whole batches from pageable memory and start anew each epoch."""
+    base = LoaderCapabilities(
+        makers=Makers(workers, "loader.num_workers", are_processes=True, whole_batches=True),
+        lookahead=2 * workers,
+        parallel=max(1, workers),
+        copying=Copying(pin_memory=False, non_blocking=False, side_stream=None),
+        keeps_makers=False,
+        decode_on_device=("loader", "dali"),
+        keep_on_device=("loader", "resident"),
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def setup(loop: Loop, device: DeviceCapabilities = CPU, **changes: object) -> Setup:
+    """The loop's setup on 8 cores."""
+    base = Setup(loader(loop.workers), device, cores=8, threads=1, batch_size=BATCH)
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def record(meter: StepMeter, warmup_steps: int, parallel: int, **more: object) -> LoopRecord:
+    """What the meter recorded, as a run takes it, on 2 cores."""
+    base = LoopRecord(meter.settled, warmup_steps, parallel, meter.epochs_ns, meter.epoch_ends_ns, meter.used, cores=2)
+    return replace(base, **more)  # type: ignore[arg-type]
 
 
 def probed(loop: Loop) -> ProbeResults:
-    """What the probes find of this loop, exactly."""
+    """What the probes measure of this loop, exactly."""
     ceiling = 1e3 * BATCH / loop.step
     mean = sum(loop.prepare(index) for index in range(loop.steps)) / loop.steps
     makers = max(1, loop.workers)
+    alone = 1e3 * BATCH * makers / (mean + loop.transfer) if mean + loop.transfer else 1e9
     return ProbeResults(
         ceiling=Rate(ceiling),
-        loader_alone=LoaderRate(
-            1e3 * BATCH * makers / (mean + loop.transfer) if mean + loop.transfer else 1e9, makers * loop.busy
-        ),
+        loader_alone=LoaderRate(alone, makers * loop.busy),
         contended=Rate(ceiling / loop.slowed) if loop.workers else None,
         stages={name: share * mean / 1e3 / BATCH for name, share in loop.stages.items()},
     )
 
 
-def told(loop: Loop, meter: StepMeter, given: Setup) -> tuple[dict[str, float], Verdict]:
+def measure(loop: Loop, meter: StepMeter, given: Setup) -> tuple[dict[str, float], Verdict]:
     """Figures and verdict as a run makes them."""
-    window = measured(meter.steps, 10, given.parallel)
-    return summarize(window), judge(evidence(meter, window, probed(loop), given.parallel), given)
+    loop_record = record(meter, 10, given.loader.parallel)
+    return summarize(loop_record.window), judge(evidence_of(loop_record, probed(loop)), given)

@@ -113,3 +113,28 @@ def test_a_launching_process_needs_no_torch() -> None:
     code = "import sys, loaderlab.runs.sweep, loaderlab.runs.launch, loaderlab.tracking.store, loaderlab.system.terminal; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "False", done.stderr
+
+
+WATCHED = """
+import sys
+import numpy, psutil, rich.console, rich.progress, rich.table, scipy.special, torch, torch.utils.data
+before = set(sys.modules)
+from loaderlab import watch
+with watch("cpu") as meter:
+    for _ in meter.batches(range(20)):
+        meter.step(num_samples=1)
+str(meter.verdict()), meter.figures()
+loaded = set(sys.modules) - before
+print(*sorted({name.partition(".")[0] for name in loaded} - set(sys.stdlib_module_names) - {"torch"}))
+print(*sorted({name.split(".")[1] for name in loaded if name.startswith("loaderlab.")}))
+"""
+
+
+def test_a_watched_loop_loads_no_trainer_and_no_store() -> None:
+    """Until a record is asked for, it needs torch, numpy, scipy, psutil and rich, and the subpackages below it."""
+    done = subprocess.run([sys.executable, "-c", WATCHED], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    packages, subpackages = done.stdout.splitlines()
+    assert packages == "loaderlab"
+    allowed = {"attach", "config", "device", "diagnosis", "loaders", "meter", "metrics", "system"}
+    assert set(subpackages.split()) <= allowed

@@ -78,7 +78,8 @@ def test_a_data_loader_of_torch_gets_advice_in_its_own_words() -> None:
             meter.step(num_samples=len(inputs))
     verdict = meter.verdict()
     assert verdict.grade == "starved"
-    assert [advice.override for advice in verdict.advice] == ["DataLoader(num_workers=2)"]
+    assert [verdict.render(advice) for advice in verdict.advice] == ["DataLoader(num_workers=2)"]
+    assert "Try DataLoader(num_workers=2): more workers" in str(verdict)
     assert verdict.advice[0].gain_x == pytest.approx(2, rel=0.1)  # two workers, side by side
 
 
@@ -111,6 +112,34 @@ def test_a_loop_that_breaks_off_has_the_shares_of_one_that_does_not(held: bool) 
     assert 35 < figures["starvation/starved_pct"] < 65
     assert max(step.other for step in meter._meter.steps) < 2_000_000
     assert figures["starvation/epoch_gap_pct"] < 20
+
+
+def test_an_iterator_that_was_left_does_not_end_the_epoch_after_it() -> None:
+    """Whoever keeps the iterator of a loop that broke off may close it, or go on with it, within the next loop."""
+    with watch("cpu", warmup_steps=0) as meter:
+        left = meter.batches(sleepy(5, 0.0))
+        next(left)
+        meter.step(num_samples=4)
+        later = meter.batches(sleepy(30, 0.0))
+        for index, inputs in enumerate(later):
+            if index == 10:
+                left.close()  # type: ignore[attr-defined]
+            meter.step(num_samples=len(inputs))
+        assert [step.epoch for step in meter._meter.steps] == [0] + [1] * 30
+        assert len(meter._meter.epochs_ns) == 2
+
+
+def test_an_iterator_that_was_left_cannot_be_continued() -> None:
+    with watch("cpu", warmup_steps=0) as meter:
+        left = meter.batches(sleepy(5, 0.0))
+        next(left)
+        meter.step(num_samples=4)
+        newer = meter.batches(sleepy(5, 0.0))
+        next(newer)
+        with pytest.raises(UserError, match="was called again while this loop was running"):
+            next(left)
+        meter.step(num_samples=4)  # the newer loop goes on
+    assert [step.epoch for step in meter._meter.steps] == [0, 1]
 
 
 def test_few_steps_claim_nothing() -> None:
@@ -150,7 +179,7 @@ def test_a_loop_that_breaks_off_keeps_its_steps(ended: bool) -> None:
         for inputs in meter.batches(sleepy(5, 0.0)):
             meter.step(num_samples=len(inputs))
     assert [step.epoch for step in meter._meter.steps] == [0] * (20 + ended) + [1] * 5
-    assert len(meter._meter.windows_ns) == 2
+    assert len(meter._meter.epochs_ns) == 2
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,36 @@ from dataclasses import replace
 
 import pytest
 
-from loaderlab.diagnosis.evidence import Evidence, Setup, expected_rate
+from loaderlab.device.capabilities import CPU, DeviceCapabilities
+from loaderlab.diagnosis.evidence import Evidence, Setup, as_override, expected_rate
 from loaderlab.diagnosis.verdict import grade, judge
+from loaderlab.loaders.capabilities import Copying, LoaderCapabilities
+from loaderlab.loaders.resolve import (
+    DaliSettings,
+    NativeSettings,
+    SpdlSettings,
+    dali_capabilities,
+    native_capabilities,
+    spdl_capabilities,
+)
 
-SETUP = Setup("native", {"num_workers": 2, "persistent_workers": True}, 2, True, 8, 1, "cuda", 64, image_files=True)
+GPU = DeviceCapabilities(
+    asynchronous=True, uses_host_cores=False, takes_copies=True, decodes_images=True, fast_bf16=False
+)
+PAGEABLE, PINNED = Copying(False, False, False), Copying(True, False, False)
+
+
+def native(copying: Copying = PAGEABLE, decoder: str = "torchcodec", *, persistent: bool = True) -> LoaderCapabilities:
+    """Of the native loader with two workers."""
+    return native_capabilities(NativeSettings(2, 2, persistent, copying, "fork", decoder), batched=True)
+
+
+def dali(num_threads: int, decode: str) -> LoaderCapabilities:
+    return dali_capabilities(DaliSettings(num_threads, decode, 2))
+
+
+SPDL = spdl_capabilities(SpdlSettings(2, 3, PAGEABLE, "torchcodec", "on"))
+SETUP = Setup(native(), GPU, cores=8, threads=1, batch_size=64, image_files=True)
 FED = Evidence(100, 1.0, 1.0, (0.5, 1.5), rate=970, ceiling=1000, loader_alone=5000, contended=980, loader_cores=2)
 STARVED = Evidence(
     100,
@@ -72,11 +98,11 @@ def test_doubts_name_their_reason(changes: dict[str, object], why: str) -> None:
 
 def test_where_dali_decodes_on_the_gpu() -> None:
     """Its wait is a wait for the pipeline: neither a disk nor the processor, unless that is busy."""
-    setup = replace(SETUP, loader="dali", settings={"decode": "mixed", "num_threads": 4}, parallel=1)
+    setup = replace(SETUP, loader=dali(4, "mixed"))
     starved = replace(STARVED, stages=None)
     assert judge(replace(starved, loader_cores=0.4), setup).bottleneck == "device decode/transform"
     assert judge(replace(starved, loader_cores=3.5), setup).bottleneck == "CPU decode/transform"
-    eight = replace(setup, settings={"decode": "cpu", "num_threads": 8})
+    eight = replace(setup, loader=dali(8, "cpu"))
     assert judge(replace(starved, loader_cores=1.0), eight).bottleneck == "storage"
 
 
@@ -98,8 +124,8 @@ def test_the_larger_loss_names_the_bottleneck(starved: float, gap: float, grade_
 
 
 def test_data_that_allows_one_worker_is_not_advised_more() -> None:
-    verdict = judge(STARVED, replace(SETUP, most_workers=1, image_files=False))
-    assert not [advice for advice in verdict.advice if "num_workers" in advice.override]
+    verdict = judge(STARVED, replace(SETUP, most_makers=1, image_files=False))
+    assert not [advice for advice in verdict.advice if "num_workers" in advice.setting]
 
 
 def test_uncertain_rates_are_no_contradiction() -> None:
@@ -190,23 +216,23 @@ def test_bottlenecks_of_a_fed_device(changes: dict[str, object], name: str) -> N
         (STARVED, replace(SETUP, cores=3), "loader=dali"),
         (
             STARVED,
-            replace(SETUP, cores=3, settings={"num_workers": 2, "decoder": "pillow"}),
+            replace(SETUP, cores=3, loader=native(decoder="pillow")),
             "loader.decoder=torchcodec",
         ),
-        (STARVED, replace(SETUP, loader="spdl", settings={"num_threads": 2}), "loader.num_threads=5"),
+        (STARVED, replace(SETUP, loader=SPDL), "loader.num_threads=5"),
         (
             replace(STARVED, stages={"prepare": 1e-4, "collate": 3.9e-3}),
-            replace(SETUP, loader="spdl", settings={"num_threads": 2}),
+            replace(SETUP, loader=SPDL),
             "loader=native",
         ),
         (
             replace(STARVED, stages=None),
-            replace(SETUP, settings={"num_workers": 2}, image_files=False, in_memory=True, at_hand=True),
+            replace(SETUP, image_files=False, in_memory=True, at_hand=True),
             "loader=resident",
         ),
         (
             replace(STARVED, stages=None),
-            replace(SETUP, settings={"num_workers": 2}, image_files=False, in_memory=True),
+            replace(SETUP, image_files=False, in_memory=True),
             "loader.num_workers=0",
         ),
         (
@@ -215,32 +241,32 @@ def test_bottlenecks_of_a_fed_device(changes: dict[str, object], name: str) -> N
             "loader=resident",
         ),
         (replace(STARVED, delivery_pct=40), SETUP, "loader.pin_memory=true"),
-        (replace(STARVED, delivery_pct=40), replace(SETUP, settings={"pin_memory": True}), "loader.non_blocking=true"),
+        (replace(STARVED, delivery_pct=40), replace(SETUP, loader=native(PINNED)), "loader.non_blocking=true"),
         (
             replace(STARVED, delivery_pct=40),
-            replace(SETUP, settings={"pin_memory": True, "non_blocking": True}, normalized_by_loader=True),
+            replace(SETUP, loader=native(Copying(True, True, None)), normalized_by_loader=True),
             "data.transform.normalize_on=device",
         ),
         (replace(FED, drained_pct=90), SETUP, "batch_size=128"),
-        (FED, replace(SETUP, takes_bf16=True), "precision=bf16"),
+        (FED, replace(SETUP, device=replace(GPU, fast_bf16=True)), "precision=bf16"),
         (
             STARVED,
-            replace(SETUP, loader="dali", settings={"num_threads": 4, "decode": "cpu"}, cores=8),
+            replace(SETUP, loader=dali(4, "cpu"), cores=8),
             "loader.num_threads=8",
         ),
-        (replace(FED, gap_pct=30), replace(SETUP, settings={"num_workers": 2}), "loader.persistent_workers=true"),
-        (replace(FED, ceiling=1500, contended=1000), replace(SETUP, device_type="cpu", threads=8), "torch_threads=6"),
+        (replace(FED, gap_pct=30), replace(SETUP, loader=native(persistent=False)), "loader.persistent_workers=true"),
+        (replace(FED, ceiling=1500, contended=1000), replace(SETUP, device=CPU, threads=8), "torch_threads=6"),
         (replace(FED, ceiling=1500, contended=1000), SETUP, "loader.num_workers=1"),
     ],
 )
 def test_what_to_type(evidence: Evidence, setup: Setup, override: str) -> None:
-    assert judge(evidence, setup).advice[0].override == override
+    assert as_override(judge(evidence, setup).advice[0]) == override
 
 
 def test_the_gain_of_more_workers_is_bounded_by_shared_cores() -> None:
     """On a CPU: 2 of 4 cores make 500/s, the step takes 1 core at 1,000/s: 4 cores give 4 / (2/500 + 1/1000) = 800/s."""
-    verdict = judge(STARVED, replace(SETUP, device_type="cpu", cores=4))
-    assert verdict.advice[0].override == "loader.num_workers=4"
+    verdict = judge(STARVED, replace(SETUP, device=CPU, cores=4))
+    assert as_override(verdict.advice[0]) == "loader.num_workers=4"
     assert verdict.advice[0].gain_x == pytest.approx(1.6)
     assert "expect about 1.60x" in str(verdict)
 
@@ -252,10 +278,12 @@ def test_nothing_that_gains_nothing_is_advised() -> None:
 
 def test_expected_rate() -> None:
     assert expected_rate(STARVED, SETUP) == 500
-    alone = replace(SETUP, ahead=False, device_type="cpu")
+    alone = replace(SETUP, loader=replace(native(), lookahead=0), device=CPU)
     # measured with these figures: 473/s
     assert expected_rate(replace(STARVED, ceiling=1000, loader_alone=925), alone) == pytest.approx(480.5, abs=0.1)
     queued = replace(
         STARVED, loader_alone=1000, phases_ms={"host_wait": 99.0, "host_forward": 20.0, "host_backward": 12.0}
     )
-    assert expected_rate(queued, replace(SETUP, ahead=False)) == pytest.approx(1 / (1e-3 + 32e-3 / 64))
+    assert expected_rate(queued, replace(SETUP, loader=replace(native(), lookahead=0))) == pytest.approx(
+        1 / (1e-3 + 32e-3 / 64)
+    )

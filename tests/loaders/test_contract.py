@@ -163,7 +163,7 @@ def test_each_sample_once_in_the_plans_order(
         assert inputs.dtype == expected_inputs.dtype
         assert inputs.shape == expected_inputs.shape
         difference = (inputs.cpu().float() - expected_inputs.float()).abs()
-        if subject.other_decoder:  # a GPU's, which may upsample chroma otherwise
+        if subject.capabilities.decodes_on_device:  # a GPU's, which may upsample chroma otherwise
             assert difference.flatten(1).mean(1).max() <= OTHER_DECODER_LEVELS
         else:
             # the tolerance of docs/measuring.md: filters round differently, and treat an image's border differently

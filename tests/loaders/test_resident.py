@@ -98,7 +98,7 @@ def test_what_does_not_fit_is_refused_with_numbers(image_tree: Path, monkeypatch
         made(files(image_tree))
     free(1)
     loader: Any = made(files(image_tree))
-    assert loader.settings["samples_mib"] > 1
+    assert loader.settings.samples_mib > 1
     loader.close()
     assert loader._inputs is None
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 
 import pytest
 
-from loaderlab.device.clock import DeviceStep
-from loaderlab.meter.phases import Step
+from loaderlab.device.step_times import DeviceStep
+from loaderlab.meter.step import Step
 from loaderlab.meter.summary import summarize, to_csv
 
 MS = 1_000_000
@@ -16,9 +17,8 @@ MS = 1_000_000
 
 def on_device(gap: float, delivery: float, host_wait: float, compute: float = 8.0) -> Step:
     """A step with these ms on the device: gap, delivery, then half forward, half backward."""
-    step = Step(0, 0, 1, 4, (int(host_wait * MS), 0, MS, MS, MS), other=0, loss=0.5)
-    step.device = DeviceStep(gap, delivery, compute / 2, compute / 2, 0.0, 0.5)
-    return step
+    timed = DeviceStep(gap, delivery, compute / 2, compute / 2, 0.0, 0.5)
+    return Step(0, 0, 1, 4, (int(host_wait * MS), 0, MS, MS, MS), other=0, loss=0.5, device=timed)
 
 
 def test_a_host_wait_that_the_device_does_not_feel_is_not_starvation() -> None:
@@ -46,9 +46,8 @@ def test_gap_and_delivery_are_starvation() -> None:
 def test_csv_keeps_every_step_raw() -> None:
     steps = [
         Step(0, 0, 0, 4, (MS, 2 * MS, 3 * MS, 4 * MS, 5 * MS), other=6 * MS, loss=1.25),
-        on_device(1, 2, 3),
+        replace(on_device(1, 2, 3), step=1),
     ]
-    steps[1].step = 1
     rows = list(csv.DictReader(io.StringIO(to_csv(steps, 1))))
     assert [row["measured"] for row in rows] == ["0", "1"]
     assert (rows[0]["host_wait_ms"], rows[0]["host_other_ms"], rows[0]["loss"]) == (

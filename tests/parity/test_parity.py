@@ -33,6 +33,8 @@ from loaderlab.loaders.native import Native
 from loaderlab.parity import check, distribution, draws, probe_image, samples
 from loaderlab.parity.result import Parity
 from loaderlab.runs import job, run
+from loaderlab.runs.context import RunContext
+from loaderlab.runs.outputs import Outcome
 from loaderlab.system.terminal import Terminal
 from tests.conftest import picture
 
@@ -397,11 +399,11 @@ def test_a_run_that_is_checked_first(
     unlike: list[Any] = []
     kept: list[Any] = []
 
-    def record(_session: Any, error: BaseException | None) -> None:
-        kept.append(json.loads((_session.folder / "parity.json").read_text()))
-        unlike.append(error)
+    def record(context: RunContext, outcome: Outcome) -> None:
+        kept.append(json.loads((context.folder / "parity.json").read_text()))
+        unlike.append(outcome.error)
 
-    monkeypatch.setattr(run.outputs, "record", record)
+    monkeypatch.setattr(run, "record", record)
     assert run.run(config, job.single(config, []), terminal).status == "FINISHED"
     assert kept[0]["status"] == "same work"
     assert any(line.startswith("parity    same work: 18 samples x 3 epochs") for line in terminal.said)

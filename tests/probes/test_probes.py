@@ -29,6 +29,7 @@ from loaderlab.config import (
     TransformConfig,
 )
 from loaderlab.data.spec import Split, Vectors
+from loaderlab.loaders.capabilities import LoaderCapabilities
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader
 from loaderlab.meter import filecache
 from loaderlab.probes import rates
@@ -48,8 +49,8 @@ class Sleepy(Loader):
     """Random batches, each after a sleep; with ``ahead`` it says that it works ahead."""
 
     def __init__(self, sleep_s: float, device: torch.device, ahead: int = 0, steps: int = 10) -> None:
-        self._sleep_s, self._device, self.lookahead, self._steps = sleep_s, device, ahead, steps
-        self.settings: dict[str, object] = {}
+        self._sleep_s, self._device, self._steps = sleep_s, device, steps
+        self.capabilities = LoaderCapabilities(lookahead=ahead)
         self.given = self.closed = 0
 
     @property

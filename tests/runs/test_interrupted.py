@@ -14,10 +14,9 @@ from mlflow.tracking import MlflowClient
 from loaderlab.config import TrainConfig, UserError
 from loaderlab.meter.phases import StepMeter
 from loaderlab.probes import sequence
-from loaderlab.runs import job, run, session
+from loaderlab.runs import job, measured_loop, run
 from loaderlab.system.processes import Terminated, sigterm_raises
 from loaderlab.system.terminal import Terminal
-from loaderlab.training.loop import Trained
 
 Make = Callable[..., TrainConfig]
 AT = 30  # steps
@@ -61,14 +60,14 @@ def test_in_the_window(
         "loader.num_workers=1",
         "steps=100000",
     )
-    undisturbed = session.Session._on_step
+    undisturbed = measured_loop.MeasuredLoop._on_step
 
-    def disturbed(self: session.Session, trained: Trained, meter: StepMeter) -> None:
-        undisturbed(self, trained, meter)
-        if trained.step == AT:
+    def disturbed(self: measured_loop.MeasuredLoop, meter: StepMeter) -> None:
+        undisturbed(self, meter)
+        if meter.num_steps == AT:
             happens()
 
-    monkeypatch.setattr(session.Session, "_on_step", disturbed)
+    monkeypatch.setattr(measured_loop.MeasuredLoop, "_on_step", disturbed)
     with pytest.raises(raised):
         run.run(config, job.single(config, []), terminal)
     client = MlflowClient(config.tracking.uri)

@@ -20,7 +20,7 @@ from loaderlab.config import TrainConfig, UserError
 from loaderlab.loaders.contract import EpochPlan
 from loaderlab.meter.phases import StepMeter
 from loaderlab.meter.profile import BEYOND, StepProfiler
-from loaderlab.runs import job, run, session
+from loaderlab.runs import job, measured_loop, run
 from loaderlab.system.terminal import Terminal
 from loaderlab.training import loop
 
@@ -272,7 +272,7 @@ def test_out_of_memory_says_what_to_lower(
             "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 1 GiB. More."
         )
 
-    monkeypatch.setattr(session, "train", full)
+    monkeypatch.setattr(measured_loop, "train", full)
     config = make_config()
     with pytest.raises(UserError, match=r"batch_size=2 \(with accumulate=2"):
         go(config, terminal)

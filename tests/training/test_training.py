@@ -14,7 +14,7 @@ from loaderlab.config import AdamWOptimizer, OptimizerConfig, PrecisionConfig, S
 from loaderlab.loaders.contract import Batch, Loader
 from loaderlab.meter.phases import StepMeter
 from loaderlab.training import optimizers
-from loaderlab.training.loop import Observers, Parts, Trained, evaluate, train
+from loaderlab.training.loop import Observers, Parts, Progress, evaluate, train
 from loaderlab.training.precision import Precision
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -25,7 +25,7 @@ class Listed(Loader):
 
     def __init__(self, batches: list[Batch], device: torch.device, known: bool = True) -> None:
         self._batches, self._device, self._known = batches, device, known
-        self.settings, self.epochs = {}, []  # type: ignore[var-annotated]
+        self.epochs: list[int] = []
 
     @property
     def num_steps(self) -> int | None:
@@ -60,7 +60,7 @@ def run(
     config: OptimizerConfig | None = None,
     known: bool = True,
     device: str = "cpu",
-) -> tuple[nn.Module, Trained, StepMeter]:
+) -> tuple[nn.Module, Progress, StepMeter]:
     target = torch.device(device, 0) if device == "cuda" else torch.device(device)
     torch.manual_seed(0)
     model = nn.Linear(5, 3).to(target)
@@ -71,17 +71,17 @@ def run(
     parts = Parts(
         model, optimizer, schedule, Precision(PrecisionConfig(name=precision), target), loader, loader, target
     )
-    meter, trained = StepMeter(target), Trained()
+    meter, progress = StepMeter(target), Progress()
     train(
         parts,
         meter,
-        trained,
+        progress,
         Observers(lambda *_: None, lambda *_: None),
         epochs=epochs,
         steps=steps,
         accumulate=accumulate,
     )
-    return model, trained, meter
+    return model, progress, meter
 
 
 def by_hand(batches: list[Batch], epochs: int) -> nn.Module:
@@ -103,52 +103,52 @@ def same(left: nn.Module, right: nn.Module, tolerance: float = 1e-6) -> bool:
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_it_trains_as_a_loop_written_by_hand(device: str) -> None:
-    model, trained, meter = run(samples(12, 4), epochs=3, device=device)
+    model, progress, meter = run(samples(12, 4), epochs=3, device=device)
     assert same(model, by_hand(samples(12, 4), 3), 1e-5)
-    assert (trained.epoch, trained.step, trained.updates) == (3, 9, 9)
+    assert (progress.epoch, progress.step, progress.updates) == (3, 9, 9)
     assert len(meter.steps) == 9
-    assert len(trained.val_accuracy) == 3
+    assert len(progress.val_accuracy) == 3
     assert all(math.isfinite(step.loss) for step in meter.steps)
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_accumulated_steps_make_the_update_of_one_large_batch(device: str) -> None:
-    accumulated, trained, _ = run(samples(12, 2), epochs=3, accumulate=2, device=device)
+    accumulated, progress, _ = run(samples(12, 2), epochs=3, accumulate=2, device=device)
     assert same(accumulated, by_hand(samples(12, 4), 3), 1e-5)
-    assert (trained.step, trained.updates) == (18, 9)
+    assert (progress.step, progress.updates) == (18, 9)
 
 
 def test_the_last_group_of_an_epoch_may_be_smaller() -> None:
-    accumulated, trained, _ = run(samples(10, 2), epochs=1, accumulate=2)
-    assert trained.updates == 3
+    accumulated, progress, _ = run(samples(10, 2), epochs=1, accumulate=2)
+    assert progress.updates == 3
     assert same(accumulated, by_hand(samples(10, 4), 1))  # its last batch is the short one
 
 
 def test_the_last_group_of_an_epoch_of_unknown_length() -> None:
-    accumulated, trained, _ = run(samples(10, 2), epochs=2, accumulate=2, known=False)
-    assert trained.updates == 6
+    accumulated, progress, _ = run(samples(10, 2), epochs=2, accumulate=2, known=False)
+    assert progress.updates == 6
     assert same(accumulated, by_hand(samples(10, 4), 2))
 
 
 def test_an_epoch_of_unknown_length_that_ends_inside_the_last_group_of_a_run() -> None:
     # five steps an epoch: a group of four, one of the fifth step alone, and the run's last step in the next epoch
-    accumulated, trained, _ = run(samples(10, 2), steps=6, accumulate=4, known=False)
-    assert (trained.step, trained.updates) == (6, 3)
+    accumulated, progress, _ = run(samples(10, 2), steps=6, accumulate=4, known=False)
+    assert (progress.step, progress.updates) == (6, 3)
     steps = samples(10, 2)
     four = Batch(torch.cat([b.inputs for b in steps[:4]]), torch.cat([b.targets for b in steps[:4]]), None)
     assert same(accumulated, by_hand([four, steps[4], steps[0]], 1))
 
 
 def test_steps_end_in_the_middle_of_an_epoch() -> None:
-    _, trained, meter = run(samples(12, 4), steps=5)
-    assert (trained.step, trained.epoch, len(meter.steps)) == (5, 2, 5)
-    _, trained, _ = run(samples(12, 2), steps=5, accumulate=3)
-    assert trained.updates == 2
+    _, progress, meter = run(samples(12, 4), steps=5)
+    assert (progress.step, progress.epoch, len(meter.steps)) == (5, 2, 5)
+    _, progress, _ = run(samples(12, 2), steps=5, accumulate=3)
+    assert progress.updates == 2
 
 
 def test_a_loader_that_does_not_know_its_length() -> None:
-    _, trained, _ = run(samples(12, 4), epochs=2, known=False)
-    assert trained.step == 6
+    _, progress, _ = run(samples(12, 4), epochs=2, known=False)
+    assert progress.step == 6
 
 
 def test_an_empty_epoch_is_refused() -> None:

@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 
+from loaderlab.device.step_times import DeviceStep
+
 RING = 64  # steps an event waits to be read: far more than a host runs ahead of its GPU
-
-
-@dataclass(frozen=True)
-class DeviceStep:
-    """One step on the compute stream's own clock, in ms.
-
-    Attributes:
-        gap: from the end of the step before to the moment the host had this batch in hand; about 0 where the
-            device still had work queued.
-        delivery: from there until the batch could be used.
-    """
-
-    gap: float
-    delivery: float
-    forward: float
-    backward: float
-    optimizer: float
-    loss: float
-
-    @property
-    def length(self) -> float:
-        return self.gap + self.delivery + self.forward + self.backward + self.optimizer
 
 
 class EventRing:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from loaderlab.config import AUTO, UserError, refuse
+from loaderlab.device.capabilities import CPU, DeviceCapabilities
 from loaderlab.system.machine import available_cores, gpus
 
 
@@ -86,3 +87,16 @@ def processor_name() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def capabilities(device: torch.device) -> DeviceCapabilities:
+    """What a resolved device can do."""
+    if device.type != "cuda":
+        return CPU
+    return DeviceCapabilities(
+        asynchronous=True,
+        uses_host_cores=False,
+        takes_copies=True,
+        decodes_images=True,
+        fast_bf16=torch.cuda.get_device_capability(device) >= (8, 0),
+    )

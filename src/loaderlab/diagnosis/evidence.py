@@ -1,10 +1,12 @@
-"""What a verdict is made of and made into: the figures, the set-up, the answer."""
+"""What a verdict is made of, and what it is: the evidence, the setup, the advice, the answer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from loaderlab.device.capabilities import DeviceCapabilities
+from loaderlab.loaders.capabilities import LoaderCapabilities
 from loaderlab.meter.series import Change
 
 FED, PARTLY, STARVED, INCONCLUSIVE = "fed", "partly starved", "starved", "inconclusive"
@@ -79,33 +81,30 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Setup:
-    """What the run was made of, as far as advice depends on it.
+    """How the loop was set up, as far as the verdict and the advice depend on it.
 
     Attributes:
-        loader: the choice; `settings`: what is in force in it.
-        parallel: batches that it prepares at the same time; ahead: whether it works ahead of the step at all.
+        loader, device: what they are able to do.
         cores: that the process may use; threads: of torch.
-        batch_size: 0 where nobody knows it.
-        at_hand: the samples are in memory and could stay on the device as they are.
-        most_workers: that this data allows; None: any number.
+        batch_size: 0 if it is not known.
+        in_memory: the samples are in host memory; at_hand: and need no work on each, so they could stay on the device.
+        image_files: the samples are encoded images.
+        normalized_by_loader: the loader delivers normalised floats instead of bytes.
+        most_makers: that this data allows; None: any number.
     """
 
-    loader: str
-    settings: Mapping[str, object]
-    parallel: int
-    ahead: bool
+    loader: LoaderCapabilities
+    device: DeviceCapabilities
     cores: int
     threads: int
-    device_type: str
     batch_size: int
     precision: str = "fp32"
-    takes_bf16: bool = False
     in_memory: bool = False
     at_hand: bool = False
     image_files: bool = False
     normalized_by_loader: bool = False
     compiled: bool = False
-    most_workers: int | None = None
+    most_makers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -113,20 +112,31 @@ class Advice:
     """Something to try.
 
     Attributes:
-        override: to type; empty where no setting does it.
-        gain_x: rate to expect / rate of the run; with `at_most` a bound; None where nobody knows.
+        text: what it does.
+        setting, value: the setting to change and its new value; empty if no setting does it.
+        gain_x: rate to expect / rate of the run; an upper bound if `at_most`; None if it is not known.
     """
 
     text: str
-    override: str = ""
+    setting: str = ""
+    value: str | int | bool = ""
     gain_x: float | None = None
     at_most: bool = True
 
-    def __str__(self) -> str:
+    def sentence(self, how: str) -> str:
+        """``how`` to do it in the terms of the program at hand, the text, and the gain to expect."""
         gain = ""
         if self.gain_x is not None:
             gain = f" ({'at most' if self.at_most else 'expect about'} {self.gain_x:.2f}x)"
-        return f"{self.override}: {self.text}{gain}" if self.override else f"{self.text}{gain}"
+        return f"{how}: {self.text}{gain}" if how else f"{self.text}{gain}"
+
+
+def as_override(advice: Advice) -> str:
+    """The advice as an override of this program's settings: ``loader.num_workers=4``; empty if no setting does it."""
+    if not advice.setting:
+        return ""
+    value = str(advice.value).lower() if isinstance(advice.value, bool) else advice.value
+    return f"{advice.setting}={value}"
 
 
 @dataclass(frozen=True)
@@ -135,10 +145,11 @@ class Verdict:
 
     Attributes:
         grade: fed, partly starved, starved or inconclusive.
-        bottleneck: None where it is not known.
-        headroom_x: the most that a perfect loader could give; by the ceiling, else by the starved share alone.
-        because: the evidence, and why it is inconclusive where it is.
+        bottleneck: None if it is not known.
+        headroom_x: the most that a perfect loader could give; by the ceiling, otherwise by the starved share alone.
+        because: the evidence, and why it is inconclusive if it is.
         advice: best first.
+        render: says how to follow a piece of advice, in the terms of the program that was measured.
     """
 
     grade: str
@@ -146,26 +157,41 @@ class Verdict:
     headroom_x: float | None
     because: str
     advice: tuple[Advice, ...] = ()
+    render: Callable[[Advice], str] = field(default=as_override, compare=False, repr=False)
+
+    @property
+    def to_try(self) -> list[str]:
+        """Each piece of advice in one sentence, best first."""
+        return [advice.sentence(self.render(advice)) for advice in self.advice]
+
+    def tags(self) -> dict[str, str]:
+        """As tags of a run."""
+        tags = {"verdict": self.grade, "verdict.because": self.because}
+        if self.bottleneck:
+            tags["bottleneck"] = self.bottleneck
+        if self.advice:
+            tags["advice"] = "; ".join(self.to_try)
+        return tags
 
     def __str__(self) -> str:
         parts = [f"{self.grade}: {self.because}."]
         if self.bottleneck:
             parts.append(f"Bottleneck: {self.bottleneck}.")
         if self.advice:
-            first = self.advice[0]
-            parts.append(f"Try {first}." if first.override else f"To do: {first}.")
+            verb = "Try" if self.render(self.advice[0]) else "To do:"
+            parts.append(f"{verb} {self.to_try[0]}.")
         return " ".join(parts)
 
 
 def expected_rate(e: Evidence, setup: Setup) -> float | None:
-    """Samples/s to expect of loader and step that do not disturb each other: the slower of both where the loader works
-    ahead; one after the other where it does not. On CUDA the step is queued in the time of its host part, within which
-    nothing is known of the device: the ceiling bounds it."""
+    """Samples/s to expect of loader and step that do not disturb each other: the slower of both if the loader works
+    ahead; one after the other if it does not. A step that is queued on a device takes the host its host part only, within
+    which nothing is known of the device: the ceiling bounds it."""
     if e.ceiling is None or e.loader_alone is None:
         return None
-    if setup.ahead:
+    if setup.loader.works_ahead:
         return min(e.ceiling, e.loader_alone)
-    if setup.device_type != "cuda":
+    if not setup.device.asynchronous:
         return 1 / (1 / e.ceiling + 1 / e.loader_alone)
     host_ms = sum(value for name, value in e.phases_ms.items() if name.startswith("host_") and name != "host_wait")
     return min(e.ceiling, 1 / (1 / e.loader_alone + host_ms / 1e3 / setup.batch_size))

@@ -1,139 +1,196 @@
-"""From raw steps and probes to figures and evidence: what a run and a watched loop have in common."""
+"""From the record of a loop and its probes to figures and evidence: the same for a run and for a watched loop. Pure."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from dataclasses import replace
-
-import psutil
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from loaderlab import metrics
 from loaderlab.diagnosis.evidence import Evidence, Setup, expected_rate
-from loaderlab.meter import resources, summary
-from loaderlab.meter.phases import PHASES, Step, StepMeter
+from loaderlab.meter import summary
 from loaderlab.meter.rates import ProbeResults
 from loaderlab.meter.sampler import DeviceSample, device_figures
 from loaderlab.meter.series import change_point, ratio_interval
+from loaderlab.meter.step import PHASES, Step
+from loaderlab.meter.summary import mean_loss
+
+NO_PROBES = ProbeResults()
+UNMARKED = (metrics.TRANSFER_MS, metrics.HOST_TRANSFER_MS, metrics.DELIVERY_PCT)  # without a mark at the delivery
 
 
-def evidence(
-    meter: StepMeter, window: Sequence[Step], probed: ProbeResults, parallel: int, cpu_pct: float | None = None
-) -> Evidence:
-    """What the steps of a measured window, the epochs around them and the probes say.
+@dataclass(frozen=True)
+class LoopRecord:
+    """What was recorded of a loop.
 
-    Args:
-        meter: of the whole loop.
-        window: its measured steps.
-        probed: what the probes found; `ProbeResults()` where none ran.
-        parallel: batches that the loader has in the making at the same time.
-        cpu_pct: processor time used, of the cores that may be.
+    Attributes:
+        steps: all of which everything is known, warm-up included.
+        warmup_steps: of the loop that are not measured; parallel: of each epoch, see `loaderlab.meter.summary.measured`.
+        epochs_ns, epoch_ends_ns, used: see `loaderlab.meter.phases.StepMeter`.
+        cores: that the process may use.
+        train_s: seconds in the loop; None if no epoch ended.
+        device_samples: NVML's; own_pids: of this process and all below it.
+        host_peak_mib, device_peak_mib: None if not measured.
+        own_cost_ns: of the meter, per step; None if not measured.
+        losses: those whose mean is the last training loss; empty if there are none.
+        phases_marked: forward, backward and optimizer are told apart; delivery_marked: and transfer from them.
     """
-    settled = meter.steps[: meter.num_settled]
-    change = change_point([step.starved_ms for step in window], [step.length_ms for step in window], parallel)
+
+    steps: Sequence[Step]
+    warmup_steps: int
+    parallel: int
+    epochs_ns: Sequence[tuple[int, int]]
+    epoch_ends_ns: Sequence[int]
+    used: Mapping[str, float]
+    cores: int
+    train_s: float | None = None
+    device_samples: Sequence[DeviceSample] = ()
+    own_pids: Collection[int] = ()
+    host_peak_mib: float | None = None
+    device_peak_mib: float | None = None
+    own_cost_ns: float | None = None
+    losses: Sequence[float] = ()
+    phases_marked: bool = True
+    delivery_marked: bool = True
+
+    @property
+    def window(self) -> list[Step]:
+        """The measured steps."""
+        return summary.measured(self.steps, self.warmup_steps, self.parallel)
+
+
+def figures_of(loop: LoopRecord, probes: ProbeResults, setup: Setup | None) -> dict[str, float]:
+    """Metric name to value; what was not measured is absent."""
+    window = loop.window
+    figures = summary.summarize(window)
+    if not loop.phases_marked:
+        figures = summary.coarse(figures)
+    if not loop.delivery_marked:
+        figures = {name: value for name, value in figures.items() if name not in UNMARKED}
+    named: dict[str, float | None] = {
+        metrics.FIRST_BATCH_S: loop.steps[0].host[0] / 1e9 if loop.steps else None,
+        metrics.TRAIN_S: loop.train_s,
+        metrics.EPOCH_GAP_MS: summary.between_epochs_ms(loop.steps, loop.epoch_ends_ns),
+        **usage(loop),
+        **device_usage(loop),
+        metrics.HOST_PEAK_MIB: loop.host_peak_mib,
+        metrics.DEVICE_PEAK_MIB: loop.device_peak_mib,
+        metrics.OVERHEAD_PCT: _overhead_pct(loop, figures.get(metrics.STEP_MS)),
+        metrics.TRAIN_LOSS: mean_loss(loop.losses),
+    }
+    figures |= {name: value for name, value in named.items() if value is not None}
+    return figures | _compared(evidence_of(loop, probes), probes, setup, figures.get(metrics.RATE))
+
+
+def _overhead_pct(loop: LoopRecord, step_ms: float | None) -> float | None:
+    return None if step_ms is None or loop.own_cost_ns is None else loop.own_cost_ns / 1e4 / step_ms
+
+
+def evidence_of(loop: LoopRecord, probes: ProbeResults) -> Evidence:
+    """What the steps of the measured window, the epochs around them and the probes say."""
+    window = loop.window
+    change = change_point([step.starved_ms for step in window], [step.length_ms for step in window], loop.parallel)
     if change is not None:  # what counts is how it is since
         window = window[change.index :]
         change = replace(change, index=window[0].step)
     figures = summary.summarize(window)
     starved, lengths = [step.starved_ms for step in window], [step.length_ms for step in window]
-    found = Evidence(
+    evidence = Evidence(
         num_steps=len(window),
         wait_pct=figures.get(metrics.WAIT_PCT, 0.0),
         starved_pct=figures.get(metrics.STARVED_PCT, 0.0),
-        starved_interval=_percent(ratio_interval(starved, lengths, parallel)),
-        delivery_pct=figures.get(metrics.DELIVERY_PCT, 0.0),
-        gap_pct=summary.gap_pct(settled, meter.windows_ns, meter.epoch_ends_ns),
+        starved_interval=_percent(ratio_interval(starved, lengths, loop.parallel)),
+        delivery_pct=figures.get(metrics.DELIVERY_PCT, 0.0) if loop.delivery_marked else 0.0,
+        gap_pct=summary.gap_pct(loop.steps, loop.epochs_ns, loop.epoch_ends_ns),
         change=change,
         rate=figures.get(metrics.RATE),
-        rate_interval=summary.rate_interval(window, parallel),
+        rate_interval=summary.rate_interval(window, loop.parallel),
         drained_pct=figures.get(metrics.DRAINED_PCT),
-        clocks_pct=summary.clocks_pct(settled, meter.windows_ns, meter.epoch_ends_ns),
+        clocks_pct=summary.clocks_pct(loop.steps, loop.epochs_ns, loop.epoch_ends_ns),
         phases_ms={
             f"{prefix}{phase}": figures[names[phase]]
             for prefix, names in (("", metrics.PHASE_MS), ("host_", metrics.HOST_PHASE_MS))
             for phase in PHASES
             if names[phase] in figures
         },
-        stages=probed.stages,
-        cpu_pct=cpu_pct,
+        stages=probes.stages,
+        cpu_pct=usage(loop).get(metrics.CPU_PCT),
     )
-    if probed.ceiling is not None:
-        found = replace(found, ceiling=probed.ceiling.samples_per_s, ceiling_interval=probed.ceiling.interval)
-    if probed.loader_alone is not None:
-        found = replace(found, loader_alone=probed.loader_alone.samples_per_s, loader_cores=probed.loader_alone.cores)
-    if probed.contended is not None:
-        found = replace(found, contended=probed.contended.samples_per_s)
-    if probed.cold is not None and probed.warm is not None:
-        found = replace(found, cold=probed.cold.samples_per_s, warm=probed.warm.samples_per_s)
-    return found
+    return _with_probes(evidence, probes)
 
 
-def figures(found: Evidence, probed: ProbeResults, setup: Setup | None, rate: float | None) -> dict[str, float]:
-    """The metrics that stand beside those of `summary.summarize`; what was not measured is not among them.
+def _with_probes(evidence: Evidence, probes: ProbeResults) -> Evidence:
+    if probes.ceiling is not None:
+        ceiling = probes.ceiling
+        evidence = replace(evidence, ceiling=ceiling.samples_per_s, ceiling_interval=ceiling.interval)
+    if probes.loader_alone is not None:
+        alone = probes.loader_alone
+        evidence = replace(evidence, loader_alone=alone.samples_per_s, loader_cores=alone.cores)
+    if probes.contended is not None:
+        evidence = replace(evidence, contended=probes.contended.samples_per_s)
+    if probes.cold is not None and probes.warm is not None:
+        evidence = replace(evidence, cold=probes.cold.samples_per_s, warm=probes.warm.samples_per_s)
+    return evidence
+
+
+def _compared(e: Evidence, probes: ProbeResults, setup: Setup | None, rate: float | None) -> dict[str, float]:
+    """The figures that follow from the evidence.
 
     Args:
         rate: of the whole window, samples/s; the evidence is of what came after a change.
     """
-    headroom = found.ceiling / rate if found.ceiling and rate else None
+    headroom = e.ceiling / rate if e.ceiling and rate else None
     named: dict[str, float | None] = {
-        metrics.CEILING_RATE: found.ceiling,
-        metrics.LOADER_RATE: found.loader_alone,
-        metrics.CONTENDED_RATE: found.contended,
-        metrics.EXPECTED_RATE: None if setup is None else expected_rate(found, setup),
+        metrics.CEILING_RATE: e.ceiling,
+        metrics.LOADER_RATE: e.loader_alone,
+        metrics.CONTENDED_RATE: e.contended,
+        metrics.EXPECTED_RATE: None if setup is None else expected_rate(e, setup),
         metrics.HEADROOM_X: headroom,
         metrics.EFFICIENCY_PCT: None if headroom is None else 100 / headroom,
-        metrics.EPOCH_GAP_PCT: found.gap_pct,
-        metrics.CLOCKS_PCT: found.clocks_pct,
-        metrics.LOADER_CORES: found.loader_cores,
+        metrics.EPOCH_GAP_PCT: e.gap_pct,
+        metrics.CLOCKS_PCT: e.clocks_pct,
+        metrics.LOADER_CORES: e.loader_cores,
     }
-    if found.starved_interval is not None and found.change is None:
-        named[metrics.STARVED_LOW_PCT] = max(0.0, found.starved_interval[0])
-        named[metrics.STARVED_HIGH_PCT] = min(100.0, found.starved_interval[1])
-    if found.change is not None:
-        named[metrics.CHANGE_STEP] = found.change.index
-        named[metrics.STARVED_BEFORE_PCT] = 100 * found.change.before
-        named[metrics.STARVED_SINCE_PCT] = 100 * found.change.after
-    if probed.stages is not None:
-        named |= {metrics.LOADER_STAGE_MS[name]: 1e3 * seconds for name, seconds in probed.stages.items()}
-    if probed.cold is not None and probed.warm is not None:
-        cold, warm = probed.cold.samples_per_s, probed.warm.samples_per_s
-        named |= {metrics.COLD_RATE: cold, metrics.WARM_RATE: warm}
-        named[metrics.FETCH_STALL_PCT] = 100 * (1 - cold / warm)
-        if found.ceiling is not None:
-            named[metrics.PREP_STALL_PCT] = 100 * (1 - warm / found.ceiling)
+    if e.starved_interval is not None and e.change is None:
+        named[metrics.STARVED_LOW_PCT] = max(0.0, e.starved_interval[0])
+        named[metrics.STARVED_HIGH_PCT] = min(100.0, e.starved_interval[1])
+    if e.change is not None:
+        named[metrics.CHANGE_STEP] = e.change.index
+        named[metrics.STARVED_BEFORE_PCT] = 100 * e.change.before
+        named[metrics.STARVED_SINCE_PCT] = 100 * e.change.after
+    if probes.stages is not None:
+        named |= {metrics.LOADER_STAGE_MS[name]: 1e3 * seconds for name, seconds in probes.stages.items()}
+    if e.cold is not None and e.warm is not None:
+        named |= {metrics.COLD_RATE: e.cold, metrics.WARM_RATE: e.warm}
+        named[metrics.FETCH_STALL_PCT] = 100 * (1 - e.cold / e.warm)
+        if e.ceiling is not None:
+            named[metrics.PREP_STALL_PCT] = 100 * (1 - e.warm / e.ceiling)
     return {name: value for name, value in named.items() if value is not None}
 
 
-def usage(meter: StepMeter, cores: int) -> dict[str, float]:
-    """What the loop used inside its epochs, by the counters that the meter was given: see `counters`."""
-    if not meter.steps or not meter.epochs_s or "cpu_s" not in meter.used:
+def usage(loop: LoopRecord) -> dict[str, float]:
+    """What the loop used inside its epochs; empty if nothing was counted."""
+    epochs_s = sum(end - begin for begin, end in loop.epochs_ns) / 1e9
+    if not loop.steps or not epochs_s or "cpu_s" not in loop.used:
         return {}
-    found = {metrics.CPU_PCT: 100 * meter.used["cpu_s"] / (meter.epochs_s * cores)}
-    if "read_bytes" in meter.used:
-        found[metrics.READ_MIB] = meter.used["read_bytes"] / 2**20
-        found[metrics.READ_MIB_PER_S] = found[metrics.READ_MIB] / meter.epochs_s
-    return found
+    figures = {metrics.CPU_PCT: 100 * loop.used["cpu_s"] / (epochs_s * loop.cores)}
+    if "read_bytes" in loop.used:
+        read_mib = loop.used["read_bytes"] / 2**20
+        figures |= {metrics.READ_MIB: read_mib, metrics.READ_MIB_PER_S: read_mib / epochs_s}
+    return figures
 
 
-def device_usage(meter: StepMeter, window: Sequence[Step], samples: Sequence[DeviceSample]) -> dict[str, float]:
+def device_usage(loop: LoopRecord) -> dict[str, float]:
     """What NVML saw of the GPU from the first measured step of each whole epoch to that epoch's end."""
     spans, num_samples = [], 0
-    first = meter.steps[0].epoch if meter.steps else 0
-    for index, (began, ended) in enumerate(meter.windows_ns):
-        steps = [step for step in meter.steps if step.epoch == first + index]
-        measured = {step.step for step in window if step.epoch == first + index}
+    measured = {step.step for step in loop.window}
+    first = loop.steps[0].epoch if loop.steps else 0
+    for index, (began, ended) in enumerate(loop.epochs_ns):
+        steps = [step for step in loop.steps if step.epoch == first + index]
         skipped = next((position for position, step in enumerate(steps) if step.step in measured), None)
         if skipped is not None:
             spans.append((began + sum(step.host_ns for step in steps[:skipped]), ended))
             num_samples += sum(step.num_samples for step in steps[skipped:])
-    own = {os.getpid(), *(child.pid for child in psutil.Process().children(recursive=True))}
-    return device_figures(samples, spans, num_samples, own) if spans else {}
-
-
-def counters() -> dict[str, float]:
-    """What has been used so far, workers included: processor seconds, and bytes from the disk where the kernel tells."""
-    read = resources.read_bytes()
-    return {"cpu_s": resources.cpu_seconds()} | ({} if read is None else {"read_bytes": float(read)})
+    return device_figures(loop.device_samples, spans, num_samples, loop.own_pids) if spans else {}
 
 
 def _percent(interval: tuple[float, float] | None) -> tuple[float, float] | None:

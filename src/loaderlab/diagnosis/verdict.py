@@ -105,7 +105,7 @@ def _doubt(e: Evidence, setup: Setup | None) -> tuple[str, str] | None:
             again,
         )
     if grade(e.starved_pct) == FED and e.headroom > POTENTIAL_X and not _explained_by_contention(e):
-        if e.contended is not None or (setup is not None and not setup.ahead):
+        if e.contended is not None or (setup is not None and not setup.loader.works_ahead):
             why, what = "and nothing that was measured explains it", again
         else:
             why, what = (
@@ -131,7 +131,7 @@ def _bottleneck(e: Evidence, setup: Setup | None, found: str) -> str:
         if e.headroom is not None and e.headroom > POTENTIAL_X:
             return INTERFERENCE  # else it were doubtful
         return _of_the_step(e)
-    on_device = setup is not None and setup.settings.get("decode") == "mixed"
+    on_device = setup is not None and setup.loader.decodes_on_device
     if e.delivery_pct >= e.starved_pct / 2:
         return DEVICE_DECODE if on_device else COPY
     if _as_slow_as_cold(e):
@@ -142,8 +142,7 @@ def _bottleneck(e: Evidence, setup: Setup | None, found: str) -> str:
         # slowed by the step, the loader would have computed as much, only longer: it waited, for files read a first time
         idle = e.cpu_pct is not None and e.cpu_pct < CROWDED_PCT
         return STORAGE if idle and not _step_is_slowed(e) else INTERFERENCE
-    makers = setup.settings.get("num_threads")  # DALI's; of other loaders as many as batches in the making
-    could = min(makers if isinstance(makers, int) else setup.parallel, setup.cores)
+    could = min(max(setup.loader.busy_cores, setup.loader.parallel), setup.cores)
     busy = None if e.loader_cores is None else e.loader_cores / max(1, could)
     if on_device and (busy is None or busy < CROWDED_PCT / 100):
         return DEVICE_DECODE  # the wait for it is a wait for the pipeline
@@ -159,9 +158,9 @@ def _bottleneck(e: Evidence, setup: Setup | None, found: str) -> str:
 def _assembling(e: Evidence, stages: Mapping[str, float], s: Setup) -> float:
     """Seconds of a worker per sample that go into collation and into handing batches over to the training process: the
     loader alone against what its workers need for the samples."""
-    if not s.ahead or e.loader_alone is None or s.parallel > s.cores:
+    if not s.loader.works_ahead or e.loader_alone is None or s.loader.parallel > s.cores:
         return stages["collate"]  # no hand-over, or one that cannot be told from workers that share cores
-    return max(stages["collate"], s.parallel / e.loader_alone - stages["prepare"])
+    return max(stages["collate"], s.loader.parallel / e.loader_alone - stages["prepare"])
 
 
 def _as_slow_as_cold(e: Evidence) -> bool:
@@ -194,7 +193,7 @@ def _host_is_in_front(e: Evidence) -> bool:
 
 def _lost_to_each_other(e: Evidence, setup: Setup) -> bool:
     """Whether loader and step, each fast enough alone, lose more to each other than to the loader's own speed."""
-    expected = expected_rate(e, setup) if setup.ahead else None  # else neither ever runs beside the other
+    expected = expected_rate(e, setup) if setup.loader.works_ahead else None  # else neither ever runs beside the other
     if expected is None or e.rate is None or e.ceiling is None:
         return False
     by_loader, by_each_other = 1 / expected - 1 / e.ceiling, 1 / e.rate - 1 / expected

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from loaderlab.config import DaliLoader, LoaderConfig, NativeLoader, ReplayLoader, ResidentLoader, SpdlLoader
-from loaderlab.data.spec import Split
-from loaderlab.loaders.contract import EpochPlan, Loader
+
+if TYPE_CHECKING:  # heavy: a backend is imported when it is built
+    import torch
+
+    from loaderlab.data.spec import Split
+    from loaderlab.loaders.contract import EpochPlan, Loader
 
 
 def build(config: LoaderConfig, split: Split, plan: EpochPlan, device: torch.device) -> Loader:

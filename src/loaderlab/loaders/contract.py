@@ -13,6 +13,8 @@ import torch
 
 from loaderlab.config import UserError
 from loaderlab.data.spec import INT64, Blocks
+from loaderlab.loaders.capabilities import LoaderCapabilities
+from loaderlab.loaders.resolve import LoaderSettings
 
 SMALL_BYTES = 2**16  # of a tensor that travels in the message itself
 
@@ -121,20 +123,22 @@ class Loader(abc.ABC):
     An epoch may be broken off: the next call of `epoch` begins anew. One epoch at a time.
     """
 
-    #: batches that are prepared ahead of the consumer: the measured window opens after as many
-    lookahead: int = 0
-    #: batches that are in the making at the same time: as many come in one burst
-    parallel: int = 1
-    #: whether it serves batches that are on the device already: there is no loading to measure
-    loads_nothing: bool = False
-    #: whether its images are decoded by a GPU, to other pixels than those of libjpeg
-    other_decoder: bool = False
-    #: cores that its workers or threads keep busy beside the training process's own
-    busy_cores: int = 0
-    #: what was chosen where the configuration said auto, for the record
-    settings: dict[str, object]
+    #: what it is able to do, as it is set up
+    capabilities: LoaderCapabilities = LoaderCapabilities()
+    #: its settings in force, for the record; None if there are none
+    settings: LoaderSettings | None = None
     #: samples that did not load so far, by id, with the reason; others were taken in their place
     broken: Mapping[int, str] = MappingProxyType({})
+
+    @property
+    def parallel(self) -> int:
+        """Batches that are in the making at the same time."""
+        return self.capabilities.parallel
+
+    @property
+    def lookahead(self) -> int:
+        """Batches that are prepared ahead of the consumer."""
+        return self.capabilities.lookahead
 
     @property
     @abc.abstractmethod

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import torch
 
-from loaderlab.config import AUTO, HostLoader
+from loaderlab.config import HostLoader
 from loaderlab.loaders.contract import Batch, LoaderError
+from loaderlab.loaders.resolve import copying
 
 
 class DeviceCopy:
@@ -19,8 +20,7 @@ class DeviceCopy:
     before the step has done with it.
 
     Attributes:
-        pinned: whether batches are to come in pinned memory.
-        settings: what was chosen where the configuration said auto.
+        settings: those in force.
 
     Raises:
         LoaderError: the configuration asks for what only a GPU has.
@@ -30,11 +30,13 @@ class DeviceCopy:
         if device.type != "cuda" and (why := config.needs_gpu()):
             raise LoaderError(why)
         self._device = device
-        self.pinned = device.type == "cuda" if config.pin_memory == AUTO else bool(config.pin_memory)
-        self._non_blocking = self.pinned if config.non_blocking == AUTO else bool(config.non_blocking)
-        beside = self.pinned and self._non_blocking if config.side_stream == AUTO else bool(config.side_stream)
-        self._stream = torch.cuda.Stream(device) if beside else None
-        self.settings = {"pin_memory": self.pinned, "non_blocking": self._non_blocking, "side_stream": beside}
+        self.settings = copying(config, device)
+        self._stream = torch.cuda.Stream(device) if self.settings.side_stream else None
+
+    @property
+    def pinned(self) -> bool:
+        """Whether batches are to come in pinned memory."""
+        return self.settings.pin_memory
 
     def __call__(self, batch: Batch) -> Batch:
         if self._stream is None:
@@ -49,6 +51,6 @@ class DeviceCopy:
 
     def _copied(self, batch: Batch) -> Batch:
         inputs, targets = (
-            tensor.to(self._device, non_blocking=self._non_blocking) for tensor in (batch.inputs, batch.targets)
+            tensor.to(self._device, non_blocking=self.settings.non_blocking) for tensor in (batch.inputs, batch.targets)
         )
         return replace(batch, inputs=inputs, targets=targets)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.utils.dlpack
 
-from loaderlab.config import AUTO, DaliLoader
+from loaderlab.config import DaliLoader
 from loaderlab.data.spec import INT64, DataError, EncodedImages, ImageArrays, ImageFiles, Split, UserItems, Vectors
 from loaderlab.data.tree import EXTENSIONS
 from loaderlab.loaders import dali_graph  # first: it says so where DALI is not installed
@@ -25,11 +25,10 @@ from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
 from loaderlab.loaders.fetch import Request as ItemRequest
 from loaderlab.loaders.fetch import vectors_of
 from loaderlab.loaders.fetchers import check_formats
+from loaderlab.loaders.resolve import DaliSettings, dali_capabilities, dali_settings
 from loaderlab.loaders.user_items import UserFetcher
-from loaderlab.system.machine import available_cores
 
 READS = EXTENSIONS - {".avif", ".gif"}
-MAX_AUTO_THREADS = 16
 
 
 class _Feed:
@@ -73,6 +72,8 @@ class Dali(Loader):
         LoaderError: an iterable dataset, a file that DALI does not read, or ``mixed`` decoding without a GPU.
     """
 
+    settings: DaliSettings
+
     def __init__(self, config: DaliLoader, split: Split, plan: EpochPlan, device: torch.device) -> None:
         self._split, self._plan, self._device, self._config = split, plan, device, config
         on_gpu = device.type == "cuda"
@@ -87,19 +88,8 @@ class Dali(Loader):
             self._refuse_odd_items(source)
         if isinstance(source, ImageFiles):
             check_formats(source, READS, "loader=dali", "Type: loader=native, with loader.decoder=pillow if need be")
-        cores = available_cores()
-        auto_threads = min(MAX_AUTO_THREADS, cores if on_gpu else max(1, cores // 2))
-        self._threads = auto_threads if config.num_threads == AUTO else int(config.num_threads)
-        decode = ("mixed" if on_gpu else "cpu") if config.decode == AUTO else config.decode
-        self._decode = decode if isinstance(source, EncodedImages) else "cpu"
-        self.other_decoder = self._decode == "mixed"
-        self.lookahead = config.prefetch_queue_depth
-        self.busy_cores = self._threads
-        self.settings = {
-            "num_threads": self._threads,
-            "decode": self._decode,
-            "prefetch_queue_depth": config.prefetch_queue_depth,
-        }
+        self.settings = dali_settings(config, split, device)
+        self.capabilities = dali_capabilities(self.settings)
         self._skipped = BrokenSamples(split.on_error, plan.num_samples)
         self.broken = self._skipped.reasons
         self._feed = _Feed(split, plan, self._skipped)
@@ -129,10 +119,10 @@ class Dali(Loader):
         return dali_graph.build(
             self._split,
             self._config,
-            self._decode,
+            self.settings.decode,
             self._feed,
             batch_size=min(self._plan.batch_size, max(1, self._plan.num_samples)),
-            num_threads=self._threads,
+            num_threads=self.settings.num_threads,
             device_id=self._device.index if self._device.type == "cuda" else None,
             # a pipeline that is built anew, for a resumed run too, must not draw the first epoch's crops again
             seed=int(np.random.SeedSequence([seed, self._plan.rank, epoch, self._num_built]).generate_state(1)[0] >> 1),

@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
-from loaderlab.config import AUTO, NativeLoader
+from loaderlab.config import NativeLoader
 from loaderlab.data.spec import Split, UserItems
 from loaderlab.loaders.broken import BrokenSamples
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
 from loaderlab.loaders.copying import DeviceCopy
 from loaderlab.loaders.fetch import BatchFetcher, Fetched, Request, requests, taken
 from loaderlab.loaders.fetchers import fetcher
+from loaderlab.loaders.resolve import NativeSettings, native_capabilities, native_settings
 from loaderlab.loaders.user_items import UserStream
-from loaderlab.system.machine import available_cores
-
-MAX_AUTO_WORKERS = 16  # beyond this, memory grows and, as a rule, throughput does not
-
-
-def auto_workers(split: Split, device: torch.device) -> int:
-    """Workers by the cores this process may use, one of them left to the training process; on a CPU device half of
-    them, since the step itself computes there. 0 for data in memory without per-sample work: handing a batch to
-    another process costs more than making it."""
-    if isinstance(split.source, UserItems) and split.source.iterable and not split.source.sharded:
-        return 1
-    if split.at_hand:
-        return 0
-    cores = available_cores()
-    return max(1, min(MAX_AUTO_WORKERS, cores - 1 if device.type == "cuda" else cores // 2))
 
 
 def explained(error: RuntimeError) -> RuntimeError | LoaderError:
@@ -67,41 +52,30 @@ def _as_it_is(fetched: Any) -> Any:
 class Native(Loader):
     """The native backend. See `Loader` for the contract."""
 
+    settings: NativeSettings
+
     def __init__(self, config: NativeLoader, split: Split, plan: EpochPlan, device: torch.device) -> None:
         source = split.source
         self._iterable = isinstance(source, UserItems) and source.iterable
-        num_workers = auto_workers(split, device) if config.num_workers == AUTO else int(config.num_workers)
+        self.settings = native_settings(config, split, device)
+        self.capabilities = native_capabilities(self.settings, batched=config.batched)
+        num_workers = self.settings.num_workers
         if isinstance(source, UserItems) and self._iterable and num_workers > 1 and not source.sharded:
             raise LoaderError(
                 f"loader.num_workers={num_workers}: every worker would yield the whole of an iterable dataset. "
                 "Type: loader.num_workers=1, or data.sharded=true if it splits itself by torch.utils.data.get_worker_info"
             )
         self._copy = DeviceCopy(config, device)
-        prefetch = (2 if config.prefetch_factor == AUTO else int(config.prefetch_factor)) if num_workers else None
-        persistent = num_workers > 0 if config.persistent_workers == AUTO else bool(config.persistent_workers)
-        # named in any case: a job of a sweep was spawned itself, and would hand that down to its workers
-        method = multiprocessing.get_all_start_methods()[0] if config.start_method == AUTO else config.start_method
-        self.lookahead = num_workers * (prefetch or 0)
-        self.parallel = max(1, num_workers)
-        self.busy_cores = num_workers
-        self.settings = {
-            "num_workers": num_workers,
-            "prefetch_factor": prefetch,
-            "persistent_workers": persistent,
-            **self._copy.settings,
-            "start_method": method if num_workers else None,
-            "decoder": config.decoder,
-        }
         self._skipped = BrokenSamples(split.on_error, plan.num_samples)
         self.broken = self._skipped.reasons
         self._requests = _Requests(plan)
         common: dict[str, Any] = {
             "num_workers": num_workers,
-            "prefetch_factor": prefetch,
-            "persistent_workers": persistent,
+            "prefetch_factor": self.settings.prefetch_factor,
+            "persistent_workers": self.settings.persistent_workers,
             "pin_memory": self._copy.pinned,
             "in_order": config.in_order,
-            "multiprocessing_context": method if num_workers else None,
+            "multiprocessing_context": self.settings.start_method,
             "collate_fn": _as_it_is,
         }
         self._loader: DataLoader[Any] | None

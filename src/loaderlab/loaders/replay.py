@@ -9,8 +9,10 @@ import torch
 
 from loaderlab.config import NativeLoader, ReplayLoader
 from loaderlab.data.spec import Split
+from loaderlab.loaders.capabilities import LoaderCapabilities
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
 from loaderlab.loaders.native import Native
+from loaderlab.loaders.resolve import ReplaySettings
 
 
 class Replay(Loader):
@@ -36,8 +38,8 @@ class Replay(Loader):
             )
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        self.loads_nothing = True
-        self.settings = {"num_batches": len(self._resident)}
+        self.capabilities = LoaderCapabilities(loads_nothing=True)
+        self.settings = ReplaySettings(len(self._resident))
 
     @property
     def num_steps(self) -> int:

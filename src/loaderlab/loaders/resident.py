@@ -27,11 +27,13 @@ from loaderlab.data.spec import (
     Vectors,
 )
 from loaderlab.loaders.broken import BrokenSamples
+from loaderlab.loaders.capabilities import LoaderCapabilities
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
 from loaderlab.loaders.decode import center_window, crop_window, decoder, image_size, read_image
 from loaderlab.loaders.fetch import Request, normalize, requests
 from loaderlab.loaders.fetchers import check_decodable
 from loaderlab.loaders.resample import axis_weights, resample
+from loaderlab.loaders.resolve import ResidentSettings
 from loaderlab.system.machine import available_cores
 
 T = TypeVar("T")
@@ -80,7 +82,8 @@ class Resident(Loader):
                 self._load(source, config.decoder)
         self._labels = torch.from_numpy(source.labels).to(device)
         assert self._inputs is not None
-        self.settings = {"decoder": config.decoder, "samples_mib": round(self._inputs.nbytes / 2**20, 1)}
+        self.settings = ResidentSettings(config.decoder, round(self._inputs.nbytes / 2**20, 1))
+        self.capabilities = LoaderCapabilities(keeps_samples_on_device=True)
 
     def _images(self, channels: int) -> torch.Tensor:
         """Memory for images of these sizes (N, height, C, width), as high and wide as the largest: `resample` says why in

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from loaderlab.config import AUTO, SpdlLoader
-from loaderlab.data.spec import EncodedImages, Split, UserItems
+from loaderlab.config import SpdlLoader
+from loaderlab.data.spec import Split, UserItems
 from loaderlab.loaders.broken import BrokenSamples
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
 from loaderlab.loaders.copying import DeviceCopy
 from loaderlab.loaders.fetch import Fetched, Request, requests, taken
 from loaderlab.loaders.fetchers import fetcher
-from loaderlab.loaders.native import auto_workers
+from loaderlab.loaders.resolve import SpdlSettings, spdl_capabilities, spdl_settings
 
 try:
     from spdl.pipeline import Pipeline, PipelineBuilder, PipelineFailure
@@ -33,7 +32,6 @@ except ImportError as error:
     ) from error
 
 Built = Fetched | BaseException
-BETWEEN_STAGES = 5  # batches that SPDL 0.8 holds beside those in the making and those in its sink
 logging.getLogger("spdl").setLevel(logging.CRITICAL)  # a failure is raised, once: its log would print it before
 
 
@@ -46,6 +44,8 @@ class Spdl(Loader):
         LoaderError: an iterable dataset, or pinned memory without a GPU.
     """
 
+    settings: SpdlSettings
+
     def __init__(self, config: SpdlLoader, split: Split, plan: EpochPlan, device: torch.device) -> None:
         if isinstance(split.source, UserItems) and split.source.iterable:
             raise LoaderError(
@@ -53,20 +53,13 @@ class Spdl(Loader):
             )
         self._plan, self._buffer_size = plan, config.buffer_size
         self._copy = DeviceCopy(config, device)
-        num_threads = auto_threads(split, device) if config.num_threads == AUTO else int(config.num_threads)
-        self.lookahead = num_threads + config.buffer_size + BETWEEN_STAGES
-        self.parallel = self.busy_cores = self._num_threads = num_threads
-        self.settings = {
-            "num_threads": num_threads,
-            "buffer_size": config.buffer_size,
-            **self._copy.settings,
-            "decoder": config.decoder,
-            "gil": "on" if getattr(sys, "_is_gil_enabled", lambda: True)() else "off",
-        }
+        self.settings = spdl_settings(config, split, device)
+        self.capabilities = spdl_capabilities(self.settings)
+        self._num_threads = self.settings.num_threads
         self._fetcher = fetcher(split, True, config.decoder)
         self._skipped = BrokenSamples(split.on_error, plan.num_samples)
         self.broken = self._skipped.reasons
-        self._builders: ThreadPoolExecutor | None = _builders(num_threads, device)
+        self._builders: ThreadPoolExecutor | None = _builders(self._num_threads, device)
         self._running: Pipeline[Built] | None = None
         self._ended: Pipeline[Built] | None = None  # has given all its batches
 
@@ -134,12 +127,6 @@ class Spdl(Loader):
         if self._builders is not None:
             self._builders.shutdown()
         self._builders = None
-
-
-def auto_threads(split: Split, device: torch.device) -> int:
-    """As many as the native loader has workers where the work is decoding. One else: Python code is run by one thread
-    at a time, and nobody knows whether a user's dataset is thread-safe."""
-    return auto_workers(split, device) if isinstance(split.source, EncodedImages) else 1
 
 
 def _builders(num_threads: int, device: torch.device) -> ThreadPoolExecutor:

@@ -4,52 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch.profiler import record_function
 
-from loaderlab.device.clock import RING, DeviceStep, EventRing
-
-PHASES = ("wait", "transfer", "forward", "backward", "optimizer")
-
-
-@dataclass(slots=True)
-class Step:
-    """One step. Host times in ns: the phases, and ``other`` until the next step began; they add up to the step.
-
-    Attributes:
-        position: in its epoch, counted from 0.
-        drained: whether the device had finished all its work when the host had the batch; None on a CPU.
-        disturbed: a profiler ran beside it: not a step to measure.
-    """
-
-    epoch: int
-    step: int
-    position: int
-    num_samples: int
-    host: tuple[int, int, int, int, int]
-    other: int = 0
-    loss: float = float("nan")
-    device: DeviceStep | None = None
-    drained: bool | None = None
-    disturbed: bool = False
-
-    @property
-    def host_ns(self) -> int:
-        return sum(self.host) + self.other
-
-    @property
-    def starved_ms(self) -> float:
-        """In which the device was dry for want of data: min(gap, host wait) + delivery; on one clock wait + transfer."""
-        if self.device is None:
-            return (self.host[0] + self.host[1]) / 1e6
-        return min(self.device.gap, self.host[0] / 1e6) + self.device.delivery
-
-    @property
-    def length_ms(self) -> float:
-        """From the end of the step before to its own, on the device's clock where there is one."""
-        return self.host_ns / 1e6 if self.device is None else self.device.length
+from loaderlab.device.clock import RING, EventRing
+from loaderlab.device.step_times import DeviceStep
+from loaderlab.meter.step import PHASES, Step
 
 
 class StepMeter:
@@ -76,7 +38,7 @@ class StepMeter:
         self._clock, self._counters = clock, counters
         self._at_begin: Mapping[str, float] = {}
         self.used: dict[str, float] = {}  # of the counters, inside the epochs
-        self.windows_ns: list[tuple[int, int]] = []  # of each whole epoch, evaluation left out, the device waited for
+        self.epochs_ns: list[tuple[int, int]] = []  # of each whole epoch, evaluation left out, the device waited for
         self.epoch_ends_ns: list[int] = []  # from asking for one more batch to the loader saying that there is none
         self._ring = EventRing(device) if device.type == "cuda" and not sync else None
         self._sync = device if device.type == "cuda" and sync else None
@@ -167,7 +129,7 @@ class StepMeter:
             self.epoch_ends_ns.append(now - asked if exhausted else 0)
         self._name_phase(None)
         self.settle()
-        self.windows_ns.append((self._epoch_began, self._clock() if exhausted or self._ring else now))
+        self.epochs_ns.append((self._epoch_began, self._clock() if exhausted or self._ring else now))
         if self._counters:
             for name, value in self._counters().items():
                 self.used[name] = self.used.get(name, 0.0) + value - self._at_begin[name]
@@ -217,43 +179,59 @@ class StepMeter:
         return self._steps
 
     def _make(self) -> None:
-        """Records of the steps that ended since the last time."""
+        """Records of the steps that ended since the last time; the newest of then had no ``other`` yet."""
         before = len(self._steps) - self._made  # steps of former epochs
-        for index in range(max(0, self._made - 1), len(self._sizes)):  # the newest of last time had no ``other`` yet
-            times = self._times[6 * index : 6 * index + 7]
-            if index >= self._made:
-                host = (
-                    times[1] - times[0],
-                    times[2] - times[1],
-                    times[3] - times[2],
-                    times[4] - times[3],
-                    times[5] - times[4],
-                )
-                step = Step(self._epoch, len(self._steps), index, self._sizes[index], host)
-                if self._drained:
-                    step.drained = self._drained[index]
-                if index < len(self._losses):
-                    step.loss = self._losses[index]
-                step.disturbed = any(begin <= step.step < end for begin, end in self._disturbed)
-                self._steps.append(step)
-            self._steps[before + index].other = times[6] - times[5] if len(times) > 6 else 0
+        first = max(0, self._made - 1)
+        del self._steps[before + first :]
+        self._steps += [self._record(before + index, index) for index in range(first, len(self._sizes))]
         self._made = len(self._sizes)
         if self._ring:
-            for step, timed in zip(self._steps[self._applied :], self._settled[self._applied :], strict=False):
-                step.device, step.loss = timed, timed.loss
-            self._applied = len(self._settled)
+            count = min(len(self._settled), len(self._steps))
+            for number in range(self._applied, count):
+                timed = self._settled[number]
+                self._steps[number] = replace(self._steps[number], device=timed, loss=timed.loss)
+            self._applied = count
+
+    def _record(self, number: int, index: int) -> Step:
+        """The record of a step of the present epoch, as far as it is known."""
+        times = self._times[6 * index : 6 * index + 7]
+        timed = self._settled[number] if number < len(self._settled) else None
+        loss = self._losses[index] if index < len(self._losses) else float("nan")
+        return Step(
+            epoch=self._epoch,
+            step=number,
+            position=index,
+            num_samples=self._sizes[index],
+            host=(
+                times[1] - times[0],
+                times[2] - times[1],
+                times[3] - times[2],
+                times[4] - times[3],
+                times[5] - times[4],
+            ),
+            other=times[6] - times[5] if len(times) > 6 else 0,
+            loss=loss if timed is None else timed.loss,
+            device=timed,
+            drained=self._drained[index] if self._drained else None,
+            disturbed=any(begin <= number < end for begin, end in self._disturbed),
+        )
 
     _applied = 0  # device times that the records have
 
     @property
     def epochs_s(self) -> float:
         """Wall time of the whole epochs, evaluation left out."""
-        return sum(end - begin for begin, end in self.windows_ns) / 1e9
+        return sum(end - begin for begin, end in self.epochs_ns) / 1e9
 
     @property
     def num_settled(self) -> int:
         """Steps of which everything is known: on CUDA the newest are still on their way."""
         return len(self._settled) if self._ring else self.num_steps
+
+    @property
+    def settled(self) -> list[Step]:
+        """The steps of which everything is known."""
+        return self.steps[: self.num_settled]
 
     @property
     def last_loss(self) -> float:

@@ -83,3 +83,14 @@ def read_bytes() -> int | None:
             return None
         total += sum(int(line.split()[1]) for line in lines if line.startswith("read_bytes:"))
     return total
+
+
+def counters() -> dict[str, float]:
+    """What has been used so far, workers included: ``cpu_s``, and ``read_bytes`` if the kernel tells."""
+    read = read_bytes()
+    return {"cpu_s": cpu_seconds()} | ({} if read is None else {"read_bytes": float(read)})
+
+
+def own_pids() -> frozenset[int]:
+    """Of this process and all below it."""
+    return frozenset(process.pid for process in _tree())

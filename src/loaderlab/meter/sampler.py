@@ -152,13 +152,13 @@ def _parse(text: str) -> list[DeviceSample]:
 
 
 def device_figures(
-    samples: Sequence[DeviceSample], windows_ns: Sequence[tuple[int, int]], num_samples: int, own_pids: Collection[int]
+    samples: Sequence[DeviceSample], spans_ns: Sequence[tuple[int, int]], num_samples: int, own_pids: Collection[int]
 ) -> dict[str, float]:
     """The figures of what was sampled inside the windows. Pure.
 
     Args:
         samples: in order of time; those outside the windows serve the energy at their edges only.
-        windows_ns: first and last moment of each measured stretch, by `time.perf_counter_ns`, in order, not
+        spans_ns: first and last moment of each measured stretch, by `time.perf_counter_ns`, in order, not
             overlapping.
         num_samples: training samples of these stretches.
         own_pids: of the run's processes; all others that compute on the GPU are foreign.
@@ -168,7 +168,7 @@ def device_figures(
         foreign processes where NVML numbers processes otherwise than we do (a container), the energy where less than
         90 % of the windows was sampled. Empty with fewer than two samples.
     """
-    inside = _inside(samples, windows_ns)
+    inside = _inside(samples, spans_ns)
     if len(inside) < 2:
         return {}
     figures: dict[str, float] = {}
@@ -183,15 +183,15 @@ def device_figures(
     listed = [set(sample.pids) for sample in inside if sample.pids is not None]
     if any(pids & set(own_pids) for pids in listed):
         figures[metrics.FOREIGN_PROCESSES] = float(max(len(pids - set(own_pids)) for pids in listed))
-    if num_samples > 0 and (joules := _joules(samples, windows_ns)):
+    if num_samples > 0 and (joules := _joules(samples, spans_ns)):
         figures[metrics.JOULES_PER_SAMPLE] = joules / num_samples
     return figures
 
 
-def _inside(samples: Sequence[DeviceSample], windows_ns: Sequence[tuple[int, int]]) -> list[DeviceSample]:
-    if not windows_ns:
+def _inside(samples: Sequence[DeviceSample], spans_ns: Sequence[tuple[int, int]]) -> list[DeviceSample]:
+    if not spans_ns:
         return []
-    starts, stops = np.array(windows_ns, np.int64).T
+    starts, stops = np.array(spans_ns, np.int64).T
     times = np.array([sample.at_ns for sample in samples], np.int64)
     window = np.searchsorted(starts, times, side="right") - 1  # the last one that began before
     kept = (window >= 0) & (times <= stops[window])
@@ -202,11 +202,11 @@ def _column(samples: Sequence[DeviceSample], name: str) -> list[int]:
     return [value for sample in samples if (value := getattr(sample, name)) is not None]
 
 
-def _joules(samples: Sequence[DeviceSample], windows_ns: Sequence[tuple[int, int]]) -> float | None:
+def _joules(samples: Sequence[DeviceSample], spans_ns: Sequence[tuple[int, int]]) -> float | None:
     """Energy of the windows, by the board's counter; where there is none or it stands still, by the power's
     trapezoids. What lies before the first sample or after the last is taken to be like the rest."""
     origin = samples[0].at_ns  # subtracted first: a float has too few digits for the nanoseconds of a long uptime
-    edges = (np.array(windows_ns, np.int64) - origin) / 1e9
+    edges = (np.array(spans_ns, np.int64) - origin) / 1e9
     for field, to_curve in (("energy_mj", _counted), ("power_mw", _integrated)):
         known = [sample for sample in samples if getattr(sample, field) is not None]
         if len(known) < 2:

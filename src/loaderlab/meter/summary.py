@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from loaderlab import metrics
-from loaderlab.meter.phases import PHASES, Step
 from loaderlab.meter.series import ratio_interval
+from loaderlab.meter.step import PHASES, Step
 
 COARSE = ("wait", "transfer", "compute")  # what a loop tells that marks no phases
 
@@ -81,7 +81,7 @@ def rate_interval(steps: Sequence[Step], period: int = 1) -> tuple[float, float]
 
 
 def clocks_pct(
-    steps: Sequence[Step], windows_ns: Sequence[tuple[int, int]], epoch_ends_ns: Sequence[int]
+    steps: Sequence[Step], epochs_ns: Sequence[tuple[int, int]], epoch_ends_ns: Sequence[int]
 ) -> float | None:
     """By how much the device's clock and the host's contradict each other over the whole epochs, percent; None where
     there is one clock only.
@@ -89,15 +89,15 @@ def clocks_pct(
     The host waits for the device at an epoch's end, so its window holds all the device's steps; and it is no longer
     than they are, but for the time after the last step in which the loader said that it was the last.
     """
-    whole = [step for step in steps if step.epoch < steps[0].epoch + len(windows_ns)] if steps else []
+    whole = [step for step in steps if step.epoch < steps[0].epoch + len(epochs_ns)] if steps else []
     if not whole or any(step.device is None for step in whole):
         return None
     device = sum(step.length_ms for step in whole)
-    host = sum(end - begin for begin, end in windows_ns) / 1e6
+    host = sum(end - begin for begin, end in epochs_ns) / 1e6
     return 100 * max(0.0, device - host, host - sum(epoch_ends_ns) / 1e6 - device) / host
 
 
-def gap_pct(steps: Sequence[Step], windows_ns: Sequence[tuple[int, int]], epoch_ends_ns: Sequence[int]) -> float | None:
+def gap_pct(steps: Sequence[Step], epochs_ns: Sequence[tuple[int, int]], epoch_ends_ns: Sequence[int]) -> float | None:
     """Share of the loop, its first batch and evaluations left out, that went between epochs, percent. None where there
     was one epoch only. See `between_epochs_ms`."""
     mean = between_epochs_ms(steps, epoch_ends_ns)
@@ -105,8 +105,8 @@ def gap_pct(steps: Sequence[Step], windows_ns: Sequence[tuple[int, int]], epoch_
         return None
     gaps = sum(1 for step in steps if step.position == 0) - 1
     # the epochs with the device's last work in them; of one that was broken off its steps
-    loop_ms = sum(end - begin for begin, end in windows_ns) / 1e6
-    loop_ms += sum(step.length_ms for step in steps if step.epoch >= steps[0].epoch + len(windows_ns))
+    loop_ms = sum(end - begin for begin, end in epochs_ns) / 1e6
+    loop_ms += sum(step.length_ms for step in steps if step.epoch >= steps[0].epoch + len(epochs_ns))
     return min(100.0, 100 * gaps * mean / max(1e-9, loop_ms - steps[0].host[0] / 1e6))
 
 
@@ -160,3 +160,8 @@ def coarse(figures: Mapping[str, float]) -> dict[str, float]:
         if names["forward"] in kept:
             kept[names["compute"]] = sum(kept.pop(names[phase]) for phase in PHASES[2:])
     return kept
+
+
+def mean_loss(losses: Sequence[float]) -> float | None:
+    """Mean of some losses, NaN if one of them is; None without any."""
+    return float(np.mean(losses)) if losses else None

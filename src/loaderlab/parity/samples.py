@@ -125,7 +125,7 @@ class SampleCheck:
                 self._found.add("ids", f"epoch {epoch}, step {len(came)}: the batch has none")
                 return
             came.append(given.ids.numpy())
-            self._batch(given, came[-1], plan, epoch, len(came) - 1, loader.other_decoder)
+            self._batch(given, came[-1], plan, epoch, len(came) - 1, loader.capabilities.decodes_on_device)
         if loader.num_steps != plan.num_steps:
             self._found.add("steps", f"the loader tells {loader.num_steps} steps an epoch, it must be {plan.num_steps}")
         self._ids_of(came, plan.batches(epoch), epoch, in_order)

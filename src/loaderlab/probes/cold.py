@@ -14,7 +14,7 @@ from loaderlab.meter.rates import Rate
 from loaderlab.meter.summary import measured
 from loaderlab.probes.inputs import ProbeInputs
 from loaderlab.probes.rates import Unmeasurable, rate_of
-from loaderlab.training.loop import Observers, Trained, train
+from loaderlab.training.loop import Observers, Progress, train
 
 
 def cold_and_warm(inputs: ProbeInputs, images: EncodedImages, num_steps: int) -> tuple[Rate, Rate]:
@@ -42,7 +42,7 @@ def cold_and_warm(inputs: ProbeInputs, images: EncodedImages, num_steps: int) ->
             train(
                 replace(inputs.parts, loader=loader, val_loader=None),
                 meter,
-                Trained(epoch=inputs.epoch),
+                Progress(epoch=inputs.epoch),
                 Observers(lambda *_: None, lambda *_: None),
                 epochs=None,
                 steps=num_steps,

@@ -12,10 +12,11 @@ import torch
 
 from loaderlab import metrics
 from loaderlab.loaders.contract import Batch, Loader
-from loaderlab.meter.phases import Step, StepMeter
+from loaderlab.meter.phases import StepMeter
 from loaderlab.meter.rates import LoaderRate, Rate
+from loaderlab.meter.step import Step
 from loaderlab.meter.summary import measured, rate_interval, summarize
-from loaderlab.training.loop import Observers, Parts, Trained, train
+from loaderlab.training.loop import Observers, Parts, Progress, train
 
 WARMUP_STEPS = 5
 ENOUGH_STEPS = 15  # measured, for which a probe may go on past its time ...
@@ -32,7 +33,6 @@ class CycledBatches(Loader):
 
     def __init__(self, batches: list[Batch], time_up: Callable[[], bool]) -> None:
         self._batches, self._time_up = batches, time_up
-        self.settings = {}
 
     @property
     def num_steps(self) -> None:
@@ -94,14 +94,14 @@ def ceiling(
     drain = _Drain(beside, parts.device) if beside is not None else None
     meter = StepMeter(parts.device, sync=sync)
 
-    def on_step(trained: Trained, _: StepMeter) -> None:
-        deadline.steps = trained.step
+    def on_step(progress: Progress, _: StepMeter) -> None:
+        deadline.steps = progress.step
         if drain is not None:
             drain.take_one()
 
     try:
         fed = replace(parts, loader=CycledBatches(batches, deadline), val_loader=None)
-        train(fed, meter, Trained(), Observers(on_step, lambda *_: None), epochs=1, steps=None, accumulate=accumulate)
+        train(fed, meter, Progress(), Observers(on_step, lambda *_: None), epochs=1, steps=None, accumulate=accumulate)
     finally:
         if drain is not None:
             drain.close()

@@ -59,7 +59,7 @@ class Probes:
                 on_probe(0, "ceiling")
                 with self._noted("ceiling"):
                     self._keep(ceiling=self._ceiling(inputs, batches, None))
-            if (settings.loader_alone or with_contention) and not parts.loader.loads_nothing:
+            if (settings.loader_alone or with_contention) and not parts.loader.capabilities.loads_nothing:
                 self._with_loader(inputs, batches, with_contention, on_probe)
             if settings.cold:
                 on_probe(3, "cold file cache")

@@ -12,7 +12,7 @@ import numpy as np
 from loaderlab import metrics
 
 if TYPE_CHECKING:  # which needs torch, and a comparison does not
-    from loaderlab.meter.phases import Step
+    from loaderlab.meter.step import Step
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -82,7 +82,7 @@ def markdown(title: str, facts: Mapping[str, str], figures: Mapping[str, float],
     if verdict is not None:
         lines += [f"**{verdict.grade}**: {_escape(verdict.because)}.", ""]
         lines += [f"Bottleneck: {verdict.bottleneck}.", ""] if verdict.bottleneck else []
-        lines += [f"- try {_escape(str(advice))}" for advice in verdict.advice]
+        lines += [f"- try {_escape(text)}" for text in verdict.to_try]
         lines += [""] if verdict.advice else []
     lines += [f"- **{name}**: {_escape(value)}" for name, value in facts.items()]
     if rows := [(name, label.strip(), form.format(figures[name])) for name, label, form in ROWS if name in figures]:

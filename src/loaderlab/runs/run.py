@@ -1,19 +1,27 @@
-"""One run from its configuration to its record: the only place where all rooms meet."""
+"""One run, from its configuration to its record: prepare, train, probe, judge, record."""
 
 from __future__ import annotations
 
 import contextlib
 import platform
+import tempfile
+from pathlib import Path
 
 import torch
 
-from loaderlab.config import PROJECT, TrainConfig, UserError
-from loaderlab.device import resolve
+from loaderlab.config import PROJECT, TrainConfig, UserError, flatten
+from loaderlab.device.resolve import resolve_device
 from loaderlab.loaders.native import explained
 from loaderlab.parity.status import PARITY
-from loaderlab.runs import outputs
+from loaderlab.probes.sequence import Probes
+from loaderlab.runs.context import RunContext
 from loaderlab.runs.job import Job, RunResult
-from loaderlab.runs.session import Session
+from loaderlab.runs.judge import Judged, judge_run, warn_of_results
+from loaderlab.runs.loader_set import LoaderSet
+from loaderlab.runs.measured_loop import MeasuredLoop, Trained
+from loaderlab.runs.outputs import Outcome, record
+from loaderlab.runs.prepare import Prepared, prepare
+from loaderlab.runs.probe import probe
 from loaderlab.system import versions
 from loaderlab.system.processes import ignore_sigterm, sigterm_raises
 from loaderlab.system.terminal import Terminal
@@ -44,29 +52,68 @@ def run(config: TrainConfig, job: Job, terminal: Terminal) -> RunResult:
             stack.callback(lambda: terminal.say(store.how_to_look()))
         stack.enter_context(sigterm_raises())
         tracked = stack.enter_context(store.start(job.name, job.parent_id, tags))
-        session = Session(config, job, terminal, tracked)
-        stack.callback(session.discard)
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="loaderlab-"))
+        stages = _Stages(RunContext(config, job, terminal, tracked, Path(folder)))
         try:
-            session.prepare()
-            session.train()
-            session.probe()
+            stages.run()
         except BaseException as error:
-            told = _told(config, error)
+            reason = _explained(config, error)
             ignore_sigterm()  # a second one must not spoil the record; a second Ctrl-C may
-            outputs.record(session, told)
-            if told is error:
+            stages.record(reason)
+            if reason is error:
                 raise
-            raise told from error
+            raise reason from error
         finally:
-            session.close()
-        outputs.record(session, None)
-    grade = session.verdict.grade if session.verdict is not None else ""
-    return RunResult(tracked.run_id, tracked.status, session.figures, verdict=grade)
+            stages.close()
+        judged = stages.record(None)
+    if judged is None:
+        return RunResult(tracked.run_id, tracked.status)
+    return RunResult(tracked.run_id, tracked.status, judged.figures, verdict=judged.verdict.grade)
+
+
+class _Stages:
+    """The stages of one run, in order, and what they have returned so far: `record` writes that, however far it got."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._loaders = LoaderSet(context.config, context.terminal)
+        self._probes = Probes()
+        self._device = torch.device("cpu")  # until it is resolved
+        self._prepared: Prepared | None = None
+        self._trained: Trained | None = None
+
+    def run(self) -> None:
+        """Prepares, trains and probes."""
+        self._context.tracked.params(flatten(self._context.config))
+        self._device = resolve_device(self._context.config.device)
+        prepared = self._prepared = prepare(self._context, self._loaders, self._device)
+        loop = MeasuredLoop(self._context, prepared, self._loaders)
+        try:
+            loop.run()
+        finally:
+            trained = self._trained = loop.result()
+        probe(self._context, prepared, trained, self._loaders, self._probes)
+
+    def record(self, error: BaseException | None) -> Judged | None:
+        """Judges and records what was done. None if no step was made."""
+        self._loaders.report_skipped()
+        context, prepared, trained, skipped = self._context, self._prepared, self._trained, self._loaders.skipped
+        judged = None
+        if prepared is not None and trained is not None and trained.loop.steps:
+            judged = judge_run(context, prepared, trained, self._probes.results, len(skipped))
+            warn_of_results(context, prepared, judged, failed=error is not None)
+        step = trained.step if trained is not None else 0
+        record(context, Outcome(self._device, prepared, judged, step, tuple(skipped), error))
+        return judged
+
+    def close(self) -> None:
+        """Ends the loaders' workers and threads."""
+        self._loaders.close()
 
 
 def _not_applicable(config: TrainConfig) -> str:
     """Why a job of a sweep has nothing to run on here; empty where it has. A run of its own is refused instead."""
-    device = resolve.resolve_device(config.device)
+    device = resolve_device(config.device)
     refused = precision.unable(config.precision, device)
     if refused is None and config.study is not None:
         refused = precision.unsuited(config.precision, device, ladder=config.rung is not None)
@@ -81,7 +128,7 @@ def _versions() -> str:
     return ", ".join(f"{name} {text}" for name, text in {"python": platform.python_version(), **kept}.items())
 
 
-def _told(config: TrainConfig, error: BaseException) -> BaseException:
+def _explained(config: TrainConfig, error: BaseException) -> BaseException:
     """The error itself, or what a user can make of it."""
     if isinstance(error, torch.OutOfMemoryError):
         return _out_of_memory(config, error)

@@ -19,6 +19,8 @@ from typing import Any, NoReturn
 
 import psutil
 
+from loaderlab.config import UserError
+
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM came. A KeyboardInterrupt, so that what handles Ctrl-C handles it as well."""
@@ -28,6 +30,16 @@ class Terminated(KeyboardInterrupt):
 
 class OutOfTime(KeyboardInterrupt):
     """A job of a sweep took longer than its time limit."""
+
+
+def error_line(error: BaseException) -> str:
+    """An error in one line, for a run's tag."""
+    if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, OutOfTime):
+            return str(error)
+        return "interrupted by SIGTERM" if isinstance(error, Terminated) else "interrupted by Ctrl-C"
+    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 def leave(code: int) -> NoReturn:

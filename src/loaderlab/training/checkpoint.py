@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from loaderlab.config import TrainConfig, UserError, flatten
-from loaderlab.training.loop import Parts, Trained
+from loaderlab.training.loop import Parts, Progress
 
 NAME = "checkpoint.pt"
 #: what may differ between a run and its continuation: how long, what is recorded, how samples are brought
@@ -34,11 +34,11 @@ class Checkpoint:
 
     path: Path
     state: dict[str, Any]
-    trained: Trained
+    progress: Progress
     run_id: str
 
 
-def save(path: Path, parts: Parts, trained: Trained, config: TrainConfig, run_id: str) -> None:
+def save(path: Path, parts: Parts, progress: Progress, config: TrainConfig, run_id: str) -> None:
     """Writes beside the target and renames: an interrupted write leaves the former checkpoint whole.
 
     Raises:
@@ -46,7 +46,7 @@ def save(path: Path, parts: Parts, trained: Trained, config: TrainConfig, run_id
     """
     content = {
         "state": parts.state(),
-        "trained": {"epoch": trained.epoch, "step": trained.step, "updates": trained.updates},
+        "trained": {"epoch": progress.epoch, "step": progress.step, "updates": progress.updates},
         "config": {name: _plain(value) for name, value in flatten(config)},
         "run_id": run_id,
     }
@@ -99,7 +99,7 @@ def load(config: TrainConfig) -> Checkpoint:
         raise UserError(
             f"resume={config.resume}: {path} has {reached} {unit} already. Type for example: {unit}={2 * reached}"
         )
-    return Checkpoint(path, state, Trained(**done), run_id)
+    return Checkpoint(path, state, Progress(**done), run_id)
 
 
 def _plain(value: Any) -> Any:

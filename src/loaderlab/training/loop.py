@@ -21,7 +21,7 @@ from loaderlab.training.precision import Precision
 
 
 @dataclass
-class Trained:
+class Progress:
     """State of the loop beside the weights: what a checkpoint holds and what the summary needs."""
 
     epoch: int = 0  # epochs finished, those before a resume included
@@ -37,8 +37,8 @@ class Trained:
 class Observers:
     """What the loop tells others, at moments of its own choice."""
 
-    on_step: Callable[[Trained, StepMeter], None]
-    on_epoch: Callable[[Trained, StepMeter], None]  # after the evaluation, outside every window
+    on_step: Callable[[Progress, StepMeter], None]
+    on_epoch: Callable[[Progress, StepMeter], None]  # after the evaluation, outside every window
 
 
 @dataclass
@@ -72,7 +72,7 @@ class Parts:
 def train(
     parts: Parts,
     meter: StepMeter,
-    trained: Trained,
+    progress: Progress,
     observers: Observers,
     *,
     epochs: int | None,
@@ -84,23 +84,23 @@ def train(
     Args:
         parts: on the device already.
         meter: gets every step of this process.
-        trained: where to begin, and where what was done is kept as it goes.
+        progress: where to begin, and where what was done is kept as it goes.
         accumulate: steps whose mean gradient makes one update; an epoch's end makes one from fewer.
     """
     model, optimizer = parts.model, parts.optimizer
     autocast, scaler = parts.precision.autocast, parts.precision.scaler
     per_epoch = parts.loader.num_steps
 
-    while (epochs is None or trained.epoch < epochs) and (steps is None or trained.step < steps):
+    while (epochs is None or progress.epoch < epochs) and (steps is None or progress.step < steps):
         model.train()
         began = time.perf_counter()
-        meter.begin_epoch(trained.epoch)
-        batches = iter(parts.loader.epoch(trained.epoch))
+        meter.begin_epoch(progress.epoch)
+        batches = iter(parts.loader.epoch(progress.epoch))
         in_epoch = 0  # steps of this epoch
         group = 0  # steps since the last update
         size = accumulate  # steps that the present group is to have
 
-        while steps is None or trained.step < steps:
+        while steps is None or progress.step < steps:
             meter.next_step()
             batch = next(batches, None)
             if batch is None:
@@ -108,7 +108,7 @@ def train(
                     for parameter in model.parameters():
                         if parameter.grad is not None:
                             parameter.grad.mul_(size / group)
-                    update(parts, trained)
+                    update(parts, progress)
                 break
             meter.mark()  # wait
 
@@ -120,39 +120,39 @@ def train(
             meter.mark()  # forward
 
             in_epoch, group = in_epoch + 1, group + 1
-            ends_epoch = in_epoch == per_epoch or trained.step + 1 == steps
+            ends_epoch = in_epoch == per_epoch or progress.step + 1 == steps
             size = accumulate
             if per_epoch is not None and accumulate > 1:  # the last group of an epoch may be smaller
                 size = min(accumulate, per_epoch - (in_epoch - group))
             if steps is not None:  # and so may the last group of a run
-                size = min(size, steps - (trained.step + 1 - group))
+                size = min(size, steps - (progress.step + 1 - group))
             scaler.scale(loss / size if size > 1 else loss).backward()
             meter.mark()  # backward
 
-            trained.learning_rates.append(learning_rate(optimizer))
+            progress.learning_rates.append(learning_rate(optimizer))
             if group == accumulate or ends_epoch:
-                update(parts, trained)
+                update(parts, progress)
                 group = 0
             meter.end_step(len(batch), loss)  # optimizer
 
-            trained.step += 1
-            observers.on_step(trained, meter)
+            progress.step += 1
+            observers.on_step(progress, meter)
 
         meter.end_epoch()  # waits for the device
-        trained.train_s += time.perf_counter() - began
+        progress.train_s += time.perf_counter() - began
         if in_epoch == 0:
             raise UserError(
                 "data: the training samples gave no batch. With drop_last=true a set needs at least batch_size samples"
             )
-        trained.epoch += 1
+        progress.epoch += 1
         if parts.val_loader is not None:
             val_loss, val_accuracy = evaluate(parts, parts.val_loader)
-            trained.val_loss.append(val_loss)
-            trained.val_accuracy.append(val_accuracy)
-        observers.on_epoch(trained, meter)
+            progress.val_loss.append(val_loss)
+            progress.val_accuracy.append(val_accuracy)
+        observers.on_epoch(progress, meter)
 
 
-def update(parts: Parts, trained: Trained) -> None:
+def update(parts: Parts, progress: Progress) -> None:
     """One update of the weights and of the learning rate. With fp16 the host waits for the device here: torch's
     scaler has to know whether a gradient overflowed, in which case nothing is updated."""
     scaler = parts.precision.scaler
@@ -162,7 +162,7 @@ def update(parts: Parts, trained: Trained) -> None:
     parts.optimizer.zero_grad(set_to_none=True)
     if not scaler.is_enabled() or scaler.get_scale() >= scale:
         parts.schedule.step()
-        trained.updates += 1
+        progress.updates += 1
 
 
 @torch.no_grad()

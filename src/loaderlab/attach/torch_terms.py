@@ -1,0 +1,24 @@
+"""Advice in PyTorch's own terms, for a loop that does not have this program's settings."""
+
+from __future__ import annotations
+
+from loaderlab.diagnosis.evidence import Advice
+
+IN_TORCH = {  # a setting of ours, and the same in a loop of one's own
+    "loader.num_workers": "DataLoader(num_workers={value})",
+    "loader.persistent_workers": "DataLoader(persistent_workers=True)",
+    "loader.pin_memory": "DataLoader(pin_memory=True)",
+    "loader.non_blocking": "tensor.to(device, non_blocking=True)",
+    "batch_size": "batch_size={value}",
+    "model.compile": "torch.compile(model)",
+    "precision": "torch.autocast(device.type, torch.{dtype})",
+}
+DTYPES = {"bf16": "bfloat16"}
+
+
+def in_torch_terms(advice: Advice) -> str:
+    """How to follow the advice in PyTorch; empty if no setting does it, or only one of this program's own."""
+    template = IN_TORCH.get(advice.setting, "")
+    if advice.setting == "precision" and advice.value not in DTYPES:
+        return ""
+    return template.format(value=advice.value, dtype=DTYPES.get(str(advice.value), ""))

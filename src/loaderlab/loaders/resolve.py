@@ -1,0 +1,191 @@
+"""What ``auto`` becomes: the settings in force of each loader, and the capabilities that follow from them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+from dataclasses import dataclass, fields, is_dataclass
+
+import torch
+
+from loaderlab.config import AUTO, DaliLoader, HostLoader, NativeLoader, SpdlLoader
+from loaderlab.data.spec import EncodedImages, Split, UserItems
+from loaderlab.loaders.capabilities import Choice, Copying, LoaderCapabilities, Makers
+from loaderlab.system.machine import available_cores
+
+MAX_AUTO_WORKERS = 16  # beyond this, memory grows and, as a rule, throughput does not
+MAX_AUTO_THREADS = 16
+BETWEEN_STAGES = 5  # batches that SPDL 0.8 holds beside those in the making and those in its sink
+KEEP_ON_DEVICE: Choice = ("loader", "resident")
+DECODE_ON_DEVICE: Choice = ("loader", "dali")
+
+
+@dataclass(frozen=True)
+class NativeSettings:
+    """In force in the native loader. ``prefetch_factor`` and ``start_method`` are None without workers."""
+
+    num_workers: int
+    prefetch_factor: int | None
+    persistent_workers: bool
+    copying: Copying
+    start_method: str | None
+    decoder: str
+
+
+@dataclass(frozen=True)
+class SpdlSettings:
+    """In force in the SPDL loader; ``gil``: on or off, of this Python."""
+
+    num_threads: int
+    buffer_size: int
+    copying: Copying
+    decoder: str
+    gil: str
+
+
+@dataclass(frozen=True)
+class DaliSettings:
+    """In force in the DALI loader; ``decode``: cpu or mixed."""
+
+    num_threads: int
+    decode: str
+    prefetch_queue_depth: int
+
+
+@dataclass(frozen=True)
+class ResidentSettings:
+    """In force in the resident loader."""
+
+    decoder: str
+    samples_mib: float
+
+
+@dataclass(frozen=True)
+class ReplaySettings:
+    """In force in the replay loader."""
+
+    num_batches: int
+
+
+LoaderSettings = NativeSettings | SpdlSettings | DaliSettings | ResidentSettings | ReplaySettings
+
+
+def in_force(settings: LoaderSettings | Copying) -> dict[str, str | None]:
+    """Setting to value as text, for the record; None for what does not apply."""
+    values: dict[str, str | None] = {}
+    for entry in fields(settings):
+        value = getattr(settings, entry.name)
+        if is_dataclass(value):
+            assert isinstance(value, Copying)
+            values |= in_force(value)
+        else:
+            values[entry.name] = None if value is None else str(value)
+    return values
+
+
+def auto_workers(split: Split, device: torch.device) -> int:
+    """Workers by the cores that this process may use, one of them left to the training process; half of them if the step
+    computes on the cores too. 0 for data in memory without per-sample work: handing a batch to another process costs more
+    than making it."""
+    if isinstance(split.source, UserItems) and split.source.iterable and not split.source.sharded:
+        return 1
+    if split.at_hand:
+        return 0
+    cores = available_cores()
+    return max(1, min(MAX_AUTO_WORKERS, cores - 1 if device.type == "cuda" else cores // 2))
+
+
+def auto_threads(split: Split, device: torch.device) -> int:
+    """As many as the native loader has workers if the work is decoding. One otherwise: Python code is run by one thread
+    at a time, and nobody knows whether a user's dataset is thread-safe."""
+    return auto_workers(split, device) if isinstance(split.source, EncodedImages) else 1
+
+
+def copying(config: HostLoader, device: torch.device) -> Copying:
+    """How a loader that makes its batches in host memory copies them to this device."""
+    pinned = device.type == "cuda" if config.pin_memory == AUTO else bool(config.pin_memory)
+    non_blocking = pinned if config.non_blocking == AUTO else bool(config.non_blocking)
+    side_stream = pinned and non_blocking if config.side_stream == AUTO else bool(config.side_stream)
+    return Copying(pinned, non_blocking, side_stream)
+
+
+def native_settings(config: NativeLoader, split: Split, device: torch.device) -> NativeSettings:
+    """What a native loader's settings become for these samples on this device."""
+    num_workers = auto_workers(split, device) if config.num_workers == AUTO else int(config.num_workers)
+    # named in any case: a job of a sweep was spawned itself, and would hand that down to its workers
+    method = multiprocessing.get_all_start_methods()[0] if config.start_method == AUTO else config.start_method
+    prefetch = 2 if config.prefetch_factor == AUTO else int(config.prefetch_factor)
+    return NativeSettings(
+        num_workers=num_workers,
+        prefetch_factor=prefetch if num_workers else None,
+        persistent_workers=num_workers > 0 if config.persistent_workers == AUTO else bool(config.persistent_workers),
+        copying=copying(config, device),
+        start_method=method if num_workers else None,
+        decoder=config.decoder,
+    )
+
+
+def native_capabilities(settings: NativeSettings, *, batched: bool) -> LoaderCapabilities:
+    """``batched``: a worker builds whole batches."""
+    return LoaderCapabilities(
+        makers=Makers(settings.num_workers, "loader.num_workers", are_processes=True, whole_batches=True),
+        lookahead=settings.num_workers * (settings.prefetch_factor or 0),
+        parallel=max(1, settings.num_workers),
+        copying=settings.copying,
+        collates_samples=not batched,
+        keeps_makers=settings.persistent_workers,
+        faster_decoder=_faster_decoder(settings.decoder),
+        decode_on_device=DECODE_ON_DEVICE,
+        keep_on_device=KEEP_ON_DEVICE,
+    )
+
+
+def spdl_settings(config: SpdlLoader, split: Split, device: torch.device) -> SpdlSettings:
+    """What an SPDL loader's settings become for these samples on this device."""
+    return SpdlSettings(
+        num_threads=auto_threads(split, device) if config.num_threads == AUTO else int(config.num_threads),
+        buffer_size=config.buffer_size,
+        copying=copying(config, device),
+        decoder=config.decoder,
+        gil="on" if getattr(sys, "_is_gil_enabled", lambda: True)() else "off",
+    )
+
+
+def spdl_capabilities(settings: SpdlSettings) -> LoaderCapabilities:
+    return LoaderCapabilities(
+        makers=Makers(settings.num_threads, "loader.num_threads", are_processes=False, whole_batches=True),
+        lookahead=settings.num_threads + settings.buffer_size + BETWEEN_STAGES,
+        parallel=settings.num_threads,
+        copying=settings.copying,
+        faster_decoder=_faster_decoder(settings.decoder),
+        decode_on_device=DECODE_ON_DEVICE,
+        keep_on_device=KEEP_ON_DEVICE,
+        use_processes=("loader", "native"),
+    )
+
+
+def dali_settings(config: DaliLoader, split: Split, device: torch.device) -> DaliSettings:
+    """What a DALI loader's settings become for these samples on this device."""
+    on_gpu, cores = device.type == "cuda", available_cores()
+    auto = min(MAX_AUTO_THREADS, cores if on_gpu else max(1, cores // 2))
+    decode = ("mixed" if on_gpu else "cpu") if config.decode == AUTO else str(config.decode)
+    return DaliSettings(
+        num_threads=auto if config.num_threads == AUTO else int(config.num_threads),
+        decode=decode if isinstance(split.source, EncodedImages) else "cpu",
+        prefetch_queue_depth=config.prefetch_queue_depth,
+    )
+
+
+def dali_capabilities(settings: DaliSettings) -> LoaderCapabilities:
+    decodes_on_device = settings.decode == "mixed"
+    return LoaderCapabilities(
+        makers=Makers(settings.num_threads, "loader.num_threads", are_processes=False, whole_batches=False),
+        lookahead=settings.prefetch_queue_depth,
+        decodes_on_device=decodes_on_device,
+        decode_on_device=None if decodes_on_device else ("loader.decode", "mixed"),
+        keep_on_device=KEEP_ON_DEVICE,
+    )
+
+
+def _faster_decoder(decoder: str) -> Choice | None:
+    return ("loader.decoder", "torchcodec") if decoder == "pillow" else None

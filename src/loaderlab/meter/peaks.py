@@ -1,0 +1,48 @@
+"""The most memory that a loop takes, on the host and on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from loaderlab.device.memory import peak_memory_mib, reset_peak_memory
+from loaderlab.meter.resources import proportional_memory_mib
+
+
+class PeakMemory:
+    """Reads memory outside the steps: call `after_step` after each step and `after_epoch` after each epoch.
+
+    The device's peak leaves out the first step, whose trials (cuDNN's) no later step makes, unless it is the only one.
+
+    Attributes:
+        host_mib: the largest proportional set size, workers included; None if the kernel does not tell.
+        device_mib: None for a device without memory of its own.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        host: Callable[[], float | None] = proportional_memory_mib,
+        peak: Callable[[torch.device], float | None] = peak_memory_mib,
+        reset: Callable[[torch.device], None] = reset_peak_memory,
+    ) -> None:
+        self._device, self._host, self._peak, self._reset = device, host, peak, reset
+        self.host_mib: float | None = None
+        self.device_mib: float | None = None
+
+    def after_step(self, num_steps: int) -> None:
+        """``num_steps``: of the loop so far. Reads after the first two only: a reading takes some 10 ms a process."""
+        if num_steps == 1:
+            self.device_mib = self._peak(self._device)
+            self._reset(self._device)
+        elif num_steps == 2:  # in the warm-up, with workers that may end before the epoch does
+            self.after_epoch(num_steps)
+
+    def after_epoch(self, num_steps: int) -> None:
+        """``num_steps``: of the loop so far."""
+        host = self._host()
+        if host is not None:
+            self.host_mib = max(host, self.host_mib or 0.0)
+        if num_steps > 1 or self.device_mib is None:
+            self.device_mib = self._peak(self._device)

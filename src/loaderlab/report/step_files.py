@@ -1,0 +1,18 @@
+"""The raw steps of a loop as files: ``steps.csv`` and ``breakdown.png``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from loaderlab.diagnosis.figures import LoopRecord
+from loaderlab.meter import summary
+
+
+def write_steps(folder: Path, title: str, loop: LoopRecord, figures: Mapping[str, float]) -> None:
+    """Writes both. ``title``: of the picture."""
+    from loaderlab.report.step_picture import breakdown  # half a second: not at the start
+
+    text = summary.to_csv(loop.steps, loop.warmup_steps, loop.parallel, coarse=not loop.phases_marked)
+    (folder / "steps.csv").write_text(text)
+    breakdown(folder / "breakdown.png", title, figures, loop.steps)

@@ -1,0 +1,33 @@
+"""What every stage of one run needs: its configuration, its name, the terminal, the record, the folder of its artifacts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from loaderlab.config import TrainConfig
+from loaderlab.runs.job import Job
+from loaderlab.system.terminal import Terminal
+from loaderlab.tracking.store import TrackedRun
+from loaderlab.training import checkpoint
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """Passed to every stage.
+
+    Attributes:
+        tracked: the run in MLflow.
+        folder: of what becomes the run's artifacts.
+    """
+
+    config: TrainConfig
+    job: Job
+    terminal: Terminal
+    tracked: TrackedRun
+    folder: Path
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """Of this run's own checkpoint."""
+        return Path(self.config.checkpoint.dir) / self.tracked.run_id / checkpoint.NAME

@@ -1,0 +1,94 @@
+"""The fourth stage of a run: from what was measured to its figures and its verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from loaderlab import metrics
+from loaderlab.data.spec import EncodedImages, UserItems
+from loaderlab.diagnosis.evidence import LEAST_STEPS, Setup, Verdict
+from loaderlab.diagnosis.figures import LoopRecord, evidence_of, figures_of
+from loaderlab.diagnosis.verdict import judge
+from loaderlab.meter.phases import own_cost_ns
+from loaderlab.meter.rates import ProbeResults
+from loaderlab.runs.context import RunContext
+from loaderlab.runs.measured_loop import Trained
+from loaderlab.runs.prepare import Prepared
+from loaderlab.system import machine
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The figures of a run, by metric, and its verdict."""
+
+    figures: Mapping[str, float]
+    verdict: Verdict
+    loop: LoopRecord
+
+    @property
+    def not_finite(self) -> list[str]:
+        """Metrics that ended as NaN or infinity."""
+        return [name for name, value in self.figures.items() if not np.isfinite(value)]
+
+
+def judge_run(
+    context: RunContext, prepared: Prepared, trained: Trained, probes: ProbeResults, num_skipped: int
+) -> Judged:
+    """The figures and the verdict of a run that has made at least one step."""
+    loop, setup = trained.loop, _setup(context, prepared)
+    if loop.window:
+        own_cost = own_cost_ns(prepared.device, sync=context.config.measure.sync)
+        loop = replace(loop, own_cost_ns=own_cost)
+    named: dict[str, float | None] = {
+        metrics.STARTUP_S: trained.startup_s,
+        metrics.SKIPPED_SAMPLES: float(num_skipped) if prepared.spec.train.on_error.skip else None,
+        **figures_of(loop, probes, setup),
+        metrics.VAL_LOSS: trained.val_loss,
+        metrics.VAL_ACCURACY: trained.val_accuracy,
+    }
+    figures = {name: value for name, value in named.items() if value is not None}
+    return Judged(figures, judge(evidence_of(loop, probes), setup), loop)
+
+
+def warn_of_results(context: RunContext, prepared: Prepared, judged: Judged, *, failed: bool) -> None:
+    """Says what is doubtful about the results, and what to change."""
+    loss = judged.figures.get(metrics.TRAIN_LOSS)
+    if loss is not None and not np.isfinite(loss):
+        context.terminal.warn(f"the training loss is {loss}: lower optimizer.lr, or precision=fp32")
+    count, loop = len(judged.loop.window), judged.loop
+    if count >= LEAST_STEPS or failed:
+        return
+    per_epoch, batch_size = prepared.parts.loader.num_steps, context.config.batch_size
+    if per_epoch is not None and per_epoch <= loop.parallel:
+        context.terminal.warn(
+            f"an epoch has {per_epoch} steps, of which the first {loop.parallel} are never measured. Type for example: "
+            f"batch_size={max(1, batch_size // (4 * loop.parallel))}"
+        )
+    else:
+        context.terminal.warn(
+            f"{count} steps were measured after {loop.warmup_steps} of warm-up: too few to tell. Type for example: "
+            f"steps={loop.warmup_steps + 10 * LEAST_STEPS}"
+        )
+
+
+def _setup(context: RunContext, prepared: Prepared) -> Setup:
+    config, split = context.config, prepared.spec.train
+    normalization, source = split.normalization, split.source
+    return Setup(
+        loader=prepared.parts.loader.capabilities,
+        device=prepared.capabilities,
+        cores=machine.available_cores(),
+        threads=torch.get_num_threads(),
+        batch_size=config.batch_size,
+        precision=config.precision.name,
+        in_memory=split.in_memory,
+        at_hand=split.at_hand,
+        image_files=isinstance(source, EncodedImages),
+        normalized_by_loader=normalization is not None and not normalization.on_device,
+        compiled=config.model.compile,
+        most_makers=1 if isinstance(source, UserItems) and source.iterable and not source.sharded else None,
+    )

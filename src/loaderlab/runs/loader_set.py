@@ -1,0 +1,77 @@
+"""The loaders of one run: built alike, closed together, and the samples that they skipped."""
+
+from __future__ import annotations
+
+import torch
+
+from loaderlab import loaders
+from loaderlab.config import NativeLoader, ReplayLoader, TrainConfig, UserError
+from loaderlab.data.spec import DataSpec
+from loaderlab.loaders.contract import EpochPlan, Loader
+from loaderlab.system.terminal import Terminal
+
+MOST_REPORTED = 10  # skipped samples, on the terminal
+
+
+class LoaderSet:
+    """Builds the loaders of a run and closes them.
+
+    Attributes:
+        skipped: why samples were skipped, each once, in order of time.
+    """
+
+    def __init__(self, config: TrainConfig, terminal: Terminal) -> None:
+        self._config, self._terminal = config, terminal
+        self._loaders: list[Loader] = []
+        self.skipped: list[str] = []
+
+    def plan(self, spec: DataSpec) -> EpochPlan:
+        """The training batches.
+
+        Raises:
+            UserError: the set is smaller than a batch, and short batches are dropped.
+        """
+        config, num_train = self._config, spec.train.num_samples
+        if config.drop_last and num_train is not None and num_train < config.batch_size:
+            raise UserError(
+                f"batch_size={config.batch_size}: there are {num_train} training samples, and drop_last=true leaves out a "
+                f"short batch. Type: batch_size={num_train}, or drop_last=false"
+            )
+        return EpochPlan(
+            num_train or 0, config.batch_size, True, config.drop_last, config.seed_in_force, blocks=spec.train.blocks
+        )
+
+    def training(self, spec: DataSpec, plan: EpochPlan, device: torch.device) -> Loader:
+        """A loader of the training samples."""
+        return self._kept(loaders.build(self._config.loader, spec.train, plan, device))
+
+    def validation(self, spec: DataSpec, device: torch.device) -> Loader | None:
+        """A loader of the validation samples in order; None without an evaluation."""
+        config = self._config
+        if not config.evaluate or spec.val is None:
+            return None
+        plan = EpochPlan(spec.val.num_samples or 0, config.batch_size, False, False)
+        # a ceiling is of the training step: its model is still judged on all validation samples
+        backend = NativeLoader(decoder="pillow") if isinstance(config.loader, ReplayLoader) else config.loader
+        return self._kept(loaders.build(backend, spec.val, plan, device))
+
+    def _kept(self, loader: Loader) -> Loader:
+        self._loaders.append(loader)
+        return loader
+
+    def report_skipped(self) -> None:
+        """Warns of the samples that were skipped since the last call."""
+        for loader in self._loaders:
+            for reason in loader.broken.values():
+                if reason in self.skipped:
+                    continue
+                self.skipped.append(reason)
+                if len(self.skipped) <= MOST_REPORTED:
+                    self._terminal.warn(f"skipped: {reason}")
+                elif len(self.skipped) == MOST_REPORTED + 1:
+                    self._terminal.warn("more samples were skipped: broken.txt with the run has all of them")
+
+    def close(self) -> None:
+        """Ends the loaders' workers and threads."""
+        for loader in self._loaders:
+            loader.close()

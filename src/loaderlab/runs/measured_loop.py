@@ -1,0 +1,222 @@
+"""The second stage of a run: the loop, with its meter, its progress on the terminal, its losses and checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from loaderlab import metrics
+from loaderlab.diagnosis.figures import LoopRecord
+from loaderlab.meter import resources
+from loaderlab.meter.peaks import PeakMemory
+from loaderlab.meter.phases import StepMeter
+from loaderlab.meter.profile import BEYOND, StepProfiler
+from loaderlab.meter.sampler import DeviceSample, DeviceSampler
+from loaderlab.runs.context import RunContext
+from loaderlab.runs.loader_set import LoaderSet
+from loaderlab.runs.prepare import Prepared
+from loaderlab.system.machine import available_cores
+from loaderlab.system.processes import process_age_s
+from loaderlab.system.terminal import Bar
+from loaderlab.training import checkpoint
+from loaderlab.training.loop import Observers, Progress, train
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the loop has come to, also if it was interrupted.
+
+    Attributes:
+        epoch, step: finished in all, those before a resume included.
+        startup_s: from the start of the process to the loop.
+        val_loss, val_accuracy: of the last evaluation; None if there was none.
+        loop: what was recorded of its steps.
+    """
+
+    epoch: int
+    step: int
+    startup_s: float
+    val_loss: float | None
+    val_accuracy: float | None
+    loop: LoopRecord
+
+
+class MeasuredLoop:
+    """Runs the loop once. `result` can be read at any time: an interrupted `run` keeps what it had measured."""
+
+    def __init__(self, context: RunContext, prepared: Prepared, loaders: LoaderSet) -> None:
+        self._context, self._prepared, self._loaders = context, prepared, loaders
+        config = context.config
+        self._meter = StepMeter(prepared.device, counters=resources.counters, sync=config.measure.sync)
+        self._memory = PeakMemory(prepared.device)
+        self._startup_s = 0.0
+        self._num_logged = 0  # steps whose loss has gone to the record
+        self._saved_at = time.monotonic()
+        self._device_samples: list[DeviceSample] = []
+        self._profiler = self._plan_profile() if config.measure.profile else None
+
+    def run(self) -> None:
+        """Trains as configured.
+
+        Raises:
+            UserError, KeyboardInterrupt, torch.OutOfMemoryError: whatever ended the loop early.
+        """
+        config, prepared = self._context.config, self._prepared
+        self._startup_s = process_age_s() - prepared.parity_s
+        total, per_epoch = config.steps, prepared.parts.loader.num_steps
+        if total is None and per_epoch is not None and config.num_epochs is not None:
+            total = per_epoch * config.num_epochs
+        with self._device_sampled(), self._context.terminal.progress("training", total) as bar:
+            shown = _ShownProgress(bar)
+
+            def on_step(progress: Progress, meter: StepMeter) -> None:
+                self._on_step(meter)
+                shown.update(progress, meter)
+
+            try:
+                train(
+                    prepared.parts,
+                    self._meter,
+                    prepared.progress,
+                    Observers(on_step, self._on_epoch),
+                    epochs=config.num_epochs,
+                    steps=config.steps,
+                    accumulate=config.accumulate,
+                )
+            except BaseException:
+                with contextlib.suppress(RuntimeError):  # a device that has failed gives no times
+                    self._meter.settle()
+                raise
+            finally:
+                self._log_losses()
+                if self._profiler is not None:
+                    self._profiler.close()
+        if self._profiler is not None and not self._profiler.path.exists():
+            steps = self._profiler.num_steps
+            self._context.terminal.warn(f"measure.profile=true: no epoch had {steps} steps left for a trace")
+
+    def result(self) -> Trained:
+        """What was done and measured so far."""
+        progress, meter, config = self._prepared.progress, self._meter, self._context.config
+        steps = meter.settled
+        return Trained(
+            epoch=progress.epoch,
+            step=progress.step,
+            startup_s=self._startup_s,
+            val_loss=progress.val_loss[-1] if progress.val_loss else None,
+            val_accuracy=progress.val_accuracy[-1] if progress.val_accuracy else None,
+            loop=LoopRecord(
+                steps=steps,
+                warmup_steps=self._prepared.settings.warmup_steps,
+                parallel=self._prepared.parts.loader.parallel,
+                epochs_ns=meter.epochs_ns,
+                epoch_ends_ns=meter.epoch_ends_ns,
+                used=meter.used,
+                cores=available_cores(),
+                train_s=progress.train_s or None,  # without a whole epoch there is no whole time
+                device_samples=self._device_samples,
+                own_pids=resources.own_pids(),
+                host_peak_mib=self._memory.host_mib,
+                device_peak_mib=self._memory.device_mib,
+                losses=[step.loss for step in steps[-config.tracking.log_every :]],
+            ),
+        )
+
+    @contextlib.contextmanager
+    def _device_sampled(self) -> Iterator[None]:
+        """NVML beside the loop, if there is a GPU to look at."""
+        device = self._prepared.device
+        if device.type != "cuda" or not self._context.config.measure.device_samples:
+            yield
+            return
+        with DeviceSampler(str(torch.cuda.get_device_properties(device).uuid)) as sampler:
+            try:
+                yield
+            finally:
+                self._device_samples = sampler.stop()
+        if sampler.problem:
+            self._context.terminal.warn(f"no GPU utilisation, power and clocks: {sampler.problem}")
+
+    def _plan_profile(self) -> StepProfiler | None:
+        """Within one epoch: an evaluation between two steps belongs to neither."""
+        config, per_epoch = self._context.config, self._prepared.parts.loader.num_steps
+        measure = config.measure
+        room = measure.profile_steps if per_epoch is None else min(measure.profile_steps, per_epoch - BEYOND - 1)
+        if room < 1:
+            self._context.terminal.warn(
+                f"measure.profile=true: an epoch has {per_epoch} steps, and a trace takes {BEYOND + 2}. Type for example: "
+                f"batch_size={max(1, config.batch_size // 4)}"
+            )
+            return None
+        folder, warmup = self._context.folder, self._prepared.settings.warmup_steps
+        return StepProfiler(folder, room, measure.profile_mib, self._prepared.device, warmup)
+
+    def _has_room(self, profiler: StepProfiler, meter: StepMeter) -> bool:
+        """Whether a profile can begin here: past the warm-up, and with its steps to come in this epoch."""
+        per_epoch, warmup = self._prepared.parts.loader.num_steps, self._prepared.settings.warmup_steps
+        past = meter.num_steps >= warmup or (per_epoch is not None and per_epoch - BEYOND - 1 < warmup)
+        return past and (per_epoch is None or meter.position + profiler.num_steps <= per_epoch)
+
+    def _on_step(self, meter: StepMeter) -> None:
+        profiler = self._profiler
+        if profiler is not None and (profiler.running or self._has_room(profiler, meter)):
+            profiler.step(meter)
+        self._memory.after_step(meter.num_steps)
+
+    def _on_epoch(self, progress: Progress, meter: StepMeter) -> None:
+        """Outside every window: writes what was kept, reads memory, saves a checkpoint if one is due."""
+        tracked = self._context.tracked
+        if progress.val_loss:
+            tracked.metric(metrics.VAL_LOSS, progress.val_loss[-1], progress.step)
+            tracked.metric(metrics.VAL_ACCURACY, progress.val_accuracy[-1], progress.step)
+        self._loaders.report_skipped()
+        self._log_losses()
+        tracked.flush()
+        self._memory.after_epoch(meter.num_steps)
+        config = self._context.config
+        every = config.checkpoint.every_minutes
+        if every is not None and time.monotonic() - self._saved_at >= 60 * every:
+            path = self._context.checkpoint_path
+            checkpoint.save(path, self._prepared.parts, progress, config, tracked.run_id)
+            self._saved_at = time.monotonic()
+
+    def _log_losses(self) -> None:
+        """Points of the loss, each the mean of ``tracking.log_every`` steps, at the last of them."""
+        every, progress = self._context.config.tracking.log_every, self._prepared.progress
+        steps, num_settled = self._meter.steps, self._meter.num_settled
+        before = progress.step - len(steps)  # steps of the run that was resumed
+        while self._num_logged < num_settled:
+            block = steps[self._num_logged : min(self._num_logged + every, num_settled)]
+            self._num_logged += len(block)
+            step = before + self._num_logged
+            tracked = self._context.tracked
+            tracked.metric(metrics.TRAIN_LOSS, float(np.mean([entry.loss for entry in block])), step)
+            tracked.metric(metrics.LEARNING_RATE, progress.learning_rates[self._num_logged - 1], step)
+
+
+class _ShownProgress:
+    """The note beside the bar: of the steps since it was last drawn, evaluation left out."""
+
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+        self._num_shown = self._num_shown_settled = 0
+
+    def update(self, progress: Progress, meter: StepMeter) -> None:
+        if not self._bar.due(progress.step):
+            return
+        # on CUDA device times come some steps late
+        recent, settled = meter.steps[self._num_shown :], meter.settled[self._num_shown_settled :]
+        self._num_shown, self._num_shown_settled = len(meter.steps), meter.num_settled
+        note = f"epoch {progress.epoch + 1}, loss {meter.last_loss:.4f}"
+        if elapsed := sum(step.host_ns for step in recent) / 1e9:
+            waited = sum(step.host[0] for step in recent) / 1e9
+            rate = sum(step.num_samples for step in recent) / elapsed
+            note += f", {rate:,.0f} samples/s, wait {100 * waited / elapsed:.0f} %"
+        if length := sum(step.length_ms for step in settled):
+            note += f", starved {100 * sum(step.starved_ms for step in settled) / length:.0f} %"
+        self._bar.update(progress.step, note)

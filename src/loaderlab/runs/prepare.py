@@ -1,0 +1,185 @@
+"""The first stage of a run: everything up to the first batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from loaderlab import data
+from loaderlab.config import AUTO, TrainConfig, UserError, choice
+from loaderlab.data.spec import DataSpec
+from loaderlab.device.capabilities import DeviceCapabilities
+from loaderlab.device.resolve import capabilities, device_name
+from loaderlab.loaders.contract import EpochPlan, Loader
+from loaderlab.loaders.resolve import in_force
+from loaderlab.parity.check import check_run
+from loaderlab.parity.status import PARITY
+from loaderlab.probes.state import random_states_kept
+from loaderlab.runs.context import RunContext
+from loaderlab.runs.loader_set import LoaderSet
+from loaderlab.runs.resolve import RunSettings, resolve_run
+from loaderlab.system.versions import versions
+from loaderlab.training import checkpoint, models, optimizers
+from loaderlab.training.loop import Parts, Progress
+from loaderlab.training.precision import Precision
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is ready to train.
+
+    Attributes:
+        device, capabilities: where the step runs, and what it can do.
+        plan: the training batches.
+        progress: where training starts; it advances as the loop goes.
+        settings: those of the run that depend on its loader and device.
+        facts: what is in force, for the page.
+        parity_s: seconds that went into checking the loader, which are no start-up.
+    """
+
+    device: torch.device
+    capabilities: DeviceCapabilities
+    spec: DataSpec
+    plan: EpochPlan
+    parts: Parts
+    progress: Progress
+    settings: RunSettings
+    facts: Mapping[str, str]
+    parity_s: float
+
+
+def prepare(context: RunContext, loaders: LoaderSet, device: torch.device) -> Prepared:
+    """Prepares the samples, the loaders and the model; checks the loader if asked; says what is in force.
+
+    Raises:
+        UserError: something does not fit, or the loader does not do the reference's work.
+    """
+    config = context.config
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # events and streams are those of the current device
+    _seed(config)
+    precision = Precision(config.precision, device)
+    spec = _samples(context)
+    parity, parity_s = _check_parity(context, spec, device) if config.measure.parity else ("", 0.0)
+    plan = loaders.plan(spec)
+    train_loader = loaders.training(spec, plan, device)
+    val_loader = loaders.validation(spec, device)
+    settings = resolve_run(config, capabilities(device), train_loader.capabilities)
+    if settings.torch_threads is not None:
+        torch.set_num_threads(settings.torch_threads)
+    model = models.build(config.model, spec, device)
+    optimizer, schedule = optimizers.build(config.optimizer, model, _num_updates(config, train_loader))
+    parts = Parts(model, optimizer, schedule, precision, train_loader, val_loader, device)
+    progress = _resume(context, parts) if config.resume is not None else Progress()
+    facts = _report(context, device, spec, parts)
+    return Prepared(
+        device=device,
+        capabilities=capabilities(device),
+        spec=spec,
+        plan=plan,
+        parts=parts,
+        progress=progress,
+        settings=settings,
+        facts=facts | ({"parity": parity} if parity else {}),
+        parity_s=parity_s,
+    )
+
+
+def _seed(config: TrainConfig) -> None:
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+        torch.use_deterministic_algorithms(True)  # imports the compiler, seconds: only if asked
+    torch.backends.cudnn.benchmark = not config.deterministic
+    random.seed(config.seed_in_force)
+    np.random.seed(config.seed_in_force % 2**32)
+    torch.manual_seed(config.seed_in_force)
+
+
+def _samples(context: RunContext) -> DataSpec:
+    with context.terminal.progress("preparing the samples", None) as bar:
+
+        def on_progress(done: int, total: int | None) -> None:
+            if bar.due(done):
+                bar.update(done, "files" if total is None else f"of {total:,} files")
+
+        return data.build(context.config.data, on_progress)
+
+
+def _check_parity(context: RunContext, spec: DataSpec, device: torch.device) -> tuple[str, float]:
+    """The result in one line, and the seconds it took. Goes on only if the loader does the reference's work, or cannot be
+    checked."""
+    began, config = time.monotonic(), context.config
+    with random_states_kept(device), context.terminal.progress("holding the loader against the reference", None):
+        result = check_run(config, spec, device)
+    seconds = time.monotonic() - began
+    context.terminal.say(f"{'parity':<10}{result}")
+    context.tracked.tags({PARITY: result.status})
+    (context.folder / "parity.json").write_text(json.dumps(result.as_dict(), indent=1) + "\n")
+    if result.mismatches:
+        raise UserError(
+            f"measure.parity=true: loader={choice(config.loader)} does not do the reference's work: {result.told}. "
+            "To measure it all the same type: measure.parity=false"
+        )
+    return str(result), seconds
+
+
+def _num_updates(config: TrainConfig, loader: Loader) -> int | None:
+    """Updates of the whole run; None if an iterable dataset does not tell its length."""
+    per_epoch = loader.num_steps
+    if config.steps is not None:
+        if not per_epoch:
+            return -(-config.steps // config.accumulate)
+        whole, rest = divmod(config.steps, per_epoch)
+        return whole * -(-per_epoch // config.accumulate) + -(-rest // config.accumulate)
+    assert config.num_epochs is not None
+    return None if per_epoch is None else config.num_epochs * -(-per_epoch // config.accumulate)
+
+
+def _resume(context: RunContext, parts: Parts) -> Progress:
+    saved = checkpoint.load(context.config)
+    parts.load_state(saved.state)
+    context.tracked.tags({"resumed_from": saved.run_id})
+    context.terminal.say(f"resumed from {saved.path}: {saved.progress.epoch} epochs, {saved.progress.step} steps done")
+    return saved.progress
+
+
+def _report(context: RunContext, device: torch.device, spec: DataSpec, parts: Parts) -> dict[str, str]:
+    """The first lines on the terminal, returned for the page; the same facts as tags."""
+    config, installed, name = context.config, versions(), device_name(device)
+    chosen = " (device=auto: torch finds no CUDA device)" if config.device == AUTO and device.type == "cpu" else ""
+    num_val = spec.val.num_samples if spec.val else 0
+    samples = f"{spec.train.num_samples or 'unknown'} training, {num_val} validation samples"
+    settings = in_force(parts.loader.settings) if parts.loader.settings is not None else {}
+    in_loader = ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None)
+    in_precision = ", ".join(f"{key} {value}" for key, value in parts.precision.in_force.items())
+    batch = f"batch {config.batch_size} x {config.accumulate}"
+    facts = {
+        "device": f"{device} {name}{chosen}, {torch.get_num_threads()} torch threads",
+        "versions": ", ".join(
+            f"{key} {installed[key]}" for key in ("torch", "nvidia-dali-cuda120") if key in installed
+        ),
+        "data": f"{spec.name}: {samples}, {len(spec.classes)} classes, {'x'.join(map(str, spec.sample_shape))}",
+        "model": f"{choice(config.model)}: {models.num_parameters(parts.model):,} parameters",
+        "loader": f"{choice(config.loader)}: {in_loader}",
+        "precision": f"{config.precision.name}: {in_precision}",
+        "optimizer": f"{choice(config.optimizer)}, {batch}, seed {config.seed_in_force}",
+    }
+    for key, value in facts.items():
+        context.terminal.say(f"{key:<10}{value}")
+    for note in spec.notes:
+        context.terminal.warn(note)
+    context.tracked.tags(
+        {"device.type": device.type, "device.name": name, "torch_threads.in_force": str(torch.get_num_threads())}
+        | {"data.samples": samples, "data.digest": spec.digest}
+        | {f"loader.in_force.{key}": str(value) for key, value in settings.items()}
+        | {f"precision.in_force.{key}": value for key, value in parts.precision.in_force.items()}
+    )
+    context.tracked.dataset(spec)
+    return facts

@@ -1,0 +1,38 @@
+"""What ``auto`` becomes in the settings of a run that depend on its loader and its device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from loaderlab.config import AUTO, TrainConfig
+from loaderlab.device.capabilities import DeviceCapabilities
+from loaderlab.loaders.capabilities import LoaderCapabilities
+from loaderlab.system.machine import available_cores
+
+AUTO_WARMUP_STEPS = 5
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """In force in a run.
+
+    Attributes:
+        torch_threads: None leaves torch's own choice.
+        warmup_steps: before the measured window.
+    """
+
+    torch_threads: int | None
+    warmup_steps: int
+
+
+def resolve_run(config: TrainConfig, device: DeviceCapabilities, loader: LoaderCapabilities) -> RunSettings:
+    """A step on the host's cores gets those that the loader leaves; the window opens when the loader's queue, which filled
+    before the loop began, has been used up."""
+    threads: int | None = None
+    if config.torch_threads != AUTO:
+        threads = int(config.torch_threads)
+    elif device.uses_host_cores:
+        threads = max(1, available_cores() - loader.busy_cores)
+    warmup = config.measure.warmup_steps
+    auto_warmup = max(AUTO_WARMUP_STEPS, loader.lookahead)
+    return RunSettings(torch_threads=threads, warmup_steps=auto_warmup if warmup == AUTO else int(warmup))

@@ -1,0 +1,57 @@
+"""The most memory of a loop, with readers that answer by a list."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from loaderlab.meter.peaks import PeakMemory
+
+CPU = torch.device("cpu")
+
+
+def reads(*values: Any) -> Callable[..., Any]:
+    answers = iter(values)
+    return lambda *_: next(answers)
+
+
+def test_the_first_step_is_left_out_of_the_devices_peak() -> None:
+    resets: list[torch.device] = []
+    memory = PeakMemory(CPU, host=reads(100.0, 90.0), peak=reads(900.0, 200.0, 210.0), reset=resets.append)
+    for num_steps in (1, 2, 3):
+        memory.after_step(num_steps)
+    memory.after_epoch(3)
+    assert resets == [CPU]
+    assert (memory.host_mib, memory.device_mib) == (100.0, 210.0)
+
+
+def test_a_single_step_has_a_peak() -> None:
+    """After the reset the allocator holds next to nothing: what the only step took is its peak all the same."""
+    memory = PeakMemory(CPU, host=reads(100.0), peak=reads(900.0), reset=lambda _: None)
+    memory.after_step(1)
+    memory.after_epoch(1)
+    assert (memory.host_mib, memory.device_mib) == (100.0, 900.0)
+
+
+def test_what_is_not_measured_is_absent() -> None:
+    memory = PeakMemory(CPU, host=lambda: None)
+    memory.after_step(1)
+    memory.after_step(2)
+    memory.after_epoch(2)
+    assert (memory.host_mib, memory.device_mib) == (None, None)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu() -> None:
+    device = torch.device("cuda", 0)
+    memory = PeakMemory(device)
+    first = torch.zeros(64, 2**20, dtype=torch.uint8, device=device)
+    memory.after_step(1)
+    assert memory.device_mib is not None
+    assert memory.device_mib >= 64
+    del first
+    memory.after_step(2)
+    assert memory.device_mib < 64
