@@ -1,0 +1,4 @@
+"""From the command line to a typed configuration. The entry points under ``experiments/`` call `loaderlab.cli.main.main`.
+
+Only this package and the sweep's launcher (``hydra_plugins``) import Hydra.
+"""
