@@ -18,6 +18,7 @@ from loaderlab.cli.arguments import asks_for_help, multirun_first
 from loaderlab.cli.compose import typed
 from loaderlab.cli.errors import explain
 from loaderlab.cli.help import help_text
+from loaderlab.cli.platforms import unsupported
 from loaderlab.cli.schemas import CONF, register
 from loaderlab.config import Failed, UserError
 
@@ -41,6 +42,9 @@ def main(config_name: str, kind: type[T], job: Job[T], arguments: Sequence[str])
 
     HYDRA_FULL_ERROR=1 shows the frames of an error that is otherwise explained in one message.
     """
+    if reason := unsupported(sys.platform):
+        print(f"error: {reason}", file=sys.stderr)
+        return 1
     register()
     try:
         if asks_for_help(arguments):
