@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from loaderlab.cli.arguments import asks_for_sweep, overrides_of
 from loaderlab.cli.compose import compose, config_loader
@@ -122,7 +122,7 @@ def _settings(node: DictConfig, prefix: str = "") -> list[str]:
     assert isinstance(kind, type)
     for entry in fields(kind):
         name = f"{prefix}{entry.name}"
-        value = "???" if OmegaConf.is_missing(node, entry.name) else node[entry.name]
+        value = MISSING if OmegaConf.is_missing(node, entry.name) else node[entry.name]
         if isinstance(value, DictConfig) and OmegaConf.get_type(value) is not dict:
             groups += [f"  {name}: {entry.metadata['doc']}", *_settings(value, f"{name}.")]
             continue
