@@ -27,7 +27,7 @@ class LoaderlabLauncher(Launcher):
         self._context, self._config = hydra_context, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Raises what `loaderlab.sweep.run_sweep` raises, and `UserError` before the first job where one is wrong."""
+        """Raises what `loaderlab.runs.sweep.run_sweep` raises, and `UserError` before the first job where one is wrong."""
         assert self._config is not None
         planned = [list(overrides) for overrides in job_overrides]
         resume = self._composed(planned[0], 0).resume
