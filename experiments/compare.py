@@ -1,6 +1,8 @@
 """Recorded runs side by side, as a table, pictures and a page: python -m experiments.compare --help."""
 
-from loaderlab.cli import main
+import sys
+
+from loaderlab.cli.main import main
 from loaderlab.config import CompareConfig
 from loaderlab.system.processes import leave
 
@@ -14,4 +16,4 @@ def job(config: CompareConfig, _overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    leave(main("compare", CompareConfig, job))
+    leave(main("compare", CompareConfig, job, sys.argv[1:]))

@@ -1,6 +1,8 @@
 """Starvation read from any trace of PyTorch's profiler: python -m experiments.trace --help."""
 
-from loaderlab.cli import main
+import sys
+
+from loaderlab.cli.main import main
 from loaderlab.config import TraceConfig
 from loaderlab.system.processes import leave
 
@@ -14,4 +16,4 @@ def job(config: TraceConfig, _overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    leave(main("trace", TraceConfig, job))
+    leave(main("trace", TraceConfig, job, sys.argv[1:]))

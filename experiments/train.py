@@ -1,6 +1,8 @@
 """One training run, measured and recorded; with ``-m`` a sweep of them: python -m experiments.train --help."""
 
-from loaderlab.cli import main
+import sys
+
+from loaderlab.cli.main import main
 from loaderlab.config import TrainConfig
 from loaderlab.system.processes import importing, leave
 
@@ -16,4 +18,4 @@ def job(config: TrainConfig, overrides: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    leave(main("train", TrainConfig, job))
+    leave(main("train", TrainConfig, job, sys.argv[1:]))

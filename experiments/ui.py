@@ -5,14 +5,18 @@ import os
 import socket
 import sys
 
+from loaderlab.cli.platforms import unsupported
+
 
 def main() -> None:
-    """Starts the UI in place of this process; exit code 1 where the port is taken."""
+    """Starts the UI in place of this process; exit code 1 if the port is taken, or on Windows."""
     parser = argparse.ArgumentParser(prog="python -m experiments.ui", description=__doc__)
     parser.add_argument("--port", type=int, default=5000, help="default 5000")
     parser.add_argument("--host", default="127.0.0.1", help="default 127.0.0.1: the UI has no login")
     parser.add_argument("--store", default="auto", help="sqlite:///… ; default: mlruns/mlflow.db of this project")
     chosen = parser.parse_args()
+    if reason := unsupported(sys.platform):
+        sys.exit(f"error: {reason}")
     refuse_taken(chosen.host, chosen.port)
 
     from loaderlab.config import PROJECT, TrackingConfig, UserError

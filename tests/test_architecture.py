@@ -36,7 +36,7 @@ HEAVY = {  # what may be imported in one place only
     "matplotlib": {"report/step_picture.py", "report/charts.py"},
     "jinja2": {"report/page.py"},
     "sklearn": {"data/digits.py"},
-    "hydra": {"cli.py"},
+    "hydra": {f"cli/{name}.py" for name in ("main", "schemas", "compose", "errors", "help")},
     "pynvml": {"meter/nvml.py", "device/resolve.py", "system/machine.py"},
     "scipy": {"meter/series.py", "parity/distribution.py", "compare/stats.py"},
 }

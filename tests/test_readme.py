@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from loaderlab import cli
-from loaderlab.cli import CONF
+from loaderlab.cli.compose import compose as hydra_compose
+from loaderlab.cli.compose import typed
+from loaderlab.cli.schemas import CONF
 from loaderlab.config import PROJECT as ROOT
 from loaderlab.config import CompareConfig, TraceConfig
 from tests.conftest import compose
@@ -47,13 +48,13 @@ def test_its_train_commands_compose(overrides: list[str]) -> None:
 @pytest.mark.parametrize("line", [line for line in LINES if "experiments.compare" in line])
 def test_its_compare_commands_compose(line: str) -> None:
     arguments = shlex.split(line.removeprefix("python -m experiments.compare").replace("RUN_ID", "0" * 32))
-    assert cli.typed(cli._compose("compare", arguments), CompareConfig)
+    assert typed(hydra_compose("compare", arguments), CompareConfig)
 
 
 @pytest.mark.parametrize("line", [line for line in LINES if "experiments.trace" in line])
 def test_its_trace_commands_compose(line: str) -> None:
     arguments = shlex.split(line.removeprefix("python -m experiments.trace"))
-    assert cli.typed(cli._compose("trace", arguments), TraceConfig)
+    assert typed(hydra_compose("trace", arguments), TraceConfig)
 
 
 @pytest.mark.parametrize("line", MAKE)

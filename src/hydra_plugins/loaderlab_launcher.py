@@ -11,12 +11,12 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from loaderlab import cli
+from loaderlab.cli.compose import typed
 from loaderlab.config import TrainConfig, UserError
 from loaderlab.runs import sweep
 
 
-class LoaderlabLauncher(Launcher):  # type: ignore[misc]
+class LoaderlabLauncher(Launcher):
     """Composes and checks every job of a sweep, then has them run one after the other, each in a fresh process."""
 
     def __init__(self, **_: Any) -> None:
@@ -27,7 +27,7 @@ class LoaderlabLauncher(Launcher):  # type: ignore[misc]
         self._context, self._config = hydra_context, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Raises what `loaderlab.sweep.run_sweep` raises, and `UserError` before the first job where one is wrong."""
+        """Raises what `loaderlab.runs.sweep.run_sweep` raises, and `UserError` before the first job where one is wrong."""
         assert self._config is not None
         planned = [list(overrides) for overrides in job_overrides]
         resume = self._composed(planned[0], 0).resume
@@ -49,11 +49,12 @@ class LoaderlabLauncher(Launcher):  # type: ignore[misc]
 
     def _composed(self, overrides: Sequence[str], index: int) -> TrainConfig:
         assert self._context is not None
+        assert self._config is not None
         composed = self._context.config_loader.load_sweep_config(self._config, list(overrides))
         with open_dict(composed):
             del composed["hydra"]
         try:
-            return cli.typed(composed, TrainConfig)
+            return typed(composed, TrainConfig)
         except UserError as error:
             raise UserError(f"job {index + 1} ({' '.join(overrides)}): {error}\nNo job was started.") from None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from loaderlab import cli
+from loaderlab.cli.compose import compose, typed
 from loaderlab.config import PROJECT, CompareConfig, Failed, TrackingConfig, UserError
 from loaderlab.runs import compare_runs, sweep_jobs
 from loaderlab.system.terminal import Terminal
@@ -47,7 +47,7 @@ def swept(store: Store) -> Sweep:
 @pytest.fixture
 def asked(store_uri: str) -> Callable[..., CompareConfig]:
     def make(*overrides: str) -> CompareConfig:
-        return cli.typed(cli._compose("compare", [f"tracking.uri={store_uri}", *overrides]), CompareConfig)
+        return typed(compose("compare", [f"tracking.uri={store_uri}", *overrides]), CompareConfig)
 
     return make
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -13,7 +12,7 @@ from multiprocessing.connection import Connection
 import psutil
 import pytest
 
-from loaderlab import cli
+from loaderlab.cli.main import main
 from loaderlab.config import SweepConfig, TrainConfig
 from loaderlab.runs import launch
 from loaderlab.runs.job import Job, RunResult
@@ -97,14 +96,13 @@ def test_sigterm_ends_the_job_too_and_says_so(
 ) -> None:
     monkeypatch.setattr(launch, "_child", obedient)
     monkeypatch.setattr(launch, "GRACE_S", 0.2)
-    monkeypatch.setattr(sys, "argv", ["experiments.train"])
 
     def job(_config: TrainConfig, _overrides: list[str]) -> None:
         with sigterm_raises():
             threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
             launch.launch(limited(None), JOB)
 
-    assert cli.main("train", TrainConfig, job) == Terminated.exit_code == 143
+    assert main("train", TrainConfig, job, []) == Terminated.exit_code == 143
     assert "interrupted: what was recorded before is kept" in capsys.readouterr().err
     assert alive() == []
 

@@ -271,15 +271,16 @@ def test_a_sweep_that_is_still_running(jobs: Callable[..., Jobs], launched: Laun
 TWO = """
 import sys
 from tests.launched import Launched
-from loaderlab import cli
+from loaderlab.cli.compose import compose, typed
+from loaderlab.cli.schemas import register
 from loaderlab.runs import compare_runs, launch, sweep
 from loaderlab.config import TrainConfig
-cli.register()
+register()
 launch.launch = Launched()
 compare_runs.write = lambda comparison, store, folder: (folder / "report.html").write_text("a page")
 uri, seed = sys.argv[1:]
 texts = [[f"tracking.uri={uri}", f"seed={seed}", f"repeat={repeat}"] for repeat in (1, 2)]
-sweep.run_sweep([(cli.typed(cli._compose("train", text), TrainConfig), text) for text in texts], [f"seed={seed}"])
+sweep.run_sweep([(typed(compose("train", text), TrainConfig), text) for text in texts], [f"seed={seed}"])
 """
 
 

@@ -15,7 +15,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 from torch.utils.data import DataLoader, TensorDataset
 
-from loaderlab import cli
+from loaderlab.cli.main import main
 from loaderlab.config import PROJECT, TraceConfig, UserError
 from loaderlab.system.terminal import Terminal
 from loaderlab.trace.analysis import Reading
@@ -393,47 +393,40 @@ def test_json_alone_on_stdout(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> int:
+def run(*overrides: str) -> int:
     from experiments.trace import job
 
-    monkeypatch.setattr(sys, "argv", ["trace", *overrides])
-    return cli.main("trace", TraceConfig, job)
+    return main("trace", TraceConfig, job, overrides)
 
 
-def test_what_is_unknown_is_null(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_unknown_is_null(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "trace.json"
     path.write_text(json.dumps(steps() + every(5, wait, 0, 400)))
-    run(monkeypatch, f"trace={path}", "format=json")
+    run(f"trace={path}", "format=json")
     said = json.loads(capsys.readouterr().out)
     assert said["verdict"] == "inconclusive"
     assert said["bottleneck"] is None
     assert said["overall"] == {"num_steps": 5, "step_ms": 1.0, "wait_pct": 40.0, "idle_pct": None, "starved_pct": None}
     assert "no GPU work" in said["reason"]
     path.write_text("[]")
-    run(monkeypatch, f"trace={path}", "format=json")
+    run(f"trace={path}", "format=json")
     said = json.loads(capsys.readouterr().out)
     assert said["overall"] == dict.fromkeys(("step_ms", "wait_pct", "idle_pct", "starved_pct")) | {"num_steps": 0}
     assert said["steps"] == []
 
 
-def test_the_table_and_the_verdict(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_table_and_the_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "trace.json"
     path.write_text(json.dumps(steps() + every(5, wait, 0, 400) + every(5, work, 300, 800)))
-    run(monkeypatch, f"trace={path}")
+    run(f"trace={path}")
     said = capsys.readouterr()
     assert "│ all 5 │   1.000 │          40.0 │          50.0 │      30.0 │" in said.out
     assert said.out.strip().splitlines()[-1].startswith("starved: 30.0 % of the time (30.0 to 30.0) dry")
     assert said.err == ""
 
 
-def test_help_tells_of_its_own_settings_only(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run(monkeypatch, "--help")
+def test_help_tells_of_its_own_settings_only(capsys: pytest.CaptureFixture[str]) -> None:
+    run("--help")
     page = capsys.readouterr().out
     for text in ("experiments.trace trace=", "trace=???", "format=text", "wait=auto", "device=auto", "pid=auto"):
         assert text in page
@@ -479,7 +472,7 @@ def test_bad_input(
 ) -> None:
     path = tmp_path / "trace.json"
     path.write_text(json.dumps(steps() + every(5, wait, 0, 400) + every(5, work, 300, 800)))
-    assert run(monkeypatch, *overrides.replace("OK", str(path)).split()) == 1
+    assert run(*overrides.replace("OK", str(path)).split()) == 1
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("\nerror: ")

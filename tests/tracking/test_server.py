@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from loaderlab import cli
+from loaderlab.cli.compose import compose, typed
 from loaderlab.config import CompareConfig, TrainConfig
 from loaderlab.runs import compare_runs, job, run
 from loaderlab.system.terminal import Terminal
@@ -55,8 +55,8 @@ def test_a_server_gets_what_a_file_gets(
     in_file, on_server = kept
     assert in_file == on_server
     assert f"open {server}" in "\n".join(terminal.said)
-    asked = cli.typed(
-        cli._compose("compare", [f"tracking.uri={server}", "runs=all", f"output={tmp_path / 'out'}"]), CompareConfig
+    asked = typed(
+        compose("compare", [f"tracking.uri={server}", "runs=all", f"output={tmp_path / 'out'}"]), CompareConfig
     )
     compare_runs.run(asked, terminal)
     page = (tmp_path / "out" / "report.html").read_text()

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
+from loaderlab import metrics
 from loaderlab.compare.arms import Arm, Comparison, columns_of, grouped, short
 from loaderlab.compare.notes import explain, notes_on
 from loaderlab.compare.pairs import gain, pair
-from loaderlab.config import METRICS, UserError
+from loaderlab.config import UserError
 from loaderlab.tracking.records import Missing, RunRecord
 
 
@@ -20,7 +21,7 @@ def compare(
     runs: Sequence[RunRecord],
     missing: Iterable[Missing] = (),
     *,
-    metric: str = METRICS[0],
+    metric: str = metrics.RATE,
     baseline: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Compares runs.
@@ -80,7 +81,8 @@ def _nothing(runs: Sequence[RunRecord], metric: str, told: Sequence[Missing]) ->
         return "there is no run to compare. Type: python -m experiments.train -m repeat=1,2,3 loader=native,dali"
     listed = "; ".join(f"{entry.name}: {entry.why}" for entry in told[:5])
     known = sorted(
-        {name for run in runs if run.status == "FINISHED" for name in run.figures if name in METRICS} - {metric}
+        {name for run in runs if run.status == "FINISHED" for name in run.figures if name in metrics.COMPARED}
+        - {metric}
     )
     other = f" Type for example: metric={known[0]}" if known else ""
     return f"metric={metric}: none of {len(runs)} runs has it ({listed}).{other}"

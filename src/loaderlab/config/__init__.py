@@ -1,8 +1,8 @@
 """The schema of every setting: its type, its default, one line of documentation, and what contradicts what.
 
 YAML under ``conf/`` chooses values; these plain dataclasses own the rest: one file a config group. `TrainConfig` is what
-the code below the entry points sees: no ``DictConfig`` travels further. Nothing here imports torch, so ``--help`` stays
-quick.
+the code below the entry points sees: no ``DictConfig`` travels further. Only the standard library is imported here: ``--help``
+stays quick, and `loaderlab.watch` needs no OmegaConf.
 """
 
 from loaderlab.config.base import (
@@ -17,7 +17,7 @@ from loaderlab.config.base import (
     refuse,
     setting,
 )
-from loaderlab.config.compare import METRICS, CompareConfig, FailIfConfig
+from loaderlab.config.compare import CompareConfig, FailIfConfig
 from loaderlab.config.data import (
     MAX_PIXELS,
     Cifar10Data,
@@ -60,7 +60,6 @@ from loaderlab.config.train import SweepConfig, TrainConfig
 __all__ = [
     "AUTO",
     "MAX_PIXELS",
-    "METRICS",
     "PROJECT",
     "AdamWOptimizer",
     "CheckpointConfig",

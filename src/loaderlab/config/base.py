@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 AUTO = "auto"
+MISSING: Any = "???"  # the default of a setting that must be typed; the text is OmegaConf's own
 PROJECT = Path(__file__).resolve().parents[3]  # conf/, mlruns/, data/
 
 

@@ -6,13 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import MISSING
-
 from loaderlab import metrics
-from loaderlab.config.base import AUTO, check_bounds, refuse, setting
+from loaderlab.config.base import AUTO, MISSING, check_bounds, refuse, setting
 from loaderlab.config.measure import TrackingConfig
-
-METRICS = metrics.COMPARED
 
 
 @dataclass
@@ -40,7 +36,9 @@ class CompareConfig:
         "arm by arm; null: the first arm",
     )
     metric: str = setting(
-        AUTO, "the figure that gains are of; auto: rate/samples_per_s, of a ladder time/train_s", choices=METRICS
+        AUTO,
+        f"the figure that gains are of; auto: {metrics.RATE}, of a ladder {metrics.TRAIN_S}",
+        choices=metrics.COMPARED,
     )
     output: str | None = setting(
         None, "folder for report.html, comparison.csv, .json, .md, runs.csv and the pictures; null: only the terminal"

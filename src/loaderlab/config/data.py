@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from omegaconf import MISSING
-
-from loaderlab.config.base import refuse, setting
+from loaderlab.config.base import MISSING, refuse, setting
 
 MAX_PIXELS = 178_956_970  # from where on Pillow refuses an image: half a GiB of RGB
 

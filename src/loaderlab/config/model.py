@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from omegaconf import MISSING
-
-from loaderlab.config.base import refuse, setting
+from loaderlab.config.base import MISSING, refuse, setting
 
 
 @dataclass

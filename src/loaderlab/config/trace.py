@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import MISSING
-
-from loaderlab.config.base import AUTO, check_bounds, refuse, setting
+from loaderlab.config.base import AUTO, MISSING, check_bounds, refuse, setting
 
 
 @dataclass

@@ -12,7 +12,7 @@ from loaderlab import metrics
 from loaderlab.compare.arms import Comparison, short
 from loaderlab.compare.comparison import compare
 from loaderlab.compare.stats import LEAST_PAIRS
-from loaderlab.config import AUTO, METRICS, PROJECT, CompareConfig, Failed, UserError, refuse
+from loaderlab.config import AUTO, PROJECT, CompareConfig, Failed, UserError, refuse
 from loaderlab.report import page, sentences
 from loaderlab.report.table import arm_table
 from loaderlab.runs import sweep_jobs
@@ -87,7 +87,7 @@ def of_sweep(store: Store, parent_id: str) -> Comparison:
 def _natural_metric(runs: Sequence[RunRecord]) -> str:
     """Of a ladder the seconds, since it was published in them; else the rate."""
     rungs = [entry.settings.get("rung", "null") != "null" for entry in runs if entry.status == "FINISHED"]
-    return metrics.TRAIN_S if rungs and all(rungs) else METRICS[0]
+    return metrics.TRAIN_S if rungs and all(rungs) else metrics.RATE
 
 
 def sweep_of(store: Store, chosen: str) -> RunRecord:

@@ -13,13 +13,14 @@ from loaderlab.config import TrainConfig, UserError, flatten
 from loaderlab.training.loop import Parts, Progress
 
 NAME = "checkpoint.pt"
-#: what may differ between a run and its continuation: how long, what is recorded, how samples are brought
+#: what may differ between a run and its continuation: how long, what is recorded, how samples are brought, the machine's own
 FREE = (
     "epochs",
     "steps",
     "resume",
     "evaluate",
     "device",
+    "torch_threads",
     "tracking.",
     "checkpoint.",
     "measure.",

@@ -1,0 +1,71 @@
+"""From overrides to a composed configuration, and from that to the plain dataclasses that all other code takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import TypeVar
+
+import hydra
+from hydra import initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+
+from loaderlab.cli.messages import missing_value, no_such_setting
+from loaderlab.cli.schemas import CONF
+from loaderlab.config import UserError
+
+T = TypeVar("T")
+
+
+def compose(config_name: str, overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
+    """The configuration of one run or job.
+
+    Args:
+        config_name: train, trace or compare.
+        overrides: as they are typed, each with one value.
+        with_hydra: keep Hydra's own settings, under ``hydra``.
+
+    Raises:
+        HydraException, OmegaConfBaseException: an override is wrong; `loaderlab.cli.errors.explain` makes a message of it.
+    """
+    with config_loader():
+        return hydra.compose(config_name, overrides=list(overrides), return_hydra_config=with_hydra)
+
+
+@contextmanager
+def config_loader() -> Iterator[ConfigLoader]:
+    """Hydra, started on our configuration files."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield GlobalHydra.instance().config_loader()
+
+
+def typed(cfg: DictConfig, kind: type[T]) -> T:
+    """The plain dataclass tree of a composed configuration.
+
+    Raises:
+        UserError: a key that is no setting, a missing value, a wrong type, or values that contradict each other.
+    """
+    for key, known in _unknown_keys(cfg):
+        raise UserError(no_such_setting(key, cfg, known))
+    for key in sorted(OmegaConf.missing_keys(cfg)):
+        raise UserError(missing_value(key, cfg))
+    config = OmegaConf.to_object(cfg)
+    assert isinstance(config, kind)
+    return config
+
+
+def _unknown_keys(cfg: DictConfig, prefix: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Keys that are no field of their dataclass, each with those that are: ``+nosuch=1`` gets past Hydra."""
+    kind = OmegaConf.get_type(cfg)
+    if kind is None or kind is dict:
+        return  # a free dictionary such as data.options
+    known = [entry.name for entry in fields(kind)]
+    for key in map(str, cfg):
+        if key not in known:
+            yield f"{prefix}{key}", known
+        elif not OmegaConf.is_missing(cfg, key) and isinstance(cfg[key], DictConfig):
+            yield from _unknown_keys(cfg[key], f"{prefix}{key}.")

@@ -1,0 +1,74 @@
+"""Messages on one setting: what was typed, what is allowed, what to type. They read a composed configuration."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from loaderlab.cli.schemas import SCHEMAS
+
+
+def no_such_setting(key: str, cfg: DictConfig, known: Sequence[str] | None = None) -> str:
+    """The message on a key that is no setting, with the nearest setting and all those beside it.
+
+    Args:
+        key: dotted, as it was typed: ``loader.num_worker``.
+        cfg: a configuration with the same choices of groups.
+        known: the settings beside it; None: those of ``cfg``.
+    """
+    parent, _, name = key.rpartition(".")
+    if parent and OmegaConf.select(cfg, parent) is None:
+        return no_such_setting(key.partition(".")[0], cfg)
+    if parent and OmegaConf.get_type(OmegaConf.select(cfg, parent)) is dict:
+        return f"{key}: an option of your own is added with a plus. Type: +{key}=…"
+    known = known or _settings(cfg, parent)
+    where = _where(parent, name, cfg, known) if parent in SCHEMAS else ""
+    prefix = f"{parent}." if parent else ""
+    listed = ", ".join(f"{prefix}{entry}" for entry in known) or "none"
+    return f"{key}: there is no such setting{where}.{nearest(name, known, prefix)} Settings here: {listed}"
+
+
+def _where(group: str, name: str, cfg: DictConfig, known: Sequence[str]) -> str:
+    """Which choice of the group is in force, and which other choices have the setting."""
+    chosen = cfg.get(group)
+    label = getattr(OmegaConf.get_type(chosen), "name", None) or OmegaConf.select(chosen, "name", default=group)
+    where = f" of {group}={label}" if label != group else ""
+    owners = [
+        choice
+        for choice, node in SCHEMAS[group].items()
+        if choice != label and name in {entry.name for entry in fields(node)}
+    ]
+    if owners and name not in known:
+        where += f" (it belongs to {group}={' and '.join(owners)})"
+    return where
+
+
+def _settings(cfg: DictConfig, parent: str) -> list[str]:
+    node: Any = OmegaConf.select(cfg, parent) if parent else cfg
+    return [str(key) for key in node] if isinstance(node, DictConfig) else []
+
+
+def nearest(given: str, known: Sequence[str], prefix: str = "") -> str:
+    """``Did you mean …?``, or nothing if no name is near."""
+    near = difflib.get_close_matches(given, known, n=1)
+    return f" Did you mean {prefix}{near[0]}?" if near else ""
+
+
+def missing_value(key: str, cfg: DictConfig) -> str:
+    """The message on a setting that has no default and was not typed."""
+    parent, _, name = key.rpartition(".")
+    kind = OmegaConf.get_type(cfg, parent) if parent else OmegaConf.get_type(cfg)
+    assert kind is not None
+    doc = next(entry.metadata["doc"] for entry in fields(kind) if entry.name == name)
+    return f"{key}: a value is needed ({doc}). Type for example: {key}=…"
+
+
+def example(key: str, cfg: DictConfig) -> str:
+    """The override to type, with the value that ``cfg`` has."""
+    present = OmegaConf.select(cfg, re.sub(r"\[\d+\]$", "", key))
+    return "" if present is None or isinstance(present, DictConfig) else f" Type for example: '{key}={present}'"

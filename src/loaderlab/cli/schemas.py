@@ -1,0 +1,65 @@
+"""What Hydra must know before it composes: the dataclass of each choice, the resolvers of the studies, our launcher."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from loaderlab import config as schema
+from loaderlab.config import PROJECT
+from loaderlab.system import machine
+
+CONF = PROJECT / "conf"
+SCHEMAS: dict[str, dict[str, type]] = {
+    "data": {
+        "digits": schema.DigitsData,
+        "photos": schema.PhotosData,
+        "imagefolder": schema.ImageFolderData,
+        "webdataset": schema.WebDatasetData,
+        "vectors": schema.VectorsData,
+        "cifar10": schema.Cifar10Data,
+        "mnist": schema.MnistData,
+        "custom": schema.CustomData,
+    },
+    "model": {
+        "feedforward": schema.FeedForwardModel,
+        "cnn": schema.CnnModel,
+        "timm": schema.TimmModel,
+        "custom": schema.CustomModel,
+    },
+    "loader": {
+        "native": schema.NativeLoader,
+        "spdl": schema.SpdlLoader,
+        "dali": schema.DaliLoader,
+        "resident": schema.ResidentLoader,
+        "replay": schema.ReplayLoader,
+    },
+    "precision": {"precision": schema.PrecisionConfig},
+    "optimizer": {"sgd": schema.SgdOptimizer, "adamw": schema.AdamWOptimizer},
+    "measure": {"measure": schema.MeasureConfig},
+    "tracking": {"tracking": schema.TrackingConfig},
+    "train": {"train": schema.TrainConfig},
+    "trace": {"trace": schema.TraceConfig},
+    "compare": {"compare": schema.CompareConfig},
+}
+RESOLVERS: dict[str, Callable[[], Any]] = {  # what studies ask of the machine, as in ``${worker_counts:}``
+    "worker_counts": lambda: ",".join(map(str, machine.worker_counts(machine.available_cores()))),
+    "thread_counts": lambda: ",".join(map(str, machine.worker_counts(machine.available_cores())[1:])),
+    "ladder_workers": lambda: min(8, machine.available_cores()),
+    "ladder_precision": lambda: "bf16" if machine.has_bf16() else "fp32",
+}
+
+
+def register() -> None:
+    """Makes the schemas, the resolvers and the sweep's launcher known to Hydra; a second call changes nothing."""
+    store = ConfigStore.instance()
+    for group, choices in SCHEMAS.items():
+        for name, node in choices.items():
+            store.store(group=f"schema/{group}", name=name, node=node)
+    for name, resolve in RESOLVERS.items():
+        OmegaConf.register_new_resolver(name, resolve, replace=True)
+    launcher = {"_target_": "hydra_plugins.loaderlab_launcher.LoaderlabLauncher"}
+    store.store(group="hydra/launcher", name="loaderlab", node=launcher)

@@ -1,0 +1,119 @@
+"""Bad input is explained in one message that names the field, the value and what to type."""
+
+from __future__ import annotations
+
+import pytest
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from loaderlab import config
+from loaderlab.cli.errors import explain
+from loaderlab.cli.main import main
+from tests.conftest import compose
+
+BAD = [  # overrides, what the message must contain
+    ("loader.side_stream=true loader.non_blocking=false", ["loader.side_stream=true", "loader.side_stream=auto"]),
+    ("data.max_skipped=1.5", ["data.max_skipped=1.5", "a share: 0 to 1"]),
+    ("data.on_error=ignore", ["data.on_error=ignore", "error, skip"]),
+    ("loadr=dali", ["loadr", "no such setting", "Did you mean loader?"]),
+    ("loader=dalii", ["loader=dalii", "no such choice", "Did you mean dali?", "native"]),
+    ("nosuch/group=1", ["nosuch"]),
+    ("measure=nosuch", ["measure=nosuch", "bare, default"]),
+    ("measure.probes=1", ["measure.probes: there is no such setting. Did you mean measure.probe_s?"]),
+    (
+        "measure.contention=true measure.ceiling=false",
+        ["measure.contention=true", "Type for example: measure.contention=auto"],
+    ),
+    ("measure.cold=true measure.ceiling=false", ["measure.cold=true", "Type for example: measure.ceiling=true"]),
+    ("measure.probe_s=-1", ["measure.probe_s=-1.0", "must be at least 0"]),
+    ("measure.parity_samples=0", ["measure.parity_samples=0", "must be at least 1"]),
+    ("measure.profile_steps=0", ["measure.profile_steps=0", "must be at least 1"]),
+    ("loader.num_worker=2", ["loader.num_worker", "loader=native", "Did you mean loader.num_workers?"]),
+    ("loader=dali loader.num_workers=2", ["loader=dali", "belongs to loader=native", "loader.num_threads"]),
+    ("loader.num_threads=2", ["loader=native", "belongs to loader=spdl and dali"]),
+    ("loader=spdl loader.num_threads=0", ["loader.num_threads=0", "at least 1 or auto"]),
+    ("loader=spdl loader.prefetch=2", ["loader=spdl", "loader.buffer_size"]),
+    ("loader=resident loader.decoder=opencv", ["loader.decoder=opencv", "torchcodec, pillow"]),
+    ("+nosuch=1", ["nosuch", "no such setting", "batch_size"]),
+    ("+data.nosuch=1", ["data.nosuch", "data=digits", "data.image_px"]),
+    ("+data.transform.nosuch=1", ["data.transform.nosuch", "data.transform.flip"]),
+    ("nosuch.deep=1", ["nosuch", "no such setting"]),
+    ("batch_size=abc", ["batch_size", "'abc'", "Integer", "batch_size=64"]),
+    ("batch_size=0", ["batch_size=0", "at least 1", "batch_size=1"]),
+    ("batch_size=-3", ["batch_size=-3", "at least 1"]),
+    ("epochs=2.5", ["epochs=2.5", "whole number or auto"]),
+    ("epochs=0", ["epochs=0", "at least 1"]),
+    ("epochs=2 steps=5", ["steps=5", "epochs=2", "two ways"]),
+    ("loader.num_workers=-1", ["loader.num_workers=-1", "at least 0"]),
+    ("loader.num_workers=many", ["loader.num_workers=many", "whole number or auto"]),
+    ("loader.pin_memory=yess", ["loader.pin_memory=yess", "true, false or auto"]),
+    ("loader.decoder=opencv", ["loader.decoder=opencv", "torchcodec, pillow"]),
+    ("loader.start_method=thread", ["fork, spawn, forkserver"]),
+    (
+        "loader.num_workers=0 loader.persistent_workers=true",
+        ["loader.persistent_workers=true", "no workers to keep", "num_workers=2"],
+    ),
+    ("loader.num_workers=0 loader.prefetch_factor=4", ["loader.prefetch_factor=4", "nobody works ahead"]),
+    ("loader.num_workers=0 loader.start_method=spawn", ["loader.start_method=spawn"]),
+    ("loader=dali loader.hw_decoder_load=2", ["loader.hw_decoder_load=2", "0 to 1"]),
+    ("loader=dali loader.decode=gpu", ["loader.decode=gpu", "cpu, mixed"]),
+    ("precision.name=fp8", ["precision.name=fp8", "fp32, tf32, bf16, fp16"]),
+    ("optimizer.lr=-1", ["optimizer.lr=-1", "at least 0"]),
+    ("optimizer.schedule=step", ["optimizer.schedule=step", "cosine, linear, constant"]),
+    ("optimizer.betas=[0.9]", ["optimizer.betas"]),
+    (
+        "optimizer=sgd optimizer.nesterov=true optimizer.momentum=0",
+        ["optimizer.nesterov", "optimizer.momentum=0.9"],
+    ),
+    ("model.width=0", ["model.width=0", "at least 1"]),
+    ("model=feedforward model.hidden=[0]", ["model.hidden"]),
+    ("data=vectors", ["model=cnn", "needs images", "model=feedforward"]),
+    ("data=vectors model=resnet18", ["resnet18", "needs images"]),
+    ("data=vectors model=feedforward model.channels_last=true", ["model.channels_last"]),
+    ("data=imagefolder", ["data.root", "a value is needed", "data.root=…"]),
+    ("data=custom", ["data.target", "a value is needed"]),
+    ("model=timm", ["model.name", "a value is needed"]),
+    ("data.subsampling=411", ["data.subsampling=411", "444, 420"]),
+    ("data.quality=100", ["data.quality=100", "1 to 95"]),
+    ("data.transform=3", ["data.transform"]),
+    ("data.transform.flip=2", ["data.transform.flip=2", "0 to 1"]),
+    ("data.transform.scale=[0.5,x]", ["data.transform.scale", "'x'"]),
+    ("data.transform.scale=[0.9,0.1]", ["data.transform.scale", "smaller first"]),
+    ("data.transform.scale=[0.5,1.5]", ["data.transform.scale", "at most 1"]),
+    ("data.transform.resize=10", ["data.transform.resize=10", "image_size"]),
+    ("data.transform.std=[0,0,0]", ["data.transform.mean/std"]),
+    ("data=imagefolder data.root=/tmp data.val_fraction=1.0", ["data.val_fraction"]),
+    ("data=photos data.num_files=100", ["data.num_files=100", "data.num_classes (1000)", "data.num_classes=5"]),
+    ("data=custom data.target=a:b data.options.n=3", ["data.options.n", "+data.options.n=…"]),
+    ("loader=native,dali", ["loader=native,dali", "-m loader=native,dali"]),
+    ("a=b=c", ["quotes", "tracking.experiment="]),
+]
+
+
+@pytest.mark.parametrize(("overrides", "expected"), BAD, ids=[overrides for overrides, _ in BAD])
+def test_bad_override(overrides: str, expected: list[str]) -> None:
+    with pytest.raises((HydraException, OmegaConfBaseException, config.UserError)) as raised:
+        compose(overrides.split())
+    message = explain(raised.value, "train", overrides.split())
+    for text in expected:
+        assert text in message
+    assert len(message.splitlines()) <= 3
+
+
+@pytest.mark.parametrize("overrides", ["loadr=dali", "batch_size=abc", "batch_size=0", "a=b=c"])
+def test_an_error_ends_the_command(overrides: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def job(_config: config.TrainConfig, _overrides: list[str]) -> None:
+        raise AssertionError("nothing may start")
+
+    assert main("train", config.TrainConfig, job, [overrides]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith("\nerror: ")
+    assert "Traceback" not in said.err
+    assert len(said.err.strip().splitlines()) <= 3
+
+
+def test_bad_job_of_a_sweep_stops_it_before_the_first(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("train", config.TrainConfig, lambda *_: None, ["-m", "batch_size=8,0"]) == 1
+    said = capsys.readouterr().err
+    assert "job 2 (batch_size=0)" in said
+    assert "No job was started" in said
