@@ -7,8 +7,8 @@ from typing import Any
 
 from loaderlab.config import PROJECT, TrainConfig, flatten
 from loaderlab.parity.status import PARITY, SAME_WORK
+from loaderlab.runs.compared_loaders import ComparedLoader
 from loaderlab.runs.job import Job, RunResult
-from loaderlab.runs.sweep_jobs import ComparedLoader
 from loaderlab.tracking import open_store
 from loaderlab.tracking.records import NOT_APPLICABLE
 

@@ -188,8 +188,8 @@ def test_a_single_run_is_no_sweep(store: Store, asked: Asked, swept: Sweep) -> N
 
 def test_jobs_that_were_never_reached_are_told(store: Store, asked: Asked, tmp_path: Path) -> None:
     planned = [
-        sweep_jobs.PlannedJob("repeat=1", "an arm", [], {"repeat": "1"}),
-        sweep_jobs.PlannedJob("repeat=2", "an arm", [], {"repeat": "2"}),
+        sweep_jobs.SweepJob("repeat=1", "an arm", [], {"repeat": "1"}),
+        sweep_jobs.SweepJob("repeat=2", "an arm", [], {"repeat": "2"}),
     ]
     with store.start("a sweep", None, {"sweep": "parent"}) as parent:
         (tmp_path / "made").mkdir()

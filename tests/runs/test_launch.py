@@ -15,8 +15,8 @@ import pytest
 from loaderlab.cli.main import main
 from loaderlab.config import SweepConfig, TrainConfig
 from loaderlab.runs import launch
+from loaderlab.runs.compared_loaders import ComparedLoader
 from loaderlab.runs.job import Job, RunResult
-from loaderlab.runs.sweep_jobs import ComparedLoader
 from loaderlab.system.processes import OutOfTime, Terminated, sigterm_raises, time_limit_raises
 from tests.conftest import compose
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from loaderlab.config import PROJECT, Failed, TrainConfig, UserError
-from loaderlab.runs import compare_runs, launch, sweep, sweep_jobs
+from loaderlab.runs import compare_runs, compared_loaders, launch, sweep, sweep_jobs, sweep_record
 from loaderlab.system import machine
 from loaderlab.tracking import open_store
 from loaderlab.tracking.records import NOT_APPLICABLE
@@ -174,7 +174,7 @@ def test_when_loaders_are_not_held_against_each_other(jobs: Callable[..., Jobs],
 
 def test_which_loaders_a_sweep_compares(jobs: Callable[..., Jobs]) -> None:
     def names(*axes: str) -> list[str]:
-        return [arm.name for arm in sweep_jobs.compared_loaders([config for config, _ in jobs(*axes)])]
+        return [arm.name for arm in compared_loaders.compared_loaders([config for config, _ in jobs(*axes)])]
 
     assert names("repeat=1,2", "precision=fp32,bf16", "loader=native,dali") == ["loader=native", "loader=dali"]
     assert names("loader.num_workers=0,2", "seed=1,2") == ["loader.num_workers=0", "loader.num_workers=2"]
@@ -188,8 +188,8 @@ def test_which_loaders_a_sweep_compares(jobs: Callable[..., Jobs]) -> None:
 
 
 def test_names_and_places_do_not_make_another_job(jobs: Callable[..., Jobs], store_uri: str) -> None:
-    one = sweep_jobs.make(jobs("repeat=1,2"))
-    moved = sweep_jobs.make(
+    one = sweep_jobs.sweep_jobs(jobs("repeat=1,2"))
+    moved = sweep_jobs.sweep_jobs(
         [
             (
                 compose([*overrides, "tracking.experiment=other", "checkpoint.keep=true", "sweep.job_minutes=5"]),
@@ -260,7 +260,7 @@ def test_a_sweep_that_is_still_running(jobs: Callable[..., Jobs], launched: Laun
     made = jobs("repeat=1,2")
     store = open_store(made[0][0].tracking, PROJECT)
     parent = store.start("a sweep", None, {"sweep": "parent"})
-    sweep._keep(parent, sweep_jobs.make(made))
+    sweep_record.keep_jobs(parent, sweep_jobs.sweep_jobs(made))
     with pytest.raises(UserError, match="is still running"):
         sweep.run_sweep(made, [], resume="latest")
     single = store.start("single", None, {})

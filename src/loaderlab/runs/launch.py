@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from loaderlab.config import TrainConfig, UserError
 from loaderlab.parity.status import NOT_CHECKED
+from loaderlab.runs.compared_loaders import ComparedLoader
 from loaderlab.runs.job import Job, RunResult
-from loaderlab.runs.sweep_jobs import ComparedLoader
 from loaderlab.system.processes import end_with_parent, importing, sigterm_raises, time_limit_raises
 
 if TYPE_CHECKING:

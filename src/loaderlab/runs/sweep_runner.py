@@ -1,0 +1,137 @@
+"""Runs the jobs of a sweep one after the other, each in a fresh process."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from loaderlab.config import TrainConfig, UserError
+from loaderlab.parity.status import NOT_CHECKED, PARITY, SAME_WORK
+from loaderlab.runs import compare_runs, launch
+from loaderlab.runs.compared_loaders import compared_loaders, loader_key
+from loaderlab.runs.job import Job, RunResult
+from loaderlab.runs.sweep_jobs import SweepJob
+from loaderlab.runs.sweep_record import keep_file, keep_jobs
+from loaderlab.system import machine
+from loaderlab.system.terminal import Terminal
+from loaderlab.tracking.records import NOT_APPLICABLE
+from loaderlab.tracking.store import Store, TrackedRun
+
+PARITY_FILE = "parity.json"
+
+
+class SweepRunner:
+    """The jobs of one sweep, and which of them are left.
+
+    Args:
+        jobs: configuration and overrides of each.
+        planned: the same jobs, as they are kept with the parent run.
+        done: by hash the results of an earlier command.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[tuple[TrainConfig, list[str]]],
+        planned: Sequence[SweepJob],
+        done: Mapping[str, RunResult],
+        parent: TrackedRun,
+        store: Store,
+        terminal: Terminal,
+    ) -> None:
+        self._configs, self._planned, self._done = [config for config, _ in jobs], list(planned), done
+        self._parent, self._store, self._terminal = parent, store, terminal
+        self._took_s: list[float] = []
+
+    def run(self) -> list[RunResult]:
+        """The result of each job, in order."""
+        results: list[RunResult] = []
+        parity = self._check_parity() if any(map(self._is_left, self._planned)) else {}
+        for index, config in enumerate(self._configs):
+            job = self._planned[index]
+            if job.hash in self._done:
+                results.append(self._done[job.hash])
+            elif job.not_applicable:  # as another repeat of its arm has shown
+                results.append(RunResult("", NOT_APPLICABLE, error=job.not_applicable))
+            else:
+                results.append(self._run_job(index, config, parity.get(loader_key(config), "")))
+        return results
+
+    def _is_left(self, job: SweepJob) -> bool:
+        return job.hash not in self._done and not job.not_applicable
+
+    def _run_job(self, index: int, config: TrainConfig, parity: str) -> RunResult:
+        job = self._planned[index]
+        self._terminal.say(f"\njob {index + 1} of {len(self._planned)}: {job.name}{self._time_left(index)}")
+        state = machine.state()
+        for text in machine.warnings(state):
+            self._terminal.warn(text)
+        began = time.monotonic()
+        named = Job(job.name, job.arm, self._parent.run_id, tuple(job.overrides), job.hash, state, parity)
+        result = launch.launch(config, named)
+        if result.status == NOT_APPLICABLE:
+            self._rule_out(job.arm, result.error)
+            return result
+        self._took_s.append(time.monotonic() - began)
+        if result.status != "FINISHED":
+            self._report_failure(index, result)
+        if index + 1 < len(self._planned):
+            self._show_standing()
+        return result
+
+    def _time_left(self, index: int) -> str:
+        if not self._took_s:
+            return ""
+        num_left = sum(map(self._is_left, self._planned[index:]))
+        return f" (about {_duration(num_left * sum(self._took_s) / len(self._took_s))} left)"
+
+    def _rule_out(self, arm: str, reason: str) -> None:
+        """No repeat of this arm can run on this machine."""
+        self._planned = [replace(job, not_applicable=reason) if job.arm == arm else job for job in self._planned]
+        keep_jobs(self._parent, self._planned)
+        self._terminal.say(f"{NOT_APPLICABLE}: {reason}")
+
+    def _report_failure(self, index: int, result: RunResult) -> None:
+        job, why = self._planned[index], next(iter(result.error.splitlines()), "")
+        if not result.run_id:  # it may have ended before it had a run to say why
+            self._planned[index] = replace(job, ended=f"{result.status.lower()}: {why or 'no reason given'}")
+            keep_jobs(self._parent, self._planned)
+        self._terminal.say(f"{job.name}: {result.status.lower()}: {why}")
+        self._store.close_dead_runs(result.error)
+
+    def _show_standing(self) -> None:
+        """The table as it is now; nothing while no job has finished."""
+        try:
+            comparison = compare_runs.of_sweep(self._store, self._parent.run_id)
+        except UserError:
+            return
+        compare_runs.tables(comparison, self._terminal)
+
+    def _check_parity(self) -> dict[str, str]:
+        """By `loader_key` the tag that says whether a loader does the same work as the others. The results of an earlier
+        command are kept."""
+        sweep = self._configs[0].sweep
+        if not sweep.parity or all(config.measure.parity for config in self._configs):
+            return {}
+        results: dict[str, dict[str, Any]] = json.loads(self._store.read(self._parent.run_id, PARITY_FILE) or "{}")
+        loaders = compared_loaders(self._configs)
+        unchecked = {"status": NOT_CHECKED}
+        left = [entry for entry in loaders if results.get(entry.key, unchecked)["status"].startswith(NOT_CHECKED)]
+        if left:
+            self._terminal.say(
+                f"\nparity: do {len(loaders)} loaders do the same work? (sweep.parity=false does not ask)"
+            )
+            results |= launch.check_parity(left, sweep.job_minutes)
+            keep_file(self._parent, PARITY_FILE, json.dumps(results, indent=1))
+            other = [
+                f"{entry['loader']}: {entry['status']}" for entry in results.values() if entry["status"] != SAME_WORK
+            ]
+            self._parent.tags({PARITY: "; ".join(other) or SAME_WORK})
+        return {key: entry["status"] for key, entry in results.items()}
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if minutes < 2 else f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
