@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,13 @@ HEAVY = {  # what may be imported in one place only
     "scipy": {"meter/series.py", "parity/distribution.py", "compare/stats.py"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
+REFUSAL = re.compile(r"[\w.{}]+=[^:]*: .*\bType( for example)?[: ]", re.DOTALL)
+HAND_BUILT_REFUSALS = {
+    "config/base.py",
+    "cli.py",
+    "runs/run.py",
+    "runs/session.py",
+}  # base.py builds them for all others
 
 
 def imports(path: Path) -> list[str]:
@@ -92,6 +100,30 @@ def test_heavy_packages_have_one_place(path: Path) -> None:
     for module in imports(path):
         allowed = HEAVY.get(module.split(".")[0])
         assert allowed is None or name in allowed, f"{name} imports {module}"
+
+
+def texts(path: Path) -> list[str]:
+    """Every string of a file, the values of an f-string as {}."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, (ast.JoinedStr, ast.Constant))]
+    parts = [node.values if isinstance(node, ast.JoinedStr) else [node] for node in nodes]
+    return [
+        "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in together) for together in parts
+    ]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_refused_settings_have_one_form(path: Path) -> None:
+    refusals = [text for text in texts(path) if REFUSAL.match(text)]
+    if path.relative_to(PACKAGE).as_posix() not in HAND_BUILT_REFUSALS:
+        assert not refusals, "made by config.base.refuse"
+
+
+def test_a_hand_built_refusal_is_recognised(tmp_path: Path) -> None:
+    source = tmp_path / "source.py"
+    source.write_text('UserError(f"loader.{name}={value}: is too much. " "Type for example: loader.x=1")')
+    assert REFUSAL.match(texts(source)[0])
+    source.write_text('UserError("data=custom: no classes. Type data.num_classes=10")')
+    assert REFUSAL.match(texts(source)[0])
 
 
 def test_the_loop_names_no_loader() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from loaderlab.config import DigitsData
+from loaderlab.config import DigitsData, refuse
 from loaderlab.data import imagefolder
 from loaderlab.data.spec import UINT8, DataError, DataSpec
 from loaderlab.system.files import written_whole
@@ -41,8 +41,8 @@ def build(config: DigitsData, on_progress: Callable[[int, int], None]) -> DataSp
         if not folder.exists():
             _write(folder, config, on_progress)
     except OSError as error:
-        raise DataError(
-            f"data.root={config.root}: cannot write the digits there: {error}. Type data.root=/path"
+        raise refuse(
+            "data.root", config.root, f"cannot write the digits there: {error}", "data.root=/path", error=DataError
         ) from error
     _verify(folder)
     return imagefolder.build("digits", folder / "train", folder / "val", 0.0, 0, config.transform, lambda *_: None)

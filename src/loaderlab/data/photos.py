@@ -19,7 +19,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-from loaderlab.config import PhotosData
+from loaderlab.config import PhotosData, refuse
 from loaderlab.data import imagefolder
 from loaderlab.data.spec import DataError, DataSpec
 from loaderlab.data.synthesis import BYTES_PER_PX, MEAN_AREA, Painter
@@ -55,9 +55,8 @@ def build(config: PhotosData, on_progress: OnProgress) -> DataSpec:
         if not folder.exists():
             _write(folder, plan, on_progress)
     except (OSError, BrokenProcessPool) as error:
-        raise DataError(
-            f"data.root={config.root}: cannot write {plan.num_files:,} photos there: {error}. Type data.root=/path"
-        ) from error
+        allowed = f"cannot write {plan.num_files:,} photos there: {error}"
+        raise refuse("data.root", config.root, allowed, "data.root=/path", error=DataError) from error
     mend = f"Remove it and run again: rm -r {folder}"
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
@@ -121,10 +120,13 @@ def _write(folder: Path, plan: Plan, on_progress: OnProgress) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder.parent).free
     if plan.num_bytes > free:
-        raise DataError(
-            f"data.num_files={plan.config.num_files}: {plan.num_files:,} photos with those of validation take about "
-            f"{plan.num_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free under data.root={plan.config.root}. Type for "
-            f"example: data.num_files={max(plan.config.num_classes, plan.config.num_files // 10)}, or data.root=/path"
+        raise refuse(
+            "data.num_files",
+            plan.config.num_files,
+            f"{plan.num_files:,} photos with those of validation take about {plan.num_bytes / 1e9:.1f} GB, and "
+            f"{free / 1e9:.1f} GB are free under data.root={plan.config.root}",
+            f"data.num_files={max(plan.config.num_classes, plan.config.num_files // 10)}, or data.root=/path",
+            error=DataError,
         )
     with written_whole(folder) as partial:
         for label in range(plan.config.num_classes):

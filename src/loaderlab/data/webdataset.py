@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from loaderlab.config import WebDatasetData
+from loaderlab.config import WebDatasetData, refuse
 from loaderlab.data.spec import INT64, Blocks, DataError, DataSpec, Split, TarImages, transforms
 
 INDEX_VERSIONS = {"v1.1": 3, "v1.2": 4}  # of DALI's wds2idx: words that each member has in its line
@@ -86,9 +86,8 @@ def find(setting: str, pattern: str) -> list[str]:
     else:
         found = sorted(glob(os.path.join(pattern, "*.tar") if os.path.isdir(pattern) else pattern))
     if not found:
-        raise DataError(
-            f"{setting}={pattern}: no tar file there. Type for example: {setting}=/path/to/folder, or '{setting}=/path/train-{{000..146}}.tar'"
-        )
+        override = f"{setting}=/path/to/folder, or '{setting}=/path/train-{{000..146}}.tar'"
+        raise refuse(setting, pattern, "no tar file there", override, error=DataError)
     return [str(Path(path).resolve()) for path in found]
 
 

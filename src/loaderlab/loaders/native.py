@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from loaderlab.config import AUTO, NativeLoader
+from loaderlab.config import AUTO, NativeLoader, refuse
 from loaderlab.data.spec import Split, UserItems
 from loaderlab.loaders.broken import BrokenSamples
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
@@ -72,9 +72,13 @@ class Native(Loader):
         self._iterable = isinstance(source, UserItems) and source.iterable
         num_workers = auto_workers(split, device) if config.num_workers == AUTO else int(config.num_workers)
         if isinstance(source, UserItems) and self._iterable and num_workers > 1 and not source.sharded:
-            raise LoaderError(
-                f"loader.num_workers={num_workers}: every worker would yield the whole of an iterable dataset. "
-                "Type: loader.num_workers=1, or data.sharded=true if it splits itself by torch.utils.data.get_worker_info"
+            raise refuse(
+                "loader.num_workers",
+                num_workers,
+                "every worker would yield the whole of an iterable dataset",
+                "loader.num_workers=1, or data.sharded=true if it splits itself by torch.utils.data.get_worker_info",
+                is_example=False,
+                error=LoaderError,
             )
         self._copy = DeviceCopy(config, device)
         prefetch = (2 if config.prefetch_factor == AUTO else int(config.prefetch_factor)) if num_workers else None

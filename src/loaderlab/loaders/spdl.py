@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from loaderlab.config import AUTO, SpdlLoader
+from loaderlab.config import AUTO, SpdlLoader, refuse
 from loaderlab.data.spec import EncodedImages, Split, UserItems
 from loaderlab.loaders.broken import BrokenSamples
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
@@ -48,9 +48,8 @@ class Spdl(Loader):
 
     def __init__(self, config: SpdlLoader, split: Split, plan: EpochPlan, device: torch.device) -> None:
         if isinstance(split.source, UserItems) and split.source.iterable:
-            raise LoaderError(
-                "loader=spdl: an iterable dataset has no ids that threads could ask for. Type: loader=native"
-            )
+            allowed = "an iterable dataset has no ids that threads could ask for"
+            raise refuse("loader", "spdl", allowed, "loader=native", is_example=False, error=LoaderError)
         self._plan, self._buffer_size = plan, config.buffer_size
         self._copy = DeviceCopy(config, device)
         num_threads = auto_threads(split, device) if config.num_threads == AUTO else int(config.num_threads)

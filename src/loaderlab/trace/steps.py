@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from loaderlab.config import AUTO, TraceConfig, UserError, refuse
+from loaderlab.config import AUTO, TraceConfig, refuse
 from loaderlab.trace.collect import Step
 from loaderlab.trace.intervals import FLOAT, Union
 
@@ -56,22 +56,25 @@ def one_process(recorded: Sequence[Step], config: TraceConfig) -> list[Step]:
             "pid", config.pid, f"has no profiler steps in this trace; with steps: {known}", f"pid={[*pids, AUTO][0]}"
         )
     if config.pid == AUTO and len(pids) > 1:
-        raise UserError(
-            f"pid={AUTO}: the trace holds the steps of {len(pids)} processes, {', '.join(pids)}; choose one, and its GPU. "
-            f"Type for example: pid={pids[0]} device=0"
-        )
+        allowed = f"the trace holds the steps of {len(pids)} processes, {', '.join(pids)}; choose one, and its GPU"
+        raise refuse("pid", AUTO, allowed, f"pid={pids[0]} device=0")
     if len(pids) > 1 and config.device == AUTO:
-        raise UserError(
-            f"device={AUTO}: the trace holds several processes, and work on a GPU does not tell whose it is; choose the GPU "
-            f"of process {config.pid}. Type for example: pid={config.pid} device=0"
+        raise refuse(
+            "device",
+            AUTO,
+            "the trace holds several processes, and work on a GPU does not tell whose it is; choose the GPU of process "
+            f"{config.pid}",
+            f"pid={config.pid} device=0",
         )
     once = {(step.start, step.end, step.number): step for step in recorded if config.pid in (AUTO, step.thread[0])}
     steps = [once[key] for key in sorted(once)]
     for one, other in pairwise(steps):
         if other.start < one.end - ROUNDING_US:
-            raise UserError(
-                f"trace={config.trace}: ProfilerStep#{one.number} and ProfilerStep#{other.number} of process "
-                f"{one.thread[0]} overlap, as in a file merged from several traces; allowed is the trace of one process. "
-                "Type for example: trace=rank0.pt.trace.json"
+            raise refuse(
+                "trace",
+                config.trace,
+                f"ProfilerStep#{one.number} and ProfilerStep#{other.number} of process {one.thread[0]} overlap, as in a file "
+                "merged from several traces; allowed is the trace of one process",
+                "trace=rank0.pt.trace.json",
             )
     return steps

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from loaderlab.config import TrainConfig, UserError, flatten
+from loaderlab.config import TrainConfig, UserError, flatten, refuse
 from loaderlab.training.loop import Parts, Trained
 
 NAME = "checkpoint.pt"
@@ -57,9 +57,11 @@ def save(path: Path, parts: Parts, trained: Trained, config: TrainConfig, run_id
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:
         partial.unlink(missing_ok=True)
-        raise UserError(
-            f"checkpoint.dir={config.checkpoint.dir}: the checkpoint cannot be written: {error}. "
-            "Type another checkpoint.dir, or checkpoint.every_minutes=null"
+        raise refuse(
+            "checkpoint.dir",
+            config.checkpoint.dir,
+            f"the checkpoint cannot be written: {error}",
+            "checkpoint.dir=/path, or checkpoint.every_minutes=null",
         ) from error
 
 
@@ -96,9 +98,7 @@ def load(config: TrainConfig) -> Checkpoint:
     assert goal is not None
     if reached >= goal:
         unit = "steps" if config.steps is not None else "epochs"
-        raise UserError(
-            f"resume={config.resume}: {path} has {reached} {unit} already. Type for example: {unit}={2 * reached}"
-        )
+        raise refuse("resume", config.resume, f"{path} has {reached} {unit} already", f"{unit}={2 * reached}")
     return Checkpoint(path, state, Trained(**done), run_id)
 
 
@@ -118,5 +118,7 @@ def _find(resume: str, folder: Path) -> Path:
     path = Path(resume)
     path = path / NAME if path.is_dir() else path
     if not path.is_file():
-        raise UserError(f"resume={resume}: no such checkpoint. Type: resume=latest, or the path of a {NAME}")
+        raise refuse(
+            "resume", resume, "no such checkpoint", f"resume=latest, or the path of a {NAME}", is_example=False
+        )
     return path
