@@ -102,6 +102,13 @@ def test_heavy_packages_have_one_place(path: Path) -> None:
         assert allowed is None or name in allowed, f"{name} imports {module}"
 
 
+def test_files_are_renamed_in_one_place() -> None:
+    """Where a file or folder takes another's place it must be whole, whatever interrupts the writing."""
+    sources = [*FILES, *(ROOT / "benchmarks").rglob("*.py")]
+    renaming = [path.name for path in sources if re.search(r"os\.(replace|rename)\(|\.rename\(", path.read_text())]
+    assert renaming == ["files.py"]
+
+
 def texts(path: Path) -> list[str]:
     """Every string of a file, the values of an f-string as {}."""
     nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, (ast.JoinedStr, ast.Constant))]

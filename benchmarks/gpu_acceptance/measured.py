@@ -17,6 +17,7 @@ from loaderlab.device.environment import describe
 from loaderlab.device.resolve import resolve_device
 from loaderlab.meter import filecache
 from loaderlab.meter.sampler import DeviceSample, DeviceSampler, device_figures
+from loaderlab.system.files import atomic_file
 from loaderlab.system.machine import ask, gpus
 
 MIB = 1 << 20
@@ -143,9 +144,8 @@ def overhead(device_name: str, _: Path) -> dict[str, Any]:
 def main(name: str, device: str, folder: str) -> None:
     program: Callable[[str, Path], dict[str, Any]] = {"environment": environment, "overhead": overhead}[name]
     found = program(device, Path(folder))
-    written = Path(folder) / "found.new"
-    written.write_text(json.dumps(found, indent=1))
-    written.replace(Path(folder) / "found.json")
+    with atomic_file(Path(folder) / "found.json") as partial:
+        partial.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

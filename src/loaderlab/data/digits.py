@@ -19,7 +19,7 @@ from PIL import Image
 from loaderlab.config import DigitsData, refuse
 from loaderlab.data import imagefolder
 from loaderlab.data.spec import UINT8, DataError, DataSpec
-from loaderlab.system.files import written_whole
+from loaderlab.system.files import atomic_folder
 
 MANIFEST = "manifest.json"
 VAL_FRACTION, SPLIT_SEED = 0.2, 0
@@ -56,7 +56,7 @@ def _write(folder: Path, config: DigitsData, on_progress: Callable[[int, int], N
     labels = labels.astype(np.int64)
     _, val = imagefolder.stratified_split(labels, VAL_FRACTION, SPLIT_SEED)
     held = set(val.tolist())
-    with written_whole(folder) as partial:
+    with atomic_folder(folder) as partial:
         checksums = {}
         for index in range(len(labels)):
             split = "val" if index in held else "train"

@@ -23,7 +23,7 @@ from loaderlab.config import PhotosData, refuse
 from loaderlab.data import imagefolder
 from loaderlab.data.spec import DataError, DataSpec
 from loaderlab.data.synthesis import BYTES_PER_PX, MEAN_AREA, Painter
-from loaderlab.system.files import written_whole
+from loaderlab.system.files import atomic_folder
 from loaderlab.system.machine import available_cores
 from loaderlab.system.processes import end_with_parent
 
@@ -128,7 +128,7 @@ def _write(folder: Path, plan: Plan, on_progress: OnProgress) -> None:
             f"data.num_files={max(plan.config.num_classes, plan.config.num_files // 10)}, or data.root=/path",
             error=DataError,
         )
-    with written_whole(folder) as partial:
+    with atomic_folder(folder) as partial:
         for label in range(plan.config.num_classes):
             for split in ("train", "val"):
                 (partial / split / f"{label:04d}").mkdir(parents=True)

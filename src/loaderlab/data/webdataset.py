@@ -5,6 +5,7 @@ They are read by place (shard, offset, size), by every loader in the same way an
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -17,6 +18,7 @@ import numpy as np
 
 from loaderlab.config import WebDatasetData, refuse
 from loaderlab.data.spec import INT64, Blocks, DataError, DataSpec, Split, TarImages, transforms
+from loaderlab.system.files import atomic_file
 
 INDEX_VERSIONS = {"v1.1": 3, "v1.2": 4}  # of DALI's wds2idx: words that each member has in its line
 
@@ -143,12 +145,8 @@ def indexed(path: str) -> list[dict[str, tuple[int, int]]]:
     text = "".join(
         " ".join(f"{key} {offset} {size}" for key, (offset, size) in members.items()) + "\n" for members in samples
     )
-    partial = index.with_name(f".{index.name}.{os.getpid()}")
-    try:
+    with contextlib.suppress(OSError), atomic_file(index) as partial:  # a read-only folder: scanned again each time
         partial.write_text(f"v1.1 {len(samples)}\n{text}")
-        partial.rename(index)
-    except OSError:
-        partial.unlink(missing_ok=True)  # a folder that is not ours to write to: scanned again each time
     return samples
 
 

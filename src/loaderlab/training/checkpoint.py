@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from loaderlab.config import TrainConfig, UserError, flatten, refuse
+from loaderlab.system.files import atomic_file
 from loaderlab.training.loop import Parts, Trained
 
 NAME = "checkpoint.pt"
@@ -39,7 +39,7 @@ class Checkpoint:
 
 
 def save(path: Path, parts: Parts, trained: Trained, config: TrainConfig, run_id: str) -> None:
-    """Writes beside the target and renames: an interrupted write leaves the former checkpoint whole.
+    """Replaces the checkpoint. An interrupted write leaves the former one as it was.
 
     Raises:
         UserError: the disk does not take it.
@@ -50,13 +50,10 @@ def save(path: Path, parts: Parts, trained: Trained, config: TrainConfig, run_id
         "config": {name: _plain(value) for name, value in flatten(config)},
         "run_id": run_id,
     }
-    partial = path.with_suffix(f".{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(content, partial)
-        os.replace(partial, path)
+        with atomic_file(path) as partial:
+            torch.save(content, partial)
     except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
         raise refuse(
             "checkpoint.dir",
             config.checkpoint.dir,
