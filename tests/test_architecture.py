@@ -38,7 +38,7 @@ HEAVY = {  # what may be imported in one place only
     "jinja2": {"report/page.py"},
     "sklearn": {"data/digits.py"},
     "hydra": {"cli.py"},
-    "pynvml": {"meter/nvml.py", "device/resolve.py", "system/machine.py"},
+    "pynvml": {"system/nvml.py", "meter/nvml.py"},  # the latter is started as a script, without this package
     "scipy": {"meter/series.py", "parity/distribution.py", "compare/stats.py"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -18,7 +18,7 @@ from loaderlab.device.resolve import resolve_device
 from loaderlab.meter import filecache
 from loaderlab.meter.sampler import DeviceSample, DeviceSampler, device_figures
 from loaderlab.system.files import atomic_file
-from loaderlab.system.machine import ask, gpus
+from loaderlab.system.nvml import gpus, query
 
 MIB = 1 << 20
 # what holds a clock down (nvml.h, nvmlClocksEventReason*); the other bits are settings or rest
@@ -90,15 +90,12 @@ def _wait(device: torch.device) -> None:
 
 def _pcie(uuid: str) -> str | None:
     """Generation and lanes of the link as it is now: at rest many GPUs run a slower one."""
-    import pynvml
-
     with gpus() as handles:
         for gpu in handles:
-            if str(ask(pynvml.nvmlDeviceGetUUID, gpu)).removeprefix("GPU-") == uuid.removeprefix("GPU-"):
-                generation, lanes = (
-                    ask(query, gpu)
-                    for query in (pynvml.nvmlDeviceGetCurrPcieLinkGeneration, pynvml.nvmlDeviceGetCurrPcieLinkWidth)
-                )
+            own = query(gpu, lambda nvml, gpu: nvml.nvmlDeviceGetUUID(gpu))
+            if str(own).removeprefix("GPU-") == uuid.removeprefix("GPU-"):
+                generation = query(gpu, lambda nvml, gpu: nvml.nvmlDeviceGetCurrPcieLinkGeneration(gpu))
+                lanes = query(gpu, lambda nvml, gpu: nvml.nvmlDeviceGetCurrPcieLinkWidth(gpu))
                 return f"generation {generation}, {lanes} lanes"
     return None
 
