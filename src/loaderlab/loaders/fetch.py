@@ -7,7 +7,6 @@ reach the main process wrapped in the worker's frames.
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
+from loaderlab.data.normalization import mean_and_std
 from loaderlab.data.spec import (
     INT64,
     DataError,
@@ -227,16 +227,8 @@ def bytes_for_batch(*shape: int) -> torch.Tensor:
 
 def normalize(images: torch.Tensor, normalization: Normalization) -> torch.Tensor:
     """(N, C, H, W) uint8 to float32 ``(x / 255 - mean) / std``, strides kept."""
-    mean, std = _mean_and_std(normalization, images.device)
+    mean, std = mean_and_std(normalization, images.device)
     return images.float().mul_(1 / 255).sub_(mean).div_(std)
-
-
-@functools.cache  # a copy to a GPU waits for all that is queued there
-def _mean_and_std(normalization: Normalization, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    mean, std = (
-        torch.tensor(values, device=device).view(-1, 1, 1) for values in (normalization.mean, normalization.std)
-    )
-    return mean, std
 
 
 class VectorFetcher(BatchFetcher):

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import Subset
 
+from loaderlab.data.normalization import mean_and_std
 from loaderlab.data.spec import (
     INT64,
     DataError,
@@ -86,7 +87,7 @@ def levels(inputs: torch.Tensor, normalization: Normalization | None) -> torch.T
     """Images as they were before normalisation: 0 to 255, float32, whole numbers."""
     if normalization is None or inputs.dtype == torch.uint8:
         return inputs.float()
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (normalization.mean, normalization.std))
+    mean, std = mean_and_std(normalization, inputs.device)
     return inputs.mul(std).add_(mean).mul_(255).round_()
 
 
