@@ -17,6 +17,7 @@ from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
 from loaderlab.loaders.copying import DeviceCopy
 from loaderlab.loaders.fetch import BatchFetcher, Fetched, Request, requests, taken
 from loaderlab.loaders.fetchers import fetcher
+from loaderlab.loaders.header import lift_pillow_limit
 from loaderlab.loaders.user_items import UserStream
 from loaderlab.system.machine import available_cores
 
@@ -58,6 +59,11 @@ class _Requests:
 
     def __iter__(self) -> Iterator[Request]:
         return requests(self._plan, self.epoch)
+
+
+def _begin_worker(_: int) -> None:
+    """In a worker before its first batch: one that was spawned has none of what the training process has set."""
+    lift_pillow_limit()
 
 
 def _as_it_is(fetched: Any) -> Any:
@@ -107,6 +113,7 @@ class Native(Loader):
             "in_order": config.in_order,
             "multiprocessing_context": method if num_workers else None,
             "collate_fn": _as_it_is,
+            "worker_init_fn": _begin_worker,
         }
         self._loader: DataLoader[Any] | None
         self._in_process: BatchFetcher | None = None

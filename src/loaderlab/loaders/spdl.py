@@ -34,7 +34,6 @@ except ImportError as error:
 
 Built = Fetched | BaseException
 BETWEEN_STAGES = 5  # batches that SPDL 0.8 holds beside those in the making and those in its sink
-logging.getLogger("spdl").setLevel(logging.CRITICAL)  # a failure is raised, once: its log would print it before
 
 
 class Spdl(Loader):
@@ -50,6 +49,7 @@ class Spdl(Loader):
         if isinstance(split.source, UserItems) and split.source.iterable:
             allowed = "an iterable dataset has no ids that threads could ask for"
             raise refuse("loader", "spdl", allowed, "loader=native", is_example=False, error=LoaderError)
+        logging.getLogger("spdl").setLevel(logging.CRITICAL)  # a failure is raised, once: its log would print it before
         self._plan, self._buffer_size = plan, config.buffer_size
         self._copy = DeviceCopy(config, device)
         num_threads = auto_threads(split, device) if config.num_threads == AUTO else int(config.num_threads)

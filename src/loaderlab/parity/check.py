@@ -17,6 +17,7 @@ from loaderlab.config import LoaderConfig, NativeLoader, ReplayLoader, TrainConf
 from loaderlab.data.spec import DataSpec, Split, UserItems
 from loaderlab.device import resolve
 from loaderlab.loaders.contract import EpochPlan
+from loaderlab.loaders.header import lift_pillow_limit
 from loaderlab.parity.draws import compare_draws
 from loaderlab.parity.probe_image import Probe
 from loaderlab.parity.result import Parity
@@ -127,6 +128,7 @@ def check_all(arms: Mapping[str, TrainConfig], terminal: Terminal) -> dict[str, 
         For each what `Parity.as_dict` gives. A check that itself fails is told as not checked: the arm's own job will say
         what is wrong.
     """
+    lift_pillow_limit()
     specs: dict[str, DataSpec] = {}
     found: dict[str, dict[str, Any]] = {}
     for name, config in arms.items():

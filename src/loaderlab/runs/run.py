@@ -9,6 +9,7 @@ import torch
 
 from loaderlab.config import PROJECT, TrainConfig, UserError
 from loaderlab.device import resolve
+from loaderlab.loaders.header import lift_pillow_limit
 from loaderlab.loaders.native import explained
 from loaderlab.parity.status import PARITY
 from loaderlab.runs import outputs
@@ -31,6 +32,7 @@ def run(config: TrainConfig, job: Job, terminal: Terminal) -> RunResult:
     """
     if job.parent_id is not None and (why := _not_applicable(config)):
         return RunResult("", NOT_APPLICABLE, error=why)
+    lift_pillow_limit()
     store = open_store(config.tracking, PROJECT)
     tags = {"arm": job.arm, "repeat": str(config.repeat), "versions": _versions()}
     if job.hash:
