@@ -128,7 +128,7 @@ class Session:
         (self.folder / "parity.json").write_text(json.dumps(found.as_dict(), indent=1) + "\n")
         if found.mismatches:
             raise UserError(
-                f"measure.parity=true: loader={choice(self.config.loader)} does not do the reference's work: {found.told}. "
+                f"measure.parity=true: loader={choice(self.config.loader)} does not do the reference's work: {found.mismatch_summary}. "
                 "To measure it all the same type: measure.parity=false"
             )
 
