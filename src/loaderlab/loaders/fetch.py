@@ -109,8 +109,7 @@ class BatchFetcher(Dataset[Any]):
             except Unreadable as found:
                 self._broken.add(found.reasons)
             else:
-                batch.skipped = self._broken.among(request.ids)
-                return batch
+                return replace(batch, skipped=self._broken.among(request.ids))
 
     def build(self, request: Request) -> Batch:
         """The samples of a request in one batch.

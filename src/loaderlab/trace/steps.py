@@ -1,4 +1,4 @@
-"""Whose steps are read, and the windows in time that they make."""
+"""Whose steps are read, and when each of them starts and ends."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ NO_STEPS = (
 
 
 @dataclass(frozen=True)
-class Windows:
-    """The steps' windows (N,), µs, in the order of time."""
+class StepSpans:
+    """When each step starts and ends (N,), µs, in the order of time."""
 
     starts: FLOAT
     ends: FLOAT
@@ -32,15 +32,15 @@ class Windows:
         return self.ends - self.starts
 
     def within(self, moments: Union) -> FLOAT:
-        """How much of each window lies in the set (N,), µs."""
+        """How much of each step lies in the set (N,), µs."""
         return moments.covered(self.starts, self.ends)
 
     def touch(self, moments: Union) -> bool:
         return moments.touches(self.starts, self.ends)
 
 
-def windows(steps: Sequence[Step]) -> Windows:
-    return Windows(np.array([step.start for step in steps]), np.array([step.end for step in steps]))
+def step_spans(steps: Sequence[Step]) -> StepSpans:
+    return StepSpans(np.array([step.start for step in steps]), np.array([step.end for step in steps]))
 
 
 def one_process(recorded: Sequence[Step], config: TraceConfig) -> list[Step]:
