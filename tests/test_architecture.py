@@ -41,6 +41,11 @@ HEAVY = {  # what may be imported in one place only
     "pynvml": {"system/nvml.py", "meter/nvml.py"},  # the latter is started as a script, without this package
     "scipy": {"meter/series.py", "parity/distribution.py", "compare/stats.py"},
 }
+PRIVATE = {  # private names of other packages, each in a wrapper that says why; os._exit is documented
+    "loaders/torch_internals.py": {"_iterator", "_shutdown_workers", "_new_shared"},
+    "system/processes.py": {"_run_exitfuncs"},
+    "system/versions.py": {"_is_gil_enabled"},
+}
 FILES = sorted(PACKAGE.rglob("*.py"))
 REFUSAL = re.compile(r"[\w.{}]+=[^:]*: .*\bType( for example)?[: ]", re.DOTALL)
 HAND_BUILT_REFUSALS = {
@@ -107,6 +112,39 @@ def test_files_are_renamed_in_one_place() -> None:
     sources = [*FILES, *(ROOT / "benchmarks").rglob("*.py")]
     renaming = [path.name for path in sources if re.search(r"os\.(replace|rename)\(|\.rename\(", path.read_text())]
     assert renaming == ["files.py"]
+
+
+def own_names(tree: ast.Module) -> set[str]:
+    """What a file defines itself, attributes of its classes among it."""
+    names = {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    return names | {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+    }
+
+
+def private_names(source: str) -> set[str]:
+    """The underscore attributes of other files' and packages' objects that a file uses."""
+    tree = ast.parse(source)
+    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    used |= {
+        str(node.args[1].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "getattr" and isinstance(node.args[1], ast.Constant)
+    }
+    used |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    return {name for name in used - own_names(tree) if name.startswith("_") and not name.startswith("__")}
+
+
+def test_private_names_of_others_are_used_in_few_places() -> None:
+    used = {path.relative_to(PACKAGE).as_posix(): private_names(path.read_text()) - {"_exit"} for path in FILES}
+    assert {name: names for name, names in used.items() if names} == PRIVATE
+
+
+def test_a_private_name_is_recognised() -> None:
+    assert private_names("loader._iterator; getattr(sys, '_is_gil_enabled')") == {"_iterator", "_is_gil_enabled"}
+    assert private_names("from torch import _C; self._own; store._own") == {"_C"}
 
 
 def texts(path: Path) -> list[str]:

@@ -32,6 +32,7 @@ from loaderlab.data.vectors import work
 from loaderlab.loaders.broken import BrokenSamples, Unreadable
 from loaderlab.loaders.contract import Batch, EpochPlan
 from loaderlab.loaders.decode import CROP_ATTEMPTS, decoder, read_image, transform_into
+from loaderlab.loaders.torch_internals import shared_storage
 
 
 @dataclass(frozen=True)
@@ -217,11 +218,10 @@ class ImageFetcher(BatchFetcher):
 
 def bytes_for_batch(*shape: int) -> torch.Tensor:
     """An uint8 tensor of this shape; in a worker process in memory that the training process maps, so that handing the
-    batch over copies nothing. As torch's `default_collate` does it."""
+    batch over copies nothing."""
     if get_worker_info() is None:
         return torch.empty(shape, dtype=torch.uint8)
-    storage: torch.UntypedStorage = torch.UntypedStorage._new_shared(math.prod(shape), device="cpu")
-    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
+    return torch.empty(0, dtype=torch.uint8).set_(shared_storage(math.prod(shape))).view(shape)
 
 
 def normalize(images: torch.Tensor, normalization: Normalization) -> torch.Tensor:

@@ -18,6 +18,7 @@ from loaderlab.loaders.copying import DeviceCopy
 from loaderlab.loaders.fetch import BatchFetcher, Fetched, Request, requests, taken
 from loaderlab.loaders.fetchers import fetcher
 from loaderlab.loaders.header import lift_pillow_limit
+from loaderlab.loaders.torch_internals import end_workers
 from loaderlab.loaders.user_items import UserStream
 from loaderlab.system.machine import available_cores
 
@@ -162,6 +163,6 @@ class Native(Loader):
         return self._fetcher.stages(self._requests, seconds)
 
     def close(self) -> None:
-        if self._loader is not None and self._loader._iterator is not None:
-            self._loader._iterator._shutdown_workers()  # type: ignore[attr-defined]  # persistent workers have no public end
+        if self._loader is not None:
+            end_workers(self._loader)
         self._loader = None

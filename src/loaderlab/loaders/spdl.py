@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from loaderlab.loaders.copying import DeviceCopy
 from loaderlab.loaders.fetch import Fetched, Request, requests, taken
 from loaderlab.loaders.fetchers import fetcher
 from loaderlab.loaders.native import auto_workers
+from loaderlab.system.versions import has_gil
 
 try:
     from spdl.pipeline import Pipeline, PipelineBuilder, PipelineFailure
@@ -60,7 +60,7 @@ class Spdl(Loader):
             "buffer_size": config.buffer_size,
             **self._copy.settings,
             "decoder": config.decoder,
-            "gil": "on" if getattr(sys, "_is_gil_enabled", lambda: True)() else "off",
+            "gil": "on" if has_gil() else "off",
         }
         self._fetcher = fetcher(split, True, config.decoder)
         self._skipped = BrokenSamples(split.on_error, plan.num_samples)

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import mlflow.data.meta_dataset
 from filelock import FileLock
 from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -287,7 +287,7 @@ class TrackedRun:
         with self._store._told():
             self._store.client.log_inputs(
                 self.run_id,
-                [DatasetInput(entry._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])],
+                [DatasetInput(Dataset(**entry.to_dict()), [InputTag("mlflow.data.context", "training")])],
             )
 
     def artifacts(self, folder: Path, under: str | None = None) -> None:
