@@ -41,6 +41,7 @@ from loaderlab.data.paths import PathTable
 from loaderlab.data.spec import DataError, ImageFiles, OnError, Split, transforms
 from loaderlab.loaders.contract import EpochPlan
 from loaderlab.loaders.decode import decoder, read_image
+from loaderlab.loaders.header import lift_pillow_limit
 
 PATIENCE_S = 600.0  # for one chunk
 CHUNK = 2_000  # mutated files
@@ -166,6 +167,7 @@ def work(name: str, chunks: int, send: Connection, log: str) -> None:
     """One loader through all chunks, in a process of its own; what libraries write about broken files goes to a file."""
     quiet = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(quiet, 2)
+    lift_pillow_limit()
     for number in range(chunks):
         folder = Path(tempfile.mkdtemp(prefix="mutated-"))
         try:

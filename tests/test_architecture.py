@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,10 +38,19 @@ HEAVY = {  # what may be imported in one place only
     "jinja2": {"report/page.py"},
     "sklearn": {"data/digits.py"},
     "hydra": {f"cli/{name}.py" for name in ("main", "schemas", "compose", "errors", "help")},
-    "pynvml": {"meter/nvml.py", "device/resolve.py", "system/machine.py"},
+    "pynvml": {"system/nvml.py", "meter/nvml.py"},  # the latter is started as a script, without this package
     "scipy": {"meter/series.py", "parity/distribution.py", "compare/stats.py"},
 }
+PRIVATE = {  # private names of other packages, each in a wrapper that says why; os._exit is documented
+    "loaders/torch_internals.py": {"_iterator", "_shutdown_workers", "_new_shared"},
+    "system/processes.py": {"_run_exitfuncs"},
+    "system/versions.py": {"_is_gil_enabled"},
+}
 FILES = sorted(PACKAGE.rglob("*.py"))
+REFUSAL = re.compile(r"[\w.{}]+=[^:]*: .*\bType( for example)?[: ]", re.DOTALL)
+HAND_BUILT_REFUSALS = {
+    "config/base.py",
+}  # base.py builds them for all others
 
 
 def imports(path: Path) -> list[str]:
@@ -92,6 +102,70 @@ def test_heavy_packages_have_one_place(path: Path) -> None:
     for module in imports(path):
         allowed = HEAVY.get(module.split(".")[0])
         assert allowed is None or name in allowed, f"{name} imports {module}"
+
+
+def test_files_are_renamed_in_one_place() -> None:
+    """Where a file or folder takes another's place it must be whole, whatever interrupts the writing."""
+    sources = [*FILES, *(ROOT / "benchmarks").rglob("*.py")]
+    renaming = [path.name for path in sources if re.search(r"os\.(replace|rename)\(|\.rename\(", path.read_text())]
+    assert renaming == ["files.py"]
+
+
+def own_names(tree: ast.Module) -> set[str]:
+    """What a file defines itself, attributes of its classes among it."""
+    names = {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    return names | {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+    }
+
+
+def private_names(source: str) -> set[str]:
+    """The underscore attributes of other files' and packages' objects that a file uses."""
+    tree = ast.parse(source)
+    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    used |= {
+        str(node.args[1].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "getattr" and isinstance(node.args[1], ast.Constant)
+    }
+    used |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    return {name for name in used - own_names(tree) if name.startswith("_") and not name.startswith("__")}
+
+
+def test_private_names_of_others_are_used_in_few_places() -> None:
+    used = {path.relative_to(PACKAGE).as_posix(): private_names(path.read_text()) - {"_exit"} for path in FILES}
+    assert {name: names for name, names in used.items() if names} == PRIVATE
+
+
+def test_a_private_name_is_recognised() -> None:
+    assert private_names("loader._iterator; getattr(sys, '_is_gil_enabled')") == {"_iterator", "_is_gil_enabled"}
+    assert private_names("from torch import _C; self._own; store._own") == {"_C"}
+
+
+def texts(path: Path) -> list[str]:
+    """Every string of a file, the values of an f-string as {}."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, (ast.JoinedStr, ast.Constant))]
+    parts = [node.values if isinstance(node, ast.JoinedStr) else [node] for node in nodes]
+    return [
+        "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in together) for together in parts
+    ]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_refused_settings_have_one_form(path: Path) -> None:
+    refusals = [text for text in texts(path) if REFUSAL.match(text)]
+    if path.relative_to(PACKAGE).as_posix() not in HAND_BUILT_REFUSALS:
+        assert not refusals, "made by config.base.refuse"
+
+
+def test_a_hand_built_refusal_is_recognised(tmp_path: Path) -> None:
+    source = tmp_path / "source.py"
+    source.write_text('UserError(f"loader.{name}={value}: is too much. " "Type for example: loader.x=1")')
+    assert REFUSAL.match(texts(source)[0])
+    source.write_text('UserError("data=custom: no classes. Type data.num_classes=10")')
+    assert REFUSAL.match(texts(source)[0])
 
 
 def test_the_loop_names_no_loader() -> None:

@@ -17,7 +17,8 @@ from loaderlab.device.environment import describe
 from loaderlab.device.resolve import resolve_device
 from loaderlab.meter import filecache
 from loaderlab.meter.sampler import DeviceSample, DeviceSampler, device_figures
-from loaderlab.system.machine import ask, gpus
+from loaderlab.system.files import atomic_file
+from loaderlab.system.nvml import gpus, query
 
 MIB = 1 << 20
 # what holds a clock down (nvml.h, nvmlClocksEventReason*); the other bits are settings or rest
@@ -89,15 +90,12 @@ def _wait(device: torch.device) -> None:
 
 def _pcie(uuid: str) -> str | None:
     """Generation and lanes of the link as it is now: at rest many GPUs run a slower one."""
-    import pynvml
-
     with gpus() as handles:
         for gpu in handles:
-            if str(ask(pynvml.nvmlDeviceGetUUID, gpu)).removeprefix("GPU-") == uuid.removeprefix("GPU-"):
-                generation, lanes = (
-                    ask(query, gpu)
-                    for query in (pynvml.nvmlDeviceGetCurrPcieLinkGeneration, pynvml.nvmlDeviceGetCurrPcieLinkWidth)
-                )
+            own = query(gpu, lambda nvml, gpu: nvml.nvmlDeviceGetUUID(gpu))
+            if str(own).removeprefix("GPU-") == uuid.removeprefix("GPU-"):
+                generation = query(gpu, lambda nvml, gpu: nvml.nvmlDeviceGetCurrPcieLinkGeneration(gpu))
+                lanes = query(gpu, lambda nvml, gpu: nvml.nvmlDeviceGetCurrPcieLinkWidth(gpu))
                 return f"generation {generation}, {lanes} lanes"
     return None
 
@@ -143,9 +141,8 @@ def overhead(device_name: str, _: Path) -> dict[str, Any]:
 def main(name: str, device: str, folder: str) -> None:
     program: Callable[[str, Path], dict[str, Any]] = {"environment": environment, "overhead": overhead}[name]
     found = program(device, Path(folder))
-    written = Path(folder) / "found.new"
-    written.write_text(json.dumps(found, indent=1))
-    written.replace(Path(folder) / "found.json")
+    with atomic_file(Path(folder) / "found.json") as partial:
+        partial.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == "__main__":

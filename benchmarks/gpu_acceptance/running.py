@@ -18,6 +18,7 @@ from typing import Any
 from benchmarks.gpu_acceptance import kept
 from benchmarks.gpu_acceptance.parts import Part, Setting
 from loaderlab.config import PROJECT, TrackingConfig, UserError
+from loaderlab.system.files import atomic_file
 from loaderlab.system.versions import git_commit
 from loaderlab.tracking import open_store
 from loaderlab.tracking.store import NothingRecorded, Store
@@ -138,9 +139,8 @@ def read(file: Path) -> Any:
 
 def keep(file: Path, state: State) -> None:
     """Whole or not at all."""
-    written = file.with_suffix(".new")
-    written.write_text(json.dumps(asdict(state), indent=1))
-    written.replace(file)
+    with atomic_file(file) as partial:
+        partial.write_text(json.dumps(asdict(state), indent=1))
 
 
 def environment() -> dict[str, str]:

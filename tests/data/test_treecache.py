@@ -209,6 +209,10 @@ def test_an_interrupted_write_leaves_nothing(old_tree: Path, monkeypatch: pytest
     assert sorted(treecache.folder().iterdir()) == before
 
 
+def test_only_its_user_reads_a_list(old_tree: Path) -> None:
+    assert treecache._path(old_tree).stat().st_mode & 0o777 == 0o600
+
+
 def test_a_folder_that_cannot_be_read_is_named(old_tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def closed(path: str) -> tuple[list[str], list[str], bool]:
         raise PermissionError(13, "Permission denied", path)

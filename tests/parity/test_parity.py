@@ -30,8 +30,8 @@ from loaderlab.data.spec import ImageArrays, Split, UserItems, transforms
 from loaderlab.loaders.contract import Batch, EpochPlan
 from loaderlab.loaders.decode import crop_window, resize
 from loaderlab.loaders.native import Native
-from loaderlab.parity import check, distribution, draws, probe_image, samples
-from loaderlab.parity.result import Parity
+from loaderlab.parity import check, distribution, draws, gradient_image, samples
+from loaderlab.parity.result import ParityResult, ResultBuilder
 from loaderlab.runs import job, run
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.outputs import Outcome
@@ -83,7 +83,7 @@ def items(_tree: Path) -> Split:
     return Split(UserItems(Squares(), False, None, None, 2))
 
 
-def checked(split: Split, config: LoaderConfig = ONE_PROCESS, **options: Any) -> Parity:
+def checked(split: Split, config: LoaderConfig = ONE_PROCESS, **options: Any) -> ParityResult:
     given = {"batch_size": 4, "drop_last": True, "seed": 3, "device": CPU, "num_samples": None}
     return check.check(config, split, **(given | options))  # type: ignore[arg-type]
 
@@ -105,24 +105,24 @@ def test_the_loaders_do_the_same_work(
     image_tree: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(check, "NUM_PROBES", 96)
-    found = checked(split(image_tree), config, device=torch.device(device, 0) if device == "cuda" else CPU)
-    assert found.status == "same work", found
-    assert (found.num_samples, found.num_epochs, found.batch_size) == (23, 3, 4)
+    monkeypatch.setattr(check, "NUM_GRADIENTS", 96)
+    result = checked(split(image_tree), config, device=torch.device(device, 0) if device == "cuda" else CPU)
+    assert result.status == "same work", result
+    assert (result.num_samples, result.num_epochs, result.batch_size) == (23, 3, 4)
     if split in (files, arrays):
-        assert device == "cuda" or found.inside_levels == isinstance(config, DaliLoader)
-        assert found.num_draws == 2 * 96
-        assert set(found.p_values) == {"flip", "flip repeats", "area", "log aspect", "centre x", "centre y"}
-        assert "crops and flips alike in 192 draws (p " in str(found)
+        assert device == "cuda" or result.inside_levels == isinstance(config, DaliLoader)
+        assert result.num_draws == 2 * 96
+        assert set(result.p_values) == {"flip", "flip repeats", "area", "log aspect", "centre x", "centre y"}
+        assert "crops and flips alike in 192 draws (p " in str(result)
     else:
-        assert (found.inside_levels, found.p_values) == (None, {})
+        assert (result.inside_levels, result.p_values) == (None, {})
 
 
 def test_normalised_by_the_loader_and_grey(image_tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "NUM_PROBES", 64)
+    monkeypatch.setattr(check, "NUM_GRADIENTS", 64)
     split = files(image_tree, normalize_on="loader", train_crop="center", flip=0.3)
-    found = checked(split, DaliLoader(num_threads=1))
-    assert (found.status, found.inside_levels, list(found.p_values)) == ("same work", 1, ["flip", "flip repeats"])
+    result = checked(split, DaliLoader(num_threads=1))
+    assert (result.status, result.inside_levels, list(result.p_values)) == ("same work", 1, ["flip", "flip repeats"])
     train, _, normalization = transforms(TransformConfig(image_size=16, mean=[0.5], std=[0.2], normalize_on="loader"))
     grey = Split(ImageArrays(np.full((9, 28, 28, 1), 100, np.uint8), np.zeros(9, np.int64)), train, normalization)
     assert checked(grey).status == "same work"
@@ -268,23 +268,23 @@ WRONG: dict[str, tuple[Spoiled, str, int | None]] = {  # what is wrong, the fiel
 def test_what_is_wrong_is_named(name: str, image_tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spoiled, field, sample = WRONG[name]
     monkeypatch.setattr(loaders, "build", lambda _config, split, plan, _device: Wrong(spoiled, split, plan))
-    monkeypatch.setattr(check, "NUM_PROBES", 128)
-    found = checked(arrays(image_tree), drop_last=False)
-    told = {mismatch.field: mismatch for mismatch in found.mismatches}
-    assert field in told, found
+    monkeypatch.setattr(check, "NUM_GRADIENTS", 128)
+    result = checked(arrays(image_tree), drop_last=False)
+    told = {mismatch.field: mismatch for mismatch in result.mismatches}
+    assert field in told, result
     if sample is not None:
         assert told[field].sample == sample
         assert f"sample {sample} " in str(told[field])
-    assert found.status.startswith("unlike work: ")
+    assert result.status.startswith("unlike work: ")
     if field.startswith("crop") or field in ("flip", "labels", "order", "last batch", "dtype", "layout"):
-        assert found.mismatches[0].field in (field, "ids")  # nothing else is wrong with it
+        assert result.mismatches[0].field in (field, "ids")  # nothing else is wrong with it
         assert len(told) <= 2
 
 
 def test_flips_that_come_again_are_found_without_crops(image_tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loaders, "build", lambda _config, split, plan, _device: Wrong(spoil(repeats=True), split, plan))
-    found = checked(arrays(image_tree, train_crop="center"))
-    assert [mismatch.field for mismatch in found.mismatches] == ["flip repeats"]
+    result = checked(arrays(image_tree, train_crop="center"))
+    assert [mismatch.field for mismatch in result.mismatches] == ["flip repeats"]
 
 
 def test_samples_are_named_by_their_file_and_by_their_place_in_the_whole(
@@ -311,9 +311,9 @@ def test_what_is_not_compared_is_said(image_tree: Path) -> None:
     stream = Split(UserItems(Stream(), True, None, None, 2))
     assert checked(stream).status == "not checked: an iterable dataset has no ids"
     assert checked(arrays(image_tree), ReplayLoader()).status.startswith("not checked: replay is a ceiling")
-    found = checked(Split(UserItems(Noise(), False, None, None, 2)))
-    assert found.status == "same work"
-    assert str(found).endswith("values not compared: the dataset gives others each time")
+    result = checked(Split(UserItems(Noise(), False, None, None, 2)))
+    assert result.status == "same work"
+    assert str(result).endswith("values not compared: the dataset gives others each time")
 
 
 def test_which_samples_are_looked_at() -> None:
@@ -328,13 +328,48 @@ def test_a_small_set_is_cut_into_smaller_batches(image_tree: Path) -> None:
     assert checked(vectors(image_tree), batch_size=64, num_samples=2).batch_size == 1
 
 
+# ---- the result ------------------------------------------------------------------------------------------------
+
+
+def test_a_result_is_built_once_and_stays_as_it_is() -> None:
+    builder = ResultBuilder(num_samples=8, num_epochs=3, batch_size=4)
+    builder.add_pixel_difference(1.0, 7.0)
+    builder.add_pixel_difference(0.5, 9.0)
+    before = builder.build()
+    builder.add_mismatch("labels", "is wrong", 3)
+    builder.add_mismatch("ids", "is missing", 5)
+    builder.add_mismatch("labels", "is wrong too", 4)
+    builder.add_p_value("flip", 0.5)
+    after = builder.build()
+    assert (before.status, dict(before.p_values), before.inside_levels, before.border_levels) == ("same work", {}, 1, 9)
+    assert after.mismatch_summary == "labels: is wrong (and 1 more); also ids"
+    assert [mismatch.sample for mismatch in after.mismatches] == [3, 5]
+    assert (builder.differs_in("ids", "shape"), builder.differs_in("shape")) == (True, False)
+    assert list(after.as_dict()) == [
+        "status",
+        "line",
+        "not_checked",
+        "num_samples",
+        "num_epochs",
+        "batch_size",
+        "num_draws",
+        "inside_levels",
+        "border_levels",
+        "p_values",
+        "notes",
+        "mismatches",
+    ]
+    with pytest.raises(AttributeError, match="cannot assign"):
+        after.num_draws = 3  # type: ignore[misc]
+
+
 # ---- the tests of draws ----------------------------------------------------------------------------------------
 
 
 def drawn(
     rng: np.random.Generator, num: int, low: float = 0.08, high: float = 1.0, bound: float = 4 / 3
-) -> probe_image.Draws:
-    """What `probe_image.Probe.read` reads of crops with these bounds from a 4:3 probe, without the pixels: only what fits."""
+) -> gradient_image.Draws:
+    """What `gradient_image.GradientImage.read` reads of crops with these bounds from a 4:3 gradient, without the pixels: only what fits."""
     area = 4 / 3 * rng.uniform(low, high, 2 * num)
     aspect = np.exp(rng.uniform(-np.log(bound), np.log(bound), 2 * num))
     width, height = np.sqrt(area * aspect), np.sqrt(area / aspect)
@@ -342,23 +377,25 @@ def drawn(
     width, height = width[fits] * 3 / 4, height[fits]
     left, top = rng.random(len(fits)) * (1 - width), rng.random(len(fits)) * (1 - height)
     edges = np.column_stack([left, left + width, top, top + height])
-    return probe_image.Draws(edges, rng.random(len(fits)) < 0.5, np.full(len(fits), float(probe_image.BLUE)), 4 / 3)
+    return gradient_image.Draws(
+        edges, rng.random(len(fits)) < 0.5, np.full(len(fits), float(gradient_image.BLUE)), 4 / 3
+    )
 
 
-def compared(one: probe_image.Draws, other: probe_image.Draws, seed: int) -> Parity:
-    found = Parity(num_draws=len(one.flipped))
-    draws.compare_windows(one, other, seed, found)
-    draws.compare_flips(one, 0.5, found)
-    return found
+def compared(one: gradient_image.Draws, other: gradient_image.Draws, seed: int) -> ParityResult:
+    builder = ResultBuilder()
+    draws.compare_crops(one, other, seed, builder)
+    draws.compare_flips(one, 0.5, builder)
+    return builder.build()
 
 
 def test_false_alarms_are_rare() -> None:
     """At 5 % a test is wrong in 5 %; at the level that is used, in none of these."""
     rng = np.random.default_rng(0)
-    found = [compared(drawn(rng, 512), drawn(rng, 512), seed) for seed in range(150)]
-    p_values = np.array([list(entry.p_values.values()) for entry in found])
+    results = [compared(drawn(rng, 512), drawn(rng, 512), seed) for seed in range(150)]
+    p_values = np.array([list(entry.p_values.values()) for entry in results])
     assert 0.02 < (p_values < 0.05).mean() < 0.08
-    assert not any(entry.mismatches for entry in found)
+    assert not any(entry.mismatches for entry in results)
 
 
 @pytest.mark.parametrize(
@@ -373,8 +410,8 @@ def test_false_alarms_are_rare() -> None:
 )
 def test_what_1024_draws_find(other: dict[str, float], field: str) -> None:
     rng = np.random.default_rng(0)
-    found = [compared(drawn(rng, 1024, **other), drawn(rng, 1024), seed) for seed in range(20)]
-    assert sum(field in {mismatch.field for mismatch in entry.mismatches} for entry in found) >= 19
+    results = [compared(drawn(rng, 1024, **other), drawn(rng, 1024), seed) for seed in range(20)]
+    assert sum(field in {mismatch.field for mismatch in entry.mismatches} for entry in results) >= 19
 
 
 def test_flips_by_the_exact_binomial() -> None:
@@ -394,7 +431,7 @@ def test_flips_by_the_exact_binomial() -> None:
 def test_a_run_that_is_checked_first(
     make_config: Callable[..., TrainConfig], terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check, "NUM_PROBES", 32)
+    monkeypatch.setattr(check, "NUM_GRADIENTS", 32)
     config = make_config("measure=bare", "measure.parity=true", "epochs=1", "evaluate=false", "loader.num_workers=0")
     unlike: list[Any] = []
     kept: list[Any] = []

@@ -219,6 +219,10 @@ def test_bad_resumes(make_config: Make, terminal: Terminal, tmp_path: Path) -> N
         (["model=timm", "model.name=resnet5000"], "timm has no such model"),
         (["data.root=/nosuch"], "data.root=/nosuch: this folder does not exist"),
         (["optimizer.warmup_steps=1000"], "optimizer.warmup_steps=1000"),
+        (
+            ["checkpoint.every_minutes=0", "checkpoint.dir=/proc/nosuch"],
+            "checkpoint.dir=/proc/nosuch: the checkpoint cannot be written: [Errno 2]",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -12,7 +12,7 @@ from loaderlab import metrics
 from loaderlab.compare.arms import Arm, Comparison, columns_of, grouped, short
 from loaderlab.compare.notes import explain, notes_on
 from loaderlab.compare.pairs import gain, pair
-from loaderlab.config import UserError
+from loaderlab.config import UserError, refuse
 from loaderlab.tracking.records import Missing, RunRecord
 
 
@@ -39,7 +39,7 @@ def compare(
     measured = [run for run in runs if run.status == "FINISHED" and metric in run.figures]
     told = [*missing, *_not_measured(runs, metric)]
     if not measured:
-        raise UserError(_nothing(runs, metric, told))
+        raise _nothing(runs, metric, told)
     columns = columns_of(measured)
     shown, groups = grouped(measured, columns, metric)
     arms = [arm for group in groups for arm in group.arms]
@@ -76,16 +76,20 @@ def _not_measured(runs: Sequence[RunRecord], metric: str) -> list[Missing]:
     return found
 
 
-def _nothing(runs: Sequence[RunRecord], metric: str, told: Sequence[Missing]) -> str:
+def _nothing(runs: Sequence[RunRecord], metric: str, told: Sequence[Missing]) -> UserError:
     if not runs and not told:
-        return "there is no run to compare. Type: python -m experiments.train -m repeat=1,2,3 loader=native,dali"
+        return UserError(
+            "there is no run to compare. Type: python -m experiments.train -m repeat=1,2,3 loader=native,dali"
+        )
     listed = "; ".join(f"{entry.name}: {entry.why}" for entry in told[:5])
     known = sorted(
         {name for run in runs if run.status == "FINISHED" for name in run.figures if name in metrics.COMPARED}
         - {metric}
     )
-    other = f" Type for example: metric={known[0]}" if known else ""
-    return f"metric={metric}: none of {len(runs)} runs has it ({listed}).{other}"
+    allowed = f"none of {len(runs)} runs has it ({listed})"
+    return (
+        refuse("metric", metric, allowed, f"metric={known[0]}") if known else UserError(f"metric={metric}: {allowed}.")
+    )
 
 
 def _check_baseline(baseline: Mapping[str, str], arms: Sequence[Arm], columns: Sequence[str]) -> None:
@@ -97,7 +101,9 @@ def _check_baseline(baseline: Mapping[str, str], arms: Sequence[Arm], columns: S
                 f"baseline={short(name)}:{value}: no run has this setting. Settings that differ: {settings}"
             )
         if value not in known:
-            raise UserError(
-                f"baseline={short(name)}:{value}: no arm has this value. {short(name)} is one of: "
-                f"{', '.join(known)}. Type for example: baseline={short(name)}:{known[0]}"
+            raise refuse(
+                "baseline",
+                f"{short(name)}:{value}",
+                f"no arm has this value. {short(name)} is one of: {', '.join(known)}",
+                f"baseline={short(name)}:{known[0]}",
             )

@@ -41,9 +41,26 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
-def refuse(name: str, got: Any, allowed: str, example: str) -> UserError:
-    """The one form of a refused value: field, value, what is allowed, the override to type."""
-    return UserError(f"{name}={got}: {allowed}. Type for example: {example}")
+def refuse(
+    name: str,
+    got: Any,
+    allowed: str,
+    override: str,
+    *,
+    is_example: bool = True,
+    error: type[UserError] = UserError,
+) -> UserError:
+    """The error for a refused setting, in the one form that all of them have.
+
+    Args:
+        name: of the setting, dotted as it is typed.
+        got: its value.
+        allowed: what is allowed, or why this value is refused; without a full stop at the end.
+        override: what to type instead.
+        is_example: whether other values than that of the override would do as well.
+        error: the class of the error.
+    """
+    return error(f"{name}={got}: {allowed}. Type{' for example' * is_example}: {override}")
 
 
 def is_group(config: Any) -> bool:

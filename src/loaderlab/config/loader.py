@@ -45,7 +45,8 @@ class HostLoader(LoaderConfig):
             ("side_stream", "streams are a GPU's"),
         ):
             if getattr(self, name) is True:
-                return f"loader.{name}=true: {what}, and this run is on the CPU. Type: loader.{name}=auto"
+                allowed = f"{what}, and this run is on the CPU"
+                return str(refuse(f"loader.{name}", "true", allowed, f"loader.{name}=auto", is_example=False))
         return ""
 
 
@@ -135,10 +136,8 @@ class DaliLoader(LoaderConfig):
 
     def needs_gpu(self) -> str:
         if self.decode == "mixed":
-            return (
-                "loader.decode=mixed: decoding on the GPU needs one, and this run is on the CPU. "
-                "Type: loader.decode=cpu"
-            )
+            allowed = "decoding on the GPU needs one, and this run is on the CPU"
+            return str(refuse("loader.decode", "mixed", allowed, "loader.decode=cpu", is_example=False))
         return ""
 
 

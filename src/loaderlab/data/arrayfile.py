@@ -7,14 +7,14 @@ import contextlib
 import hashlib
 import json
 import mmap
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from loaderlab.system.files import atomic_file
 
 Array = npt.NDArray[Any]
 
@@ -71,7 +71,7 @@ class ArrayFile(Mapping[str, Array]):
 
 
 def write(path: Path, facts: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
-    """Writes the file under another name and renames it at the end: whoever opens it finds it whole.
+    """Writes the file whole or not at all. Only this user may read it: it may list the names of private files.
 
     Raises:
         OSError: it cannot be written.
@@ -81,9 +81,9 @@ def write(path: Path, facts: Mapping[str, Any], arrays: Mapping[str, Array]) -> 
         layout[name] = array.dtype.str, array.shape, offset
         offset += _padded(array.nbytes)
     line = json.dumps({"facts": facts, "arrays": layout}).encode() + b"\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-        try:
+    with atomic_file(path) as partial:
+        partial.touch(0o600)
+        with partial.open("wb") as file:
             digest = hashlib.sha256()
             file.write(bytes(HEAD_BYTES))
             for part in (memoryview(line), *(array.data.cast("B") for array in arrays.values())):
@@ -92,11 +92,6 @@ def write(path: Path, facts: Mapping[str, Any], arrays: Mapping[str, Array]) -> 
                     digest.update(piece)
             file.seek(0)
             file.write(MAGIC + digest.digest())
-            file.close()
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
 
 
 def _digest(head: bytes) -> bytes | None:

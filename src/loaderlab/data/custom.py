@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
-from loaderlab.config import CustomData
+from loaderlab.config import CustomData, refuse
 from loaderlab.data.spec import DataError, DataSpec, Split, UserItems
 from loaderlab.system import user_code
 
@@ -103,7 +103,7 @@ def _classes(dataset: Any, config: CustomData) -> tuple[str, ...]:
     if declared is not None:
         return tuple(map(str, declared))
     if config.num_classes is None:
-        raise DataError(
-            f"data.target={config.target}: the dataset has no `classes`. Type for example: data.num_classes=10"
+        raise refuse(
+            "data.target", config.target, "the dataset has no `classes`", "data.num_classes=10", error=DataError
         )
     return tuple(map(str, range(config.num_classes)))

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from loaderlab.config import DigitsData
+from loaderlab.config import DigitsData, refuse
 from loaderlab.data import imagefolder
 from loaderlab.data.spec import UINT8, DataError, DataSpec
-from loaderlab.system.files import written_whole
+from loaderlab.system.files import atomic_folder
 
 MANIFEST = "manifest.json"
 VAL_FRACTION, SPLIT_SEED = 0.2, 0
@@ -41,8 +41,8 @@ def build(config: DigitsData, on_progress: Callable[[int, int], None]) -> DataSp
         if not folder.exists():
             _write(folder, config, on_progress)
     except OSError as error:
-        raise DataError(
-            f"data.root={config.root}: cannot write the digits there: {error}. Type data.root=/path"
+        raise refuse(
+            "data.root", config.root, f"cannot write the digits there: {error}", "data.root=/path", error=DataError
         ) from error
     _verify(folder)
     return imagefolder.build("digits", folder / "train", folder / "val", 0.0, 0, config.transform, lambda *_: None)
@@ -56,7 +56,7 @@ def _write(folder: Path, config: DigitsData, on_progress: Callable[[int, int], N
     labels = labels.astype(np.int64)
     _, val = imagefolder.stratified_split(labels, VAL_FRACTION, SPLIT_SEED)
     held = set(val.tolist())
-    with written_whole(folder) as partial:
+    with atomic_folder(folder) as partial:
         checksums = {}
         for index in range(len(labels)):
             split = "val" if index in held else "train"

@@ -19,11 +19,11 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-from loaderlab.config import PhotosData
+from loaderlab.config import PhotosData, refuse
 from loaderlab.data import imagefolder
 from loaderlab.data.spec import DataError, DataSpec
 from loaderlab.data.synthesis import BYTES_PER_PX, MEAN_AREA, Painter
-from loaderlab.system.files import written_whole
+from loaderlab.system.files import atomic_folder
 from loaderlab.system.machine import available_cores
 from loaderlab.system.processes import end_with_parent
 
@@ -49,33 +49,32 @@ def build(config: PhotosData, on_progress: OnProgress) -> DataSpec:
     Raises:
         DataError: the tree cannot be written or does not fit on the disk, or it is not as it was written.
     """
-    plan = Plan(config)
-    folder = Path(config.root) / plan.name
+    photo_set = PhotoSet(config)
+    folder = Path(config.root) / photo_set.name
     try:
         if not folder.exists():
-            _write(folder, plan, on_progress)
+            _write(folder, photo_set, on_progress)
     except (OSError, BrokenProcessPool) as error:
-        raise DataError(
-            f"data.root={config.root}: cannot write {plan.num_files:,} photos there: {error}. Type data.root=/path"
-        ) from error
+        allowed = f"cannot write {photo_set.num_files:,} photos there: {error}"
+        raise refuse("data.root", config.root, allowed, "data.root=/path", error=DataError) from error
     mend = f"Remove it and run again: rm -r {folder}"
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        if {name: manifest.get(name) for name in plan.facts} != plan.facts:
+        if {name: manifest.get(name) for name in photo_set.facts} != photo_set.facts:
             raise DataError(f"{MANIFEST} is of other photos")
-        if manifest["looked_at_bytes"] != plan.looked_at_bytes(folder):
+        if manifest["looked_at_bytes"] != photo_set.looked_at_bytes(folder):
             raise DataError(f"the sizes of its files differ from {MANIFEST}")
         spec = imagefolder.build("photos", folder / "train", folder / "val", 0.0, 0, config.transform, on_progress)
     except (DataError, OSError, ValueError, KeyError) as error:
         raise DataError(f"{folder}: not the photos that were written there: {error}. {mend}") from error
     assert spec.val is not None
-    if (spec.train.num_samples, spec.val.num_samples) != (config.num_files, plan.num_val):
-        raise DataError(f"{folder}: files are missing or were added, {MANIFEST} has {plan.num_files:,}. {mend}")
+    if (spec.train.num_samples, spec.val.num_samples) != (config.num_files, photo_set.num_val):
+        raise DataError(f"{folder}: files are missing or were added, {MANIFEST} has {photo_set.num_files:,}. {mend}")
     return spec
 
 
 @dataclass(frozen=True)
-class Plan:
+class PhotoSet:
     """Which picture goes where: training files first, then those of validation, class after class in turn."""
 
     config: PhotosData
@@ -116,38 +115,41 @@ class Plan:
         return sum(os.path.getsize(folder / self.place(index)[0]) for index in range(0, self.num_files, step))
 
 
-def _write(folder: Path, plan: Plan, on_progress: OnProgress) -> None:
+def _write(folder: Path, photo_set: PhotoSet, on_progress: OnProgress) -> None:
     """Writes the tree: an interrupted one never looks whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder.parent).free
-    if plan.num_bytes > free:
-        raise DataError(
-            f"data.num_files={plan.config.num_files}: {plan.num_files:,} photos with those of validation take about "
-            f"{plan.num_bytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free under data.root={plan.config.root}. Type for "
-            f"example: data.num_files={max(plan.config.num_classes, plan.config.num_files // 10)}, or data.root=/path"
+    if photo_set.num_bytes > free:
+        raise refuse(
+            "data.num_files",
+            photo_set.config.num_files,
+            f"{photo_set.num_files:,} photos with those of validation take about {photo_set.num_bytes / 1e9:.1f} GB, and "
+            f"{free / 1e9:.1f} GB are free under data.root={photo_set.config.root}",
+            f"data.num_files={max(photo_set.config.num_classes, photo_set.config.num_files // 10)}, or data.root=/path",
+            error=DataError,
         )
-    with written_whole(folder) as partial:
-        for label in range(plan.config.num_classes):
+    with atomic_folder(folder) as partial:
+        for label in range(photo_set.config.num_classes):
             for split in ("train", "val"):
                 (partial / split / f"{label:04d}").mkdir(parents=True)
-        _paint_all(partial, plan, on_progress)
-        manifest = plan.facts | {"source": __name__, "looked_at_bytes": plan.looked_at_bytes(partial)}
+        _paint_all(partial, photo_set, on_progress)
+        manifest = photo_set.facts | {"source": __name__, "looked_at_bytes": photo_set.looked_at_bytes(partial)}
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
 
 
-def _paint_all(folder: Path, plan: Plan, on_progress: OnProgress) -> None:
+def _paint_all(folder: Path, photo_set: PhotoSet, on_progress: OnProgress) -> None:
     """By as many processes as there are cores. Each file depends on its index alone, whichever process makes it."""
     done = 0
-    paint = functools.partial(_paint, folder, plan)
-    starts = range(0, plan.num_files, CHUNK)
-    num_processes = min(available_cores(), plan.num_files // FILES_A_PROCESS)
+    paint = functools.partial(_paint, folder, photo_set)
+    starts = range(0, photo_set.num_files, CHUNK)
+    num_processes = min(available_cores(), photo_set.num_files // FILES_A_PROCESS)
     pool = None
     if num_processes > 1:
         pool = ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn"), _begin_process)
     try:
         for painted in map(paint, starts) if pool is None else pool.map(paint, starts):
             done += painted
-            on_progress(done, plan.num_files)
+            on_progress(done, photo_set.num_files)
     finally:
         if pool is not None:
             pool.shutdown(cancel_futures=True)
@@ -158,12 +160,12 @@ def _begin_process() -> None:
     end_with_parent()
 
 
-def _paint(folder: Path, plan: Plan, start: int) -> int:
+def _paint(folder: Path, photo_set: PhotoSet, start: int) -> int:
     """Writes up to `CHUNK` files from this index on, and gives their number."""
-    painter = _painter(plan.config.data_seed, plan.config.width_px, plan.config.height_px)
-    indexes = range(start, min(start + CHUNK, plan.num_files))
+    painter = _painter(photo_set.config.data_seed, photo_set.config.width_px, photo_set.config.height_px)
+    indexes = range(start, min(start + CHUNK, photo_set.num_files))
     for index in indexes:
-        path, label = plan.place(index)
+        path, label = photo_set.place(index)
         (folder / path).write_bytes(painter.jpeg(index, label))
     return len(indexes)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from loaderlab.config import refuse
 from loaderlab.data.arrayfile import Array
 from loaderlab.data.paths import PathPacker, ending
 from loaderlab.data.spec import INT64, DataError
@@ -198,7 +199,11 @@ def _refuse_no_classes(classes: Sequence[str], root: Path, setting: str) -> None
     if set(classes) <= SPLITS and "train" in classes:
         others = [name for name in classes if name != "train"]
         second = f" data.val_root={root / others[0]}" if others else ""
-        raise DataError(
-            f"{setting}={root}: holds the splits {', '.join(classes)}, which would be taken for classes. "
-            f"Type: data.root={root / 'train'}{second}"
+        raise refuse(
+            setting,
+            root,
+            f"holds the splits {', '.join(classes)}, which would be taken for classes",
+            f"data.root={root / 'train'}{second}",
+            is_example=False,
+            error=DataError,
         )

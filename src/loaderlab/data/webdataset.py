@@ -5,6 +5,7 @@ They are read by place (shard, offset, size), by every loader in the same way an
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -15,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from loaderlab.config import WebDatasetData
+from loaderlab.config import WebDatasetData, refuse
 from loaderlab.data.spec import INT64, Blocks, DataError, DataSpec, Split, TarImages, transforms
+from loaderlab.system.files import atomic_file
 
 INDEX_VERSIONS = {"v1.1": 3, "v1.2": 4}  # of DALI's wds2idx: words that each member has in its line
 
@@ -86,9 +88,8 @@ def find(setting: str, pattern: str) -> list[str]:
     else:
         found = sorted(glob(os.path.join(pattern, "*.tar") if os.path.isdir(pattern) else pattern))
     if not found:
-        raise DataError(
-            f"{setting}={pattern}: no tar file there. Type for example: {setting}=/path/to/folder, or '{setting}=/path/train-{{000..146}}.tar'"
-        )
+        override = f"{setting}=/path/to/folder, or '{setting}=/path/train-{{000..146}}.tar'"
+        raise refuse(setting, pattern, "no tar file there", override, error=DataError)
     return [str(Path(path).resolve()) for path in found]
 
 
@@ -144,12 +145,8 @@ def indexed(path: str) -> list[dict[str, tuple[int, int]]]:
     text = "".join(
         " ".join(f"{key} {offset} {size}" for key, (offset, size) in members.items()) + "\n" for members in samples
     )
-    partial = index.with_name(f".{index.name}.{os.getpid()}")
-    try:
+    with contextlib.suppress(OSError), atomic_file(index) as partial:  # a read-only folder: scanned again each time
         partial.write_text(f"v1.1 {len(samples)}\n{text}")
-        partial.rename(index)
-    except OSError:
-        partial.unlink(missing_ok=True)  # a folder that is not ours to write to: scanned again each time
     return samples
 
 

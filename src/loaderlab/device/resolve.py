@@ -11,7 +11,8 @@ import torch
 
 from loaderlab.config import AUTO, UserError, refuse
 from loaderlab.device.capabilities import CPU, DeviceCapabilities
-from loaderlab.system.machine import available_cores, gpus
+from loaderlab.system.machine import available_cores
+from loaderlab.system.nvml import gpus, query
 
 
 def resolve_device(name: str) -> torch.device:
@@ -64,13 +65,13 @@ def _cuda_error() -> str:
 def driver_gpus() -> dict[str, Any] | None:
     """Driver version and names of the GPUs that NVML sees; None where there is no driver or no GPU, or where they are
     hidden from this process on purpose."""
-    import pynvml
-
     if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
         return None
     with gpus() as handles:
-        names = [pynvml.nvmlDeviceGetName(gpu) for gpu in handles]
-        return {"driver": pynvml.nvmlSystemGetDriverVersion(), "names": names} if names else None
+        if not handles:
+            return None
+        names = [query(gpu, lambda nvml, gpu: nvml.nvmlDeviceGetName(gpu)) or "a GPU without a name" for gpu in handles]
+        return {"driver": query(handles[0], lambda nvml, _: nvml.nvmlSystemGetDriverVersion()), "names": names}
 
 
 def device_name(device: torch.device) -> str:

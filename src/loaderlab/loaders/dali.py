@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.utils.dlpack
 
-from loaderlab.config import DaliLoader
+from loaderlab.config import DaliLoader, refuse
 from loaderlab.data.spec import INT64, DataError, EncodedImages, ImageArrays, ImageFiles, Split, UserItems, Vectors
 from loaderlab.data.tree import EXTENSIONS
 from loaderlab.loaders import dali_graph  # first: it says so where DALI is not installed
@@ -81,9 +81,8 @@ class Dali(Loader):
             raise LoaderError(why)
         source = split.source
         if isinstance(source, UserItems) and source.iterable:
-            raise LoaderError(
-                "loader=dali: an iterable dataset has no ids that DALI could ask for. Type: loader=native"
-            )
+            allowed = "an iterable dataset has no ids that DALI could ask for"
+            raise refuse("loader", "dali", allowed, "loader=native", is_example=False, error=LoaderError)
         if isinstance(source, UserItems):
             self._refuse_odd_items(source)
         if isinstance(source, ImageFiles):
@@ -105,9 +104,8 @@ class Dali(Loader):
             try:
                 tensor.numpy()
             except TypeError as error:
-                raise LoaderError(
-                    f"loader=dali: takes the {name} of a dataset as NumPy arrays: {error}. Type: loader=native"
-                ) from error
+                allowed = f"takes the {name} of a dataset as NumPy arrays: {error}"
+                raise refuse("loader", "dali", allowed, "loader=native", is_example=False, error=LoaderError) from error
 
     @property
     def num_steps(self) -> int:

@@ -7,7 +7,6 @@ reach the main process wrapped in the worker's frames.
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
+from loaderlab.data.normalization import mean_and_std
 from loaderlab.data.spec import (
     INT64,
     DataError,
@@ -32,6 +32,7 @@ from loaderlab.data.vectors import work
 from loaderlab.loaders.broken import BrokenSamples, Unreadable
 from loaderlab.loaders.contract import Batch, EpochPlan
 from loaderlab.loaders.decode import CROP_ATTEMPTS, decoder, read_image, transform_into
+from loaderlab.loaders.torch_internals import shared_storage
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,7 @@ class BatchFetcher(Dataset[Any]):
             except Unreadable as found:
                 self._broken.add(found.reasons)
             else:
-                batch.skipped = self._broken.among(request.ids)
-                return batch
+                return replace(batch, skipped=self._broken.among(request.ids))
 
     def build(self, request: Request) -> Batch:
         """The samples of a request in one batch.
@@ -218,25 +218,16 @@ class ImageFetcher(BatchFetcher):
 
 def bytes_for_batch(*shape: int) -> torch.Tensor:
     """An uint8 tensor of this shape; in a worker process in memory that the training process maps, so that handing the
-    batch over copies nothing. As torch's `default_collate` does it."""
+    batch over copies nothing."""
     if get_worker_info() is None:
         return torch.empty(shape, dtype=torch.uint8)
-    storage: torch.UntypedStorage = torch.UntypedStorage._new_shared(math.prod(shape), device="cpu")
-    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
+    return torch.empty(0, dtype=torch.uint8).set_(shared_storage(math.prod(shape))).view(shape)
 
 
 def normalize(images: torch.Tensor, normalization: Normalization) -> torch.Tensor:
     """(N, C, H, W) uint8 to float32 ``(x / 255 - mean) / std``, strides kept."""
-    mean, std = _mean_and_std(normalization, images.device)
+    mean, std = mean_and_std(normalization, images.device)
     return images.float().mul_(1 / 255).sub_(mean).div_(std)
-
-
-@functools.cache  # a copy to a GPU waits for all that is queued there
-def _mean_and_std(normalization: Normalization, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    mean, std = (
-        torch.tensor(values, device=device).view(-1, 1, 1) for values in (normalization.mean, normalization.std)
-    )
-    return mean, std
 
 
 class VectorFetcher(BatchFetcher):

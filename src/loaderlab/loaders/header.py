@@ -15,7 +15,11 @@ FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOFn: the frame's 
 ARITHMETIC = 0xC9  # from here on frames without Huffman codes
 ALONE = frozenset([0x01, *range(0xD0, 0xDA)])  # markers without a segment: TEM, RSTn, SOI, EOI
 
-Image.MAX_IMAGE_PIXELS = None  # the limit is `data.max_pixels`; Pillow's own would warn below it
+
+def lift_pillow_limit() -> None:
+    """Lets Pillow open images of any size in this process: `check_header` refuses by ``data.max_pixels`` instead, and
+    Pillow's own limit warns of smaller ones. For the entry point of each process that decodes images."""
+    Image.MAX_IMAGE_PIXELS = None
 
 
 def check_header(data: UINT8, max_pixels: int) -> None:

@@ -9,14 +9,16 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from loaderlab.config import NativeLoader
+from loaderlab.config import NativeLoader, refuse
 from loaderlab.data.spec import Split, UserItems
 from loaderlab.loaders.broken import BrokenSamples
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
 from loaderlab.loaders.copying import DeviceCopy
 from loaderlab.loaders.fetch import BatchFetcher, Fetched, Request, requests, taken
 from loaderlab.loaders.fetchers import fetcher
+from loaderlab.loaders.header import lift_pillow_limit
 from loaderlab.loaders.resolve import NativeSettings, native_capabilities, native_settings
+from loaderlab.loaders.torch_internals import end_workers
 from loaderlab.loaders.user_items import UserStream
 
 
@@ -45,6 +47,11 @@ class _Requests:
         return requests(self._plan, self.epoch)
 
 
+def _begin_worker(_: int) -> None:
+    """In a worker before its first batch: one that was spawned has none of what the training process has set."""
+    lift_pillow_limit()
+
+
 def _as_it_is(fetched: Any) -> Any:
     return fetched
 
@@ -61,9 +68,13 @@ class Native(Loader):
         self.capabilities = native_capabilities(self.settings, batched=config.batched)
         num_workers = self.settings.num_workers
         if isinstance(source, UserItems) and self._iterable and num_workers > 1 and not source.sharded:
-            raise LoaderError(
-                f"loader.num_workers={num_workers}: every worker would yield the whole of an iterable dataset. "
-                "Type: loader.num_workers=1, or data.sharded=true if it splits itself by torch.utils.data.get_worker_info"
+            raise refuse(
+                "loader.num_workers",
+                num_workers,
+                "every worker would yield the whole of an iterable dataset",
+                "loader.num_workers=1, or data.sharded=true if it splits itself by torch.utils.data.get_worker_info",
+                is_example=False,
+                error=LoaderError,
             )
         self._copy = DeviceCopy(config, device)
         self._skipped = BrokenSamples(split.on_error, plan.num_samples)
@@ -77,6 +88,7 @@ class Native(Loader):
             "in_order": config.in_order,
             "multiprocessing_context": self.settings.start_method,
             "collate_fn": _as_it_is,
+            "worker_init_fn": _begin_worker,
         }
         self._loader: DataLoader[Any] | None
         self._in_process: BatchFetcher | None = None
@@ -125,6 +137,6 @@ class Native(Loader):
         return self._fetcher.stages(self._requests, seconds)
 
     def close(self) -> None:
-        if self._loader is not None and self._loader._iterator is not None:
-            self._loader._iterator._shutdown_workers()  # type: ignore[attr-defined]  # persistent workers have no public end
+        if self._loader is not None:
+            end_workers(self._loader)
         self._loader = None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from loaderlab.config import NativeLoader, ReplayLoader
+from loaderlab.config import NativeLoader, ReplayLoader, refuse
 from loaderlab.data.spec import Split
 from loaderlab.loaders.capabilities import LoaderCapabilities
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
@@ -23,9 +23,8 @@ class Replay(Loader):
         # Pillow reads every format that any decoder does; the pixels are the same
         source = Native(NativeLoader(num_workers=0, decoder="pillow"), split, plan, device)
         if source.num_steps is None:
-            raise LoaderError(
-                "loader=replay: an iterable dataset without a length has no epoch to fill. Type: loader=native"
-            )
+            allowed = "an iterable dataset without a length has no epoch to fill"
+            raise refuse("loader", "replay", allowed, "loader=native", is_example=False, error=LoaderError)
         self._num_steps = source.num_steps
         try:
             batches = itertools.islice(source.epoch(0), config.num_batches)
@@ -33,9 +32,8 @@ class Replay(Loader):
         finally:
             source.close()
         if not self._resident:
-            raise LoaderError(
-                f"loader=replay: the split has no full batch of {plan.batch_size}. Type for example: batch_size={plan.num_samples}"
-            )
+            allowed = f"the split has no full batch of {plan.batch_size}"
+            raise refuse("loader", "replay", allowed, f"batch_size={plan.num_samples}", error=LoaderError)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         self.capabilities = LoaderCapabilities(loads_nothing=True)

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import torch
 
-from loaderlab.config import ResidentLoader
+from loaderlab.config import ResidentLoader, UserError, refuse
 from loaderlab.data.spec import (
     INT64,
     DataError,
@@ -56,14 +56,15 @@ class Resident(Loader):
         source = split.source
         match source:
             case UserItems():
-                raise LoaderError(
-                    "loader=resident: the items of your own dataset may be others each time that they are asked for, and "
-                    "would be kept as they come first. Type: loader=native"
+                raise _refused(
+                    "the items of your own dataset may be others each time that they are asked for, and would be kept as they "
+                    "come first"
                 )
             case Vectors(work=work) if work:
-                raise LoaderError(
-                    f"loader=resident: data.work={work} stands for work on each sample in each epoch, and samples that stay "
-                    "on the device have it behind them. Type: loader=native, or data.work=0"
+                raise _refused(
+                    f"data.work={work} stands for work on each sample in each epoch, and samples that stay on the device have "
+                    "it behind them",
+                    "loader=native, or data.work=0",
                 )
             case Vectors():
                 if device.type != "cpu":  # where they are already
@@ -106,9 +107,9 @@ class Resident(Loader):
         else:
             free = psutil.virtual_memory().available
         if num_bytes > (1 - KEPT_FREE) * free:
-            raise LoaderError(
-                f"loader=resident: {self._split.num_samples} samples need {num_bytes / 2**30:.3g} GiB{padded}; {self._device} "
-                f"has {free / 2**30:.3g} GiB free, of which a quarter is left to the model. Type: loader=native"
+            raise _refused(
+                f"{self._split.num_samples} samples need {num_bytes / 2**30:.3g} GiB{padded}; {self._device} has "
+                f"{free / 2**30:.3g} GiB free, of which a quarter is left to the model"
             )
 
     def _load(self, encoded: EncodedImages, decoder_name: str) -> None:
@@ -185,6 +186,10 @@ class Resident(Loader):
 
     def close(self) -> None:
         self._inputs = None
+
+
+def _refused(why: str, override: str = "loader=native") -> UserError:
+    return refuse("loader", "resident", why, override, is_example=False, error=LoaderError)
 
 
 def _window(height: int, width: int, spec: TransformSpec, draws: np.ndarray) -> tuple[int, ...]:

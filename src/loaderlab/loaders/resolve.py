@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import sys
 from dataclasses import dataclass, fields, is_dataclass
 
 import torch
@@ -12,6 +11,7 @@ from loaderlab.config import AUTO, DaliLoader, HostLoader, NativeLoader, SpdlLoa
 from loaderlab.data.spec import EncodedImages, Split, UserItems
 from loaderlab.loaders.capabilities import Choice, Copying, LoaderCapabilities, Makers
 from loaderlab.system.machine import available_cores
+from loaderlab.system.versions import has_gil
 
 MAX_AUTO_WORKERS = 16  # beyond this, memory grows and, as a rule, throughput does not
 MAX_AUTO_THREADS = 16
@@ -147,7 +147,7 @@ def spdl_settings(config: SpdlLoader, split: Split, device: torch.device) -> Spd
         buffer_size=config.buffer_size,
         copying=copying(config, device),
         decoder=config.decoder,
-        gil="on" if getattr(sys, "_is_gil_enabled", lambda: True)() else "off",
+        gil="on" if has_gil() else "off",
     )
 
 

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from loaderlab.config import SpdlLoader
+from loaderlab.config import SpdlLoader, refuse
 from loaderlab.data.spec import Split, UserItems
 from loaderlab.loaders.broken import BrokenSamples
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
@@ -32,7 +32,6 @@ except ImportError as error:
     ) from error
 
 Built = Fetched | BaseException
-logging.getLogger("spdl").setLevel(logging.CRITICAL)  # a failure is raised, once: its log would print it before
 
 
 class Spdl(Loader):
@@ -48,9 +47,9 @@ class Spdl(Loader):
 
     def __init__(self, config: SpdlLoader, split: Split, plan: EpochPlan, device: torch.device) -> None:
         if isinstance(split.source, UserItems) and split.source.iterable:
-            raise LoaderError(
-                "loader=spdl: an iterable dataset has no ids that threads could ask for. Type: loader=native"
-            )
+            allowed = "an iterable dataset has no ids that threads could ask for"
+            raise refuse("loader", "spdl", allowed, "loader=native", is_example=False, error=LoaderError)
+        logging.getLogger("spdl").setLevel(logging.CRITICAL)  # a failure is raised, once: its log would print it before
         self._plan, self._buffer_size = plan, config.buffer_size
         self._copy = DeviceCopy(config, device)
         self.settings = spdl_settings(config, split, device)

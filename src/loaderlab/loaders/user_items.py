@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset, default_collate
 
+from loaderlab.config import refuse
 from loaderlab.data.custom import split_item
 from loaderlab.data.spec import INT64, DataError, UserItems
 from loaderlab.loaders.contract import Batch
@@ -92,9 +93,14 @@ def collate_items(items: Sequence[Any], source: UserItems, ids: INT64 | None) ->
             f"data=custom: targets must be class indexes, one integer a sample; got {targets.dtype} {tuple(targets.shape)}"
         )
     if targets.min() < 0 or targets.max() >= source.num_classes:
-        raise DataError(
-            f"data=custom: a target is {int(targets.max())} (smallest {int(targets.min())}), and there are "
-            f"{source.num_classes} classes, counted from 0. Type data.num_classes=N, or mend the dataset's `classes`"
+        raise refuse(
+            "data",
+            "custom",
+            f"a target is {int(targets.max())} (smallest {int(targets.min())}), and there are {source.num_classes} classes, "
+            "counted from 0",
+            "data.num_classes=N, or mend the dataset's `classes`",
+            is_example=False,
+            error=DataError,
         )
     return Batch(inputs, targets.long(), None if ids is None else torch.from_numpy(ids))
 

@@ -2,7 +2,7 @@
 milliseconds, which must not fall into the training process's steps.
 
 `loaderlab.meter.sampler` starts this file as a script and reads what it wrote. Standard library and pynvml only, so
-that it starts at once and stays small.
+that it starts at once and stays small; so it opens NVML itself instead of by `loaderlab.system.nvml`.
 """
 
 from __future__ import annotations

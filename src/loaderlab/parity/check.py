@@ -1,6 +1,6 @@
 """Whether a loader does the work that it is compared by: the same samples, labels, batches, pixels, and random draws.
 
-See `check`. A loader is held against the native one without workers and with Pillow, on samples spread over the split.
+See `check`. The reference is the native loader without workers and with Pillow, on samples spread over the split.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from loaderlab.config import LoaderConfig, NativeLoader, ReplayLoader, TrainConf
 from loaderlab.data.spec import DataSpec, Split, UserItems
 from loaderlab.device import resolve
 from loaderlab.loaders.contract import EpochPlan
+from loaderlab.loaders.header import lift_pillow_limit
 from loaderlab.parity.draws import compare_draws
-from loaderlab.parity.probe_image import Probe
-from loaderlab.parity.result import Parity
+from loaderlab.parity.gradient_image import GradientImage
+from loaderlab.parity.result import ParityResult, ResultBuilder
 from loaderlab.parity.samples import SampleCheck, chosen_ids, loadable, part
 from loaderlab.system.terminal import Terminal
 from loaderlab.tracking.records import NOT_APPLICABLE
 
-NUM_PROBES = 512  # an epoch; in two epochs twice as many draws
+NUM_GRADIENTS = 512  # samples of the gradient image an epoch; in two epochs twice as many draws
 LEAST_BATCHES = 3  # an epoch, if need be with a smaller batch
 
 
@@ -37,11 +38,11 @@ def check(
     seed: int,
     device: torch.device,
     num_samples: int | None,
-) -> Parity:
-    """Holds a loader against the reference.
+) -> ParityResult:
+    """Compares a loader with the reference.
 
     Two shuffled epochs with the run's own last batch and one in ascending order with the other are compared sample by
-    sample, with the transform's deterministic variant; then, where the transform is random, two epochs of probes.
+    sample, with the transform's deterministic variant; then, where the transform is random, two epochs of a gradient image.
 
     Args:
         batch_size: of the run; smaller where that would make fewer than three batches.
@@ -51,9 +52,9 @@ def check(
         DataError, LoaderError: the loader does not get as far as being compared.
     """
     if isinstance(config, ReplayLoader):
-        return Parity("replay is a ceiling: it serves the same batches again and again")
+        return ParityResult("replay is a ceiling: it serves the same batches again and again")
     if isinstance(split.source, UserItems) and split.source.iterable:
-        return Parity("an iterable dataset has no ids")
+        return ParityResult("an iterable dataset has no ids")
     assert split.num_samples is not None
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # on images one by one several are slower, and many times so on a busy machine
@@ -71,13 +72,13 @@ def _check(
     seed: int,
     device: torch.device,
     num_samples: int | None,
-) -> Parity:
+) -> ParityResult:
     assert split.num_samples is not None
     batch_size = min(batch_size, max(1, min(num_samples or split.num_samples, split.num_samples) // LEAST_BATCHES))
     ids = loadable(split, chosen_ids(split.num_samples, num_samples, batch_size))
-    found = Parity(num_samples=len(ids), num_epochs=3, batch_size=batch_size)
+    builder = ResultBuilder(num_samples=len(ids), num_epochs=3, batch_size=batch_size)
     chosen = part(split, ids)
-    compared = SampleCheck(chosen, ids, device, found)
+    compared = SampleCheck(chosen, ids, device, batch_size, builder)
     in_order = not isinstance(config, NativeLoader) or config.in_order
     for shuffle, drop, num_epochs in ((True, drop_last, 2), (False, not drop_last, 1)):
         plan = EpochPlan(len(ids), batch_size, shuffle, drop, seed)
@@ -87,24 +88,26 @@ def _check(
                 compared.epoch(loader, plan, epoch, in_order=in_order)
         finally:
             loader.close()
-    spec, unreadable = split.transform, {"shape", "dtype"} & {mismatch.field for mismatch in found.mismatches}
-    if spec is not None and (spec.random_crop or spec.flip > 0) and not unreadable:
-        _check_draws(config, split, EpochPlan(NUM_PROBES, batch_size, False, False, seed), device, found)
-    return found
+    spec = split.transform
+    if spec is not None and (spec.random_crop or spec.flip > 0) and not builder.differs_in("shape", "dtype"):
+        _check_draws(config, split, EpochPlan(NUM_GRADIENTS, batch_size, False, False, seed), device, builder)
+    return builder.build()
 
 
-def _check_draws(config: LoaderConfig, split: Split, plan: EpochPlan, device: torch.device, found: Parity) -> None:
+def _check_draws(
+    config: LoaderConfig, split: Split, plan: EpochPlan, device: torch.device, builder: ResultBuilder
+) -> None:
     with tempfile.TemporaryDirectory(prefix="loaderlab-") as folder:
-        probe = Probe(split)
-        probes = probe.split(plan.num_samples, Path(folder))
-        loader = loaders.build(config, probes, plan, device)
+        gradient = GradientImage(split)
+        gradients = gradient.split(plan.num_samples, Path(folder))
+        loader = loaders.build(config, gradients, plan, device)
         try:
-            compare_draws(loader, probes, probe, plan, found)
+            compare_draws(loader, gradients, gradient, plan, builder)
         finally:
             loader.close()
 
 
-def check_run(config: TrainConfig, spec: DataSpec, device: torch.device) -> Parity:
+def check_run(config: TrainConfig, spec: DataSpec, device: torch.device) -> ParityResult:
     """`check` of the training samples as a run is configured to load them."""
     return check(
         config.loader,
@@ -118,17 +121,18 @@ def check_run(config: TrainConfig, spec: DataSpec, device: torch.device) -> Pari
 
 
 def check_all(arms: Mapping[str, TrainConfig], terminal: Terminal) -> dict[str, dict[str, Any]]:
-    """Checks the loaders of a sweep one after the other, and says a line of each.
+    """Checks the loaders of a sweep one after the other, and prints a line for each.
 
     Args:
         arms: a configuration each, by what they are called.
 
     Returns:
-        For each what `Parity.as_dict` gives. A check that itself fails is told as not checked: the arm's own job will say
-        what is wrong.
+        `ParityResult.as_dict` of each. A check that itself fails counts as not checked: the arm's own job says what is
+        wrong.
     """
+    lift_pillow_limit()
     specs: dict[str, DataSpec] = {}
-    found: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     for name, config in arms.items():
         try:
             device = resolve.resolve_device(config.device)
@@ -136,11 +140,14 @@ def check_all(arms: Mapping[str, TrainConfig], terminal: Terminal) -> dict[str, 
             if not why and repr(config.data) not in specs:
                 with terminal.progress("preparing the samples", None):
                     specs[repr(config.data)] = data.build(config.data, lambda *_: None)
-            parity = Parity(f"{NOT_APPLICABLE}: {why}") if why else check_run(config, specs[repr(config.data)], device)
+            if why:
+                result = ParityResult(f"{NOT_APPLICABLE}: {why}")
+            else:
+                result = check_run(config, specs[repr(config.data)], device)
         except UserError as error:
-            parity = Parity(str(error).splitlines()[0])
+            result = ParityResult(str(error).splitlines()[0])
         except Exception as error:
-            parity = Parity(f"{type(error).__name__}: {error}".splitlines()[0])
-        terminal.say(f"  {name}: {parity}")
-        found[name] = parity.as_dict()
-    return found
+            result = ParityResult(f"{type(error).__name__}: {error}".splitlines()[0])
+        terminal.say(f"  {name}: {result}")
+        results[name] = result.as_dict()
+    return results

@@ -16,9 +16,7 @@ import numpy.typing as npt
 from scipy.special import bdtr, bdtrc, kolmogorov
 
 LEVEL = 1e-4
-RESOLUTION = (
-    0.02  # of a share of the image, or of the log aspect: about two pixels of the probe. Less is not looked for
-)
+RESOLUTION = 0.02  # of a share of the image, or of the log aspect: about two pixels of the gradient image. Less is not looked for
 
 FLOAT64 = npt.NDArray[np.float64]
 

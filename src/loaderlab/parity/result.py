@@ -1,14 +1,15 @@
-"""What a check of parity gives: the facts that were compared, and each mismatch with its sample and field."""
+"""The result of a parity check: what was compared, and each mismatch with its sample and field."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from loaderlab.parity.status import NOT_CHECKED, SAME_WORK, UNLIKE_WORK
 
 
-@dataclass
+@dataclass(frozen=True)
 class Mismatch:
     """One field in which a loader differs from the reference.
 
@@ -17,7 +18,7 @@ class Mismatch:
             crop aspect, crop position, crop repeats, flip, flip repeats, mean.
         text: the first case, with its numbers.
         sample: its id in the split; None where no single sample is meant.
-        num_cases: samples or batches for which the same was found.
+        num_cases: samples or batches that differ in this field.
     """
 
     field: str
@@ -30,9 +31,9 @@ class Mismatch:
         return f"{self.field}: {self.text}{more}"
 
 
-@dataclass
-class Parity:
-    """Whether a loader does the reference's work, and by what that was judged.
+@dataclass(frozen=True)
+class ParityResult:
+    """Whether a loader does the reference's work, and what was compared.
 
     Attributes:
         not_checked: why nothing could be compared; empty where something was.
@@ -42,7 +43,7 @@ class Parity:
             columns; None where the samples are no images.
         p_values: of each test of the draws; see `loaderlab.parity.distribution`.
         notes: what was left out, and why.
-        mismatches: the first case of each field, in the order in which they were found.
+        mismatches: the first case of each field, in the order in which the check met them.
     """
 
     not_checked: str = ""
@@ -52,27 +53,19 @@ class Parity:
     num_draws: int = 0
     inside_levels: float | None = None
     border_levels: float | None = None
-    p_values: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    mismatches: list[Mismatch] = field(default_factory=list)
-
-    def add(self, name: str, text: str, sample: int | None = None) -> None:
-        """Keeps the first mismatch of a field and counts the others."""
-        for known in self.mismatches:
-            if known.field == name:
-                known.num_cases += 1
-                return
-        self.mismatches.append(Mismatch(name, text, sample))
+    p_values: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    mismatches: tuple[Mismatch, ...] = ()
 
     @property
     def status(self) -> str:
         """As a tag: ``same work``, ``unlike work: …``, ``not checked: …``."""
         if self.not_checked:
             return f"{NOT_CHECKED}: {self.not_checked}"
-        return f"{UNLIKE_WORK}: {self.told}" if self.mismatches else SAME_WORK
+        return f"{UNLIKE_WORK}: {self.mismatch_summary}" if self.mismatches else SAME_WORK
 
     @property
-    def told(self) -> str:
+    def mismatch_summary(self) -> str:
         """The first mismatch, and the fields of the others; empty where there is none."""
         if not self.mismatches:
             return ""
@@ -95,3 +88,55 @@ class Parity:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for ``parity.json`` and for another process."""
         return {"status": self.status, "line": str(self), **asdict(self)}
+
+
+class ResultBuilder:
+    """Collects what the parts of a check measure; `build` gives the result.
+
+    Args:
+        num_samples, num_epochs, batch_size: of what is compared sample by sample.
+    """
+
+    def __init__(self, num_samples: int = 0, num_epochs: int = 0, batch_size: int = 0) -> None:
+        self._compared = ParityResult(num_samples=num_samples, num_epochs=num_epochs, batch_size=batch_size)
+        self._mismatches: dict[str, Mismatch] = {}
+        self._notes: list[str] = []
+        self._p_values: dict[str, float] = {}
+
+    def add_mismatch(self, name: str, text: str, sample: int | None = None) -> None:
+        """Keeps the first mismatch of a field and counts the others."""
+        first = self._mismatches.get(name)
+        self._mismatches[name] = (
+            replace(first, num_cases=first.num_cases + 1) if first else Mismatch(name, text, sample)
+        )
+
+    def differs_in(self, *names: str) -> bool:
+        """Whether one of these fields has a mismatch."""
+        return any(name in self._mismatches for name in names)
+
+    def add_note(self, text: str) -> None:
+        """Something that is left out, and why."""
+        self._notes.append(text)
+
+    def add_pixel_difference(self, inside_levels: float, border_levels: float) -> None:
+        """The largest difference in one batch, of 255 levels; the largest of all batches is kept."""
+        self._compared = replace(
+            self._compared,
+            inside_levels=max(self._compared.inside_levels or 0.0, inside_levels),
+            border_levels=max(self._compared.border_levels or 0.0, border_levels),
+        )
+
+    def set_num_draws(self, num_draws: int) -> None:
+        self._compared = replace(self._compared, num_draws=num_draws)
+
+    def add_p_value(self, name: str, p: float) -> None:
+        """Of the test of the draws that has this name."""
+        self._p_values[name] = p
+
+    def build(self) -> ParityResult:
+        return replace(
+            self._compared,
+            p_values=dict(self._p_values),
+            notes=tuple(self._notes),
+            mismatches=tuple(self._mismatches.values()),
+        )

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import Subset
 
+from loaderlab.data.normalization import mean_and_std
 from loaderlab.data.spec import (
     INT64,
     DataError,
@@ -34,7 +35,7 @@ from loaderlab.loaders.contract import Batch, EpochPlan, Loader
 from loaderlab.loaders.decode import decoder, read_image
 from loaderlab.loaders.fetch import BatchFetcher, Request
 from loaderlab.loaders.fetchers import fetcher
-from loaderlab.parity.result import Parity
+from loaderlab.parity.result import ResultBuilder
 
 # Measured against Pillow on 4:4:4, 4:2:2 and 4:2:0 JPEG files, digits and noise, with every resizing: see
 # docs/measuring.md. The border is bounded by what repeating the edge can differ from leaving it out: a filter's weight
@@ -74,36 +75,38 @@ def loadable(split: Split, ids: INT64) -> INT64:
     """Those of these ids that the reference decodes, where broken samples are to be skipped."""
     if not split.on_error.skip or not isinstance(split.source, EncodedImages):
         return ids
-    decode, found = decoder("pillow"), []
+    decode, decoded = decoder("pillow"), []
     for index in ids.tolist():
         with contextlib.suppress(DataError):
             read_image(split.source, index, decode, split.on_error.max_pixels)
-            found.append(index)
-    return np.array(found, np.int64)
+            decoded.append(index)
+    return np.array(decoded, np.int64)
 
 
 def levels(inputs: torch.Tensor, normalization: Normalization | None) -> torch.Tensor:
     """Images as they were before normalisation: 0 to 255, float32, whole numbers."""
     if normalization is None or inputs.dtype == torch.uint8:
         return inputs.float()
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (normalization.mean, normalization.std))
+    mean, std = mean_and_std(normalization, inputs.device)
     return inputs.mul(std).add_(mean).mul_(255).round_()
 
 
 class SampleCheck:
-    """Compares loaders of one part of a split with the reference, and keeps what it finds in a `Parity`.
+    """Compares loaders of one part of a split with the reference.
 
     Args:
         split: the part.
         ids: of its samples in the whole split, by which they are named.
+        batch_size: of the readings of a user's dataset.
+        builder: gets the differences.
     """
 
-    def __init__(self, split: Split, ids: INT64, device: torch.device, found: Parity) -> None:
-        self._split, self._ids, self._device, self._found = split, ids, device, found
+    def __init__(self, split: Split, ids: INT64, device: torch.device, batch_size: int, builder: ResultBuilder) -> None:
+        self._split, self._ids, self._device, self._builder = split, ids, device, builder
         self._reference: BatchFetcher = fetcher(split, True, "pillow")
         self._values = self._labels = True
         if isinstance(split.source, UserItems):
-            self._read_twice(found.batch_size)
+            self._read_twice(batch_size)
 
     def _read_twice(self, batch_size: int) -> None:
         """A user's dataset may be random: what differs between two readings by the reference itself is not compared."""
@@ -114,7 +117,7 @@ class SampleCheck:
             self._labels &= bool((once.targets == again.targets).all())
         for same, what in ((self._values, "values"), (self._labels, "labels")):
             if not same:
-                self._found.notes.append(f"{what} not compared: the dataset gives others each time")
+                self._builder.add_note(f"{what} not compared: the dataset gives others each time")
 
     def epoch(self, loader: Loader, plan: EpochPlan, epoch: int, *, in_order: bool) -> None:
         """Goes through one epoch of a loader of this part."""
@@ -122,12 +125,14 @@ class SampleCheck:
         for batch in loader.epoch(epoch):
             given = loader.transfer(batch)
             if given.ids is None:
-                self._found.add("ids", f"epoch {epoch}, step {len(came)}: the batch has none")
+                self._builder.add_mismatch("ids", f"epoch {epoch}, step {len(came)}: the batch has none")
                 return
             came.append(given.ids.numpy())
             self._batch(given, came[-1], plan, epoch, len(came) - 1, loader.capabilities.decodes_on_device)
         if loader.num_steps != plan.num_steps:
-            self._found.add("steps", f"the loader tells {loader.num_steps} steps an epoch, it must be {plan.num_steps}")
+            self._builder.add_mismatch(
+                "steps", f"the loader tells {loader.num_steps} steps an epoch, it must be {plan.num_steps}"
+            )
         self._ids_of(came, plan.batches(epoch), epoch, in_order)
 
     # ---- ids -----------------------------------------------------------------------------------------------
@@ -140,19 +145,23 @@ class SampleCheck:
                 times = "did not come" if counts[index] == 0 else f"came {counts[index]} times"
                 self._add("ids", f"{times} in epoch {epoch}", index)
         for index in counts.keys() - set(wanted):
-            self._found.add("ids", f"epoch {epoch}: {index} came, which is not in its plan of {len(wanted)} samples")
+            self._builder.add_mismatch(
+                "ids", f"epoch {epoch}: {index} came, which is not in its plan of {len(wanted)} samples"
+            )
         sizes, others = [list(map(len, batches)) for batches in (came, planned)]
         if not in_order:
             sizes, others = sorted(sizes, reverse=True), sorted(others, reverse=True)
         if len(sizes) != len(others):
-            self._found.add("steps", f"epoch {epoch} had {len(sizes)} steps, it must have {len(others)}")
+            self._builder.add_mismatch("steps", f"epoch {epoch} had {len(sizes)} steps, it must have {len(others)}")
         elif sizes[:-1] != others[:-1]:
             step = next(step for step, size in enumerate(sizes) if size != others[step])
-            self._found.add(
+            self._builder.add_mismatch(
                 "batches", f"epoch {epoch}, step {step} had {sizes[step]} samples, it must have {others[step]}"
             )
         elif sizes != others:
-            self._found.add("last batch", f"epoch {epoch}: it had {sizes[-1]} samples, it must have {others[-1]}")
+            self._builder.add_mismatch(
+                "last batch", f"epoch {epoch}: it had {sizes[-1]} samples, it must have {others[-1]}"
+            )
         elif in_order and [batch.tolist() for batch in came] != [batch.tolist() for batch in planned]:
             place = next(place for place, index in enumerate(np.concatenate(came)) if index != wanted[place])
             self._add(
@@ -166,17 +175,21 @@ class SampleCheck:
     def _batch(self, given: Batch, ids: INT64, plan: EpochPlan, epoch: int, step: int, other_decoder: bool) -> None:
         where = f"epoch {epoch}, step {step}"
         if len(ids) == 0 or ids.min() < 0 or ids.max() >= len(self._ids):
-            self._found.add("ids", f"{where}: {ids.tolist()[:5]} are no ids of {len(self._ids)} samples")
+            self._builder.add_mismatch("ids", f"{where}: {ids.tolist()[:5]} are no ids of {len(self._ids)} samples")
             return
         expected = self._reference.build(Request(ids, plan.seed, epoch, step))
         if given.inputs.device.type != self._device.type:
-            self._found.add("device", f"{where}: the batch is on {given.inputs.device}, it must be on {self._device}")
+            self._builder.add_mismatch(
+                "device", f"{where}: the batch is on {given.inputs.device}, it must be on {self._device}"
+            )
         inputs, targets = given.inputs.cpu(), given.targets.cpu()
         for name, own, other in (("inputs", inputs, expected.inputs), ("targets", targets, expected.targets)):
             if own.shape != other.shape:
-                self._found.add("shape", f"{where}: {name} {tuple(own.shape)}, it must be {tuple(other.shape)}")
+                self._builder.add_mismatch(
+                    "shape", f"{where}: {name} {tuple(own.shape)}, it must be {tuple(other.shape)}"
+                )
             if own.dtype != other.dtype:
-                self._found.add("dtype", f"{where}: {name} {own.dtype}, it must be {other.dtype}")
+                self._builder.add_mismatch("dtype", f"{where}: {name} {own.dtype}, it must be {other.dtype}")
         if targets.shape == expected.targets.shape and self._labels:
             for row in torch.nonzero(targets != expected.targets).flatten().tolist():
                 self._add("labels", f"has {int(targets[row])}, it must be {int(expected.targets[row])}", int(ids[row]))
@@ -191,14 +204,14 @@ class SampleCheck:
 
     def _pixels(self, inputs: torch.Tensor, expected: torch.Tensor, ids: INT64, other_decoder: bool) -> None:
         if not inputs.is_contiguous(memory_format=torch.channels_last):
-            self._found.add("layout", f"strides {inputs.stride()} of {tuple(inputs.shape)}, it must be channels-last")
+            self._builder.add_mismatch(
+                "layout", f"strides {inputs.stride()} of {tuple(inputs.shape)}, it must be channels-last"
+            )
         normalization = self._split.normalization
         difference = (levels(inputs, normalization) - levels(expected, normalization)).abs()
         inside, whole = difference[..., 1:-1, 1:-1].amax((1, 2, 3)), difference.amax((1, 2, 3))
         means = difference.mean((1, 2, 3))
-        found = self._found
-        found.inside_levels = max(found.inside_levels or 0.0, float(inside.max()))
-        found.border_levels = max(found.border_levels or 0.0, float(whole.max()))
+        self._builder.add_pixel_difference(float(inside.max()), float(whole.max()))
         if other_decoder:
             limit, wrong = f"{OTHER_DECODER_LEVELS:g} on average", means > OTHER_DECODER_LEVELS
         else:
@@ -207,13 +220,13 @@ class SampleCheck:
                 (inside > INSIDE_LEVELS) | (whole > BORDER_LEVELS),
             )
         for row in torch.nonzero(wrong).flatten().tolist():
-            told = f"differs by up to {whole[row]:g} of 255 levels, on average {means[row]:.2f}; allowed are {limit}"
-            self._add("pixels", told, int(ids[row]))
+            text = f"differs by up to {whole[row]:g} of 255 levels, on average {means[row]:.2f}; allowed are {limit}"
+            self._add("pixels", text, int(ids[row]))
 
     # ---- naming --------------------------------------------------------------------------------------------
 
     def _add(self, name: str, text: str, position: int) -> None:
-        self._found.add(name, f"{self._name(position)} {text}", int(self._ids[position]))
+        self._builder.add_mismatch(name, f"{self._name(position)} {text}", int(self._ids[position]))
 
     def _name(self, position: int) -> str:
         """``sample 17 (ant/03.jpg)``."""

@@ -214,9 +214,11 @@ def gate(comparison: Comparison, limit: float, terminal: Terminal) -> None:
             raise UserError(f"fail_if.rate_below={limit:g}: {what}: {_listed(names)}. Not all can be judged")
     blind = [arm.label for arm in compared if arm.gain is None or arm.gain.high is None]
     if blind:
-        raise UserError(
-            f"fail_if.rate_below={limit:g}: fewer than {LEAST_PAIRS} rounds in common with the baseline: {_listed(blind)}. "
-            "Nothing can be judged. Type in the sweep: repeat=1,2,3"
+        raise refuse(
+            "fail_if.rate_below",
+            f"{limit:g}",
+            f"fewer than {LEAST_PAIRS} rounds in common with the baseline: {_listed(blind)}. Nothing can be judged",
+            "repeat=1,2,3 in the sweep",
         )
     below = [arm for arm in compared if arm.gain is not None and arm.gain.high is not None and arm.gain.high < limit]
     if below:

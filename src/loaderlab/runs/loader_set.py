@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from loaderlab import loaders
-from loaderlab.config import NativeLoader, ReplayLoader, TrainConfig, UserError
+from loaderlab.config import NativeLoader, ReplayLoader, TrainConfig, refuse
 from loaderlab.data.spec import DataSpec
 from loaderlab.loaders.contract import EpochPlan, Loader
 from loaderlab.system.terminal import Terminal
@@ -33,9 +33,12 @@ class LoaderSet:
         """
         config, num_train = self._config, spec.train.num_samples
         if config.drop_last and num_train is not None and num_train < config.batch_size:
-            raise UserError(
-                f"batch_size={config.batch_size}: there are {num_train} training samples, and drop_last=true leaves out a "
-                f"short batch. Type: batch_size={num_train}, or drop_last=false"
+            raise refuse(
+                "batch_size",
+                config.batch_size,
+                f"there are {num_train} training samples, and drop_last=true leaves out a short batch",
+                f"batch_size={num_train}, or drop_last=false",
+                is_example=False,
             )
         return EpochPlan(
             num_train or 0, config.batch_size, True, config.drop_last, config.seed_in_force, blocks=spec.train.blocks

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from loaderlab import metrics
+from loaderlab.config import refuse
 from loaderlab.diagnosis.figures import LoopRecord
 from loaderlab.meter import resources
 from loaderlab.meter.peaks import PeakMemory
@@ -148,10 +149,9 @@ class MeasuredLoop:
         measure = config.measure
         room = measure.profile_steps if per_epoch is None else min(measure.profile_steps, per_epoch - BEYOND - 1)
         if room < 1:
-            self._context.terminal.warn(
-                f"measure.profile=true: an epoch has {per_epoch} steps, and a trace takes {BEYOND + 2}. Type for example: "
-                f"batch_size={max(1, config.batch_size // 4)}"
-            )
+            reason = f"an epoch has {per_epoch} steps, and a trace takes {BEYOND + 2}"
+            smaller = f"batch_size={max(1, config.batch_size // 4)}"
+            self._context.terminal.warn(str(refuse("measure.profile", "true", reason, smaller)))
             return None
         folder, warmup = self._context.folder, self._prepared.settings.warmup_steps
         return StepProfiler(folder, room, measure.profile_mib, self._prepared.device, warmup)

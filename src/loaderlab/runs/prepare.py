@@ -124,7 +124,7 @@ def _check_parity(context: RunContext, spec: DataSpec, device: torch.device) -> 
     (context.folder / "parity.json").write_text(json.dumps(result.as_dict(), indent=1) + "\n")
     if result.mismatches:
         raise UserError(
-            f"measure.parity=true: loader={choice(config.loader)} does not do the reference's work: {result.told}. "
+            f"measure.parity=true: loader={choice(config.loader)} does not do the reference's work: {result.mismatch_summary}. "
             "To measure it all the same type: measure.parity=false"
         )
     return str(result), seconds

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
-from loaderlab.config import PROJECT, TrainConfig, UserError, flatten
+from loaderlab.config import PROJECT, TrainConfig, UserError, flatten, refuse
 from loaderlab.device.resolve import resolve_device
+from loaderlab.loaders.header import lift_pillow_limit
 from loaderlab.loaders.native import explained
 from loaderlab.parity.status import PARITY
 from loaderlab.probes.sequence import Probes
@@ -39,6 +40,7 @@ def run(config: TrainConfig, job: Job, terminal: Terminal) -> RunResult:
     """
     if job.parent_id is not None and (why := _not_applicable(config)):
         return RunResult("", NOT_APPLICABLE, error=why)
+    lift_pillow_limit()
     store = open_store(config.tracking, PROJECT)
     tags = {"arm": job.arm, "repeat": str(config.repeat), "versions": _versions()}
     if job.hash:
@@ -135,7 +137,8 @@ def _explained(config: TrainConfig, error: BaseException) -> BaseException:
     if isinstance(error, RuntimeError) and (told := explained(error)) is not error:
         return told
     if isinstance(error, RuntimeError) and "deterministic" in str(error) and config.deterministic:
-        return UserError(f"deterministic=true: {str(error).splitlines()[0]} Type: deterministic=false")
+        reason = str(error).splitlines()[0].removesuffix(".")
+        return refuse("deterministic", "true", reason, "deterministic=false", is_example=False)
     return error
 
 

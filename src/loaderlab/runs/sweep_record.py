@@ -37,9 +37,13 @@ def open_parent(
             "resume=latest, when it has ended",
         )
     if changes := sweep_jobs.changes(before, planned):
-        raise UserError(
-            f"resume={resume}: not all jobs of that sweep ({former.name}) are jobs of this command: {'; '.join(changes)}. "
-            "A sweep may grow by repeats and arms, and not change. Type its own command with resume=…, or leave resume out"
+        raise refuse(
+            "resume",
+            resume,
+            f"not all jobs of that sweep ({former.name}) are jobs of this command: {'; '.join(changes)}. A sweep may grow by "
+            "repeats and arms, and not change",
+            "its own command with resume=…, or leave resume out",
+            is_example=False,
         )
     children = store.runs(f"tags.`mlflow.parentRunId` = '{former.run_id}'")
     done = {

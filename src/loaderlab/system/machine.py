@@ -6,13 +6,14 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from loaderlab import metrics
+from loaderlab.system.nvml import gpus, query
 
 LOOK_S = 0.5  # in which the processor is watched
 BUSY_PCT = 25.0  # of the processor taken by others: a measurement beside it tells of them too
@@ -75,42 +76,12 @@ def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
-@contextlib.contextmanager
-def gpus() -> Iterator[list[Any]]:
-    """NVML's handles of the GPUs, in the driver's order; none where there is no driver or no GPU."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        yield []
-        return
-    try:
-        handles = []
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            with contextlib.suppress(pynvml.NVMLError):  # one that has fallen off the bus
-                handles.append(pynvml.nvmlDeviceGetHandleByIndex(index))
-        yield handles
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def ask(query: Callable[[Any], Any], gpu: Any) -> Any | None:
-    """The answer of one of NVML's queries; None where this GPU or driver does not give it."""
-    import pynvml
-
-    try:
-        return query(gpu)
-    except pynvml.NVMLError:
-        return None
-
-
 def has_bf16() -> bool:
     """Whether a GPU of this machine (from Ampere on), or else its processor, computes in bf16."""
-    import pynvml
-
+    capability = None
     with gpus() as handles:
-        capability = ask(pynvml.nvmlDeviceGetCudaComputeCapability, handles[0]) if handles else None
+        if handles:
+            capability = query(handles[0], lambda nvml, gpu: nvml.nvmlDeviceGetCudaComputeCapability(gpu))
     return cpu_has_bf16() if capability is None else bool(capability[0] >= 8)
 
 
@@ -139,21 +110,19 @@ def state() -> dict[str, float]:
 
 
 def _gpu_state() -> dict[str, float]:
-    import pynvml
-
     asked: dict[str, tuple[Any, Any]] = {
         metrics.MACHINE_GPU_TEMPERATURE_C: (
             max,
-            lambda gpu: pynvml.nvmlDeviceGetTemperature(gpu, pynvml.NVML_TEMPERATURE_GPU),
+            lambda nvml, gpu: nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU),
         ),
-        metrics.MACHINE_GPU_CLOCK_MHZ: (min, lambda gpu: pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_SM)),
-        metrics.MACHINE_GPU_BUSY_PCT: (max, lambda gpu: pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu),
-        metrics.MACHINE_GPU_PROCESSES: (sum, lambda gpu: len(pynvml.nvmlDeviceGetComputeRunningProcesses(gpu))),
+        metrics.MACHINE_GPU_CLOCK_MHZ: (min, lambda nvml, gpu: nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_SM)),
+        metrics.MACHINE_GPU_BUSY_PCT: (max, lambda nvml, gpu: nvml.nvmlDeviceGetUtilizationRates(gpu).gpu),
+        metrics.MACHINE_GPU_PROCESSES: (sum, lambda nvml, gpu: len(nvml.nvmlDeviceGetComputeRunningProcesses(gpu))),
     }
     found = {}
     with gpus() as handles:
-        for name, (join, query) in asked.items():
-            values = [value for gpu in handles if (value := ask(query, gpu)) is not None]
+        for name, (join, question) in asked.items():
+            values = [value for gpu in handles if (value := query(gpu, question)) is not None]
             if values:
                 found[name] = float(join(values))
     return found

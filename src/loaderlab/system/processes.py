@@ -43,8 +43,10 @@ def error_line(error: BaseException) -> str:
 
 
 def leave(code: int) -> NoReturn:
-    """Ends the process: whoever asked to be told of the end is told, and then it is over. The interpreter would go on to take
-    torch and mlflow apart object by object, for 2 to 3 s."""
+    """Runs the atexit handlers and ends the process at once: tearing torch and mlflow down takes the interpreter 2 to 3 s.
+
+    Calls ``atexit._run_exitfuncs``: no public function runs the handlers without the teardown. Checked with Python 3.11.
+    """
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

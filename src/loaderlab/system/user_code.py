@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from loaderlab.config import UserError
+from loaderlab.config import UserError, refuse
 
 
 def call(setting: str, target: str, options: dict[str, Any]) -> Any:
@@ -19,9 +19,7 @@ def call(setting: str, target: str, options: dict[str, Any]) -> Any:
     """
     module_name, colon, name = target.partition(":")
     if not colon or not module_name or not name:
-        raise UserError(
-            f"{setting}={target}: must be package.module:function. Type for example: {setting}=my_data:make"
-        )
+        raise refuse(setting, target, "must be package.module:function", f"{setting}=my_data:make")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -29,6 +30,15 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def has_gil() -> bool:
+    """Whether this interpreter runs one thread of Python code at a time.
+
+    Calls ``sys._is_gil_enabled``, which Python documents from 3.13 on under this name and has no other for; interpreters
+    before always have the lock. Checked with Python 3.11.
+    """
+    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 
 
 def git_commit(folder: Path) -> str | None:

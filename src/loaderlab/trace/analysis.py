@@ -18,7 +18,7 @@ from loaderlab.meter.series import ratio_interval
 from loaderlab.trace.collect import TraceEvents
 from loaderlab.trace.devices import Device, working
 from loaderlab.trace.intervals import FLOAT
-from loaderlab.trace.steps import NO_STEPS, one_process, windows
+from loaderlab.trace.steps import NO_STEPS, one_process, step_spans
 from loaderlab.trace.waits import matched, untold, waiting
 
 LEAST_STEPS = 5  # of a trace, under which nothing is claimed
@@ -67,18 +67,18 @@ def analyse(found: TraceEvents, config: TraceConfig) -> Reading:
     """
     left_out = (f"events with a duration below 0, left out: {found.negative}",) if found.negative else ()
     steps = one_process(found.steps, config)
-    window = windows(steps)
-    if window.lengths.sum() <= 0:
+    spans = step_spans(steps)
+    if spans.lengths.sum() <= 0:
         nothing = Share(0, None, None, None, None)
         return Reading(Verdict(INCONCLUSIVE, None, None, NO_STEPS), nothing, notes=left_out)
     threads = {step.thread for step in steps}
-    waits = waiting(found, threads, window, config)
-    devices = working(found, window, waits, config)
-    wait = None if waits is None else window.within(waits)
+    waits = waiting(found, threads, spans, config)
+    devices = working(found, spans, waits, config)
+    wait = None if waits is None else spans.within(waits)
     idle, copying, starved = _mean(devices)
-    overall = _share(window.lengths, wait, idle, starved)
-    each = tuple((device.name, _share(window.lengths, wait, device.idle, device.starved)) for device in devices)
-    copy_pct, interval = _percent(copying, window.lengths), _interval(starved, window.lengths)
+    overall = _share(spans.lengths, wait, idle, starved)
+    each = tuple((device.name, _share(spans.lengths, wait, device.idle, device.starved)) for device in devices)
+    copy_pct, interval = _percent(copying, spans.lengths), _interval(starved, spans.lengths)
     if doubts := ([] if devices else [_no_gpu(overall)]) + ([] if waits is not None else [untold(found, threads)]):
         verdict = Verdict(INCONCLUSIVE, None, None, "; ".join(doubts))
     else:
@@ -87,7 +87,7 @@ def analyse(found: TraceEvents, config: TraceConfig) -> Reading:
         verdict=verdict,
         overall=overall,
         steps=tuple(
-            (step.number, _share(window.lengths, wait, idle, starved, slice(index, index + 1)))
+            (step.number, _share(spans.lengths, wait, idle, starved, slice(index, index + 1)))
             for index, step in enumerate(steps)
         ),
         pid=steps[0].thread[0],

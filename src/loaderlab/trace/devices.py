@@ -9,7 +9,7 @@ import numpy as np
 from loaderlab.config import AUTO, TraceConfig, refuse
 from loaderlab.trace.collect import TraceEvents
 from loaderlab.trace.intervals import FLOAT, Growing, Union, join
-from loaderlab.trace.steps import Windows
+from loaderlab.trace.steps import StepSpans
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Device:
     starved: FLOAT | None
 
 
-def working(found: TraceEvents, steps: Windows, waits: Union | None, config: TraceConfig) -> list[Device]:
+def working(found: TraceEvents, steps: StepSpans, waits: Union | None, config: TraceConfig) -> list[Device]:
     """The devices that work in the steps, or the chosen one of them; empty where none does.
 
     Raises:
@@ -46,7 +46,7 @@ def working(found: TraceEvents, steps: Windows, waits: Union | None, config: Tra
     return chosen
 
 
-def _device(name: str, found: TraceEvents, steps: Windows, waits: Union | None) -> Device:
+def _device(name: str, found: TraceEvents, steps: StepSpans, waits: Union | None) -> Device:
     compute = found.compute.get(name, Growing()).union()
     busy = join(compute, found.copies.get(name, Growing()).union())
     at_work = steps.within(busy)

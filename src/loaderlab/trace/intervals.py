@@ -20,11 +20,11 @@ class Union:
     ends: FLOAT
 
     def covered(self, starts: FLOAT, ends: FLOAT) -> FLOAT:
-        """How much of each window (M,) lies in the set, in its unit."""
+        """How much of each span (M,) lies in the set, in its unit."""
         return self._until(ends) - self._until(starts)
 
     def touches(self, starts: FLOAT, ends: FLOAT) -> bool:
-        """Whether any window holds a moment of the set, be it an interval of no length."""
+        """Whether any span holds a moment of the set, be it an interval of no length."""
         first = np.searchsorted(self.ends, starts, side="left")
         within = first < len(self.starts)
         return bool(np.any(self.starts[first[within]] <= ends[within]))

@@ -1,4 +1,4 @@
-"""Whose steps are read, and the windows in time that they make."""
+"""Whose steps are read, and when each of them starts and ends."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from loaderlab.config import AUTO, TraceConfig, UserError, refuse
+from loaderlab.config import AUTO, TraceConfig, refuse
 from loaderlab.trace.collect import Step
 from loaderlab.trace.intervals import FLOAT, Union
 
@@ -21,8 +21,8 @@ NO_STEPS = (
 
 
 @dataclass(frozen=True)
-class Windows:
-    """The steps' windows (N,), µs, in the order of time."""
+class StepSpans:
+    """When each step starts and ends (N,), µs, in the order of time."""
 
     starts: FLOAT
     ends: FLOAT
@@ -32,15 +32,15 @@ class Windows:
         return self.ends - self.starts
 
     def within(self, moments: Union) -> FLOAT:
-        """How much of each window lies in the set (N,), µs."""
+        """How much of each step lies in the set (N,), µs."""
         return moments.covered(self.starts, self.ends)
 
     def touch(self, moments: Union) -> bool:
         return moments.touches(self.starts, self.ends)
 
 
-def windows(steps: Sequence[Step]) -> Windows:
-    return Windows(np.array([step.start for step in steps]), np.array([step.end for step in steps]))
+def step_spans(steps: Sequence[Step]) -> StepSpans:
+    return StepSpans(np.array([step.start for step in steps]), np.array([step.end for step in steps]))
 
 
 def one_process(recorded: Sequence[Step], config: TraceConfig) -> list[Step]:
@@ -56,22 +56,25 @@ def one_process(recorded: Sequence[Step], config: TraceConfig) -> list[Step]:
             "pid", config.pid, f"has no profiler steps in this trace; with steps: {known}", f"pid={[*pids, AUTO][0]}"
         )
     if config.pid == AUTO and len(pids) > 1:
-        raise UserError(
-            f"pid={AUTO}: the trace holds the steps of {len(pids)} processes, {', '.join(pids)}; choose one, and its GPU. "
-            f"Type for example: pid={pids[0]} device=0"
-        )
+        allowed = f"the trace holds the steps of {len(pids)} processes, {', '.join(pids)}; choose one, and its GPU"
+        raise refuse("pid", AUTO, allowed, f"pid={pids[0]} device=0")
     if len(pids) > 1 and config.device == AUTO:
-        raise UserError(
-            f"device={AUTO}: the trace holds several processes, and work on a GPU does not tell whose it is; choose the GPU "
-            f"of process {config.pid}. Type for example: pid={config.pid} device=0"
+        raise refuse(
+            "device",
+            AUTO,
+            "the trace holds several processes, and work on a GPU does not tell whose it is; choose the GPU of process "
+            f"{config.pid}",
+            f"pid={config.pid} device=0",
         )
     once = {(step.start, step.end, step.number): step for step in recorded if config.pid in (AUTO, step.thread[0])}
     steps = [once[key] for key in sorted(once)]
     for one, other in pairwise(steps):
         if other.start < one.end - ROUNDING_US:
-            raise UserError(
-                f"trace={config.trace}: ProfilerStep#{one.number} and ProfilerStep#{other.number} of process "
-                f"{one.thread[0]} overlap, as in a file merged from several traces; allowed is the trace of one process. "
-                "Type for example: trace=rank0.pt.trace.json"
+            raise refuse(
+                "trace",
+                config.trace,
+                f"ProfilerStep#{one.number} and ProfilerStep#{other.number} of process {one.thread[0]} overlap, as in a file "
+                "merged from several traces; allowed is the trace of one process",
+                "trace=rank0.pt.trace.json",
             )
     return steps

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Set
 from loaderlab.config import AUTO, TraceConfig, refuse
 from loaderlab.trace.collect import Thread, TraceEvents
 from loaderlab.trace.intervals import Union, join
-from loaderlab.trace.steps import Windows
+from loaderlab.trace.steps import StepSpans
 
 SUGGESTED = 6  # names of ranges that a message lists
 
 
-def waiting(found: TraceEvents, threads: Set[Thread], steps: Windows, config: TraceConfig) -> Union | None:
+def waiting(found: TraceEvents, threads: Set[Thread], steps: StepSpans, config: TraceConfig) -> Union | None:
     """When the threads of the steps wait; None where no range in the steps tells.
 
     Raises:

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import mlflow.data.meta_dataset
 from filelock import FileLock
 from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -61,10 +61,7 @@ class Store:
     def __init__(self, config: TrackingConfig, root: Path, *, create: bool = True) -> None:
         self.uri, self._config, self._create = store_uri(config, root), config, create
         if "://" not in self.uri:
-            raise StoreError(
-                f"tracking.uri={self.uri}: must be sqlite:///… or the http://… of a tracking server. "
-                "Type for example: tracking.uri=sqlite:////tmp/mlflow.db"
-            )
+            raise self._refused("must be sqlite:///… or the http://… of a tracking server")
         with self._told():
             if self.uri.startswith("http"):
                 self._refuse_unreachable()
@@ -72,8 +69,13 @@ class Store:
                 file = Path(self.uri.removeprefix("sqlite:///"))
                 folder = file.parent
                 if not create and not file.exists():
-                    raise NothingRecorded(
-                        f"tracking.uri={self.uri}: nothing has been recorded there yet. Type: python -m experiments.train"
+                    raise refuse(
+                        "tracking.uri",
+                        self.uri,
+                        "nothing has been recorded there yet",
+                        "python -m experiments.train",
+                        is_example=False,
+                        error=NothingRecorded,
                     )
                 folder.mkdir(parents=True, exist_ok=True)
                 # processes that create the tables at the same time would all fail
@@ -90,9 +92,10 @@ class Store:
             port = found.port or (443 if found.scheme == "https" else 80)
             socket.create_connection((found.hostname or "", port), timeout=10).close()
         except (OSError, ValueError) as error:
-            raise StoreError(
-                f"tracking.uri={self.uri}: no tracking server answers there: {error}. Type for example: tracking.uri=auto"
-            ) from None
+            raise self._refused(f"no tracking server answers there: {error}", "tracking.uri=auto") from None
+
+    def _refused(self, why: str, override: str = "tracking.uri=sqlite:////tmp/mlflow.db") -> UserError:
+        return refuse("tracking.uri", self.uri, why, override, error=StoreError)
 
     def _open(self, artifacts: str | None) -> tuple[MlflowClient, str]:
         client = MlflowClient(self.uri)
@@ -108,9 +111,14 @@ class Store:
             tags = {"mlflow.experimentKind": "custom_model_development", ui_view.TAG: ui_view.state()}
             return client, client.create_experiment(name, artifact_location=artifacts, tags=tags)
         if found.lifecycle_stage != "active":
-            raise StoreError(
-                f"tracking.experiment={name}: was deleted in this store. Type: tracking.experiment=other, or "
-                f"MLFLOW_TRACKING_URI={self.uri} mlflow experiments restore --experiment-id {found.experiment_id}"
+            raise refuse(
+                "tracking.experiment",
+                name,
+                "was deleted in this store",
+                f"tracking.experiment=other, or MLFLOW_TRACKING_URI={self.uri} mlflow experiments restore --experiment-id "
+                f"{found.experiment_id}",
+                is_example=False,
+                error=StoreError,
             )
         if self._create and found.tags.get(ui_view.TAG) != ui_view.state():
             client.set_experiment_tag(found.experiment_id, ui_view.TAG, ui_view.state())
@@ -236,9 +244,8 @@ class Store:
                 (text for text in reason if "Error" in text or "error" in text),
                 reason[0] if reason else "no reason given",
             )
-            raise StoreError(
-                f"tracking.uri={self.uri}: the MLflow store cannot be opened or written: {line}.{upgrade} "
-                "It needs a writable disk with space left. Type for example: tracking.uri=sqlite:////tmp/mlflow.db"
+            raise self._refused(
+                f"the MLflow store cannot be opened or written: {line}.{upgrade} It needs a writable disk with space left"
             ) from error
 
 
@@ -280,7 +287,7 @@ class TrackedRun:
         with self._store._told():
             self._store.client.log_inputs(
                 self.run_id,
-                [DatasetInput(entry._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")])],
+                [DatasetInput(Dataset(**entry.to_dict()), [InputTag("mlflow.data.context", "training")])],
             )
 
     def artifacts(self, folder: Path, under: str | None = None) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from loaderlab.config import TrainConfig, UserError, flatten
+from loaderlab.config import TrainConfig, UserError, flatten, refuse
+from loaderlab.system.files import atomic_file
 from loaderlab.training.loop import Parts, Progress
 
 NAME = "checkpoint.pt"
@@ -40,7 +40,7 @@ class Checkpoint:
 
 
 def save(path: Path, parts: Parts, progress: Progress, config: TrainConfig, run_id: str) -> None:
-    """Writes beside the target and renames: an interrupted write leaves the former checkpoint whole.
+    """Replaces the checkpoint. An interrupted write leaves the former one as it was.
 
     Raises:
         UserError: the disk does not take it.
@@ -51,16 +51,15 @@ def save(path: Path, parts: Parts, progress: Progress, config: TrainConfig, run_
         "config": {name: _plain(value) for name, value in flatten(config)},
         "run_id": run_id,
     }
-    partial = path.with_suffix(f".{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(content, partial)
-        os.replace(partial, path)
+        with atomic_file(path) as partial:
+            torch.save(content, partial)
     except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(
-            f"checkpoint.dir={config.checkpoint.dir}: the checkpoint cannot be written: {error}. "
-            "Type another checkpoint.dir, or checkpoint.every_minutes=null"
+        raise refuse(
+            "checkpoint.dir",
+            config.checkpoint.dir,
+            f"the checkpoint cannot be written: {error}",
+            "checkpoint.dir=/path, or checkpoint.every_minutes=null",
         ) from error
 
 
@@ -97,9 +96,7 @@ def load(config: TrainConfig) -> Checkpoint:
     assert goal is not None
     if reached >= goal:
         unit = "steps" if config.steps is not None else "epochs"
-        raise UserError(
-            f"resume={config.resume}: {path} has {reached} {unit} already. Type for example: {unit}={2 * reached}"
-        )
+        raise refuse("resume", config.resume, f"{path} has {reached} {unit} already", f"{unit}={2 * reached}")
     return Checkpoint(path, state, Progress(**done), run_id)
 
 
@@ -119,5 +116,7 @@ def _find(resume: str, folder: Path) -> Path:
     path = Path(resume)
     path = path / NAME if path.is_dir() else path
     if not path.is_file():
-        raise UserError(f"resume={resume}: no such checkpoint. Type: resume=latest, or the path of a {NAME}")
+        raise refuse(
+            "resume", resume, "no such checkpoint", f"resume=latest, or the path of a {NAME}", is_example=False
+        )
     return path

@@ -20,6 +20,7 @@ from loaderlab.config import (
     choice,
     refuse,
 )
+from loaderlab.data.normalization import mean_and_std
 from loaderlab.data.spec import DataSpec, Normalization
 from loaderlab.system import user_code
 
@@ -32,7 +33,7 @@ class Normalize(nn.Module):
 
     def __init__(self, normalization: Normalization, channels_last: bool) -> None:
         super().__init__()
-        mean, std = torch.tensor(normalization.mean), torch.tensor(normalization.std)
+        mean, std = mean_and_std(normalization, torch.device("cpu"))
         self.register_buffer("mean", (255 * mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("scale", (1 / (255 * std)).view(1, -1, 1, 1), persistent=False)
         self._format = torch.channels_last if channels_last else torch.contiguous_format

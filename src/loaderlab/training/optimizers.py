@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from loaderlab.config import AdamWOptimizer, OptimizerConfig, SgdOptimizer, UserError
+from loaderlab.config import AdamWOptimizer, OptimizerConfig, SgdOptimizer, UserError, refuse
 
 
 def build(config: OptimizerConfig, model: nn.Module, num_updates: int | None) -> tuple[Optimizer, LambdaLR]:
@@ -54,14 +54,16 @@ def factor(config: OptimizerConfig, num_updates: int | None) -> Callable[[int], 
     """
     warmup = config.warmup_steps
     if config.schedule != "constant" and num_updates is None:
-        raise UserError(
-            f"optimizer.schedule={config.schedule}: needs the number of steps, and this iterable dataset has no length. "
-            "Type: steps=1000, or optimizer.schedule=constant"
+        raise refuse(
+            "optimizer.schedule",
+            config.schedule,
+            "needs the number of steps, and this iterable dataset has no length",
+            "steps=1000, or optimizer.schedule=constant",
+            is_example=False,
         )
     if num_updates is not None and warmup >= num_updates > 0:
-        raise UserError(
-            f"optimizer.warmup_steps={warmup}: the whole run has {num_updates} updates. Type a smaller number"
-        )
+        allowed = f"the whole run has {num_updates} updates"
+        raise refuse("optimizer.warmup_steps", warmup, allowed, f"optimizer.warmup_steps={num_updates // 10}")
 
     def at(update: int) -> float:
         if update < warmup:

@@ -1,7 +1,7 @@
 """The random crops and flips of a loader, read off its pixels.
 
-A probe is an image whose red rises evenly from left to right and whose green from top to bottom: from a sample that was cut
-out of it the window is found by a straight line through its columns and one through its rows. Blue is the same everywhere.
+The gradient image's red rises evenly from left to right and its green from top to bottom, so a straight line through the
+columns of a sample and one through its rows tell which crop of the image it is. Blue is the same everywhere.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from loaderlab.parity.samples import levels
 
 BOOL = npt.NDArray[np.bool_]
 
-AREA_PX = 96 * 128  # of a probe
+AREA_PX = 96 * 128  # of the image
 NUM_ASKED = 32  # files whose shape is asked for
-SIZE_PX = 32  # of a sample at most: a window does not depend on the size that it is scaled to
+SIZE_PX = 32  # of a sample at most: a crop does not depend on the size that it is scaled to
 BLUE = 64
 TRIMMED_PX = 2  # outermost columns and rows, which the filter treats otherwise
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Windows of some samples of one probe.
+    """Crops and flips of some samples of one gradient image.
 
     Attributes:
-        windows: (N, 4) left, right, top, bottom, as shares of the image.
+        crops: (N, 4) left, right, top, bottom, as shares of the image.
         flipped: (N,) bool.
         blue: (N,) mean of the channel that is the same everywhere.
-        ratio: of the probe, width / height.
+        ratio: of the gradient image, width / height.
     """
 
-    windows: FLOAT64
+    crops: FLOAT64
     flipped: BOOL
     blue: FLOAT64
     ratio: float
@@ -51,7 +51,7 @@ class Draws:
     @property
     def measures(self) -> dict[str, tuple[str, FLOAT64]]:
         """By name the field that it belongs to, and (N,) values."""
-        left, right, top, bottom = self.windows.T
+        left, right, top, bottom = self.crops.T
         width, height = np.maximum(right - left, 1e-6), np.maximum(bottom - top, 1e-6)
         return {
             "area": ("crop area", width * height),
@@ -62,13 +62,13 @@ class Draws:
 
     def repeated(self) -> BOOL:
         """(N,) bool: draws that came before, to the pixel and the flip."""
-        whole = np.column_stack([np.round(self.windows, 3), self.flipped])
+        whole = np.column_stack([np.round(self.crops, 3), self.flipped])
         first = np.unique(whole, axis=0, return_index=True)[1]
         return ~np.isin(np.arange(len(whole)), first)
 
 
-class Probe:
-    """An image of the shape that the images of a split have, by their median, and samples made of it alone."""
+class GradientImage:
+    """A gradient of the shape that the images of a split have, by their median, and samples made of it alone."""
 
     def __init__(self, split: Split) -> None:
         ratio = float(np.clip(_ratio(split.source), 0.25, 4))
@@ -89,8 +89,8 @@ class Probe:
         labels = np.zeros(num_samples, np.int64)
         source: Source
         if isinstance(self._given.source, EncodedImages):
-            Image.fromarray(self.image()).save(folder / "probe.jpg", quality=95, subsampling=0)
-            source = ImageFiles(PathTable.of(folder, ["probe.jpg"] * num_samples), labels)
+            Image.fromarray(self.image()).save(folder / "gradient.jpg", quality=95, subsampling=0)
+            source = ImageFiles(PathTable.of(folder, ["gradient.jpg"] * num_samples), labels)
         else:
             source = ImageArrays(np.repeat(self.image()[None], num_samples, 0), labels)
         mean, std = ((values * 3)[:3] for values in (normalization.mean, normalization.std))
@@ -124,7 +124,7 @@ def _ratio(source: Source) -> float:
 
 
 def _edges(profile: torch.Tensor, length_px: int) -> FLOAT64:
-    """Where the first and the last edge of a window lie, (N, 2) shares of the image, from (N, size) mean levels along it."""
+    """Where the first and the last edge of a crop lie, (N, 2) shares of the image, from (N, size) mean levels along it."""
     size = profile.shape[1]
     inner = profile[:, TRIMMED_PX : size - TRIMMED_PX].double().numpy()
     place = np.arange(TRIMMED_PX, size - TRIMMED_PX) + 0.5

@@ -1,0 +1,85 @@
+"""Who lets Pillow open images of any size, and who refuses them instead."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from loaderlab.config import CustomData, NativeLoader, TrainConfig, UserError
+from loaderlab.data import custom
+from loaderlab.data.spec import DataError
+from loaderlab.loaders.contract import EpochPlan
+from loaderlab.loaders.header import check_header, lift_pillow_limit
+from loaderlab.loaders.native import Native
+from loaderlab.parity.check import check_all
+from loaderlab.runs import job, run
+from loaderlab.system.terminal import Terminal
+
+
+@pytest.fixture(autouse=True)
+def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+
+
+class Limits(Dataset[Any]):
+    """Its items tell whether Pillow has no limit in the process that makes them."""
+
+    classes = ("limit", "no limit")
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> Any:
+        return torch.tensor([float(Image.MAX_IMAGE_PIXELS is None)]), 0
+
+
+def encoded(size: tuple[int, int]) -> np.ndarray:
+    out = io.BytesIO()
+    Image.new("L", size).save(out, "PNG")
+    return np.frombuffer(out.getvalue(), np.uint8)
+
+
+def test_our_own_limit_is_in_force_instead_of_pillows() -> None:
+    with pytest.raises(Image.DecompressionBombError):
+        check_header(encoded((50, 50)), 10_000)
+    lift_pillow_limit()
+    check_header(encoded((50, 50)), 10_000)
+    with pytest.raises(DataError, match="2,500 pixels are more than data.max_pixels=2400"):
+        check_header(encoded((50, 50)), 2400)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_have_no_limit_of_pillows(method: str) -> None:
+    split = custom.build(CustomData(target="tests.loaders.test_header:Limits")).train
+    config = NativeLoader(num_workers=1, start_method=method)
+    loader = Native(config, split, EpochPlan(2, 2, False, False), torch.device("cpu"))
+    try:
+        assert [batch.inputs.tolist() for batch in loader.epoch(0)] == [[[1.0], [1.0]]]
+    finally:
+        loader.close()
+    assert Image.MAX_IMAGE_PIXELS == 100  # in this process it is for the entry points
+
+
+def test_a_run_lifts_it(
+    make_config: Callable[..., TrainConfig], terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_store(*_: object) -> None:
+        raise UserError("no store")
+
+    monkeypatch.setattr(run, "open_store", no_store)
+    config = make_config()
+    with pytest.raises(UserError, match="no store"):
+        run.run(config, job.single(config, []), terminal)
+    assert Image.MAX_IMAGE_PIXELS is None
+
+
+def test_a_check_of_parity_lifts_it(terminal: Terminal) -> None:
+    check_all({}, terminal)
+    assert Image.MAX_IMAGE_PIXELS is None

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from loaderlab.config import NativeLoader, VectorsData
+from loaderlab.data import vectors
+from loaderlab.loaders.contract import EpochPlan
+from loaderlab.loaders.fetch import bytes_for_batch
+from loaderlab.loaders.native import Native
+from loaderlab.loaders.torch_internals import end_workers, shared_storage
+
+
+class Squares(Dataset[Any]):
+    def __len__(self) -> int:
+        return 20
+
+    def __getitem__(self, index: int) -> Any:
+        if index == 15:
+            raise ValueError("the sixteenth item")
+        return index**2
+
+
+@pytest.fixture
+def loader() -> Iterator[DataLoader[Any]]:
+    loader: DataLoader[Any] = DataLoader(Squares(), batch_size=4, num_workers=2, persistent_workers=True)
+    yield loader
+    end_workers(loader)
+
+
+def workers() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_shared_memory_is_shared_as_it_is() -> None:
+    tensor = torch.empty(0, dtype=torch.uint8).set_(shared_storage(12)).view(3, 4)
+    assert tensor.is_shared()
+    before = tensor.data_ptr()
+    assert tensor.share_memory_().data_ptr() == before  # nothing is left to copy
+    assert not bytes_for_batch(3, 4).is_shared()  # in the training process
+
+
+def test_workers_end_while_an_epoch_that_was_broken_off_is_kept(loader: DataLoader[Any]) -> None:
+    before = len(workers())
+    epoch = iter(loader)
+    next(epoch)
+    assert len(workers()) == before + 2
+    end_workers(loader)
+    assert len(workers()) == before
+    end_workers(loader)  # again is harmless
+
+
+def test_workers_end_while_an_exception_is_handled(loader: DataLoader[Any]) -> None:
+    before = len(workers())
+    with pytest.raises(ValueError, match="the sixteenth item") as kept:
+        list(loader)
+    assert len(workers()) == before + 2
+    end_workers(loader)
+    assert len(workers()) == before
+    assert kept.value is not None
+
+
+def test_a_loader_without_workers_has_none_to_end() -> None:
+    end_workers(DataLoader(Squares(), num_workers=0))
+    end_workers(DataLoader(Squares(), num_workers=2, persistent_workers=True))  # not started
+
+
+def test_a_closed_native_loader_leaves_no_worker_behind() -> None:
+    before = len(workers())
+    split = vectors.build(VectorsData(num_samples=16, num_features=4)).train
+    native = Native(NativeLoader(num_workers=2), split, EpochPlan(16, 4, False, False), torch.device("cpu"))
+    epoch = native.epoch(0)
+    next(epoch)
+    assert len(workers()) == before + 2
+    native.close()
+    assert len(workers()) == before
