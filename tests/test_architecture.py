@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,24 @@ HEAVY = {  # what may be imported in one place only
     "hydra": {"cli.py"},
     "pynvml": {"meter/nvml.py", "device/resolve.py", "system/machine.py"},
     "scipy": {"meter/series.py", "parity/distribution.py", "compare/stats.py"},
+}
+WRITES = {  # attributes of another object that a file may assign to
+    "loaders/header.py": {"Image.MAX_IMAGE_PIXELS"},  # Pillow's limit has no other interface
+    "probes/state.py": {"parameter.grad"},  # torch's own way to drop a gradient
+    "runs/session.py": {"torch.backends.cudnn.benchmark"},  # torch's own switch
+    "training/precision.py": {"torch.backends.cudnn.allow_tf32"},  # torch's own switch
+    # to go: a stage returns a frozen result instead
+    "loaders/fetch.py": {"batch.skipped"},
+    "loaders/native.py": {"self._requests.epoch"},
+    "meter/phases.py": {"self._steps[].other", "step.disturbed", "step.drained", "step.loss", "step.device"},
+    "parity/draws.py": {"found.num_draws"},
+    "parity/result.py": {"known.num_cases"},
+    "parity/samples.py": {"found.inside_levels", "found.border_levels"},
+    "probes/rates.py": {"deadline.steps"},
+    "runs/outputs.py": {"session.figures", "session.verdict"},
+    "runs/sweep.py": {"other.not_applicable", "job.ended"},
+    "trace/collect.py": {"found.negative"},
+    "training/loop.py": {"trained.train_s", "trained.epoch", "trained.updates", "trained.step"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -92,6 +111,47 @@ def test_heavy_packages_have_one_place(path: Path) -> None:
     for module in imports(path):
         allowed = HEAVY.get(module.split(".")[0])
         assert allowed is None or name in allowed, f"{name} imports {module}"
+
+
+def written_attributes(path: Path) -> set[str]:
+    """Attributes that a file assigns to or deletes, other than those of ``self`` and ``cls``; an index is left out."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    written = {
+        re.sub(r"\[.*\]", "[]", ast.unparse(node))
+        for node in nodes
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del)
+        if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"))
+    }
+    setters = ("setattr", "delattr", "object.__setattr__", "object.__delattr__")
+    return written | {
+        ast.unparse(node) for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) in setters
+    }
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_file_writes_the_attributes_of_an_object_that_is_not_its_own(path: Path) -> None:
+    name = path.relative_to(PACKAGE).as_posix()
+    unexpected = written_attributes(path) - WRITES.get(name, set())
+    assert not unexpected, f"{name} assigns to {sorted(unexpected)}: return a frozen result instead"
+
+
+def test_what_a_file_writes_is_seen(tmp_path: Path) -> None:
+    file = tmp_path / "a.py"
+    file.write_text(
+        "self.a = cls.b = 1\narm.c = 1\narm.d += 1\narms[0].e: int = 1\nself.f.g, h = 1, 2\ndel arm.i\n"
+        "setattr(arm, 'j', 1)\nprint(arm.k)\n"
+    )
+    assert written_attributes(file) == {"arm.c", "arm.d", "arms[].e", "self.f.g", "arm.i", "setattr(arm, 'j', 1)"}
+
+
+@pytest.mark.parametrize("folder", ["compare", "report"])
+def test_comparison_and_report_name_no_loader_and_no_device(folder: str) -> None:
+    names = {"native", "dali", "spdl", "replay", "resident", "cpu", "cuda"}
+    for path in sorted((PACKAGE / folder).glob("*.py")):
+        if path.name == "ladder.py":  # its rungs are choices of the configuration
+            continue
+        named = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)} & names
+        assert not named, f"{path.name} names {named}: add a property to RunRecord"
 
 
 def test_the_loop_names_no_loader() -> None:

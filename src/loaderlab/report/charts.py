@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from loaderlab import metrics
-from loaderlab.compare.arms import Arm, Comparison, Group
+from loaderlab.compare.arms import ComparedArm, Comparison, Group
 from loaderlab.compare.axes import curve, grid, hidden_gains
 from loaderlab.compare.stats import median
 from loaderlab.report import sentences
@@ -188,7 +188,7 @@ WAITS = "Each step's length in grey and, in orange, how much of it was waiting, 
 COST = "Each dot is an arm: what it takes against what it gives."
 
 
-def _few(group: Group, most: int = MOST_LINES) -> list[Arm]:
+def _few(group: Group, most: int = MOST_LINES) -> Sequence[ComparedArm]:
     """The arms that get a line or a bar of their own: the baseline and the fastest."""
     arms = group.arms
     if len(arms) <= most:
@@ -199,7 +199,7 @@ def _few(group: Group, most: int = MOST_LINES) -> list[Arm]:
     return [arm for arm in arms if arm in kept]
 
 
-def _short_gain(arm: Arm) -> str:
+def _short_gain(arm: ComparedArm) -> str:
     if arm.gain is None:
         return ""
     if arm.gain.low is None:
@@ -212,7 +212,7 @@ def _cut_short(group: Group) -> str:
     return f" The baseline and the best are drawn, {MOST_BARS} arms of {len(group.arms)}." if more > 0 else ""
 
 
-def _drawn(group: Group, arms: Sequence[Arm]) -> str:
+def _drawn(group: Group, arms: Sequence[ComparedArm]) -> str:
     return f" (the baseline and the fastest, {len(arms)} of {len(group.arms)})" if len(arms) < len(group.arms) else ""
 
 
@@ -417,7 +417,7 @@ def _curve(group: Group, comparison: Comparison) -> Any:
     return figure
 
 
-def _loss(arms: Sequence[Arm], known: Mapping[int, Series]) -> Any:
+def _loss(arms: Sequence[ComparedArm], known: Mapping[int, Series]) -> Any:
     figure, axes = plt.subplots(1, 2, figsize=(8.6, 3.4), sharey=True, layout="constrained")
     for number, arm in enumerate(arms):
         found = known.get(id(arm))
@@ -444,7 +444,7 @@ def _loss(arms: Sequence[Arm], known: Mapping[int, Series]) -> Any:
     return figure
 
 
-def _waits(arms: Sequence[Arm], known: Mapping[int, Series]) -> Any:
+def _waits(arms: Sequence[ComparedArm], known: Mapping[int, Series]) -> Any:
     arms = [arm for arm in arms if id(arm) in known]
     figure, axes = plt.subplots(
         len(arms),

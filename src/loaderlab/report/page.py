@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from loaderlab.compare.arms import Arm, Comparison, short
+from loaderlab.compare.arms import ComparedArm, Comparison, short
 from loaderlab.compare.ladder import MEANING
 from loaderlab.compare.stats import Ratio, median
 from loaderlab.parity.status import PARITY
@@ -167,7 +167,7 @@ def as_json(comparison: Comparison) -> str:
     )
 
 
-def _arm(arm: Arm) -> dict[str, Any]:
+def _arm(arm: ComparedArm) -> dict[str, Any]:
     return {
         "arm": arm.label,
         "settings": arm.settings,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loaderlab import metrics
-from loaderlab.compare.arms import Arm, Comparison, Group, short
+from loaderlab.compare.arms import ComparedArm, Comparison, Group, short
 from loaderlab.compare.axes import Curve, ceilings_that_differ, curve, grid, hidden_gains
 from loaderlab.compare.ladder import CAVEAT
 from loaderlab.compare.pairs import learning_rounds, not_told_apart
@@ -50,7 +50,7 @@ def remarks(comparison: Comparison) -> list[str]:
     return lines
 
 
-def _learns(arm: Arm) -> list[str]:
+def _learns(arm: ComparedArm) -> list[str]:
     assert not arm.learning or arm.partner is not None
     return [f"learns differently from {arm.partner.label}: {text}" for text in arm.learning if arm.partner is not None]
 
@@ -79,13 +79,13 @@ def _more(comparison: Comparison) -> str:
     return "-m resume=latest" if any(entry.not_reached for entry in comparison.missing) else REPEATS
 
 
-def _best(group: Group) -> Arm | None:
+def _best(group: Group) -> ComparedArm | None:
     arms = [arm for arm in group.arms if not arm.is_ceiling] or group.arms
     sign = 1 if metrics.higher_is_better(group.arms[0].metric) else -1
     return max(arms, key=lambda arm: sign * median(arm.values), default=None)
 
 
-def measured(arm: Arm) -> str:
+def measured(arm: ComparedArm) -> str:
     """Its median with unit, its range and n."""
     form, values = UNITS.get(arm.metric, "{:g}"), arm.values
     if len(values) == 1:
@@ -116,7 +116,7 @@ def _fastest(group: Group, comparison: Comparison) -> str:
     return _another_is_best(group, best, best.partner.label, comparison)
 
 
-def _baseline_is_best(group: Group, best: Arm, comparison: Comparison) -> str:
+def _baseline_is_best(group: Group, best: ComparedArm, comparison: Comparison) -> str:
     most, more, less = _words(best.metric)
     others = [arm for arm in group.arms if arm is not best and not arm.is_ceiling]
     gains = [(arm, arm.gain) for arm in others if arm.partner is best and arm.gain is not None]
@@ -137,7 +137,7 @@ def _baseline_is_best(group: Group, best: Arm, comparison: Comparison) -> str:
     return f"No arm is shown to be {more} than {best.label}, the baseline: {measured(best)}."
 
 
-def _another_is_best(group: Group, best: Arm, base: str, comparison: Comparison) -> str:
+def _another_is_best(group: Group, best: ComparedArm, base: str, comparison: Comparison) -> str:
     most, more, less = _words(best.metric)
     gain = best.gain
     if gain is None:
@@ -165,7 +165,7 @@ def _another_is_best(group: Group, best: Arm, base: str, comparison: Comparison)
     return f"No difference shown: {best.label}, with the best median, ran at {times(gain)} {base}."
 
 
-def _twins(group: Group, best: Arm) -> str:
+def _twins(group: Group, best: ComparedArm) -> str:
     """Where each arm is held against a baseline of its own."""
     compared = [arm for arm in group.arms if arm.partner is not None and not arm.is_ceiling]
     told = []
@@ -182,7 +182,7 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _ceiling(arm: Arm) -> str:
+def _ceiling(arm: ComparedArm) -> str:
     share = arm.settled(metrics.EFFICIENCY_PCT)
     if share is None:
         return ""
@@ -196,7 +196,7 @@ def _ceiling(arm: Arm) -> str:
     return f"It runs at {share:.0f} % of its ceiling: a perfect loader could still give {headroom:.2f}x."
 
 
-def _cost(arm: Arm) -> str:
+def _cost(arm: ComparedArm) -> str:
     if arm.partner is None:
         return ""
     parts = []
@@ -209,7 +209,7 @@ def _cost(arm: Arm) -> str:
     return f"What it takes: {' and '.join(parts)}." if parts else ""
 
 
-def _learned(arm: Arm) -> str:
+def _learned(arm: ComparedArm) -> str:
     if arm.partner is None or arm.gain is None or arm.gain.low is None:
         return ""
     if arm.learning:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from loaderlab import metrics
-from loaderlab.compare.arms import Arm, Comparison, Group, short
+from loaderlab.compare.arms import ComparedArm, Comparison, Group, short
 from loaderlab.compare.ladder import PUBLISHED, RUNGS
 from loaderlab.compare.stats import Ratio, median
 from loaderlab.diagnosis.evidence import Verdict
@@ -148,7 +148,7 @@ def arm_table(comparison: Comparison, group: Group) -> tuple[list[str], list[lis
     return columns, rows
 
 
-def _marks(arm: Arm) -> list[str]:
+def _marks(arm: ComparedArm) -> list[str]:
     """What its row says of it in a word; the rest of its notes stands below."""
     noisy = arm.gain is not None and arm.gain.noisy
     return [
@@ -159,7 +159,7 @@ def _marks(arm: Arm) -> list[str]:
     ]
 
 
-def _figure(arm: Arm, metric: str, form: str) -> str:
+def _figure(arm: ComparedArm, metric: str, form: str) -> str:
     """The median, and of how many where not every run of the arm measured it."""
     value = arm.median(metric)
     if value is None:
@@ -191,9 +191,9 @@ def gain_cell(found: Ratio | None) -> str:
     return f"{found.value:.2f}x ({found.low:.2f}–{found.high:.2f})" + ("" if found.shown else "\nno difference shown")
 
 
-def in_order(comparison: Comparison, group: Group) -> list[tuple[str, Arm | None]]:
+def in_order(comparison: Comparison, group: Group) -> list[tuple[str, ComparedArm | None]]:
     """(label, arm); for a ladder the rungs' own order, with None for one that is not applicable here."""
-    found: list[tuple[str, Arm | None]] = [(arm.label, arm) for arm in group.arms]
+    found: list[tuple[str, ComparedArm | None]] = [(arm.label, arm) for arm in group.arms]
     if comparison.is_ladder:
         known = {label for label, _ in found}
         absent = {entry.name.removeprefix("rung=") for entry in comparison.missing if entry.not_applicable} - known
