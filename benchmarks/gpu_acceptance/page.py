@@ -22,7 +22,8 @@ from benchmarks.gpu_acceptance.targets import Target, targets
 from loaderlab.compare.arms import Comparison
 from loaderlab.config import PROJECT, UserError
 from loaderlab.report import page
-from loaderlab.report.table import arm_table, markdown_table
+from loaderlab.report.arm_table import arm_table
+from loaderlab.report.markdown import markdown_table
 from loaderlab.runs import compare_runs
 from loaderlab.tracking.store import Store
 

@@ -7,7 +7,6 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from loaderlab.report import table
 from loaderlab.system import terminal as module
 from loaderlab.system.terminal import Terminal
 
@@ -55,15 +54,3 @@ def test_a_bar_where_a_person_looks() -> None:
         bar.update(5, "loss 0.5, 100 samples/s, wait 3 %")
     assert "5/10" in out.getvalue()
     assert "wait 3 %" in out.getvalue()
-
-
-def test_figures_that_were_not_measured_have_no_row() -> None:
-    rows = table.figure_rows({"rate/samples_per_s": 1234.5, "val/accuracy": 0.5})
-    assert rows == [("throughput, steady state", "1,234 samples/s"), ("validation accuracy, last", "0.5000")]
-    assert table.side_by_side({"time/step_ms": 2.0})[:2] == ["–", "2.00"]
-
-
-def test_a_page_shows_names_as_text() -> None:
-    page = table.markdown("a run", {"data": "<script>|"}, {"val/loss": 0.25}, None)
-    assert "<script>" not in page
-    assert "| validation loss, last | 0.2500 | `val/loss` |" in page

@@ -41,7 +41,7 @@ from loaderlab.meter import resources, summary
 from loaderlab.meter.phases import Step, StepMeter, own_cost_ns
 from loaderlab.meter.rates import ProbeResults
 from loaderlab.meter.sampler import DeviceSample, DeviceSampler
-from loaderlab.report import table
+from loaderlab.report import run_page
 from loaderlab.system import machine
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ class Watch:
         for step in self._settled:
             tracked.metric(metrics.TRAIN_LOSS, step.loss, step.step)  # one that was not given is not finite: left out
         facts = {"device": f"{self._device} {resolve.device_name(self._device)}"}
-        page = table.markdown(name, facts, figures, verdict)
+        page = run_page.markdown(name, facts, figures, verdict)
         tracked.tags(outputs.verdict_tags(verdict) | {"mlflow.note.content": page})
         with tempfile.TemporaryDirectory() as folder:
             steps, to = self._settled, Path(folder)

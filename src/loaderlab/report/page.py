@@ -19,8 +19,9 @@ from loaderlab.compare.ladder import MEANING
 from loaderlab.compare.stats import Ratio, median
 from loaderlab.parity.status import PARITY
 from loaderlab.report import sentences
+from loaderlab.report.arm_table import arm_table
 from loaderlab.report.charts import Chart
-from loaderlab.report.table import arm_table, markdown_table
+from loaderlab.report.markdown import markdown_table
 
 TEMPLATE = Path(__file__).with_name("page.html")
 SHARED = ("data.name", "model.name", "batch_size", "epochs", "steps", "loader.name", "precision.name", "optimizer.name")

@@ -14,7 +14,7 @@ from loaderlab.compare.comparison import compare
 from loaderlab.compare.stats import LEAST_PAIRS
 from loaderlab.config import AUTO, METRICS, PROJECT, CompareConfig, Failed, UserError, refuse
 from loaderlab.report import page, sentences
-from loaderlab.report.table import arm_table
+from loaderlab.report.arm_table import arm_table
 from loaderlab.runs import sweep_jobs
 from loaderlab.system.terminal import Terminal
 from loaderlab.tracking import open_store, ui_view
@@ -154,12 +154,12 @@ def tables(comparison: Comparison, terminal: Terminal) -> None:
 
 def write(comparison: Comparison, store: Store, folder: Path) -> None:
     """report.html, comparison.csv, .json, .md, runs.csv and a PNG of each picture."""
-    from loaderlab.report import charts  # a second of imports
+    from loaderlab.report import charts, step_charts  # a second of imports
 
     @functools.cache
-    def steps(run_id: str) -> charts.Series | None:
+    def steps(run_id: str) -> step_charts.Series | None:
         text = store.read(run_id, "steps.csv")
-        return None if text is None else charts.read_steps(text)
+        return None if text is None else step_charts.read_steps(text)
 
     drawn = charts.draw(comparison, steps, folder, PICTURE)
     (folder / "report.html").write_text(page.html(comparison, drawn), encoding="utf-8")

@@ -21,7 +21,7 @@ from loaderlab.diagnosis.evidence import LEAST_STEPS, Setup, Verdict
 from loaderlab.diagnosis.verdict import judge
 from loaderlab.meter import summary
 from loaderlab.meter.phases import Step, StepMeter, own_cost_ns
-from loaderlab.report import table
+from loaderlab.report import run_page
 from loaderlab.runs.session import Session
 from loaderlab.system import machine
 from loaderlab.system.processes import OutOfTime
@@ -47,11 +47,11 @@ def record(session: Session, error: BaseException | None) -> None:
         session.checkpoint_path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             session.checkpoint_path.parent.rmdir()
-    if session.job.parent_id is None and (rows := table.figure_rows(session.figures)):
+    if session.job.parent_id is None and (rows := run_page.figure_rows(session.figures)):
         session.terminal.table(session.job.name, ("", "measured"), rows)
     if session.verdict is not None and (error is None or len(session.window) >= LEAST_STEPS):
         session.terminal.say(str(session.verdict))
-    page = table.markdown(session.job.name, session.facts, session.figures, session.verdict)
+    page = run_page.markdown(session.job.name, session.facts, session.figures, session.verdict)
     _write(session, page, error)
     session.tracked.artifacts(session.folder)
     session.tracked.tags({"mlflow.note.content": page})
