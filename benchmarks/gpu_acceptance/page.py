@@ -68,7 +68,7 @@ def gather(setting: Setting) -> Found:
         file = setting.folder / part.name / "found.json"
         if sweep := sweep_of(setting, part):
             try:
-                found.comparisons[part.name] = compare_runs.of_sweep(*sweep)
+                found.comparisons[part.name] = compare_runs.comparison_of_sweep(*sweep)
             except UserError:  # none of its jobs has finished
                 continue
             found.stores[part.name] = sweep[0]
@@ -306,7 +306,7 @@ def draw(found: Found, beside: Path) -> tuple[dict[str, str], dict[str, str]]:
     for part, comparison in found.comparisons.items():
         try:
             with tempfile.TemporaryDirectory() as made:
-                compare_runs.write(comparison, found.stores[part], Path(made))
+                compare_runs.save(comparison, found.stores[part], Path(made))
                 for file, suffix in (
                     (compare_runs.PICTURE, "png"),
                     ("comparison.csv", "csv"),

@@ -136,10 +136,10 @@ def _open(
 
 
 def _former(store: Store, resume: str) -> tuple[RunRecord, list[sweep_jobs.PlannedJob]]:
-    from loaderlab.runs.compare_runs import sweep_of
+    from loaderlab.runs.compare_runs import chosen_sweep
 
     try:
-        former = sweep_of(store, resume)
+        former = chosen_sweep(store, resume)
     except UserError as error:
         raise UserError(str(error).replace("runs=", "resume=")) from None
     text = store.read(former.run_id, sweep_jobs.FILE)
@@ -234,7 +234,7 @@ def _standing(store: Store, parent_id: str, terminal: Terminal) -> None:
     from loaderlab.runs import compare_runs
 
     try:
-        compare_runs.tables(compare_runs.of_sweep(store, parent_id), terminal)
+        compare_runs.show_tables(compare_runs.comparison_of_sweep(store, parent_id), terminal)
     except UserError:
         return
 
@@ -245,13 +245,13 @@ def _conclude(store: Store, parent: TrackedRun, terminal: Terminal, *, pictures:
     from loaderlab.runs import compare_runs
 
     try:
-        comparison = compare_runs.of_sweep(store, parent.run_id)
+        comparison = compare_runs.comparison_of_sweep(store, parent.run_id)
     except UserError as error:
         terminal.say(f"nothing to compare: {error}")
         parent.tags({"mlflow.note.content": str(error)})
         return
-    compare_runs.say(comparison, terminal)
-    compare_runs.record(comparison, store, parent, pictures=pictures)
+    compare_runs.show(comparison, terminal)
+    compare_runs.attach_to_sweep(comparison, store, parent, pictures=pictures)
     terminal.say(f"as a page: python -m experiments.compare runs={parent.run_id} output=report{store.typed}")
 
 
