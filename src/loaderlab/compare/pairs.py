@@ -77,7 +77,7 @@ def gain(arm: Arm, base: Arm, confidence: float = CONFIDENCE) -> Ratio | None:
     return ratio(pairs, confidence)
 
 
-def not_told_apart(group: Group, best: Arm) -> list[ComparedArm]:
+def not_shown_worse(group: Group, best: Arm) -> list[ComparedArm]:
     """The other arms with a loader that are not shown to be worse than this one."""
     gains = [(arm, gain(best, arm)) for arm in group.arms if arm is not best and not arm.is_ceiling]
     return [arm for arm, over in gains if over is None or not over.above]

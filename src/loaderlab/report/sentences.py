@@ -6,7 +6,7 @@ from loaderlab import metrics
 from loaderlab.compare.arms import ComparedArm, Comparison, Group, short
 from loaderlab.compare.axes import Curve, Hidden, ceilings_that_differ, curve, grid, hidden_gains
 from loaderlab.compare.ladder import CAVEAT
-from loaderlab.compare.pairs import learning_rounds, not_told_apart
+from loaderlab.compare.pairs import learning_rounds, not_shown_worse
 from loaderlab.compare.stats import LEAST_PAIRS, Ratio, median
 
 MEMORY = metrics.metric(metrics.HOST_PEAK_MIB)
@@ -143,7 +143,7 @@ def _another_is_best(group: Group, best: ComparedArm, base: str, comparison: Com
             f"{LEAST_PAIRS} claim nothing. Type: {_more(comparison)}"
         )
     if best.strict is not None and best.strict.above:
-        if not (equals := not_told_apart(group, best)):
+        if not (equals := not_shown_worse(group, best)):
             return f"{best.label} is {most}: {times(gain)} {base}, at {measured(best)}."
         return (
             f"{best.label} is shown to be {more} than {base}: {times(gain)}, at {measured(best)}. Not told apart from it: "
