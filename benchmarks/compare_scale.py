@@ -19,11 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from loaderlab.config import PROJECT, TrackingConfig
+from loaderlab.metrics import TABLE
 from loaderlab.tracking import open_store
 from loaderlab.tracking.store import Store
 
 ARMS = 20
 STEPS = 1000
+FIGURES = 45
 
 
 def steps_csv(rng: np.random.Generator) -> str:
@@ -55,7 +57,8 @@ def record(store: Store, count: int, folder: Path) -> None:
                 "memory/host_peak_mib": 900.0 + 50 * arm,
                 "cpu/utilization_pct": 50.0,
             }
-            figures |= {f"time/phase{number}_ms": float(number) for number in range(39)}
+            others = [name for name in TABLE if name not in figures][: FIGURES - len(figures)]
+            figures |= {name: float(number) for number, name in enumerate(others, 1)}
             for name, value in figures.items():
                 run.metric(name, value, STEPS)
             for step in range(0, STEPS, 10):

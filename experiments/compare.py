@@ -9,10 +9,10 @@ from loaderlab.system.processes import leave
 
 def job(config: CompareConfig, _overrides: list[str]) -> None:
     """Reads the store, prints the comparison, writes it where a folder is given."""
-    from loaderlab.runs.compare_runs import run
+    from loaderlab.runs.compare_runs import run_compare
     from loaderlab.system.terminal import Terminal
 
-    run(config, Terminal())
+    run_compare(config, Terminal())
 
 
 if __name__ == "__main__":

@@ -34,7 +34,14 @@ HEAVY = {  # what may be imported in one place only
     "timm": {"training/models.py"},
     "torchcodec": {"loaders/decode.py"},
     "torchvision": {"data/torchvision_sets.py"},
-    "matplotlib": {"report/step_picture.py", "report/charts.py"},
+    "matplotlib": {
+        "report/bar_charts.py",
+        "report/chart_style.py",
+        "report/charts.py",
+        "report/cost_charts.py",
+        "report/step_charts.py",
+        "report/step_picture.py",
+    },
     "jinja2": {"report/page.py"},
     "sklearn": {"data/digits.py"},
     "hydra": {f"cli/{name}.py" for name in ("main", "schemas", "compose", "errors", "help")},
@@ -45,6 +52,17 @@ PRIVATE = {  # private names of other packages, each in a wrapper that says why;
     "loaders/torch_internals.py": {"_iterator", "_shutdown_workers", "_new_shared"},
     "system/processes.py": {"_run_exitfuncs"},
     "system/versions.py": {"_is_gil_enabled"},
+}
+WRITES = {  # attributes of another object that a file may assign to
+    "cli/main.py": {"sys.argv"},  # Hydra reads it
+    "loaders/header.py": {"Image.MAX_IMAGE_PIXELS"},  # Pillow's limit has no other interface
+    "loaders/native.py": {"self._requests.epoch"},  # a class of this file
+    "probes/rates.py": {"deadline.steps"},  # a class of this file
+    "probes/state.py": {"parameter.grad"},  # torch's own way to drop a gradient
+    "runs/prepare.py": {"torch.backends.cudnn.benchmark"},  # torch's own switch
+    "trace/collect.py": {"found.negative"},  # a class of this file
+    "training/loop.py": {"progress.train_s", "progress.epoch", "progress.updates", "progress.step"},  # of this file
+    "training/precision.py": {"torch.backends.cudnn.allow_tf32"},  # torch's own switch
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 REFUSAL = re.compile(r"[\w.{}]+=[^:]*: .*\bType( for example)?[: ]", re.DOTALL)
@@ -166,6 +184,47 @@ def test_a_hand_built_refusal_is_recognised(tmp_path: Path) -> None:
     assert REFUSAL.match(texts(source)[0])
     source.write_text('UserError("data=custom: no classes. Type data.num_classes=10")')
     assert REFUSAL.match(texts(source)[0])
+
+
+def written_attributes(path: Path) -> set[str]:
+    """Attributes that a file assigns to or deletes, other than those of ``self`` and ``cls``; an index is left out."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    written = {
+        re.sub(r"\[.*\]", "[]", ast.unparse(node))
+        for node in nodes
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store | ast.Del)
+        if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"))
+    }
+    setters = ("setattr", "delattr", "object.__setattr__", "object.__delattr__")
+    return written | {
+        ast.unparse(node) for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) in setters
+    }
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_file_writes_the_attributes_of_an_object_that_is_not_its_own(path: Path) -> None:
+    name = path.relative_to(PACKAGE).as_posix()
+    written = written_attributes(path)
+    assert written == WRITES.get(name, set()), f"{name} assigns to {sorted(written)}: return a frozen result instead"
+
+
+def test_what_a_file_writes_is_seen(tmp_path: Path) -> None:
+    file = tmp_path / "a.py"
+    file.write_text(
+        "self.a = cls.b = 1\narm.c = 1\narm.d += 1\narms[0].e: int = 1\nself.f.g, h = 1, 2\ndel arm.i\n"
+        "setattr(arm, 'j', 1)\nprint(arm.k)\n"
+    )
+    assert written_attributes(file) == {"arm.c", "arm.d", "arms[].e", "self.f.g", "arm.i", "setattr(arm, 'j', 1)"}
+
+
+@pytest.mark.parametrize("folder", ["compare", "report"])
+def test_comparison_and_report_name_no_loader_and_no_device(folder: str) -> None:
+    names = {"native", "dali", "spdl", "replay", "resident", "cpu", "cuda"}
+    for path in sorted((PACKAGE / folder).glob("*.py")):
+        if path.name == "ladder.py":  # its rungs are choices of the configuration
+            continue
+        named = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)} & names
+        assert not named, f"{path.name} names {named}: add a property to RunRecord"
 
 
 def test_the_loop_names_no_loader() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,39 @@ def test_no_other_file_spells_a_metric(path: Path) -> None:
     assert not spelled, f"use the constants of loaderlab.metrics for {spelled}"
     built = [text for text in strings(path) if text in PREFIXES or text in ("time/host_", "time/loader_")]
     assert not built, f"look names up in loaderlab.metrics instead of building them from {built}"
+
+
+UNITS = sorted({entry.unit for entry in metrics.TABLE.values()} - {"", "%", "x", "s"}, key=len, reverse=True)
+SPELLED_UNIT = re.compile(rf"(?<![\w/])({'|'.join(map(re.escape, UNITS))})(?![\w/])")
+NUMBER_FORMAT = re.compile(r"\{:[,.\d]*[dfg]\}")  # of str.format; an f-string's is for ratios and counts
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in FILES if path.parent.name in ("compare", "report")],
+    ids=lambda path: str(path.relative_to(PACKAGE)),
+)
+def test_units_and_formats_come_from_the_registry(path: Path) -> None:
+    own = [text for text in strings(path) if SPELLED_UNIT.search(text) or NUMBER_FORMAT.search(text)]
+    assert not own, f"use the methods of loaderlab.metrics.Metric for {own}"
+
+
+@pytest.mark.parametrize("text", ["1,234 samples/s", "host memory, MiB", "ms", " J a sample", "{:,.2f}", "{:.4g} W"])
+def test_a_spelled_unit_or_format_is_seen(text: str) -> None:
+    assert SPELLED_UNIT.search(text) or NUMBER_FORMAT.search(text)
+
+
+@pytest.mark.parametrize("text", ["host_wait_ms", "num_samples", "of {count} arms", "samples seen", "Why?"])
+def test_other_text_is_no_unit(text: str) -> None:
+    assert not SPELLED_UNIT.search(text)
+    assert not NUMBER_FORMAT.search(text)
+
+
+def test_labels_for_axes_and_sentences() -> None:
+    assert metrics.metric(metrics.VAL_LOSS).short_label == "validation loss"
+    assert metrics.metric(metrics.HOST_PEAK_MIB).short_label == "host memory"
+    assert metrics.metric(metrics.RATE).axis == "samples/s"
+    assert all(metrics.metric(name).column for name in metrics.COMPARED)
 
 
 def test_the_docs_page_is_the_registry() -> None:

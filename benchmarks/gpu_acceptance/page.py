@@ -22,7 +22,8 @@ from benchmarks.gpu_acceptance.targets import Target, targets
 from loaderlab.compare.arms import Comparison
 from loaderlab.config import PROJECT, UserError
 from loaderlab.report import page
-from loaderlab.report.table import arm_table, markdown_table
+from loaderlab.report.arm_table import arm_table
+from loaderlab.report.markdown import markdown_table
 from loaderlab.runs import compare_runs
 from loaderlab.tracking.store import Store
 
@@ -67,7 +68,7 @@ def gather(setting: Setting) -> Found:
         file = setting.folder / part.name / "found.json"
         if sweep := sweep_of(setting, part):
             try:
-                found.comparisons[part.name] = compare_runs.of_sweep(*sweep)
+                found.comparisons[part.name] = compare_runs.comparison_of_sweep(*sweep)
             except UserError:  # none of its jobs has finished
                 continue
             found.stores[part.name] = sweep[0]
@@ -305,7 +306,7 @@ def draw(found: Found, beside: Path) -> tuple[dict[str, str], dict[str, str]]:
     for part, comparison in found.comparisons.items():
         try:
             with tempfile.TemporaryDirectory() as made:
-                compare_runs.write(comparison, found.stores[part], Path(made))
+                compare_runs.save(comparison, found.stores[part], Path(made))
                 for file, suffix in (
                     (compare_runs.PICTURE, "png"),
                     ("comparison.csv", "csv"),

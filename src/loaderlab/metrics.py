@@ -58,6 +58,11 @@ class Metric:
         return self.quantity(value) + (f" of {self.of}" if self.of else "")
 
     @property
+    def short_label(self) -> str:
+        """The label up to its comma: ``validation loss``, ``host memory``."""
+        return self.label.partition(",")[0]
+
+    @property
     def axis(self) -> str:
         """The label of a chart's axis: the unit, or the column's heading if there is none."""
         return self.unit or self.column or self.name

@@ -428,7 +428,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for name in (page.compare_runs.PICTURE, "comparison.csv", "runs.csv"):
             (folder / name).write_text(comparison.title)
 
-    monkeypatch.setattr(page.compare_runs, "write", write)
+    monkeypatch.setattr(page.compare_runs, "save", write)
     return tmp_path / "docs" / "results"
 
 
@@ -456,7 +456,7 @@ def test_a_picture_that_fails_costs_itself_only(results: Path, monkeypatch: pyte
     def write(*_: object) -> None:
         raise ValueError("no canvas")
 
-    monkeypatch.setattr(page.compare_runs, "write", write)
+    monkeypatch.setattr(page.compare_runs, "save", write)
     found = found_of({"fed": fed({"native": 96.4})})
     found.stores = dict.fromkeys(found.comparisons)  # type: ignore[arg-type]
     target, undrawn = page.write(found, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
 import pytest
@@ -30,6 +30,19 @@ def test_columns_are_what_differs_and_repeats_make_no_arm() -> None:
     assert dali.gain is not None
     assert (dali.gain.value, dali.gain.num_pairs) == (pytest.approx(2), 3)
     assert dali.interval is not None
+
+
+def test_nothing_of_a_comparison_can_be_assigned_to() -> None:
+    comparison = made(*arms({"native": [100] * 3, "dali": [200] * 3}))
+    for entry, name in (
+        (comparison, "groups"),
+        (comparison.groups[0], "baseline"),
+        (comparison.arms[0], "is_baseline"),
+        (comparison.arms[1], "gain"),
+        (comparison.arms[1], "runs"),
+    ):
+        with pytest.raises(FrozenInstanceError):
+            setattr(entry, name, None)
 
 
 def test_settings_that_only_one_choice_has_are_no_columns() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from loaderlab.compare.arms import Comparison
 from loaderlab.compare.comparison import compare
-from loaderlab.report import charts, page, sentences, table
+from loaderlab.report import arm_table, chart_arms, charts, page, sentences, step_charts
 from loaderlab.tracking.records import NOT_REACHED, Missing
 from tests.records import arms, recorded
 
@@ -26,8 +26,8 @@ STEPS = "\n".join(
 )
 
 
-def steps(_run_id: str) -> charts.Series | None:
-    return charts.read_steps(STEPS)
+def steps(_run_id: str) -> step_charts.Series | None:
+    return step_charts.read_steps(STEPS)
 
 
 def of(runs: list[Any], **options: Any) -> Comparison:
@@ -77,6 +77,18 @@ def test_energy_is_not_called_fast() -> None:
     assert first(runs, metric="energy/joules_per_sample").startswith(
         "dali is the most frugal: 2.00x (2.00 to 2.00, n = 3) native, at 1 J a sample"
     )
+
+
+def test_the_compared_metric_has_one_column() -> None:
+    runs = arms({"native": [100] * 3, "dali": [200] * 3}, figures={"energy/joules_per_sample": 2.0})
+    for metric, names in (
+        ("energy/joules_per_sample", ["J/sample"]),
+        ("rate/samples_per_s", ["samples/s", "J/sample"]),
+    ):
+        comparison = of(runs, metric=metric)
+        columns, rows = arm_table.arm_table(comparison, comparison.groups[0])
+        assert [name for name in columns if name in ("samples/s", "J/sample")] == names
+        assert {len(row) for row in rows} == {len(columns)}
 
 
 def test_rounds_that_were_not_reached_are_gone_on_with() -> None:
@@ -198,7 +210,7 @@ def test_the_knee_in_words(rates: dict[str, list[float]], said: str | None) -> N
 def test_a_cell_says_of_how_many_runs_it_is() -> None:
     runs = arms({"native": [100] * 3, "dali": [200] * 3})
     del runs[0].figures["starvation/efficiency_pct"]
-    columns, rows = table.arm_table(of(runs), of(runs).groups[0])
+    columns, rows = arm_table.arm_table(of(runs), of(runs).groups[0])
     assert [row[columns.index("of ceiling")] for row in rows] == ["67 %\nin 2 of 3", "67 %"]
 
 
@@ -236,7 +248,7 @@ def test_the_rows_of_a_ladder_hold_the_rungs_that_are_not_here(tmp_path: Path) -
         for number, (rung, rate) in enumerate(names)
     ]
     found = of(runs, missing=[Missing("rung=pinned", "not applicable here: no GPU")], metric="time/train_s")
-    columns, rows = table.arm_table(found, found.groups[0])
+    columns, rows = arm_table.arm_table(found, found.groups[0])
     assert [row[0] for row in rows] == ["single", "workers", "pinned", "persistent"]
     assert rows[2][2] == "not applicable here"
     assert dict(zip(columns, rows[1], strict=True))["over the one before"] == "2.00x (2.00–2.00)"
@@ -299,7 +311,7 @@ def test_noise_is_not_called_hiding() -> None:
 
 
 def test_many_arms_are_drawn_without_a_line_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(charts, "MOST_BARS", 6)
+    monkeypatch.setattr(chart_arms, "MOST_BARS", 6)
     runs = [recorded(100 + count, loader__num_workers=count) for count in range(10)]
     found = of(runs)
     drawn = {chart.name: chart for chart in charts.draw(found, steps, tmp_path, "main.png")}
@@ -311,8 +323,8 @@ def test_many_arms_are_drawn_without_a_line_each(tmp_path: Path, monkeypatch: py
 def test_a_stall_stays_visible_in_few_points() -> None:
     waits = np.zeros(100_000)
     waits[54_321] = 500.0
-    places, heights = charts._binned(np.arange(100_000.0), waits, np.nanmax)
-    assert (len(places), heights.max()) == (charts.POINTS, 500)
+    places, heights = step_charts.binned(np.arange(100_000.0), waits, np.nanmax)
+    assert (len(places), heights.max()) == (step_charts.POINTS, 500)
 
 
 def test_runs_whose_steps_are_lost_still_make_a_page(tmp_path: Path) -> None:

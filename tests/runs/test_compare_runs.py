@@ -60,7 +60,7 @@ def test_the_latest_sweep_with_all_that_is_made_of_it(
 ) -> None:
     swept([1, 1, 1], [5, 5, 5])
     swept([100, 101, 99], [200, 201, 199])
-    compare_runs.run(asked(f"output={tmp_path / 'report'}"), terminal)
+    compare_runs.run_compare(asked(f"output={tmp_path / 'report'}"), terminal)
     assert terminal.said[1].startswith("dali is the fastest: 2.00x")
     made = {path.name for path in (tmp_path / "report").iterdir()}
     assert {
@@ -77,17 +77,19 @@ def test_the_latest_sweep_with_all_that_is_made_of_it(
 def test_a_sweep_by_its_id_all_runs_and_a_filter(swept: Sweep, asked: Asked, store: Store) -> None:
     first = swept([1, 1, 1], [5, 5, 5])
     swept([100, 101, 99], [200, 201, 199])
-    by_id = compare_runs.gather(store, asked(f"runs={first}"))
+    by_id = compare_runs.comparison_of(store, asked(f"runs={first}"))
     assert [arm.values for arm in by_id.arms] == [[1, 1, 1], [5, 5, 5]]
-    everything = compare_runs.gather(store, asked("runs=all"))
+    everything = compare_runs.comparison_of(store, asked("runs=all"))
     assert [len(arm.runs) for arm in everything.arms] == [6, 6]
     assert "not interleaved" in everything.notes[-1]
-    some = compare_runs.gather(store, asked("filter='metrics.`rate/samples_per_s` > 50'", "baseline=loader:dali"))
+    some = compare_runs.comparison_of(
+        store, asked("filter='metrics.`rate/samples_per_s` > 50'", "baseline=loader:dali")
+    )
     assert [(arm.label, len(arm.runs), arm.partner.label if arm.partner else None) for arm in some.arms] == [
         ("native", 3, "dali"),
         ("dali", 3, None),
     ]
-    worse = compare_runs.gather(store, asked("baseline=[loader:dali]"))
+    worse = compare_runs.comparison_of(store, asked("baseline=[loader:dali]"))
     assert worse.arms[0].gain is not None
     assert worse.arms[0].gain.value == pytest.approx(0.5, rel=0.01)
 
@@ -96,19 +98,19 @@ def test_another_sweep_as_the_baseline(swept: Sweep, asked: Asked, store: Store,
     former = swept([100, 101, 99], [200, 202, 198])
     swept([98, 102, 101], [100, 101, 99])
     config = asked(f"baseline={former}", "fail_if.rate_below=0.95")
-    found = compare_runs.gather(store, config)
+    found = compare_runs.comparison_of(store, config)
     pairs = {arm.label: arm.partner.label for arm in found.arms if arm.partner is not None}
     assert pairs == {"now · native": f"{former[:8]} · native", "now · dali": f"{former[:8]} · dali"}
     with pytest.raises(Failed, match=r"fail_if.rate_below=0.95: the whole interval lies below it: now · dali at 0.50x"):
-        compare_runs.run(config, terminal)
-    compare_runs.run(asked(f"baseline={former}", "fail_if.rate_below=0.4"), terminal)
+        compare_runs.run_compare(config, terminal)
+    compare_runs.run_compare(asked(f"baseline={former}", "fail_if.rate_below=0.4"), terminal)
     assert terminal.said[-1] == "fail_if.rate_below=0.4: passed by 2 arms"
 
 
 def test_a_gate_that_cannot_see_does_not_say_yes(swept: Sweep, asked: Asked, terminal: Terminal) -> None:
     swept([100, 101], [200, 202])
     with pytest.raises(UserError, match="fewer than 3 rounds in common with the baseline: dali"):
-        compare_runs.run(asked("fail_if.rate_below=0.95"), terminal)
+        compare_runs.run_compare(asked("fail_if.rate_below=0.95"), terminal)
 
 
 def test_a_gate_that_does_not_see_every_arm_does_not_say_yes(
@@ -118,13 +120,13 @@ def test_a_gate_that_does_not_see_every_arm_does_not_say_yes(
     latest = store.newest_sweep()
     assert latest is not None
     with pytest.raises(UserError, match=f"baseline={latest.run_id}: is the sweep itself"):
-        compare_runs.run(asked("fail_if.rate_below=0.95", f"baseline={latest.run_id}"), terminal)
+        compare_runs.run_compare(asked("fail_if.rate_below=0.95", f"baseline={latest.run_id}"), terminal)
     with store.start("repeat=1 loader=spdl", latest.run_id, {"error": "it broke"}) as run:
         run.params([("loader.name", "spdl"), ("batch_size", 64), ("repeat", 1), ("seed", 0)])
         run.end("FAILED")
     store.client.set_terminated(run.run_id, "FAILED")
     with pytest.raises(UserError, match="not measured: repeat=1 loader=spdl: failed: it broke"):
-        compare_runs.run(asked("fail_if.rate_below=0.95"), terminal)
+        compare_runs.run_compare(asked("fail_if.rate_below=0.95"), terminal)
 
 
 def test_the_gate_as_a_command(swept: Sweep, store_uri: str) -> None:
@@ -165,14 +167,14 @@ def test_what_cannot_be_compared(
 ) -> None:
     swept([100, 101, 99], [200, 202, 198])
     with pytest.raises(UserError, match=message):
-        compare_runs.run(asked(*overrides), terminal)
+        compare_runs.run_compare(asked(*overrides), terminal)
 
 
 def test_an_empty_store(asked: Asked, store: Store, terminal: Terminal, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match="there is no sweep in .* yet. Type for example: python -m experiments.train -m"
     ):
-        compare_runs.run(asked(), terminal)
+        compare_runs.run_compare(asked(), terminal)
     missing = f"sqlite:///{tmp_path}/nosuch/mlflow.db"
     with pytest.raises(StoreError, match="nothing has been recorded there yet"):
         open_store(TrackingConfig(uri=missing), tmp_path, create=False)
@@ -183,7 +185,7 @@ def test_a_single_run_is_no_sweep(store: Store, asked: Asked, swept: Sweep) -> N
     parent = swept([1, 1, 1], [5, 5, 5])
     child = next(run for run in store.runs() if run.parent_id == parent)
     with pytest.raises(UserError, match=f"a single run and no sweep; .* Type for example: runs={parent}"):
-        compare_runs.gather(store, asked(f"runs={child.run_id}"))
+        compare_runs.comparison_of(store, asked(f"runs={child.run_id}"))
 
 
 def test_jobs_that_were_never_reached_are_told(store: Store, asked: Asked, tmp_path: Path) -> None:
@@ -198,7 +200,7 @@ def test_jobs_that_were_never_reached_are_told(store: Store, asked: Asked, tmp_p
         with store.start("repeat=1", parent.run_id, {"config.hash": planned[0].hash}) as run:
             run.params(planned[0].settings.items())
             run.metric("rate/samples_per_s", 10.0, 1)
-    (missing,) = compare_runs.gather(store, asked()).missing
+    (missing,) = compare_runs.comparison_of(store, asked()).missing
     assert (missing.name, missing.why) == ("an arm", "not reached")
 
 

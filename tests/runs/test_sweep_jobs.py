@@ -20,7 +20,7 @@ from loaderlab.tracking.store import Store
 from tests.conftest import compose
 from tests.launched import Launched
 
-WRITE = compare_runs.write
+SAVE = compare_runs.save
 Jobs = list[tuple[TrainConfig, list[str]]]
 
 
@@ -44,7 +44,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Launched:
     monkeypatch.setattr(launch, "launch", fake)
     monkeypatch.setattr(launch, "check_parity", fake.check_parity)
     monkeypatch.setattr(machine, "state", lambda: {"machine/busy_pct": 1.0, "machine/load_1min": 0.5})
-    monkeypatch.setattr(compare_runs, "write", lambda *_: None)  # its pictures take seconds
+    monkeypatch.setattr(compare_runs, "save", lambda *_: None)  # its pictures take seconds
     return fake
 
 
@@ -58,7 +58,7 @@ def the_parent(made: Jobs) -> tuple[Store, Any]:
 def test_rounds_are_interleaved_wherever_the_repeat_stands(
     jobs: Callable[..., Jobs], launched: Launched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compare_runs, "write", WRITE)
+    monkeypatch.setattr(compare_runs, "save", SAVE)
     made = jobs("loader=native,dali", "repeat=1,2")
     sweep.run_sweep(made, ["loader=native,dali", "repeat=1,2"])
     assert launched.names == [
@@ -91,7 +91,7 @@ def test_resume_runs_what_is_missing_or_failed(jobs: Callable[..., Jobs], launch
     assert launched.names == ["repeat=1 loader=dali", "repeat=3 loader=native", "repeat=3 loader=dali"]
     _, again = the_parent(made)
     assert (again.run_id, again.status, "error" in again.tags) == (parent.run_id, "FINISHED", False)
-    comparison = compare_runs.of_sweep(store, parent.run_id)
+    comparison = compare_runs.comparison_of_sweep(store, parent.run_id)
     assert [(arm.label, len(arm.runs)) for arm in comparison.arms] == [("native", 3), ("dali", 3)]
     assert comparison.missing == []
     launched.names = []
@@ -107,7 +107,7 @@ def test_why_a_job_that_left_no_run_ended(
     with pytest.raises(Failed) as raised:
         sweep.run_sweep(made, [])
     store, parent = the_parent(made)
-    told = compare_runs.of_sweep(store, parent.run_id).missing
+    told = compare_runs.comparison_of_sweep(store, parent.run_id).missing
     assert [(entry.name, entry.why) for entry in told] == [
         ("loader=dali", "killed: took longer than sweep.job_minutes=1")
     ]
@@ -116,7 +116,7 @@ def test_why_a_job_that_left_no_run_ended(
         assert f" tracking.uri={store.uri}" in said
     launched.ends = {}
     sweep.run_sweep(made, [], resume="latest")
-    assert compare_runs.of_sweep(store, parent.run_id).missing == []
+    assert compare_runs.comparison_of_sweep(store, parent.run_id).missing == []
 
 
 def test_a_sweep_may_grow_and_not_change(jobs: Callable[..., Jobs], launched: Launched) -> None:
@@ -144,7 +144,7 @@ def test_loaders_are_held_alike_once_and_unlike_ones_stand_apart(
     assert launched.checked == ["loader=native", "loader=dali"]  # a ceiling loads nothing
     store, parent = the_parent(made)
     assert parent.tags["parity"] == f"loader=dali: {unlike}"
-    comparison = compare_runs.of_sweep(store, parent.run_id)
+    comparison = compare_runs.comparison_of_sweep(store, parent.run_id)
     assert [[arm.label for arm in group.arms] for group in comparison.groups] == [["native", "replay"], ["dali"]]
     assert comparison.groups[1].work == {"parity": unlike}
     assert comparison.groups[1].arms[0].gain is None
@@ -210,7 +210,7 @@ def test_an_arm_that_this_machine_is_not_made_for(
     sweep.run_sweep(made, [])  # a success: nothing failed
     store, parent = the_parent(made)
     assert parent.status == "FINISHED"
-    (missing,) = compare_runs.of_sweep(store, parent.run_id).missing
+    (missing,) = compare_runs.comparison_of_sweep(store, parent.run_id).missing
     assert (missing.name, missing.why) == ("precision=tf32", "not applicable here: precision=tf32: needs a GPU")
     assert "not applicable here: precision=tf32: needs a GPU" in capsys.readouterr().out
 
@@ -277,7 +277,7 @@ from loaderlab.runs import compare_runs, launch, sweep
 from loaderlab.config import TrainConfig
 register()
 launch.launch = Launched()
-compare_runs.write = lambda comparison, store, folder: (folder / "report.html").write_text("a page")
+compare_runs.save = lambda comparison, store, folder: (folder / "report.html").write_text("a page")
 uri, seed = sys.argv[1:]
 texts = [[f"tracking.uri={uri}", f"seed={seed}", f"repeat={repeat}"] for repeat in (1, 2)]
 sweep.run_sweep([(typed(compose("train", text), TrainConfig), text) for text in texts], [f"seed={seed}"])

@@ -1,4 +1,4 @@
-"""What a person reads: whole in a wide window, without its last columns in a narrow one, plain lines in a log."""
+"""What a person reads: whole in a wide window, without some figures in a narrow one, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from loaderlab.report import table
+from loaderlab.compare.comparison import compare
+from loaderlab.report.arm_table import arm_table
 from loaderlab.system import terminal as module
 from loaderlab.system.terminal import Terminal
+from tests.records import arms
 
 COLUMNS = ("job", "status", "samples/s", "val acc", "host MiB")
 ROWS = [["loader=native", "finished", "1,234", "0.9876", "987"], ["loader=dali [bold]", "failed", "–", "–", "–"]]
@@ -28,13 +30,62 @@ def test_a_wide_table_is_whole_and_markup_is_text() -> None:
     assert "987" in terminal.said[0]
 
 
-def test_a_narrow_table_leaves_its_last_columns_out_and_says_so() -> None:
+def test_a_narrow_table_leaves_figures_out_before_its_last_column_and_says_so() -> None:
     terminal, out = shown(50)
     terminal.table("all jobs", COLUMNS, ROWS)
     assert "1,234" in out.getvalue()
-    assert "too narrow for: val acc, host MiB" in out.getvalue()
+    assert "host MiB" in out.getvalue()
+    assert "too narrow for: val acc)" in out.getvalue()
     assert max(map(len, out.getvalue().splitlines())) <= 50
-    assert "host MiB" in terminal.said[0]  # what is kept is whole
+    assert "val acc" in terminal.said[0]  # what is kept is whole
+
+
+def arms_side_by_side() -> tuple[list[str], list[list[str]]]:
+    """A real table, 126 characters wide, with a verdict of two words."""
+    runs = arms({"native": [100.0, 101.0, 99.0]})
+    runs += arms({"dali": [101.0, 100.0, 102.0], "spdl": [150.0, 152.0, 149.0]}, tags={"verdict": "partly starved"})
+    comparison = compare("a sweep", runs)
+    return arm_table(comparison, comparison.groups[0])
+
+
+@pytest.mark.parametrize(
+    ("width", "left_out"),
+    [
+        (80, "starved, val acc, host MiB, cores"),
+        (100, "host MiB, cores"),
+        (120, ""),
+        (150, ""),
+    ],
+)
+def test_the_verdict_is_shown_in_any_window(width: int, left_out: str) -> None:
+    terminal, out = shown(width)
+    columns, rows = arms_side_by_side()
+    terminal.table("a sweep", columns, rows)
+    table, _, message = out.getvalue().partition("(the window is too narrow for: ")
+    assert "verdict" in table
+    assert "partly" in table
+    assert "starved" in table.replace("┃ starved", "")
+    assert " ".join(message.split()) == (f"{left_out})" if left_out else "")
+    assert max(map(len, table.splitlines())) <= width
+    assert "partly starved" in terminal.said[0]
+    assert all(column in terminal.said[0] for column in columns)
+
+
+def test_a_long_verdict_is_wrapped_at_its_words() -> None:
+    columns, rows = ["loader", "n", "samples/s", "verdict"], [["native", "3", "100", "partly starved (2 of 3)"]]
+    terminal, out = shown(40)
+    terminal.table("a sweep", columns, rows)
+    lines = [line.split("│")[-2].strip() for line in out.getvalue().splitlines() if line.startswith("│")]
+    assert lines == ["partly", "starved (2", "of 3)"]
+    assert "partly starved (2 of 3)" in terminal.said[0]
+
+
+def test_a_long_first_column_is_folded_before_a_figure_is_left_out() -> None:
+    terminal, out = shown(72)
+    terminal.table("a sweep", COLUMNS, [["loader=native data.root=/a/long/path/of/images", *ROWS[0][1:]]])
+    assert "too narrow" not in out.getvalue()
+    assert "0.9876" in out.getvalue()
+    assert max(map(len, out.getvalue().splitlines())) <= 72
 
 
 def test_plain_progress_is_a_few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,15 +106,3 @@ def test_a_bar_where_a_person_looks() -> None:
         bar.update(5, "loss 0.5, 100 samples/s, wait 3 %")
     assert "5/10" in out.getvalue()
     assert "wait 3 %" in out.getvalue()
-
-
-def test_figures_that_were_not_measured_have_no_row() -> None:
-    rows = table.figure_rows({"rate/samples_per_s": 1234.5, "val/accuracy": 0.5})
-    assert rows == [("throughput, steady state", "1,234 samples/s"), ("validation accuracy, last", "0.5000")]
-    assert table.side_by_side({"time/step_ms": 2.0})[:2] == ["–", "2.00"]
-
-
-def test_a_page_shows_names_as_text() -> None:
-    page = table.markdown("a run", {"data": "<script>|"}, {"val/loss": 0.25}, None)
-    assert "<script>" not in page
-    assert "| validation loss, last | 0.2500 | `val/loss` |" in page

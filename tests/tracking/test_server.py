@@ -58,6 +58,6 @@ def test_a_server_gets_what_a_file_gets(
     asked = typed(
         compose("compare", [f"tracking.uri={server}", "runs=all", f"output={tmp_path / 'out'}"]), CompareConfig
     )
-    compare_runs.run(asked, terminal)
+    compare_runs.run_compare(asked, terminal)
     page = (tmp_path / "out" / "report.html").read_text()
     assert "When did they wait?" in page  # the steps came over the wire too

@@ -238,7 +238,7 @@ class Watch:
     def _write(self, tracked: TrackedRun) -> None:
         from loaderlab import metrics
         from loaderlab.device.environment import describe
-        from loaderlab.report import table
+        from loaderlab.report import run_page
         from loaderlab.report.step_files import write_steps
 
         verdict, figures, name = self.verdict(), self.figures(), str(self._record)
@@ -247,7 +247,7 @@ class Watch:
         for step in self._meter.settled:
             tracked.metric(metrics.TRAIN_LOSS, step.loss, step.step)  # one that was not given is not finite: left out
         facts = {"device": f"{self._device} {device_name(self._device)}"}
-        page = table.markdown(name, facts, figures, verdict)
+        page = run_page.markdown(name, facts, figures, verdict)
         tracked.tags(verdict.tags() | {"mlflow.note.content": page})
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)

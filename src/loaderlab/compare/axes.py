@@ -34,7 +34,7 @@ def grid(group: Group, columns: Sequence[str]) -> dict[tuple[str, str], Arm]:
 
 def hidden_gains(cells: Mapping[tuple[str, str], Arm]) -> list[Hidden]:
     """For each loader and each precision after the first: its gain over the first, at the ceiling and in truth."""
-    found = []
+    gains = []
     precisions = list(dict.fromkeys(precision for _, precision in cells))
     for (loader, precision), arm in cells.items():
         base = cells.get((loader, precisions[0]))
@@ -43,14 +43,14 @@ def hidden_gains(cells: Mapping[tuple[str, str], Arm]) -> list[Hidden]:
         ceilings = paired(arm, base, metrics.CEILING_RATE)
         rates = paired(arm, base, metrics.RATE)
         if ceilings and rates:
-            found.append(Hidden(loader, precision, precisions[0], ratio(ceilings), ratio(rates)))
-    return found
+            gains.append(Hidden(loader, precision, precisions[0], ratio(ceilings), ratio(rates)))
+    return gains
 
 
 def ceilings_that_differ(cells: Mapping[tuple[str, str], Arm]) -> list[tuple[str, str, str, Ratio]]:
     """(precision, loader, first loader, ratio) where ceilings of one precision are not the same with each loader: the
     step itself is then another one."""
-    found = []
+    differences = []
     first: dict[str, tuple[str, Arm]] = {}
     for (loader, precision), arm in cells.items():
         if arm.is_ceiling or arm.median(metrics.CEILING_RATE) is None:
@@ -58,11 +58,11 @@ def ceilings_that_differ(cells: Mapping[tuple[str, str], Arm]) -> list[tuple[str
         base_loader, base = first.setdefault(precision, (loader, arm))
         if base is arm or not (pairs := paired(arm, base, metrics.CEILING_RATE)):
             continue
-        told = ratio(pairs)
-        far = max(told.value, 1 / told.value) > CEILINGS_AGREE
-        if far and told.shown:
-            found.append((precision, loader, base_loader, told))
-    return found
+        times = ratio(pairs)
+        far = max(times.value, 1 / times.value) > CEILINGS_AGREE
+        if far and times.shown:
+            differences.append((precision, loader, base_loader, times))
+    return differences
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Curve:
     """Throughput over the number of workers or threads of one loader."""
 
     setting: str
-    arms: list[tuple[int, Arm]]
+    arms: Sequence[tuple[int, Arm]]
     knee: tuple[int, Arm]
     best: tuple[int, Arm]
 
@@ -83,7 +83,7 @@ class Curve:
     def shown(self) -> bool:
         """Whether every smaller count is shown to be worse than the knee."""
         gains = [gain(self.knee[1], arm) for count, arm in self.arms if count < self.knee[0]]
-        return all(found is not None and found.above for found in gains)
+        return all(over is not None and over.above for over in gains)
 
 
 def curve(group: Group, columns: Sequence[str]) -> Curve | None:

@@ -1,6 +1,6 @@
-"""From recorded runs to a comparison: which arms there are, which did the same work, and who is how many times faster.
+"""From recorded runs to a comparison: which arms there are, which did the same work, and which is how many times faster.
 
-Pure: records in, figures out. The arms are made in `arms`, held against each other in `pairs`, commented in `notes`.
+Pure: records in, figures out. `grouping` makes the arms, `pairs` compares two of them, `notes` comments on them.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from loaderlab import metrics
-from loaderlab.compare.arms import Arm, Comparison, columns_of, grouped, short
-from loaderlab.compare.notes import explain, notes_on
-from loaderlab.compare.pairs import gain, pair
+from loaderlab.compare.arms import Arm, ComparedArm, Comparison, Group, short
+from loaderlab.compare.grouping import columns_of, grouped
+from loaderlab.compare.notes import arm_notes, run_notes
+from loaderlab.compare.pairs import baselines, gain, learning_differences, partner_of
+from loaderlab.compare.stats import CONFIDENCE, Ratio
 from loaderlab.config import UserError, refuse
 from loaderlab.tracking.records import Missing, RunRecord
 
@@ -28,35 +30,89 @@ def compare(
 
     Args:
         title: of the whole.
-        runs: in the order in which their arms are to stand; those that did not finish are told as missing.
+        runs: in the order in which their arms are to stand; those that did not finish become `Missing`.
         missing: jobs without a run, and why.
         metric: that gains are of.
-        baseline: setting to value: the arms that others are held against; None: the first of each group.
+        baseline: setting to value: the arms that others are compared with; None: the first of each group.
 
     Raises:
         UserError: no finished run has the metric, or no arm is the baseline's.
     """
     measured = [run for run in runs if run.status == "FINISHED" and metric in run.figures]
-    told = [*missing, *_not_measured(runs, metric)]
+    unmeasured = [*missing, *_not_measured(runs, metric)]
     if not measured:
-        raise _nothing(runs, metric, told)
+        raise _nothing(runs, metric, unmeasured)
     columns = columns_of(measured)
     shown, groups = grouped(measured, columns, metric)
-    arms = [arm for group in groups for arm in group.arms]
     if baseline is not None:
         known = {name for run in measured for name in run.settings}
         baseline = {f"{name}.name" if f"{name}.name" in known else name: value for name, value in baseline.items()}
-        _check_baseline(baseline, arms, columns)
-    for group in groups:
-        pair(group, baseline, columns)
-        if shown == ["rung"]:
-            for before, arm in pairwise(group.arms):
-                arm.over_previous = gain(arm, before)
-        explain(group)
-    notes = notes_on(measured)
-    studies = {run.settings.get("study", "null") for run in measured}
-    study = next(iter(studies)) if len(studies) == 1 and studies != {"null"} else None
-    return Comparison(title, metric, shown, groups, told, notes, study)
+        _check_baseline(baseline, [arm for _, arms in groups for arm in arms], columns)
+    others = [name for name in columns if name not in (baseline or {})]
+    compared = [
+        _group(work, arms, baselines(arms, baseline), others, is_ladder=shown == ["rung"]) for work, arms in groups
+    ]
+    return Comparison(title, metric, shown, compared, unmeasured, run_notes(measured), _study(measured))
+
+
+def _group(
+    work: Mapping[str, str], arms: Sequence[Arm], bases: Sequence[Arm], others: Sequence[str], *, is_ladder: bool
+) -> Group:
+    """Arms that did the same work, each compared with its baseline and, in a ladder, with the rung before.
+
+    Args:
+        bases: the baselines among the arms.
+        others: columns, other than the baseline's own, in which an arm agrees with its partner where there are several.
+    """
+    steps_up = {arm: gain(arm, before) for before, arm in pairwise(arms)} if is_ladder else {}
+    num_choices = sum(not arm.is_ceiling for arm in arms if arm not in bases)
+    compared = {base: _baseline(base, steps_up.get(base)) for base in bases}  # they have no partner themselves
+    for arm in arms:
+        if arm not in compared:
+            base = partner_of(arm, bases, others)
+            compared[arm] = _compared(arm, None if base is None else compared[base], steps_up.get(arm), num_choices)
+    baseline = compared[bases[0]] if len(bases) == 1 else None
+    return Group(work, [compared[arm] for arm in arms], baseline)
+
+
+def _baseline(arm: Arm, over_previous: Ratio | None) -> ComparedArm:
+    return ComparedArm(
+        arm.settings,
+        arm.label,
+        arm.runs,
+        arm.metric,
+        is_baseline=True,
+        over_previous=over_previous,
+        notes=arm_notes(arm, None, None),
+    )
+
+
+def _compared(arm: Arm, partner: ComparedArm | None, over_previous: Ratio | None, num_choices: int) -> ComparedArm:
+    """An arm with its gain over its partner, if it has one; ``num_choices`` arms compete to be the best."""
+    over, strict, learning = None, None, list[str]()
+    if partner is not None:
+        over = gain(arm, partner)
+        strict = gain(arm, partner, 1 - (1 - CONFIDENCE) / max(1, num_choices))
+        if not arm.is_ceiling and not partner.is_ceiling:
+            learning = learning_differences(arm, partner)
+    return ComparedArm(
+        arm.settings,
+        arm.label,
+        arm.runs,
+        arm.metric,
+        partner=partner,
+        gain=over,
+        strict=strict,
+        over_previous=over_previous,
+        learning=learning,
+        notes=arm_notes(arm, partner, over),
+    )
+
+
+def _study(runs: Sequence[RunRecord]) -> str | None:
+    """The one that all runs are of."""
+    studies = {run.settings.get("study", "null") for run in runs}
+    return next(iter(studies)) if len(studies) == 1 and studies != {"null"} else None
 
 
 def _not_measured(runs: Sequence[RunRecord], metric: str) -> list[Missing]:
@@ -66,22 +122,22 @@ def _not_measured(runs: Sequence[RunRecord], metric: str) -> list[Missing]:
         for run in runs
         if run.status == "FINISHED" and "config.hash" in run.tags
     }
-    found = []
+    unmeasured = []
     for run in runs:
         if run.status == "FINISHED" and metric not in run.figures:
-            found.append(Missing(run.name, f"finished without {metric}"))
+            unmeasured.append(Missing(run.name, f"finished without {metric}"))
         elif run.status != "FINISHED" and (run.parent_id, run.tags.get("config.hash")) not in done:
             why = run.tags.get("error", "")
-            found.append(Missing(run.name, run.status.lower() + (f": {why}" if why else "")))
-    return found
+            unmeasured.append(Missing(run.name, run.status.lower() + (f": {why}" if why else "")))
+    return unmeasured
 
 
-def _nothing(runs: Sequence[RunRecord], metric: str, told: Sequence[Missing]) -> UserError:
-    if not runs and not told:
+def _nothing(runs: Sequence[RunRecord], metric: str, unmeasured: Sequence[Missing]) -> UserError:
+    if not runs and not unmeasured:
         return UserError(
             "there is no run to compare. Type: python -m experiments.train -m repeat=1,2,3 loader=native,dali"
         )
-    listed = "; ".join(f"{entry.name}: {entry.why}" for entry in told[:5])
+    listed = "; ".join(f"{entry.name}: {entry.why}" for entry in unmeasured[:5])
     known = sorted(
         {name for run in runs if run.status == "FINISHED" for name in run.figures if name in metrics.COMPARED}
         - {metric}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from loaderlab import metrics
-from loaderlab.compare.arms import Arm, Group
-from loaderlab.compare.pairs import LEARNED, no_number
-from loaderlab.compare.stats import repeats_for
+from loaderlab.compare.arms import Arm
+from loaderlab.compare.pairs import no_number
+from loaderlab.compare.stats import Ratio, repeats_for
 from loaderlab.parity.status import NOT_CHECKED, PARITY
 from loaderlab.system import machine
 from loaderlab.tracking.records import RunRecord
@@ -15,39 +15,65 @@ from loaderlab.tracking.records import RunRecord
 THREADS = "torch_threads.in_force"
 
 
-def explain(group: Group) -> None:
-    for arm in group.arms:
-        busy = max((run.figures.get(metrics.MACHINE_BUSY_PCT, 0.0) for run in arm.runs), default=0.0)
-        if busy > machine.BUSY_PCT:
-            arm.notes.append(f"measured beside other programs, which kept up to {busy:.0f} % of the processor busy")
-        hot = max((run.figures.get(metrics.MACHINE_GPU_PROCESSES, 0.0) for run in arm.runs), default=0.0)
-        if hot:
-            arm.notes.append(f"measured beside {hot:.0f} other programs on the GPU")
-        for name in (metrics.TRAIN_LOSS, metrics.VAL_LOSS):
-            if lost := sum(no_number(run, name) for run in arm.runs):
-                arm.notes.append(f"its {LEARNED[name]} ended as no number in {lost} of {len(arm.runs)} runs")
-        if unchecked := {told for told in arm.tags(PARITY) if told.startswith(NOT_CHECKED)}:
-            arm.notes.append(
-                f"{'; '.join(sorted(unchecked))}: whether it does the same work as the others is not known"
-            )
-        if arm.gain is not None and arm.gain.noisy and arm.gain.deviation is not None:
-            count = repeats_for(arm.gain.deviation)
-            arm.notes.append(
-                "too noisy to tell 10 %: a difference of 5 % would take "
-                + (f"about {count} repeats" if count else "over 1,000 repeats")
-            )
-        if arm.partner is not None:
-            arm.notes += [
-                f"other versions than {arm.partner.label}: {text}" for text in _other_versions(arm, arm.partner)
-            ]
-            own, other = set(arm.tags(THREADS)), set(arm.partner.tags(THREADS))
-            if own and other and own != other and arm.runs[0].tags.get("device.type") == "cpu":
-                arm.notes.append(
-                    f"its step computes with {_counted(own, 'thread')}, that of {arm.partner.label} with {_counted(other, 'thread')}: "
-                    "a part of the difference may be that. Type for example: torch_threads=1"
-                )
-            if arm.gain is None:
-                arm.notes.append(f"no round in common with {arm.partner.label}: no gain can be told")
+def arm_notes(arm: Arm, partner: Arm | None, gain: Ratio | None) -> list[str]:
+    """What a reader of one arm's figures should know.
+
+    Args:
+        partner: the arm that it is compared with; None where there is none.
+        gain: over the partner; None where they have no round in common.
+    """
+    notes = [*_other_programs(arm), *_lost_numbers(arm), *_parity(arm)]
+    if gain is not None and gain.noisy and gain.deviation is not None:
+        count = repeats_for(gain.deviation)
+        notes.append(
+            "too noisy to tell 10 %: a difference of 5 % would take "
+            + (f"about {count} repeats" if count else "over 1,000 repeats")
+        )
+    if partner is not None:
+        notes += [*_other_versions(arm, partner), *_other_threads(arm, partner)]
+        if gain is None:
+            notes.append(f"no round in common with {partner.label}: no gain can be told")
+    return notes
+
+
+def _other_programs(arm: Arm) -> list[str]:
+    notes = []
+    busy = max((run.figures.get(metrics.MACHINE_BUSY_PCT, 0.0) for run in arm.runs), default=0.0)
+    if busy > machine.BUSY_PCT:
+        share = metrics.metric(metrics.MACHINE_BUSY_PCT).text(busy)
+        notes.append(f"measured beside other programs, which kept up to {share} busy")
+    on_gpu = max((run.figures.get(metrics.MACHINE_GPU_PROCESSES, 0.0) for run in arm.runs), default=0.0)
+    if on_gpu:
+        count = metrics.metric(metrics.MACHINE_GPU_PROCESSES).number(on_gpu)
+        notes.append(f"measured beside {count} other programs on the GPU")
+    return notes
+
+
+def _lost_numbers(arm: Arm) -> list[str]:
+    counts = [(name, sum(no_number(run, name) for run in arm.runs)) for name in (metrics.TRAIN_LOSS, metrics.VAL_LOSS)]
+    return [
+        f"its {metrics.metric(name).short_label} ended as no number in {count} of {len(arm.runs)} runs"
+        for name, count in counts
+        if count
+    ]
+
+
+def _parity(arm: Arm) -> list[str]:
+    unchecked = sorted({status for status in arm.tags(PARITY) if status.startswith(NOT_CHECKED)})
+    if not unchecked:
+        return []
+    return [f"{'; '.join(unchecked)}: whether it does the same work as the others is not known"]
+
+
+def _other_threads(arm: Arm, partner: Arm) -> list[str]:
+    """Where step and loader share the cores, the number of compute threads changes both."""
+    own, other = set(arm.tags(THREADS)), set(partner.tags(THREADS))
+    if not own or not other or own == other or not arm.runs[0].shares_cores:
+        return []
+    return [
+        f"its step computes with {_counted(own, 'thread')}, that of {partner.label} with {_counted(other, 'thread')}: "
+        "a part of the difference may be that. Type for example: torch_threads=1"
+    ]
 
 
 def _counted(values: Iterable[str], what: str) -> str:
@@ -56,14 +82,16 @@ def _counted(values: Iterable[str], what: str) -> str:
     return f"{' or '.join(listed)} {what}{'s' * (listed != ['1'])}"
 
 
-def _other_versions(arm: Arm, base: Arm) -> list[str]:
-    own, other = set(arm.tags("versions")), set(base.tags("versions"))
-    return (
-        [] if own == other or not own or not other else [f"{', '.join(sorted(own))}, there {', '.join(sorted(other))}"]
-    )
+def _other_versions(arm: Arm, partner: Arm) -> list[str]:
+    own, other = set(arm.tags("versions")), set(partner.tags("versions"))
+    if own == other or not own or not other:
+        return []
+    listed = f"{', '.join(sorted(own))}, there {', '.join(sorted(other))}"
+    return [f"other versions than {partner.label}: {listed}"]
 
 
-def notes_on(runs: Sequence[RunRecord]) -> list[str]:
+def run_notes(runs: Sequence[RunRecord]) -> list[str]:
+    """What a reader of the whole comparison should know."""
     notes = []
     versions = sorted({run.tags["versions"] for run in runs if "versions" in run.tags})
     if len(versions) > 1:

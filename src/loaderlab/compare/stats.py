@@ -108,14 +108,14 @@ def repeats_for(deviation: float, difference: float = TO_TELL, confidence: float
 def spread(values: Sequence[float]) -> tuple[float, float] | None:
     """95 % interval of an arm's own centre over its runs, by t on the logarithms; None with fewer than three.
 
-    It is wider than what pairs tell of a difference: rounds that are all slower move it and not the ratio.
+    It is wider than the interval of a paired difference: rounds that are all slower move it and not the ratio.
     """
     if len(values) < LEAST_PAIRS or min(values) <= 0:
         return None
-    found = ratio([(value, 1.0) for value in values])
-    assert found.low is not None
-    assert found.high is not None
-    return found.low, found.high
+    centre = ratio([(value, 1.0) for value in values])
+    assert centre.low is not None
+    assert centre.high is not None
+    return centre.low, centre.high
 
 
 def _half_width(deviation: float, count: int, confidence: float) -> float:

@@ -14,13 +14,14 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from loaderlab.compare.arms import Arm, Comparison, short
+from loaderlab.compare.arms import ComparedArm, Comparison, short
 from loaderlab.compare.ladder import MEANING
 from loaderlab.compare.stats import Ratio, median
 from loaderlab.parity.status import PARITY
 from loaderlab.report import sentences
+from loaderlab.report.arm_table import arm_table
 from loaderlab.report.charts import Chart
-from loaderlab.report.table import arm_table, markdown_table
+from loaderlab.report.markdown import markdown_table
 
 TEMPLATE = Path(__file__).with_name("page.html")
 SHARED = ("data.name", "model.name", "batch_size", "epochs", "steps", "loader.name", "precision.name", "optimizer.name")
@@ -29,11 +30,11 @@ SHARED = ("data.name", "model.name", "batch_size", "epochs", "steps", "loader.na
 def facts(comparison: Comparison) -> dict[str, str]:
     """What all runs share: the work, the hardware, the versions; what they do not share is left out."""
     runs = [run for arm in comparison.arms for run in arm.runs]
-    found = {}
+    shared = {}
     same = [(name, {run.settings.get(name, "null") for run in runs}) for name in SHARED]
     work = [f"{short(name)} {values.pop()}" for name, values in same if len(values) == 1 and values - {"null", "auto"}]
     if work:
-        found["work"] = ", ".join(work)
+        shared["work"] = ", ".join(work)
     for label, tag in (
         ("samples", "data.samples"),
         ("device", "device.name"),
@@ -43,9 +44,9 @@ def facts(comparison: Comparison) -> dict[str, str]:
     ):
         values = {run.tags[tag] for run in runs if tag in run.tags}
         if len(values) == 1:
-            found[label] = values.pop()
-    found["runs"] = f"{len(runs)}, of {len(comparison.arms)} arms"
-    return found
+            shared[label] = values.pop()
+    shared["runs"] = f"{len(runs)}, of {len(comparison.arms)} arms"
+    return shared
 
 
 def html(comparison: Comparison, charts: Sequence[Chart]) -> str:
@@ -117,13 +118,13 @@ def as_csv(comparison: Comparison) -> str:
     for number, group in enumerate(comparison.groups):
         for arm in group.arms:
             gain = arm.gain
-            told = (
+            gain_cells = (
                 ["", "", "", ""]
                 if gain is None
                 else [_number(gain.value), _number(gain.low), _number(gain.high), str(gain.num_pairs)]
             )
             row = [str(number + 1), arm.label, *(arm.settings[name] or "" for name in settings), str(len(arm.runs))]
-            row += [arm.partner.label if arm.partner else "", *told, "; ".join(arm.learning), arm.verdicts]
+            row += [arm.partner.label if arm.partner else "", *gain_cells, "; ".join(arm.learning), arm.verdicts]
             writer.writerow([*row, *(_number(arm.median(name)) for name in names)])
     return out.getvalue()
 
@@ -167,7 +168,7 @@ def as_json(comparison: Comparison) -> str:
     )
 
 
-def _arm(arm: Arm) -> dict[str, Any]:
+def _arm(arm: ComparedArm) -> dict[str, Any]:
     return {
         "arm": arm.label,
         "settings": arm.settings,
@@ -185,10 +186,10 @@ def _arm(arm: Arm) -> dict[str, Any]:
     }
 
 
-def _ratio(found: Ratio | None) -> dict[str, Any] | None:
-    if found is None:
+def _ratio(gain: Ratio | None) -> dict[str, Any] | None:
+    if gain is None:
         return None
-    return {"value": found.value, "low": found.low, "high": found.high, "pairs": found.num_pairs, "shown": found.shown}
+    return {"value": gain.value, "low": gain.low, "high": gain.high, "pairs": gain.num_pairs, "shown": gain.shown}
 
 
 def _number(value: float | None) -> str:

@@ -1,30 +1,26 @@
-"""A comparison in words: who is faster and by how much, how near to the ceiling, at what cost, and what was learned."""
+"""A comparison in words: which arm is faster, by how much, how near to the ceiling, at what cost, and what was learned."""
 
 from __future__ import annotations
 
 from loaderlab import metrics
-from loaderlab.compare.arms import Arm, Comparison, Group, short
-from loaderlab.compare.axes import Curve, ceilings_that_differ, curve, grid, hidden_gains
+from loaderlab.compare.arms import ComparedArm, Comparison, Group, short
+from loaderlab.compare.axes import Curve, Hidden, ceilings_that_differ, curve, grid, hidden_gains
 from loaderlab.compare.ladder import CAVEAT
-from loaderlab.compare.pairs import learning_rounds, not_told_apart
+from loaderlab.compare.pairs import learning_rounds, not_shown_worse
 from loaderlab.compare.stats import LEAST_PAIRS, Ratio, median
 
-UNITS = {
-    metrics.RATE: "{:,.0f} samples/s",
-    metrics.TRAIN_S: "{:,.2f} s",
-    metrics.STEP_MS: "{:,.2f} ms",
-    metrics.JOULES_PER_SAMPLE: "{:.4g} J a sample",
-}
+MEMORY = metrics.metric(metrics.HOST_PEAK_MIB)
+CORES = metrics.metric(metrics.CPU_PCT)
 REPEATS = "repeat=1,2,3"
 
 
-def times(found: Ratio | None) -> str:
+def times(gain: Ratio | None) -> str:
     """``1.31x (1.20 to 1.43, n = 3)``."""
-    if found is None:
+    if gain is None:
         return "–"
-    if found.low is None:
-        return f"{found.value:.2f}x (n = {found.num_pairs}, nothing claimed)"
-    return f"{found.value:.2f}x ({found.low:.2f} to {found.high:.2f}, n = {found.num_pairs})"
+    if gain.low is None:
+        return f"{gain.value:.2f}x (n = {gain.num_pairs}, nothing claimed)"
+    return f"{gain.value:.2f}x ({gain.low:.2f} to {gain.high:.2f}, n = {gain.num_pairs})"
 
 
 def headline(comparison: Comparison) -> list[str]:
@@ -50,7 +46,7 @@ def remarks(comparison: Comparison) -> list[str]:
     return lines
 
 
-def _learns(arm: Arm) -> list[str]:
+def _learns(arm: ComparedArm) -> list[str]:
     assert not arm.learning or arm.partner is not None
     return [f"learns differently from {arm.partner.label}: {text}" for text in arm.learning if arm.partner is not None]
 
@@ -62,15 +58,14 @@ def _of(group: Group, comparison: Comparison) -> list[str]:
         assert best is not None
         lines += [text for text in (_ceiling(best), _cost(best), _learned(best)) if text]
     cells = grid(group, comparison.columns)
-    for told in hidden_gains(cells):
-        lines.append(_hidden(told.precision, told.over, told.loader, told.at_ceiling, told.with_loader))
-    for precision, loader, base, found in ceilings_that_differ(cells):
+    lines += [_hidden(hidden) for hidden in hidden_gains(cells)]
+    for precision, loader, base, ratio in ceilings_that_differ(cells):
         lines.append(
-            f"The ceilings of {precision} are not the same: {loader} has {times(found)} that of {base}. Something else than the "
+            f"The ceilings of {precision} are not the same: {loader} has {times(ratio)} that of {base}. Something else than the "
             "loader differs, such as the cores that it leaves to the step, or the memory format of its batches."
         )
-    if (told_curve := curve(group, comparison.columns)) is not None:
-        lines += _knee(told_curve)
+    if (points := curve(group, comparison.columns)) is not None:
+        lines += _knee(points)
     return lines
 
 
@@ -79,19 +74,19 @@ def _more(comparison: Comparison) -> str:
     return "-m resume=latest" if any(entry.not_reached for entry in comparison.missing) else REPEATS
 
 
-def _best(group: Group) -> Arm | None:
+def _best(group: Group) -> ComparedArm | None:
     arms = [arm for arm in group.arms if not arm.is_ceiling] or group.arms
     sign = 1 if metrics.higher_is_better(group.arms[0].metric) else -1
     return max(arms, key=lambda arm: sign * median(arm.values), default=None)
 
 
-def measured(arm: Arm) -> str:
+def measured(arm: ComparedArm) -> str:
     """Its median with unit, its range and n."""
-    form, values = UNITS.get(arm.metric, "{:g}"), arm.values
+    metric, values = metrics.metric(arm.metric), arm.values
     if len(values) == 1:
-        return f"{form.format(values[0])} (n = 1)"
-    number = form.split("}")[0] + "}"
-    return f"{form.format(median(values))} ({number.format(min(values))} to {number.format(max(values))}, n = {len(values)})"
+        return f"{metric.quantity(values[0])} (n = 1)"
+    extent = f"{metric.number(min(values))} to {metric.number(max(values))}"
+    return f"{metric.quantity(median(values))} ({extent}, n = {len(values)})"
 
 
 def _words(metric: str) -> tuple[str, str, str]:
@@ -116,7 +111,7 @@ def _fastest(group: Group, comparison: Comparison) -> str:
     return _another_is_best(group, best, best.partner.label, comparison)
 
 
-def _baseline_is_best(group: Group, best: Arm, comparison: Comparison) -> str:
+def _baseline_is_best(group: Group, best: ComparedArm, comparison: Comparison) -> str:
     most, more, less = _words(best.metric)
     others = [arm for arm in group.arms if arm is not best and not arm.is_ceiling]
     gains = [(arm, arm.gain) for arm in others if arm.partner is best and arm.gain is not None]
@@ -137,7 +132,7 @@ def _baseline_is_best(group: Group, best: Arm, comparison: Comparison) -> str:
     return f"No arm is shown to be {more} than {best.label}, the baseline: {measured(best)}."
 
 
-def _another_is_best(group: Group, best: Arm, base: str, comparison: Comparison) -> str:
+def _another_is_best(group: Group, best: ComparedArm, base: str, comparison: Comparison) -> str:
     most, more, less = _words(best.metric)
     gain = best.gain
     if gain is None:
@@ -148,7 +143,7 @@ def _another_is_best(group: Group, best: Arm, base: str, comparison: Comparison)
             f"{LEAST_PAIRS} claim nothing. Type: {_more(comparison)}"
         )
     if best.strict is not None and best.strict.above:
-        if not (equals := not_told_apart(group, best)):
+        if not (equals := not_shown_worse(group, best)):
             return f"{best.label} is {most}: {times(gain)} {base}, at {measured(best)}."
         return (
             f"{best.label} is shown to be {more} than {base}: {times(gain)}, at {measured(best)}. Not told apart from it: "
@@ -165,24 +160,24 @@ def _another_is_best(group: Group, best: Arm, base: str, comparison: Comparison)
     return f"No difference shown: {best.label}, with the best median, ran at {times(gain)} {base}."
 
 
-def _twins(group: Group, best: Arm) -> str:
-    """Where each arm is held against a baseline of its own."""
+def _twins(group: Group, best: ComparedArm) -> str:
+    """Where each arm is compared with a baseline of its own."""
     compared = [arm for arm in group.arms if arm.partner is not None and not arm.is_ceiling]
-    told = []
+    gains = []
     for arm in compared:
         assert arm.partner is not None
         shown = arm.gain is None or arm.gain.low is None or arm.gain.shown
-        told.append(f"{arm.label} {times(arm.gain)} {arm.partner.label}{'' if shown else ', no difference shown'}")
-    if not told:
+        gains.append(f"{arm.label} {times(arm.gain)} {arm.partner.label}{'' if shown else ', no difference shown'}")
+    if not gains:
         return f"The best median is that of {best.label}, {measured(best)}. No arm is held against another."
-    return f"{'; '.join(told)}. The best median is that of {best.label}, {measured(best)}."
+    return f"{'; '.join(gains)}. The best median is that of {best.label}, {measured(best)}."
 
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _ceiling(arm: Arm) -> str:
+def _ceiling(arm: ComparedArm) -> str:
     share = arm.settled(metrics.EFFICIENCY_PCT)
     if share is None:
         return ""
@@ -191,25 +186,27 @@ def _ceiling(arm: Arm) -> str:
         return "By its verdict it is fed: a faster loader has little or nothing more to give."
     if arm.verdict == "inconclusive":
         return f"What a faster loader could still give is not clear; its verdict: {arm.verdicts}."
+    efficiency, gain = metrics.metric(metrics.EFFICIENCY_PCT), metrics.metric(metrics.HEADROOM_X)
     if headroom <= 1.05:
-        return f"It runs at {min(share, 100):.0f} % of its ceiling: a faster loader has nothing more to give."
-    return f"It runs at {share:.0f} % of its ceiling: a perfect loader could still give {headroom:.2f}x."
+        most = efficiency.quantity(min(share, 100))
+        return f"It runs at {most} of its ceiling: a faster loader has nothing more to give."
+    return f"It runs at {efficiency.quantity(share)} of its ceiling: a perfect loader could still give {gain.quantity(headroom)}."
 
 
-def _cost(arm: Arm) -> str:
+def _cost(arm: ComparedArm) -> str:
     if arm.partner is None:
         return ""
     parts = []
     own, other = arm.median(metrics.HOST_PEAK_MIB), arm.partner.median(metrics.HOST_PEAK_MIB)
     if own and other and abs(own - other) >= 10:
-        parts.append(f"{own:,.0f} MiB of host memory instead of {other:,.0f}")
+        parts.append(f"{MEMORY.quantity(own)} of host memory instead of {MEMORY.number(other)}")
     own, other = arm.median(metrics.CPU_PCT), arm.partner.median(metrics.CPU_PCT)
     if own and other and abs(own - other) >= 5:
-        parts.append(f"{own:.0f} % of the cores instead of {other:.0f} %")
+        parts.append(f"{CORES.text(own)} instead of {CORES.quantity(other)}")
     return f"What it takes: {' and '.join(parts)}." if parts else ""
 
 
-def _learned(arm: Arm) -> str:
+def _learned(arm: ComparedArm) -> str:
     if arm.partner is None or arm.gain is None or arm.gain.low is None:
         return ""
     if arm.learning:
@@ -219,8 +216,9 @@ def _learned(arm: Arm) -> str:
     return "No difference in what it learns is shown."
 
 
-def _hidden(precision: str, over: str, loader: str, at_ceiling: Ratio, with_loader: Ratio) -> str:
-    text = f"{precision} over {over}: {at_ceiling.value:.2f}x at the ceiling, {with_loader.value:.2f}x with {loader}"
+def _hidden(hidden: Hidden) -> str:
+    at_ceiling, with_loader = hidden.at_ceiling, hidden.with_loader
+    text = f"{hidden.precision} over {hidden.over}: {at_ceiling.value:.2f}x at the ceiling, {with_loader.value:.2f}x with {hidden.loader}"
     if not at_ceiling.above:
         if at_ceiling.low is None:
             return f"{text} (n = {at_ceiling.num_pairs}, nothing claimed)."
@@ -235,17 +233,17 @@ def _hidden(precision: str, over: str, loader: str, at_ceiling: Ratio, with_load
     return f"{text}: the loader hides {100 * share:.0f} % of it."
 
 
-def _knee(told: Curve) -> list[str]:
+def _knee(points: Curve) -> list[str]:
     """Nothing where there are too few rounds to speak of one."""
-    (count, arm), (most, best) = told.knee, told.best
-    if not told.settled:
+    (count, arm), (most, best) = points.knee, points.best
+    if not points.settled:
         return []
-    unit = told.setting.rpartition(".")[2].removeprefix("num_").removesuffix("s")
+    unit = points.setting.rpartition(".")[2].removeprefix("num_").removesuffix("s")
     named = f"{count} {unit}{'s' * (count != 1)}"
-    if count == told.arms[0][0]:
+    if count == points.arms[0][0]:
         return [f"By the medians {named} {'is' if count == 1 else 'are'} enough: more bring less than 5 %."]
     text = f"By the medians the knee lies at {named}"
     text += ", the best count" if count == most else f", within 5 % of the best count, {most}"
     own, other = arm.settled(metrics.HOST_PEAK_MIB), best.settled(metrics.HOST_PEAK_MIB)
-    text += f", with {other - own:,.0f} MiB less" if own and other and other - own >= 1 else ""
-    return [f"{text}; that fewer are slower is {'shown' if told.shown else 'not shown'}."]
+    text += f", with {MEMORY.quantity(other - own)} less" if own and other and other - own >= 1 else ""
+    return [f"{text}; that fewer are slower is {'shown' if points.shown else 'not shown'}."]

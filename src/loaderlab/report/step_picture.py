@@ -1,4 +1,4 @@
-"""Pictures of runs."""
+"""The picture of one run: where its steps' time went."""
 
 from __future__ import annotations
 
@@ -6,27 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 from loaderlab import metrics
+from loaderlab.report.chart_style import COLOURS, PARTS
 
 if TYPE_CHECKING:  # which needs torch, and a comparison does not
     from loaderlab.meter.step import Step
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
-PARTS = ("wait", "transfer", "forward", "backward", "optimizer", "compute", "other")
-COLOURS = {  # Okabe and Ito's palette: told apart by colour-blind readers too
-    "wait": "#D55E00",
-    "transfer": "#E69F00",
-    "forward": "#56B4E9",
-    "backward": "#CC79A7",
-    "optimizer": "#009E73",
-    "compute": "#CC79A7",
-    "other": "#BBBBBB",
-}
 
 
 def breakdown(path: Path, title: str, figures: Mapping[str, float], steps: Sequence[Step]) -> None:
@@ -41,19 +28,20 @@ def breakdown(path: Path, title: str, figures: Mapping[str, float], steps: Seque
     losses = [entry.loss for entry in steps]
     with_loss = any(loss == loss for loss in losses)
     ratios = (1.1, 2, 2) if with_loss else (1.1, 2)
-    figure, axes = plt.subplots(
-        len(ratios), 1, figsize=(9, 7.5 if with_loss else 5), height_ratios=ratios, layout="constrained"
-    )
+    figure = Figure(figsize=(9, 7.5 if with_loss else 5), layout="constrained")
+    axes = figure.subplots(len(ratios), 1, height_ratios=ratios)
+    step_ms = metrics.metric(metrics.STEP_MS).unit
     bar, series = axes[0], axes[1]
     figure.suptitle(title, fontsize=10, x=0.01, ha="left", wrap=True)
     left = 0.0
     for part in PARTS:
-        width = figures.get(metrics.PHASE_MS[part])
+        metric = metrics.metric(metrics.PHASE_MS[part])
+        width = figures.get(metric.name)
         if width is None:
             continue
-        bar.barh(0, width, left=left, color=COLOURS[part], label=f"{part} {width:.2f} ms")
+        bar.barh(0, width, left=left, color=COLOURS[part], label=f"{part} {metric.quantity(width)}")
         left += width
-    bar.set(yticks=[], xlabel="mean step of the measured window, ms", xlim=(0, left or 1))
+    bar.set(yticks=[], xlabel=f"mean step of the measured window, {step_ms}", xlim=(0, left or 1))
     if left:
         bar.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=6, frameon=False, fontsize=8)
     count = range(len(steps))
@@ -73,12 +61,13 @@ def breakdown(path: Path, title: str, figures: Mapping[str, float], steps: Seque
         series.fill_between(count, waits, color=COLOURS["wait"], alpha=0.8, linewidth=0, label="wait for the batch")
     # a first batch or a compilation may be a thousand times a step: it would flatten all others
     tallest = float(np.percentile([entry.length_ms for entry in steps], 95)) if steps else 1.0
-    series.set(xlabel="step", ylabel="ms", xlim=(0, max(1, len(steps) - 1)), ylim=(0, 1.6 * tallest or 1))
+    series.set(xlabel="step", ylabel=step_ms, xlim=(0, max(1, len(steps) - 1)), ylim=(0, 1.6 * tallest or 1))
     series.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, frameon=False, fontsize=8)
     if with_loss:
         axes[2].plot(range(len(losses)), losses, color=COLOURS["backward"], linewidth=0.9)
-        axes[2].set(xlabel="step", ylabel="training loss", xlim=(0, max(1, len(losses) - 1)))
+        axes[2].set(
+            xlabel="step", ylabel=metrics.metric(metrics.TRAIN_LOSS).short_label, xlim=(0, max(1, len(losses) - 1))
+        )
     for entry in axes:
         entry.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
-    plt.close(figure)

@@ -1,20 +1,22 @@
-"""RunRecord runs from the store to a table, pictures and a page."""
+"""From runs in the store to a comparison on the terminal, as files, and with a sweep's parent run."""
 
 from __future__ import annotations
 
 import functools
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from loaderlab import metrics
 from loaderlab.compare.arms import Comparison, short
 from loaderlab.compare.comparison import compare
+from loaderlab.compare.gate import judge_gate
 from loaderlab.compare.stats import LEAST_PAIRS
 from loaderlab.config import AUTO, PROJECT, CompareConfig, Failed, UserError, refuse
 from loaderlab.report import page, sentences
-from loaderlab.report.table import arm_table
+from loaderlab.report.arm_table import arm_table
 from loaderlab.runs import sweep_jobs
 from loaderlab.system.terminal import Terminal
 from loaderlab.tracking import open_store, ui_view
@@ -25,7 +27,7 @@ FOLDER = "comparison"  # of the parent run's artifacts
 PICTURE = "comparison.png"
 
 
-def run(config: CompareConfig, terminal: Terminal) -> None:
+def run_compare(config: CompareConfig, terminal: Terminal) -> None:
     """What ``python -m experiments.compare`` does.
 
     Raises:
@@ -33,17 +35,17 @@ def run(config: CompareConfig, terminal: Terminal) -> None:
         Failed: the gate ``fail_if`` says so.
     """
     store = open_store(config.tracking, PROJECT, create=False)
-    output = None if config.output is None else _folder(config.output)
-    comparison = gather(store, config)
-    say(comparison, terminal)
+    output = None if config.output is None else _output_folder(config.output)
+    comparison = comparison_of(store, config)
+    show(comparison, terminal)
     if output is not None:
-        write(comparison, store, output)
+        save(comparison, store, output)
         terminal.say(f"written: {output / 'report.html'}, comparison.csv, .json, .md, runs.csv and the pictures")
     if config.fail_if.rate_below is not None:
-        gate(comparison, config.fail_if.rate_below, terminal)
+        check_gate(comparison, config.fail_if.rate_below, terminal)
 
 
-def gather(store: Store, config: CompareConfig) -> Comparison:
+def comparison_of(store: Store, config: CompareConfig) -> Comparison:
     """The comparison that the settings ask for."""
     options: dict[str, Any] = {"baseline": config.baseline_settings}
     if config.filter is not None or config.runs == "all":
@@ -51,11 +53,11 @@ def gather(store: Store, config: CompareConfig) -> Comparison:
         where = f"filter={config.filter}" if config.filter is not None else "all runs"
         title, missing = f"{where} of {config.tracking.experiment}", list[Missing]()
     else:
-        parent = sweep_of(store, config.runs)
-        runs, missing = _of_sweep(store, parent)
+        parent = chosen_sweep(store, config.runs)
+        runs, missing = _runs_of_sweep(store, parent)
         title = parent.name
     if config.baseline_sweep is not None:
-        base = sweep_of(store, config.baseline_sweep)
+        base = chosen_sweep(store, config.baseline_sweep)
         if {run.parent_id for run in runs} == {base.run_id}:
             raise refuse(
                 "baseline",
@@ -63,7 +65,7 @@ def gather(store: Store, config: CompareConfig) -> Comparison:
                 "is the sweep itself",
                 "runs=latest baseline=the run id of an earlier one",
             )
-        others, _ = _of_sweep(store, base)
+        others, _ = _runs_of_sweep(store, base)
         labels = (f"{base.run_id[:8]}", "now")
         runs = [*(_marked(entry, labels[0]) for entry in others), *(_marked(entry, labels[1]) for entry in runs)]
         options["baseline"] = {"sweep": labels[0]}
@@ -72,15 +74,15 @@ def gather(store: Store, config: CompareConfig) -> Comparison:
     return compare(title, runs, missing, metric=metric, **options)
 
 
-def of_sweep(store: Store, parent_id: str) -> Comparison:
-    """What a sweep has come to so far.
+def comparison_of_sweep(store: Store, parent_id: str) -> Comparison:
+    """Of the jobs of a sweep that have finished so far.
 
     Raises:
         UserError: none of its jobs has finished.
     """
     parent = store.run(parent_id)
     assert parent is not None
-    runs, missing = _of_sweep(store, parent)
+    runs, missing = _runs_of_sweep(store, parent)
     return compare(parent.name, runs, missing, metric=_natural_metric(runs))
 
 
@@ -90,8 +92,12 @@ def _natural_metric(runs: Sequence[RunRecord]) -> str:
     return metrics.TRAIN_S if rungs and all(rungs) else metrics.RATE
 
 
-def sweep_of(store: Store, chosen: str) -> RunRecord:
-    """The parent run that ``latest`` or a run id names."""
+def chosen_sweep(store: Store, chosen: str) -> RunRecord:
+    """The parent run that ``latest`` or a run id names.
+
+    Raises:
+        UserError: there is none, or it is a single run.
+    """
     if chosen == "latest":
         newest = store.newest_sweep()
         if newest is None:
@@ -102,17 +108,17 @@ def sweep_of(store: Store, chosen: str) -> RunRecord:
                 "python -m experiments.train -m repeat=1,2,3 loader=native,dali",
             )
         return newest
-    found = store.run(chosen)
-    if found is None or found.tags.get("sweep") != "parent":
-        what = "there is no such run" if found is None else f"is {found.name}, a single run and no sweep"
-        parent = f"runs={found.parent_id}" if found is not None and found.parent_id else "runs=latest"
+    run = store.run(chosen)
+    if run is None or run.tags.get("sweep") != "parent":
+        what = "there is no such run" if run is None else f"is {run.name}, a single run and no sweep"
+        parent = f"runs={run.parent_id}" if run is not None and run.parent_id else "runs=latest"
         known = store.sweeps()[-3:]
         listed = "; the newest are " + ", ".join(f"{entry.run_id} ({entry.name})" for entry in known) if known else ""
         raise refuse("runs", chosen, f"{what}{listed}", parent)
-    return found
+    return run
 
 
-def _of_sweep(store: Store, parent: RunRecord) -> tuple[list[RunRecord], list[Missing]]:
+def _runs_of_sweep(store: Store, parent: RunRecord) -> tuple[list[RunRecord], list[Missing]]:
     """Its runs in the order of the plan, and the jobs that have none."""
     runs = store.runs(f"tags.`mlflow.parentRunId` = '{parent.run_id}'")
     text = store.read(parent.run_id, sweep_jobs.FILE)
@@ -128,38 +134,39 @@ def _of_sweep(store: Store, parent: RunRecord) -> tuple[list[RunRecord], list[Mi
 
 def _marked(entry: RunRecord, label: str) -> RunRecord:
     """With the sweep that it belongs to as if it were a setting: what differs between the two."""
-    return RunRecord(**{**entry.__dict__, "settings": {**entry.settings, "sweep": label}})
+    return replace(entry, settings={**entry.settings, "sweep": label})
 
 
 # ---- showing ---------------------------------------------------------------------------------------------------
 
 
-def say(comparison: Comparison, terminal: Terminal) -> None:
+def show(comparison: Comparison, terminal: Terminal) -> None:
     """On the terminal: the answer, the tables, what to know before believing them."""
     terminal.say()
     for line in sentences.headline(comparison):
         terminal.say(line)
-    tables(comparison, terminal)
+    show_tables(comparison, terminal)
     for line in sentences.remarks(comparison):
         terminal.say(f"note: {line}")
     for entry in comparison.missing:
         terminal.say(f"not measured: {entry.name}: {entry.why}")
 
 
-def tables(comparison: Comparison, terminal: Terminal) -> None:
+def show_tables(comparison: Comparison, terminal: Terminal) -> None:
+    """On the terminal: the arms of each group side by side."""
     for group in comparison.groups:
         work = ", ".join(f"{short(name)} {value}" for name, value in group.work.items())
         terminal.table(work or comparison.title, *arm_table(comparison, group))
 
 
-def write(comparison: Comparison, store: Store, folder: Path) -> None:
-    """report.html, comparison.csv, .json, .md, runs.csv and a PNG of each picture."""
-    from loaderlab.report import charts  # a second of imports
+def save(comparison: Comparison, store: Store, folder: Path) -> None:
+    """Writes report.html, comparison.csv, .json, .md, runs.csv and a PNG of each picture."""
+    from loaderlab.report import charts, step_charts  # a second of imports
 
     @functools.cache
-    def steps(run_id: str) -> charts.Series | None:
+    def steps(run_id: str) -> step_charts.Series | None:
         text = store.read(run_id, "steps.csv")
-        return None if text is None else charts.read_steps(text)
+        return None if text is None else step_charts.read_steps(text)
 
     drawn = charts.draw(comparison, steps, folder, PICTURE)
     (folder / "report.html").write_text(page.html(comparison, drawn), encoding="utf-8")
@@ -172,20 +179,20 @@ def write(comparison: Comparison, store: Store, folder: Path) -> None:
     (folder / "comparison.json").write_text(page.as_json(comparison), encoding="utf-8")
 
 
-def record(comparison: Comparison, store: Store, parent: TrackedRun, *, pictures: bool = True) -> None:
-    """All of it with the sweep's parent run, the picture on its page; without ``pictures`` only the words and the table."""
+def attach_to_sweep(comparison: Comparison, store: Store, parent: TrackedRun, *, pictures: bool = True) -> None:
+    """Saves all of it with the sweep's parent run, the picture on its page; without ``pictures`` only the words and the table."""
     links = []
     if pictures:
-        with tempfile.TemporaryDirectory(prefix="loaderlab-") as made:
-            write(comparison, store, Path(made))
-            parent.artifacts(Path(made), FOLDER)
+        with tempfile.TemporaryDirectory(prefix="loaderlab-") as folder:
+            save(comparison, store, Path(folder))
+            parent.artifacts(Path(folder), FOLDER)
         links.append(f"![the comparison](get-artifact?path={FOLDER}/{PICTURE}&run_uuid={parent.run_id})")
     beside = f"[These runs side by side]({ui_view.link(store.experiment_id)}), grouped by arm, with their charts."
     note = page.markdown(comparison, [*links, beside])
     parent.tags({"mlflow.note.content": note, "headline": " ".join(sentences.headline(comparison))})
 
 
-def _folder(name: str) -> Path:
+def _output_folder(name: str) -> Path:
     folder = Path(name).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -195,36 +202,33 @@ def _folder(name: str) -> Path:
     return folder
 
 
-def gate(comparison: Comparison, limit: float, terminal: Terminal) -> None:
+def check_gate(comparison: Comparison, limit: float, terminal: Terminal) -> None:
     """Passes, or raises.
 
     Raises:
-        UserError: an arm has too few rounds to be judged: a gate that cannot see must not say yes.
+        UserError: an arm cannot be judged: a gate that cannot see must not say yes.
         Failed: an arm's whole interval lies below the limit.
     """
-    arms = [arm for arm in comparison.arms if not arm.is_ceiling]
-    compared = [arm for arm in arms if not arm.is_baseline]
-    if not any(arm.partner is not None for arm in compared):
+    gate = judge_gate(comparison, limit)
+    if not gate.has_baseline:
         raise refuse("fail_if.rate_below", limit, "no arm has a baseline to be held against", "baseline=loader:native")
-    alone = [arm.label for arm in compared if arm.partner is None]
-    alone += [arm.label for arm in arms if arm.is_baseline and not any(other.partner is arm for other in compared)]
-    lost = [f"{entry.name}: {entry.why}" for entry in comparison.missing if not entry.not_applicable]
-    for what, names in (("nothing to be held against for", alone), ("not measured", lost)):
+    unpaired = [arm.label for arm in gate.unpaired]
+    for what, names in (("nothing to be held against for", unpaired), ("not measured", gate.unmeasured)):
         if names:
             raise UserError(f"fail_if.rate_below={limit:g}: {what}: {_listed(names)}. Not all can be judged")
-    blind = [arm.label for arm in compared if arm.gain is None or arm.gain.high is None]
-    if blind:
+    if gate.unclear:
+        unclear = _listed([arm.label for arm in gate.unclear])
         raise refuse(
             "fail_if.rate_below",
             f"{limit:g}",
-            f"fewer than {LEAST_PAIRS} rounds in common with the baseline: {_listed(blind)}. Nothing can be judged",
+            f"fewer than {LEAST_PAIRS} rounds in common with the baseline: {unclear}. Nothing can be judged",
             "repeat=1,2,3 in the sweep",
         )
-    below = [arm for arm in compared if arm.gain is not None and arm.gain.high is not None and arm.gain.high < limit]
-    if below:
-        told = [f"{arm.label} at {sentences.times(arm.gain)} {arm.partner.label}" for arm in below if arm.partner]
-        raise Failed(f"fail_if.rate_below={limit:g}: the whole interval lies below it: {_listed(told)}")
-    terminal.say(f"fail_if.rate_below={limit:g}: passed by {len(compared)} arm{'s' * (len(compared) > 1)}")
+    if gate.below:
+        gains = [f"{arm.label} at {sentences.times(arm.gain)} {arm.partner.label}" for arm in gate.below if arm.partner]
+        raise Failed(f"fail_if.rate_below={limit:g}: the whole interval lies below it: {_listed(gains)}")
+    count = len(gate.compared)
+    terminal.say(f"fail_if.rate_below={limit:g}: passed by {count} arm{'s' * (count > 1)}")
 
 
 def _listed(names: Sequence[str]) -> str:

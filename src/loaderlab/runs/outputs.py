@@ -14,7 +14,7 @@ import yaml
 from loaderlab.config import flatten
 from loaderlab.device.environment import describe
 from loaderlab.diagnosis.evidence import LEAST_STEPS
-from loaderlab.report import table
+from loaderlab.report import run_page
 from loaderlab.report.step_files import write_steps
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.judge import Judged
@@ -64,14 +64,14 @@ def record(context: RunContext, outcome: Outcome) -> None:
         _say(context, judged, failed=error is not None)
     facts = outcome.prepared.facts if outcome.prepared is not None else {}
     figures, verdict = (judged.figures, judged.verdict) if judged is not None else ({}, None)
-    page = table.markdown(context.job.name, facts, figures, verdict)
+    page = run_page.markdown(context.job.name, facts, figures, verdict)
     _write(context, outcome, page)
     tracked.artifacts(context.folder)
     tracked.tags({"mlflow.note.content": page})
 
 
 def _say(context: RunContext, judged: Judged, *, failed: bool) -> None:
-    if context.job.parent_id is None and (rows := table.figure_rows(judged.figures)):
+    if context.job.parent_id is None and (rows := run_page.figure_rows(judged.figures)):
         context.terminal.table(context.job.name, ("", "measured"), rows)
     if not failed or len(judged.loop.window) >= LEAST_STEPS:
         context.terminal.say(str(judged.verdict))

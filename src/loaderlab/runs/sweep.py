@@ -102,11 +102,11 @@ def _conclude(store: Store, parent: TrackedRun, terminal: Terminal, *, pictures:
     from loaderlab.runs import compare_runs
 
     try:
-        comparison = compare_runs.of_sweep(store, parent.run_id)
+        comparison = compare_runs.comparison_of_sweep(store, parent.run_id)
     except UserError as error:
         terminal.say(f"nothing to compare: {error}")
         parent.tags({"mlflow.note.content": str(error)})
         return
-    compare_runs.say(comparison, terminal)
-    compare_runs.record(comparison, store, parent, pictures=pictures)
+    compare_runs.show(comparison, terminal)
+    compare_runs.attach_to_sweep(comparison, store, parent, pictures=pictures)
     terminal.say(f"as a page: python -m experiments.compare runs={parent.run_id} output=report{store.typed}")

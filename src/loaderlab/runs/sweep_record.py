@@ -63,10 +63,10 @@ def former_sweep(store: Store, resume: str) -> tuple[RunRecord, list[SweepJob]]:
     Raises:
         UserError: there is no such sweep, or it has no list of its jobs.
     """
-    from loaderlab.runs.compare_runs import sweep_of
+    from loaderlab.runs.compare_runs import chosen_sweep
 
     try:
-        former = sweep_of(store, resume)
+        former = chosen_sweep(store, resume)
     except UserError as error:
         raise UserError(str(error).replace("runs=", "resume=")) from None
     text = store.read(former.run_id, sweep_jobs.FILE)

@@ -104,10 +104,10 @@ class SweepRunner:
     def _show_standing(self) -> None:
         """The table as it is now; nothing while no job has finished."""
         try:
-            comparison = compare_runs.of_sweep(self._store, self._parent.run_id)
+            comparison = compare_runs.comparison_of_sweep(self._store, self._parent.run_id)
         except UserError:
             return
-        compare_runs.tables(comparison, self._terminal)
+        compare_runs.show_tables(comparison, self._terminal)
 
     def _check_parity(self) -> dict[str, str]:
         """By `loader_key` the tag that says whether a loader does the same work as the others. The results of an earlier

@@ -17,6 +17,8 @@ from rich.text import Text
 REDRAW_S = 0.5  # between two drawings of the bar: a drawing costs about a millisecond of the training process
 PLAIN_WIDTH = 150  # characters
 QUIET_S = 10.0  # between two plain lines of work of unknown length
+FIRST_COLUMN = 24  # characters that the first column of a table keeps before another one is left out
+LEADING_COLUMNS = 3  # that are shown in any window, with the last one
 PLAIN_LINES = 10  # of progress, where nobody looks at a terminal
 
 
@@ -40,16 +42,20 @@ class Terminal:
         self.say(f"warning: {text}")
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table, the first column to the left and the others to the right. The last columns are left out where the
-        window is too narrow for them; the copy that is kept has them all."""
-        shown = len(columns)
-        while shown > 3 and _width(columns[:shown], [row[:shown] for row in rows]) > self.console.width:
-            shown -= 1
-        self.console.print(_table(title, columns[:shown], [row[:shown] for row in rows]))
-        if shown < len(columns):
-            self.console.print(f"(the window is too narrow for: {', '.join(columns[shown:])})", markup=False)
-        plain = Console(file=StringIO(), width=max(PLAIN_WIDTH, _width(columns, rows)), highlight=False)
-        plain.print(_table(title, columns, rows))
+        """A table, the first column to the left and the others to the right.
+
+        Where the window is too narrow the first column is folded and the last one, which has the answer, is wrapped at its
+        words; then the columns before the last one are left out, from the right. The copy that is kept has them all.
+        """
+        layout = _fitting(columns, rows, self.console.width)
+        self.console.print(_table(title, columns, rows, layout))
+        if left_out := [column for index, column in enumerate(columns) if index not in layout.shown]:
+            self.console.print(f"(the window is too narrow for: {', '.join(left_out)})", markup=False)
+        whole = _Layout(range(len(columns)))
+        first, *others = _widths(columns, rows, whole.shown)
+        width = max(PLAIN_WIDTH, _total([min(first, FIRST_COLUMN), *others]))
+        plain = Console(file=StringIO(), width=width, highlight=False)
+        plain.print(_table(title, columns, rows, whole))
         assert isinstance(plain.file, StringIO)
         self.said.append(plain.file.getvalue())
 
@@ -70,21 +76,62 @@ class Terminal:
             yield RichBar(drawn, drawn.add_task(label, total=total, note=""))
 
 
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+@dataclass(frozen=True)
+class _Layout:
+    """Which columns of a table are shown.
+
+    Attributes:
+        shown: indices of the columns.
+        first, last: width of the outer ones, in characters; None where all of their text fits.
+    """
+
+    shown: Sequence[int]
+    first: int | None = None
+    last: int | None = None
+
+
+def _fitting(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> _Layout:
+    """The most columns that fit: at least the leading ones and the last one, which are wrapped if they have to be."""
+    num_columns = len(columns)
+    shown = list(range(num_columns))
+    if num_columns < 2 or _total(_widths(columns, rows, shown)) <= width:
+        return _Layout(shown)
+    # its heading stays in one line
+    longest_word = max(len(columns[-1]), *(len(word) for row in rows for word in row[-1].split()), 0)
+    while True:
+        widths = _widths(columns, rows, shown)
+        least_first, least_last = min(widths[0], FIRST_COLUMN), min(widths[-1], longest_word)
+        room = width - _total(widths) + widths[0] + widths[-1]  # that the first and the last one share
+        if room >= least_first + least_last or len(shown) <= LEADING_COLUMNS + 1:
+            last = max(least_last, min(widths[-1], room - least_first))
+            return _Layout(shown, max(1, min(widths[0], room - last)), last)
+        del shown[-2]
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], layout: _Layout) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold", no_wrap=index > 0)
+    for place, index in enumerate(layout.shown):
+        if place == 0:
+            table.add_column(columns[index], overflow="fold", width=layout.first)
+        elif place == len(layout.shown) - 1:
+            table.add_column(
+                columns[index], justify="right", overflow="fold", width=layout.last, no_wrap=layout.last is None
+            )
+        else:
+            table.add_column(columns[index], justify="right", overflow="fold", no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(row[index]) for index in layout.shown))
     return table
 
 
-def _width(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
-    """Characters that a table takes with nothing folded but the first column, which keeps 24."""
-    widths = [
-        max(len(line) for cell in cells for line in cell.split("\n")) for cells in zip(columns, *rows, strict=True)
-    ]
-    return min(widths[0], 24) + sum(widths[1:]) + 3 * len(widths) + 1
+def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]], shown: Sequence[int]) -> list[int]:
+    """Characters of the longest line in each of these columns."""
+    return [max(len(line) for row in (columns, *rows) for line in row[index].split("\n")) for index in shown]
+
+
+def _total(widths: Sequence[int]) -> int:
+    """Characters that a table takes: columns of these widths, a space on both sides of each, and the borders."""
+    return sum(widths) + 3 * len(widths) + 1
 
 
 class Bar:

@@ -1,9 +1,15 @@
-"""A run as the store keeps it, and the runs that it does not have. Free of MLflow."""
+"""A run as the store keeps it, and the runs that it does not have. Free of MLflow.
+
+What a run is, as opposed to what it measured, is read from its settings and tags here and nowhere else: a comparison and a
+report ask for the property.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from loaderlab.config import ReplayLoader
 
 NOT_APPLICABLE = "not applicable here"  # a job that this machine cannot run
 NOT_REACHED = "not reached"  # a job that a sweep had not started when it ended
@@ -39,6 +45,16 @@ class RunRecord:
     def not_finite(self) -> list[str]:
         """Names of metrics that ended as NaN or infinity."""
         return not_finite_in(self.tags)
+
+    @property
+    def is_ceiling(self) -> bool:
+        """Whether it trained on a few batches that stay on the device: the upper bound of its step, which learns nothing."""
+        return self.settings.get("loader.name") == ReplayLoader.name
+
+    @property
+    def shares_cores(self) -> bool:
+        """Whether its step computed on the same cores as its loader; False where the record does not say."""
+        return self.tags.get("device.type") == "cpu"
 
 
 @dataclass(frozen=True)

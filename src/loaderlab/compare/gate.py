@@ -1,0 +1,48 @@
+"""Does every arm reach a share of its baseline's rate? Pure: a comparison in, the arms that fail out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from loaderlab.compare.arms import ComparedArm, Comparison
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a gate says, and what it cannot judge. Arms without a loader are left out.
+
+    Attributes:
+        compared: arms other than the baselines.
+        unpaired: arms without a baseline, and baselines without an arm that is compared with them.
+        unmeasured: jobs without a figure, and why; those that are not applicable here are left out.
+        unclear: compared arms with too few rounds in common with their baseline for an interval.
+        below: compared arms whose whole interval lies below the limit.
+    """
+
+    compared: Sequence[ComparedArm]
+    unpaired: Sequence[ComparedArm]
+    unmeasured: Sequence[str]
+    unclear: Sequence[ComparedArm]
+    below: Sequence[ComparedArm]
+
+    @property
+    def has_baseline(self) -> bool:
+        """Whether any arm is compared with another."""
+        return any(arm.partner is not None for arm in self.compared)
+
+
+def judge_gate(comparison: Comparison, limit: float) -> Gate:
+    """Compares each arm's interval with a limit.
+
+    Args:
+        limit: of an arm's gain over its baseline: 0.95 lets it be 5 % worse.
+    """
+    arms = [arm for arm in comparison.arms if not arm.is_ceiling]
+    compared = [arm for arm in arms if not arm.is_baseline]
+    alone = [arm for arm in compared if arm.partner is None]
+    alone += [arm for arm in arms if arm.is_baseline and not any(other.partner is arm for other in compared)]
+    unmeasured = [f"{entry.name}: {entry.why}" for entry in comparison.missing if not entry.not_applicable]
+    unclear = [arm for arm in compared if arm.gain is None or arm.gain.high is None]
+    below = [arm for arm in compared if arm.gain is not None and arm.gain.high is not None and arm.gain.high < limit]
+    return Gate(compared, alone, unmeasured, unclear, below)

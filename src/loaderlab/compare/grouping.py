@@ -1,0 +1,104 @@
+"""Which runs make an arm, and which arms did the same work on the same hardware."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from loaderlab.compare.arms import Arm
+from loaderlab.compare.ladder import RUNGS
+from loaderlab.parity.status import PARITY, UNLIKE_WORK
+from loaderlab.tracking.records import RunRecord
+
+IGNORED = ("repeat", "seed", "resume", "study", "rung", "evaluate", "device")  # they do not make another arm
+IGNORED_GROUPS = ("tracking.", "checkpoint.", "sweep.", "measure.")
+WORK = ("batch_size", "accumulate", "drop_last", "epochs", "steps", "measure.sync", "measure.warmup_steps")
+WORK_GROUPS = ("data.", "model.", "optimizer.")
+SAME_WORK = ("model.compile", "model.channels_last")  # other ways to do it
+WORK_TAGS = ("device.name", "data.samples", "data.digest")
+COLUMN_ORDER = ("sweep", "loader.name", "loader", "precision", "model")
+
+ArmsByWork = list[tuple[dict[str, str], list[Arm]]]  # what tells this work from the others, and the arms that did it
+
+
+def columns_of(runs: Sequence[RunRecord]) -> list[str]:
+    """Settings with more than one value among the runs that have them, other than what makes another work."""
+    values: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        for name, value in run.settings.items():
+            if not (name in IGNORED or name.startswith(IGNORED_GROUPS) or _is_work(name)):
+                values[name].add(value)
+
+    def place(name: str) -> tuple[int, str]:
+        indices = [index for index, group in enumerate(COLUMN_ORDER) if name == group or name.startswith(f"{group}.")]
+        return (min(indices, default=len(COLUMN_ORDER)), name)
+
+    return sorted((name for name, distinct in values.items() if len(distinct) > 1), key=place)
+
+
+def grouped(runs: Sequence[RunRecord], columns: list[str], metric: str) -> tuple[list[str], ArmsByWork]:
+    """The columns that name the arms: of a ladder its rung, where that tells its arms apart; and the arms by their work."""
+    if all(run.settings.get("rung", "null") != "null" for run in runs):
+        for names in (["rung"], ["sweep", "rung"]):
+            groups = _by_work(sorted(_arms(runs, columns, names, metric), key=_rung))
+            if all(len({arm.label for arm in arms}) == len(arms) for _, arms in groups):
+                return names, groups
+    return columns, _by_work(_arms(runs, columns, columns, metric))
+
+
+def _rung(arm: Arm) -> tuple[str, int]:
+    """Its place in the ladder, within its sweep."""
+    name = arm.runs[0].settings["rung"]
+    return arm.runs[0].settings.get("sweep", ""), RUNGS.index(name) if name in RUNGS else len(RUNGS)
+
+
+def _is_work(name: str) -> bool:
+    return name in WORK or (name.startswith(WORK_GROUPS) and name not in SAME_WORK)
+
+
+def _work_of(run: RunRecord) -> dict[str, str]:
+    work = {name: value for name, value in run.settings.items() if _is_work(name)}
+    work |= {name: run.tags[name] for name in WORK_TAGS if name in run.tags}
+    parity = run.tags.get(PARITY, "")
+    work[PARITY] = parity if parity.startswith(UNLIKE_WORK) else "no mismatch found"
+    if "data.digest" in work:  # the same samples may lie elsewhere
+        work.pop("data.root", None)
+        work.pop("data.val_root", None)
+    return work
+
+
+def _arms(runs: Sequence[RunRecord], columns: Sequence[str], shown: Sequence[str], metric: str) -> list[Arm]:
+    names = tuple(dict.fromkeys((*columns, *shown)))
+    runs_of: dict[tuple[object, ...], list[RunRecord]] = defaultdict(list)
+    for run in runs:
+        runs_of[(*map(run.settings.get, names), *sorted(_work_of(run).items()))].append(run)
+    return [
+        Arm({name: own[0].settings.get(name) for name in names}, _label(own[0], shown), tuple(own), metric)
+        for own in runs_of.values()
+    ]
+
+
+def _label(run: RunRecord, columns: Sequence[str]) -> str:
+    """``dali · bf16 · num_workers=2``: choices by their name alone, other settings with theirs."""
+    parts = []
+    for name in columns:
+        value = run.settings.get(name)
+        if value is None:
+            continue
+        choice = name.endswith(".name") or name in ("rung", "sweep")
+        parts.append(value if choice else f"{name.rpartition('.')[2]}={value}")
+    return " · ".join(parts) or run.tags.get("arm", run.name)
+
+
+def _by_work(arms: Sequence[Arm]) -> ArmsByWork:
+    """Arms by their work. What an older record does not say is taken as the same."""
+    works = [_work_of(arm.runs[0]) for arm in arms]
+    names = [
+        name
+        for name in dict.fromkeys(name for work in works for name in work)
+        if len({work[name] for work in works if name in work}) > 1
+    ]
+    groups: dict[tuple[tuple[str, str], ...], list[Arm]] = defaultdict(list)
+    for arm, work in zip(arms, works, strict=True):
+        groups[tuple((name, work[name]) for name in names if name in work)].append(arm)
+    return [(dict(work), members) for work, members in groups.items()]

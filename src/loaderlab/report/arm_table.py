@@ -1,0 +1,97 @@
+"""The arms of a group side by side, as columns and rows of text."""
+
+from __future__ import annotations
+
+from loaderlab import metrics
+from loaderlab.compare.arms import ComparedArm, Comparison, Group, short
+from loaderlab.compare.ladder import PUBLISHED, RUNGS
+from loaderlab.compare.stats import Ratio, median
+from loaderlab.metrics import Metric
+
+ARM_FIGURES = (  # where a window is narrow the last ones are left out first
+    metrics.WAIT_PCT,
+    metrics.EFFICIENCY_PCT,
+    metrics.STARVED_PCT,
+    metrics.VAL_ACCURACY,
+    metrics.HOST_PEAK_MIB,
+    metrics.CPU_PCT,
+    metrics.JOULES_PER_SAMPLE,
+)
+
+
+def arm_table(comparison: Comparison, group: Group) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of a group: an arm a row, medians over its runs; a ladder's rungs that are not here among them."""
+    listed = in_order(comparison, group)
+    metric, figures = metrics.metric(comparison.metric), _figures(comparison, group)
+    with_published = comparison.study == "ladder" and any(label in PUBLISHED for label, _ in listed)
+    with_marks = any(_marks(arm) for arm in group.arms)
+    columns = [short(name) for name in comparison.columns] or ["arm"]
+    columns += ["n", metric.column]
+    columns += ["over the one before", "over the first"] if comparison.is_ladder else ["gain"]
+    columns += ["published"] * (comparison.is_ladder and with_published)
+    columns += ["note"] * with_marks
+    columns += [*(entry.column for entry in figures), "verdict"]
+    rows = []
+    for label, arm in listed:
+        row = [label, "–", "not applicable here", "–", "–"] if arm is None else _leading(comparison, group, arm)
+        row += [PUBLISHED.get(label, "–")] * ("published" in columns)
+        row += ["" if arm is None else "\n".join(_marks(arm))] * with_marks
+        row += ["–" if arm is None else _median(arm, entry) for entry in figures]
+        row += ["–" if arm is None else arm.verdicts or "–"]
+        rows.append(row)
+    return columns, rows
+
+
+def _figures(comparison: Comparison, group: Group) -> list[Metric]:
+    """Those that an arm measured, without the metric that has a column already."""
+    names = [name for name in ARM_FIGURES if name != comparison.metric]
+    return [metrics.metric(name) for name in names if any(arm.median(name) is not None for arm in group.arms)]
+
+
+def _leading(comparison: Comparison, group: Group, arm: ComparedArm) -> list[str]:
+    """Which arm it is, how many runs it has, the metric and its gains."""
+    named = comparison.is_ladder or not comparison.columns
+    cells = [arm.label] if named else [arm.settings[name] or "–" for name in comparison.columns]
+    cells += [str(len(arm.runs)), metrics.metric(comparison.metric).cell(median(arm.values))]
+    cells += [gain_cell(arm.over_previous)] * comparison.is_ladder
+    return [*cells, "baseline" if arm.partner is None and arm is group.baseline else gain_cell(arm.gain)]
+
+
+def _marks(arm: ComparedArm) -> list[str]:
+    """What its row says of it in a word; the rest of its notes stands below."""
+    noisy = arm.gain is not None and arm.gain.noisy
+    return [
+        *["learns differently"] * bool(arm.learning),
+        *["too noisy"] * noisy,
+        *["ceiling"] * arm.is_ceiling,
+        *["see below"] * (len(arm.notes) > noisy),
+    ]
+
+
+def _median(arm: ComparedArm, metric: Metric) -> str:
+    """The median, and of how many where not every run of the arm measured it."""
+    value, count = arm.median(metric.name), arm.num_measured(metric.name)
+    if value is None:
+        return "–"
+    return metric.cell(value) + ("" if count == len(arm.runs) else f"\nin {count} of {len(arm.runs)}")
+
+
+def gain_cell(gain: Ratio | None) -> str:
+    """``1.31x (1.20–1.43)``, in a second line that no difference is shown; a ratio of fewer than three pairs claims nothing
+    and says so."""
+    if gain is None:
+        return "–"
+    if gain.low is None:
+        return f"{gain.value:.2f}x\nn = {gain.num_pairs}: no claim"
+    return f"{gain.value:.2f}x ({gain.low:.2f}–{gain.high:.2f})" + ("" if gain.shown else "\nno difference shown")
+
+
+def in_order(comparison: Comparison, group: Group) -> list[tuple[str, ComparedArm | None]]:
+    """(label, arm); for a ladder the rungs' own order, with None for one that is not applicable here."""
+    listed: list[tuple[str, ComparedArm | None]] = [(arm.label, arm) for arm in group.arms]
+    if comparison.is_ladder:
+        measured = {label for label, _ in listed}
+        absent = dict.fromkeys(entry.name.removeprefix("rung=") for entry in comparison.missing if entry.not_applicable)
+        listed += [(name, None) for name in absent if name not in measured]
+        listed.sort(key=lambda entry: RUNGS.index(entry[0]) if entry[0] in RUNGS else len(RUNGS))
+    return listed

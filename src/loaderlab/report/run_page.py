@@ -1,0 +1,36 @@
+"""One run as rows of text and as a page in Markdown. Needs no comparison: `watch` writes it too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from loaderlab import metrics
+from loaderlab.diagnosis.evidence import Verdict
+from loaderlab.report.markdown import escape
+
+ROWS = tuple(entry for entry in metrics.TABLE.values() if entry.row)
+
+
+def figure_rows(figures: Mapping[str, float]) -> list[tuple[str, str]]:
+    """(label, value with unit) of each figure that was measured; one that was not has no row. A part of the row above it is
+    indented by two spaces."""
+    return [
+        ("  " * (entry.row == metrics.PART) + entry.label, entry.text(figures[entry.name]))
+        for entry in ROWS
+        if entry.name in figures
+    ]
+
+
+def markdown(title: str, facts: Mapping[str, str], figures: Mapping[str, float], verdict: Verdict | None) -> str:
+    """One run as a page: the verdict, what was run, the figures."""
+    lines = [f"# {title}", ""]
+    if verdict is not None:
+        lines += [f"**{verdict.grade}**: {escape(verdict.because)}.", ""]
+        lines += [f"Bottleneck: {verdict.bottleneck}.", ""] if verdict.bottleneck else []
+        lines += [f"- try {escape(text)}" for text in verdict.to_try]
+        lines += [""] if verdict.advice else []
+    lines += [f"- **{name}**: {escape(value)}" for name, value in facts.items()]
+    if shown := [entry for entry in ROWS if entry.name in figures]:
+        lines += ["", "| figure | value | metric |", "|---|---:|---|"]
+        lines += [f"| {entry.label} | {entry.text(figures[entry.name])} | `{entry.name}` |" for entry in shown]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,113 @@
+"""Pictures over the steps of a run, read from its ``steps.csv``: the loss, and when it waited."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from loaderlab import metrics
+from loaderlab.compare.arms import ComparedArm
+from loaderlab.report.chart_style import COLOURS, CYCLE, DASHES, cut, figure, legend_above
+
+POINTS = 300  # of a line: a stall stays visible, since a bin shows its worst
+STEP_GREY = "#B4BCC5"
+TIME_AXIS = "time in the loop, s"
+
+
+@dataclass(frozen=True)
+class Series:
+    """Every step of one run: arrays of one length, and the seconds since the loop began, evaluation left out."""
+
+    seconds: np.ndarray
+    samples: np.ndarray
+    step_ms: np.ndarray
+    wait_ms: np.ndarray
+    loss: np.ndarray
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether any step has a loss that is a number."""
+        return bool(np.isfinite(self.loss).any())
+
+
+def read_steps(text: str) -> Series | None:
+    """The ``steps.csv`` of a run; None where it has no steps."""
+    rows = list(csv.DictReader(io.StringIO(text)))
+    if not rows:
+        return None
+    host = np.array(
+        [[float(row[name]) for name in row if name.startswith("host_") and name.endswith("_ms")] for row in rows]
+    )
+    step_ms = host.sum(axis=1)
+    return Series(
+        seconds=np.cumsum(step_ms) / 1e3,
+        samples=np.cumsum([int(row["num_samples"]) for row in rows]),
+        step_ms=step_ms,
+        wait_ms=host[:, 0],
+        loss=np.array([float(row["loss"]) for row in rows]),
+    )
+
+
+def loss(arms: Sequence[ComparedArm], series: Mapping[ComparedArm, Series]) -> Figure:
+    """The training loss of each arm, over time and over samples.
+
+    Args:
+        series: of the run in the middle of each arm; an arm whose steps are lost has none.
+    """
+    drawn = figure(3.4)
+    axes = drawn.subplots(1, 2, sharey=True)
+    for number, arm in enumerate(arms):
+        if arm not in series or not series[arm].has_loss:
+            continue
+        steps = series[arm]
+        line: Any = {"color": CYCLE[number % len(CYCLE)], "linestyle": DASHES[number % len(DASHES)], "linewidth": 1.3}
+        for axis, x in zip(axes, (steps.seconds, steps.samples), strict=True):
+            places, values = binned(x, steps.loss, np.nanmean)
+            axis.plot(places, values, label=cut(arm.label, 30), **line)
+    axes[0].set(xlabel=TIME_AXIS, ylabel=metrics.metric(metrics.TRAIN_LOSS).short_label, xlim=(0, None))
+    axes[1].set(xlabel="samples seen", xlim=(0, None))
+    axes[1].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes[1].xaxis.set_major_locator(MaxNLocator(5))
+    for axis in axes:
+        axis.grid(linewidth=0.6)
+    legend_above(drawn, axes[0])
+    return drawn
+
+
+def waits(arms: Sequence[ComparedArm], series: Mapping[ComparedArm, Series]) -> Figure:
+    """The length of each step and how much of it was waiting, a strip for each arm with a series."""
+    arms = [arm for arm in arms if arm in series]
+    drawn = figure(0.95 * len(arms) + 0.9)
+    axes = drawn.subplots(len(arms), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    tallest = max(float(np.percentile(series[arm].step_ms, 98)) for arm in arms)
+    unit = metrics.metric(metrics.STEP_MS).unit
+    for axis, arm in zip(axes, arms, strict=True):
+        steps = series[arm]
+        for values, colour, label in (
+            (steps.step_ms, STEP_GREY, "step"),
+            (steps.wait_ms, COLOURS["wait"], "of it waiting"),
+        ):
+            ends, heights = binned(steps.seconds, values, np.nanmax)
+            places, heights = np.concatenate([[0.0], ends]), np.concatenate([heights[:1], heights])
+            axis.fill_between(places, heights, color=colour, linewidth=0, step="pre", label=label)
+        axis.set_title(cut(arm.label, 80), loc="left", fontsize=8.5, pad=2)
+        axis.set(ylim=(0, 1.15 * tallest or 1), ylabel=unit)
+        axis.margins(x=0)
+    axes[-1].set(xlabel=TIME_AXIS)
+    handles, labels = axes[0].get_legend_handles_labels()
+    drawn.legend(handles, labels, loc="outside upper left", ncols=2, fontsize=8)
+    return drawn
+
+
+def binned(x: np.ndarray, values: np.ndarray, join: Callable[[np.ndarray], Any]) -> tuple[np.ndarray, np.ndarray]:
+    """At most `POINTS` bins of equal numbers of steps: the end of each and what its values join to."""
+    chunks = np.array_split(np.arange(len(x)), min(POINTS, len(x)))
+    kept = [chunk for chunk in chunks if np.isfinite(values[chunk]).any()]
+    return np.array([x[chunk[-1]] for chunk in kept]), np.array([join(values[chunk]) for chunk in kept])

@@ -1,0 +1,47 @@
+"""Drawing and importing what draws leaves matplotlib's global state alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+IMPORT = """
+import sys, warnings
+import matplotlib
+BACKEND = dict.__getitem__(matplotlib.rcParams, "backend")  # as it is: reading it any other way chooses one
+BEFORE = matplotlib.rcParams.copy()
+
+def check():
+    assert dict.__getitem__(matplotlib.rcParams, "backend") is BACKEND, "another backend"
+    changed = [name for name in BEFORE if name != "backend" and matplotlib.rcParams[name] != BEFORE[name]]
+    assert not changed, changed
+    assert "matplotlib.pyplot" not in sys.modules, "pyplot"
+
+from loaderlab.report import charts, step_picture
+check()
+"""
+DRAW = """
+import tempfile
+from pathlib import Path
+from loaderlab.compare.comparison import compare
+from tests.records import arms
+with tempfile.TemporaryDirectory() as folder:
+    step_picture.breakdown(Path(folder) / "breakdown.png", "a run", {"time/wait_ms": 1.0}, [])
+    drawn = charts.draw(compare("two", arms({"native": [100], "dali": [200]})), lambda _: None, Path(folder), "main.png")
+    assert len(drawn) == 3
+    assert len(list(Path(folder).glob("*.png"))) == 5
+check()
+"""
+
+
+def run(code: str) -> None:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_leaves_matplotlibs_settings() -> None:
+    run(IMPORT)
+
+
+def test_drawing_leaves_matplotlibs_settings() -> None:
+    run(IMPORT + DRAW)
