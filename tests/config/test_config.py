@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import sys
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hydra import compose as hydra_compose
@@ -218,7 +219,9 @@ def test_help_explains_every_group_and_choice(
         assert setting in page
 
 
-RUNGS = {  # of the ladder, and what each changes on a machine of four cores that computes in bf16
+RUNGS: dict[
+    str, dict[str, Any]
+] = {  # of the ladder, and what each changes on a machine of four cores that computes in bf16
     "single": {},
     "workers": {"loader.num_workers": 4},
     "pinned": {"loader.pin_memory": True},

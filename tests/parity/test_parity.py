@@ -32,7 +32,7 @@ from loaderlab.loaders.decode import crop_window, resize
 from loaderlab.loaders.native import Native
 from loaderlab.parity import check, distribution, draws, probe_image, samples
 from loaderlab.parity.result import Parity
-from loaderlab.runs import job, run
+from loaderlab.runs import job, outputs, run
 from loaderlab.system.terminal import Terminal
 from tests.conftest import picture
 
@@ -215,10 +215,10 @@ def in_the_corner(batch: Batch, split: Split) -> Batch:
     if split.transform is None or not split.transform.random_crop or batch.ids is None:
         return batch
     assert isinstance(split.source, ImageArrays)
-    spec, rng, inputs = split.transform, np.random.default_rng(batch.inputs.long().sum().item()), batch.inputs
+    spec, rng, inputs = split.transform, np.random.default_rng(int(batch.inputs.long().sum().item())), batch.inputs
     for position, index in enumerate(batch.ids.tolist()):
         image = torch.from_numpy(split.source.images[index]).permute(2, 0, 1)
-        _, _, height, width = crop_window(*image.shape[1:], spec, rng.random((10, 4)))
+        _, _, height, width = crop_window(image.shape[1], image.shape[2], spec, rng.random((10, 4)))
         cut = resize(image[:, :height, :width], spec.size, spec.size)
         inputs[position] = cut.flip(-1) if rng.random() < spec.flip else cut
     return Batch(inputs, batch.targets, batch.ids)
@@ -401,7 +401,7 @@ def test_a_run_that_is_checked_first(
         kept.append(json.loads((_session.folder / "parity.json").read_text()))
         unlike.append(error)
 
-    monkeypatch.setattr(run.outputs, "record", record)
+    monkeypatch.setattr(outputs, "record", record)
     assert run.run(config, job.single(config, []), terminal).status == "FINISHED"
     assert kept[0]["status"] == "same work"
     assert any(line.startswith("parity    same work: 18 samples x 3 epochs") for line in terminal.said)
