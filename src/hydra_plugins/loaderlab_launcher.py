@@ -16,7 +16,7 @@ from loaderlab.config import TrainConfig, UserError
 from loaderlab.runs import sweep
 
 
-class LoaderlabLauncher(Launcher):  # type: ignore[misc]
+class LoaderlabLauncher(Launcher):
     """Composes and checks every job of a sweep, then has them run one after the other, each in a fresh process."""
 
     def __init__(self, **_: Any) -> None:
@@ -49,6 +49,7 @@ class LoaderlabLauncher(Launcher):  # type: ignore[misc]
 
     def _composed(self, overrides: Sequence[str], index: int) -> TrainConfig:
         assert self._context is not None
+        assert self._config is not None
         composed = self._context.config_loader.load_sweep_config(self._config, list(overrides))
         with open_dict(composed):
             del composed["hydra"]

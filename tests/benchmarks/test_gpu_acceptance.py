@@ -10,9 +10,11 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import psutil
 import pytest
+from filelock import FileLock
 
 from benchmarks.gpu_acceptance import __main__ as acceptance
 from benchmarks.gpu_acceptance import kept, measured, page, running, targets
@@ -23,10 +25,12 @@ from loaderlab.compare.arms import Comparison
 from loaderlab.compare.comparison import compare
 from loaderlab.config import PROJECT, UserError
 from loaderlab.meter.sampler import DeviceSample
+from loaderlab.runs import compare_runs
+from loaderlab.tracking.store import Store
 from tests.conftest import compose
 from tests.records import arms
 
-ENVIRONMENT = {
+ENVIRONMENT: dict[str, Any] = {
     "machine": {
         "device": "A GPU 80GB",
         "processor": "A CPU",
@@ -113,7 +117,8 @@ def begun(folder: Path) -> psutil.Process:
 
 
 def test_a_command_that_is_told_to_end_ends_its_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(acceptance, "PARTS", [sleeping(tmp_path, monkeypatch)])
+    tried = sleeping(tmp_path, monkeypatch)
+    monkeypatch.setattr(acceptance, "PARTS", [tried])
     theirs: list[psutil.Process] = []
 
     def tell() -> None:
@@ -124,7 +129,7 @@ def test_a_command_that_is_told_to_end_ends_its_part(tmp_path: Path, monkeypatch
     setting = Setting(tmp_path, dry=True)
     assert acceptance.course(setting, ["a_part"], 1, None) == 143
     theirs[0].wait(30)
-    assert running.state_of(setting, acceptance.PARTS[0]).status == "cut"
+    assert running.state_of(setting, tried).status == "cut"
 
 
 def test_a_command_that_is_killed_leaves_nothing_on_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,12 +229,11 @@ def test_a_folder_that_cannot_be_made_is_told(
 def test_what_does_not_fit_into_the_time_is_not_begun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        acceptance, "PARTS", [part("import time; time.sleep(60)", monkeypatch), Part("another", "Another")]
-    )
+    tried = part("import time; time.sleep(60)", monkeypatch)
+    monkeypatch.setattr(acceptance, "PARTS", [tried, Part("another", "Another")])
     setting = Setting(tmp_path, dry=True)
     assert acceptance.course(setting, ["a_part", "another"], 8, 0.01) is None
-    assert running.state_of(setting, acceptance.PARTS[0]).status == "cut"
+    assert running.state_of(setting, tried).status == "cut"
     assert "another              not begun: the time is over" in capsys.readouterr().out
 
 
@@ -237,7 +241,7 @@ def test_two_at_once_do_not_share_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["", "--cpu", "--folder", str(tmp_path)])
-    with acceptance.FileLock(tmp_path / "lock"):
+    with FileLock(tmp_path / "lock"):
         assert acceptance.main() == 1
     assert "another run is at work" in capsys.readouterr().err
 
@@ -425,16 +429,16 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(page, "README", tmp_path / "README.md")
 
     def write(comparison: Comparison, _store: object, folder: Path) -> None:
-        for name in (page.compare_runs.PICTURE, "comparison.csv", "runs.csv"):
+        for name in (compare_runs.PICTURE, "comparison.csv", "runs.csv"):
             (folder / name).write_text(comparison.title)
 
-    monkeypatch.setattr(page.compare_runs, "write", write)
+    monkeypatch.setattr(compare_runs, "write", write)
     return tmp_path / "docs" / "results"
 
 
 def test_what_the_page_was_made_of_lies_beside_it(results: Path) -> None:
     found = found_of({"fed": fed({"native": 96.4}), "workers": fed({"native": 96.4})})
-    found.stores = dict.fromkeys(found.comparisons)  # type: ignore[arg-type]
+    found.stores = dict.fromkeys(found.comparisons, cast(Store, None))  # its user is replaced in `results`
     target, undrawn = page.write(found, None)
     assert (target, undrawn) == (results / "a-gpu-80gb.md", {})
     names = {path.name for path in (results / "a-gpu-80gb").iterdir()}
@@ -456,9 +460,9 @@ def test_a_picture_that_fails_costs_itself_only(results: Path, monkeypatch: pyte
     def write(*_: object) -> None:
         raise ValueError("no canvas")
 
-    monkeypatch.setattr(page.compare_runs, "write", write)
+    monkeypatch.setattr(compare_runs, "write", write)
     found = found_of({"fed": fed({"native": 96.4})})
-    found.stores = dict.fromkeys(found.comparisons)  # type: ignore[arg-type]
+    found.stores = dict.fromkeys(found.comparisons, cast(Store, None))  # its user is replaced in `results`
     target, undrawn = page.write(found, None)
     assert undrawn == {"fed": "ValueError: no canvas"}
     assert "Its picture could not be drawn: ValueError: no canvas" in target.read_text()
