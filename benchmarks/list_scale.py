@@ -28,7 +28,7 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -90,9 +90,9 @@ def memory_mib(root: Path, method: str, num_workers: int) -> float:
     plan = EpochPlan(len(files), 256, shuffle=True, drop_last=False)
     loader = DataLoader(
         PathLengths(files),
-        batch_sampler=plan.batches(0),
+        batch_sampler=cast(Any, plan.batches(0)),  # arrays of ids, which `PathLengths.__getitems__` takes whole
         num_workers=num_workers,
-        persistent_workers=True,  # type: ignore[arg-type]
+        persistent_workers=True,
         multiprocessing_context=method,
         collate_fn=as_it_is,
     )

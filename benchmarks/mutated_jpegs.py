@@ -82,19 +82,19 @@ def mutated(whole: bytes, rng: np.random.Generator) -> bytes:
         case 1:
             del data[rng.integers(0, len(data)) :]
         case 2:
-            first = rng.integers(0, min(600, len(data)))
-            count = min(len(data) - first, rng.integers(1, 24))
+            first = int(rng.integers(0, min(600, len(data))))
+            count = min(len(data) - first, int(rng.integers(1, 24)))
             data[first : first + count] = rng.bytes(count)
         case 3:
-            at = rng.integers(0, len(data))
-            data[at:at] = rng.bytes(rng.integers(1, 64))
+            at = int(rng.integers(0, len(data)))
+            data[at:at] = rng.bytes(int(rng.integers(1, 64)))
         case 4:
-            at = rng.integers(0, len(data))
+            at = int(rng.integers(0, len(data)))
             del data[at : at + rng.integers(1, 200)]
         case 5:
             at = max(data.find(b"\xff\xc0"), data.find(b"\xff\xc2"))
             data[at + 5 : at + 9] = (
-                rng.bytes(4) if rng.random() < 0.5 else bytes([0, rng.integers(256), 0, rng.integers(256)])
+                rng.bytes(4) if rng.random() < 0.5 else bytes([0, int(rng.integers(256)), 0, int(rng.integers(256))])
             )
     return bytes(data)
 

@@ -39,7 +39,7 @@ class Bare(StepMeter):
     def next_step(self) -> None: ...
     def mark(self) -> None: ...
     def end_step(self, num_samples: int, loss: torch.Tensor | None = None) -> None: ...
-    def end_epoch(self) -> None:
+    def end_epoch(self, exhausted: bool = True) -> None:
         if self._device_of.type == "cuda":
             torch.cuda.synchronize(self._device_of)
 
@@ -183,18 +183,27 @@ def main(arguments: list[str]) -> dict[str, Any]:
     print(f"{name} on {device}: a step of {step_ms:.3f} ms, n = {len(ratios)} comparisons")
     print(f"metered / bare: {ratio:.4f} ({low:.4f} to {high:.4f}); the run would report {reported:.3f} % overhead")
     seconds, rounds = float(options.get("seconds", 0.3)), int(options.get("rounds", 100))
-    arms = {
-        "ceiling": lambda: rates.ceiling(parts, batches, seconds, 1).samples_per_s,
-        "by_hand": lambda: by_hand(parts, batches, seconds),
-        "evaluator": lambda: by_hand(parts, LoaderEvaluator(batches, mode="replay"), seconds),
-    }
-    rates: dict[str, list[float]] = {arm: [] for arm in arms}
+
+    def ceiling() -> float:
+        rate = rates.ceiling(parts, batches, seconds, 1)
+        if rate is None:
+            raise SystemExit(f"error: {seconds} s hold too few steps for a rate")
+        return rate.samples_per_s
+
+    def evaluator() -> float:
+        replayed: Iterable[Batch] = LoaderEvaluator(batches, mode="replay")
+        return by_hand(parts, replayed, seconds)
+
+    arms = {"ceiling": ceiling, "by_hand": lambda: by_hand(parts, batches, seconds), "evaluator": evaluator}
+    samples_per_s: dict[str, list[float]] = {arm: [] for arm in arms}
     for turn in range(rounds):
         for place in range(len(arms)):
             arm = list(arms)[(turn + place) % len(arms)]
-            rates[arm].append(arms[arm]())
+            samples_per_s[arm].append(arms[arm]())
     against = {
-        arm: median_and_interval([mine / other for mine, other in zip(rates["ceiling"], rates[arm], strict=True)])
+        arm: median_and_interval(
+            [mine / other for mine, other in zip(samples_per_s["ceiling"], samples_per_s[arm], strict=True)]
+        )
         for arm in ("by_hand", "evaluator")
     }
     for arm, what in (("by_hand", "loop by hand"), ("evaluator", "DALI's replay evaluator")):

@@ -200,7 +200,8 @@ class Model(nn.Module):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         case = self._case
         hidden: torch.Tensor = Planted.apply(self._first(inputs), case.forward, case.backward, case.burn)
-        return self._last(hidden)
+        outputs: torch.Tensor = self._last(hidden)
+        return outputs
 
 
 def run(case: Case) -> tuple[dict[str, float], Verdict]:
