@@ -27,6 +27,7 @@ RECORDS = "records.json"
 
 def record(checkout: Path, folder: Path) -> None:
     """Runs the sweep and the comparison of a checkout into a new folder, and writes what they recorded."""
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"  # read when MLflow is imported
     from benchmarks.harness.recorded_output import counts, dump
 
     checkout, folder = checkout.resolve(), folder.resolve()

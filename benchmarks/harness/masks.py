@@ -13,10 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from html.parser import HTMLParser
 from typing import Any
 
+from loaderlab.metrics import CHANGE_STEP, MACHINE_LOAD, STARVED_BEFORE_PCT, STARVED_SINCE_PCT
+
 # ---- the rules -------------------------------------------------------------------------------------------------
 
 # Metrics that only some runs have: a change of the starved share within the window is rare, and chance decides it.
-OPTIONAL_METRICS = ("starvation/change_step", "starvation/starved_before_pct", "starvation/starved_since_pct")
+OPTIONAL_METRICS = (CHANGE_STEP, STARVED_BEFORE_PCT, STARVED_SINCE_PCT)
+
+# What the machine did before a run may be a whole number by chance; other metrics are whole in every run or in none.
+MACHINE = MACHINE_LOAD.partition("/")[0] + "/"
 
 # Tags whose text is what a noisy run concluded, or says who ran when and where: only their presence is compared.
 NOISY_TAGS = (

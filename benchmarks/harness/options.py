@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -39,3 +40,10 @@ def count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: must be above 0")
     return value
+
+
+def size(text: str) -> str:
+    """``500x375``. Raises argparse.ArgumentTypeError for anything else."""
+    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text}: must be WIDTHxHEIGHT, like 500x375")
+    return text

@@ -46,7 +46,7 @@ def whole_metrics(runs: list[Run]) -> dict[str, bool]:
     values: dict[str, list[float]] = {}
     for run in runs:
         for name, value in run.data.metrics.items():
-            if value and name not in masks.OPTIONAL_METRICS and not name.startswith("machine/"):
+            if value and name not in masks.OPTIONAL_METRICS and not name.startswith(masks.MACHINE):
                 values.setdefault(name, []).append(value)
     return {name: True for name, known in sorted(values.items()) if all(value.is_integer() for value in known)}
 

@@ -17,13 +17,14 @@ import pytest
 from filelock import FileLock
 
 from benchmarks.gpu_acceptance import __main__ as acceptance
-from benchmarks.gpu_acceptance import kept, measured, page, running, targets
+from benchmarks.gpu_acceptance import criteria, kept, measured, page, running
 from benchmarks.gpu_acceptance.kept import Outcome
 from benchmarks.gpu_acceptance.parts import PARTS, Part, Setting
 from benchmarks.gpu_acceptance.running import State, Turn
 from loaderlab.compare.arms import Comparison
 from loaderlab.compare.comparison import compare
 from loaderlab.config import PROJECT, UserError
+from loaderlab.device import resolve
 from loaderlab.meter.sampler import DeviceSample
 from loaderlab.runs import compare_runs
 from loaderlab.tracking.store import Store
@@ -249,7 +250,7 @@ def test_two_at_once_do_not_share_a_folder(
 def test_without_a_gpu_it_says_what_to_type(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(acceptance, "driver_gpus", lambda: None)
+    monkeypatch.setattr(resolve, "driver_gpus", lambda: None)
     monkeypatch.setattr(sys, "argv", [""])
     assert acceptance.main() == 1
     assert "--cpu" in capsys.readouterr().err
@@ -279,7 +280,7 @@ def outcome(test: str, ended: str, why: str = "") -> Outcome:
     return Outcome(f"tests/{test}", ended, "abc", why)
 
 
-def test_verdicts_on_the_targets() -> None:
+def test_verdicts_on_the_criteria() -> None:
     tests = [
         outcome("test_gpu_truths.py::test_work_in_flight_is_not_starved[10-9-10]", "passed"),
         outcome("test_models.py::test_precisions_of_a_gpu[bf16]", "failed"),
@@ -289,7 +290,7 @@ def test_verdicts_on_the_targets() -> None:
         outcome("test_run.py::test_memory_comes_back_after_each_of_ten_jobs_or_so", "passed"),  # another one
     ]
     comparison = fed({"native": 96.4, "dali": 91.0, "resident": 99.0, "replay": 100.0})
-    told = {found.what: found for found in targets.targets({"fed": comparison}, OVERHEAD, tests, 16)}
+    told = {found.what: found for found in criteria.criteria({"fed": comparison}, OVERHEAD, tests, 16)}
     first = next(iter(told.values()))
     assert first.reached
     # resident has the larger share, and is not fed from files
@@ -303,18 +304,18 @@ def test_verdicts_on_the_targets() -> None:
     every = told["every loader delivers each sample once, with the same pixels, on CUDA"]
     assert every.reached is None  # one that was skipped shows nothing
     assert every.measured == "1 of 2 tests pass, 1 skipped or not ended"
-    assert all(found.reached is None for found in targets.targets({}, None, (), None))
+    assert all(found.reached is None for found in criteria.criteria({}, None, (), None))
 
 
 @pytest.mark.parametrize(("low", "high", "reached"), [(0.999, 1.0015, True), (1.003, 1.01, False), (0.99, 1.01, None)])
 def test_noise_is_no_verdict_on_the_meter(low: float, high: float, reached: bool | None) -> None:
-    told = targets.targets({}, {**OVERHEAD, "ratio": (1.001, low, high)}, (), None)
+    told = criteria.criteria({}, {**OVERHEAD, "ratio": (1.001, low, high)}, (), None)
     assert {found.what: found.reached for found in told}["the meter costs at most 0.2 % of a ResNet-50 step"] is reached
 
 
-def test_the_tests_that_targets_name_are_there() -> None:
+def test_the_tests_that_criteria_name_are_there() -> None:
     written = "".join(path.read_text() for path in (PROJECT / "tests").rglob("test_*.py"))
-    assert all(f"def {name}(" in written for _, name in targets.BY_TEST)
+    assert all(f"def {name}(" in written for _, name in criteria.BY_TEST)
 
 
 SUITE = """

@@ -25,7 +25,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from benchmarks.turns import Served
+from benchmarks.harness.turns import Served
 
 BATCH, SIZE = 64, 224
 SAMPLES = 200_000  # an epoch's
