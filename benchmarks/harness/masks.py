@@ -44,7 +44,7 @@ IDENTIFIERS = (
     (r"\b[0-9a-f]{32}\b", "<run>"),
     (r"\b[0-9a-f]{16}\b", "<digest>"),  # of the data and the config, which hold the folder's path
 )
-NUMBER = r"(?<!\w)\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?"  # within a name (fp32, p95) it is no number
+NUMBER = r"(?<!\w)\d+(?:,\d{3})*(?:\.\d+)*(?:e[+-]?\d+)?"  # or a version; within a name (fp32, p95) it is no number
 
 # Lines of a run's report, log or note that depend on its figures; None drops the line, for it may be missing.
 GRADES = "(?:fed|partly starved|starved|inconclusive)"
@@ -65,6 +65,7 @@ NOISY_COLUMNS = ("gain", "verdict")
 OPTIONAL_COLUMNS = ("note",)
 # Text in the pictures that depends on figures: marks on an axis and the like have no word of three letters.
 CHART_TEXT = r"[A-Za-z]{3}"
+OPTIONAL_CHART_TEXTS = ("n.d.s.: no difference shown",)  # the legend of a mark that a noisy arm has
 
 # Lists in JSON that are empty in one run and not in another: the list itself is compared, its items are not.
 OPTIONAL_JSON = (r"\.notes\[\]", r"\.learns_differently\[\]", r"\.mismatches\[\]")
@@ -88,7 +89,7 @@ def masked(text: str) -> str:
 
 
 def tags(values: Mapping[str, str], places: Mapping[str, str]) -> dict[str, Any]:
-    """Tag to its masked text; a note is a list of lines."""
+    """Tag to its masked text; a note is a list of lines, and a tag that is nothing but a number keeps it."""
     kept: dict[str, Any] = {}
     for name, value in values.items():
         if name in OPTIONAL_TAGS:
@@ -96,8 +97,10 @@ def tags(values: Mapping[str, str], places: Mapping[str, str]) -> dict[str, Any]
         text = with_places(value, places)
         if name in NOISY_TAGS:
             kept[name] = "<text>" if value else ""
+        elif name == "mlflow.note.content":
+            kept[name] = lines(text)
         else:
-            kept[name] = lines(text) if name == "mlflow.note.content" else masked(text)
+            kept[name] = text if re.fullmatch(NUMBER, text) else masked(text)
     return kept
 
 
@@ -221,7 +224,7 @@ class _Page(HTMLParser):
 
     def handle_comment(self, data: str) -> None:
         """Matplotlib draws letters as shapes and writes the text in a comment."""
-        if "svg" in self._open and re.search(CHART_TEXT, data):
+        if "svg" in self._open and re.search(CHART_TEXT, data) and data.strip() not in OPTIONAL_CHART_TEXTS:
             self._keep("svg", masked(data.strip()))
 
     def handle_data(self, data: str) -> None:
@@ -243,7 +246,7 @@ class _Page(HTMLParser):
             if self.texts[-1] != "div.answer: <headline>":
                 self._keep("div.answer", "<headline>")
         elif not (element == "th" and text in OPTIONAL_COLUMNS):
-            self._keep(element, masked(text))
+            self._keep(element, text if element == "style" else masked(text))
 
     def _keep(self, element: str, text: str) -> None:
         self.texts.append(f"{element}: {text}")

@@ -26,12 +26,11 @@ def dump(store_uri: str, report: Path, places: Mapping[str, str]) -> dict[str, A
     client = MlflowClient(store_uri)
     experiments = client.search_experiments()
     runs = [run for each in experiments for run in client.search_runs([each.experiment_id], max_results=10_000)]
-    names = [run.info.run_name for run in runs]
+    names, whole = [_name(run) for run in runs], whole_metrics(runs)
     assert len(names) == len(set(names)), f"runs of the same name: {names}"
     return {
         "experiments": {each.name: masks.tags(each.tags, places) for each in experiments},
-        "whole numbers": whole_metrics(runs),
-        "runs": {str(run.info.run_name): _run(client, run, places) for run in sorted(runs, key=_name)},
+        "runs": {_name(run): _run(client, run, whole, places) for run in sorted(runs, key=_name)},
         "report": {path.name: _file(path, path.name, places) for path in sorted(report.iterdir())},
     }
 
@@ -40,18 +39,18 @@ def _name(run: Run) -> str:
     return str(run.info.run_name)
 
 
-def whole_metrics(runs: list[Run]) -> dict[str, bool]:
-    """Whether a metric is a whole number in every run. A zero says nothing: a share may be zero by chance, and so may
+def whole_metrics(runs: list[Run]) -> set[str]:
+    """The metrics that are a whole number in every run. A zero says nothing: a share may be zero by chance, and so may
     what the machine did before a run be whole."""
     values: dict[str, list[float]] = {}
     for run in runs:
         for name, value in run.data.metrics.items():
-            if value and name not in masks.OPTIONAL_METRICS and not name.startswith(masks.MACHINE):
+            if value and not name.startswith(masks.MACHINE):
                 values.setdefault(name, []).append(value)
-    return {name: True for name, known in sorted(values.items()) if all(value.is_integer() for value in known)}
+    return {name for name, known in values.items() if all(value.is_integer() for value in known)}
 
 
-def _run(client: MlflowClient, run: Run, places: Mapping[str, str]) -> dict[str, Any]:
+def _run(client: MlflowClient, run: Run, whole: set[str], places: Mapping[str, str]) -> dict[str, Any]:
     run_id = run.info.run_id
     with tempfile.TemporaryDirectory() as folder:
         artifacts = {
@@ -62,7 +61,9 @@ def _run(client: MlflowClient, run: Run, places: Mapping[str, str]) -> dict[str,
     return {
         "status": run.info.status,
         "metrics": {
-            name: _kind(client, run_id, name) for name in sorted(run.data.metrics) if name not in masks.OPTIONAL_METRICS
+            name: _kind(client, run_id, name, name in whole)
+            for name in sorted(run.data.metrics)
+            if name not in masks.OPTIONAL_METRICS
         },
         "params": {name: masks.with_places(value, places) for name, value in sorted(run.data.params.items())},
         "tags": masks.tags(dict(sorted(run.data.tags.items())), places),
@@ -71,10 +72,12 @@ def _run(client: MlflowClient, run: Run, places: Mapping[str, str]) -> dict[str,
     }
 
 
-def _kind(client: MlflowClient, run_id: str, name: str) -> str:
+def _kind(client: MlflowClient, run_id: str, name: str, whole: bool) -> str:
+    """``number, one step``: what kind of values a metric has, and whether it was logged at more than one step."""
     points = client.get_metric_history(run_id, name)
     steps = "several steps" if len({point.step for point in points}) > 1 else "one step"
-    return f"{'finite' if all(math.isfinite(point.value) for point in points) else 'not finite'}, {steps}"
+    finite = all(math.isfinite(point.value) for point in points)
+    return f"{'not finite' if not finite else 'whole number' if whole else 'number'}, {steps}"
 
 
 def _artifacts(client: MlflowClient, run_id: str, folder: str) -> Iterator[str]:
