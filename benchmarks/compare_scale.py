@@ -1,6 +1,6 @@
 """How long a comparison of many runs takes, with its page and pictures.
 
-python -m benchmarks.compare_scale --runs 1000 --times 3
+    python -m benchmarks.compare_scale --runs 1000 --times 3
 
 Records runs of 20 arms as a training run would (63 settings, 45 figures, a loss curve, 1,000 steps as an artifact) in a
 fresh store in a temporary folder, then times the whole command, start-up included. Prints the median and the range.
@@ -8,24 +8,23 @@ fresh store in a temporary folder, then times the whole command, start-up includ
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
-from loaderlab.config import PROJECT, TrackingConfig
-from loaderlab.metrics import TABLE
-from loaderlab.tracking import open_store
-from loaderlab.tracking.store import Store
+    from loaderlab.tracking.store import Store
 
+ROOT = Path(__file__).resolve().parents[1]
 ARMS = 20
 STEPS = 1000
-FIGURES = 45
 
 
 def steps_csv(rng: np.random.Generator) -> str:
@@ -37,6 +36,10 @@ def steps_csv(rng: np.random.Generator) -> str:
 
 
 def record(store: Store, count: int, folder: Path) -> None:
+    import numpy as np
+
+    from loaderlab import metrics
+
     rng = np.random.default_rng(0)
     (folder / "steps.csv").write_text(steps_csv(rng))
     for index in range(count):
@@ -51,26 +54,28 @@ def record(store: Store, count: int, folder: Path) -> None:
             }
             run.params([*settings.items(), *((f"optimizer.setting{number}", number) for number in range(58))])
             rate = 1000 * (1 + arm / 10) * float(np.exp(rng.normal(0, 0.03)))
-            figures = {"rate/samples_per_s": rate, "rate/ceiling_samples_per_s": 4000.0, "time/step_ms": 64e3 / rate}
-            figures |= {
-                "starvation/wait_pct": 30.0,
-                "memory/host_peak_mib": 900.0 + 50 * arm,
-                "cpu/utilization_pct": 50.0,
-            }
-            others = [name for name in TABLE if name not in figures][: FIGURES - len(figures)]
-            figures |= {name: float(number) for number, name in enumerate(others, 1)}
+            figures = {metrics.RATE: rate, metrics.CEILING_RATE: 4000.0, metrics.STEP_MS: 64e3 / rate}
+            figures |= {metrics.WAIT_PCT: 30.0, metrics.HOST_PEAK_MIB: 900.0 + 50 * arm, metrics.CPU_PCT: 50.0}
+            others = [name for name in metrics.TABLE if name not in (*figures, metrics.TRAIN_LOSS)]
+            figures |= {name: float(number) for number, name in enumerate(others[:39])}
             for name, value in figures.items():
                 run.metric(name, value, STEPS)
             for step in range(0, STEPS, 10):
-                run.metric("train/loss", 2 / (1 + step / 50), step)
+                run.metric(metrics.TRAIN_LOSS, 2 / (1 + step / 50), step)
             run.artifacts(folder)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=1000)
-    parser.add_argument("--times", type=int, default=3)
-    chosen = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> None:
+    from benchmarks.harness import options
+
+    parser = options.parser(__doc__)
+    parser.add_argument("--runs", type=options.count, default=1000, help="that are recorded and compared")
+    parser.add_argument("--times", type=options.count, default=3, help="that they are compared")
+    chosen = parser.parse_args(arguments)
+
+    from loaderlab.config import TrackingConfig
+    from loaderlab.tracking import open_store
+
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "of each run"
         made.mkdir()
@@ -89,7 +94,7 @@ def main() -> None:
         took = []
         for _ in range(chosen.times):
             started = time.perf_counter()
-            subprocess.run(command, cwd=PROJECT, check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
             took.append(time.perf_counter() - started)
             print(f"compared in {took[-1]:.1f} s")
         page = (Path(folder) / "report" / "report.html").stat().st_size / 2**20
@@ -99,4 +104,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))  # run by its path, a file finds only its own folder
     main()

@@ -1,11 +1,11 @@
 """Which settings of ``loader=dali`` are fast on this machine: a grid of them in turns, each against the default.
 
-    python -m benchmarks.dali_settings [rounds=10] [seconds=4] [sizes=400x320,500x375] [threads=1,2,3] [depth=1,2,3,4]
-    python -m benchmarks.dali_settings device=cuda [hw=0,0.35,0.65,0.9] [threads=...] [depth=...]
+    python -m benchmarks.dali_settings --rounds 10 --seconds 4 --sizes 400x320 500x375 --threads 1 2 3 --depth 1 2 3 4
+    python -m benchmarks.dali_settings --device cuda --hw 0 0.35 0.65 0.9 --threads 4 --depth 2
 
 The default is what ``conf/loader/dali.yaml`` gives; the grid holds it again, by its numbers: how far those two are apart
 is noise. An axis may be one value: with CUDA a grid of all three is large, and every arm holds a context and a pipeline on
-the device, so take one or two axes at a time. ``hw`` is ``hw_decoder_load``, which only decoding on the GPU has.
+the device, so take one or two axes at a time. ``--hw`` is ``hw_decoder_load``, which only decoding on the GPU has.
 """
 
 from __future__ import annotations
@@ -14,48 +14,72 @@ import itertools
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-from omegaconf import OmegaConf
+if TYPE_CHECKING:
+    from loaderlab.config import DaliLoader
 
-from benchmarks.loader_throughput import NUM_FILES, ours, photos
-from benchmarks.turns import Arm, table, take_turns
-from loaderlab import data
-from loaderlab.config import DaliLoader
-from loaderlab.system.machine import available_cores
+ROOT = Path(__file__).resolve().parents[1]
+HW_LOADS = (0.0, 0.35, 0.65, 0.9)
 
 
-def settings_by_name(options: dict[str, str], cuda: bool) -> dict[str, DaliLoader]:
-    """The default, then every combination of the axes."""
-    values: Any = OmegaConf.to_container(OmegaConf.load("conf/loader/dali.yaml"))
+def settings_by_name(
+    threads: Sequence[int], depths: Sequence[int], loads: Sequence[float] | None
+) -> dict[str, DaliLoader]:
+    """The default, then every combination of the axes; ``loads`` is None where the processor decodes."""
+
+    from omegaconf import OmegaConf
+
+    from loaderlab.config import PROJECT, DaliLoader
+
+    values: Any = OmegaConf.to_container(OmegaConf.load(PROJECT / "conf" / "loader" / "dali.yaml"))
     default = DaliLoader(**{name: value for name, value in values.items() if name != "defaults"})
-    cores = ",".join(map(str, sorted({1, 2, 3, available_cores()})))
-    threads, depths = options.get("threads", cores), options.get("depth", "1,2,3,4")
-    loads = options.get("hw", "0,0.35,0.65,0.9") if cuda else str(default.hw_decoder_load)
-    found = {"default": default}
-    for count, depth, load in itertools.product(*(axis.split(",") for axis in (threads, depths, loads))):
-        name = f"threads {count}, depth {depth}" + (f", hw {load}" if cuda else "")
-        found[name] = replace(
-            default, num_threads=int(count), prefetch_queue_depth=int(depth), hw_decoder_load=float(load)
-        )
-    return found
+    settings = {"default": default}
+    for count, depth, load in itertools.product(threads, depths, loads or [default.hw_decoder_load]):
+        name = f"threads {count}, depth {depth}" + (f", hw {load:g}" if loads else "")
+        settings[name] = replace(default, num_threads=count, prefetch_queue_depth=depth, hw_decoder_load=load)
+    return settings
 
 
-def main(arguments: Sequence[str]) -> None:
-    options = dict(argument.split("=") for argument in arguments)
-    cuda = options.get("device", "cpu") == "cuda"
+def main(arguments: Sequence[str] | None = None) -> None:
+    from benchmarks.harness import options
+
+    parser = options.parser(__doc__)
+    parser.add_argument("--rounds", type=options.count, default=10, help="turns of each arm")
+    parser.add_argument("--seconds", type=options.number_above_0, default=4.0, help="of a turn")
+    parser.add_argument(
+        "--sizes", type=options.size, nargs="+", default=["400x320", "500x375"], help="of the photos, px"
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the batches go")
+    parser.add_argument("--threads", type=options.count, nargs="+", help="(default: 1, 2, 3 and the number of cores)")
+    parser.add_argument("--depth", type=options.count, nargs="+", default=[1, 2, 3, 4], help="prefetch_queue_depth")
+    parser.add_argument(
+        "--hw", type=float, nargs="+", default=HW_LOADS, help="hw_decoder_load, with --device cuda only"
+    )
+    parser.add_argument("--root", help="folder of the photos (default: loaderlab_photos in the temporary folder)")
+    chosen = parser.parse_args(arguments)
+
+    import torch
+
+    from benchmarks.harness.loader_arms import NUM_FILES, ours, photos
+    from benchmarks.harness.turns import Arm, table, take_turns
+    from loaderlab import data
+    from loaderlab.system.machine import available_cores
+
+    cuda = chosen.device == "cuda"
     device = f"cuda:{torch.cuda.current_device()}" if cuda else "cpu"
-    for size in options.get("sizes", "400x320,500x375").split(","):
-        files = photos(options, size)
+    threads = chosen.threads or sorted({1, 2, 3, available_cores()})
+    settings = settings_by_name(threads, chosen.depth, chosen.hw if cuda else None)
+    for size in chosen.sizes:
+        files = photos(size, chosen.root)
         data.build(files, lambda *_: None)  # written once, before the arms look
-        arms = [
-            Arm(name, ours, (files, settings, device)) for name, settings in settings_by_name(options, cuda).items()
-        ]
-        turns = take_turns(arms, int(options.get("rounds", 10)), float(options.get("seconds", 4)))
+        arms = [Arm(name, ours, (files, each, device)) for name, each in settings.items()]
+        turns = take_turns(arms, chosen.rounds, chosen.seconds)
         print(f"\n{NUM_FILES} photos of {size} on {device}, {available_cores()} cores")
         print(table(turns, "default"), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.path.insert(0, str(ROOT))  # run by its path, a file finds only its own folder
+    main()

@@ -1,6 +1,6 @@
 """What a newcomer waits for: ``--help``, the default run from nothing to its record, and the memory of both processes.
 
-python benchmarks/default_run.py --runs 3
+    python benchmarks/default_run.py --runs 3
 
 Each run prepares its data anew and writes to a fresh store, in a temporary folder. Prints the median and the range of
 the whole process's wall time, and how much of it is start-up, the loop, and the rest (preparation, evaluation, record).
@@ -8,7 +8,6 @@ the whole process's wall time, and how much of it is start-up, the loop, and the
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import sys
@@ -16,9 +15,10 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mlflow.entities import Run
-from mlflow.tracking import MlflowClient
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = [sys.executable, "-m", "experiments.train"]
@@ -37,6 +37,8 @@ def proportional_mib(pid: int) -> float:
 
 
 def recorded(folder: str) -> list[Run]:
+    from mlflow.tracking import MlflowClient
+
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiment = client.get_experiment_by_name("loaderlab")
     assert experiment is not None
@@ -44,14 +46,16 @@ def recorded(folder: str) -> list[Run]:
 
 
 def default_run(folder: str) -> dict[str, float]:
+    from loaderlab import metrics
+
     wall = timed([*TRAIN, f"tracking.uri=sqlite:///{folder}/mlflow.db", f"data.root={folder}/digits"])
     (run,) = recorded(folder)
     figures = run.data.metrics
     return {
         "whole command, s": wall,
-        "of it: loop, s": figures["time/train_s"],
-        "of it: start to loop, preparation included, s": figures["time/startup_s"],
-        "of it: evaluation and record, s": wall - figures["time/train_s"] - figures["time/startup_s"],
+        "of it: loop, s": figures[metrics.TRAIN_S],
+        "of it: start to loop, preparation included, s": figures[metrics.STARTUP_S],
+        "of it: evaluation and record, s": wall - figures[metrics.TRAIN_S] - figures[metrics.STARTUP_S],
     }
 
 
@@ -75,17 +79,21 @@ def memory(folder: str) -> dict[str, float]:
             break
     if launcher.wait():
         raise SystemExit("the sweep failed")
-    job = next(run for run in recorded(folder) if "memory/host_peak_mib" in run.data.metrics)
+    from loaderlab.metrics import HOST_PEAK_MIB
+
+    job = next(run for run in recorded(folder) if HOST_PEAK_MIB in run.data.metrics)
     return {
-        "trainer and two workers, MiB": job.data.metrics["memory/host_peak_mib"],
+        "trainer and two workers, MiB": job.data.metrics[HOST_PEAK_MIB],
         "launching process of a sweep, MiB": peak,
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=3)
-    runs = parser.parse_args().runs
+def main(arguments: Sequence[str] | None = None) -> None:
+    from benchmarks.harness import options
+
+    parser = options.parser(__doc__)
+    parser.add_argument("--runs", type=options.count, default=3, help="each with a store and data of its own")
+    runs = parser.parse_args(arguments).runs
     rows: dict[str, list[float]] = {"--help, s": [timed([*TRAIN, "--help"]) for _ in range(max(5, runs))]}
     for _ in range(runs):
         with tempfile.TemporaryDirectory() as folder:
@@ -97,4 +105,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))  # run by its path, a file finds only its own folder
     main()

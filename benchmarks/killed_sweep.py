@@ -1,6 +1,6 @@
 """A sweep of 2 loaders x 2 precisions x 3 repeats on the digits, killed (SIGKILL) in the middle and gone on with.
 
-python -m benchmarks.killed_sweep
+    python -m benchmarks.killed_sweep
 
 Checks that every job is there once, that nothing was lost and that the report is whole; prints what it found. A fresh
 store in a temporary folder; a few minutes.
@@ -8,7 +8,6 @@ store in a temporary folder; a few minutes.
 
 from __future__ import annotations
 
-import argparse
 import collections
 import os
 import signal
@@ -16,30 +15,40 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from loaderlab.config import PROJECT, TrackingConfig
-from loaderlab.runs import compare_runs
-from loaderlab.tracking import open_store
-
+ROOT = Path(__file__).resolve().parents[1]
 AXES = ["repeat=1,2,3", "loader=native,dali", "precision=fp32,bf16"]
 JOBS = 12
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=2)
+def main(arguments: Sequence[str] | None = None) -> None:
+    from benchmarks.harness import options
+
+    parser = options.parser(__doc__)
+    parser.add_argument("--epochs", type=options.count, default=2, help="of each job")
     parser.add_argument(
-        "--kill-in", type=int, default=6, help="the job in which the launching process is killed, from 1"
+        "--kill-in",
+        type=int,
+        choices=range(1, JOBS + 1),
+        metavar="JOB",
+        default=6,
+        help="the job in which the launching process is killed, from 1",
     )
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(arguments)
+
+    from loaderlab.config import TrackingConfig
+    from loaderlab.runs import compare_runs
+    from loaderlab.tracking import open_store
+
     with tempfile.TemporaryDirectory() as folder:
         uri = f"tracking.uri=sqlite:///{folder}/mlflow.db"
         common = [f"epochs={chosen.epochs}", "measure.probe_s=0.5", uri]
         train = [sys.executable, "-m", "experiments.train", "-m"]
         out = Path(folder) / "out.txt"
         with out.open("w") as file:
-            process = subprocess.Popen([*train, *AXES, *common], cwd=PROJECT, stdout=file, start_new_session=True)
+            process = subprocess.Popen([*train, *AXES, *common], cwd=ROOT, stdout=file, start_new_session=True)
         while f"job {chosen.kill_in} of {JOBS}" not in out.read_text():
             assert process.poll() is None, out.read_text()
             time.sleep(0.2)
@@ -50,10 +59,10 @@ def main() -> None:
         while any(_in_group(int(entry.name), process.pid) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
             time.sleep(0.2)
         print("no process is left of it")
-        done = subprocess.run([*train, "resume=latest", uri], cwd=PROJECT, capture_output=True, text=True)
+        done = subprocess.run([*train, "resume=latest", uri], cwd=ROOT, capture_output=True, text=True)
         print(done.stdout[done.stdout.rindex("job ") :])
         assert done.returncode == 0, done.stderr
-        store = open_store(TrackingConfig(uri=uri.partition("=")[2]), PROJECT)
+        store = open_store(TrackingConfig(uri=uri.partition("=")[2]), ROOT)
         (parent,) = store.sweeps()
         children = store.runs(f"tags.`mlflow.parentRunId` = '{parent.run_id}'")
         statuses = collections.Counter(child.status for child in children)
@@ -79,5 +88,6 @@ def _in_group(pid: int, group: int) -> bool:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))  # run by its path, a file finds only its own folder
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     main()

@@ -1,7 +1,7 @@
 """Did the arms of a sweep learn the same? Final accuracies with their spread, and loss curves held against each other.
 
-python -m experiments.train -m repeat=1,2,3 loader=native,dali
-python benchmarks/learning_parity.py
+    python -m experiments.train -m repeat=1,2,3 loader=native,dali
+    python benchmarks/learning_parity.py
 
 Reads the newest finished sweep of the store. Two curves are within each other's spread at a step where the ranges of
 their repeats overlap.
@@ -9,16 +9,19 @@ their repeats overlap.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import statistics
+import sys
 from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mlflow.entities import Run
-from mlflow.tracking import MlflowClient
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
 
-from loaderlab.config import PROJECT, TrackingConfig
-from loaderlab.tracking.uri import store_uri
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def newest_sweep(client: MlflowClient, experiment_name: str) -> dict[str, list[Run]]:
@@ -39,22 +42,33 @@ def newest_sweep(client: MlflowClient, experiment_name: str) -> dict[str, list[R
 
 
 def curve(client: MlflowClient, run: Run) -> dict[int, float]:
-    return {point.step: point.value for point in client.get_metric_history(run.info.run_id, "train/loss")}
+    from loaderlab.metrics import TRAIN_LOSS
+
+    return {point.step: point.value for point in client.get_metric_history(run.info.run_id, TRAIN_LOSS)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--store", default=store_uri(TrackingConfig(), PROJECT))
-    parser.add_argument("--experiment", default="loaderlab")
-    chosen = parser.parse_args()
-    client = MlflowClient(chosen.store)
+def main(arguments: Sequence[str] | None = None) -> None:
+    from benchmarks.harness import options
+
+    parser = options.parser(__doc__)
+    parser.add_argument("--store", help="URI of the store (default: this project's)")
+    parser.add_argument("--experiment", default="loaderlab", help="that holds the sweep")
+    chosen = parser.parse_args(arguments)
+
+    from mlflow.tracking import MlflowClient
+
+    from loaderlab import metrics
+    from loaderlab.config import TrackingConfig
+    from loaderlab.tracking.uri import store_uri
+
+    client = MlflowClient(chosen.store or store_uri(TrackingConfig(), ROOT))
     arms = newest_sweep(client, chosen.experiment)
     print(
         "| arm | n | validation accuracy, mean | min to max | samples/s, median | min to max |\n|---|---:|---:|---:|---:|---:|"
     )
     for arm, runs in arms.items():
-        accuracy = [run.data.metrics["val/accuracy"] for run in runs]
-        rate = [run.data.metrics["rate/samples_per_s"] for run in runs]
+        accuracy = [run.data.metrics[metrics.VAL_ACCURACY] for run in runs]
+        rate = [run.data.metrics[metrics.RATE] for run in runs]
         print(
             f"| {arm} | {len(runs)} | {statistics.mean(accuracy):.4f} | {min(accuracy):.4f} to {max(accuracy):.4f} "
             f"| {statistics.median(rate):,.0f} | {min(rate):,.0f} to {max(rate):,.0f} |"
@@ -70,4 +84,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))  # run by its path, a file finds only its own folder
     main()

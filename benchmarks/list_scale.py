@@ -1,6 +1,6 @@
 """What the list of a million files costs: seconds until it is ready, and memory over all processes of a run.
 
-python -m benchmarks.list_scale --files 1300000 --workers 8 --times 3
+    python -m benchmarks.list_scale --files 1300000 --workers 8 --times 3
 
 Makes a tree of empty files, 1,000 class folders named as ImageNet's are, in a temporary folder. Times `data.build` of it in
 fresh processes: without a kept list, and with it. Then a PyTorch DataLoader's workers look up the paths of a shuffled
@@ -15,29 +15,17 @@ shall not feel it, an unmounting and mounting of the file system that TMPDIR is 
 
 from __future__ import annotations
 
-import argparse
-import gc
-import multiprocessing
 import os
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
-import warnings
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from torch.utils.data import DataLoader, Dataset
-
-from loaderlab import data
-from loaderlab.config import ImageFolderData
-from loaderlab.data.spec import DataSpec, ImageFiles
-from loaderlab.loaders.contract import EpochPlan
-from loaderlab.meter.resources import proportional_memory_mib
-
+ROOT = Path(__file__).resolve().parents[1]
 SMALL = 1000  # files of the tree whose memory is subtracted
 METHODS = ("fork", "spawn", "forkserver")
 
@@ -50,67 +38,9 @@ def make_tree(root: Path, num_files: int, num_classes: int) -> None:
             open(f"{root}/{name}/{name}_{index}.JPEG", "x").close()
 
 
-def build(root: Path) -> DataSpec:
-    return data.build(ImageFolderData(root=str(root)), lambda *_: None)
-
-
-def seconds_to_list(root: Path) -> tuple[float, float]:
-    """Seconds, and the MiB by which the process's peak grew meanwhile."""
-    before = _peak_mib()
-    started = time.perf_counter()
-    build(root)
-    return time.perf_counter() - started, _peak_mib() - before
-
-
-def _peak_mib() -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
-
-
-class PathLengths(Dataset[Any]):
-    """Looks up paths and labels, opens no file."""
-
-    def __init__(self, files: ImageFiles) -> None:
-        self._files = files
-
-    def __getitems__(self, ids: Any) -> tuple[int, int]:
-        return sum(len(self._files.paths[index]) for index in ids.tolist()), int(self._files.labels[ids].sum())
-
-
-def as_it_is(fetched: Any) -> Any:
-    return fetched
-
-
-def memory_mib(root: Path, method: str, num_workers: int) -> float:
-    """Proportional set size of a process with the list and of its workers, after an epoch."""
-    warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than there are cores
-    spec = build(root)
-    files = spec.train.source
-    assert isinstance(files, ImageFiles)
-    plan = EpochPlan(len(files), 256, shuffle=True, drop_last=False)
-    loader = DataLoader(
-        PathLengths(files),
-        batch_sampler=plan.batches(0),
-        num_workers=num_workers,
-        persistent_workers=True,  # type: ignore[arg-type]
-        multiprocessing_context=method,
-        collate_fn=as_it_is,
-    )
-    sums = list(loader)
-    assert sum(labels for _, labels in sums) == int(files.labels.sum())
-    del sums
-    gc.collect()
-    found = proportional_memory_mib()
-    assert found is not None
-    return found
-
-
-def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(function, *arguments).result()
-
-
 def listing_times(root: Path, cache: Path, cold: str | None, row: Callable[[str, float], None]) -> None:
+    from benchmarks.harness.path_lists import in_fresh_process, seconds_to_list
+
     state = "kernel caches emptied" if cold else "kernel caches warm"
     shutil.rmtree(cache, ignore_errors=True)
     for kind in ("first", "later"):
@@ -122,13 +52,20 @@ def listing_times(root: Path, cache: Path, cold: str | None, row: Callable[[str,
         row(f"{kind} listing, {state}: growth of the process's peak, MiB", peak_mib)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", type=int, default=1_300_000)
+def main(arguments: Sequence[str] | None = None) -> None:
+    from benchmarks.harness import options
+
+    parser = options.parser(__doc__)
+    parser.add_argument("--files", type=options.count, default=1_300_000, help="of the tree")
     parser.add_argument("--workers", type=int, default=8, help="of the DataLoader; 0: memory is not measured")
-    parser.add_argument("--times", type=int, default=3)
+    parser.add_argument("--times", type=options.count, default=3, help="that each figure is measured")
     parser.add_argument("--cold", help="shell command that empties the kernel's caches")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(arguments)
+    if chosen.workers < 0:
+        parser.error(f"argument --workers: {chosen.workers}: must be 0 or above")
+
+    from benchmarks.harness.path_lists import in_fresh_process, memory_mib
+
     rows: dict[str, list[float]] = {}
 
     def row(name: str, value: float) -> None:
@@ -159,4 +96,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))  # run by its path, a file finds only its own folder
     main()

@@ -1,120 +1,59 @@
 """loaderlab's loaders against the bare code of their peers: the same JPEG files to batches of 64 on the CPU, in turns.
 
-    python -m benchmarks.loader_throughput [rounds=15] [seconds=4] [sizes=400x320,500x375] [arms=native,recipe]
-        [workers=2] [root=folder of the photos]
+    python -m benchmarks.loader_throughput --rounds 15 --seconds 4 --sizes 400x320 500x375 --arms native recipe
 
 Prints of each arm the samples a second, the ratio to torchvision's usual recipe and the share of what the decoder alone
 gives on the same cores (DALI decodes no more than the crop, so it may pass that). Then the bars, each reached or not. Every
-arm has as many workers or threads as there are cores, one torch thread in each; see `benchmarks.turns` for the turns.
+arm has as many workers or threads as there are cores, one torch thread in each; see `benchmarks.harness.turns` for the turns.
 """
 
 from __future__ import annotations
 
-import itertools
 import statistics
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from benchmarks.peers import BATCH, LIMITS, PEERS, SAMPLES, SIZE, missing_for_spdl
-from benchmarks.turns import Arm, Served, Turns, median_rate, paired, shown, table, take_turns
-from loaderlab import config, data, loaders
-from loaderlab.compare import stats
-from loaderlab.data.spec import INT64
-from loaderlab.loaders.contract import EpochPlan
-from loaderlab.system.machine import available_cores
-
-NUM_FILES, NUM_CLASSES = 400, 10
-BARS = [  # ours, against one of these (the best of them), what the interval's centre or its lower end must reach
-    ("native", ["recipe"], "value", 1.7),
-    ("native", ["torchcodec plain"], "value", 1.05),
-    ("native", list(PEERS), "low", 0.97),
-    ("dali", ["bare DALI"], "value", 0.97),
-    ("spdl", ["bare SPDL", "bare SPDL + torchcodec"], "value", 0.97),
-]
+ROOT = Path(__file__).resolve().parents[1]
 
 
-class Again(EpochPlan):
-    """A small set again and again, so that no epoch ends within a run."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    from benchmarks.harness import options
 
-    def ids(self, epoch: int) -> INT64:
-        return super().ids(epoch) % NUM_FILES
-
-
-def photos(options: dict[str, str], size: str) -> config.PhotosData:
-    """The declaration of the files of one size, ``500x375``."""
-    width, height = map(int, size.split("x"))
-    return config.PhotosData(
-        root=options.get("root", f"{tempfile.gettempdir()}/loaderlab_photos"),
-        num_files=NUM_FILES,
-        num_classes=NUM_CLASSES,
-        width_px=width,
-        height_px=height,
-        transform=config.TransformConfig(image_size=SIZE),
+    parser = options.parser(__doc__)
+    parser.add_argument("--rounds", type=options.count, default=15, help="turns of each arm")
+    parser.add_argument("--seconds", type=options.number_above_0, default=4.0, help="of a turn")
+    parser.add_argument(
+        "--sizes", type=options.size, nargs="+", default=["400x320", "500x375"], help="of the photos, px"
     )
+    parser.add_argument("--arms", nargs="+", help="those that run (default: all)")
+    parser.add_argument("--workers", type=options.count, help="or threads of an arm (default: as many as cores)")
+    parser.add_argument("--root", help="folder of the photos (default: loaderlab_photos in the temporary folder)")
+    chosen = parser.parse_args(arguments)
 
+    from benchmarks.harness.loader_arms import NUM_FILES, all_arms, judged, photos
+    from benchmarks.harness.peers import LIMITS, missing_for_spdl
+    from benchmarks.harness.turns import median_rate, table, take_turns
+    from loaderlab import data
+    from loaderlab.system.machine import available_cores
 
-def ours(files: config.PhotosData, settings: config.LoaderConfig, device: str = "cpu") -> Served:
-    """One of loaderlab's loaders; its batches count once they are on the device."""
-    split = data.build(files, lambda *_: None).train
-    plan = Again(SAMPLES, BATCH, shuffle=True, drop_last=True)
-    loader = loaders.build(settings, split, plan, torch.device(device))
-    batches = (len(loader.transfer(batch)) for epoch in itertools.count() for batch in loader.epoch(epoch))
-    return Served(batches, loader.lookahead, loader.parallel)
-
-
-def all_arms(files: config.PhotosData, folder: Path, workers: int) -> list[Arm]:
-    peers = {name: peer for name, peer in PEERS.items() if not (name == "bare SPDL" and missing_for_spdl())}
-    arms = [Arm(name, build, (folder, workers), what) for name, (build, what) in peers.items()]
-    own = {
-        "native": (config.NativeLoader(num_workers=workers), f"loader=native loader.num_workers={workers}"),
-        "native 0 workers": (config.NativeLoader(num_workers=0), "loader=native loader.num_workers=0: one core"),
-        "dali": (config.DaliLoader(num_threads=workers), f"loader=dali loader.num_threads={workers}"),
-        "spdl": (config.SpdlLoader(num_threads=workers), f"loader=spdl loader.num_threads={workers}"),
-    }
-    arms += [Arm(name, ours, (files, settings), what) for name, (settings, what) in own.items()]
-    return arms + [Arm(name, build, (folder, workers), what) for name, (build, what) in LIMITS.items()]
-
-
-def judged(turns: Turns) -> list[str]:
-    """A line a bar of those whose arms have run."""
-    lines = []
-    for name, others, figure, bar in BARS:
-        others = [other for other in others if other in turns]
-        if name not in turns or not others:
-            continue
-        best = max(others, key=lambda other: median_rate(turns[other]))
-        # the best of k was picked by these very rounds: the interval makes up for it
-        ratio = paired(turns, name, best, 1 - (1 - stats.CONFIDENCE) / max(1, len(others) - 1))
-        reached = getattr(ratio, figure)
-        said = "not judged" if reached is None else "reached" if reached >= bar else "NOT reached"
-        by = "" if reached is None else f" by {100 * (reached / bar - 1):+.1f} %"
-        which = "lower end" if figure == "low" else "ratio"
-        lines.append(f"{name} / {best}: {shown(ratio)}; the bar, {which} >= {bar}, is {said}{by}")
-    return lines
-
-
-def main(arguments: Sequence[str]) -> None:
-    options = dict(argument.split("=") for argument in arguments)
-    workers = int(options.get("workers", available_cores()))
-    rounds, seconds = int(options.get("rounds", 15)), float(options.get("seconds", 4))
+    workers = chosen.workers or available_cores()
     if missing := missing_for_spdl():
         print(f"bare SPDL is left out: {missing}")
-    for size in options.get("sizes", "400x320,500x375").split(","):
-        files = photos(options, size)
+    for size in chosen.sizes:
+        files = photos(size, chosen.root)
         folder = Path(data.build(files, lambda *_: None).location)
         num_bytes = [path.stat().st_size for path in folder.rglob("*.jpg")]
-        wanted = options["arms"].split(",") if "arms" in options else None
-        arms = [arm for arm in all_arms(files, folder, workers) if wanted is None or arm.name in wanted]
+        arms = all_arms(files, folder, workers)
+        if unknown := set(chosen.arms or ()) - {arm.name for arm in arms}:
+            parser.error(f"argument --arms: no arm is called {', '.join(sorted(unknown))}")
+        arms = [arm for arm in arms if chosen.arms is None or arm.name in chosen.arms]
         print(
             f"\n{NUM_FILES} photos of {size}, {statistics.fmean(num_bytes) / 1024:.0f} KiB each; {workers} workers or threads"
         )
         for arm in arms:
             print(f"  {arm.name}: {arm.what}")
-        turns = take_turns(arms, rounds, seconds)
+        turns = take_turns(arms, chosen.rounds, chosen.seconds)
         first = next(iter(turns))
         limits = [name for name in LIMITS if name in turns]
         limit = max(limits, key=lambda name: median_rate(turns[name]), default=None)
@@ -123,4 +62,5 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.path.insert(0, str(ROOT))  # run by its path, a file finds only its own folder
+    main()

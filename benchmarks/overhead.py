@@ -1,7 +1,7 @@
 """What the meter costs: the training loop with it against the same loop without, in turns, on the same batches.
 
     python -m benchmarks.overhead                     # a model whose step takes about 1 ms on one core
-    python -m benchmarks.overhead device=cuda model=resnet50 batch=64
+    python -m benchmarks.overhead --device cuda --model resnet50 --batch 64
 
 Prints the median ratio of the paired blocks with its 95 % interval (bootstrap over pairs), beside what a run reports as
 ``meter/overhead_pct``; then the ceiling probe against a loop written by hand on the same resident batches, and against the same loop
@@ -10,198 +10,114 @@ fed by the replay of DALI's own loader evaluator.
 
 from __future__ import annotations
 
-import itertools
-import random
 import sys
-import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from nvidia.dali.plugin.pytorch.loader_evaluator import LoaderEvaluator
-from torch import nn
+if TYPE_CHECKING:
+    import torch
 
-from loaderlab.config import AdamWOptimizer, PrecisionConfig
-from loaderlab.loaders.contract import Batch
-from loaderlab.meter.phases import StepMeter, own_cost_ns
-from loaderlab.probes import rates
-from loaderlab.training import optimizers
-from loaderlab.training.loop import Observers, Parts, Progress, train
-from loaderlab.training.precision import Precision
+    from loaderlab.loaders.contract import Batch
+    from loaderlab.training.loop import Parts
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
-class Bare(StepMeter):
-    """A meter that does nothing at all."""
-
-    def begin_epoch(self, epoch: int) -> None: ...
-    def next_step(self) -> None: ...
-    def mark(self) -> None: ...
-    def end_step(self, num_samples: int, loss: torch.Tensor | None = None) -> None: ...
-    def end_epoch(self) -> None:
-        if self._device_of.type == "cuda":
-            torch.cuda.synchronize(self._device_of)
-
-    def __init__(self, device: torch.device) -> None:
-        super().__init__(device)
-        self._device_of = device
-
-
-class Turns(Bare):
-    """A meter that is on or off by the toss of a coin at each step, and keeps the length of each: they are compared a few
-    milliseconds apart. In strict turns the memory allocator, which has turns of its own, is measured along with it."""
-
-    def __init__(self, device: torch.device) -> None:
-        super().__init__(device)
-        real, names = StepMeter(device), ("mark", "end_step")
-        real.begin_epoch(0)
-        self._calls = [{name: getattr(meter, name) for name in names} for meter in (Bare(device), real)]
-        self._real, self._on, self._last = real, 0, 0
-        self._coin = random.Random(0)
-        self.lengths: list[tuple[int, int]] = []  # on or off, ns
-
-    def next_step(self) -> None:
-        now = time.perf_counter_ns()
-        if self._last:
-            self.lengths.append((self._on, now - self._last))
-        self._on = self._coin.randrange(2)
-        self.__dict__.update(self._calls[self._on])  # the loop then calls the real methods, or those that do nothing
-        self._last = time.perf_counter_ns()
-        if self._on:
-            self._real.next_step()
-
-
-class Fixed(rates.CycledBatches):
-    """Resident batches, a given number of times."""
-
-    def __init__(self, batches: list[Batch], steps: int) -> None:
-        left = itertools.count(1)
-        super().__init__(batches, lambda: next(left) > steps)
-
-
-def make(device: torch.device, model_name: str, batch_size: int) -> tuple[Parts, list[Batch]]:
-    torch.manual_seed(0)
-    if model_name == "mlp":
-        model: nn.Module = nn.Sequential(nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10)).to(device)
-        shape: tuple[int, ...] = (256,)
-    else:
-        import timm
-
-        model = timm.create_model(model_name).to(device)
-        shape = (3, 224, 224)
-    optimizer, schedule = optimizers.build(AdamWOptimizer(schedule="constant"), model, None)
-    batches = [
-        Batch(torch.rand(batch_size, *shape, device=device), torch.randint(0, 10, (batch_size,), device=device), None)
-        for _ in range(5)  # odd: every batch is seen by turns with the meter on and off
-    ]
-    loader = Fixed(batches, 0)
-    return Parts(
-        model, optimizer, schedule, Precision(PrecisionConfig(name="fp32"), device), loader, None, device
-    ), batches
-
-
-def block_s(parts: Parts, batches: list[Batch], meter: StepMeter, steps: int) -> float:
-    """Seconds a step of one block."""
-    parts.loader = Fixed(batches, steps)
-    began = time.perf_counter()
-    train(parts, meter, Progress(), Observers(lambda *_: None, lambda *_: None), epochs=1, steps=None, accumulate=1)
-    return (time.perf_counter() - began) / steps
-
-
-def blocks(
+def meter_cost(
     parts: Parts, batches: list[Batch], device: torch.device, pairs: int, steps: int
 ) -> tuple[list[float], list[float]]:
-    """Of each pair of blocks the ratio metered / bare, and the ms of a bare step."""
-    ratios, bare_ms = [], []
-    for pair in range(pairs):
-        metered: dict[bool, float] = {}
-        for on in (pair % 2 == 0, pair % 2 == 1):
-            metered[on] = block_s(parts, batches, StepMeter(device) if on else Bare(device), steps)
-        ratios.append(metered[True] / metered[False])
-        bare_ms.append(1e3 * metered[False])
-    return ratios, bare_ms
+    """Of each comparison the ratio metered / bare, and the ms of a bare step."""
+    import numpy as np
+
+    from benchmarks.harness.overhead_loops import Bare, Turns, block_s, blocks
+    from loaderlab.meter.phases import StepMeter
+
+    for meter in (Bare(device), StepMeter(device)):
+        block_s(parts, batches, meter, steps)
+    if device.type == "cuda":  # the host runs ahead: only whole blocks, waited for at their end, tell the time
+        return blocks(parts, batches, device, pairs, steps)
+    turns = Turns(device)
+    block_s(parts, batches, turns, pairs * steps)
+    lengths = np.array(turns.lengths[steps:], np.float64)
+    ratios = []
+    for chunk in np.array_split(lengths, len(lengths) // 40):
+        on, off = (float(np.median(chunk[chunk[:, 0] == turn, 1])) for turn in (1, 0))
+        ratios.append(on / off)
+    return ratios, list(lengths[lengths[:, 0] == 0, 1] / 1e6)
 
 
-def by_hand(parts: Parts, batches: Iterable[Batch], seconds: float) -> float:
-    """Samples a second of the plainest loop, warm-up left out; ``batches`` are gone through again and again."""
-    model, optimizer, count, began = parts.model, parts.optimizer, 0, time.perf_counter()
-    until, endless = began + seconds, itertools.chain.from_iterable(itertools.repeat(batches))
-    for index, batch in enumerate(endless):
-        if index == rates.WARMUP_STEPS:
-            _wait(parts.device)
-            began, count, until = time.perf_counter(), 0, time.perf_counter() + seconds
-        loss = F.cross_entropy(model(batch.inputs), batch.targets)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        parts.schedule.step()
-        count += 1
-        if time.perf_counter() >= until:
-            break
-    _wait(parts.device)
-    return count * len(batch) / (time.perf_counter() - began)
+def ceiling_ratios(
+    parts: Parts, batches: list[Batch], seconds: float, rounds: int
+) -> dict[str, tuple[float, float, float]]:
+    """Of the loop by hand and of DALI's evaluator: the ceiling's rate over theirs, its median and 95 % interval."""
+    from nvidia.dali.plugin.pytorch.loader_evaluator import LoaderEvaluator
+
+    from benchmarks.harness.overhead_loops import by_hand, median_and_interval
+    from loaderlab.probes import rates
+
+    def ceiling() -> float:
+        rate = rates.ceiling(parts, batches, seconds, 1)
+        if rate is None:
+            raise SystemExit(f"error: --seconds {seconds}: too few steps for a rate")
+        return rate.samples_per_s
+
+    def evaluator() -> float:
+        replayed: Iterable[Batch] = LoaderEvaluator(batches, mode="replay")
+        return by_hand(parts, replayed, seconds)
+
+    arms = {"ceiling": ceiling, "by_hand": lambda: by_hand(parts, batches, seconds), "evaluator": evaluator}
+    samples_per_s: dict[str, list[float]] = {arm: [] for arm in arms}
+    for turn in range(rounds):
+        for place in range(len(arms)):
+            arm = list(arms)[(turn + place) % len(arms)]
+            samples_per_s[arm].append(arms[arm]())
+    return {
+        arm: median_and_interval(
+            [mine / other for mine, other in zip(samples_per_s["ceiling"], samples_per_s[arm], strict=True)]
+        )
+        for arm in ("by_hand", "evaluator")
+    }
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    from benchmarks.harness import options
 
+    parser = options.parser(__doc__)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what the steps run on")
+    parser.add_argument("--model", default="mlp", help="mlp, or a model of timm")
+    parser.add_argument("--batch", type=options.count, default=64, help="samples of a batch")
+    parser.add_argument("--pairs", type=options.count, help="of blocks (default: 40 on a GPU, 1200 elsewhere)")
+    parser.add_argument("--steps", type=options.count, default=50, help="of a block")
+    parser.add_argument("--rounds", type=options.count, default=100, help="of ceiling, loop by hand and evaluator")
+    parser.add_argument("--seconds", type=options.number_above_0, default=0.3, help="of a turn of those three")
+    chosen = parser.parse_args(arguments)
 
-def median_and_interval(values: list[float]) -> tuple[float, float, float]:
-    drawn = np.random.default_rng(0).choice(values, (500, len(values)))
-    low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])
-    return float(np.median(values)), float(low), float(high)
+    import numpy as np
+    import torch
 
+    from benchmarks.harness.overhead_loops import make, median_and_interval
+    from loaderlab.meter.phases import own_cost_ns
 
-def main(arguments: list[str]) -> dict[str, Any]:
-    options = dict(argument.split("=") for argument in arguments)
-    device = torch.device(options.get("device", "cpu"))
+    device = torch.device(chosen.device)
     if device.type == "cuda":
         device = torch.device("cuda", torch.cuda.current_device())
         torch.backends.cudnn.benchmark = True
     torch.set_num_threads(1)
-    name = options.get("model", "mlp")
-    parts, batches = make(device, name, int(options.get("batch", 64)))
-    pairs, steps = int(options.get("pairs", 40 if device.type == "cuda" else 1200)), int(options.get("steps", 50))
-    for meter in (Bare(device), StepMeter(device)):
-        block_s(parts, batches, meter, steps)
-    if device.type == "cuda":  # the host runs ahead: only whole blocks, waited for at their end, tell the time
-        ratios, bare_ms = blocks(parts, batches, device, pairs, steps)
-    else:
-        turns = Turns(device)
-        block_s(parts, batches, turns, pairs * steps)
-        lengths = np.array(turns.lengths[steps:], np.float64)
-        bare_ms = list(lengths[lengths[:, 0] == 0, 1] / 1e6)
-        ratios = []
-        for chunk in np.array_split(lengths, len(lengths) // 40):
-            on, off = (float(np.median(chunk[chunk[:, 0] == turn, 1])) for turn in (1, 0))
-            ratios.append(on / off)
+    parts, batches = make(device, chosen.model, chosen.batch)
+    pairs = chosen.pairs or (40 if device.type == "cuda" else 1200)
+    ratios, bare_ms = meter_cost(parts, batches, device, pairs, chosen.steps)
     ratio, low, high = median_and_interval(ratios)
     step_ms = float(np.median(bare_ms))
     reported = own_cost_ns(device) / 1e4 / step_ms
-    print(f"{name} on {device}: a step of {step_ms:.3f} ms, n = {len(ratios)} comparisons")
+    print(f"{chosen.model} on {device}: a step of {step_ms:.3f} ms, n = {len(ratios)} comparisons")
     print(f"metered / bare: {ratio:.4f} ({low:.4f} to {high:.4f}); the run would report {reported:.3f} % overhead")
-    seconds, rounds = float(options.get("seconds", 0.3)), int(options.get("rounds", 100))
-    arms = {
-        "ceiling": lambda: rates.ceiling(parts, batches, seconds, 1).samples_per_s,
-        "by_hand": lambda: by_hand(parts, batches, seconds),
-        "evaluator": lambda: by_hand(parts, LoaderEvaluator(batches, mode="replay"), seconds),
-    }
-    rates: dict[str, list[float]] = {arm: [] for arm in arms}
-    for turn in range(rounds):
-        for place in range(len(arms)):
-            arm = list(arms)[(turn + place) % len(arms)]
-            rates[arm].append(arms[arm]())
-    against = {
-        arm: median_and_interval([mine / other for mine, other in zip(rates["ceiling"], rates[arm], strict=True)])
-        for arm in ("by_hand", "evaluator")
-    }
+    against = ceiling_ratios(parts, batches, chosen.seconds, chosen.rounds)
     for arm, what in (("by_hand", "loop by hand"), ("evaluator", "DALI's replay evaluator")):
         middle, least, most = against[arm]
-        print(f"ceiling / {what}: {middle:.4f} ({least:.4f} to {most:.4f}), n = {rounds}")
+        print(f"ceiling / {what}: {middle:.4f} ({least:.4f} to {most:.4f}), n = {chosen.rounds}")
     return {
-        "model": name,
+        "model": chosen.model,
         "ratio": (ratio, low, high),
         "reported_pct": reported,
         "ceiling": against,
@@ -210,4 +126,5 @@ def main(arguments: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.path.insert(0, str(ROOT))  # run by its path, a file finds only its own folder
+    main()

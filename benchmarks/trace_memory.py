@@ -1,4 +1,6 @@
-"""Time and peak memory of reading a large trace: python benchmarks/trace_memory.py [size_mb]
+"""Time and peak memory of reading a large trace.
+
+    python benchmarks/trace_memory.py 1000
 
 Writes a trace of that size (1,000 by default) to a temporary folder, as PyTorch's profiler writes it on a GPU: steps of
 14 ms, 3 of them in the DataLoader, then 2,000 operators with a launch and a kernel each. Reads it by the command in a
@@ -7,13 +9,13 @@ process of its own, prints what that took, checks the figures and removes the fi
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,10 +75,12 @@ def write(path: Path, size_mb: int) -> int:
     return steps
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("size_mb", type=int, nargs="?", default=1000, help="size of the trace, MB (default: 1000)")
-    size_mb = parser.parse_args().size_mb
+def main(arguments: Sequence[str] | None = None) -> None:
+    from benchmarks.harness import options
+
+    parser = options.parser(__doc__)
+    parser.add_argument("size_mb", type=options.count, nargs="?", default=1000, help="size of the trace, MB")
+    size_mb = parser.parse_args(arguments).size_mb
     with tempfile.TemporaryDirectory(prefix="trace_memory_") as folder:
         path = Path(folder) / "trace.json"
         steps = write(path, size_mb)
@@ -97,4 +101,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))  # run by its path, a file finds only its own folder
     main()

@@ -53,8 +53,9 @@ def recorded(
 def arms(rates: dict[str, list[float]], setting: str = "loader.name", **more: Any) -> list[RunRecord]:
     """Interleaved rounds: value of the setting to its rates."""
     rounds = max(map(len, rates.values()))
+    settings: dict[str, dict[str, Any]] = {value: {setting.replace(".", "__"): value, **more} for value in rates}
     return [
-        recorded(values[index], repeat=index + 1, **{setting.replace(".", "__"): value}, **more)
+        recorded(values[index], repeat=index + 1, **settings[value])
         for index in range(rounds)
         for value, values in rates.items()
         if index < len(values)

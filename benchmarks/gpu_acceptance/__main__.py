@@ -23,18 +23,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from benchmarks.gpu_acceptance import page, running
 from benchmarks.gpu_acceptance.parts import PARTS, Setting
+from benchmarks.harness.options import number_above_0
 from loaderlab.config import PROJECT, UserError
-from loaderlab.device.resolve import driver_gpus
 from loaderlab.system.processes import Terminated, sigterm_raises
-
-
-def above_0(text: str) -> float:
-    """Raises ValueError, which argparse tells, for anything else."""
-    if not (value := float(text)) > 0:
-        raise argparse.ArgumentTypeError(f"{text}: must be above 0")
-    return value
 
 
 def file_name(text: str) -> str:
@@ -51,9 +43,9 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     names = [part.name for part in PARTS]
-    parser.add_argument("--minutes", type=above_0, default=8, help="of each part at most (8)")
+    parser.add_argument("--minutes", type=number_above_0, default=8, help="of each part at most (8)")
     parser.add_argument(
-        "--total", type=above_0, help="of all parts together: those that no longer fit wait for the next time"
+        "--total", type=number_above_0, help="of all parts together: those that no longer fit wait for the next time"
     )
     parser.add_argument(
         "--parts", nargs="+", choices=names, default=names, metavar="PART", help=f"of: {' '.join(names)}"
@@ -65,6 +57,10 @@ def main() -> int:
     parser.add_argument("--name", type=file_name, help="of the page under docs/results (the GPU's)")
     parser.add_argument("--readme", action="store_true", help="put the ladder's table onto the README's first screen")
     chosen = parser.parse_args()
+
+    from benchmarks.gpu_acceptance import page
+    from loaderlab.device.resolve import driver_gpus
+
     folder = chosen.folder or PROJECT / "outputs" / f"gpu_acceptance{'_cpu' * chosen.cpu}"
     setting = Setting(folder.resolve(), chosen.cpu)
     try:
@@ -93,6 +89,8 @@ def course(setting: Setting, asked: list[str], minutes: float, total: float | No
     Returns:
         The exit code of a command that was ended by Ctrl-C or SIGTERM; None where it came to its end.
     """
+    from benchmarks.gpu_acceptance import running
+
     until = math.inf if total is None else time.monotonic() + 60 * total
     for part in PARTS:
         if part.name not in asked:

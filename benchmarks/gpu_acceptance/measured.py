@@ -17,10 +17,12 @@ from loaderlab.device.environment import describe
 from loaderlab.device.resolve import resolve_device
 from loaderlab.meter import filecache
 from loaderlab.meter.sampler import DeviceSample, DeviceSampler, device_figures
+from loaderlab.metrics import DEVICE_PCT
 from loaderlab.system.files import atomic_file
 from loaderlab.system.nvml import gpus, query
 
 MIB = 1 << 20
+DEVICE = DEVICE_PCT.partition("/")[0] + "/"
 # what holds a clock down (nvml.h, nvmlClocksEventReason*); the other bits are settings or rest
 HELD_DOWN = {
     0x04: "software power cap",
@@ -63,7 +65,7 @@ def under_load(device: torch.device, side: int, seconds: float) -> dict[str, Any
         pcie = _pcie(uuid)
         samples = sampler.stop()
     figures = device_figures(samples, [window], 0, {os.getpid()})
-    found |= {name.removeprefix("device/"): round(value, 1) for name, value in figures.items()}
+    found |= {name.removeprefix(DEVICE): round(value, 1) for name, value in figures.items()}
     if sampler.problem:
         found["problem"] = sampler.problem
     inside = [sample for sample in samples if window[0] <= sample.at_ns <= window[1]]
@@ -134,8 +136,23 @@ def overhead(device_name: str, _: Path) -> dict[str, Any]:
     from benchmarks import overhead as overheads  # DALI's evaluator among it: the machine is told of without DALI too
 
     if device_name == "cuda":
-        return overheads.main(["device=cuda", "model=resnet50", "batch=64", "pairs=20", "rounds=20", "seconds=1"])
-    return overheads.main(["pairs=40", "steps=10", "rounds=3", "seconds=0.05"])
+        return overheads.main(
+            [
+                "--device",
+                "cuda",
+                "--model",
+                "resnet50",
+                "--batch",
+                "64",
+                "--pairs",
+                "20",
+                "--rounds",
+                "20",
+                "--seconds",
+                "1",
+            ]
+        )
+    return overheads.main(["--pairs", "40", "--steps", "10", "--rounds", "3", "--seconds", "0.05"])
 
 
 def main(name: str, device: str, folder: str) -> None:

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu_acceptance import kept
+from benchmarks.gpu_acceptance.criteria import Criterion, criteria
 from benchmarks.gpu_acceptance.kept import Outcome
 from benchmarks.gpu_acceptance.parts import LADDER_VECTORS, PARTS, Setting
 from benchmarks.gpu_acceptance.running import State, read, state_of, sweep_of
-from benchmarks.gpu_acceptance.targets import Target, targets
 from loaderlab.compare.arms import Comparison
 from loaderlab.config import PROJECT, UserError
+from loaderlab.metrics import JOULES_PER_SAMPLE, POWER_W
 from loaderlab.report import page
 from loaderlab.report.arm_table import arm_table
 from loaderlab.report.markdown import markdown_table
@@ -31,7 +32,6 @@ RESULTS = PROJECT / "docs" / "results"
 README = PROJECT / "README.md"
 FIRST_SCREEN = ("<!-- the ladder: replaced by --readme -->", "<!-- end of the ladder -->")
 MACHINE = ("processor", "cores_available", "device")  # what tells one from another
-ENERGY = "energy/joules_per_sample"
 CALLED = {"begun": "did not end", "chosen": "not run"}  # of tests
 
 
@@ -52,9 +52,9 @@ class Found:
     stores: dict[str, Store] = field(default_factory=dict)
 
     @property
-    def targets(self) -> list[Target]:
+    def criteria(self) -> list[Criterion]:
         cores = None if self.environment is None else self.environment["machine"]["cores_available"]
-        return list(targets(self.comparisons, self.overhead, self.tests.values(), cores))
+        return list(criteria(self.comparisons, self.overhead, self.tests.values(), cores))
 
     def with_tests(self, outcome: str) -> list[Outcome]:
         return [test for test in self.tests.values() if test.outcome == outcome]
@@ -85,7 +85,7 @@ def compose(found: Found, pictures: Mapping[str, str], beside: str) -> str:
         beside: the folder beside the page that holds what its tables were made of.
     """
     assert found.environment is not None
-    told = found.targets
+    judged = found.criteria
     turns = [turn for state in found.states.values() for turn in state.turns]
     commits = sorted({turn.commit for turn in turns})
     days = sorted({turn.began[:10] for turn in turns})
@@ -93,10 +93,10 @@ def compose(found: Found, pictures: Mapping[str, str], beside: str) -> str:
         f"# {found.environment['machine']['device']}",
         "",
         f"Measured by `python -m benchmarks.gpu_acceptance`, {' to '.join(dict.fromkeys((days[0], days[-1])))}, on commit {', '.join(commits)}. "
-        f"{sum(target.reached is True for target in told)} of {len(told)} targets are reached"
-        f"{_count(told, None, 'not measured or not shown')}{_count(told, False, 'not reached')}.",
+        f"{sum(criterion.reached is True for criterion in judged)} of {len(judged)} targets are reached"
+        f"{_count(judged, None, 'not measured or not shown')}{_count(judged, False, 'not reached')}.",
         "",
-        markdown_table(["target", "", "measured"], [[target.what, target.verdict, target.measured] for target in told]),
+        markdown_table(["target", "", "measured"], [[each.what, each.verdict, each.measured] for each in judged]),
     ]
     for part in PARTS:
         lines += [f"## {part.title}", "", *_state(found.states[part.name])]
@@ -117,8 +117,8 @@ def compose(found: Found, pictures: Mapping[str, str], beside: str) -> str:
     return "\n".join([*lines, "## Energy", "", *_energy(found.comparisons)])
 
 
-def _count(told: list[Target], reached: bool | None, word: str) -> str:
-    count = sum(target.reached is reached for target in told)
+def _count(judged: list[Criterion], reached: bool | None, word: str) -> str:
+    count = sum(criterion.reached is reached for criterion in judged)
     return f", {count} {word}" if count else ""
 
 
@@ -193,9 +193,13 @@ def _energy(comparisons: Mapping[str, Comparison]) -> list[str]:
     rows = []
     for part in PARTS:
         for arm in comparisons[part.name].arms if part.name in comparisons else ():
-            if joules := sorted(run.figures[ENERGY] for run in arm.runs if ENERGY in run.figures):
-                watts = arm.median("device/power_w")
-                cells = [f"{arm.median(ENERGY):.4g}", f"{joules[0]:.4g} to {joules[-1]:.4g}", str(len(joules))]
+            if joules := sorted(run.figures[JOULES_PER_SAMPLE] for run in arm.runs if JOULES_PER_SAMPLE in run.figures):
+                watts = arm.median(POWER_W)
+                cells = [
+                    f"{arm.median(JOULES_PER_SAMPLE):.4g}",
+                    f"{joules[0]:.4g} to {joules[-1]:.4g}",
+                    str(len(joules)),
+                ]
                 rows.append([part.title, arm.label, *cells, "–" if watts is None else f"{watts:.0f}"])
     if not rows:
         return ["Not measured: no run has it.", ""]
@@ -255,8 +259,8 @@ def _say_dry(found: Found) -> None:
     if undrawn:
         print(f"not drawn: {undrawn}", file=sys.stderr)
     print("not measured, since only a GPU can show it:")
-    for target in targets({}, None, (), None):
-        print(f"  {target.what}")
+    for criterion in criteria({}, None, (), None):
+        print(f"  {criterion.what}")
     print(f"no page is written without a GPU; {len(found.with_tests('skipped'))} tests were skipped for want of one")
 
 

@@ -10,23 +10,28 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import psutil
 import pytest
+from filelock import FileLock
 
 from benchmarks.gpu_acceptance import __main__ as acceptance
-from benchmarks.gpu_acceptance import kept, measured, page, running, targets
+from benchmarks.gpu_acceptance import criteria, kept, measured, page, running
 from benchmarks.gpu_acceptance.kept import Outcome
 from benchmarks.gpu_acceptance.parts import PARTS, Part, Setting
 from benchmarks.gpu_acceptance.running import State, Turn
 from loaderlab.compare.arms import Comparison
 from loaderlab.compare.comparison import compare
 from loaderlab.config import PROJECT, UserError
+from loaderlab.device import resolve
 from loaderlab.meter.sampler import DeviceSample
+from loaderlab.runs import compare_runs
+from loaderlab.tracking.store import Store
 from tests.conftest import compose
 from tests.records import arms
 
-ENVIRONMENT = {
+ENVIRONMENT: dict[str, Any] = {
     "machine": {
         "device": "A GPU 80GB",
         "processor": "A CPU",
@@ -113,7 +118,8 @@ def begun(folder: Path) -> psutil.Process:
 
 
 def test_a_command_that_is_told_to_end_ends_its_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(acceptance, "PARTS", [sleeping(tmp_path, monkeypatch)])
+    tried = sleeping(tmp_path, monkeypatch)
+    monkeypatch.setattr(acceptance, "PARTS", [tried])
     theirs: list[psutil.Process] = []
 
     def tell() -> None:
@@ -124,7 +130,7 @@ def test_a_command_that_is_told_to_end_ends_its_part(tmp_path: Path, monkeypatch
     setting = Setting(tmp_path, dry=True)
     assert acceptance.course(setting, ["a_part"], 1, None) == 143
     theirs[0].wait(30)
-    assert running.state_of(setting, acceptance.PARTS[0]).status == "cut"
+    assert running.state_of(setting, tried).status == "cut"
 
 
 def test_a_command_that_is_killed_leaves_nothing_on_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,12 +230,11 @@ def test_a_folder_that_cannot_be_made_is_told(
 def test_what_does_not_fit_into_the_time_is_not_begun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        acceptance, "PARTS", [part("import time; time.sleep(60)", monkeypatch), Part("another", "Another")]
-    )
+    tried = part("import time; time.sleep(60)", monkeypatch)
+    monkeypatch.setattr(acceptance, "PARTS", [tried, Part("another", "Another")])
     setting = Setting(tmp_path, dry=True)
     assert acceptance.course(setting, ["a_part", "another"], 8, 0.01) is None
-    assert running.state_of(setting, acceptance.PARTS[0]).status == "cut"
+    assert running.state_of(setting, tried).status == "cut"
     assert "another              not begun: the time is over" in capsys.readouterr().out
 
 
@@ -237,7 +242,7 @@ def test_two_at_once_do_not_share_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["", "--cpu", "--folder", str(tmp_path)])
-    with acceptance.FileLock(tmp_path / "lock"):
+    with FileLock(tmp_path / "lock"):
         assert acceptance.main() == 1
     assert "another run is at work" in capsys.readouterr().err
 
@@ -245,7 +250,7 @@ def test_two_at_once_do_not_share_a_folder(
 def test_without_a_gpu_it_says_what_to_type(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(acceptance, "driver_gpus", lambda: None)
+    monkeypatch.setattr(resolve, "driver_gpus", lambda: None)
     monkeypatch.setattr(sys, "argv", [""])
     assert acceptance.main() == 1
     assert "--cpu" in capsys.readouterr().err
@@ -275,7 +280,7 @@ def outcome(test: str, ended: str, why: str = "") -> Outcome:
     return Outcome(f"tests/{test}", ended, "abc", why)
 
 
-def test_verdicts_on_the_targets() -> None:
+def test_verdicts_on_the_criteria() -> None:
     tests = [
         outcome("test_gpu_truths.py::test_work_in_flight_is_not_starved[10-9-10]", "passed"),
         outcome("test_models.py::test_precisions_of_a_gpu[bf16]", "failed"),
@@ -285,7 +290,7 @@ def test_verdicts_on_the_targets() -> None:
         outcome("test_run.py::test_memory_comes_back_after_each_of_ten_jobs_or_so", "passed"),  # another one
     ]
     comparison = fed({"native": 96.4, "dali": 91.0, "resident": 99.0, "replay": 100.0})
-    told = {found.what: found for found in targets.targets({"fed": comparison}, OVERHEAD, tests, 16)}
+    told = {found.what: found for found in criteria.criteria({"fed": comparison}, OVERHEAD, tests, 16)}
     first = next(iter(told.values()))
     assert first.reached
     # resident has the larger share, and is not fed from files
@@ -299,18 +304,18 @@ def test_verdicts_on_the_targets() -> None:
     every = told["every loader delivers each sample once, with the same pixels, on CUDA"]
     assert every.reached is None  # one that was skipped shows nothing
     assert every.measured == "1 of 2 tests pass, 1 skipped or not ended"
-    assert all(found.reached is None for found in targets.targets({}, None, (), None))
+    assert all(found.reached is None for found in criteria.criteria({}, None, (), None))
 
 
 @pytest.mark.parametrize(("low", "high", "reached"), [(0.999, 1.0015, True), (1.003, 1.01, False), (0.99, 1.01, None)])
 def test_noise_is_no_verdict_on_the_meter(low: float, high: float, reached: bool | None) -> None:
-    told = targets.targets({}, {**OVERHEAD, "ratio": (1.001, low, high)}, (), None)
+    told = criteria.criteria({}, {**OVERHEAD, "ratio": (1.001, low, high)}, (), None)
     assert {found.what: found.reached for found in told}["the meter costs at most 0.2 % of a ResNet-50 step"] is reached
 
 
-def test_the_tests_that_targets_name_are_there() -> None:
+def test_the_tests_that_criteria_name_are_there() -> None:
     written = "".join(path.read_text() for path in (PROJECT / "tests").rglob("test_*.py"))
-    assert all(f"def {name}(" in written for _, name in targets.BY_TEST)
+    assert all(f"def {name}(" in written for _, name in criteria.BY_TEST)
 
 
 SUITE = """
@@ -425,16 +430,16 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(page, "README", tmp_path / "README.md")
 
     def write(comparison: Comparison, _store: object, folder: Path) -> None:
-        for name in (page.compare_runs.PICTURE, "comparison.csv", "runs.csv"):
+        for name in (compare_runs.PICTURE, "comparison.csv", "runs.csv"):
             (folder / name).write_text(comparison.title)
 
-    monkeypatch.setattr(page.compare_runs, "save", write)
+    monkeypatch.setattr(compare_runs, "save", write)
     return tmp_path / "docs" / "results"
 
 
 def test_what_the_page_was_made_of_lies_beside_it(results: Path) -> None:
     found = found_of({"fed": fed({"native": 96.4}), "workers": fed({"native": 96.4})})
-    found.stores = dict.fromkeys(found.comparisons)  # type: ignore[arg-type]
+    found.stores = dict.fromkeys(found.comparisons, cast(Store, None))  # its user is replaced in `results`
     target, undrawn = page.write(found, None)
     assert (target, undrawn) == (results / "a-gpu-80gb.md", {})
     names = {path.name for path in (results / "a-gpu-80gb").iterdir()}
@@ -456,9 +461,9 @@ def test_a_picture_that_fails_costs_itself_only(results: Path, monkeypatch: pyte
     def write(*_: object) -> None:
         raise ValueError("no canvas")
 
-    monkeypatch.setattr(page.compare_runs, "save", write)
+    monkeypatch.setattr(compare_runs, "save", write)
     found = found_of({"fed": fed({"native": 96.4})})
-    found.stores = dict.fromkeys(found.comparisons)  # type: ignore[arg-type]
+    found.stores = dict.fromkeys(found.comparisons, cast(Store, None))  # its user is replaced in `results`
     target, undrawn = page.write(found, None)
     assert undrawn == {"fed": "ValueError: no canvas"}
     assert "Its picture could not be drawn: ValueError: no canvas" in target.read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hydra import compose as hydra_compose
@@ -81,7 +82,9 @@ def test_epochs_give_way_to_steps() -> None:
     assert compose(["epochs=3", "seed=4", "repeat=2"]).seed_in_force == 6
 
 
-RUNGS = {  # of the ladder, and what each changes on a machine of four cores that computes in bf16
+RUNGS: dict[
+    str, dict[str, Any]
+] = {  # of the ladder, and what each changes on a machine of four cores that computes in bf16
     "single": {},
     "workers": {"loader.num_workers": 4},
     "pinned": {"loader.pin_memory": True},

@@ -67,12 +67,22 @@ def test_nested_folders_count_and_other_files_do_not(own_tree: Path) -> None:
     assert spec.notes == ("1 files under data.root are no images by their ending and were passed over",)
 
 
+def a_file_instead(root: Path) -> None:
+    shutil.rmtree(root)
+    root.write_text("")
+
+
+def an_empty_folder_instead(root: Path) -> None:
+    shutil.rmtree(root)
+    root.mkdir()
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (lambda root: shutil.rmtree(root), "does not exist"),
-        (lambda root: (shutil.rmtree(root), root.write_text("")), "is a file"),
-        (lambda root: (shutil.rmtree(root), root.mkdir()), "no sub-folder"),
+        (a_file_instead, "is a file"),
+        (an_empty_folder_instead, "no sub-folder"),
         (lambda root: (root / "cat").mkdir(), "class folder cat holds no image"),
         (
             lambda root: (root / "ant").rename(root / "train") and (root / "bee").rename(root / "val"),

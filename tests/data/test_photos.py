@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import namedtuple
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -69,12 +70,12 @@ def test_files_are_as_heavy_as_imagenets() -> None:
     assert 20_000 < np.std(sizes) < 60_000
 
 
-def test_a_label_is_told_by_its_colours() -> None:
+def test_a_label_is_told_by_its_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     painter = synthesis.Painter(0, 64, 48)
 
     def coarse(index: int, label: int) -> np.ndarray:
-        painter._size = lambda _draw: (64, 48)  # type: ignore[method-assign]
-        with Image.open(synthesis.io.BytesIO(painter.jpeg(index, label))) as image:
+        monkeypatch.setattr(painter, "_size", lambda _draw: (64, 48))
+        with Image.open(BytesIO(painter.jpeg(index, label))) as image:
             return np.asarray(image.resize((4, 4), Image.Resampling.BOX), np.float64).ravel()
 
     of_a_class = [

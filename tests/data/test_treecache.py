@@ -12,6 +12,7 @@ import pytest
 
 from loaderlab.data import tree, treecache
 from loaderlab.data.imagefolder import Listing, list_folder
+from loaderlab.data.spec import DataError
 
 HOUR_NS = 3_600_000_000_000
 
@@ -21,7 +22,8 @@ def listed(root: Path) -> Listing:
 
 
 def names(root: Path) -> list[str]:
-    return [os.path.relpath(path, root.resolve()) for path in listed(root).files.paths]
+    paths = listed(root).files.paths
+    return [os.path.relpath(paths[index], root.resolve()) for index in range(len(paths))]
 
 
 def scanned(root: Path) -> list[str]:
@@ -219,5 +221,5 @@ def test_a_folder_that_cannot_be_read_is_named(old_tree: Path, monkeypatch: pyte
 
     treecache._path(old_tree).unlink()
     monkeypatch.setattr(tree, "_entries", closed)
-    with pytest.raises(tree.DataError, match=f"cannot read the folder {old_tree}.*Permission denied"):
+    with pytest.raises(DataError, match=f"cannot read the folder {old_tree}.*Permission denied"):
         listed(old_tree)

@@ -15,16 +15,18 @@ def test_nvml_figures_are_of_the_measured_stretches() -> None:
     """Two epochs of 20 steps of 10 ms; the first 10 are warm-up and the second epoch's first step is a gap: 100 and 190 ms."""
     meter = play(Loop(lambda _: 0.0, steps=20, epochs=2))
     begun = meter.epochs_ns[0][0]
-    fields = {"pids": (os.getpid(), 1)}
     samples = []
     for index in range(81):
         at = begun + index * 5_000_000
         warm = index < 20  # in the warm-up the GPU idled
         samples.append(
             DeviceSample(
-                at_ns=at, utilization_pct=0.0 if warm else 50.0, power_mw=10_000 if warm else 200_000, **fields
+                at_ns=at,
+                utilization_pct=0 if warm else 50,
+                power_mw=10_000 if warm else 200_000,
+                pids=(os.getpid(), 1),
             )
-        )  # type: ignore[arg-type]
+        )
     found = device_usage(record(meter, 10, 1, device_samples=samples, own_pids={os.getpid()}))
     assert found["device/utilization_pct"] == 50
     assert found["device/power_w"] == pytest.approx(200)

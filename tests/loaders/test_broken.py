@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,9 +82,8 @@ ON_CUDA = [pytest.param((name, "cuda"), marks=pytest.mark.gpu) for name in ("nat
 @pytest.fixture(params=[*((name, "cpu") for name in LOADERS), *ON_CUDA])
 def loader(request: pytest.FixtureRequest, own_tree: Path, spoiled: list[Path]) -> Iterator[Loader]:
     name, device = request.param
-    built = loaders.build(
-        LOADERS[name], split_of(own_tree, "skip"), PLAN, torch.device(device, 0 if device == "cuda" else None)
-    )
+    place = torch.device("cuda", 0) if device == "cuda" else torch.device(device)
+    built = loaders.build(LOADERS[name], split_of(own_tree, "skip"), PLAN, place)
     yield built
     built.close()
 
@@ -143,7 +143,8 @@ def test_pixels_are_read_from_the_header(kind: str, tmp_path: Path) -> None:
     image, path = Image.new("RGB", (50, 30)), tmp_path / f"a.{kind if kind in ('png', 'webp') else 'jpg'}"
     exif = Image.Exif()
     exif[0x010E] = "x\xff\xc0" * 40  # a frame's marker within another segment
-    image.save(path, **{"progressive": {"progressive": True}, "exif": {"exif": exif}}.get(kind, {}))
+    options: dict[str, dict[str, Any]] = {"progressive": {"progressive": True}, "exif": {"exif": exif}}
+    image.save(path, **options.get(kind, {}))
     encoded = np.fromfile(path, np.uint8)
     assert num_pixels(encoded)[0] == 1500
     if path.suffix == ".jpg":

@@ -135,6 +135,12 @@ def built(request: pytest.FixtureRequest, image_tree: Path) -> Iterator[Callable
         loader.close()  # again is harmless
 
 
+def ids_of(batch: Batch) -> list[int]:
+    assert batch.ids is not None
+    ids: list[int] = batch.ids.tolist()
+    return ids
+
+
 def all_of(batches: list[Batch]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     ids = torch.cat([batch.ids for batch in batches if batch.ids is not None])
     order = ids.argsort()
@@ -242,13 +248,13 @@ def test_shards(loader: str, split: str, built: Callable[..., Loader], image_tre
         seen: list[int] = []
         for rank in range(world_size):
             plan = EpochPlan(7, 2, shuffle, False, 5, rank, world_size)
-            batches = [batch.ids.tolist() for batch in built(loader, samples, plan).epoch(1)]
+            batches = [ids_of(batch) for batch in built(loader, samples, plan).epoch(1)]
             assert batches == [ids.tolist() for ids in plan.batches(1)]
             seen += itertools.chain(*batches)
         assert sorted(seen) == list(range(7))
     empty = built(loader, samples, EpochPlan(2, 2, True, False, 5, rank=2, world_size=3))
     assert (empty.num_steps, list(empty.epoch(0))) == (0, [])
-    assert [batch.ids.tolist() for batch in built(loader, samples, EpochPlan(1, 2, False, False)).epoch(0)] == [[0]]
+    assert [ids_of(batch) for batch in built(loader, samples, EpochPlan(1, 2, False, False)).epoch(0)] == [[0]]
 
 
 @pytest.mark.parametrize("loader", LOADERS)

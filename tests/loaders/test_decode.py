@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,7 +56,8 @@ def write(folder: Path, kind: str) -> Path:
             image.save(path, quality=95)
         case _:
             path = folder / f"plain.{kind}"
-            image.save(path, **({"lossless": True} if kind == "webp" else {}))
+            options: dict[str, Any] = {"lossless": True} if kind == "webp" else {}
+            image.save(path, **options)
     return path
 
 

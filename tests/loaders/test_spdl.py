@@ -45,6 +45,7 @@ def test_builders_take_one_core_and_the_step_keeps_its_own() -> None:
     torch.set_num_threads(2)
     dataset = Watched()
     loader = made(dataset, num_threads=2)
+    assert loader.settings is not None
     assert in_force(loader.settings)["gil"] in ("on", "off")
     assert sum(len(batch) for batch in loader.epoch(0)) == 60
     loader.close()
@@ -82,7 +83,8 @@ def test_what_fails_in_a_thread_is_told_once(
 ) -> None:
     threads = set(threading.enumerate())
     loader = made(Watched(error), num_threads=2)
-    batches, seen = loader.epoch(0), []
+    batches = loader.epoch(0)
+    seen: list[list[int]] = []
     with pytest.raises(told, match=message):
         seen.extend(batch.ids.tolist() for batch in batches if batch.ids is not None)
     assert list(batches) == []
@@ -92,9 +94,11 @@ def test_what_fails_in_a_thread_is_told_once(
 
 
 def test_a_failing_source_is_told_once(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    def broken(plan: EpochPlan, epoch: int) -> Iterator[Any]:
+    def permutation() -> Any:
         raise MemoryError("no room for a permutation")
-        yield
+
+    def broken(plan: EpochPlan, epoch: int) -> Iterator[Any]:
+        yield permutation()
 
     loader = made(Watched(), num_threads=1)
     monkeypatch.setattr("loaderlab.loaders.spdl.requests", broken)

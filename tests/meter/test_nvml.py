@@ -46,7 +46,7 @@ nvmlDeviceGetCurrentClocksThrottleReasons = lambda gpu: 4
 nvmlDeviceGetComputeRunningProcesses = lambda gpu: [Figures(os.getppid()), Figures(77)]
 nvmlDeviceGetMigMode = refused
 """
-FakeNvml = Callable[[str], None]
+FakeNvml = Callable[..., None]
 
 
 @pytest.fixture

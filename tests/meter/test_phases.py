@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ class Clock:
         self.now += int(ms * MS)
 
 
-def play(epochs: list[list[tuple[float, ...]]], end_ms: float = 0.0, between_ms: float = 0.0) -> StepMeter:
+def play(epochs: Sequence[Sequence[tuple[float, ...]]], end_ms: float = 0.0, between_ms: float = 0.0) -> StepMeter:
     """Epochs of steps, each (wait, transfer, forward, backward, optimizer, other) in ms."""
     clock = Clock()
     meter = StepMeter(torch.device("cpu"), clock)

@@ -40,7 +40,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
     share = truth.sum() / (7 + truth).sum()
     for _ in range(400):
         waits = correlated(rng, 300, 0.5)
-        low, high = ratio_interval(waits, 7 + waits) or (0.0, 0.0)
+        low, high = ratio_interval(waits.tolist(), (7 + waits).tolist()) or (0.0, 0.0)
         held += low <= share <= high
     assert 0.91 <= held / 400 <= 0.99
 
@@ -58,7 +58,7 @@ def test_an_onset_under_noise() -> None:
     off = []
     for _ in range(50):
         waits = np.concatenate([rng.exponential(0.5, 100), rng.exponential(6.0, 150)])
-        change = change_point(waits, 10 + waits)
+        change = change_point(waits.tolist(), (10 + waits).tolist())
         assert change is not None
         off.append(abs(change.index - 100))
     assert np.median(off) <= 3
@@ -76,7 +76,7 @@ def test_false_alarms_are_rare() -> None:
     alarms = 0
     for _ in range(400):
         waits = correlated(rng, 200, 0.5)
-        alarms += change_point(waits, 7 + waits) is not None
+        alarms += change_point(waits.tolist(), (7 + waits).tolist()) is not None
     assert alarms / 400 <= 0.03
 
 

@@ -217,10 +217,10 @@ def in_the_corner(batch: Batch, split: Split) -> Batch:
     if split.transform is None or not split.transform.random_crop or batch.ids is None:
         return batch
     assert isinstance(split.source, ImageArrays)
-    spec, rng, inputs = split.transform, np.random.default_rng(batch.inputs.long().sum().item()), batch.inputs
+    spec, rng, inputs = split.transform, np.random.default_rng(int(batch.inputs.long().sum().item())), batch.inputs
     for position, index in enumerate(batch.ids.tolist()):
         image = torch.from_numpy(split.source.images[index]).permute(2, 0, 1)
-        _, _, height, width = crop_window(*image.shape[1:], spec, rng.random((10, 4)))
+        _, _, height, width = crop_window(image.shape[1], image.shape[2], spec, rng.random((10, 4)))
         cut = resize(image[:, :height, :width], spec.size, spec.size)
         inputs[position] = cut.flip(-1) if rng.random() < spec.flip else cut
     return Batch(inputs, batch.targets, batch.ids)

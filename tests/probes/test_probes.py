@@ -84,7 +84,8 @@ class Slow(nn.Module):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         time.sleep(self._sleep_s)
         self.counts += 1
-        return self.layers(inputs)
+        outputs: torch.Tensor = self.layers(inputs)
+        return outputs
 
 
 def parts_of(loader: Loader, device: torch.device, step_s: float = 0.0) -> Parts:
@@ -106,7 +107,7 @@ def snapshot(parts: Parts) -> list[Any]:
     tensors = [
         tensor.detach().cpu().clone() for tensor in itertools.chain(parts.model.parameters(), parts.model.buffers())
     ]
-    states = [torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()]
+    states = [torch.get_rng_state(), random.getstate(), np.random.get_state(legacy=False)["state"]["key"].copy()]
     if parts.device.type == "cuda":
         states.append(torch.cuda.get_rng_state(parts.device))
     rest = {key: value for key, value in parts.state().items() if key != "model"}
@@ -195,7 +196,7 @@ def test_a_loader_that_breaks_beside_the_step_is_heard_of() -> None:
 
 def test_long_steps_are_waited_for_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(rates.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
     deadline = rates.Deadline(2.0)
     now = 105.0  # a loader beside it may take long to begin
     assert not deadline()
@@ -245,7 +246,7 @@ def test_cold_and_warm(tree_on_disk: Path) -> None:
     device = torch.device("cpu")
     config = ImageFolderData(root=str(tree_on_disk), transform=TransformConfig(image_size=16, resize=16))
     split = data.build(config, lambda *_: None).train
-    plan = EpochPlan(len(split.source), 4, True, True)  # type: ignore[arg-type]
+    plan = EpochPlan(len(split.source), 4, True, True)
 
     def build() -> Loader:
         return loaders.build(NativeLoader(num_workers=0), split, plan, device)
@@ -256,7 +257,8 @@ def test_cold_and_warm(tree_on_disk: Path) -> None:
             self.last = nn.Linear(3 * 16 * 16, 2)
 
         def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-            return self.last(inputs.float().flatten(1))
+            outputs: torch.Tensor = self.last(inputs.float().flatten(1))
+            return outputs
 
     model = Flat()
     optimizer, schedule = optimizers.build(AdamWOptimizer(), model, 50)

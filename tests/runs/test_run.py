@@ -93,6 +93,7 @@ def test_what_a_run_records(overrides: str, device: str, make_config: Make, term
     assert found.data.params["batch_size"] == "4"
     assert found.data.tags["device.type"] == device
     assert found.data.tags["precision.in_force.matmul_dtype"] == ("bfloat16" if "bf16" in overrides else "float32")
+    assert found.inputs is not None
     assert found.inputs.dataset_inputs[0].dataset.name == "imagefolder"
     names = {entry.path for entry in MlflowClient(config.tracking.uri).list_artifacts(result.run_id)}
     assert names == {

@@ -65,7 +65,8 @@ def test_no_events_are_no_error(tmp_path: Path) -> None:
 
 def test_progress_reaches_the_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK", 100)
-    path, seen = written(tmp_path, json.dumps(WHOLE)), []
+    path = written(tmp_path, json.dumps(WHOLE))
+    seen: list[int] = []
     list(events(path, seen.append))
     assert seen == sorted(seen)
     assert seen[-1] == path.stat().st_size

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow.tracking import MlflowClient
@@ -58,7 +59,7 @@ def test_ctrl_c_within_the_last_write_does_not_leave_it_running(store: Store, mo
     run.metric("train/loss", 1.0, 1)
     write = store.client.log_batch
 
-    def disturbed(*args: object, **kwargs: object) -> None:
+    def disturbed(*args: Any, **kwargs: Any) -> None:
         signal.raise_signal(signal.SIGINT)
         write(*args, **kwargs)
 
@@ -94,9 +95,10 @@ def test_signals_are_as_before_after_a_write_that_was_disturbed() -> None:
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c_within_a_write(store: Store, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     """Once, all of it is written first; the second one, for what hangs, comes through where it is."""
-    write, begun = store.client.log_batch, []
+    write = store.client.log_batch
+    begun: list[int] = []
 
-    def disturbed(*args: object, **kwargs: object) -> None:
+    def disturbed(*args: Any, **kwargs: Any) -> None:
         if not begun:
             begun.append(1)
             for _ in range(times):
@@ -176,8 +178,11 @@ def test_dataset_is_an_input(store: Store, image_tree: Path) -> None:
     spec: DataSpec = data.build(ImageFolderData(root=str(image_tree)), lambda *_: None)
     with store.start("run", None, {}) as run:
         run.dataset(spec)
-    inputs = store.client.get_run(run.run_id).inputs.dataset_inputs
-    assert [(entry.dataset.name, entry.dataset.digest) for entry in inputs] == [("imagefolder", spec.digest)]
+    inputs = store.client.get_run(run.run_id).inputs
+    assert inputs is not None
+    assert [(entry.dataset.name, entry.dataset.digest) for entry in inputs.dataset_inputs] == [
+        ("imagefolder", spec.digest)
+    ]
 
 
 def test_child_of_a_parent(store: Store) -> None:

@@ -20,12 +20,12 @@ from typing import Any
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, default_collate
-from torchcodec.decoders import decode_image
+from torchcodec.decoders import decode_image  # type: ignore[attr-defined]  # torchcodec names it in no __all__
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from benchmarks.turns import Served
+from benchmarks.harness.turns import Served
 
 BATCH, SIZE = 64, 224
 SAMPLES = 200_000  # an epoch's
@@ -34,7 +34,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def items(folder: Path) -> list[tuple[str, int]]:
     """Paths and labels, the tree as often as makes an epoch of `SAMPLES`."""
-    samples = ImageFolder(str(folder)).samples
+    samples: list[tuple[str, int]] = ImageFolder(str(folder)).samples
     return samples * math.ceil(SAMPLES / len(samples))
 
 
@@ -141,6 +141,7 @@ def spdl(folder: Path, threads: int) -> Served:
 
     def sample(path: str) -> Any:
         packets = spdl.io.demux_image(path)
+        assert packets.codec is not None
         top, left, height, width = _window(packets.codec.height, packets.codec.width)
         graph = f"crop=w={width}:h={height}:x={left}:y={top}:exact=1,scale=w={SIZE}:h={SIZE}:flags=bilinear"
         graph += ",hflip" * (random.random() < 0.5)
@@ -166,11 +167,11 @@ def spdl_torchcodec(folder: Path, threads: int) -> Served:
 def _pipelined(folder: Path, threads: int, batch: Any) -> Served:
     """A thread makes a whole batch, as in SPDL's example of image loading: sample by sample its event loop takes half a
     millisecond of processor time for each."""
-    from spdl.pipeline import PipelineBuilder
+    from spdl.pipeline import Pipeline, PipelineBuilder
 
     buffered = 3
-    pipeline = (
-        PipelineBuilder()
+    pipeline: Pipeline[Any] = (
+        PipelineBuilder[tuple[str, int], Any]()
         .add_source(_stream(folder))
         .aggregate(BATCH, drop_last=True)
         .pipe(batch, concurrency=threads)

@@ -9,9 +9,10 @@ from typing import Any
 from benchmarks.gpu_acceptance.kept import Outcome
 from loaderlab.compare.arms import Arm, Comparison
 from loaderlab.compare.stats import LEAST_PAIRS
+from loaderlab.metrics import EFFICIENCY_PCT
 from loaderlab.parity.status import PARITY, UNLIKE_WORK
 
-EFFICIENCY_PCT = 95.0
+LEAST_EFFICIENCY_PCT = 95.0
 FROM_FILES = ("native", "spdl", "dali")
 OVERHEAD = 1.002
 CEILING = 0.02  # how far the ceiling may be from a loop by hand
@@ -38,7 +39,7 @@ BY_TEST = (  # what a test asserts, and the test's name
 
 
 @dataclass(frozen=True)
-class Target:
+class Criterion:
     """``reached`` is None where it was not measured, or too few or too noisy figures show nothing."""
 
     what: str
@@ -52,12 +53,12 @@ class Target:
         ]
 
 
-def targets(
+def criteria(
     comparisons: Mapping[str, Comparison],
     overhead: Mapping[str, Any] | None,
     tests: Iterable[Outcome],
     cores: int | None,
-) -> Iterator[Target]:
+) -> Iterator[Criterion]:
     """Of the figures that are there.
 
     Args:
@@ -77,19 +78,19 @@ def targets(
         yield _tested(what, [test.outcome for test in listed if f"::{name}[" in f"{test.test}["])
 
 
-def _tested(what: str, outcomes: list[str]) -> Target:
+def _tested(what: str, outcomes: list[str]) -> Criterion:
     """One failure is enough to say no; a yes needs all of them."""
     if not set(outcomes) & {"passed", "failed"}:
-        return Target(what, "", None)
+        return Criterion(what, "", None)
     told = f"{outcomes.count('passed')} of {len(outcomes)} tests pass"
     others = len(outcomes) - outcomes.count("passed") - outcomes.count("failed")
     told += f", {others} skipped or not ended" if others else ""
-    return Target(what, told, False if "failed" in outcomes else None if others else True)
+    return Criterion(what, told, False if "failed" in outcomes else None if others else True)
 
 
-def _fed(comparison: Comparison | None, cores: int | None) -> Target:
+def _fed(comparison: Comparison | None, cores: int | None) -> Criterion:
     """Over the arms that read files while they train and do the same work: what lies on the device already needs no feeding."""
-    what = f"ResNet-50 in bf16 from JPEG files at {EFFICIENCY_PCT:.0f} % of its ceiling or better with the best loader"
+    what = f"ResNet-50 in bf16 from JPEG files at {LEAST_EFFICIENCY_PCT:.0f} % of its ceiling or better with the best loader"
     every = [] if comparison is None else comparison.arms
     arms = [
         arm
@@ -99,32 +100,30 @@ def _fed(comparison: Comparison | None, cores: int | None) -> Target:
         and not any(told.startswith(UNLIKE_WORK) for told in arm.tags(PARITY))
     ]
     if not arms:
-        return Target(what, "", None)
+        return Criterion(what, "", None)
     best = max(arms, key=lambda arm: _share(arm) or 0)
     share = _share(best) or 0.0
-    shares = sorted(
-        run.figures["starvation/efficiency_pct"] for run in best.runs if "starvation/efficiency_pct" in run.figures
-    )
+    shares = sorted(run.figures[EFFICIENCY_PCT] for run in best.runs if EFFICIENCY_PCT in run.figures)
     said = f"{share:.1f} % ({shares[0]:.1f} to {shares[-1]:.1f}, n = {len(shares)}): {best.label}"
     said += "" if cores is None else f", {cores} cores"
     # as everywhere, fewer than three runs claim nothing
-    return Target(what, said, share >= EFFICIENCY_PCT if len(shares) >= LEAST_PAIRS else None)
+    return Criterion(what, said, share >= LEAST_EFFICIENCY_PCT if len(shares) >= LEAST_PAIRS else None)
 
 
-def _cost(overhead: Mapping[str, Any] | None) -> Target:
+def _cost(overhead: Mapping[str, Any] | None) -> Criterion:
     what = "the meter costs at most 0.2 % of a ResNet-50 step"
     if overhead is None:
-        return Target(what, "", None)
+        return Criterion(what, "", None)
     value, low, high = overhead["ratio"]
     shown = f"{100 * (value - 1):+.3f} % ({100 * (low - 1):+.3f} to {100 * (high - 1):+.3f})"
-    return Target(what, shown, _within(low, high, 0.0, OVERHEAD))  # a meter that saves time costs nothing
+    return Criterion(what, shown, _within(low, high, 0.0, OVERHEAD))  # a meter that saves time costs nothing
 
 
-def _ceiling(what: str, ratio: tuple[float, float, float] | None) -> Target:
+def _ceiling(what: str, ratio: tuple[float, float, float] | None) -> Criterion:
     if ratio is None:
-        return Target(what, "", None)
+        return Criterion(what, "", None)
     value, low, high = ratio
-    return Target(what, f"{value:.4f}x ({low:.4f} to {high:.4f})", _within(low, high, 1 - CEILING, 1 + CEILING))
+    return Criterion(what, f"{value:.4f}x ({low:.4f} to {high:.4f})", _within(low, high, 1 - CEILING, 1 + CEILING))
 
 
 def _within(low: float, high: float, least: float, most: float) -> bool | None:
@@ -135,4 +134,4 @@ def _within(low: float, high: float, least: float, most: float) -> bool | None:
 
 
 def _share(arm: Arm) -> float | None:
-    return arm.median("starvation/efficiency_pct")
+    return arm.median(EFFICIENCY_PCT)

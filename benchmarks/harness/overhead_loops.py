@@ -1,0 +1,143 @@
+"""The training loop with and without the meter, and the loop by hand that the ceiling is compared with."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from loaderlab.config import AdamWOptimizer, PrecisionConfig
+from loaderlab.loaders.contract import Batch
+from loaderlab.meter.phases import StepMeter
+from loaderlab.probes import rates
+from loaderlab.training import optimizers
+from loaderlab.training.loop import Observers, Parts, Progress, train
+from loaderlab.training.precision import Precision
+
+
+class Bare(StepMeter):
+    """A meter that does nothing at all."""
+
+    def begin_epoch(self, epoch: int) -> None: ...
+    def next_step(self) -> None: ...
+    def mark(self) -> None: ...
+    def end_step(self, num_samples: int, loss: torch.Tensor | None = None) -> None: ...
+    def end_epoch(self, exhausted: bool = True) -> None:
+        if self._device_of.type == "cuda":
+            torch.cuda.synchronize(self._device_of)
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        self._device_of = device
+
+
+class Turns(Bare):
+    """A meter that is on or off by the toss of a coin at each step, and keeps the length of each: they are compared a few
+    milliseconds apart. In strict turns the memory allocator, which has turns of its own, is measured along with it."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(device)
+        real, names = StepMeter(device), ("mark", "end_step")
+        real.begin_epoch(0)
+        self._calls = [{name: getattr(meter, name) for name in names} for meter in (Bare(device), real)]
+        self._real, self._on, self._last = real, 0, 0
+        self._coin = random.Random(0)
+        self.lengths: list[tuple[int, int]] = []  # on or off, ns
+
+    def next_step(self) -> None:
+        now = time.perf_counter_ns()
+        if self._last:
+            self.lengths.append((self._on, now - self._last))
+        self._on = self._coin.randrange(2)
+        self.__dict__.update(self._calls[self._on])  # the loop then calls the real methods, or those that do nothing
+        self._last = time.perf_counter_ns()
+        if self._on:
+            self._real.next_step()
+
+
+class Fixed(rates.CycledBatches):
+    """Resident batches, a given number of times."""
+
+    def __init__(self, batches: list[Batch], steps: int) -> None:
+        left = itertools.count(1)
+        super().__init__(batches, lambda: next(left) > steps)
+
+
+def make(device: torch.device, model_name: str, batch_size: int) -> tuple[Parts, list[Batch]]:
+    torch.manual_seed(0)
+    if model_name == "mlp":
+        model: nn.Module = nn.Sequential(nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10)).to(device)
+        shape: tuple[int, ...] = (256,)
+    else:
+        import timm
+
+        model = timm.create_model(model_name).to(device)
+        shape = (3, 224, 224)
+    optimizer, schedule = optimizers.build(AdamWOptimizer(schedule="constant"), model, None)
+    batches = [
+        Batch(torch.rand(batch_size, *shape, device=device), torch.randint(0, 10, (batch_size,), device=device), None)
+        for _ in range(5)  # odd: every batch is seen by turns with the meter on and off
+    ]
+    loader = Fixed(batches, 0)
+    return Parts(
+        model, optimizer, schedule, Precision(PrecisionConfig(name="fp32"), device), loader, None, device
+    ), batches
+
+
+def block_s(parts: Parts, batches: list[Batch], meter: StepMeter, steps: int) -> float:
+    """Seconds a step of one block."""
+    parts.loader = Fixed(batches, steps)
+    began = time.perf_counter()
+    train(parts, meter, Progress(), Observers(lambda *_: None, lambda *_: None), epochs=1, steps=None, accumulate=1)
+    return (time.perf_counter() - began) / steps
+
+
+def blocks(
+    parts: Parts, batches: list[Batch], device: torch.device, pairs: int, steps: int
+) -> tuple[list[float], list[float]]:
+    """Of each pair of blocks the ratio metered / bare, and the ms of a bare step."""
+    ratios, bare_ms = [], []
+    for pair in range(pairs):
+        metered: dict[bool, float] = {}
+        for on in (pair % 2 == 0, pair % 2 == 1):
+            metered[on] = block_s(parts, batches, StepMeter(device) if on else Bare(device), steps)
+        ratios.append(metered[True] / metered[False])
+        bare_ms.append(1e3 * metered[False])
+    return ratios, bare_ms
+
+
+def by_hand(parts: Parts, batches: Iterable[Batch], seconds: float) -> float:
+    """Samples a second of the plainest loop, warm-up left out; ``batches`` are gone through again and again."""
+    model, optimizer, count, began = parts.model, parts.optimizer, 0, time.perf_counter()
+    until, endless = began + seconds, itertools.chain.from_iterable(itertools.repeat(batches))
+    for index, batch in enumerate(endless):
+        if index == rates.WARMUP_STEPS:
+            _wait(parts.device)
+            began, count, until = time.perf_counter(), 0, time.perf_counter() + seconds
+        loss = F.cross_entropy(model(batch.inputs), batch.targets)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        parts.schedule.step()
+        count += 1
+        if time.perf_counter() >= until:
+            break
+    _wait(parts.device)
+    return count * len(batch) / (time.perf_counter() - began)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def median_and_interval(values: list[float]) -> tuple[float, float, float]:
+    drawn = np.random.default_rng(0).choice(values, (500, len(values)))
+    low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])
+    return float(np.median(values)), float(low), float(high)

@@ -1,0 +1,80 @@
+"""A list of a million paths in a process of its own: seconds until it is ready, and memory of a run's processes."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, cast
+
+from torch.utils.data import DataLoader, Dataset
+
+from loaderlab import data
+from loaderlab.config import ImageFolderData
+from loaderlab.data.spec import DataSpec, ImageFiles
+from loaderlab.loaders.contract import EpochPlan
+from loaderlab.meter.resources import proportional_memory_mib
+
+
+def build(root: Path) -> DataSpec:
+    return data.build(ImageFolderData(root=str(root)), lambda *_: None)
+
+
+def seconds_to_list(root: Path) -> tuple[float, float]:
+    """Seconds, and the MiB by which the process's peak grew meanwhile."""
+    before = _peak_mib()
+    started = time.perf_counter()
+    build(root)
+    return time.perf_counter() - started, _peak_mib() - before
+
+
+def _peak_mib() -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+class PathLengths(Dataset[Any]):
+    """Looks up paths and labels, opens no file."""
+
+    def __init__(self, files: ImageFiles) -> None:
+        self._files = files
+
+    def __getitems__(self, ids: Any) -> tuple[int, int]:
+        return sum(len(self._files.paths[index]) for index in ids.tolist()), int(self._files.labels[ids].sum())
+
+
+def as_it_is(fetched: Any) -> Any:
+    return fetched
+
+
+def memory_mib(root: Path, method: str, num_workers: int) -> float:
+    """Proportional set size of a process with the list and of its workers, after an epoch."""
+    warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than there are cores
+    spec = build(root)
+    files = spec.train.source
+    assert isinstance(files, ImageFiles)
+    plan = EpochPlan(len(files), 256, shuffle=True, drop_last=False)
+    loader = DataLoader(
+        PathLengths(files),
+        batch_sampler=cast(Any, plan.batches(0)),  # arrays of ids, which `PathLengths.__getitems__` takes whole
+        num_workers=num_workers,
+        persistent_workers=True,
+        multiprocessing_context=method,
+        collate_fn=as_it_is,
+    )
+    sums = list(loader)
+    assert sum(labels for _, labels in sums) == int(files.labels.sum())
+    del sums
+    gc.collect()
+    found = proportional_memory_mib()
+    assert found is not None
+    return found
+
+
+def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()

@@ -1,0 +1,237 @@
+"""Causes of starvation, planted in the real loop in real time: sleeps in the loader, the copy, the model and the optimizer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from loaderlab import metrics
+from loaderlab.config import AdamWOptimizer, MeasureConfig, NativeLoader, PrecisionConfig
+from loaderlab.data.spec import Split, UserItems
+from loaderlab.device.capabilities import CPU
+from loaderlab.diagnosis.evidence import Setup, Verdict
+from loaderlab.diagnosis.figures import LoopRecord, evidence_of, figures_of
+from loaderlab.diagnosis.verdict import judge
+from loaderlab.loaders.contract import Batch, EpochPlan
+from loaderlab.loaders.native import Native
+from loaderlab.meter.phases import StepMeter
+from loaderlab.meter.summary import summarize
+from loaderlab.probes.inputs import ProbeInputs
+from loaderlab.probes.sequence import Probes
+from loaderlab.system.machine import available_cores
+from loaderlab.training import optimizers
+from loaderlab.training.loop import Observers, Parts, Progress, train
+from loaderlab.training.precision import Precision
+
+BATCH = 4
+POINTS = 3.0
+Truth = Callable[[float], float]  # of the step's length without a loader, seconds; percent
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is planted; seconds. ``truth``: the starved share that follows from it and from the length of the step, which
+    the ceiling probe tells without any loader; None where it follows from nothing known."""
+
+    name: str
+    truth: Truth | None
+    grade: str | tuple[str, ...]
+    bottleneck: str
+    prepare: Callable[[int], float] = lambda _: 0.0  # of the n-th batch that a maker makes
+    workers: int = 0
+    transfer: float = 0.0
+    forward: float = 0.060  # with the next two 100 ms: handing a batch over takes a millisecond or two
+    backward: float = 0.030
+    optimizer: float = 0.010
+    steps: int = 50  # an epoch
+    epochs: int = 1
+    start: float = 0.0  # of a worker
+    burn: bool = False  # compute instead of sleeping
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def alone(prepare: float) -> Truth:
+    """Nothing works ahead: the step waits for the whole of the batch's making."""
+    return lambda step: 100 * prepare / (prepare + step)
+
+
+def ahead(prepare: float, workers: int) -> Truth:
+    """Workers make a batch every prepare / workers seconds."""
+    return lambda step: 100 * max(0.0, 1 - step * workers / prepare)
+
+
+def onset(prepare: float, before: int, after: int) -> Truth:
+    return lambda step: 100 * after * prepare / ((before + after) * step + after * prepare)
+
+
+CASES = [
+    Case("sleep in the loader, no worker", alone(0.100), "starved", "storage", lambda _: 0.100),
+    Case("sleep in the loader, 1 worker", ahead(0.060, 1), "fed", "device compute", lambda _: 0.060, 1),
+    Case("more sleep, 1 worker", ahead(0.300, 1), "starved", "storage", lambda _: 0.300, 1),
+    Case("more sleep, 2 workers", ahead(0.400, 2), "starved", "storage", lambda _: 0.400, 2, steps=51),
+    Case("slow copy", alone(0.050), "starved", "host-to-device copy", lambda _: 0.010, 1, transfer=0.050),
+    Case("heavy model", ahead(0.100, 1), "fed", "device compute", lambda _: 0.100, 1, forward=0.210, steps=30),
+    Case("slow optimizer", ahead(0.100, 1), "fed", "device compute", lambda _: 0.100, 1, optimizer=0.210, steps=30),
+    Case("stall every 10th batch", alone(0.100), "starved", "storage", lambda i: 1.0 if i % 10 == 9 else 0.0, steps=65),
+    Case(
+        "onset after 100 steps",
+        onset(0.100, 95, 50),
+        "starved",
+        "storage",
+        lambda i: 0.100 if i >= 100 else 0.0,
+        steps=150,
+    ),
+    Case(
+        "epoch gap",
+        ahead(0.020, 1),
+        "starved",
+        "epoch gap",
+        lambda _: 0.020,
+        1,
+        steps=12,
+        epochs=4,
+        start=0.8,
+        options={"persistent_workers": False},
+    ),
+    Case(
+        "loader eats the step's cores",
+        None,
+        ("fed", "partly starved", "starved"),
+        "interference",
+        lambda _: 0.320,
+        2,
+        forward=0.120,
+        backward=0.060,
+        optimizer=0.020,
+        steps=40,
+        burn=True,
+    ),
+]
+
+
+def spend(seconds: float, burn: bool) -> None:
+    """Sleeps, or computes as much as takes this long on an idle core."""
+    if not burn:
+        time.sleep(seconds)
+        return
+    for _ in range(round(seconds * BURNS_PER_S)):
+        _burn()
+
+
+def _burn() -> None:
+    sum(range(2000))
+
+
+def burns_per_s() -> float:
+    began, count = time.perf_counter(), 0
+    while time.perf_counter() - began < 0.3:
+        _burn()
+        count += 1
+    return count / 0.3
+
+
+BURNS_PER_S = burns_per_s()
+
+
+class Samples(Dataset[Any]):
+    classes = ("a", "b")
+
+    def __init__(self, case: Case) -> None:
+        self._case, self._made = case, 0
+
+    def __len__(self) -> int:
+        return self._case.steps * BATCH
+
+    def __getitem__(self, index: int) -> Any:
+        raise AssertionError("asked for batches")
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[torch.Tensor, int]]:
+        case = self._case
+        if self._made == 0 and torch.utils.data.get_worker_info() is not None:
+            time.sleep(case.start)
+        spend(case.prepare(self._made), case.burn)
+        self._made += 1
+        return [(torch.ones(4), index % 2) for index in indices]
+
+
+class SlowCopy(Native):
+    copy_s = 0.0
+
+    def transfer(self, batch: Batch) -> Batch:
+        time.sleep(self.copy_s)
+        return super().transfer(batch)
+
+
+class Planted(torch.autograd.Function):
+    """The identity, which takes its time both ways."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: torch.Tensor, ahead_s: float, back_s: float, burn: bool) -> torch.Tensor:
+        ctx.back_s, ctx.burn = back_s, burn
+        spend(ahead_s, burn)
+        return inputs.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
+        spend(ctx.back_s, ctx.burn)
+        return gradients[0], None, None, None
+
+
+class Model(nn.Module):
+    def __init__(self, case: Case) -> None:
+        super().__init__()
+        self._case, self._first, self._last = case, nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        case = self._case
+        hidden: torch.Tensor = Planted.apply(self._first(inputs), case.forward, case.backward, case.burn)
+        outputs: torch.Tensor = self._last(hidden)
+        return outputs
+
+
+def run(case: Case) -> tuple[dict[str, float], Verdict]:
+    """One run of a case: its figures and its verdict."""
+    device = torch.device("cpu")
+    torch.set_num_threads(1)
+    dataset = Samples(case)
+    split = Split(UserItems(dataset, False, None, None, 2))
+    plan = EpochPlan(len(dataset), BATCH, False, True)  # in order: the planted batches are known by their number
+    config = NativeLoader(num_workers=case.workers, **case.options)
+
+    def build() -> Native:
+        loader = SlowCopy(config, split, plan, device)
+        loader.copy_s = case.transfer
+        return loader
+
+    model = Model(case)
+    optimizer, schedule = optimizers.build(AdamWOptimizer(schedule="constant"), model, None)
+    optimizer.register_step_pre_hook(lambda *_: spend(case.optimizer, case.burn))
+    parts = Parts(model, optimizer, schedule, Precision(PrecisionConfig(name="fp32"), device), build(), None, device)
+    meter, parallel = StepMeter(device), parts.loader.parallel
+    setup = Setup(parts.loader.capabilities, CPU, cores=available_cores(), threads=1, batch_size=BATCH)
+    try:
+        train(
+            parts,
+            meter,
+            Progress(),
+            Observers(lambda *_: None, lambda *_: None),
+            epochs=case.epochs,
+            steps=None,
+            accumulate=1,
+        )
+        loop = LoopRecord(
+            meter.settled, 5, parallel, meter.epochs_ns, meter.epoch_ends_ns, meter.used, cores=available_cores()
+        )
+        rate = summarize(loop.window)[metrics.RATE]
+        probes = Probes()
+        inputs = ProbeInputs(parts, MeasureConfig(probe_s=2.0), build, split, plan, epoch=0, accumulate=1, rate=rate)
+        probes.run(inputs, lambda *_: None)
+    finally:
+        parts.loader.close()
+    return figures_of(loop, probes.results, setup), judge(evidence_of(loop, probes.results), setup)
