@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -126,9 +127,9 @@ def play_cuda(loop: Loop, *, host: float = 1.0, side_stream: Callable[[int], flo
     return meter
 
 
-def setup(loop: Loop, device: str = "cpu", **changes: object) -> Setup:
+def setup(loop: Loop, device: str = "cpu", **changes: Any) -> Setup:
     settings = {"num_workers": loop.workers, "pin_memory": False, "persistent_workers": False, "batched": True}
-    base: dict[str, object] = {
+    base: dict[str, Any] = {
         "loader": "native",
         "settings": settings,
         "parallel": max(1, loop.workers),
@@ -138,7 +139,7 @@ def setup(loop: Loop, device: str = "cpu", **changes: object) -> Setup:
         "device_type": device,
         "batch_size": BATCH,
     }
-    return Setup(**(base | changes))  # type: ignore[arg-type]
+    return Setup(**(base | changes))
 
 
 def probed(loop: Loop) -> ProbeResults:
