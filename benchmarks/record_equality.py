@@ -6,7 +6,8 @@
 ``record`` runs the checkout's own code with this Python: a sweep of two loaders and three repeats on the digits, then the
 comparison of it. FOLDER keeps the store, the files and ``records.json``: all metrics, params, tags, artifacts and the
 comparison's files, masked where two runs of the same code differ (the rules: ``benchmarks/harness/masks.py``). It takes
-about two minutes on two cores, in which the checkout must not change. ``compare`` prints every field that differs and exits with 1 if there is one.
+about two minutes on two cores, in which the checkout must not change. ``compare`` prints every field that differs and exits
+with 1 if there is one.
 """
 
 from __future__ import annotations

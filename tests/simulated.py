@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
@@ -132,7 +133,7 @@ def play_cuda(loop: Loop, *, host: float = 1.0, side_stream: Callable[[int], flo
     return meter
 
 
-def loader(workers: int, **changes: object) -> LoaderCapabilities:
+def loader(workers: int, **changes: Any) -> LoaderCapabilities:
     """Of a loader with so many worker processes that build whole batches from pageable memory and start anew each epoch."""
     base = LoaderCapabilities(
         makers=Makers(workers, "loader.num_workers", are_processes=True, whole_batches=True),
@@ -143,19 +144,19 @@ def loader(workers: int, **changes: object) -> LoaderCapabilities:
         decode_on_device=("loader", "dali"),
         keep_on_device=("loader", "resident"),
     )
-    return replace(base, **changes)  # type: ignore[arg-type]
+    return replace(base, **changes)
 
 
-def setup(loop: Loop, device: DeviceCapabilities = CPU, **changes: object) -> Setup:
+def setup(loop: Loop, device: DeviceCapabilities = CPU, **changes: Any) -> Setup:
     """The loop's setup on 8 cores."""
     base = Setup(loader(loop.workers), device, cores=8, threads=1, batch_size=BATCH)
-    return replace(base, **changes)  # type: ignore[arg-type]
+    return replace(base, **changes)
 
 
-def record(meter: StepMeter, warmup_steps: int, parallel: int, **more: object) -> LoopRecord:
+def record(meter: StepMeter, warmup_steps: int, parallel: int, **more: Any) -> LoopRecord:
     """What the meter recorded, as a run takes it, on 2 cores."""
     base = LoopRecord(meter.settled, warmup_steps, parallel, meter.epochs_ns, meter.epoch_ends_ns, meter.used, cores=2)
-    return replace(base, **more)  # type: ignore[arg-type]
+    return replace(base, **more)
 
 
 def probed(loop: Loop) -> ProbeResults:

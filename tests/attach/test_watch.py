@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import mlflow.artifacts
@@ -162,7 +162,8 @@ def test_misuse_is_told() -> None:
         next(batches := meter.batches(sleepy(2, 0.0)))
         with pytest.raises(UserError, match="must be at least 1"):
             meter.step(num_samples=0)
-        batches.close()  # type: ignore[attr-defined]
+        assert isinstance(batches, Generator)
+        batches.close()
     with pytest.raises(UserError, match="device=tpu"):
         watch("tpu")
 

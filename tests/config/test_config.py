@@ -73,7 +73,9 @@ def test_siblings_differ_from_each_other() -> None:
 
 def test_sweep_over_workers_needs_no_other_knob() -> None:
     for workers in (0, 2, 4):
-        assert compose([f"loader.num_workers={workers}"]).loader.num_workers == workers  # type: ignore[attr-defined]
+        loader = compose([f"loader.num_workers={workers}"]).loader
+        assert isinstance(loader, config.NativeLoader)
+        assert loader.num_workers == workers
 
 
 def test_epochs_give_way_to_steps() -> None:

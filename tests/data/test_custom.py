@@ -74,7 +74,7 @@ class WrongLabels(Pairs):
 
 
 class FloatLabels(Pairs):
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, float]:  # type: ignore[override]
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, float]:  # type: ignore[override]  # the misuse that is tested
         return torch.zeros(2), 0.5
 
 

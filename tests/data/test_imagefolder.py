@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,16 @@ import pytest
 from loaderlab.config import TransformConfig
 from loaderlab.data import treecache
 from loaderlab.data.imagefolder import build, stratified_split
-from loaderlab.data.spec import DataError, DataSpec, ImageFiles
+from loaderlab.data.spec import DataError, DataSpec, ImageFiles, Split
 
 
 def make(root: Path, val_root: Path | None = None, fraction: float = 0.25, seed: int = 0) -> DataSpec:
     return build("imagefolder", root, val_root, fraction, seed, TransformConfig(image_size=16), lambda *_: None)
 
 
-def paths(spec_split: object) -> list[str]:
-    source = spec_split.source  # type: ignore[attr-defined]
+def paths(spec_split: Split | None) -> list[str]:
+    assert spec_split is not None
+    source = spec_split.source
     assert isinstance(source, ImageFiles)
     return [source.paths[index] for index in range(len(source))]
 
@@ -91,8 +93,8 @@ def an_empty_folder_instead(root: Path) -> None:
     ],
     ids=["missing", "file", "empty", "class-without-files", "splits"],
 )
-def test_refused(spoil: object, message: str, own_tree: Path) -> None:
-    spoil(own_tree)  # type: ignore[operator]
+def test_refused(spoil: Callable[[Path], object], message: str, own_tree: Path) -> None:
+    spoil(own_tree)
     with pytest.raises(DataError, match=message) as refused:
         make(own_tree)
     assert str(own_tree) in str(refused.value)

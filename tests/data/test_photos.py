@@ -7,6 +7,7 @@ import shutil
 from collections import namedtuple
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +21,8 @@ NAME = "64x48_40files_5classes_seed0"
 
 
 def config(root: Path, **settings: int) -> PhotosData:
-    small = {"num_files": 40, "num_classes": 5, "width_px": 64, "height_px": 48} | settings
-    return PhotosData(root=str(root), transform=TransformConfig(image_size=16), **small)  # type: ignore[arg-type]
+    small: dict[str, Any] = {"num_files": 40, "num_classes": 5, "width_px": 64, "height_px": 48} | settings
+    return PhotosData(root=str(root), transform=TransformConfig(image_size=16), **small)
 
 
 def nothing(_done: int, total: int | None) -> None:

@@ -16,12 +16,14 @@ def test_made_from_the_seed() -> None:
         data.build(VectorsData(num_samples=60, data_seed=seed), lambda *_: None) for seed in (0, 0, 1)
     )
     assert isinstance(first.train.source, Vectors)
+    assert isinstance(again.train.source, Vectors)
+    assert isinstance(other.train.source, Vectors)
     assert first.train.source.inputs.shape == (60, 784)
     assert first.train.source.inputs.dtype == np.float32
     assert first.val is not None
     assert first.val.num_samples == 10
-    assert (first.train.source.inputs == again.train.source.inputs).all()  # type: ignore[union-attr]
-    assert (first.train.source.inputs != other.train.source.inputs).any()  # type: ignore[union-attr]
+    assert (first.train.source.inputs == again.train.source.inputs).all()
+    assert (first.train.source.inputs != other.train.source.inputs).any()
 
 
 def test_classes_can_be_told_apart() -> None:

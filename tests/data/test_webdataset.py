@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,8 +46,8 @@ def own_tars(tar_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tar_folder, tmp_path / "tars"))
 
 
-def spec_of(shards: object, **settings: object) -> DataSpec:
-    config = WebDatasetData(shards=str(shards), transform=TransformConfig(image_size=16), **settings)  # type: ignore[arg-type]
+def spec_of(shards: object, **settings: Any) -> DataSpec:
+    config = WebDatasetData(shards=str(shards), transform=TransformConfig(image_size=16), **settings)
     return data.build(config, lambda *_: None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -88,8 +89,8 @@ def test_fed_says_what_a_faster_loader_could_give() -> None:
         ),
     ],
 )
-def test_doubts_name_their_reason(changes: dict[str, object], why: str) -> None:
-    verdict = judge(replace(FED, **changes), SETUP)  # type: ignore[arg-type]
+def test_doubts_name_their_reason(changes: dict[str, Any], why: str) -> None:
+    verdict = judge(replace(FED, **changes), SETUP)
     assert verdict.grade == "inconclusive"
     assert why in verdict.because
     assert verdict.bottleneck is None
@@ -176,8 +177,8 @@ def test_without_a_ceiling_the_share_bounds_the_gain() -> None:
         ({"stages": None, "loader_cores": None}, "loader"),
     ],
 )
-def test_bottlenecks_of_a_starved_device(changes: dict[str, object], name: str) -> None:
-    assert judge(replace(STARVED, **changes), SETUP).bottleneck == name  # type: ignore[arg-type]
+def test_bottlenecks_of_a_starved_device(changes: dict[str, Any], name: str) -> None:
+    assert judge(replace(STARVED, **changes), SETUP).bottleneck == name
 
 
 @pytest.mark.parametrize(
@@ -205,8 +206,8 @@ def test_bottlenecks_of_a_starved_device(changes: dict[str, object], name: str) 
         ({"idle_pct": 2.0, "copy_pct": 30.0, "ceiling": None}, "host-to-device copy"),
     ],
 )
-def test_bottlenecks_of_a_fed_device(changes: dict[str, object], name: str) -> None:
-    assert judge(replace(FED, **changes), SETUP).bottleneck == name  # type: ignore[arg-type]
+def test_bottlenecks_of_a_fed_device(changes: dict[str, Any], name: str) -> None:
+    assert judge(replace(FED, **changes), SETUP).bottleneck == name
 
 
 @pytest.mark.parametrize(

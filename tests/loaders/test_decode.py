@@ -129,8 +129,9 @@ def test_a_format_that_a_decoder_does_not_read_is_refused(backend: str, kind: st
     assert f"plain.{kind}" in str(refused.value)
 
 
-def spoiled(kind: str) -> bytes:
-    whole = Path(write(Path(spoiled.folder), "plain")).read_bytes()  # type: ignore[attr-defined]
+def spoiled(kind: str, folder: Path) -> bytes:
+    """A broken file; the whole one is written into the folder."""
+    whole = Path(write(folder, "plain")).read_bytes()
     return {
         "truncated": whole[: len(whole) // 2],
         "empty": b"",
@@ -142,7 +143,6 @@ def spoiled(kind: str) -> bytes:
 @pytest.mark.parametrize("kind", ["truncated", "empty", "text", "header", "gone"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_broken_file_is_named(backend: str, kind: str, own_tree: Path, tmp_path: Path) -> None:
-    spoiled.folder = tmp_path / "whole"  # type: ignore[attr-defined]
     bad = own_tree / "bee" / "05.jpg"
     spec = data.build(
         ImageFolderData(root=str(own_tree), val_fraction=0.0, transform=TransformConfig(image_size=24)),
@@ -151,7 +151,7 @@ def test_a_broken_file_is_named(backend: str, kind: str, own_tree: Path, tmp_pat
     if kind == "gone":
         bad.unlink()
     else:
-        bad.write_bytes(spoiled(kind))
+        bad.write_bytes(spoiled(kind, tmp_path / "whole"))
     loader = loaders.build(BACKENDS[backend], spec.train, EpochPlan(23, 4, True, False), torch.device("cpu"))
     try:
         with pytest.raises(DataError) as named:

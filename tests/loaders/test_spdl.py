@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
@@ -114,7 +114,8 @@ def test_an_epoch_begun_in_the_midst_of_another_is_whole() -> None:
     former = loader.epoch(0)
     next(former)
     assert torch.cat([batch.inputs[:, 0] for batch in loader.epoch(1)]).tolist() == list(range(60))
-    former.close()  # type: ignore[attr-defined]
+    assert isinstance(former, Generator)
+    former.close()
     loader.close()
 
 

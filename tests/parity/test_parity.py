@@ -84,8 +84,8 @@ def items(_tree: Path) -> Split:
 
 
 def checked(split: Split, config: LoaderConfig = ONE_PROCESS, **options: Any) -> ParityResult:
-    given = {"batch_size": 4, "drop_last": True, "seed": 3, "device": CPU, "num_samples": None}
-    return check.check(config, split, **(given | options))  # type: ignore[arg-type]
+    given: dict[str, Any] = {"batch_size": 4, "drop_last": True, "seed": 3, "device": CPU, "num_samples": None}
+    return check.check(config, split, **(given | options))
 
 
 # ---- those that are right --------------------------------------------------------------------------------------
@@ -159,7 +159,8 @@ class Spoiled:
 
 def spoil(**methods: Any) -> Spoiled:
     kept = {name: value if name == "repeats" else staticmethod(value) for name, value in methods.items()}
-    return type("One", (Spoiled,), kept)()  # type: ignore[no-any-return]
+    spoiled: Spoiled = type("One", (Spoiled,), kept)()
+    return spoiled
 
 
 def rows(batch: Batch, keep: torch.Tensor) -> Batch:
@@ -231,8 +232,9 @@ def transformed(**settings: Any) -> Spoiled:
 
     def changed(split: Split) -> Split:
         spec = split.transform
-        is_random = spec is not None and spec.random_crop
-        return replace(split, transform=replace(spec, **settings)) if is_random else split  # type: ignore[type-var]
+        if spec is None or not spec.random_crop:
+            return split
+        return replace(split, transform=replace(spec, **settings))
 
     return spoil(split=changed)
 

@@ -28,7 +28,7 @@ from loaderlab.config import (
     PrecisionConfig,
     TransformConfig,
 )
-from loaderlab.data.spec import Split, Vectors
+from loaderlab.data.spec import ImageFiles, Split, Vectors
 from loaderlab.loaders.capabilities import LoaderCapabilities
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader
 from loaderlab.meter import filecache
@@ -177,7 +177,8 @@ def test_contention_takes_a_batch_a_step() -> None:
         with untouched(parts):
             batches = rates.resident_batches(Sleepy(0.0, device), 0)
             assert rates.ceiling(parts, batches, 0.5, 1, beside=loader) is not None
-            steps = float(parts.model.counts)  # type: ignore[arg-type]
+            assert isinstance(parts.model.counts, torch.Tensor)
+            steps = float(parts.model.counts)
         assert loader.given <= steps + 2  # not as many as it could make
     assert slow.given <= fast.given
 
@@ -265,7 +266,8 @@ def test_cold_and_warm(tree_on_disk: Path) -> None:
     parts = Parts(model, optimizer, schedule, Precision(PrecisionConfig(name="fp32"), device), build(), None, device)
     try:
         inputs = ProbeInputs(parts, MeasureConfig(), build, split, plan, epoch=0, accumulate=1, rate=1000.0)
-        cold, warm = cold_and_warm(inputs, split.source, 20)  # type: ignore[arg-type]
+        assert isinstance(split.source, ImageFiles)
+        cold, warm = cold_and_warm(inputs, split.source, 20)
     except rates.Unmeasurable as reason:
         pytest.skip(str(reason))
     assert cold.samples_per_s > 0
