@@ -30,7 +30,7 @@ ORDER = [  # the way data flows: a subpackage imports only from those in a line 
 HEAVY = {  # what may be imported in one place only
     "nvidia": {"loaders/dali_graph.py"},
     "spdl": {"loaders/spdl.py"},
-    "mlflow": {"tracking/store.py"},
+    "mlflow": {"tracking/store.py", "tracking/tracked_run.py"},
     "timm": {"training/models.py"},
     "torchcodec": {"loaders/decode.py"},
     "torchvision": {"data/torchvision_sets.py"},

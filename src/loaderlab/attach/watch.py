@@ -46,7 +46,7 @@ from loaderlab.system.machine import available_cores
 from loaderlab.system.processes import error_line
 
 if TYPE_CHECKING:
-    from loaderlab.tracking.store import TrackedRun
+    from loaderlab.tracking.tracked_run import TrackedRun
 
 T = TypeVar("T")
 LEAST_WARMUP = 5  # steps

@@ -21,7 +21,8 @@ from loaderlab.runs import sweep_jobs
 from loaderlab.system.terminal import Terminal
 from loaderlab.tracking import open_store, ui_view
 from loaderlab.tracking.records import Missing, RunRecord
-from loaderlab.tracking.store import Store, TrackedRun
+from loaderlab.tracking.store import Store
+from loaderlab.tracking.tracked_run import TrackedRun
 
 FOLDER = "comparison"  # of the parent run's artifacts
 PICTURE = "comparison.png"

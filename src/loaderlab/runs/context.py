@@ -8,7 +8,7 @@ from pathlib import Path
 from loaderlab.config import TrainConfig
 from loaderlab.runs.job import Job
 from loaderlab.system.terminal import Terminal
-from loaderlab.tracking.store import TrackedRun
+from loaderlab.tracking.tracked_run import TrackedRun
 from loaderlab.training import checkpoint
 
 

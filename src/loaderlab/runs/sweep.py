@@ -14,7 +14,8 @@ from loaderlab.tracking.records import NOT_APPLICABLE
 
 if TYPE_CHECKING:
     from loaderlab.system.terminal import Terminal
-    from loaderlab.tracking.store import Store, TrackedRun
+    from loaderlab.tracking.store import Store
+    from loaderlab.tracking.tracked_run import TrackedRun
 
 
 def recorded_overrides(settings: TrackingConfig, resume: str) -> list[list[str]]:

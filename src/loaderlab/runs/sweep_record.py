@@ -11,7 +11,8 @@ from loaderlab.runs import sweep_jobs
 from loaderlab.runs.job import RunResult
 from loaderlab.runs.sweep_jobs import SweepJob
 from loaderlab.tracking.records import RunRecord
-from loaderlab.tracking.store import Store, TrackedRun
+from loaderlab.tracking.store import Store
+from loaderlab.tracking.tracked_run import TrackedRun
 
 
 def open_parent(

@@ -18,7 +18,8 @@ from loaderlab.runs.sweep_record import keep_file, keep_jobs
 from loaderlab.system import machine
 from loaderlab.system.terminal import Terminal
 from loaderlab.tracking.records import NOT_APPLICABLE
-from loaderlab.tracking.store import Store, TrackedRun
+from loaderlab.tracking.store import Store
+from loaderlab.tracking.tracked_run import TrackedRun
 
 PARITY_FILE = "parity.json"
 

@@ -1,40 +1,31 @@
-"""The MLflow store: the only file that imports mlflow. Metrics are kept in memory and written between epochs."""
+"""The MLflow store: runs are started in it, found in it and read from it."""
 
 from __future__ import annotations
 
 import gc
 import getpass
-import math
 import os
 import shlex
 import socket
 import tempfile
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 from urllib.parse import urlsplit
 
-import mlflow.data.meta_dataset
 from filelock import FileLock
-from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from loaderlab.config import AUTO, TrackingConfig, UserError, refuse
-from loaderlab.data.spec import DataSpec
-from loaderlab.metrics import TABLE
 from loaderlab.system.processes import process_identity, undisturbed
 from loaderlab.tracking import ui_view
 from loaderlab.tracking.records import RunRecord, not_finite_in
+from loaderlab.tracking.tracked_run import TrackedRun, short_tags
 from loaderlab.tracking.uri import store_uri, ui_command
 
 PAGE = 1000  # runs of one search
-BATCH = 900  # entries of one log_batch; MLflow admits 1,000
-MAX_TAG, MAX_PARAM = 5000, 6000  # characters
 HOST_TAG, PID_TAG, STARTED_TAG = "process.host", "process.pid", "process.started"
 
 
@@ -62,7 +53,7 @@ class Store:
         self.uri, self._config, self._create = store_uri(config, root), config, create
         if "://" not in self.uri:
             raise self._refused("must be sqlite:///… or the http://… of a tracking server")
-        with self._told():
+        with self.guarded():
             if self.uri.startswith("http"):
                 self._refuse_unreachable()
             if self.uri.startswith("sqlite:///"):
@@ -127,7 +118,7 @@ class Store:
     def close_dead_runs(self, cause: str = "") -> None:
         """A run that says RUNNING and whose process is gone was killed: say so, with the cause where it is known."""
         query = f"attributes.status = 'RUNNING' and tags.`{HOST_TAG}` = '{_host()}'"
-        with self._told():
+        with self.guarded():
             for run in self.client.search_runs([self.experiment_id], query):
                 if not _alive(run.data.tags):
                     self.client.set_tag(run.info.run_id, "error", cause or "its process was killed")
@@ -153,14 +144,14 @@ class Store:
         tags = source | {"mlflow.user": getpass.getuser()} | own | tags
         if parent_id:
             tags["mlflow.parentRunId"] = parent_id
-        with self._told():
-            run = self.client.create_run(self.experiment_id, tags=_short(tags), run_name=name)
+        with self.guarded():
+            run = self.client.create_run(self.experiment_id, tags=short_tags(tags), run_name=name)
         return TrackedRun(self, run.info.run_id)
 
     def go_on(self, run_id: str) -> TrackedRun:
         """A run of before, RUNNING again in this process."""
         own = {HOST_TAG: _host(), PID_TAG: str(os.getpid()), STARTED_TAG: str(process_identity(os.getpid()))}
-        with self._told():
+        with self.guarded():
             self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in own.items()])
             self.client.update_run(run_id, status="RUNNING")
             if "error" in self.client.get_run(run_id).data.tags:
@@ -175,7 +166,7 @@ class Store:
         """
         found: list[Run] = []
         token = None
-        with self._told(), _collector_paused():
+        with self.guarded(), _collector_paused():
             while True:
                 try:
                     page = self.client.search_runs(
@@ -201,7 +192,7 @@ class Store:
 
     def run(self, run_id: str) -> RunRecord | None:
         """One run, of whatever experiment; None where there is none of this id."""
-        with self._told():
+        with self.guarded():
             try:
                 return _recorded(self.client.get_run(run_id))
             except MlflowException as error:
@@ -225,7 +216,7 @@ class Store:
                 return None
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def guarded(self) -> Iterator[None]:
         """Turns what MLflow, SQLAlchemy and the disk raise into one message; a Ctrl-C is put off until all is written."""
         try:
             with undisturbed():
@@ -247,70 +238,6 @@ class Store:
             raise self._refused(
                 f"the MLflow store cannot be opened or written: {line}.{upgrade} It needs a writable disk with space left"
             ) from error
-
-
-class TrackedRun:
-    """One MLflow run. As a context manager it ends FINISHED, KILLED on Ctrl-C and SIGTERM, or FAILED."""
-
-    def __init__(self, store: Store, run_id: str) -> None:
-        self._store, self.run_id = store, run_id
-        self._buffer: list[Metric] = []
-        self.status = "RUNNING"
-
-    def params(self, params: Iterable[tuple[str, Any]]) -> None:
-        entries = [Param(key, ("null" if value is None else str(value))[:MAX_PARAM]) for key, value in params]
-        with self._store._told():
-            for start in range(0, len(entries), 90):
-                self._store.client.log_batch(self.run_id, params=entries[start : start + 90])
-
-    def tags(self, tags: dict[str, str]) -> None:
-        with self._store._told():
-            self._store.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in _short(tags).items()])
-
-    def metric(self, name: str, value: float, step: int) -> None:
-        """Keeps a point for the next `flush`; what is not finite is not a measurement and is left out."""
-        assert name in TABLE, name  # a metric that nobody defined
-        if math.isfinite(value):
-            self._buffer.append(Metric(name, float(value), int(time.time() * 1000), step))
-
-    def flush(self) -> None:
-        """Writes what was kept; about 70 ms a thousand points, so never inside a measured window."""
-        with self._store._told():
-            while self._buffer:
-                self._store.client.log_batch(self.run_id, metrics=self._buffer[:BATCH])
-                del self._buffer[:BATCH]
-
-    def dataset(self, spec: DataSpec) -> None:
-        """Logs the samples as the run's input."""
-        source = CodeDatasetSource(tags={"location": spec.location, "train_samples": str(spec.train.num_samples)})
-        entry = mlflow.data.meta_dataset.MetaDataset(source, name=spec.name, digest=spec.digest[:36])  # type: ignore[abstract]
-        with self._store._told():
-            self._store.client.log_inputs(
-                self.run_id,
-                [DatasetInput(Dataset(**entry.to_dict()), [InputTag("mlflow.data.context", "training")])],
-            )
-
-    def artifacts(self, folder: Path, under: str | None = None) -> None:
-        """Logs every file of a folder, in a folder of the run's artifacts if one is named."""
-        with self._store._told():
-            self._store.client.log_artifacts(self.run_id, str(folder), under)
-
-    def end(self, status: str) -> None:
-        with self._store._told():
-            self.flush()
-            self._store.client.set_terminated(self.run_id, status)
-            self.status = status
-
-    def __enter__(self) -> TrackedRun:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.end("FINISHED")
-        else:
-            self.end("KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED")
 
 
 @contextmanager
@@ -337,10 +264,6 @@ def _recorded(run: Run) -> RunRecord:
         figures={name: value for name, value in run.data.metrics.items() if name not in lost},
         tags=run.data.tags,
     )
-
-
-def _short(tags: dict[str, str]) -> dict[str, str]:
-    return {key: value[:MAX_TAG] for key, value in tags.items()}
 
 
 def _host() -> str:
