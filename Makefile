@@ -36,4 +36,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 clean: ## removes .venv and what the tools left behind
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -16,6 +16,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two processes of tests on two cores; torch reads it once, at its import
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -33,6 +34,11 @@ from loaderlab.cli.compose import compose as hydra_compose
 from loaderlab.cli.compose import typed
 from loaderlab.cli.schemas import CONF, register
 from loaderlab.system.terminal import Terminal
+
+# 200 examples for each property in CI; by hand: HYPOTHESIS_PROFILE=many pytest -n0 -k property
+hypothesis.settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True)
+hypothesis.settings.register_profile("many", max_examples=20_000, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 pytest_plugins = ["pytester"]  # a test of our own plugin
 
