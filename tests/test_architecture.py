@@ -271,3 +271,9 @@ def test_a_watched_loop_loads_no_trainer_and_no_store() -> None:
     assert packages == "loaderlab"
     allowed = {"attach", "config", "device", "diagnosis", "loaders", "meter", "metrics", "system"}
     assert set(subpackages.split()) <= allowed
+
+
+def test_the_code_map_is_current() -> None:
+    from tests.code_map import markdown
+
+    assert (ROOT / "docs" / "code_map.md").read_text(encoding="utf-8") == markdown(), "python -m tests.code_map"

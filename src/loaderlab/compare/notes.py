@@ -1,4 +1,4 @@
-"""What a reader should know before believing a comparison."""
+"""Notes on a comparison: other programs were running, too noisy, other versions, other thread counts."""
 
 from __future__ import annotations
 

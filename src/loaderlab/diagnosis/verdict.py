@@ -1,4 +1,4 @@
-"""From evidence to verdict. Pure: no clock, no torch.
+"""The grade (fed, starved, inconclusive) and the bottleneck, from the evidence. Pure: no clock, no torch.
 
 The grades are those of TensorFlow's profiler: under 5 % of the time dry for want of data is fed, 20 % and more is
 starved. Where the evidence contradicts itself, or is too little, the verdict is "inconclusive", with the reason.

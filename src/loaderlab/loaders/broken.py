@@ -1,4 +1,4 @@
-"""Samples that do not load: which they are, what stands in for them, and how many are too many."""
+"""Samples that do not load: which they are, what takes their place, and how many are too many."""
 
 from __future__ import annotations
 

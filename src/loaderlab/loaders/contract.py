@@ -1,4 +1,4 @@
-"""What every loader keeps to: the plan of an epoch, the batch, the interface."""
+"""The contract of all loaders: the plan of an epoch (order, shuffling, batches), the batch, the interface."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NVIDIA DALI, driven by the plan: an external source gives paths and ids, the pipeline reads, decodes and crops.
+"""The DALI loader: NVIDIA DALI, driven by the plan: an external source gives paths and ids, the pipeline reads, decodes and crops.
 
 DALI's own file reader is not used: its shuffling covers a buffer only and its epochs are not exact. Its interpreter
 of the plan here is `_Feed`, which runs in the training process and costs microseconds for files.

@@ -1,4 +1,4 @@
-"""What a native worker does: the samples of one batch, built at once into one tensor, or one by one.
+"""What a worker does: the samples of one batch, built at once into one tensor, or one by one.
 
 These are datasets for ``torch.utils.data.DataLoader``. Its batch sampler yields `Request` objects, which it hands
 to ``__getitems__`` as they are. A sample that does not load comes back as a `Failure` value: an exception would

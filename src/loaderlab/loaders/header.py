@@ -1,4 +1,4 @@
-"""What an encoded image's header says of its size, before anything is decoded: nobody's memory is to pay for a lie."""
+"""The size of an image by its header, checked before anything is decoded: protection against decompression bombs."""
 
 from __future__ import annotations
 

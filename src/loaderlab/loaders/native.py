@@ -1,4 +1,4 @@
-"""PyTorch's own DataLoader, driven by the plan: worker processes build whole batches."""
+"""The native loader: PyTorch's own DataLoader, driven by the plan; worker processes build whole batches."""
 
 from __future__ import annotations
 

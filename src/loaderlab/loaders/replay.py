@@ -1,4 +1,4 @@
-"""A few real batches, loaded once, resident on the device and served again and again: no loader can be faster."""
+"""The replay loader: a few real batches, loaded once, resident on the device and served again and again: no loader can be faster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole set in the device's memory: for small data no other loader has so little to do.
+"""The resident loader: the whole set in the device's memory: for small data no other loader has so little to do.
 
 Encoded images are decoded once, when the loader is built. From then on a batch is picked by its ids on the device, and there images
 are cropped, flipped and resized all at once, by the random numbers that the native loader draws for the same batch.

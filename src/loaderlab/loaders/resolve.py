@@ -1,4 +1,4 @@
-"""What ``auto`` becomes: the settings in force of each loader, and the capabilities that follow from them."""
+"""What a loader's ``auto`` settings become (number of workers, threads, pinning), and the capabilities that follow."""
 
 from __future__ import annotations
 

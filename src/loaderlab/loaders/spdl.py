@@ -1,4 +1,4 @@
-"""SPDL, driven by the plan: threads of this process build whole batches, where the native loader has worker processes.
+"""The SPDL loader: SPDL, driven by the plan: threads of this process build whole batches, where the native loader has worker processes.
 
 A thread builds a batch by the native loader's own fetcher, so pixels, random draws and errors are the same. What differs
 is how batches are made side by side: no process to start, nothing to hand over, and one interpreter lock for all. What

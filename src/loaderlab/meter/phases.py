@@ -1,4 +1,4 @@
-"""The five phases of each step, as they happened: raw records, no figure made of them yet."""
+"""The meter of a loop: it records when each of the five phases of each step ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the GPU did while it trained: NVML's samples, taken by another process, and the figures made of them."""
+"""The GPU's utilization, power and clocks while it trained: NVML's samples, taken by another process, and the figures made of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a series of steps tells beyond its total: how sure a share is, and whether it changed on the way. Pure."""
+"""The confidence interval of a share over the steps of one run, and whether the share changed on the way. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures made of raw steps: pure, no clock, no device. The names are those that MLflow shows."""
+"""From raw steps to figures (rate, starved share, percentiles), and which steps are measured. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop with its files out of the kernel's cache, and with them in it."""
+"""The cold-cache probe: the loop with its files out of the kernel's cache, and with them in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The step without a loader, the loader without a step, both side by side."""
+"""The probes of the ceiling, of the loader alone, and of the two side by side (contention)."""
 
 from __future__ import annotations
 

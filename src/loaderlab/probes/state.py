@@ -1,4 +1,4 @@
-"""Everything as it was: what a probe changes is put back."""
+"""Restores what a probe changes: weights, optimizer, random states."""
 
 from __future__ import annotations
 

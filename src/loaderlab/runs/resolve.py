@@ -1,4 +1,4 @@
-"""What ``auto`` becomes in the settings of a run that depend on its loader and its device."""
+"""What a run's ``auto`` settings become: torch's threads, the warm-up steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many cores there really are, and what else goes on on this machine. Free of torch: the process that launches a
+"""How many cores this process may use (affinity, cgroup), and what else runs on this machine. Free of torch: the process that launches a
 sweep's jobs asks as well."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a run needs to know of processes: which one is which, how long it lives, and how it is asked to end."""
+"""Signals, time limits and the end of processes; which process is which, and how old it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person reads while a run goes on: lines, progress, tables. Everything said is kept for ``log.txt``."""
+"""The terminal: lines, progress bars, tables. Everything printed is kept for ``log.txt``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints of long runs: written whole or not at all, read without running code from them."""
+"""Checkpoints: saving, resuming, and which settings may differ between a run and its continuation."""
 
 from __future__ import annotations
 
