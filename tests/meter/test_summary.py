@@ -10,7 +10,8 @@ import pytest
 
 from loaderlab.device.step_times import DeviceStep
 from loaderlab.meter.step import Step
-from loaderlab.meter.summary import summarize, to_csv
+from loaderlab.meter.summary import summarize
+from loaderlab.report.step_files import to_csv
 
 MS = 1_000_000
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,8 +9,6 @@ import numpy as np
 from loaderlab import metrics
 from loaderlab.meter.series import ratio_interval
 from loaderlab.meter.step import PHASES, Step
-
-COARSE = ("wait", "transfer", "compute")  # what a loop tells that marks no phases
 
 
 def measured(steps: Sequence[Step], warmup_steps: int, ramp: int = 1) -> list[Step]:
@@ -120,37 +116,6 @@ def between_epochs_ms(steps: Sequence[Step], epoch_ends_ns: Sequence[int]) -> fl
     if all(step.device is not None for step in firsts):
         return float(np.mean([step.starved_ms for step in firsts]))
     return float(np.mean([end + step.host[0] for end, step in zip(epoch_ends_ns, firsts, strict=False)])) / 1e6
-
-
-def to_csv(steps: Sequence[Step], warmup_steps: int, ramp: int = 1, *, coarse: bool = False) -> str:
-    """Every step's raw phases, in ms; device columns are empty where there is no device clock. With ``coarse`` forward,
-    backward and optimizer are one column, compute: a watched loop does not tell them apart."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    names = COARSE if coarse else PHASES
-    columns = [
-        "epoch",
-        "step",
-        "num_samples",
-        "measured",
-        "loss",
-        *(f"host_{name}_ms" for name in names),
-        "host_other_ms",
-    ]
-    device_columns = [f"device_{name}_ms" for name in ("gap", "delivery", *names[2:])]
-    writer.writerow(columns + device_columns)
-    window = {step.step for step in measured(steps, warmup_steps, ramp)}
-    for step in steps:
-        timed, host = step.device, [value / 1e6 for value in step.host]
-        device = [timed.gap, timed.delivery, timed.forward, timed.backward, timed.optimizer] if timed else []
-        if coarse:
-            host, device = [*host[:2], sum(host[2:])], [*device[:2], sum(device[2:])] if timed else []
-        writer.writerow(
-            [step.epoch, step.step, step.num_samples, int(step.step in window), f"{step.loss:.6g}"]
-            + [f"{value:.4f}" for value in (*host, step.other / 1e6)]
-            + ([f"{value:.4f}" for value in device] or [""] * len(device_columns))
-        )
-    return out.getvalue()
 
 
 def coarse(figures: Mapping[str, float]) -> dict[str, float]:

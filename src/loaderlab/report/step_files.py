@@ -2,17 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from loaderlab.diagnosis.figures import LoopRecord
-from loaderlab.meter import summary
+from loaderlab.meter.step import PHASES, Step
+from loaderlab.meter.summary import measured
+
+COARSE = ("wait", "transfer", "compute")  # what a loop tells that marks no phases
 
 
 def write_steps(folder: Path, title: str, loop: LoopRecord, figures: Mapping[str, float]) -> None:
     """Writes both. ``title``: of the picture."""
     from loaderlab.report.step_picture import breakdown  # half a second: not at the start
 
-    text = summary.to_csv(loop.steps, loop.warmup_steps, loop.parallel, coarse=not loop.phases_marked)
+    text = to_csv(loop.steps, loop.warmup_steps, loop.parallel, coarse=not loop.phases_marked)
     (folder / "steps.csv").write_text(text)
     breakdown(folder / "breakdown.png", title, figures, loop.steps)
+
+
+def to_csv(steps: Sequence[Step], warmup_steps: int, ramp: int = 1, *, coarse: bool = False) -> str:
+    """Every step's raw phases, in ms; device columns are empty where there is no device clock. With ``coarse`` forward,
+    backward and optimizer are one column, compute: a watched loop does not tell them apart."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    names = COARSE if coarse else PHASES
+    columns = [
+        "epoch",
+        "step",
+        "num_samples",
+        "measured",
+        "loss",
+        *(f"host_{name}_ms" for name in names),
+        "host_other_ms",
+    ]
+    device_columns = [f"device_{name}_ms" for name in ("gap", "delivery", *names[2:])]
+    writer.writerow(columns + device_columns)
+    window = {step.step for step in measured(steps, warmup_steps, ramp)}
+    for step in steps:
+        timed, host = step.device, [value / 1e6 for value in step.host]
+        device = [timed.gap, timed.delivery, timed.forward, timed.backward, timed.optimizer] if timed else []
+        if coarse:
+            host, device = [*host[:2], sum(host[2:])], [*device[:2], sum(device[2:])] if timed else []
+        writer.writerow(
+            [step.epoch, step.step, step.num_samples, int(step.step in window), f"{step.loss:.6g}"]
+            + [f"{value:.4f}" for value in (*host, step.other / 1e6)]
+            + ([f"{value:.4f}" for value in device] or [""] * len(device_columns))
+        )
+    return out.getvalue()
