@@ -54,10 +54,10 @@ def ceiling_ratios(
     from nvidia.dali.plugin.pytorch.loader_evaluator import LoaderEvaluator
 
     from benchmarks.harness.overhead_loops import by_hand, median_and_interval
-    from loaderlab.probes import rates
+    from loaderlab.probes import ceiling as step_alone
 
     def ceiling() -> float:
-        rate = rates.ceiling(parts, batches, seconds, 1)
+        rate = step_alone.ceiling(parts, batches, seconds, 1)
         if rate is None:
             raise SystemExit(f"error: --seconds {seconds}: too few steps for a rate")
         return rate.samples_per_s

@@ -14,9 +14,9 @@ import torch
 
 from loaderlab.device.capabilities import CPU, DeviceCapabilities
 from loaderlab.device.step_times import DeviceStep
-from loaderlab.diagnosis.evidence import Setup, Verdict
+from loaderlab.diagnosis.evidence import Setup
 from loaderlab.diagnosis.figures import LoopRecord, evidence_of
-from loaderlab.diagnosis.verdict import judge
+from loaderlab.diagnosis.verdict import Verdict, judge
 from loaderlab.loaders.capabilities import Copying, LoaderCapabilities, Makers
 from loaderlab.meter.phases import StepMeter
 from loaderlab.meter.rates import LoaderRate, ProbeResults, Rate

@@ -57,7 +57,7 @@ WRITES = {  # attributes of another object that a file may assign to
     "cli/main.py": {"sys.argv"},  # Hydra reads it
     "loaders/header.py": {"Image.MAX_IMAGE_PIXELS"},  # Pillow's limit has no other interface
     "loaders/native.py": {"self._requests.epoch"},  # a class of this file
-    "probes/rates.py": {"deadline.steps"},  # a class of this file
+    "probes/ceiling.py": {"deadline.steps"},  # a class of this file
     "probes/state.py": {"parameter.grad"},  # torch's own way to drop a gradient
     "runs/prepare.py": {"torch.backends.cudnn.benchmark"},  # torch's own switch
     "trace/collect.py": {"found.negative"},  # a class of this file

@@ -15,7 +15,7 @@ from torch import nn
 from loaderlab.config import AdamWOptimizer, PrecisionConfig
 from loaderlab.loaders.contract import Batch
 from loaderlab.meter.phases import StepMeter
-from loaderlab.probes import rates
+from loaderlab.probes.ceiling import WARMUP_STEPS, CycledBatches
 from loaderlab.training import optimizers
 from loaderlab.training.loop import Observers, Parts, Progress, train
 from loaderlab.training.precision import Precision
@@ -61,7 +61,7 @@ class Turns(Bare):
             self._real.next_step()
 
 
-class Fixed(rates.CycledBatches):
+class Fixed(CycledBatches):
     """Resident batches, a given number of times."""
 
     def __init__(self, batches: list[Batch], steps: int) -> None:
@@ -117,7 +117,7 @@ def by_hand(parts: Parts, batches: Iterable[Batch], seconds: float) -> float:
     model, optimizer, count, began = parts.model, parts.optimizer, 0, time.perf_counter()
     until, endless = began + seconds, itertools.chain.from_iterable(itertools.repeat(batches))
     for index, batch in enumerate(endless):
-        if index == rates.WARMUP_STEPS:
+        if index == WARMUP_STEPS:
             _wait(parts.device)
             began, count, until = time.perf_counter(), 0, time.perf_counter() + seconds
         loss = F.cross_entropy(model(batch.inputs), batch.targets)

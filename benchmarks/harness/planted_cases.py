@@ -15,9 +15,9 @@ from loaderlab import metrics
 from loaderlab.config import AdamWOptimizer, MeasureConfig, NativeLoader, PrecisionConfig
 from loaderlab.data.spec import Split, UserItems
 from loaderlab.device.capabilities import CPU
-from loaderlab.diagnosis.evidence import Setup, Verdict
+from loaderlab.diagnosis.evidence import Setup
 from loaderlab.diagnosis.figures import LoopRecord, evidence_of, figures_of
-from loaderlab.diagnosis.verdict import judge
+from loaderlab.diagnosis.verdict import Verdict, judge
 from loaderlab.loaders.contract import Batch, EpochPlan
 from loaderlab.loaders.native import Native
 from loaderlab.meter.phases import StepMeter

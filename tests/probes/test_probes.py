@@ -32,9 +32,10 @@ from loaderlab.data.spec import ImageFiles, Split, Vectors
 from loaderlab.loaders.capabilities import LoaderCapabilities
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader
 from loaderlab.meter import filecache
-from loaderlab.probes import rates
+from loaderlab.probes.ceiling import ENOUGH_STEPS, WARMUP_STEPS, Deadline, Unmeasurable, ceiling, resident_batches
 from loaderlab.probes.cold import cold_and_warm
 from loaderlab.probes.inputs import ProbeInputs
+from loaderlab.probes.loader_alone import loader_alone
 from loaderlab.probes.sequence import Probes
 from loaderlab.probes.state import untouched
 from loaderlab.training import optimizers
@@ -100,7 +101,7 @@ def torch_is_warm() -> None:
     """The first optimizer step of a process imports for a second; a run's own training has done that before any probe."""
     for device in [torch.device("cpu"), *([torch.device("cuda", 0)] if torch.cuda.is_available() else [])]:
         loader = Sleepy(0.0, device)
-        rates.ceiling(parts_of(loader, device), rates.resident_batches(loader, 0), 0.05, 1)
+        ceiling(parts_of(loader, device), resident_batches(loader, 0), 0.05, 1)
 
 
 def snapshot(parts: Parts) -> list[Any]:
@@ -133,7 +134,7 @@ def test_everything_is_as_it_was(name: str, trained: bool) -> None:
     loader = Sleepy(0.0, device, ahead=1)
     parts = parts_of(loader, device)
     if trained:
-        rates.ceiling(parts, rates.resident_batches(loader, 0), 0.05, 1)
+        ceiling(parts, resident_batches(loader, 0), 0.05, 1)
     before = snapshot(parts)
     split = Split(Vectors(np.zeros((1, 5), np.float32), np.zeros(1, np.int64)))
     probes = Probes()
@@ -160,11 +161,11 @@ def test_the_step_and_the_loader_apart() -> None:
     device = torch.device("cpu")
     parts = parts_of(Sleepy(0.002, device), device, 0.004)
     with untouched(parts):
-        ceiling = rates.ceiling(parts, rates.resident_batches(parts.loader, 0), 0.8, 1)
-    alone = rates.loader_alone(parts.loader, 0, 0.5, time.process_time, device)
-    assert ceiling is not None
+        measured_ceiling = ceiling(parts, resident_batches(parts.loader, 0), 0.8, 1)
+    alone = loader_alone(parts.loader, 0, 0.5, time.process_time, device)
+    assert measured_ceiling is not None
     assert alone is not None
-    assert 0 < ceiling.samples_per_s < SIZE / 0.004
+    assert 0 < measured_ceiling.samples_per_s < SIZE / 0.004
     assert 0 < alone.samples_per_s < SIZE / 0.002
     assert alone.cores < 0.7  # it sleeps
 
@@ -175,8 +176,8 @@ def test_contention_takes_a_batch_a_step() -> None:
     for loader in (fast, slow):
         parts = parts_of(loader, device, 0.002)
         with untouched(parts):
-            batches = rates.resident_batches(Sleepy(0.0, device), 0)
-            assert rates.ceiling(parts, batches, 0.5, 1, beside=loader) is not None
+            batches = resident_batches(Sleepy(0.0, device), 0)
+            assert ceiling(parts, batches, 0.5, 1, beside=loader) is not None
             assert isinstance(parts.model.counts, torch.Tensor)
             steps = float(parts.model.counts)
         assert loader.given <= steps + 2  # not as many as it could make
@@ -190,20 +191,20 @@ def test_a_loader_that_breaks_beside_the_step_is_heard_of() -> None:
 
     device = torch.device("cpu")
     parts = parts_of(Sleepy(0.0, device), device, 0.001)
-    batches = rates.resident_batches(parts.loader, 0)
+    batches = resident_batches(parts.loader, 0)
     with untouched(parts), pytest.raises(ValueError, match="no more files"):
-        rates.ceiling(parts, batches, 0.05, 1, beside=Broken(0.0, device, ahead=1))
+        ceiling(parts, batches, 0.05, 1, beside=Broken(0.0, device, ahead=1))
 
 
 def test_long_steps_are_waited_for_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
-    deadline = rates.Deadline(2.0)
+    deadline = Deadline(2.0)
     now = 105.0  # a loader beside it may take long to begin
     assert not deadline()
     now = 107.0
     assert not deadline()  # no step yet: patience
-    deadline.steps = rates.WARMUP_STEPS + rates.ENOUGH_STEPS
+    deadline.steps = WARMUP_STEPS + ENOUGH_STEPS
     assert deadline()
     deadline.steps -= 1
     now = 110.9
@@ -215,7 +216,7 @@ def test_long_steps_are_waited_for_and_not_for_ever(monkeypatch: pytest.MonkeyPa
 def test_too_few_steps_give_no_rate() -> None:
     device = torch.device("cpu")
     parts = parts_of(Sleepy(0.0, device), device, 0.01)
-    assert rates.ceiling(parts, rates.resident_batches(parts.loader, 0), 0.001, 1) is None
+    assert ceiling(parts, resident_batches(parts.loader, 0), 0.001, 1) is None
 
 
 @pytest.fixture
@@ -268,7 +269,7 @@ def test_cold_and_warm(tree_on_disk: Path) -> None:
         inputs = ProbeInputs(parts, MeasureConfig(), build, split, plan, epoch=0, accumulate=1, rate=1000.0)
         assert isinstance(split.source, ImageFiles)
         cold, warm = cold_and_warm(inputs, split.source, 20)
-    except rates.Unmeasurable as reason:
+    except Unmeasurable as reason:
         pytest.skip(str(reason))
     assert cold.samples_per_s > 0
     assert warm.samples_per_s > 0

@@ -34,9 +34,9 @@ from torch.utils.data import DataLoader
 from loaderlab.attach.torch_terms import in_torch_terms
 from loaderlab.config import AUTO, PROJECT, TrackingConfig, UserError
 from loaderlab.device.resolve import capabilities, device_name, resolve_device
-from loaderlab.diagnosis.evidence import Setup, Verdict
+from loaderlab.diagnosis.evidence import Setup
 from loaderlab.diagnosis.figures import NO_PROBES, LoopRecord, evidence_of, figures_of
-from loaderlab.diagnosis.verdict import judge
+from loaderlab.diagnosis.verdict import Verdict, judge
 from loaderlab.loaders.capabilities import Copying, LoaderCapabilities, Makers
 from loaderlab.meter import resources
 from loaderlab.meter.peaks import PeakMemory

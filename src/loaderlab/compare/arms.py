@@ -1,4 +1,4 @@
-"""What a comparison consists of: arms, in groups that did the same work on the same hardware.
+"""The data classes of a comparison: Arm, ComparedArm, Group, Comparison.
 
 All of it is frozen. `grouping` makes the arms of the runs, `comparison` makes compared arms of the arms.
 """

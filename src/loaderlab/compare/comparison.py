@@ -1,4 +1,4 @@
-"""From recorded runs to a comparison: which arms there are, which did the same work, and which is how many times faster.
+"""Makes the comparison: groups the runs into arms, pairs each arm with its baseline, lists what was not measured.
 
 Pure: records in, figures out. `grouping` makes the arms, `pairs` compares two of them, `notes` comments on them.
 """

@@ -1,4 +1,4 @@
-"""What a folder-per-class tree holds. One pass over its folders, no look at its files; and how to see later that it
+"""Lists a folder-per-class tree in one pass over its folders, and tells later whether it
 is still the same."""
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ starved. Where the evidence contradicts itself, or is too little, the verdict is
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from loaderlab.diagnosis.advice import advise
 from loaderlab.diagnosis.evidence import (
@@ -35,9 +36,53 @@ from loaderlab.diagnosis.evidence import (
     Advice,
     Evidence,
     Setup,
-    Verdict,
+    as_override,
     expected_rate,
 )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer.
+
+    Attributes:
+        grade: fed, partly starved, starved or inconclusive.
+        bottleneck: None if it is not known.
+        headroom_x: the most that a perfect loader could give; by the ceiling, otherwise by the starved share alone.
+        because: the evidence, and why it is inconclusive if it is.
+        advice: best first.
+        render: says how to follow a piece of advice, in the terms of the program that was measured.
+    """
+
+    grade: str
+    bottleneck: str | None
+    headroom_x: float | None
+    because: str
+    advice: tuple[Advice, ...] = ()
+    render: Callable[[Advice], str] = field(default=as_override, compare=False, repr=False)
+
+    @property
+    def to_try(self) -> list[str]:
+        """Each piece of advice in one sentence, best first."""
+        return [advice.sentence(self.render(advice)) for advice in self.advice]
+
+    def tags(self) -> dict[str, str]:
+        """As tags of a run."""
+        tags = {"verdict": self.grade, "verdict.because": self.because}
+        if self.bottleneck:
+            tags["bottleneck"] = self.bottleneck
+        if self.advice:
+            tags["advice"] = "; ".join(self.to_try)
+        return tags
+
+    def __str__(self) -> str:
+        parts = [f"{self.grade}: {self.because}."]
+        if self.bottleneck:
+            parts.append(f"Bottleneck: {self.bottleneck}.")
+        if self.advice:
+            verb = "Try" if self.render(self.advice[0]) else "To do:"
+            parts.append(f"{verb} {self.to_try[0]}.")
+        return " ".join(parts)
 
 
 def grade(starved_pct: float) -> str:

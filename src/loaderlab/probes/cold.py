@@ -12,8 +12,8 @@ from loaderlab.meter import filecache
 from loaderlab.meter.phases import StepMeter
 from loaderlab.meter.rates import Rate
 from loaderlab.meter.summary import measured
+from loaderlab.probes.ceiling import Unmeasurable, rate_of
 from loaderlab.probes.inputs import ProbeInputs
-from loaderlab.probes.rates import Unmeasurable, rate_of
 from loaderlab.training.loop import Observers, Progress, train
 
 

@@ -18,9 +18,10 @@ from loaderlab.data.spec import EncodedImages
 from loaderlab.loaders.contract import Batch, Loader
 from loaderlab.meter import resources
 from loaderlab.meter.rates import ProbeResults
+from loaderlab.probes.ceiling import ENOUGH_STEPS, WARMUP_STEPS, Unmeasurable, ceiling, resident_batches
 from loaderlab.probes.cold import cold_and_warm
 from loaderlab.probes.inputs import ProbeInputs
-from loaderlab.probes.rates import ENOUGH_STEPS, WARMUP_STEPS, Unmeasurable, ceiling, loader_alone, resident_batches
+from loaderlab.probes.loader_alone import loader_alone
 from loaderlab.probes.state import untouched
 
 TOO_FEW_STEPS = "too few steps in the time. Type for example: measure.probe_s=10"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from loaderlab import metrics
-from loaderlab.diagnosis.evidence import Verdict
+from loaderlab.diagnosis.verdict import Verdict
 from loaderlab.report.markdown import escape
 
 ROWS = tuple(entry for entry in metrics.TABLE.values() if entry.row)

@@ -10,9 +10,9 @@ import torch
 
 from loaderlab import metrics
 from loaderlab.data.spec import EncodedImages, UserItems
-from loaderlab.diagnosis.evidence import LEAST_STEPS, Setup, Verdict
+from loaderlab.diagnosis.evidence import LEAST_STEPS, Setup
 from loaderlab.diagnosis.figures import LoopRecord, evidence_of, figures_of
-from loaderlab.diagnosis.verdict import judge
+from loaderlab.diagnosis.verdict import Verdict, judge
 from loaderlab.meter.phases import own_cost_ns
 from loaderlab.meter.rates import ProbeResults
 from loaderlab.runs.context import RunContext

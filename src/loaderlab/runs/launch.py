@@ -1,4 +1,4 @@
-"""Starts a run in a fresh process of its own: nothing of the run before it (CUDA context, allocator, DALI's memory, cuDNN's
+"""Starts a run in a fresh process, waits for it and ends it at its time limit: nothing of the run before it (CUDA context, allocator, DALI's memory, cuDNN's
 choices) reaches it, and whatever happens to it leaves the launching process whole.
 
 The standard library's spawned processes serve a single rank; they need no rendezvous, and leave the parent without

@@ -1,4 +1,4 @@
-"""The jobs of a sweep, in order, each identified by the hash of its resolved configuration. Pure.
+"""The jobs of a sweep (``plan.json``), which of them never ran, and the hash that identifies each. Pure.
 
 The list is kept with the parent run as ``plan.json``: a sweep that was killed can be resumed, and a comparison knows
 which jobs never started.

@@ -1,4 +1,4 @@
-"""Runs the jobs of a sweep one after the other, each in a fresh process."""
+"""Runs the jobs of a sweep one after the other, and says how long the rest will take."""
 
 from __future__ import annotations
 

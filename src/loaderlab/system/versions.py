@@ -1,4 +1,4 @@
-"""Versions of the installed packages, and the commit of the checkout. Free of torch."""
+"""Versions of the installed packages, the commit of the checkout, and whether this Python has a GIL. Free of torch."""
 
 from __future__ import annotations
 

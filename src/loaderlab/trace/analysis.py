@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from loaderlab.config import TraceConfig
-from loaderlab.diagnosis.evidence import INCONCLUSIVE, Evidence, Verdict
-from loaderlab.diagnosis.verdict import grade, judge
+from loaderlab.diagnosis.evidence import INCONCLUSIVE, Evidence
+from loaderlab.diagnosis.verdict import Verdict, grade, judge
 from loaderlab.meter.series import ratio_interval
 from loaderlab.trace.collect import TraceEvents
 from loaderlab.trace.devices import Device, working

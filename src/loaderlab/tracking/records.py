@@ -1,8 +1,4 @@
-"""A run as the store keeps it, and the runs that it does not have. Free of MLflow.
-
-What a run is, as opposed to what it measured, is read from its settings and tags here and nowhere else: a comparison and a
-report ask for the property.
-"""
+"""A recorded run as the comparison reads it, and jobs without one. Free of MLflow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The MLflow store: runs are started in it, found in it and read from it."""
+"""The MLflow store: starts, resumes and reads runs, and marks runs whose process was killed."""
 
 from __future__ import annotations
 
