@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import pytest
 
-from loaderlab.diagnosis.figures import device_usage, usage
+from loaderlab.diagnosis.figures import NO_PROBES, LoopRecord, device_usage, evidence_of, usage
 from loaderlab.meter.sampler import DeviceSample
+from loaderlab.meter.step import Step
 from tests.simulated import Loop, play, record
 
 
@@ -47,3 +49,29 @@ def test_what_was_not_counted_has_no_figure() -> None:
     assert usage(record(meter, 5, 1)) == pytest.approx({"cpu/utilization_pct": 25.0})
     meter.used |= {"read_bytes": 2.0**20}
     assert usage(record(meter, 5, 1))["io/read_mib_per_s"] == pytest.approx(5.0)
+
+
+def waits(*epochs: Sequence[float]) -> LoopRecord:
+    """Epochs of steps with these waits, ms, beside 10 ms of work."""
+    steps: list[Step] = []
+    for epoch, waited in enumerate(epochs):
+        for position, wait in enumerate(waited):
+            host = (round(wait * 1e6), 0, 5_000_000, 3_000_000, 2_000_000)
+            steps.append(Step(epoch, len(steps), position, 10, host))
+    return LoopRecord(steps, 0, 1, [(0, 10**9)], [0] * len(epochs), {}, cores=2, lookahead=4)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "typical", "early"),
+    [
+        ([[2.0] * 40], 1.0, 4 / 39),  # every batch costs 2 ms to hand over; the first step of an epoch is left out
+        ([[0.0] * 10 + [60.0] + [0.0] * 29], 0.0, 0.0),  # one of 40 is late
+        ([[6.0] * 5 + [0.0] * 25, [6.0] * 5 + [0.0] * 25], 0.0, 1.0),  # the queue fills at each start
+        ([[1.0] * 6, [1.0] * 6, [1.0] * 6], 1.0, None),  # nearly all steps are first steps: nothing to tell
+        ([[0.0] * 40], None, None),
+    ],
+)
+def test_when_the_steps_of_a_loop_wait(epochs: list[list[float]], typical: float | None, early: float | None) -> None:
+    evidence = evidence_of(waits(*epochs), NO_PROBES)
+    assert evidence.typical_share == (None if typical is None else pytest.approx(typical))
+    assert evidence.early_share == (None if early is None else pytest.approx(early))

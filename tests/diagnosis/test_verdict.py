@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from loaderlab.device.capabilities import CPU, DeviceCapabilities
+from loaderlab.diagnosis.advice import threads_to_probe
 from loaderlab.diagnosis.evidence import Evidence, Setup, as_override, expected_rate
 from loaderlab.diagnosis.verdict import grade, judge
 from loaderlab.loaders.capabilities import Copying, LoaderCapabilities
@@ -71,10 +72,13 @@ def test_fed_says_what_a_faster_loader_could_give() -> None:
         ({"num_steps": 14}, "14 steps were measured, and under 15 say nothing"),
         ({"num_steps": 1}, "1 step was measured"),
         ({"num_steps": 0}, "no step was measured"),
-        ({"starved_pct": 6, "starved_interval": (4, 8)}, "between fed and partly starved, the interval holds both"),
         (
-            {"starved_pct": 19, "starved_interval": (16, 22)},
-            "between partly starved and starved, the interval holds both",
+            {"starved_pct": 7, "starved_interval": (4, 11), "ceiling": 1080, "contended": None},
+            "between fed and partly starved, the interval holds both: a faster loader could give 1.04x or 1.11x",
+        ),
+        (
+            {"starved_pct": 12, "starved_interval": (2, 22), "ceiling": None},
+            "between fed and starved, the interval holds both: a faster loader could give 1.02x or 1.28x",
         ),
         ({"clocks_pct": 9.0}, "the host's clock and the device's differ by 9.0 %"),
         ({"ceiling": 800}, "the ceiling (800/s) lies below the rate of the run (970/s)"),
@@ -95,6 +99,99 @@ def test_doubts_name_their_reason(changes: dict[str, Any], why: str) -> None:
     assert why in verdict.because
     assert verdict.bottleneck is None
     assert verdict.advice
+
+
+@pytest.mark.parametrize(
+    ("starved", "interval", "name", "between"),
+    [
+        (4.9, (4.2, 5.6), "fed", "fed and partly starved"),  # at most 1.06x at either end: nothing worth doing
+        (6.0, (4.0, 8.0), "partly starved", "fed and partly starved"),
+        (19.0, (16.0, 22.0), "partly starved", "partly starved and starved"),  # worth doing at either end
+    ],
+)
+def test_a_borderline_share_is_graded(starved: float, interval: tuple[float, float], name: str, between: str) -> None:
+    """The interval holds two grades, and the same is to be done at both its ends."""
+    verdict = judge(replace(FED, starved_pct=starved, starved_interval=interval, ceiling=None), SETUP)
+    assert verdict.grade == name
+    assert f"borderline between {between}" in verdict.because
+    assert f"({interval[0]:.1f} to {interval[1]:.1f})" in verdict.because
+    assert f"at most {1 / (1 - starved / 100):.2f}x" in verdict.because
+
+
+def test_a_ceiling_bounds_what_the_ends_of_an_interval_could_gain() -> None:
+    """By the share alone 1.02x to 1.14x; the ceiling leaves 1.03x at most: there is nothing to do at either end."""
+    verdict = judge(replace(FED, starved_pct=4.5, starved_interval=(2, 12)), SETUP)
+    assert verdict.grade == "fed"
+    assert "borderline" in verdict.because
+
+
+FAST = replace(  # four workers that sleep, 8 % starved: the loader alone makes twice what the step takes
+    STARVED,
+    starved_pct=8.4,
+    starved_interval=(7.9, 8.9),
+    rate=1310,
+    ceiling=1423,
+    loader_alone=2934,
+    contended=1420,
+    loader_cores=0.2,
+    stages=None,
+    cpu_pct=10.0,
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "override"),
+    [
+        ({"typical_share": 0.9}, "batch hand-over", ""),  # half of it would gain 4 %: nothing is advised
+        ({"typical_share": 0.0}, "uneven batches", "loader.prefetch_factor=4"),
+        ({"typical_share": 0.0, "early_share": 0.8}, "start of each epoch", "loader.persistent_workers=true"),
+        # waits of 17 %: more than two figures taken one after the other may differ by
+        (
+            {"typical_share": 0.9, "rate": 1180, "starved_pct": 17.0, "starved_interval": (16, 18)},
+            "batch hand-over",
+            "batch_size=128",
+        ),
+        # its files were read from the disk, and are in memory when the probe reads them again
+        ({"rate": 1180, "starved_pct": 17.0, "starved_interval": (16, 18), "read_mib_per_s": 90.0}, "storage", ""),
+    ],
+)
+def test_a_loader_that_is_faster_than_the_step(changes: dict[str, Any], name: str, override: str) -> None:
+    """What it makes is not what the step waits for: no disk and no decoding is to blame."""
+    setup = replace(SETUP, loader=native(persistent=False), image_files=False)
+    verdict = judge(replace(FAST, **changes), setup)
+    assert verdict.bottleneck == name
+    if override:
+        assert as_override(verdict.advice[0]) == override
+    if name != "storage":
+        assert "the loader alone makes 2,934/s, the step takes 1,423/s" in verdict.because
+
+
+def test_nothing_ahead_of_the_step_is_never_too_fast() -> None:
+    """Without workers the step waits for the whole making of each batch, however fast that is."""
+    setup = replace(SETUP, loader=replace(native(), lookahead=0), device=CPU, image_files=False)
+    assert judge(replace(FAST, starved_pct=33.0, starved_interval=(32, 34), rate=958), setup).bottleneck == "storage"
+
+
+def test_a_gain_is_predicted_with_the_threads_that_the_advice_leaves() -> None:
+    """Two of two cores for the step without a worker, one with a worker: the step then takes another time."""
+    setup = replace(
+        SETUP,
+        loader=native_capabilities(NativeSettings(0, None, False, PAGEABLE, None, "torchcodec"), batched=True),
+        device=CPU,
+        cores=2,
+        threads=2,
+        auto_threads=True,
+    )
+    evidence = replace(STARVED, rate=300, ceiling=600, loader_alone=600, loader_cores=0.1, contended=None, stages=None)
+    assert threads_to_probe(evidence, setup) == 1
+    unknown = judge(evidence, setup).advice[0]
+    assert (as_override(unknown), unknown.gain_x) == ("loader.num_workers=2", None)
+    known = replace(evidence, ceiling_by_threads={1: 550.0})
+    assert threads_to_probe(known, setup) is None
+    advice = judge(known, setup).advice[0]
+    assert as_override(advice) == "loader.num_workers=2"
+    assert advice.gain_x == pytest.approx(550 / 300)
+    assert threads_to_probe(evidence, replace(setup, auto_threads=False)) is None
 
 
 def test_where_dali_decodes_on_the_gpu() -> None:

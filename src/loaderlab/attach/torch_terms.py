@@ -6,6 +6,7 @@ from loaderlab.diagnosis.evidence import Advice
 
 IN_TORCH = {  # a setting of ours, and the same in a loop of one's own
     "loader.num_workers": "DataLoader(num_workers={value})",
+    "loader.prefetch_factor": "DataLoader(prefetch_factor={value})",
     "loader.persistent_workers": "DataLoader(persistent_workers=True)",
     "loader.pin_memory": "DataLoader(pin_memory=True)",
     "loader.non_blocking": "tensor.to(device, non_blocking=True)",

@@ -37,7 +37,7 @@ from loaderlab.device.resolve import capabilities, device_name, resolve_device
 from loaderlab.diagnosis.evidence import Setup
 from loaderlab.diagnosis.figures import NO_PROBES, LoopRecord, evidence_of, figures_of
 from loaderlab.diagnosis.verdict import Verdict, judge
-from loaderlab.loaders.capabilities import Copying, LoaderCapabilities, Makers
+from loaderlab.loaders.capabilities import Copying, LoaderCapabilities, Makers, Queue
 from loaderlab.meter import resources
 from loaderlab.meter.peaks import PeakMemory
 from loaderlab.meter.phases import StepMeter, own_cost_ns
@@ -181,6 +181,7 @@ class Watch:
             steps=steps,
             warmup_steps=self._warmup,
             parallel=self._setup.loader.parallel if self._setup is not None else 1,
+            lookahead=self._setup.loader.lookahead if self._setup is not None else 0,
             epochs_ns=meter.epochs_ns,
             epoch_ends_ns=meter.epoch_ends_ns,
             used=meter.used,
@@ -300,4 +301,5 @@ def _of_torch(loader: DataLoader[Any]) -> LoaderCapabilities:
         parallel=max(1, loader.num_workers),
         copying=Copying(loader.pin_memory, non_blocking=False, side_stream=None),
         keeps_makers=loader.persistent_workers,
+        queue=None if loader.prefetch_factor is None else Queue(loader.prefetch_factor, "loader.prefetch_factor"),
     )

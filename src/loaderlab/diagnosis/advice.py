@@ -28,8 +28,12 @@ def advise(e: Evidence, s: Setup, bottleneck: str) -> tuple[Advice, ...]:
             advice = _feed_faster(e, s, bottleneck, most)
         case "host-to-device copy":
             advice = _copy_faster(s, most)
-        case "epoch gap":
+        case "epoch gap" | "start of each epoch":
             advice = _shorten_gaps(s)
+        case "batch hand-over":
+            advice = _hand_over_less(e, s, most)
+        case "uneven batches":
+            advice = _queue_more(s, most)
         case "interference":
             advice = _disturb_less(e, s, most)
         case "host launch overhead":
@@ -78,6 +82,57 @@ def _keep_on_device(s: Setup, most: float | None) -> list[Advice]:
     return [Advice("data this small can stay on the device", *s.loader.keep_on_device, most)]
 
 
+def _hand_over_less(e: Evidence, s: Setup, most: float | None) -> list[Advice]:
+    """Each batch costs the training process some milliseconds to take over from another process."""
+    advice, makers = _keep_on_device(s, most), s.loader.makers
+    if makers is not None and s.in_memory and _has_processes(makers):
+        advice.append(Advice("data in memory is slower through workers", makers.setting, 0, most))
+    if s.image_files and s.loader.use_threads is not None:
+        advice.append(Advice("threads hand nothing over to another process", *s.loader.use_threads, most))
+    if s.batch_size:
+        half = 1 / (1 - min(99.0, e.starved_pct) / 200)  # twice as many samples for one hand-over
+        advice.append(Advice("fewer hand-overs: larger batches", "batch_size", 2 * s.batch_size, half))
+    return advice
+
+
+def _queue_more(s: Setup, most: float | None) -> list[Advice]:
+    """Single batches come late, and the queue is empty before they do."""
+    if s.loader.queue is None:
+        return []
+    queue = s.loader.queue
+    return [Advice("a longer queue covers batches that come late", queue.setting, 2 * queue.length, most)]
+
+
+def _ceiling_with(e: Evidence, s: Setup, num_makers: int) -> float | None:
+    """The ceiling with torch's threads as so many makers would leave them; None if it was not measured."""
+    threads = s.threads_with(num_makers)
+    return e.ceiling if threads == s.threads else e.ceiling_by_threads.get(threads)
+
+
+def threads_to_probe(e: Evidence, s: Setup) -> int | None:
+    """The number of torch's threads that following the advice on makers would bring about, and for which no ceiling has been
+    measured; None if there is none."""
+    makers = s.loader.makers
+    if makers is None or not makers.whole_batches or None in (e.loader_alone, e.ceiling, e.rate):
+        return None
+    wanted = _wanted_makers(e, s, STORAGE if e.loader_cores is not None and e.loader_cores < 0.5 else DECODE)
+    return None if _ceiling_with(e, s, wanted) is not None else s.threads_with(wanted)
+
+
+def _wanted_makers(e: Evidence, s: Setup, bottleneck: str) -> int:
+    """As many as feed the ceiling with a tenth to spare, within the cores; waiting needs no core."""
+    assert e.loader_alone is not None
+    assert e.ceiling is not None
+    each = e.loader_alone / max(1, s.loader.parallel)
+    within_cores = s.cores if s.device.uses_host_cores else s.cores - 1
+    room = 4 * s.cores if bottleneck == STORAGE else max(1, within_cores)
+    room = min(room, s.most_makers or room)
+    enough = (
+        count for count in range(1, room + 1) if count * each >= POTENTIAL_X * (_ceiling_with(e, s, count) or e.ceiling)
+    )
+    return next(enough, room)
+
+
 def _more_makers(e: Evidence, s: Setup, makers: Makers, bottleneck: str) -> Advice | None:
     """As many workers or threads as feed the ceiling with a tenth to spare, within the cores; waiting needs no core."""
     parallel, ahead = s.loader.parallel, s.loader.works_ahead
@@ -91,16 +146,17 @@ def _more_makers(e: Evidence, s: Setup, makers: Makers, bottleneck: str) -> Advi
         return Advice(f"more {makers.kind}", makers.setting, more, 1 / least)
     now = parallel if ahead else 0
     each = e.loader_alone / max(1, parallel)
-    within_cores = s.cores if s.device.uses_host_cores else s.cores - 1
-    room = 4 * s.cores if bottleneck == STORAGE else max(1, within_cores)
-    wanted = min(room, math.ceil(POTENTIAL_X * e.ceiling / each), s.most_makers or room)
+    wanted = _wanted_makers(e, s, bottleneck)
     if wanted <= now:
         return None
-    rate = min(e.ceiling, wanted * each)
-    if s.device.uses_host_cores and e.loader_cores is not None:  # loader and step share the cores
-        per_sample = e.loader_cores / e.loader_alone + s.threads / e.ceiling
-        rate = min(rate, s.cores / per_sample)
     text = "one worker would work ahead of the step" if wanted == 1 else f"more {makers.kind}, side by side"
+    ceiling = _ceiling_with(e, s, wanted)
+    if ceiling is None:  # with other threads the step takes another time: nobody knows which
+        return Advice(text, makers.setting, wanted)
+    rate = min(ceiling, wanted * each)
+    if s.device.uses_host_cores and e.loader_cores is not None:  # loader and step share the cores
+        per_sample = e.loader_cores / e.loader_alone + s.threads_with(wanted) / ceiling
+        rate = min(rate, s.cores / per_sample)
     return Advice(text, makers.setting, wanted, rate / e.rate, at_most=False)
 
 

@@ -17,11 +17,13 @@ CLOCKS_PCT = 5.0  # by which the two clocks of one window may differ
 TOLERANCE = 0.1  # between figures taken one after the other: rate, ceiling, contended ceiling
 QUEUING = 0.8  # of the device's time for a step, from which the host that queues it is what bounds it
 CROWDED_PCT = 60.0  # of the cores in use, from which processes are in each other's way
+READS_FROM_MIB_PER_S = 1.0  # of the disk, from which a run reads files; less is what programs read on the side
 WORTH_X = 1.05  # an advice that gains less is not given
 
 STORAGE, DECODE, PYTHON = "storage", "CPU decode/transform", "collation or Python"
 DEVICE_DECODE, COPY, INTERFERENCE = "device decode/transform", "host-to-device copy", "interference"
 COMPUTE, LAUNCH, EPOCH_GAP, LOADER = "device compute", "host launch overhead", "epoch gap", "loader"
+HAND_OVER, JITTER, EPOCH_START = "batch hand-over", "uneven batches", "start of each epoch"
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class Evidence:
         idle_pct: device idle for whatever cause; copy_pct: of a trace, only copies running.
         cold, warm: rates with the files out of the kernel's cache, and in it.
         cpu_pct: processor time of the run, of the cores that may be used.
+        typical_share: starved time of the median step / of the mean step, at most 1: about 1 if every step waits alike.
+        early_share: share of the starved time that lies in the first steps of epochs, while the queue fills; None if those
+            are most of the steps.
+        read_mib_per_s: read from the disk.
+        ceiling_by_threads: the ceiling with other numbers of torch's threads.
         least_steps: under which nothing is claimed.
     """
 
@@ -71,6 +78,10 @@ class Evidence:
     cold: float | None = None
     warm: float | None = None
     cpu_pct: float | None = None
+    typical_share: float | None = None
+    early_share: float | None = None
+    read_mib_per_s: float | None = None
+    ceiling_by_threads: Mapping[int, float] = field(default_factory=dict)
     least_steps: int = LEAST_STEPS
 
     @property
@@ -91,6 +102,7 @@ class Setup:
         image_files: the samples are encoded images.
         normalized_by_loader: the loader delivers normalised floats instead of bytes.
         most_makers: that this data allows; None: any number.
+        auto_threads: torch's threads are those that the makers leave; otherwise their number is fixed.
     """
 
     loader: LoaderCapabilities
@@ -105,6 +117,11 @@ class Setup:
     normalized_by_loader: bool = False
     compiled: bool = False
     most_makers: int | None = None
+    auto_threads: bool = False
+
+    def threads_with(self, num_makers: int) -> int:
+        """Torch's threads if there were so many makers."""
+        return max(1, self.cores - num_makers) if self.auto_threads else self.threads
 
 
 @dataclass(frozen=True)

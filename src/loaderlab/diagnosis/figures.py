@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean, median
 
 from loaderlab import metrics
 from loaderlab.diagnosis.evidence import Evidence, Setup, expected_rate
@@ -27,6 +28,7 @@ class LoopRecord:
         warmup_steps: of the loop that are not measured; parallel: of each epoch, see `loaderlab.meter.summary.measured`.
         epochs_ns, epoch_ends_ns, used: see `loaderlab.meter.phases.StepMeter`.
         cores: that the process may use.
+        lookahead: batches that the loader prepares ahead.
         train_s: seconds in the loop; None if no epoch ended.
         device_samples: NVML's; own_pids: of this process and all below it.
         host_peak_mib, device_peak_mib: None if not measured.
@@ -42,6 +44,7 @@ class LoopRecord:
     epoch_ends_ns: Sequence[int]
     used: Mapping[str, float]
     cores: int
+    lookahead: int = 0
     train_s: float | None = None
     device_samples: Sequence[DeviceSample] = ()
     own_pids: Collection[int] = ()
@@ -94,6 +97,7 @@ def evidence_of(loop: LoopRecord, probes: ProbeResults) -> Evidence:
         change = replace(change, index=window[0].step)
     figures = summary.summarize(window)
     starved, lengths = [step.starved_ms for step in window], [step.length_ms for step in window]
+    used = usage(loop)
     evidence = Evidence(
         num_steps=len(window),
         wait_pct=figures.get(metrics.WAIT_PCT, 0.0),
@@ -113,9 +117,26 @@ def evidence_of(loop: LoopRecord, probes: ProbeResults) -> Evidence:
             if names[phase] in figures
         },
         stages=probes.stages,
-        cpu_pct=usage(loop).get(metrics.CPU_PCT),
+        cpu_pct=used.get(metrics.CPU_PCT),
+        typical_share=_typical_share(starved),
+        early_share=_early_share(window, loop.parallel + loop.lookahead),
+        read_mib_per_s=used.get(metrics.READ_MIB_PER_S),
+        ceiling_by_threads={threads: rate.samples_per_s for threads, rate in probes.ceiling_by_threads.items()},
     )
     return _with_probes(evidence, probes)
+
+
+def _typical_share(starved: Sequence[float]) -> float | None:
+    """Of the starved times of some steps, see `Evidence.typical_share`; None if nothing was starved."""
+    mean = fmean(starved) if starved else 0.0
+    return min(1.0, median(starved) / mean) if mean > 0 else None
+
+
+def _early_share(window: Sequence[Step], num_early: int) -> float | None:
+    """See `Evidence.early_share`; ``num_early``: first steps of an epoch in which the queue fills."""
+    early = [step.starved_ms for step in window if step.position < num_early]
+    total = sum(step.starved_ms for step in window)
+    return None if 2 * len(early) > len(window) or total <= 0 else sum(early) / total
 
 
 def _with_probes(evidence: Evidence, probes: ProbeResults) -> Evidence:

@@ -6,38 +6,31 @@ starved. Where the evidence contradicts itself, or is too little, the verdict is
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from loaderlab.diagnosis.advice import advise
+from loaderlab.diagnosis.bottleneck import bottleneck_of
 from loaderlab.diagnosis.evidence import (
     CLOCKS_PCT,
-    COMPUTE,
-    COPY,
-    CROWDED_PCT,
-    DECODE,
-    DEVICE_DECODE,
     EPOCH_GAP,
+    EPOCH_START,
     FED,
+    HAND_OVER,
     INCONCLUSIVE,
     INTERFERENCE,
-    LAUNCH,
-    LOADER,
+    JITTER,
     PARTLY,
     PARTLY_FROM_PCT,
     POTENTIAL_X,
-    PYTHON,
-    QUEUING,
     STARVED,
     STARVED_FROM_PCT,
-    STORAGE,
     TOLERANCE,
+    WORTH_X,
     Advice,
     Evidence,
     Setup,
     as_override,
-    expected_rate,
 )
 
 
@@ -107,7 +100,7 @@ def judge(evidence: Evidence, setup: Setup | None = None) -> Verdict:
     steady, gap = grade(evidence.starved_pct), grade(evidence.gap_pct or 0.0)
     lost_between = evidence.gap_pct or 0.0
     by_gap = gap != FED and lost_between > evidence.starved_pct * (1 - lost_between / 100)
-    bottleneck = EPOCH_GAP if by_gap else _bottleneck(evidence, setup, steady)
+    bottleneck = EPOCH_GAP if by_gap else bottleneck_of(evidence, setup, fed=steady == FED)
     because = _because(evidence, bottleneck, headroom)
     if gap != FED:
         between = f"{lost_between:.0f} % of the loop goes between epochs, from the last step to the next first batch"
@@ -130,8 +123,10 @@ def _doubt(e: Evidence, setup: Setup | None) -> tuple[str, str] | None:
         return f"{few} measured, and under {e.least_steps} say nothing", "measure more steps"
     if e.starved_interval is not None:
         low, high = (grade(bound) for bound in e.starved_interval)
-        if low != high:
-            return f"between {low} and {high}, the interval holds both", "measure more steps"
+        least, most = (_most_gain(e, bound) for bound in e.starved_interval)
+        if low != high and least < WORTH_X and most > POTENTIAL_X:  # nothing to do at one end, something at the other
+            both = f"a faster loader could give {least:.2f}x or {most:.2f}x"
+            return f"between {low} and {high}, the interval holds both: {both}", "measure more steps"
     if e.clocks_pct is not None and e.clocks_pct > CLOCKS_PCT:
         return f"the host's clock and the device's differ by {e.clocks_pct:.1f} % over the same window", "run it again"
     if e.ceiling is None or e.rate is None:
@@ -161,96 +156,20 @@ def _doubt(e: Evidence, setup: Setup | None) -> tuple[str, str] | None:
     return None
 
 
+def _most_gain(e: Evidence, starved_pct: float) -> float:
+    """The most that a faster loader could give at this starved share: no more than the ceiling allows, if it is known."""
+    by_share = 1 / (1 - min(99.0, max(0.0, starved_pct)) / 100)
+    if e.ceiling is None or e.rate is None:
+        return by_share
+    ceiling, rate = (e.ceiling_interval or (e.ceiling,) * 2)[1], (e.rate_interval or (e.rate,) * 2)[0]
+    return min(by_share, max(1.0, ceiling / max(1e-9, rate)))
+
+
 def _explained_by_contention(e: Evidence) -> bool:
     """Whether the step is slowed by the loader running beside it as much as it was in the run."""
     if e.contended is None or e.rate is None:
         return False
     return e.contended * (1 - e.starved_pct / 100) <= (1 + TOLERANCE) * e.rate
-
-
-# ---- the bottleneck --------------------------------------------------------------------------------------------
-
-
-def _bottleneck(e: Evidence, setup: Setup | None, found: str) -> str:
-    if found == FED:
-        if e.headroom is not None and e.headroom > POTENTIAL_X:
-            return INTERFERENCE  # else it were doubtful
-        return _of_the_step(e)
-    on_device = setup is not None and setup.loader.decodes_on_device
-    if e.delivery_pct >= e.starved_pct / 2:
-        return DEVICE_DECODE if on_device else COPY
-    if _as_slow_as_cold(e):
-        return STORAGE
-    if setup is None:
-        return LOADER
-    if _lost_to_each_other(e, setup):
-        # slowed by the step, the loader would have computed as much, only longer: it waited, for files read a first time
-        idle = e.cpu_pct is not None and e.cpu_pct < CROWDED_PCT
-        return STORAGE if idle and not _step_is_slowed(e) else INTERFERENCE
-    could = min(max(setup.loader.busy_cores, setup.loader.parallel), setup.cores)
-    busy = None if e.loader_cores is None else e.loader_cores / max(1, could)
-    if on_device and (busy is None or busy < CROWDED_PCT / 100):
-        return DEVICE_DECODE  # the wait for it is a wait for the pipeline
-    if busy is not None and busy < 0.5:
-        return STORAGE  # it waits more than it computes
-    if e.stages:
-        return DECODE if e.stages["prepare"] >= _assembling(e, e.stages, setup) else PYTHON
-    if setup.in_memory:
-        return PYTHON
-    return DECODE if busy is not None else LOADER
-
-
-def _assembling(e: Evidence, stages: Mapping[str, float], s: Setup) -> float:
-    """Seconds of a worker per sample that go into collation and into handing batches over to the training process: the
-    loader alone against what its workers need for the samples."""
-    if not s.loader.works_ahead or e.loader_alone is None or s.loader.parallel > s.cores:
-        return stages["collate"]  # no hand-over, or one that cannot be told from workers that share cores
-    return max(stages["collate"], s.loader.parallel / e.loader_alone - stages["prepare"])
-
-
-def _as_slow_as_cold(e: Evidence) -> bool:
-    """Whether files out of the kernel's cache slow the loop, and the run was nearer to that than to a warm cache."""
-    if e.cold is None or e.warm is None or e.rate is None:
-        return False
-    return e.cold < (1 - TOLERANCE) * e.warm and e.rate < math.sqrt(e.cold * e.warm)
-
-
-def _of_the_step(e: Evidence) -> str:
-    """What bounds a step that does not wait for data."""
-    if e.idle_pct is not None:  # a trace: by what the device did not do
-        idle = e.idle_pct - e.starved_pct
-        if max(idle, e.copy_pct) >= PARTLY_FROM_PCT:
-            return LAUNCH if idle >= e.copy_pct else COPY
-    if e.drained_pct is not None and e.drained_pct > 50 and _host_is_in_front(e):
-        return LAUNCH
-    return COMPUTE
-
-
-def _host_is_in_front(e: Evidence) -> bool:
-    """Whether queuing a step's work takes the host about as long as doing it takes the device. That the device has always
-    finished says it alone only where the host never waits for it, as it does in each step with the scaler of fp16."""
-    passes = ("forward", "backward")
-    if not all(f"host_{name}" in e.phases_ms for name in passes):
-        return True
-    host, device = (sum(e.phases_ms[f"{of}{name}"] for name in passes) for of in ("host_", ""))
-    return host >= QUEUING * device
-
-
-def _lost_to_each_other(e: Evidence, setup: Setup) -> bool:
-    """Whether loader and step, each fast enough alone, lose more to each other than to the loader's own speed."""
-    expected = expected_rate(e, setup) if setup.loader.works_ahead else None  # else neither ever runs beside the other
-    if expected is None or e.rate is None or e.ceiling is None:
-        return False
-    by_loader, by_each_other = 1 / expected - 1 / e.ceiling, 1 / e.rate - 1 / expected
-    return by_each_other > max(by_loader, TOLERANCE / e.rate)
-
-
-def _step_is_slowed(e: Evidence) -> bool:
-    """Whether more time goes into a step that is slower than with resident batches than into waiting: no file does that."""
-    assert e.rate is not None
-    assert e.ceiling is not None
-    waited = e.starved_pct / 100 / e.rate
-    return 1 / e.rate - waited - 1 / e.ceiling > waited
 
 
 # ---- words -----------------------------------------------------------------------------------------------------
@@ -264,6 +183,14 @@ def _dry(e: Evidence) -> str:
     return f"{e.starved_pct:.1f} % of the time{interval} dry for want of data"
 
 
+def _borderline(e: Evidence) -> tuple[str, str] | None:
+    """The two grades between which the interval of the starved share lies; None if both its ends have the same."""
+    if e.starved_interval is None:
+        return None
+    low, high = (grade(bound) for bound in e.starved_interval)
+    return None if low == high else (low, high)
+
+
 def _because(e: Evidence, bottleneck: str, headroom: float | None) -> str:
     said = _dry(e)
     if e.change is not None:
@@ -274,6 +201,10 @@ def _because(e: Evidence, bottleneck: str, headroom: float | None) -> str:
     if bottleneck == INTERFERENCE:
         said += "; loader and step slow each other down"
         which = "loader that takes nothing from the step"
+    if bottleneck in (HAND_OVER, JITTER, EPOCH_START):
+        said += f"; the loader alone makes {e.loader_alone:,.0f}/s, the step takes {e.ceiling:,.0f}/s"
+    if borderline := _borderline(e):
+        said += f"; borderline between {borderline[0]} and {borderline[1]}"
     if headroom is not None:
         bound = "" if e.headroom is not None else " by this share alone"
         said += f"; a {which} can give at most {max(1.0, headroom):.2f}x{bound}"

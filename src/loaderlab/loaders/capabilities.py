@@ -33,6 +33,15 @@ class Makers:
 
 
 @dataclass(frozen=True)
+class Queue:
+    """Batches that wait, finished, for the step: how many, and the setting whose value that is (for each maker, if it is
+    so counted)."""
+
+    length: int
+    setting: str
+
+
+@dataclass(frozen=True)
 class Copying:
     """How batches in host memory are copied to the device. None: not known."""
 
@@ -56,8 +65,10 @@ class LoaderCapabilities:
         collates_samples: a batch is collated from single samples; ``loader.batched=true`` builds it whole.
         keeps_makers: the makers stay from epoch to epoch.
         faster_decoder: another image decoder that is faster than the one in use.
-        decode_on_device, keep_on_device, use_processes: what to choose instead, for images to be decoded on the device, for
-            samples to stay in its memory, and for makers with an interpreter of their own.
+        decode_on_device, keep_on_device, use_processes, use_threads: what to choose instead, for images to be decoded on the
+            device, for samples to stay in its memory, for makers with an interpreter of their own, and for makers that hand
+            nothing over to another process.
+        queue: None if it does not work ahead.
     """
 
     makers: Makers | None = None
@@ -73,6 +84,8 @@ class LoaderCapabilities:
     decode_on_device: Choice | None = None
     keep_on_device: Choice | None = None
     use_processes: Choice | None = None
+    use_threads: Choice | None = None
+    queue: Queue | None = None
 
     @property
     def works_ahead(self) -> bool:

@@ -9,7 +9,7 @@ import torch
 
 from loaderlab.config import AUTO, DaliLoader, HostLoader, NativeLoader, SpdlLoader
 from loaderlab.data.spec import EncodedImages, Split, UserItems
-from loaderlab.loaders.capabilities import Choice, Copying, LoaderCapabilities, Makers
+from loaderlab.loaders.capabilities import Choice, Copying, LoaderCapabilities, Makers, Queue
 from loaderlab.system.machine import available_cores
 from loaderlab.system.versions import has_gil
 
@@ -137,6 +137,8 @@ def native_capabilities(settings: NativeSettings, *, batched: bool) -> LoaderCap
         faster_decoder=_faster_decoder(settings.decoder),
         decode_on_device=DECODE_ON_DEVICE,
         keep_on_device=KEEP_ON_DEVICE,
+        use_threads=("loader", "spdl"),
+        queue=None if settings.prefetch_factor is None else Queue(settings.prefetch_factor, "loader.prefetch_factor"),
     )
 
 
@@ -161,6 +163,7 @@ def spdl_capabilities(settings: SpdlSettings) -> LoaderCapabilities:
         decode_on_device=DECODE_ON_DEVICE,
         keep_on_device=KEEP_ON_DEVICE,
         use_processes=("loader", "native"),
+        queue=Queue(settings.buffer_size, "loader.buffer_size"),
     )
 
 
@@ -184,6 +187,7 @@ def dali_capabilities(settings: DaliSettings) -> LoaderCapabilities:
         decodes_on_device=decodes_on_device,
         decode_on_device=None if decodes_on_device else ("loader.decode", "mixed"),
         keep_on_device=KEEP_ON_DEVICE,
+        queue=Queue(settings.prefetch_queue_depth, "loader.prefetch_queue_depth"),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class ProbeResults:
         loader_alone: the loader without training.
         cold, warm: the loop with its files out of the kernel's cache, and in it.
         stages: seconds per sample that a worker needs to ``prepare`` and to ``collate``.
+        ceiling_by_threads: the ceiling with other numbers of torch's threads, which advice would bring about.
         notes: why a probe has no figure, one line each.
     """
 
@@ -40,4 +41,5 @@ class ProbeResults:
     cold: Rate | None = None
     warm: Rate | None = None
     stages: Mapping[str, float] | None = None
+    ceiling_by_threads: Mapping[int, Rate] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -32,6 +32,7 @@ class Probes:
 
     def __init__(self) -> None:
         self._results = ProbeResults()
+        self._batches: list[Batch] = []  # resident on the device, for `run_ceiling`
 
     @property
     def results(self) -> ProbeResults:
@@ -55,6 +56,7 @@ class Probes:
                 batches = resident_batches(parts.loader, inputs.epoch, settings.probe_s)
                 if not batches:
                     raise Unmeasurable("the loader gave no batch any more")
+            self._batches = batches
             parts.loader.close()  # its workers must not run beside the ceiling
             if settings.ceiling and batches:
                 on_probe(0, "ceiling")
@@ -66,6 +68,17 @@ class Probes:
                 on_probe(3, "cold file cache")
                 with self._noted("measure.cold=true"):
                     self._cold(inputs)
+
+    def run_ceiling(self, inputs: ProbeInputs, threads: int) -> None:
+        """The ceiling once more, with another number of torch's threads, on the batches of `run`."""
+        before = torch.get_num_threads()
+        with self._noted(f"ceiling with {threads} threads"), untouched(inputs.parts):
+            torch.set_num_threads(threads)
+            try:
+                rate = self._ceiling(inputs, self._batches, None)
+            finally:
+                torch.set_num_threads(before)
+            self._keep(ceiling_by_threads={**self._results.ceiling_by_threads, threads: rate})
 
     def _ceiling(self, inputs: ProbeInputs, batches: list[Batch], beside: Loader | None) -> object:
         settings = inputs.settings

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 
 from loaderlab import metrics
-from loaderlab.data.spec import EncodedImages, UserItems
-from loaderlab.diagnosis.evidence import LEAST_STEPS, Setup
+from loaderlab.diagnosis.evidence import LEAST_STEPS
 from loaderlab.diagnosis.figures import LoopRecord, evidence_of, figures_of
 from loaderlab.diagnosis.verdict import Verdict, judge
 from loaderlab.meter.phases import own_cost_ns
@@ -18,7 +16,7 @@ from loaderlab.meter.rates import ProbeResults
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.measured_loop import Trained
 from loaderlab.runs.prepare import Prepared
-from loaderlab.system import machine
+from loaderlab.runs.setup import setup_of
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ def judge_run(
     context: RunContext, prepared: Prepared, trained: Trained, probes: ProbeResults, num_skipped: int
 ) -> Judged:
     """The figures and the verdict of a run that has made at least one step."""
-    loop, setup = trained.loop, _setup(context, prepared)
+    loop, setup = trained.loop, setup_of(context, prepared)
     if loop.window:
         own_cost = own_cost_ns(prepared.device, sync=context.config.measure.sync)
         loop = replace(loop, own_cost_ns=own_cost)
@@ -73,22 +71,3 @@ def warn_of_results(context: RunContext, prepared: Prepared, judged: Judged, *, 
             f"{count} steps were measured after {loop.warmup_steps} of warm-up: too few to tell. Type for example: "
             f"steps={loop.warmup_steps + 10 * LEAST_STEPS}"
         )
-
-
-def _setup(context: RunContext, prepared: Prepared) -> Setup:
-    config, split = context.config, prepared.spec.train
-    normalization, source = split.normalization, split.source
-    return Setup(
-        loader=prepared.parts.loader.capabilities,
-        device=prepared.capabilities,
-        cores=machine.available_cores(),
-        threads=torch.get_num_threads(),
-        batch_size=config.batch_size,
-        precision=config.precision.name,
-        in_memory=split.in_memory,
-        at_hand=split.at_hand,
-        image_files=isinstance(source, EncodedImages),
-        normalized_by_loader=normalization is not None and not normalization.on_device,
-        compiled=config.model.compile,
-        most_makers=1 if isinstance(source, UserItems) and source.iterable and not source.sharded else None,
-    )

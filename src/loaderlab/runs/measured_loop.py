@@ -115,6 +115,7 @@ class MeasuredLoop:
                 steps=steps,
                 warmup_steps=self._prepared.settings.warmup_steps,
                 parallel=self._prepared.parts.loader.parallel,
+                lookahead=self._prepared.parts.loader.lookahead,
                 epochs_ns=meter.epochs_ns,
                 epoch_ends_ns=meter.epoch_ends_ns,
                 used=meter.used,
