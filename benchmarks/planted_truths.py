@@ -6,6 +6,10 @@ Sleeps are planted in the loader, the copy, the model and the optimizer, so that
 native loader with its worker processes, the probes and the verdict are those of a run. Prints the truth, the measured
 shares and the verdicts, and ends with 1 where a share is off by more than 3 points or a verdict is named wrongly. Where
 the machine itself was too busy to keep the planted times, it says so. No GPU is needed, and none is used.
+
+    python -m benchmarks.planted_truths --follow --repeats 1
+
+runs cases that lack workers, follows the advice, and compares the gain that was predicted with the one that is measured.
 """
 
 from __future__ import annotations
@@ -15,6 +19,10 @@ import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from benchmarks.harness.planted_cases import Case
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,17 +32,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     parser = options.parser(__doc__)
     parser.add_argument("--repeats", type=options.count, default=3, help="of each case")
+    parser.add_argument(
+        "--follow", action="store_true", help="instead: follow the advice, and compare predicted and measured gain"
+    )
     parser.add_argument("--only", default="", help="the cases with this text in their name (default: all)")
     chosen = parser.parse_args(arguments)
 
-    from benchmarks.harness.planted_cases import BATCH, CASES, POINTS, run
+    from benchmarks.harness.planted_cases import BATCH, CASES, FAST, FOLLOWED, POINTS, run
     from loaderlab import metrics
 
-    cases = [case for case in CASES if chosen.only in case.name]
+    known_cases = FOLLOWED if chosen.follow else [*CASES, *FAST]
+    cases = [case for case in known_cases if chosen.only in case.name]
     if not cases:
-        parser.error(
-            f"argument --only: no case has {chosen.only!r} in its name: {', '.join(case.name for case in CASES)}"
-        )
+        names = ", ".join(case.name for case in known_cases)
+        parser.error(f"argument --only: no case has {chosen.only!r} in its name: {names}")
+    if chosen.follow:
+        return follow(cases, chosen.repeats)
     wrong = 0
     for case in cases:
         results = [run(case) for _ in range(chosen.repeats)]
@@ -42,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if case.truth is not None:
             truths = [case.truth(BATCH / figures[metrics.CEILING_RATE]) for figures, _ in results]
         off = [share - truth for share, truth in zip(shares, truths, strict=True)]
-        right = sum(verdict.grade in case.grade and verdict.bottleneck == case.bottleneck for _, verdict in results)
+        right = sum(case.named_rightly(verdict) for _, verdict in results)
         good = right == len(results) and not any(abs(points) > POINTS for points in off)
         wrong += not good
         known = ""
@@ -54,9 +67,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
             flush=True,
         )
         for _, given in results:
-            if given.grade not in case.grade or given.bottleneck != case.bottleneck:
+            if not case.named_rightly(given):
                 print(f"    {given}")
     return 1 if wrong else 0
+
+
+def follow(cases: Sequence[Case], repeats: int) -> int:
+    """Runs each case, follows the first advice that predicts a gain, and compares the prediction with the gain measured."""
+    from dataclasses import replace
+
+    from benchmarks.harness.planted_cases import run
+    from loaderlab import metrics
+    from loaderlab.diagnosis.evidence import as_override
+
+    within = compared = 0
+    for case in cases:
+        for _ in range(repeats):
+            figures, verdict = run(case)
+            advice = next((entry for entry in verdict.advice if entry.setting == "loader.num_workers"), None)
+            if advice is None or advice.gain_x is None:
+                print(f"{case.name:32s} no prediction: {verdict}", flush=True)
+                compared += 1
+                continue
+            after, _ = run(replace(case, workers=int(advice.value)))
+            gain = after[metrics.RATE] / figures[metrics.RATE]
+            ratio = advice.gain_x / gain
+            compared, within = compared + 1, within + (0.9 <= ratio <= 1.1)
+            print(
+                f"{case.name:32s} {as_override(advice)}: predicted {advice.gain_x:.2f}x, measured {gain:.2f}x, ratio {ratio:.2f}",
+                flush=True,
+            )
+    print(f"predicted / measured within 0.9 to 1.1 in {within} of {compared}")
+    return 0 if within >= 0.9 * compared else 1
 
 
 if __name__ == "__main__":

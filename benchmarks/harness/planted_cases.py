@@ -42,7 +42,7 @@ class Case:
     name: str
     truth: Truth | None
     grade: str | tuple[str, ...]
-    bottleneck: str
+    bottleneck: str | tuple[str, ...]
     prepare: Callable[[int], float] = lambda _: 0.0  # of the n-th batch that a maker makes
     workers: int = 0
     transfer: float = 0.0
@@ -54,6 +54,12 @@ class Case:
     start: float = 0.0  # of a worker
     burn: bool = False  # compute instead of sleeping
     options: dict[str, Any] = field(default_factory=dict)
+
+    def named_rightly(self, verdict: Verdict) -> bool:
+        """Whether a verdict names the grade and the bottleneck that were planted."""
+        return verdict.grade in self.grade and (
+            verdict.bottleneck == self.bottleneck or verdict.bottleneck in tuple(self.bottleneck)
+        )
 
 
 def alone(prepare: float) -> Truth:
@@ -112,6 +118,41 @@ CASES = [
         steps=40,
         burn=True,
     ),
+]
+
+# of a loader that is fast enough, and is not to be blamed: no disk, no decoding
+DELIVERY = ("device compute", "batch hand-over", "uneven batches", "start of each epoch")
+SHORT: dict[str, Any] = {
+    "forward": 0.012,
+    "backward": 0.006,
+    "optimizer": 0.002,
+    "steps": 150,
+}  # 20 ms: a hand-over shows
+FAST = [  # loaders that are faster than the step
+    Case("fast loader, no worker", alone(0.010), ("partly starved", "starved"), "storage", lambda _: 0.010, 0, **SHORT),
+    Case("fast loader, 1 worker", None, ("fed", "partly starved"), DELIVERY, lambda _: 0.012, 1, **SHORT),
+    Case("fast loader, 2 workers", None, ("fed", "partly starved"), DELIVERY, lambda _: 0.020, 2, **SHORT),
+    Case("fast loader, 4 workers", None, ("fed", "partly starved"), DELIVERY, lambda _: 0.032, 4, **SHORT),
+]
+FOLLOWED = [  # of which the advice is followed: workers that the step needs
+    Case("0 workers, 40 ms", alone(0.040), "starved", "storage", lambda _: 0.040),
+    Case("0 workers, 80 ms", alone(0.080), "starved", "storage", lambda _: 0.080),
+    Case("0 workers, 150 ms", alone(0.150), "starved", "storage", lambda _: 0.150),
+    Case("0 workers, 300 ms", alone(0.300), "starved", "storage", lambda _: 0.300),
+    Case(
+        "0 workers, 10 ms before 20 ms",
+        alone(0.010),
+        ("partly starved", "starved"),
+        "storage",
+        lambda _: 0.010,
+        0,
+        **SHORT,
+    ),
+    Case("1 worker, 150 ms", ahead(0.150, 1), "starved", "storage", lambda _: 0.150, 1),
+    Case("1 worker, 300 ms", ahead(0.300, 1), "starved", "storage", lambda _: 0.300, 1),
+    Case("2 workers, 250 ms", ahead(0.250, 2), "starved", "storage", lambda _: 0.250, 2, steps=51),
+    Case("2 workers, 400 ms", ahead(0.400, 2), "starved", "storage", lambda _: 0.400, 2, steps=51),
+    Case("4 workers, 600 ms", ahead(0.600, 4), "starved", "storage", lambda _: 0.600, 4, steps=61),
 ]
 
 
