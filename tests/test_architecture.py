@@ -217,8 +217,8 @@ def test_what_a_file_writes_is_seen(tmp_path: Path) -> None:
     assert written_attributes(file) == {"arm.c", "arm.d", "arms[].e", "self.f.g", "arm.i", "setattr(arm, 'j', 1)"}
 
 
-@pytest.mark.parametrize("folder", ["compare", "report"])
-def test_comparison_and_report_name_no_loader_and_no_device(folder: str) -> None:
+@pytest.mark.parametrize("folder", ["compare", "report", "diagnosis"])
+def test_diagnosis_and_report_name_no_loader_and_no_device(folder: str) -> None:
     names = {"native", "dali", "spdl", "replay", "resident", "cpu", "cuda"}
     for path in sorted((PACKAGE / folder).glob("*.py")):
         if path.name == "ladder.py":  # its rungs are choices of the configuration

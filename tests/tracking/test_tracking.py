@@ -244,3 +244,8 @@ def test_deleted_experiment_is_told(store: Store, tmp_path: Path) -> None:
     MlflowClient(store.uri).delete_experiment(store.experiment_id)
     with pytest.raises(StoreError, match="was deleted in this store"):
         open_store(TrackingConfig(uri=store.uri, experiment="test"), tmp_path)
+
+
+def test_a_metric_that_is_not_in_the_registry_is_an_error(store: Store) -> None:
+    with store.start("run", None, {}) as run, pytest.raises(AssertionError, match="nosuch/metric"):
+        run.metric("nosuch/metric", 1.0, 1)

@@ -9,6 +9,7 @@ import torch
 
 from loaderlab.config import AUTO, DaliLoader, HostLoader, NativeLoader, SpdlLoader
 from loaderlab.data.spec import EncodedImages, Split, UserItems
+from loaderlab.device.resolve import capabilities
 from loaderlab.loaders.capabilities import Choice, Copying, LoaderCapabilities, Makers, Queue
 from loaderlab.system.machine import available_cores
 from loaderlab.system.versions import has_gil
@@ -92,7 +93,7 @@ def auto_workers(split: Split, device: torch.device) -> int:
     if split.at_hand:
         return 0
     cores = available_cores()
-    return max(1, min(MAX_AUTO_WORKERS, cores - 1 if device.type == "cuda" else cores // 2))
+    return max(1, min(MAX_AUTO_WORKERS, cores // 2 if capabilities(device).uses_host_cores else cores - 1))
 
 
 def auto_threads(split: Split, device: torch.device) -> int:
@@ -103,7 +104,7 @@ def auto_threads(split: Split, device: torch.device) -> int:
 
 def copying(config: HostLoader, device: torch.device) -> Copying:
     """How a loader that makes its batches in host memory copies them to this device."""
-    pinned = device.type == "cuda" if config.pin_memory == AUTO else bool(config.pin_memory)
+    pinned = capabilities(device).takes_copies if config.pin_memory == AUTO else bool(config.pin_memory)
     non_blocking = pinned if config.non_blocking == AUTO else bool(config.non_blocking)
     side_stream = pinned and non_blocking if config.side_stream == AUTO else bool(config.side_stream)
     return Copying(pinned, non_blocking, side_stream)
@@ -169,9 +170,9 @@ def spdl_capabilities(settings: SpdlSettings) -> LoaderCapabilities:
 
 def dali_settings(config: DaliLoader, split: Split, device: torch.device) -> DaliSettings:
     """What a DALI loader's settings become for these samples on this device."""
-    on_gpu, cores = device.type == "cuda", available_cores()
-    auto = min(MAX_AUTO_THREADS, cores if on_gpu else max(1, cores // 2))
-    decode = ("mixed" if on_gpu else "cpu") if config.decode == AUTO else str(config.decode)
+    able, cores = capabilities(device), available_cores()
+    auto = min(MAX_AUTO_THREADS, max(1, cores // 2) if able.uses_host_cores else cores)
+    decode = ("mixed" if able.decodes_images else "cpu") if config.decode == AUTO else str(config.decode)
     return DaliSettings(
         num_threads=auto if config.num_threads == AUTO else int(config.num_threads),
         decode=decode if isinstance(split.source, EncodedImages) else "cpu",

@@ -19,10 +19,12 @@ class RunSettings:
     Attributes:
         torch_threads: None leaves torch's own choice.
         warmup_steps: before the measured window.
+        threads_by_cores: torch's threads are the cores that the loader leaves, not a number that was typed.
     """
 
     torch_threads: int | None
     warmup_steps: int
+    threads_by_cores: bool
 
 
 def resolve_run(config: TrainConfig, device: DeviceCapabilities, loader: LoaderCapabilities) -> RunSettings:
@@ -35,4 +37,8 @@ def resolve_run(config: TrainConfig, device: DeviceCapabilities, loader: LoaderC
         threads = max(1, available_cores() - loader.busy_cores)
     warmup = config.measure.warmup_steps
     auto_warmup = max(AUTO_WARMUP_STEPS, loader.lookahead)
-    return RunSettings(torch_threads=threads, warmup_steps=auto_warmup if warmup == AUTO else int(warmup))
+    return RunSettings(
+        torch_threads=threads,
+        warmup_steps=auto_warmup if warmup == AUTO else int(warmup),
+        threads_by_cores=config.torch_threads == AUTO and device.uses_host_cores,
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from loaderlab.config import AUTO
 from loaderlab.data.spec import EncodedImages, UserItems
 from loaderlab.diagnosis.evidence import Setup
 from loaderlab.runs.context import RunContext
@@ -28,6 +27,6 @@ def setup_of(context: RunContext, prepared: Prepared) -> Setup:
         image_files=isinstance(source, EncodedImages),
         normalized_by_loader=normalization is not None and not normalization.on_device,
         compiled=config.model.compile,
-        auto_threads=config.torch_threads == AUTO and prepared.capabilities.uses_host_cores,
+        auto_threads=prepared.settings.threads_by_cores,
         most_makers=1 if isinstance(source, UserItems) and source.iterable and not source.sharded else None,
     )
