@@ -14,7 +14,7 @@ from PIL import Image
 
 from loaderlab import data
 from loaderlab.config import TransformConfig, WebDatasetData
-from loaderlab.data import webdataset
+from loaderlab.data import shardindex
 from loaderlab.data.spec import Blocks, DataError, DataSpec, TarImages
 from tests.conftest import picture, write_tar
 
@@ -85,7 +85,7 @@ def test_the_index_is_made_once_and_dali_reads_it(own_tars: Path, monkeypatch: p
     from nvidia.dali.pipeline import Pipeline
 
     before = source_of(spec_of(own_tars, val_fraction=0.0))
-    monkeypatch.setattr(webdataset, "scanned", lambda _: pytest.fail("the index is there"))
+    monkeypatch.setattr(shardindex, "scan", lambda _: pytest.fail("the index is there"))
     again = source_of(spec_of(own_tars, val_fraction=0.0))
     assert (again.offsets == before.offsets).all()
     assert (again.sizes == before.sizes).all()
@@ -161,3 +161,14 @@ def test_order_is_by_file_and_block() -> None:
         assert sorted(order[start : start + 16].tolist()) == sorted(whole[start : start + 16].tolist())
     assert order.tolist() != whole.tolist()
     assert order.tolist() != blocks.shuffled(np.random.default_rng(4)).tolist()
+
+
+def test_a_set_with_several_dots_in_its_names_has_a_short_message(tmp_path: Path) -> None:
+    """All its members share the part before the first dot, so they are one sample."""
+    members = [(f"img.v1.{number:03d}.{kind}", b"0") for number in range(30) for kind in ("jpg", "cls")]
+    write_tar(tmp_path / "a.tar", members)
+    with pytest.raises(DataError) as refused:
+        spec_of(tmp_path)
+    message = str(refused.value).removeprefix(str(tmp_path))
+    assert "has v1.000.jpg, v1.000.cls, v1.001.jpg and 57 more members (an extension begins at the first dot" in message
+    assert len(message) < 300
