@@ -52,7 +52,7 @@ READ = {
     "8 bits": tiff(GREY.tobytes(), 8, 1),
     "16 bits": tiff((WIDE * 257).astype("<u2").tobytes(), 16, 1),
     "8 bits, 0 is white": tiff((255 - GREY).tobytes(), 8, 1, photometric=0),
-    "12 bits": tiff(twelve_bits(WIDE * 16), 12, 1),
+    "12 bits": tiff(twelve_bits((WIDE * 4095 / 255).round()), 12, 1),
 }
 REFUSED = {
     "32-bit floats": tiff((GREY / np.float32(255)).tobytes(), 32, 3),
