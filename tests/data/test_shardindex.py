@@ -160,6 +160,41 @@ def test_an_index_by_wds2idx_of_another_size_is_not_used_though_newer(num_sample
     assert labels_of(tar) == list(range(120))
 
 
+def test_an_index_by_wds2idx_is_not_used_after_its_tar_file_was_replaced(tmp_path: Path) -> None:
+    """By an older file that ends with a member of the same place and size."""
+    tar, index = tar_of(tmp_path / "set.tar", 4), tmp_path / "set.idx"
+    wds2idx(tar, index)
+    large = [("a.jpg", b"\5" * 5 * 512), ("a.cls", b"5")]  # as many bytes as two samples of the others
+    other = [
+        (f"{label}.{kind}", bytes([label]) * 20 if kind == "jpg" else b"%d" % label)
+        for label in (6, 7)
+        for kind in ("jpg", "cls")
+    ]
+    write_tar(tmp_path / "other", large + other)
+    assert (tmp_path / "other").stat().st_size == tar.stat().st_size
+    os.utime(index, ns=(0, tar.stat().st_mtime_ns))
+    os.utime(tmp_path / "other", ns=(0, tar.stat().st_mtime_ns - HOUR_NS))
+    os.replace(tmp_path / "other", tar)
+    assert labels_of(tar) == [5, 6, 7]
+
+
+def test_an_index_of_a_file_with_a_time_to_come_is_not_used_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another change could have the same time: on a coarse clock, or one that was put back."""
+    tar, stamp = tar_of(tmp_path / "set.tar", 3), shardindex._stamp
+    monkeypatch.setattr(shardindex, "_stamp", lambda path: (*stamp(path)[:2], stamp(path)[2] + HOUR_NS, 0))
+    scanned: list[str] = []
+
+    def scan(path: str) -> list[Members]:
+        scanned.append(path)
+        return tarscan.scan(path)
+
+    monkeypatch.setattr(shardindex, "scan", scan)
+    assert labels_of(tar) == labels_of(tar) == [0, 1, 2]
+    assert len(scanned) == 2
+
+
 def test_an_index_by_wds2idx_is_used_if_it_is_newer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tar = tar_of(tmp_path / "set.tar", 5)
     wds2idx(tar, tmp_path / "set.idx")

@@ -89,6 +89,14 @@ def test_a_damaged_header_in_the_middle_is_reported(whole: bytes, tmp_path: Path
     assert f"the header at byte {2 * SAMPLE_BYTES} is damaged" in refused(path)
 
 
+def test_an_extended_header_that_tarfile_fails_on_is_reported(tmp_path: Path) -> None:
+    entry = tarfile.TarInfo("a.jpg")
+    entry.pax_headers = {"GNU.sparse.map": "x"}
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(entry)
+    assert "invalid literal for int" in refused(tmp_path / "a.tar")
+
+
 def test_a_hole_of_zeros_and_joined_files_are_reported(whole: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     path.write_bytes(whole[: 2 * SAMPLE_BYTES] + bytes(1024) + whole[2 * SAMPLE_BYTES + 1024 :])

@@ -125,9 +125,11 @@ def test_hidden_folders_and_files_are_skipped(pets: Path) -> None:
 
 
 def test_a_list_made_by_other_rules_is_not_used(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(treecache, "RULES", "1")
+    monkeypatch.setattr(tree, "RACY_NS", 0)
+    tick(pets.parent)
     spec_of(pets)
-    monkeypatch.undo()
+    assert treecache.load(pets) is not None
+    monkeypatch.setattr(treecache, "RULES", "others")
     assert treecache.load(pets) is None
 
 
