@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from loaderlab import data
-from loaderlab.config import TransformConfig, WebDatasetData
+from loaderlab import data, loaders
+from loaderlab.config import DaliLoader, LoaderConfig, NativeLoader, SpdlLoader, TransformConfig, WebDatasetData
 from loaderlab.data import shardindex
 from loaderlab.data.spec import Blocks, DataError, DataSpec, TarImages
+from loaderlab.loaders.contract import EpochPlan
 from tests.conftest import picture, write_tar
 
 SIZES = (7, 9, 5)  # samples of each file
@@ -172,3 +174,25 @@ def test_a_set_with_several_dots_in_its_names_has_a_short_message(tmp_path: Path
     message = str(refused.value).removeprefix(str(tmp_path))
     assert "has v1.000.jpg, v1.000.cls, v1.001.jpg and 57 more members (an extension begins at the first dot" in message
     assert len(message) < 300
+
+
+def test_a_tar_file_that_links_name_twice_is_noted(own_tars: Path) -> None:
+    assert spec_of(own_tars).notes == ()
+    (own_tars / "again.tar").symlink_to("part-00.tar")
+    spec = spec_of(own_tars, val_fraction=0.0)
+    assert len(source_of(spec)) == sum(SIZES) + SIZES[0]
+    assert [note[:40] for note in spec.notes] == ["1 of 4 tar files are named twice, by sym"]
+    spec = spec_of(own_tars / "part-*.tar", val_shards=str(own_tars / "part-01.tar"))
+    assert [note[:40] for note in spec.notes] == ["1 of 4 tar files are named twice, by sym"]
+
+
+@pytest.mark.parametrize("config", [NativeLoader(num_workers=0), SpdlLoader(num_threads=1), DaliLoader(num_threads=1)])
+def test_a_tar_file_that_is_gone_is_named(config: LoaderConfig, own_tars: Path) -> None:
+    spec = spec_of(own_tars / "part-00.tar")
+    (own_tars / "part-00.tar").unlink()
+    loader = loaders.build(config, spec.train, EpochPlan(SIZES[0], 1, False, False), torch.device("cpu"))
+    try:
+        with pytest.raises(DataError, match=r"part-00\.tar: byte 1\d+: does not decode: No such file"):
+            next(iter(loader.epoch(0)))
+    finally:
+        loader.close()

@@ -65,6 +65,17 @@ def build(config: WebDatasetData, on_progress: Callable[[int, int], None]) -> Da
         sample_dtype="uint8" if normalization.on_device else "float32",
         location=config.shards,
         digest=digest.hexdigest()[:16],
+        notes=_notes([*train.shards, *(val.shards if val is not None else ())]),
+    )
+
+
+def _notes(shards: Sequence[str]) -> tuple[str, ...]:
+    """One line if links lead to the same file, or training and validation have one in common."""
+    if not (again := len(shards) - len(set(shards))):
+        return ()
+    return (
+        f"{again} of {len(shards)} tar files are named twice, by symbolic links or in both data.shards and data.val_shards: "
+        "their samples are listed twice",
     )
 
 

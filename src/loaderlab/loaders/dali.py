@@ -143,7 +143,7 @@ class Dali(Loader):
                 inputs, targets, ids, within = self._pipeline.run()
                 if not np.asarray(within.as_array()).all():
                     raise RuntimeError("an image was not decoded for what its header says")
-            except RuntimeError as error:
+            except (RuntimeError, OSError) as error:  # OSError: of `_Feed`, which reads tar files
                 self._drop_pipeline()  # DALI calls it invalid
                 self._learn(error)
                 self._feed.start(epoch, step)
@@ -185,7 +185,7 @@ class Dali(Loader):
             return
         raise AssertionError("the pipeline gave more batches than the plan holds")
 
-    def _learn(self, error: RuntimeError) -> None:
+    def _learn(self, error: RuntimeError | OSError) -> None:
         """Which samples in flight made the pipeline fail: they are left out from now on.
 
         Raises:

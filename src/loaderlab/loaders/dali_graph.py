@@ -198,7 +198,7 @@ def _fits(data: UINT8, max_pixels: int) -> bool:
     return True
 
 
-def reason(error: RuntimeError) -> str:
+def reason(error: Exception) -> str:
     """The line of DALI's message that says what went wrong, without the frames of the pipeline's definition."""
     lines: Sequence[str] = [line.strip() for line in str(error).splitlines() if line.strip()]
     for marker in ("Error when executing", "nvImageCodec failure", "Failed to", "Could not", "Assert"):
