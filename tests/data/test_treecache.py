@@ -68,7 +68,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     entries = tree._entries
 
-    def read(path: str) -> tuple[list[str], list[str], bool]:
+    def read(path: str) -> tree._Entries:
         found.append(path)
         return entries(path)
 
@@ -216,7 +216,7 @@ def test_only_its_user_reads_a_list(old_tree: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_read_is_named(old_tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def closed(path: str) -> tuple[list[str], list[str], bool]:
+    def closed(path: str) -> tree._Entries:
         raise PermissionError(13, "Permission denied", path)
 
     treecache._path(old_tree).unlink()

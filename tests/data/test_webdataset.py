@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from loaderlab import data
-from loaderlab.config import TransformConfig, WebDatasetData
-from loaderlab.data import webdataset
+from loaderlab import data, loaders
+from loaderlab.config import DaliLoader, LoaderConfig, NativeLoader, SpdlLoader, TransformConfig, WebDatasetData
+from loaderlab.data import shardindex
 from loaderlab.data.spec import Blocks, DataError, DataSpec, TarImages
+from loaderlab.loaders.contract import EpochPlan
 from tests.conftest import picture, write_tar
 
 SIZES = (7, 9, 5)  # samples of each file
@@ -85,7 +87,7 @@ def test_the_index_is_made_once_and_dali_reads_it(own_tars: Path, monkeypatch: p
     from nvidia.dali.pipeline import Pipeline
 
     before = source_of(spec_of(own_tars, val_fraction=0.0))
-    monkeypatch.setattr(webdataset, "scanned", lambda _: pytest.fail("the index is there"))
+    monkeypatch.setattr(shardindex, "scan", lambda _: pytest.fail("the index is there"))
     again = source_of(spec_of(own_tars, val_fraction=0.0))
     assert (again.offsets == before.offsets).all()
     assert (again.sizes == before.sizes).all()
@@ -161,3 +163,36 @@ def test_order_is_by_file_and_block() -> None:
         assert sorted(order[start : start + 16].tolist()) == sorted(whole[start : start + 16].tolist())
     assert order.tolist() != whole.tolist()
     assert order.tolist() != blocks.shuffled(np.random.default_rng(4)).tolist()
+
+
+def test_a_set_with_several_dots_in_its_names_has_a_short_message(tmp_path: Path) -> None:
+    """All its members share the part before the first dot, so they are one sample."""
+    members = [(f"img.v1.{number:03d}.{kind}", b"0") for number in range(30) for kind in ("jpg", "cls")]
+    write_tar(tmp_path / "a.tar", members)
+    with pytest.raises(DataError) as refused:
+        spec_of(tmp_path)
+    message = str(refused.value).removeprefix(str(tmp_path))
+    assert "has v1.000.jpg, v1.000.cls, v1.001.jpg and 57 more members (an extension begins at the first dot" in message
+    assert len(message) < 300
+
+
+def test_a_tar_file_that_links_name_twice_is_noted(own_tars: Path) -> None:
+    assert spec_of(own_tars).notes == ()
+    (own_tars / "again.tar").symlink_to("part-00.tar")
+    spec = spec_of(own_tars, val_fraction=0.0)
+    assert len(source_of(spec)) == sum(SIZES) + SIZES[0]
+    assert [note[:40] for note in spec.notes] == ["1 of 4 tar files are named twice, by sym"]
+    spec = spec_of(own_tars / "part-*.tar", val_shards=str(own_tars / "part-01.tar"))
+    assert [note[:40] for note in spec.notes] == ["1 of 4 tar files are named twice, by sym"]
+
+
+@pytest.mark.parametrize("config", [NativeLoader(num_workers=0), SpdlLoader(num_threads=1), DaliLoader(num_threads=1)])
+def test_a_tar_file_that_is_gone_is_named(config: LoaderConfig, own_tars: Path) -> None:
+    spec = spec_of(own_tars / "part-00.tar")
+    (own_tars / "part-00.tar").unlink()
+    loader = loaders.build(config, spec.train, EpochPlan(SIZES[0], 1, False, False), torch.device("cpu"))
+    try:
+        with pytest.raises(DataError, match=r"part-00\.tar: byte 1\d+: does not decode: No such file"):
+            next(iter(loader.epoch(0)))
+    finally:
+        loader.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,8 @@ class Listing:
 
 
 def list_folder(root: Path, setting: str, on_progress: Callable[[int, int | None], None]) -> Listing:
-    """Lists a tree with one sub-folder a class; files at any depth below a class belong to it. The list is kept, and
+    """Lists a tree with one sub-folder a class; files at any depth below a class belong to it, hidden ones
+    excepted. The list is kept, and
     taken from there as long as the tree does not change.
 
     Args:
@@ -39,8 +40,8 @@ def list_folder(root: Path, setting: str, on_progress: Callable[[int, int | None
         on_progress: called with (files listed, None) while the tree is read.
 
     Raises:
-        DataError: no such folder, no class, a class without images, a tree that holds splits and not classes, a file
-            name that is not UTF-8, or a folder that cannot be read.
+        DataError: no such folder, no class, a class without images, a tree that holds splits and not classes, a link
+            that leads back up, a file name that is not UTF-8, or a folder that cannot be read.
     """
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
@@ -111,9 +112,8 @@ def build(
         kept, out = stratified_split(files.labels, val_fraction, split_seed)
         train_files, val_files = files.take(kept), files.take(out)
         told_apart_by = out.tobytes()
-    notes = [found.note for found in listings if found.note is not None]
-    if passed_over := sum(found.tree.others for found in listings):
-        notes.insert(0, f"{passed_over} files under data.root are no images by their ending and were passed over")
+    notes = _notes([found.tree for found in listings])
+    notes += [found.note for found in listings if found.note is not None]
     train, val, normalization = transforms(transform)
     return DataSpec(
         name=name,
@@ -126,3 +126,18 @@ def build(
         digest=hashlib.sha256(listing.tree.digest.encode() + told_apart_by).hexdigest()[:16],
         notes=tuple(notes),
     )
+
+
+def _notes(trees: Sequence[Tree]) -> list[str]:
+    """One line for each kind of entry that was skipped, and for what is listed twice."""
+    notes = []
+    if passed_over := sum(tree.others for tree in trees):
+        notes.append(f"{passed_over} files under data.root are no images by their ending and were passed over")
+    if hidden := sum(tree.hidden for tree in trees):
+        notes.append(f"{hidden} hidden folders and files under data.root were skipped: their names begin with a dot")
+    if repeated := [name for tree in trees for name in tree.repeated]:
+        notes.append(
+            f"{len(repeated)} folders under data.root are reached twice by symbolic links, so their samples are listed twice "
+            f"and may be in training and validation: {', '.join(repeated[:3])}{', ...' * (len(repeated) > 3)}"
+        )
+    return notes

@@ -92,6 +92,10 @@ class PathTable:
         chosen = ids if self._ids is None else self._ids[ids]
         return PathTable(self.root, self._arrays, self._endings, chosen.astype(smallest(len(self._arrays["kinds"]))))
 
+    def has_any(self, endings: Collection[str]) -> bool:
+        """Whether any path, of all in the buffer, has one of these endings (lower case, with their dot)."""
+        return not set(self._endings).isdisjoint(endings)
+
     def first_unlike(self, endings: Collection[str]) -> str | None:
         """The first path that has none of these endings (lower case, with their dot); None where all have one."""
         others = [code for code, known in enumerate(self._endings) if known not in endings]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import tarfile
 from dataclasses import dataclass, field
 from typing import Any
@@ -138,8 +139,11 @@ class TarImages(EncodedImages):
 
     def name(self, index: int) -> str:
         path, offset = self.shards[self.shard[index]], self.offsets[index]
-        with tarfile.open(path) as tar:  # only messages need it: memory would grow by every name
-            return f"{path}: {next((member.name for member in tar if member.offset_data == offset), offset)}"
+        name = None
+        with contextlib.suppress(OSError, tarfile.TarError), tarfile.open(path) as tar:
+            # only messages need it: memory would grow by every name
+            name = next((member.name for member in tar if member.offset_data == offset), None)
+        return f"{path}: {name or f'byte {offset}'}"
 
     def files(self, ids: INT64) -> list[str]:
         return [self.shards[index] for index in np.unique(self.shard[ids]).tolist()]

@@ -1,5 +1,7 @@
-"""Lists a folder-per-class tree in one pass over its folders, and tells later whether it
-is still the same."""
+"""Lists a folder-per-class tree in one pass over its folders, and tells later whether it is still the same.
+
+Names that begin with a dot are skipped, folders and files. Symbolic links are followed: a link to a folder that leads back up
+is refused, and folders that are reached twice are counted."""
 
 from __future__ import annotations
 
@@ -38,6 +40,8 @@ class Tree:
         classes: names of the class folders, sorted.
         endings: of the files, by their code in ``kinds``.
         others: number of files that are no images by their ending.
+        hidden: number of folders and files that were skipped, their names beginning with a dot.
+        repeated: folders, relative to the root, whose files were listed before under another name.
         folders: of the tree, relative to the root.
         digest: of classes and paths.
         arrays: of `loaderlab.data.paths.PathPacker`; ``counts`` (C,) int64, files of each class; ``stamps`` (F, 3) int64,
@@ -47,6 +51,8 @@ class Tree:
     classes: Sequence[str]
     endings: Sequence[str]
     others: int
+    hidden: int
+    repeated: Sequence[str]
     folders: Sequence[str]
     digest: str
     arrays: Mapping[str, Array]
@@ -68,29 +74,30 @@ class Tree:
         return all(np.array_equal(part, kept[first::READERS]) for first, part in enumerate(parts))
 
 
-def _stamp(folder: str) -> tuple[int, int, int]:
+def _stamp(state: os.stat_result) -> tuple[int, int, int]:
     """What tells one state of a folder from another. With the time of its inode, which nobody can put back: `rsync -a`
     and `tar` set the other one to what it was elsewhere. Without the device's number, which differs from node to node."""
-    found = os.stat(folder)
-    return found.st_ino % 2**63, found.st_mtime_ns, found.st_ctime_ns
+    return state.st_ino % 2**63, state.st_mtime_ns, state.st_ctime_ns
 
 
 def _stamps(folders: Sequence[str]) -> INT64:
-    return np.array([_stamp(folder) for folder in folders], np.int64).reshape(-1, len(UNKNOWN))
+    return np.array([_stamp(os.stat(folder)) for folder in folders], np.int64).reshape(-1, len(UNKNOWN))
 
 
 def scan(root: Path, setting: str, on_progress: Callable[[int, int | None], None]) -> Tree:
     """Lists a tree; see `loaderlab.data.imagefolder.list_folder` for the arguments and what is refused."""
     enter = functools.partial(_enter, root, setting, time.time_ns())
     packer = PathPacker()
-    top = enter("")
-    classes = [name for name in top.subfolders if not name.startswith(".")]
+    top = enter("", None)
+    classes = top.subfolders
     _refuse_no_classes(classes, root, setting)
-    entered, counts, others = [(top.name, top.stamp)], [], 0
-    for name, folder in zip(classes, _ahead(enter, classes), strict=True):
+    counts, others, hidden = [], 0, top.hidden
+    entered = [(top.name, top.stamp, top.identity)]  # not the folders themselves: they hold the names of all files
+    for name, folder in zip(classes, _ahead(enter, top), strict=True):
         before = len(packer)
         for each in _and_below(folder, enter):
-            entered.append((each.name, each.stamp))
+            entered.append((each.name, each.stamp, each.identity))
+            hidden += each.hidden
             _refuse_other_encodings(os.path.join(root, each.name), each.files, setting, root)
             for file in each.files:
                 if (kind := ending(file)) in EXTENSIONS:
@@ -104,57 +111,98 @@ def scan(root: Path, setting: str, on_progress: Callable[[int, int | None], None
                 "Put images into it or remove it"
             )
         on_progress(len(packer) + others, None)
-    folders, stamps = zip(*entered, strict=True)
+    folders, stamps, identities = zip(*entered, strict=True)
     arrays = packer.arrays() | {"counts": np.array(counts, np.int64), "stamps": np.array(stamps, np.int64)}
     digest = hashlib.sha256("\n".join(classes).encode())
     for part in ("counts", "bounds", "text"):
         digest.update(arrays[part].data)
-    return Tree(classes, packer.endings, others, folders, digest.hexdigest(), arrays)
+    repeated = _repeated(folders, identities)
+    return Tree(classes, packer.endings, others, hidden, repeated, folders, digest.hexdigest(), arrays)
 
 
 @dataclass(frozen=True)
 class _Folder:
-    """What stands in one folder, links followed: names of its sub-folders and of its files, each sorted."""
+    """What one folder contains, links followed: names of its sub-folders and of its files, each sorted, without hidden ones."""
 
     name: str  # relative to the root
+    chain: Sequence[str]  # real paths of the root, of each folder down to this one, and of this one
+    identity: tuple[int, int]  # device and inode
     stamp: tuple[int, int, int]
     subfolders: Sequence[str]
+    links: frozenset[str]  # those of the sub-folders that are links
     files: Sequence[str]
+    hidden: int
 
 
-def _enter(root: Path, setting: str, began_ns: int, name: str) -> _Folder:
+def _enter(root: Path, setting: str, began_ns: int, name: str, parent: _Folder | None) -> _Folder:
     """Reads one folder.
 
     Args:
         root, setting: see `loaderlab.data.imagefolder.list_folder`.
         began_ns: when the tree was begun.
         name: of the folder, relative to the root.
+        parent: the folder that it is in; None for the root.
     """
     path = os.path.join(root, name)
+    real = os.fspath(root) if parent is None else os.path.join(parent.chain[-1], os.path.basename(name))
+    if parent is not None and os.path.basename(name) in parent.links:
+        real = os.path.realpath(path)
+        _refuse_way_up(path, real, parent.chain, setting, root)
     try:
-        stamp = _stamp(path)  # first: what changes from here on makes another stamp
-        subfolders, files, lost = _entries(path)
+        state = os.stat(path)  # first: what changes from here on makes another stamp
+        entries = _entries(path)
     except OSError as error:
         raise DataError(f"{setting}={root}: cannot read the folder {path}: {error.strerror}") from error
     # changed just now, a folder could change once more and carry the same time; a link that leads nowhere could one day
     # lead to a folder, which no folder of the tree would show
-    racy = max(stamp[1:]) > began_ns - RACY_NS
-    return _Folder(name, UNKNOWN if racy or lost else stamp, subfolders, files)
+    racy = max(_stamp(state)[1:]) > began_ns - RACY_NS
+    return _Folder(
+        name,
+        (real,) if parent is None else (*parent.chain, real),
+        (state.st_dev, state.st_ino),
+        UNKNOWN if racy or entries.lost else _stamp(state),
+        entries.folders,
+        entries.links,
+        entries.files,
+        entries.hidden,
+    )
 
 
-def _and_below(folder: _Folder, enter: Callable[[str], _Folder]) -> Iterator[_Folder]:
+def _refuse_way_up(link: str, target: str, chain: Sequence[str], setting: str, root: Path) -> None:
+    """Raises:
+    DataError: the link leads to a folder that it is reached through, or above one: it would be followed without end.
+    """
+    above = target.rstrip("/") + "/"
+    if any(real == target or real.startswith(above) for real in chain):
+        raise DataError(
+            f"{setting}={root}: the link {link} leads back up to {target}, so its files would be listed many times. "
+            "Remove the link"
+        )
+
+
+def _repeated(folders: Sequence[str], identities: Sequence[tuple[int, int]]) -> list[str]:
+    first: dict[tuple[int, int], str] = {}
+    return [
+        name for name, identity in zip(folders, identities, strict=True) if first.setdefault(identity, name) != name
+    ]
+
+
+Enter = Callable[[str, _Folder | None], _Folder]
+
+
+def _and_below(folder: _Folder, enter: Enter) -> Iterator[_Folder]:
     """The folder, then those below it, each before its own."""
     yield folder
     for name in folder.subfolders:
-        yield from _and_below(enter(f"{folder.name}/{name}"), enter)
+        yield from _and_below(enter(f"{folder.name}/{name}", folder), enter)
 
 
-def _ahead(enter: Callable[[str], _Folder], names: Sequence[str]) -> Iterator[_Folder]:
-    """The folders in order. Those that come next are read meanwhile: a disk or a server has several to look for at once."""
+def _ahead(enter: Enter, top: _Folder) -> Iterator[_Folder]:
+    """The sub-folders in order. Those that come next are read meanwhile: a disk or a server has several to look for at once."""
     with ThreadPoolExecutor(READERS) as pool:
         pending: deque[Future[_Folder]] = deque()
-        for name in names:
-            pending.append(pool.submit(enter, name))
+        for name in top.subfolders:
+            pending.append(pool.submit(enter, name, top))
             if len(pending) > READERS:
                 yield pending.popleft().result()
         while pending:
@@ -177,20 +225,36 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def _entries(path: str) -> tuple[list[str], list[str], bool]:
-    """Names of sub-folders and of files, each sorted, and whether there is a link that leads nowhere."""
+@dataclass(frozen=True)
+class _Entries:
+    """See `_Folder`; ``lost``: there is a link that leads nowhere."""
+
+    folders: Sequence[str]
+    links: frozenset[str]
+    files: Sequence[str]
+    hidden: int
+    lost: bool
+
+
+def _entries(path: str) -> _Entries:
     folders: list[str] = []
+    links: list[str] = []
     files: list[str] = []
-    lost = False
+    hidden, lost = 0, False
     with os.scandir(path) as entries:
         for entry in entries:
+            if entry.name.startswith("."):
+                hidden += 1
+                continue
             try:
                 is_folder = entry.is_dir()
                 lost |= entry.is_symlink() and not is_folder and not entry.is_file()
             except OSError:  # a link in a circle, or to where we may not look
                 is_folder, lost = False, True
             (folders if is_folder else files).append(entry.name)
-    return sorted(folders), sorted(files), lost
+            if is_folder and entry.is_symlink():
+                links.append(entry.name)
+    return _Entries(sorted(folders), frozenset(links), sorted(files), hidden, lost)
 
 
 def _refuse_no_classes(classes: Sequence[str], root: Path, setting: str) -> None:

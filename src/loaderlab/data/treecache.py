@@ -10,7 +10,8 @@ from pathlib import Path
 from loaderlab.data.arrayfile import ArrayFile, write
 from loaderlab.data.tree import EXTENSIONS, Tree
 
-FACTS = ("classes", "endings", "others", "folders", "digest")
+FACTS = ("classes", "endings", "others", "hidden", "repeated", "folders", "digest")
+RULES = "2"  # of what is listed: a list that was made by others is not used
 
 
 def load(root: Path) -> Tree | None:
@@ -43,6 +44,6 @@ def folder() -> Path:
 
 
 def _path(root: Path) -> Path:
-    """By root, and by what counts as an image."""
-    key = "\n".join([os.fspath(root), *sorted(EXTENSIONS)])
+    """By root, by what counts as an image, and by the rules of a listing."""
+    key = "\n".join([os.fspath(root), *sorted(EXTENSIONS), RULES])
     return folder() / hashlib.sha256(os.fsencode(key)).hexdigest()[:32]

@@ -5,22 +5,20 @@ They are read by place (shard, offset, size), by every loader in the same way an
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
-import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from glob import glob
 from pathlib import Path
 
 import numpy as np
 
 from loaderlab.config import WebDatasetData, refuse
+from loaderlab.data import shardindex
 from loaderlab.data.spec import INT64, Blocks, DataError, DataSpec, Split, TarImages, transforms
-from loaderlab.system.files import atomic_file
 
-INDEX_VERSIONS = {"v1.1": 3, "v1.2": 4}  # of DALI's wds2idx: words that each member has in its line
+LISTED = 3  # members that a message names
 
 
 def build(config: WebDatasetData, on_progress: Callable[[int, int], None]) -> DataSpec:
@@ -67,6 +65,17 @@ def build(config: WebDatasetData, on_progress: Callable[[int, int], None]) -> Da
         sample_dtype="uint8" if normalization.on_device else "float32",
         location=config.shards,
         digest=digest.hexdigest()[:16],
+        notes=_notes([*train.shards, *(val.shards if val is not None else ())]),
+    )
+
+
+def _notes(shards: Sequence[str]) -> tuple[str, ...]:
+    """One line if links lead to the same file, or training and validation have one in common."""
+    if not (again := len(shards) - len(set(shards))):
+        return ()
+    return (
+        f"{again} of {len(shards)} tar files are named twice, by symbolic links or in both data.shards and data.val_shards: "
+        "their samples are listed twice",
     )
 
 
@@ -87,6 +96,7 @@ def find(setting: str, pattern: str) -> list[str]:
             )
     else:
         found = sorted(glob(os.path.join(pattern, "*.tar") if os.path.isdir(pattern) else pattern))
+        found = [path for path in found if not path.endswith(".idx")]  # indexes lie beside their tar files
     if not found:
         override = f"{setting}=/path/to/folder, or '{setting}=/path/train-{{000..146}}.tar'"
         raise refuse(setting, pattern, "no tar file there", override, error=DataError)
@@ -96,29 +106,29 @@ def find(setting: str, pattern: str) -> list[str]:
 def images(shards: Sequence[str], config: WebDatasetData, on_shard: Callable[[int], None]) -> TarImages:
     """Where the samples of these tar files lie, and their labels."""
     found: list[tuple[INT64, INT64, INT64]] = []
-    for number, path in enumerate(shards):
-        found.append(shard(path, config.image_keys.split(), config.label_key))
+    for number, (path, index) in enumerate(zip(shards, shardindex.paths(shards), strict=True)):
+        found.append(shard(path, index, config.image_keys.split(), config.label_key))
         on_shard(number + 1)
     offsets, sizes, labels = (np.concatenate(part) for part in zip(*found, strict=True))
     counts = [len(part[0]) for part in found]
     return TarImages(tuple(shards), np.repeat(np.arange(len(shards)), counts), offsets, sizes, labels)
 
 
-def shard(path: str, image_keys: Sequence[str], label_key: str) -> tuple[INT64, INT64, INT64]:
-    """Offset, size and label of each sample of one tar file, in its order.
+def shard(path: str, index: Path, image_keys: Sequence[str], label_key: str) -> tuple[INT64, INT64, INT64]:
+    """Offset, size and label of each sample of one tar file, in its order; ``index`` is where its index is kept.
 
     Raises:
         DataError: naming the file, and the sample that lacks a member or whose label is no number.
     """
     rows: list[tuple[int, int, int]] = []
     with open(path, "rb") as file:
-        for position, members in enumerate(indexed(path)):
+        for position, members in enumerate(shardindex.members(path, index)):
             where = f"{path}: sample {position} of it"
             image = next((members[key] for key in image_keys if key in members), None)
             if image is None or label_key not in members:
                 lacks = f"no label {label_key}" if image is not None else f"none of the images {', '.join(image_keys)}"
                 raise DataError(
-                    f"{where} has {', '.join(members)} and {lacks}. Type for example: data.label_key=cls 'data.image_keys=jpg png'"
+                    f"{where} has {_listed(members)} and {lacks}. Type for example: data.label_key=cls 'data.image_keys=jpg png'"
                 )
             offset, size = members[label_key]
             file.seek(offset)
@@ -132,59 +142,9 @@ def shard(path: str, image_keys: Sequence[str], label_key: str) -> tuple[INT64, 
     return offsets, sizes, labels
 
 
-def indexed(path: str) -> list[dict[str, tuple[int, int]]]:
-    """The samples of a tar file: by extension, the offset and size of each member.
-
-    The index that DALI's ``wds2idx`` writes is read where it lies beside the tar file; else one is made of its headers
-    and left there, which DALI's own reader takes as well.
-    """
-    index = Path(path[: path.find(".", path.rfind("/") + 2)] + ".idx")
-    if index.exists() and index.stat().st_mtime_ns >= os.stat(path).st_mtime_ns:
-        return read_index(index, os.path.getsize(path))
-    samples = scanned(path)
-    text = "".join(
-        " ".join(f"{key} {offset} {size}" for key, (offset, size) in members.items()) + "\n" for members in samples
-    )
-    with contextlib.suppress(OSError), atomic_file(index) as partial:  # a read-only folder: scanned again each time
-        partial.write_text(f"v1.1 {len(samples)}\n{text}")
-    return samples
-
-
-def read_index(index: Path, tar_bytes: int) -> list[dict[str, tuple[int, int]]]:
-    """Raises:
-    DataError: it is no index, or of another tar file.
-    """
-    try:
-        head, *lines = index.read_text().splitlines()
-        version, count = head.split()
-        words = INDEX_VERSIONS[version]
-        samples = []
-        for line in lines:
-            parts = line.split()
-            samples.append({parts[at]: (int(parts[at + 1]), int(parts[at + 2])) for at in range(0, len(parts), words)})
-        ends = [offset + size for members in samples for offset, size in members.values()]
-        if len(samples) != int(count) or max(ends, default=0) > tar_bytes:
-            raise ValueError("it does not fit the tar file")
-    except (ValueError, KeyError, IndexError) as error:
-        raise DataError(f"{index}: not the index of its tar file: {error}. Remove it: it is made anew") from error
-    return samples
-
-
-def scanned(path: str) -> list[dict[str, tuple[int, int]]]:
-    """The same by the tar file's own headers. Members of one sample follow each other (as WebDataset has it)."""
-    samples: list[dict[str, tuple[int, int]]] = []
-    last = None
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                folder, _, name = member.name.rpartition("/")
-                base, _, extension = name.partition(".")
-                if not member.isreg() or not base:
-                    continue
-                if (folder, base) != last:
-                    samples.append({})
-                    last = (folder, base)
-                samples[-1][extension] = (member.offset_data, member.size)
-    except (tarfile.TarError, OSError) as error:
-        raise DataError(f"{path}: not a whole, uncompressed tar file: {error}") from error
-    return samples
+def _listed(extensions: Collection[str]) -> str:
+    """The first few of a sample's extensions, and how many more there are. Only names with several dots give many."""
+    text = ", ".join(list(extensions)[:LISTED])
+    if len(extensions) <= LISTED:
+        return text
+    return f"{text} and {len(extensions) - LISTED} more members (an extension begins at the first dot of a name)"

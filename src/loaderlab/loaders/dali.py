@@ -36,6 +36,7 @@ class _Feed:
 
     def __init__(self, split: Split, plan: EpochPlan, skipped: BrokenSamples) -> None:
         self._source, self._plan, self._skipped = split.source, plan, skipped
+        self._max_pixels = split.on_error.max_pixels
         self._batches: Iterator[INT64] = iter(())
         self._user = UserFetcher(split.source, batched=True) if isinstance(split.source, UserItems) else None
         self.fed: deque[INT64] = deque()  # handed to the pipeline and not yet out of it
@@ -54,7 +55,8 @@ class _Feed:
             case ImageFiles(paths=paths, labels=labels):
                 return [np.frombuffer(paths.encoded(i), np.uint8) for i in ids.tolist()], labels[ids], ids
             case EncodedImages(labels=labels):
-                return [self._source.read(i) for i in ids.tolist()], labels[ids], ids
+                read, limit = self._source.read, self._max_pixels
+                return [dali_graph.scaled(limit, read(i)) for i in ids.tolist()], labels[ids], ids
             case ImageArrays(images=images, labels=labels):
                 return images[ids], labels[ids], ids
             case Vectors(labels=labels):
@@ -141,7 +143,7 @@ class Dali(Loader):
                 inputs, targets, ids, within = self._pipeline.run()
                 if not np.asarray(within.as_array()).all():
                     raise RuntimeError("an image was not decoded for what its header says")
-            except RuntimeError as error:
+            except (RuntimeError, OSError) as error:  # OSError: of `_Feed`, which reads tar files
                 self._drop_pipeline()  # DALI calls it invalid
                 self._learn(error)
                 self._feed.start(epoch, step)
@@ -183,7 +185,7 @@ class Dali(Loader):
             return
         raise AssertionError("the pipeline gave more batches than the plan holds")
 
-    def _learn(self, error: RuntimeError) -> None:
+    def _learn(self, error: RuntimeError | OSError) -> None:
         """Which samples in flight made the pipeline fail: they are left out from now on.
 
         Raises:

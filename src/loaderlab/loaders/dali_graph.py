@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from loaderlab.data.spec import UINT8, DataError, EncodedImages, ImageFiles, Spl
 from loaderlab.loaders.contract import LoaderError
 from loaderlab.loaders.decode import CROP_ATTEMPTS, decoder, read_image, why_unreadable
 from loaderlab.loaders.exif import one_orientation, without_exif
-from loaderlab.loaders.header import JPEG, JPEG_PIXELS_PER_BYTE, check_header
+from loaderlab.loaders.header import JPEG, JPEG_PIXELS_PER_BYTE, check_header, may_be_tiff
 
 try:
     from nvidia.dali import backend, fn, pipeline_def, types
@@ -27,6 +28,7 @@ except ImportError as error:
 FILTERS = {"interp_type": types.INTERP_LINEAR, "antialias": True}
 # at byte 21 of a JPEG that begins as most do, with a JFIF segment of its usual length and then quantization tables: no EXIF data
 DQT = 0xDB
+TIFF_ENDINGS = {".tif", ".tiff"}
 WHOLE = {"subpixel_scale": False, **FILTERS}  # as torchvision takes sizes; `random_resized_crop` knows no other way
 
 
@@ -50,6 +52,8 @@ def build(
         inputs, within = first, np.uint8(1)
         if isinstance(split.source, EncodedImages):
             encoded = fn.io.file.read(first) if isinstance(split.source, ImageFiles) else first
+            if isinstance(split.source, ImageFiles) and split.source.paths.has_any(TIFF_ENDINGS):
+                encoded = fn.python_function(encoded, function=functools.partial(scaled, split.on_error.max_pixels))
             inputs, within = _decoded(encoded, split, config, decode)
             inputs = _finished(inputs, split, cropped=_crops(split, decode))
         elif split.transform is not None:
@@ -92,6 +96,13 @@ def _decoded(encoded: Any, split: Split, config: DaliLoader, decode: str) -> tup
     else:
         images = types.Constant(np.zeros((8, 8, 3), np.uint8), device="gpu" if decode == "mixed" else "cpu")
     return fn.reinterpret(images, layout="HWC"), fn.cast(within, dtype=types.UINT8)
+
+
+@do_not_convert  # type: ignore[untyped-decorator]
+def scaled(max_pixels: int, data: UINT8) -> UINT8:
+    """The same image; nothing in place of a TIFF file that `check_header` refuses: DALI decodes floats as if they were 0 to 1,
+    and does not decode nothing."""
+    return data if not may_be_tiff(data) or _fits(data, max_pixels) else np.zeros(1, np.uint8)
 
 
 @do_not_convert  # type: ignore[untyped-decorator]  # conditionals would rewrite it, and what it calls
@@ -187,7 +198,7 @@ def _fits(data: UINT8, max_pixels: int) -> bool:
     return True
 
 
-def reason(error: RuntimeError) -> str:
+def reason(error: Exception) -> str:
     """The line of DALI's message that says what went wrong, without the frames of the pipeline's definition."""
     lines: Sequence[str] = [line.strip() for line in str(error).splitlines() if line.strip()]
     for marker in ("Error when executing", "nvImageCodec failure", "Failed to", "Could not", "Assert"):

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from loaderlab.data.spec import UINT8, DataError, EncodedImages, TransformSpec
 from loaderlab.data.tree import EXTENSIONS
-from loaderlab.loaders.header import JPEG, check_header
+from loaderlab.loaders.header import BITS, JPEG, check_header
 
 T = TypeVar("T")
 ORIENTATION = 0x0112  # EXIF's tag; from 5 on images lie on their side
@@ -29,7 +30,7 @@ Decoder = Callable[[UINT8], torch.Tensor]
 def decoder(name: str) -> Decoder:
     """The function that turns encoded bytes into an RGB image (3, H, W) uint8, upright by its EXIF orientation.
 
-    Grey, CMYK and palette images become RGB, 16-bit ones are scaled to 8 bits, transparency is dropped. The function
+    Grey, CMYK and palette images become RGB, those of 12 and 16 bits are scaled to 8, transparency is dropped. The function
     raises for anything that does not decode whole; see `read_image`.
     """
     if name == "torchcodec":
@@ -46,11 +47,16 @@ def decoder(name: str) -> Decoder:
             with Image.open(io.BytesIO(data.tobytes())) as opened:
                 image = ImageOps.exif_transpose(opened)
                 if image.mode.startswith("I;16") or image.mode == "I":  # convert("RGB") would clip
-                    image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+                    image = Image.fromarray((np.asarray(image).astype(np.uint32) >> _bits(opened) - 8).astype(np.uint8))
                 array = np.array(image.convert("RGB"))
             return torch.from_numpy(array).permute(2, 0, 1)
 
     return decode
+
+
+def _bits(image: Image.Image) -> int:
+    """Of the pixels of a grey image with more than 8 bits: Pillow scales all but those of TIFF files to 16."""
+    return int(image.tag_v2[BITS][0]) if isinstance(image, TiffImageFile) else 16
 
 
 def image_size(data: UINT8) -> tuple[int, int]:

@@ -1,10 +1,12 @@
-"""The size of an image by its header, checked before anything is decoded: protection against decompression bombs."""
+"""The size and the pixel type of an image by its header, checked before anything is decoded: protection against decompression
+bombs, and against pixels without a known range, which would become black or white."""
 
 from __future__ import annotations
 
 import io
 
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from loaderlab.data.spec import UINT8, DataError
 
@@ -13,6 +15,12 @@ JPEG = b"\xff\xd8\xff"
 JPEG_PIXELS_PER_BYTE = 512
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOFn: the frame's header, with its size
 ARITHMETIC = 0xC9  # from here on frames without Huffman codes
+TIFF = (b"II", b"MM")
+BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # TIFF 6.0, section 8 and 19
+WHITE_IS_ZERO = 0
+SCALED_BITS = {1, 2, 4, 8, 12, 16}  # whole numbers without a sign, scaled to 0..255 by their largest value
+UNSIGNED = {1}
+FORMAT_NAMES = {2: "signed whole numbers", 3: "floats"}
 ALONE = frozenset([0x01, *range(0xD0, 0xDA)])  # markers without a segment: TEM, RSTn, SOI, EOI
 
 
@@ -24,7 +32,7 @@ def lift_pillow_limit() -> None:
 
 def check_header(data: UINT8, max_pixels: int) -> None:
     """Raises:
-    DataError: the image is larger than ``max_pixels``, or than its bytes can hold.
+    DataError: the image is larger than ``max_pixels``, or than its bytes can hold, or its pixels have no known range.
     Exception: Pillow makes nothing of the header of another format than JPEG.
     """
     pixels, huffman = num_pixels(data)
@@ -44,10 +52,13 @@ def num_pixels(data: UINT8) -> tuple[int, bool]:
     does not decode either.
 
     Raises:
+        DataError: the pixels have no known range.
         Exception: Pillow makes nothing of the header of another format than JPEG.
     """
     if data[:3].tobytes() != JPEG:
         with Image.open(io.BytesIO(data.tobytes())) as image:
+            if (kind := unscaled(image)) is not None:
+                raise DataError(f"its pixels are {kind}, which are not scaled to 0..255: convert it to 8 bits")
             return image.width * image.height * getattr(image, "n_frames", 1), False
     # ITU-T T.81, B.1.1: markers are 0xFF and a code; what lies between segments is passed over, as libjpeg does it
     encoded, at = data.tobytes(), 2
@@ -63,3 +74,26 @@ def num_pixels(data: UINT8) -> tuple[int, bool]:
         else:
             at += 2 + int.from_bytes(encoded[at + 2 : at + 4])
     return 0, False
+
+
+def may_be_tiff(data: UINT8) -> bool:
+    """By its first bytes."""
+    return data[:2].tobytes() in TIFF
+
+
+def unscaled(image: Image.Image) -> str | None:
+    """What kind of pixels an opened image has, if it does not say which values are black and white; else None.
+
+    Pillow clips them to 0..255: floats of 0..1 become black, as 32-bit whole numbers do.
+    """
+    if isinstance(image, TiffImageFile):
+        bits, formats = set(image.tag_v2.get(BITS, (1,))), set(image.tag_v2.get(SAMPLE_FORMAT, (1,)))
+        if not bits <= SCALED_BITS or not formats <= UNSIGNED:
+            names = {FORMAT_NAMES.get(number, "whole numbers") for number in formats}
+            return f"{max(bits)}-bit {' and '.join(sorted(names))}"
+        if max(bits) > 8 and image.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+            return f"{max(bits)}-bit numbers of which 0 is white"
+        return None
+    if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):  # PNM of 16 bits is scaled by Pillow
+        return "32-bit floats" if image.mode == "F" else "32-bit whole numbers"
+    return None
