@@ -170,7 +170,7 @@ def test_property_shares_equal_a_sum_over_elementary_intervals(
     left_out = [note for note in reading.notes if note.startswith("events with a duration below 0, left out: ")]
     assert [int(note.split()[-1]) for note in left_out] == [negative] * (negative > 0)
     outlasting = sum(
-        (after := following(span, work)) is not None and (span.end - after.end) * clock[1] > 2
+        (after := following(span, work)) is not None and (span.end - as_it_ran(after, work).end) * clock[1] > 2
         for span in work
         if span.kind == "kernel" and span.length > 0 and span.where in known
     )

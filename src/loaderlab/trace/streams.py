@@ -31,8 +31,9 @@ def cut_at_next(starts: FLOAT, ends: FLOAT) -> tuple[FLOAT, FLOAT, int]:
     order = np.lexsort((ends, starts))
     starts, ends = starts[order], ends[order]
     following = np.searchsorted(starts, starts, side="right")  # the first that starts later
-    next_start, next_end = np.append(starts, np.inf)[following], np.append(ends, np.inf)[following]
-    return starts, np.minimum(ends, next_start), int(np.sum(ends > next_end + ROUNDING_US))
+    cut = np.minimum(ends, np.append(starts, np.inf)[following])
+    next_end = np.append(cut, np.inf)[following]
+    return starts, cut, int(np.sum(ends > next_end + ROUNDING_US))
 
 
 class Stream:
