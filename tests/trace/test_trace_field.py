@@ -33,7 +33,7 @@ def test_a_kernel_ends_where_the_next_of_its_stream_starts(read: Read) -> None:
     assert shares(reading) == pytest.approx((40, 50, 40))
     assert reading.notes == (
         "1 kernel ends after the next kernel of the same stream (pid and tid) has ended, as ROCm's profiler writes: cut "
-        "where the next kernel starts",
+        "where the next kernel starts. Idle and starved may still be too low",
     )
     assert reading.verdict.grade == "starved"
 
@@ -44,7 +44,8 @@ def test_several_kernels_that_last_too_long_are_counted(read: Read) -> None:
         kernels[index] |= {"dur": 99_000.0}
     reading = read(base() + kernels)
     assert [note.split()[:3] for note in reading.notes] == [["3", "kernels", "end"]]
-    assert shares(reading) == pytest.approx((40, 50, 40))
+    # the third is the last one of its step, and nothing says when it ended: half a step may be lost, as the note says
+    assert shares(reading) == pytest.approx((40, 40, 32))
 
 
 def test_kernels_of_other_streams_devices_and_kinds_cut_nothing(read: Read) -> None:

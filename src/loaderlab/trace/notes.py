@@ -23,7 +23,7 @@ def on_work(found: TraceEvents, devices: Sequence[Device]) -> tuple[str, ...]:
         kernels = "1 kernel ends" if outlasting == 1 else f"{outlasting:,} kernels end"
         why = f"{kernels} after the next kernel of the same stream (pid and tid) has ended, as ROCm's profiler writes"
         if single_process(found):
-            notes.append(f"{why}: cut where the next kernel starts")
+            notes.append(f"{why}: cut where the next kernel starts. Idle and starved may still be too low")
         else:
             notes.append(f"{why}; not cut, since this file holds several processes: idle and starved may be too low")
     if found.copy_kernels:
