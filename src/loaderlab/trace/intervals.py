@@ -24,10 +24,10 @@ class Union:
         return self._until(ends) - self._until(starts)
 
     def touches(self, starts: FLOAT, ends: FLOAT) -> bool:
-        """Whether any span holds a moment of the set: an interval of no length counts at the edges of a span too, and one
-        that only ends where a span starts, or starts where it ends, does not."""
+        """Whether any span holds a moment of the set. An interval of no length counts from a span's start until before its
+        end; one that only ends where a span starts does not."""
         points = self.starts[self.starts == self.ends]
-        inside = np.searchsorted(points, ends, side="right") - np.searchsorted(points, starts, side="left")
+        inside = np.searchsorted(points, ends, side="left") - np.searchsorted(points, starts, side="left")
         return bool(np.any(inside > 0) or np.any(self.covered(starts, ends) > 0))
 
     def _until(self, moments: FLOAT) -> FLOAT:
