@@ -89,6 +89,7 @@ class Loops:
             UserError: a newer loop still runs.
         """
         with self._lock:
+            loop.interrupted = False
             if self._running is loop:
                 return True
             if self._running is not None or loop not in self._left:
@@ -119,10 +120,24 @@ class Loops:
             if self._running is not None:
                 self.end(self._running, exhausted=False)
 
+    def give(self, loop: Loop, measured: bool) -> None:
+        """The loop gives a batch; not ``measured`` if another loop ran while it was fetched."""
+        self.is_open, loop.interrupted = measured, not measured
+
+    def end_step(self) -> None:
+        self.is_open = False
+
     def interrupted(self) -> Loop | None:
         """The newest loop whose present batch was interrupted by another loop."""
         loops = [*self._left, *([self._running] if self._running is not None else [])]
         return next((loop for loop in reversed(loops) if loop.interrupted), None)
+
+    def end_interrupted(self) -> bool:
+        """Ends a batch in which another loop ran, without a step; whether there was one to end."""
+        loop = None if self.is_open else self.interrupted()
+        if loop is not None:
+            loop.interrupted = False
+        return loop is not None
 
     def record(self, steps: list[Step]) -> Stretches:
         """What was recorded of the loops that count.

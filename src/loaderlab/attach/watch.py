@@ -98,18 +98,16 @@ class Watch:
                     if loops.goes_on(loop):
                         loops.end(loop, exhausted=True)
                     return
-                if loops.goes_on(loop):
+                measured = loops.goes_on(loop)
+                if measured:
                     meter.mark()  # wait
                     meter.mark()  # transfer, until `delivered` says better
-                    loops.is_open = True
-                else:
-                    loop.interrupted = True
+                loops.give(loop, measured)
                 yield batch
                 if loops.goes_on(loop) and loops.is_open:
                     raise UserError(
                         "watch: meter.step(num_samples=...) was not called for a batch. Call it at the end of each step"
                     )
-                loop.interrupted = False
                 meter.next_step()
         finally:
             loops.end(loop, exhausted=False)
@@ -139,8 +137,7 @@ class Watch:
             UserError: there is no batch to end, ``num_samples`` is no count, or ``loss`` is no number.
         """
         loops = self._loops
-        if not loops.is_open and (interrupted := loops.interrupted()) is not None:
-            interrupted.interrupted = False  # the end of a batch in which another loop ran
+        if loops.end_interrupted():
             return
         if not loops.is_open:
             raise UserError("watch: meter.step() ends a batch of meter.batches(loader), once; there is none to end")
@@ -148,7 +145,7 @@ class Watch:
         self._meter.mark()
         self._meter.mark()
         self._meter.end_step(count, scalar)
-        loops.is_open = False
+        loops.end_step()
 
     # ---- afterwards ----------------------------------------------------------------------------------------
 
