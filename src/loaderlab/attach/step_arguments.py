@@ -16,8 +16,9 @@ def sample_count(value: Any) -> int:
         UserError: it is none.
     """
     try:
-        count = int(value)
-        if count >= 1 and bool(count == value):
+        number = _single(value)
+        count = int(number)
+        if count >= 1 and bool(count == number):
             return count
     except (TypeError, ValueError, OverflowError, RuntimeError):
         pass
@@ -39,12 +40,19 @@ def loss_scalar(value: Any) -> torch.Tensor | None:
             return value.detach().reshape(())
     else:
         try:
-            return torch.tensor(float(value), dtype=torch.float64, device="cpu")
+            return torch.tensor(float(_single(value)), dtype=torch.float64, device="cpu")
         except (TypeError, ValueError, OverflowError, RuntimeError):
             pass
     raise UserError(
         f"watch: meter.step(loss={_short(value)}): must be one number, a tensor or array of one element, or None"
     )
+
+
+def _single(value: Any) -> Any:
+    """The one element of an array or tensor; any other number as it is."""
+    if isinstance(value, str | bytes):
+        raise TypeError("text is no number")
+    return value.item() if hasattr(value, "item") else value
 
 
 def _short(value: Any) -> str:
