@@ -177,7 +177,7 @@ def test_a_number_of_400_digits_elsewhere_changes_nothing(read: Read, field: str
     if field == "device":
         more["args"] = {"device": huge}
     elif field == "number":
-        more = {**event("user_annotation", f"ProfilerStep#{huge}", 9000, 9001), "dur": 1}
+        more = event("user_annotation", "ProfilerStep#" + "9" * 5000, 9000, 9001)  # more than int() takes
     else:
         more[field] = huge
     reading = read([*base(), *every(5, work, 500, 1000), more])
@@ -220,6 +220,14 @@ def test_backslashes_that_windows_leaves(tmp_path: Path, monkeypatch: pytest.Mon
     path.write_text('{"traceEvents": [' + ",\n".join(map(raw, names)) + "]}")
     found = [one["name"] for one in reader_module.events(path, lambda _: None)]
     assert found == expected
+
+
+def test_an_escape_that_the_edge_of_a_piece_cuts_is_an_escape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "trace.json"
+    path.write_text("[" + raw(r"\Users \u00e4 \n") + "]")
+    for size in range(1, 80):
+        monkeypatch.setattr(reader_module, "CHUNK", size)
+        assert [one["name"] for one in reader_module.events(path, lambda _: None)] == ["\\Users ä \n"]
 
 
 def test_a_trace_of_windows_has_the_same_shares(tmp_path: Path) -> None:
