@@ -54,6 +54,13 @@ PRIVATE = {  # private names of other packages, each in a wrapper that says why;
     "system/versions.py": {"_is_gil_enabled"},
 }
 WRITES = {  # attributes of another object that a file may assign to
+    "attach/loops.py": {
+        "later.inside",
+        "left.interrupted",
+        "loop.early",
+        "loop.interrupted",
+        "loop.over",
+    },  # of this file
     "cli/main.py": {"sys.argv"},  # Hydra reads it
     "loaders/header.py": {"Image.MAX_IMAGE_PIXELS"},  # Pillow's limit has no other interface
     "loaders/native.py": {"self._requests.epoch"},  # a class of this file

@@ -26,11 +26,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, SupportsFloat, TypeVar
 
 import torch
 from torch.utils.data import DataLoader
 
+from loaderlab.attach.loops import Loop, Loops
+from loaderlab.attach.step_arguments import loss_scalar, sample_count
 from loaderlab.attach.torch_terms import in_torch_terms
 from loaderlab.config import AUTO, PROJECT, TrackingConfig, UserError
 from loaderlab.device.resolve import capabilities, device_name, resolve_device
@@ -68,9 +70,8 @@ class Watch:
         self._device, self._warmup_steps = device, warmup_steps
         self._meter = StepMeter(device, counters=resources.counters, sync=sync)
         self._record, self._tracking, self._sync = record, tracking, sync
-        self._epoch = 0  # of the next call of `batches`
-        self._in_epoch, self._open, self._delivery_marked = False, False, False
-        self._setup: Setup | None = None
+        self._loops = Loops(self._meter, self._after_stretch)
+        self._delivery_marked = False
         self._tracked: TrackedRun | None = None
         self._sampler: DeviceSampler | None = None
         self._device_samples: list[DeviceSample] = []
@@ -80,16 +81,13 @@ class Watch:
 
     def batches(self, loader: Iterable[T]) -> Iterator[T]:
         """The loader's batches; one call is one epoch. What happens between two calls, an evaluation say, is not
-        measured.
+        measured. A call inside the loop of another one is not either: the outer loop goes on when it has ended.
 
         Raises:
-            UserError: `step` was not called for the batch before, or another call of `batches` has begun since.
+            UserError: `step` was not called for the batch before, or another call of `batches` still runs.
         """
-        self._end_epoch(self._epoch - 1, exhausted=False)  # of a loop that broke off, and whose iterator still exists
-        self._setup = _setup(loader, self._device)
-        meter, epoch = self._meter, self._epoch
-        meter.begin_epoch(epoch)
-        self._in_epoch, self._epoch = True, epoch + 1
+        meter, loops, loop = self._meter, self._loops, Loop(_setup(loader, self._device))
+        loops.begin(loop)
         try:
             meter.next_step()
             batches = iter(loader)
@@ -97,101 +95,94 @@ class Watch:
                 try:
                     batch = next(batches)
                 except StopIteration:
-                    self._end_epoch(epoch, exhausted=True)
+                    if loops.goes_on(loop):
+                        loops.end(loop, exhausted=True)
                     return
-                meter.mark()  # wait
-                meter.mark()  # transfer, until `delivered` says better
-                self._open = True
+                measured = loops.goes_on(loop)
+                if measured:
+                    meter.mark()  # wait
+                    meter.mark()  # transfer, until `delivered` says better
+                loops.give(loop, measured)
                 yield batch
-                if self._epoch != epoch + 1:
-                    raise UserError(
-                        "watch: meter.batches(loader) was called again while this loop was running. One loop at a time"
-                    )
-                if self._open:
+                if loops.goes_on(loop) and loops.is_open:
                     raise UserError(
                         "watch: meter.step(num_samples=...) was not called for a batch. Call it at the end of each step"
                     )
                 meter.next_step()
         finally:
-            self._end_epoch(epoch, exhausted=False)
+            loops.end(loop, exhausted=False)
 
-    def _end_epoch(self, epoch: int, exhausted: bool) -> None:
-        """Ends an epoch, unless it has ended already: an iterator that was left may be closed at any time, long after a
-        newer epoch has begun."""
-        if not self._in_epoch or epoch != self._epoch - 1:
-            return
-        self._in_epoch = False
-        if self._open:
-            self._meter.drop_step()
-            self._open = False
-        self._meter.end_epoch(exhausted)
+    def _after_stretch(self) -> None:
         self._memory.after_epoch(self._meter.num_steps)
 
     def delivered(self) -> None:
         """The batch is on the device, or its copy is queued there: what came since `batches` gave it was delivery."""
-        if not self._open:
+        if not self._loops.is_open:
+            if self._loops.interrupted() is not None:
+                return
             raise UserError(
                 "watch: meter.delivered() belongs between a batch of meter.batches(loader) and meter.step()"
             )
         self._delivery_marked = True
         self._meter.move_mark()
 
-    def step(self, num_samples: int, loss: torch.Tensor | None = None) -> None:
+    def step(self, num_samples: int, loss: torch.Tensor | SupportsFloat | None = None) -> None:
         """The step is over; call it once a batch, after the optimizer.
 
         Args:
             num_samples: in this batch.
-            loss: scalar, to be kept with the step; it is not waited for.
+            loss: a tensor of one element, to be kept with the step without waiting for it; or any other number.
 
         Raises:
-            UserError: there is no batch to end, or ``num_samples`` is no count.
+            UserError: there is no batch to end, ``num_samples`` is no count, or ``loss`` is no number.
         """
-        if not self._open:
+        loops = self._loops
+        if loops.end_interrupted():
+            return
+        if not loops.is_open:
             raise UserError("watch: meter.step() ends a batch of meter.batches(loader), once; there is none to end")
-        if num_samples < 1:
-            raise UserError(
-                f"watch: meter.step(num_samples={num_samples}): must be at least 1, the samples of this batch"
-            )
+        count, scalar = sample_count(num_samples), loss_scalar(loss)
         self._meter.mark()
         self._meter.mark()
-        self._meter.end_step(num_samples, loss)
-        self._open = False
+        self._meter.end_step(count, scalar)
+        loops.end_step()
 
     # ---- afterwards ----------------------------------------------------------------------------------------
 
     def verdict(self) -> Verdict:
         """Starved or not, as far as it has been measured by now; ``str`` of it is one line."""
-        verdict = judge(evidence_of(self._loop(), NO_PROBES), self._setup)
+        verdict = judge(evidence_of(self._loop(), NO_PROBES), self._loops.setup)
         if verdict.bottleneck is not None and capabilities(self._device).asynchronous and not self._delivery_marked:
             verdict = replace(verdict, because=verdict.because + UNSEEN)
+        verdict = replace(verdict, because="; ".join([verdict.because, *self._loops.notes()]))
         expressible = tuple(entry for entry in verdict.advice if not entry.setting or in_torch_terms(entry))
         return replace(verdict, advice=expressible, render=in_torch_terms)
 
     def figures(self) -> dict[str, float]:
         """Metric name to value, as in `loaderlab.metrics`; what was not measured is absent."""
         loop = self._loop()
-        if loop.window and not self._open:
+        if loop.window and not self._loops.is_open:
             loop = replace(loop, own_cost_ns=own_cost_ns(self._device, sync=self._sync))
-        return figures_of(loop, NO_PROBES, self._setup)
+        return figures_of(loop, NO_PROBES, self._loops.setup)
 
     def _loop(self) -> LoopRecord:
         """What was recorded so far."""
-        meter, steps = self._meter, self._meter.settled
+        record, setup = self._loops.record(self._meter.settled), self._loops.setup
         return LoopRecord(
-            steps=steps,
+            steps=record.steps,
             warmup_steps=self._warmup,
-            parallel=self._setup.loader.parallel if self._setup is not None else 1,
-            lookahead=self._setup.loader.lookahead if self._setup is not None else 0,
-            epochs_ns=meter.epochs_ns,
-            epoch_ends_ns=meter.epoch_ends_ns,
-            used=meter.used,
+            parallel=setup.loader.parallel if setup is not None else 1,
+            lookahead=setup.loader.lookahead if setup is not None else 0,
+            epochs_ns=record.epochs_ns,
+            epoch_ends_ns=record.epoch_ends_ns,
+            used=record.used,
             cores=available_cores(),
-            train_s=meter.epochs_s or None,
+            train_s=sum(end - begin for begin, end in record.epochs_ns) / 1e9 or None,
             device_samples=self._device_samples,
             own_pids=resources.own_pids(),
             host_peak_mib=self._memory.host_mib,
             device_peak_mib=self._memory.device_mib,
-            losses=[step.loss for step in steps if math.isfinite(step.loss)][-NUM_LOSSES:],
+            losses=[step.loss for step in record.steps if math.isfinite(step.loss)][-NUM_LOSSES:],
             phases_marked=False,
             delivery_marked=self._delivery_marked,
         )
@@ -200,7 +191,8 @@ class Watch:
     def _warmup(self) -> int:
         if self._warmup_steps is not None:
             return self._warmup_steps
-        return max(LEAST_WARMUP, self._setup.loader.lookahead if self._setup is not None else 0)
+        setup = self._loops.setup
+        return max(LEAST_WARMUP, setup.loader.lookahead if setup is not None else 0)
 
     # ---- its record ----------------------------------------------------------------------------------------
 
@@ -219,7 +211,7 @@ class Watch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
     ) -> None:
-        self._end_epoch(self._epoch - 1, exhausted=False)
+        self._loops.end_all()
         if self._sampler is not None:
             self._device_samples = self._sampler.stop()
         if self._tracked is None:
@@ -242,17 +234,17 @@ class Watch:
         from loaderlab.report import run_page
         from loaderlab.report.step_files import write_steps
 
-        verdict, figures, name = self.verdict(), self.figures(), str(self._record)
+        verdict, figures, loop, name = self.verdict(), self.figures(), self._loop(), str(self._record)
         for metric, value in figures.items():
-            tracked.metric(metric, value, len(self._meter.steps))
-        for step in self._meter.settled:
+            tracked.metric(metric, value, len(loop.steps))
+        for step in loop.steps:
             tracked.metric(metrics.TRAIN_LOSS, step.loss, step.step)  # one that was not given is not finite: left out
         facts = {"device": f"{self._device} {device_name(self._device)}"}
         page = run_page.markdown(name, facts, figures, verdict)
         tracked.tags(verdict.tags() | {"mlflow.note.content": page})
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
-            write_steps(folder, f"{name}: {verdict.grade}", self._loop(), figures)
+            write_steps(folder, f"{name}: {verdict.grade}", loop, figures)
             (folder / "report.md").write_text(page)
             (folder / "environment.json").write_text(json.dumps(describe(self._device), indent=1) + "\n")
             tracked.artifacts(folder)

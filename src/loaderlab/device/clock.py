@@ -62,5 +62,6 @@ class EventRing:
         stops = [before, *slot]
         gap, delivery, forward, backward, optimizer = (start.elapsed_time(stop) for start, stop in pairwise(stops))
         loss = float(self._losses[self._read % RING])
+        self._losses[self._read % RING] = float("nan")  # or the next step of this slot would have it, if it gives none
         self._read += 1
         return DeviceStep(gap, delivery, forward, backward, optimizer, loss)

@@ -18,6 +18,7 @@ from loaderlab.meter.series import ratio_interval
 from loaderlab.trace.collect import TraceEvents
 from loaderlab.trace.devices import Device, working
 from loaderlab.trace.intervals import FLOAT
+from loaderlab.trace.notes import left_out, no_gpu, on_work
 from loaderlab.trace.steps import NO_STEPS, one_process, step_spans
 from loaderlab.trace.waits import matched, untold, waiting
 
@@ -65,12 +66,11 @@ def analyse(found: TraceEvents, config: TraceConfig) -> Reading:
     Raises:
         UserError: nothing matches ``wait``, the device did nothing, or several processes are merged and none chosen.
     """
-    left_out = (f"events with a duration below 0, left out: {found.negative}",) if found.negative else ()
     steps = one_process(found.steps, config)
     spans = step_spans(steps)
     if spans.lengths.sum() <= 0:
         nothing = Share(0, None, None, None, None)
-        return Reading(Verdict(INCONCLUSIVE, None, None, NO_STEPS), nothing, notes=left_out)
+        return Reading(Verdict(INCONCLUSIVE, None, None, NO_STEPS), nothing, notes=left_out(found))
     threads = {step.thread for step in steps}
     waits = waiting(found, threads, spans, config)
     devices = working(found, spans, waits, config)
@@ -79,7 +79,9 @@ def analyse(found: TraceEvents, config: TraceConfig) -> Reading:
     overall = _share(spans.lengths, wait, idle, starved)
     each = tuple((device.name, _share(spans.lengths, wait, device.idle, device.starved)) for device in devices)
     copy_pct, interval = _percent(copying, spans.lengths), _interval(starved, spans.lengths)
-    if doubts := ([] if devices else [_no_gpu(overall)]) + ([] if waits is not None else [untold(found, threads)]):
+    if doubts := ([] if devices else [no_gpu(found, overall.wait_pct)]) + (
+        [] if waits is not None else [untold(found, threads)]
+    ):
         verdict = Verdict(INCONCLUSIVE, None, None, "; ".join(doubts))
     else:
         verdict = judge(_evidence(overall, copy_pct, interval))
@@ -95,7 +97,7 @@ def analyse(found: TraceEvents, config: TraceConfig) -> Reading:
         copy_pct=copy_pct,
         starved_interval=interval,
         waits=() if waits is None else matched(found, threads),
-        notes=left_out + (_several(each) if len(each) > 1 else ()),
+        notes=left_out(found) + on_work(found, devices) + (_several(each) if len(each) > 1 else ()),
     )
 
 
@@ -147,14 +149,6 @@ def _evidence(overall: Share, copy_pct: float | None, interval: tuple[float, flo
         idle_pct=overall.idle_pct,
         copy_pct=copy_pct,
         least_steps=LEAST_STEPS,
-    )
-
-
-def _no_gpu(overall: Share) -> str:
-    wait = "" if overall.wait_pct is None else f" The loop waited for data {overall.wait_pct:.1f} % of the time."
-    return (
-        "the trace has no GPU work in its steps (no kernels, copies or memsets), so nothing says when a device was idle."
-        f"{wait} Record it on a GPU, with activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]"
     )
 
 

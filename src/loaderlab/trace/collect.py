@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -12,12 +11,13 @@ from typing import Any
 
 from loaderlab.config import AUTO, UserError
 from loaderlab.trace.intervals import Growing
+from loaderlab.trace.streams import Stream
 
-COMPUTE, COPY, RANGE = "compute", "copy", "range"
+KERNEL, MEMSET, COPY, RANGE, HOST, OTHER = "kernel", "memset", "copy", "range", "host", "other"
 KINDS = {  # by category, in lower case; the short names are those of profilers before PyTorch 1.11
-    "kernel": COMPUTE,
-    "gpu_memset": COMPUTE,
-    "memset": COMPUTE,
+    "kernel": KERNEL,
+    "gpu_memset": MEMSET,
+    "memset": MEMSET,
     "gpu_memcpy": COPY,
     "memcpy": COPY,
     "user_annotation": RANGE,
@@ -25,10 +25,34 @@ KINDS = {  # by category, in lower case; the short names are those of profilers 
     "operator": RANGE,
     "python": RANGE,
     "python_function": RANGE,
+    **dict.fromkeys(  # of a GPU's host side: no device work
+        (
+            "cuda_runtime",
+            "cuda_driver",
+            "cuda_sync",
+            "cuda_event",
+            "cuda_profiler_range",
+            "runtime",
+            "gpu_user_annotation",
+            "ac2g",
+            "fwdbwd",
+            "overhead",
+            "trace",
+            "cpu_instant_event",
+        ),
+        HOST,
+    ),
 }
-STEP = re.compile(r"ProfilerStep#(\d+)")
+# ROCm writes some copies as kernels (pytorch/kineto#1295), and copies by a kernel of its runtime's own
+COPY_KERNEL = re.compile(
+    r"memcpy(?:[hdp]to[hdp])?\b.*|copy(?:host|device|peer)to(?:host|device|peer)\w*|memory_copy_\w+|__amd_rocclr_copy\w+.*",
+    re.IGNORECASE,
+)
+STEP = re.compile(r"ProfilerStep#([0-9]{1,18})")
 DEFAULT_WAIT = re.compile(r"enumerate\(DataLoader\)#.*|loaderlab/wait")
 NUMBERS = frozenset({int, float})
+MOST_US = 2.0**63  # of a time: beyond it sums may overflow, and no profiler's counter reaches it
+LONGEST_SHOWN = 80  # characters of a value in a message
 NAMES = 100_000  # different names that are remembered
 
 Thread = tuple[str, str]  # pid and tid
@@ -49,20 +73,25 @@ class TraceEvents:
     """What a trace holds; times in µs since the first event.
 
     Attributes:
-        compute: kernels and memsets of each device; copies: its copies.
+        kernels: of each device, by stream; compute: its memsets, and kernels that name no stream; copies: its copies.
+        copy_kernels: how many kernels of each name were taken for copies.
         waits, wait_names: ranges that match the pattern, by thread, and how many of each name.
         user_ranges: how many ranges of each name the program itself marks, by thread; plain_ranges: the same of ranges
             that profilers before PyTorch 1.13 did not tell from operators.
+        others: how many events there are of each category that is not known here.
         negative: events of no use, since their duration is below 0.
     """
 
     steps: list[Step] = field(default_factory=list)
+    kernels: dict[str, dict[Thread, Stream]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(Stream)))
     compute: dict[str, Growing] = field(default_factory=lambda: defaultdict(Growing))
     copies: dict[str, Growing] = field(default_factory=lambda: defaultdict(Growing))
     waits: dict[Thread, Growing] = field(default_factory=lambda: defaultdict(Growing))
     wait_names: dict[Thread, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     user_ranges: dict[Thread, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     plain_ranges: dict[Thread, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    copy_kernels: Counter[str] = field(default_factory=Counter)
+    others: Counter[str] = field(default_factory=Counter)
     negative: int = 0
 
 
@@ -86,7 +115,7 @@ def collect(events: Iterable[dict[str, Any]], wait: str) -> TraceEvents:
         UserError: an event that counts has no number for its time.
     """
     found, roles, base = TraceEvents(), _Roles(wait_pattern(wait)), None
-    for kind, event in _of_use(events):
+    for kind, event in _of_use(events, found.others):
         role = roles.of(str(event.get("name")), event["cat"]) if kind == RANGE else None
         if kind == RANGE and role is None:
             continue  # most operators
@@ -98,10 +127,22 @@ def collect(events: Iterable[dict[str, Any]], wait: str) -> TraceEvents:
         elif role is not None:
             _add_range(found, role, event, start, start + length)
         else:
-            args = event.get("args")
-            device = str(args["device"] if isinstance(args, dict) and "device" in args else event.get("pid"))
-            (found.compute if kind == COMPUTE else found.copies)[device].add(start, start + length)
+            _add_work(found, kind, event, start, start + length)
     return found
+
+
+def _add_work(found: TraceEvents, kind: str, event: dict[str, Any], start: float, end: float) -> None:
+    args, name, tid = event.get("args"), str(event.get("name")), event.get("tid")
+    device = str(args["device"] if isinstance(args, dict) and "device" in args else event.get("pid"))
+    if kind == KERNEL and COPY_KERNEL.fullmatch(name):
+        kind = COPY
+        found.copy_kernels[name] += 1
+    if kind == COPY:
+        found.copies[device].add(start, end)
+    elif kind == KERNEL and tid is not None:
+        found.kernels[device][str(event.get("pid")), str(tid)].add(start, end)
+    else:
+        found.compute[device].add(start, end)
 
 
 def _add_range(found: TraceEvents, role: _Role, event: dict[str, Any], start: float, end: float) -> None:
@@ -117,18 +158,22 @@ def _add_range(found: TraceEvents, role: _Role, event: dict[str, Any], start: fl
         names[name] += 1
 
 
-def _of_use(events: Iterable[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The events with a duration whose category counts."""
-    kinds: dict[Any, str | None] = {}
+def _of_use(events: Iterable[dict[str, Any]], others: Counter[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The events with a duration whose category counts; those of a category that is not known are counted."""
+    kinds: dict[str, str] = {}
     for event in events:
         if event.get("ph") != "X":
             continue
         category = event.get("cat")
         if not isinstance(category, str):
+            others["no category"] += 1
             continue
         if category not in kinds:
-            kinds[category] = KINDS.get(category.lower())
-        if kind := kinds[category]:
+            kinds[category] = KINDS.get(category.lower(), OTHER)
+        kind = kinds[category]
+        if kind == OTHER:
+            others[category] += 1
+        elif kind != HOST:
             yield kind, event
 
 
@@ -165,9 +210,14 @@ class _Roles:
 
 def _number(event: dict[str, Any], key: str) -> float:
     value = event.get(key)
-    if type(value) in NUMBERS and math.isfinite(value):  # type: ignore[arg-type]
+    if type(value) in NUMBERS and -MOST_US < value < MOST_US:  # type: ignore[operator]
         return value  # type: ignore[return-value]
     raise UserError(
-        f"the trace's event {event.get('name')!r} has {key}={value!r}: must be a number of microseconds, as PyTorch's "
-        "profiler writes it"
+        f"the trace's event {_short(event.get('name'))} has {key}={_short(value)}: must be a number of microseconds below "
+        f"{MOST_US:.2g}, as PyTorch's profiler writes it"
     )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}… ({len(text):,} characters)"

@@ -19,12 +19,14 @@ class Device:
     Attributes:
         idle: no kernel, copy or memset runs; copying: copies run and nothing else.
         starved: idle, and the loop waits for data; None where nobody knows when it waits.
+        outlasting: kernels of the device that end after the next kernel of their stream, see `loaderlab.trace.streams`.
     """
 
     name: str
     idle: FLOAT
     copying: FLOAT
     starved: FLOAT | None
+    outlasting: int
 
 
 def working(found: TraceEvents, steps: StepSpans, waits: Union | None, config: TraceConfig) -> list[Device]:
@@ -33,7 +35,9 @@ def working(found: TraceEvents, steps: StepSpans, waits: Union | None, config: T
     Raises:
         UserError: the chosen device does nothing, and others do.
     """
-    names = sorted(found.compute.keys() | found.copies.keys(), key=lambda name: (len(name), name))
+    names = sorted(
+        found.kernels.keys() | found.compute.keys() | found.copies.keys(), key=lambda name: (len(name), name)
+    )
     devices = [_device(name, found, steps, waits) for name in names]
     devices = [device for device in devices if np.any(device.idle < steps.lengths)]
     if config.device == AUTO or not devices:
@@ -47,7 +51,8 @@ def working(found: TraceEvents, steps: StepSpans, waits: Union | None, config: T
 
 
 def _device(name: str, found: TraceEvents, steps: StepSpans, waits: Union | None) -> Device:
-    compute = found.compute.get(name, Growing()).union()
+    streams = [stream.busy(cut=single_process(found)) for stream in found.kernels.get(name, {}).values()]
+    compute = join(found.compute.get(name, Growing()).union(), *[busy for busy, _ in streams])
     busy = join(compute, found.copies.get(name, Growing()).union())
     at_work = steps.within(busy)
     return Device(
@@ -55,4 +60,11 @@ def _device(name: str, found: TraceEvents, steps: StepSpans, waits: Union | None
         idle=steps.lengths - at_work,
         copying=at_work - steps.within(compute),
         starved=None if waits is None else steps.within(join(busy, waits)) - at_work,  # what waiting adds to the work
+        outlasting=sum(count for _, count in streams),
     )
+
+
+def single_process(found: TraceEvents) -> bool:
+    """Whether the steps are of one process. In a file merged of several, a device's pid and tid may stand for a stream of
+    each of them: their kernels do run at the same time, so none is cut."""
+    return len({step.thread[0] for step in found.steps}) <= 1

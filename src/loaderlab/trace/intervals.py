@@ -24,10 +24,11 @@ class Union:
         return self._until(ends) - self._until(starts)
 
     def touches(self, starts: FLOAT, ends: FLOAT) -> bool:
-        """Whether any span holds a moment of the set, be it an interval of no length."""
-        first = np.searchsorted(self.ends, starts, side="left")
-        within = first < len(self.starts)
-        return bool(np.any(self.starts[first[within]] <= ends[within]))
+        """Whether any span holds a moment of the set. An interval of no length counts from a span's start until before its
+        end; one that only ends where a span starts does not."""
+        points = self.starts[self.starts == self.ends]
+        inside = np.searchsorted(points, ends, side="left") - np.searchsorted(points, starts, side="left")
+        return bool(np.any(inside > 0) or np.any(self.covered(starts, ends) > 0))
 
     def _until(self, moments: FLOAT) -> FLOAT:
         """How much of the set lies before each moment."""

@@ -2,7 +2,8 @@
 
 One event is decoded by the standard library's C decoder, the text around it by the few lines here. A streaming parser
 (ijson on yajl) was no faster and refuses what real traces hold: a bare ``inf`` (pytorch/kineto#105), line breaks inside
-a name (pytorch/pytorch#130622), whole numbers beyond 63 bits.
+a name (pytorch/pytorch#130622), whole numbers beyond 63 bits. Windows paths whose backslashes are not escaped
+(pytorch/pytorch#98432) are read as if they were: where JSON knows no such escape, there is one way to read it.
 """
 
 from __future__ import annotations
@@ -26,9 +27,15 @@ DECODER = json.JSONDecoder(strict=False)  # not strict: takes line breaks inside
 COMMA = re.compile(r"[ \t\r\n]*,[ \t\r\n]*")
 BLANK = re.compile(r"[ \t\r\n]*")
 BARE = re.compile(r'("\s*:\s*)-?(?:inf|nan|N/A)(?=\s*[,}])')  # what old profilers wrote for a number
+# an escape that JSON knows, or a backslash that begins none; an escape has at most 5 characters behind the backslash
+ESCAPE = re.compile(r'(\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))|\\(?=.{5})', re.DOTALL)
 LONGEST_WORD = 12  # characters: -Infinity, an escape, the end of a number
 WHOLE = (dict, list, str)  # a value of these says itself where it ends
 NO_TRACE = "is JSON, but no trace: it has no traceEvents"
+QUOTE = (
+    "; a quote stands inside a string with no backslash before it, as PyTorch writes some names with with_stack=True "
+    "(pytorch#113001): record the trace again with with_stack=False, or put the backslash in"
+)
 EXAMPLE = "trace=log/host_1234.pt.trace.json.gz"
 
 
@@ -140,9 +147,9 @@ class _Text:
             else:
                 self.peek()
 
-    def broken(self) -> UserError:
-        where = self._dropped + self._at
-        return _refused(self._path, f"is no JSON from character {where:,} on: {self._text[self._at : self._at + 30]!a}")
+    def broken(self, why: str = "") -> UserError:
+        where, rest = self._dropped + self._at, self._text[self._at : self._at + 30]
+        return _refused(self._path, f"is no JSON from character {where:,} on: {rest!a}{why}")
 
     def _take(self, allowed: str) -> str:
         found = self.peek()
@@ -159,11 +166,12 @@ class _Text:
             try:
                 value, end = DECODER.raw_decode(self._text, self._at)
             except json.JSONDecodeError as error:
-                if self._mend():
+                if self._mend(error):
                     continue
                 if not self._goes_on(error) or len(self._text) - self._at > LONGEST:
+                    after_string = self._text[self._at : error.pos].rstrip().endswith('"')
                     self._at = error.pos
-                    raise self.broken() from None
+                    raise self.broken(QUOTE if after_string and "delimiter" in error.msg else "") from None
                 if not self._more():
                     raise _cut(self._path) from None
             except (RecursionError, ValueError):  # too deep, or a number of thousands of digits
@@ -173,12 +181,18 @@ class _Text:
                     self._at = end
                     return value  # a number near the edge may go on behind it
 
-    def _mend(self) -> bool:
-        """Puts null for the bare words that no JSON has; whether there were any."""
-        rest, count = BARE.subn(r"\1null", self._text[self._at :])
-        if count:
-            self._text, self._dropped, self._at = rest, self._dropped + self._at, 0
-        return count > 0
+    def _mend(self, error: json.JSONDecodeError) -> bool:
+        """Puts null for the bare words that no JSON has, and two backslashes for one that begins no escape; whether there
+        were any."""
+        before = self._text[self._at :]
+        if error.msg.startswith("Invalid \\"):
+            rest = ESCAPE.sub(lambda escape: escape[1] or "\\\\", before)
+        else:
+            rest = BARE.sub(r"\1null", before)
+        if rest == before:
+            return False
+        self._text, self._dropped, self._at = rest, self._dropped + self._at, 0
+        return True
 
     def _goes_on(self, error: json.JSONDecodeError) -> bool:
         """Whether the value may only lack its end: sound as far as the text reaches, but for a word or number in two."""

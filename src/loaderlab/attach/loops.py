@@ -1,0 +1,188 @@
+"""Which call of `Watch.batches` the meter measures: loops follow each other, break off, or run inside one another.
+
+The meter records stretches. A loop is one stretch, or several if other loops ran inside it. A loop that is left, since a
+newer one began, may never be continued: then the two follow each other. If it is continued, the newer one ran inside it,
+an evaluation say, and is left out of the figures. An outer loop that breaks off right after it looks like one that was left
+before: the newer one is counted then, and the verdict says so.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from loaderlab.config import UserError
+from loaderlab.diagnosis.evidence import Setup
+from loaderlab.meter.phases import StepMeter
+from loaderlab.meter.step import Step
+
+INSIDE = "{} steps of loops inside this loop are not counted: measure those by a second watch(device)"
+EARLY = (
+    "{} steps are of loops that began before an earlier one had ended, and are counted: if they are an evaluation, measure it "
+    "by a second watch(device)"
+)
+
+
+@dataclass(frozen=True)
+class Stretches:
+    """What the meter recorded, without loops inside loops and without stretches that have no step; epochs and steps are
+    numbered from 0. See `loaderlab.meter.phases.StepMeter`."""
+
+    steps: list[Step]
+    epochs_ns: list[tuple[int, int]]
+    epoch_ends_ns: list[int]
+    used: dict[str, float]
+
+
+@dataclass(eq=False)
+class Loop:
+    """One call of `Watch.batches`.
+
+    Attributes:
+        interrupted: another loop ran before the present batch was done: its step is not measured.
+        early: it began before another one had ended.
+        inside: and the other one was continued later.
+        over: exhausted, closed or dropped.
+    """
+
+    setup: Setup
+    interrupted: bool = False
+    early: bool = False
+    inside: bool = False
+    over: bool = False
+
+
+class Loops:
+    """The loops of one meter. An iterator may be dropped by garbage collection at any moment and in any thread: it ends
+    its own loop, and no other."""
+
+    def __init__(self, meter: StepMeter, after_stretch: Callable[[], None]) -> None:
+        self._meter, self._after_stretch = meter, after_stretch
+        self._running: Loop | None = None
+        self._left: list[Loop] = []  # may be continued; the newest last
+        self._owners: list[Loop] = []  # of each stretch
+        self._used: list[Mapping[str, float]] = []  # in each stretch
+        self._lock = threading.RLock()
+        self.is_open = False  # a batch was given, and its step has not ended
+
+    @property
+    def setup(self) -> Setup | None:
+        """Of the newest loop that did not run inside another."""
+        return next((loop.setup for loop in reversed(self._owners) if not loop.inside), None)
+
+    def begin(self, loop: Loop) -> None:
+        """Measures a new loop; the one that runs is left."""
+        with self._lock:
+            if (left := self._running) is not None:
+                left.interrupted = left.interrupted or self.is_open
+                self._stop(exhausted=False)
+                if not left.over:  # dropped meanwhile
+                    self._left.append(left)
+            loop.early = bool(self._left)
+            self._start(loop)
+
+    def goes_on(self, loop: Loop) -> bool:
+        """Whether the loop has gone on without another one in between; if not, it is measured again from now on.
+
+        Raises:
+            UserError: a newer loop still runs.
+        """
+        with self._lock:
+            loop.interrupted = False
+            if self._running is loop:
+                return True
+            if self._running is not None or loop not in self._left:
+                raise UserError(
+                    "watch: meter.batches(loader) was called again while this loop was running. One loop at a time: a loop "
+                    "inside another must end before the outer one goes on. Measure the other loop by a second watch(device), "
+                    "or read its loader without meter.batches"
+                )
+            del self._left[self._left.index(loop) :]
+            last = len(self._owners) - 1 - self._owners[::-1].index(loop)
+            for later in self._owners[last + 1 :]:
+                later.inside = True
+            self._start(loop)
+            return False
+
+    def end(self, loop: Loop, exhausted: bool) -> None:
+        """Ends this loop, whatever else runs; nothing if it has ended."""
+        with self._lock:
+            loop.over = True
+            if self._running is loop:
+                self._stop(exhausted)
+            elif loop in self._left:
+                self._left.remove(loop)
+
+    def end_all(self) -> None:
+        with self._lock:
+            self._left.clear()
+            if self._running is not None:
+                self.end(self._running, exhausted=False)
+
+    def give(self, loop: Loop, measured: bool) -> None:
+        """The loop gives a batch; not ``measured`` if another loop ran while it was fetched."""
+        self.is_open, loop.interrupted = measured, not measured
+
+    def end_step(self) -> None:
+        self.is_open = False
+
+    def interrupted(self) -> Loop | None:
+        """The newest loop whose present batch was interrupted by another loop."""
+        loops = [*self._left, *([self._running] if self._running is not None else [])]
+        return next((loop for loop in reversed(loops) if loop.interrupted), None)
+
+    def end_interrupted(self) -> bool:
+        """Ends a batch in which another loop ran, without a step; whether there was one to end."""
+        loop = None if self.is_open else self.interrupted()
+        if loop is not None:
+            loop.interrupted = False
+        return loop is not None
+
+    def record(self, steps: list[Step]) -> Stretches:
+        """What was recorded of the loops that count.
+
+        Args:
+            steps: the meter's, as many as are wanted.
+        """
+        with_steps = dict.fromkeys(step.epoch for step in self._meter.steps)
+        ends = dict(zip(with_steps, self._meter.epoch_ends_ns, strict=False))
+        kept = [number for number in with_steps if not self._owners[number].inside]
+        ended = [number for number in kept if number < len(self._meter.epochs_ns)]
+        used: dict[str, float] = {}
+        for number in ended:
+            for name, value in self._used[number].items():
+                used[name] = used.get(name, 0.0) + value
+        if len(kept) != len(self._owners):
+            index = {number: position for position, number in enumerate(kept)}
+            own = [step for step in steps if step.epoch in index]
+            steps = [replace(step, step=number, epoch=index[step.epoch]) for number, step in enumerate(own)]
+        return Stretches(
+            steps=steps,
+            epochs_ns=[self._meter.epochs_ns[number] for number in ended],
+            epoch_ends_ns=[ends[number] for number in ended],
+            used=used,
+        )
+
+    def notes(self) -> list[str]:
+        """What a reader should know of loops inside loops."""
+        owners = [self._owners[step.epoch] for step in self._meter.steps]
+        inside = sum(loop.inside for loop in owners)
+        early = sum(loop.early and not loop.inside for loop in owners)
+        notes = [INSIDE.format(inside)] if inside else []
+        return notes + ([EARLY.format(early)] if early else [])
+
+    def _start(self, loop: Loop) -> None:
+        self._meter.begin_epoch(len(self._owners))
+        self._owners.append(loop)
+        self._running = loop
+
+    def _stop(self, exhausted: bool) -> None:
+        self._running = None
+        if self.is_open:
+            self._meter.drop_step()
+            self.is_open = False
+        before = dict(self._meter.used)
+        self._meter.end_epoch(exhausted)
+        self._used.append({name: value - before.get(name, 0.0) for name, value in self._meter.used.items()})
+        self._after_stretch()
