@@ -11,17 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from loaderlab import data
 from loaderlab.config import AUTO, TrainConfig, UserError, choice
 from loaderlab.data.spec import DataSpec
 from loaderlab.device.capabilities import DeviceCapabilities
+from loaderlab.device.random_states import random_states_kept
 from loaderlab.device.resolve import capabilities, device_name
 from loaderlab.loaders.contract import EpochPlan
 from loaderlab.loaders.resolve import in_force
 from loaderlab.parity.check import check_run
 from loaderlab.parity.status import PARITY
-from loaderlab.probes.state import random_states_kept
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.loader_set import LoaderSet
 from loaderlab.runs.resolve import RunSettings, resolve_run
@@ -79,6 +80,7 @@ def prepare(context: RunContext, loaders: LoaderSet, device: torch.device) -> Pr
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
     model = models.build(config.model, spec, device)
+    _refuse_batch_of_one(config, spec, plan, model, device)
     length = RunLength(
         config.num_epochs, config.steps, config.accumulate, train_loader.num_steps, train_loader.knows_length
     )
@@ -138,6 +140,19 @@ def _check_parity(context: RunContext, spec: DataSpec, device: torch.device) -> 
             "To measure it all the same type: measure.parity=false"
         )
     return str(result), seconds
+
+
+def _refuse_batch_of_one(
+    config: TrainConfig, spec: DataSpec, plan: EpochPlan, model: nn.Module, device: torch.device
+) -> None:
+    """Raises:
+    UserError: a batch of the plan will have one sample, and the model has a BatchNorm layer that needs more.
+    """
+    rest = plan.num_samples % config.batch_size
+    has_one = config.batch_size == 1 or (rest == 1 and not config.drop_last and not spec.train.num_claimed)
+    reached = config.batch_size == 1 or config.steps is None or config.steps >= plan.num_steps
+    if has_one and reached and not models.takes_batch_of_one(model, spec, device):
+        raise models.refuse_batch_of_one(config, plan.num_samples or None)
 
 
 def _resume(context: RunContext, parts: Parts, length: RunLength) -> Progress:

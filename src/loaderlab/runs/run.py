@@ -30,6 +30,7 @@ from loaderlab.system.terminal import Terminal
 from loaderlab.tracking import open_store
 from loaderlab.tracking.records import NOT_APPLICABLE
 from loaderlab.training import precision
+from loaderlab.training.models import BATCH_OF_ONE, refuse_batch_of_one
 
 
 def run(config: TrainConfig, job: Job, terminal: Terminal) -> RunResult:
@@ -143,6 +144,8 @@ def _explained(config: TrainConfig, error: BaseException) -> BaseException:
     if isinstance(error, RuntimeError) and "deterministic" in str(error) and config.deterministic:
         allowed = reason(error).removesuffix(".")
         return refuse("deterministic", "true", allowed, "deterministic=false", is_example=False)
+    if isinstance(error, ValueError) and BATCH_OF_ONE in str(error):
+        return refuse_batch_of_one(config)
     return error
 
 
