@@ -49,7 +49,7 @@ HEAVY = {  # what may be imported in one place only
     "scipy": {"meter/series.py", "parity/distribution.py", "compare/stats.py"},
 }
 PRIVATE = {  # private names of other packages, each in a wrapper that says why; os._exit is documented
-    "loaders/torch_internals.py": {"_iterator", "_shutdown_workers", "_new_shared"},
+    "loaders/torch_internals.py": {"_iterator", "_shutdown_workers", "_workers", "_new_shared"},
     "system/processes.py": {"_run_exitfuncs"},
     "system/versions.py": {"_is_gil_enabled"},
 }
@@ -127,6 +127,16 @@ def test_heavy_packages_have_one_place(path: Path) -> None:
     for module in imports(path):
         allowed = HEAVY.get(module.split(".")[0])
         assert allowed is None or name in allowed, f"{name} imports {module}"
+
+
+ERROR_LINE = re.compile(r"str\(error\)\.splitlines|__name__\}: \{(error|cause|built)\}")
+OWN_LINES = {"cli/errors.py", "tracking/store.py", "loaders/dali_graph.py"}  # texts of Hydra, MLflow and DALI
+
+
+def test_an_error_becomes_a_line_in_one_place() -> None:
+    """`loaderlab.system.causes` keeps the last line of the innermost cause; the first line of an error may say nothing."""
+    found = {path.relative_to(PACKAGE).as_posix() for path in FILES if ERROR_LINE.search(path.read_text())}
+    assert found <= OWN_LINES
 
 
 def test_files_are_renamed_in_one_place() -> None:

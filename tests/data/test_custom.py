@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -221,3 +221,111 @@ def test_a_target_that_does_not_import(target: str, message: str) -> None:
 def test_a_dataset_that_fails_on_the_way_is_told(target: str, message: str, config: NativeLoader | DaliLoader) -> None:
     with pytest.raises(DataError, match=message):
         epoch(build(target), config, size=10)
+
+
+class Odd(Pairs):
+    """Its ``classes`` and its ``__len__`` are what the test says."""
+
+    def __init__(self, classes: Any, length: Any = 10) -> None:
+        super().__init__()
+        self.classes = classes
+        self.length = length
+
+    def __len__(self) -> int:
+        if isinstance(self.length, BaseException):
+            raise self.length
+        return self.length  # type: ignore[no-any-return]  # or whatever else a user's own does
+
+
+class Listing(Odd):
+    @property
+    def classes(self) -> Any:
+        raise FileNotFoundError("classes.txt")
+
+    @classes.setter
+    def classes(self, _: Any) -> None:
+        pass
+
+
+ODD: dict[str, Callable[[], Any]] = {
+    "number": lambda: Odd(10),
+    "method": lambda: Odd(pairs),
+    "text": lambda: Odd("cat"),
+    "empty": lambda: Odd([]),
+    "failing": lambda: Listing(None),
+    "keys": lambda: Odd({"low": 0, "high": 1}),
+    "array": lambda: Odd(np.array(["low", "high"])),
+    "not implemented": lambda: Odd(("a",), NotImplementedError("no length")),
+    "zero division": lambda: Odd(("a",), ZeroDivisionError("by the user")),
+    "exit": lambda: Odd(("a",), SystemExit(0)),
+    "float": lambda: Odd(("a",), 3.5),
+    "negative": lambda: Odd(("a",), -1),
+    "huge": lambda: Odd(("a",), 2**70),
+    "reversed image": lambda: [(np.zeros((2, 4, 3), np.uint8)[..., ::-1], 0)] * 4,
+    "list of two": lambda: Listed([(torch.zeros(2), 0)] * 2),
+}
+
+
+class Listed(list[tuple[torch.Tensor, int]]):
+    classes = ("a",)
+
+
+def odd(name: str) -> Any:
+    return ODD[name]()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("number", r"`classes` of the dataset is a int, not a list of names\. Type for example: data\.num_classes=10"),
+        ("method", "`classes` of the dataset is a function, not a list of names"),
+        ("text", "`classes` of the dataset is a str, not a list of names"),
+        ("empty", "`classes` of the dataset is empty"),
+        ("failing", "its `classes` failed: FileNotFoundError: classes.txt"),
+        ("not implemented", "has __getitem__ and no __len__ that can be used: NotImplementedError: no length"),
+        ("float", "no __len__ that can be used: TypeError: 'float' object cannot be interpreted as an integer"),
+        ("zero division", "its __len__ failed: ZeroDivisionError: by the user"),
+        ("exit", "its __len__ failed: SystemExit: 0"),
+        ("negative", "its __len__ failed: ValueError"),
+        ("huge", "its __len__ failed: OverflowError"),
+    ],
+)
+def test_odd_attributes_are_refused_in_one_line(name: str, message: str) -> None:
+    with pytest.raises(DataError, match=message) as error:
+        build("odd", options={"name": name})
+    assert f"data.target={HERE}:odd" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["number", "method", "text", "empty"])
+def test_classes_that_are_no_list_of_names_count_as_absent(name: str) -> None:
+    assert build("odd", options={"name": name}, num_classes=2).classes == ("0", "1")
+
+
+@pytest.mark.parametrize("name", ["keys", "array"])
+def test_names_of_classes_in_any_collection(name: str) -> None:
+    assert build("odd", options={"name": name}).classes == ("low", "high")
+
+
+def test_a_dataset_of_two_items_is_no_pair_of_datasets() -> None:
+    spec = build("odd", options={"name": "list of two"})
+    assert (spec.train.num_samples, spec.val) == (2, None)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_with_reversed_channels(workers: int) -> None:
+    spec = build("odd", options={"name": "reversed image"}, num_classes=2)
+    assert (spec.sample_shape, spec.sample_dtype) == ((2, 4, 3), "uint8")
+    (batch,) = epoch(spec, NativeLoader(num_workers=workers))
+    assert batch.inputs.shape == (4, 2, 4, 3)
+
+
+class Unsized(Stream):
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+
+def test_an_iterable_that_says_it_has_no_length_has_none() -> None:
+    spec = build("Unsized", input_key="x", target_key="y", num_classes=2)
+    assert spec.train.num_samples is None
+    assert [len(batch) for batch in epoch(spec, NativeLoader(num_workers=0))] == [4, 4, 2]

@@ -75,7 +75,8 @@ def test_it_works_ahead_as_far_as_it_says(num_threads: int, buffer_size: int) ->
     ("error", "told", "message"),
     [
         (ValueError("disk on fire"), DataError, "failed at ids 6, 7: ValueError: disk on fire"),
-        (SystemExit(3), LoaderError, "loader=spdl: a thread broke: SystemExit: 3"),
+        (SystemExit(3), DataError, "failed at ids 6, 7: SystemExit: 3"),
+        (GeneratorExit("early"), LoaderError, "loader=spdl: a thread broke: GeneratorExit: early"),
     ],
 )
 def test_what_fails_in_a_thread_is_told_once(

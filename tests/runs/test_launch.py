@@ -113,6 +113,19 @@ def test_a_process_that_was_killed_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     assert (result.status, result.error) == ("FAILED", "its process was ended by SIGKILL (as a rule: out of memory)")
 
 
+@pytest.mark.parametrize(
+    ("exit_code", "says"),
+    [
+        (-signal.SIGBUS, "its process was ended by SIGBUS (as a rule: /dev/shm is full)"),
+        (-signal.SIGSEGV, "its process was ended by SIGSEGV"),
+        (-40, "its process was ended by signal 40"),  # has no name
+        (3, "its process ended with exit code 3 and without a result"),
+    ],
+)
+def test_how_a_process_died(exit_code: int, says: str) -> None:
+    assert launch._how_it_died(exit_code) == says
+
+
 def test_a_check_of_loaders_that_was_killed_costs_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "_checking_child", killed_checking)
     found = launch.check_parity([ComparedLoader("a key", "loader=dali", compose([]))], None)

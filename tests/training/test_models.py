@@ -157,3 +157,90 @@ def test_compile_gives_the_same() -> None:
     inputs = torch.randn(2, 6)
     assert torch.allclose(plain(inputs), compiled(inputs), atol=1e-6)
     assert plain.state_dict().keys() == compiled.state_dict().keys()  # a checkpoint fits with and without
+
+
+class TwoHeads(nn.Module):
+    """Gives its auxiliary logits too, in training only, as torchvision's googlenet does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 3))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        logits: torch.Tensor = self.body(inputs)
+        return (logits, logits) if self.training else logits
+
+
+class OneHead(TwoHeads):
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.body(inputs + torch.rand_like(inputs))
+        return logits
+
+
+class FailsInTraining(TwoHeads):
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            raise KeyError("targets")
+        logits: torch.Tensor = self.body(inputs)
+        return logits
+
+
+class Leaves(TwoHeads):
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        raise SystemExit(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("TwoHeads", r"gives a tuple in training mode; logits \(2, 3\) are needed.*: aux_logits=false"),
+        (
+            "FailsInTraining",
+            r"does not take a batch \(2, 6\) float32 of data=vectors in training mode: KeyError: 'targets'",
+        ),
+        ("Leaves", r"does not take a batch \(2, 6\) float32 of data=vectors: SystemExit: 0"),
+    ],
+)
+def test_a_model_is_tried_in_training_mode_too(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        models.build(CustomModel(target=f"{__name__}:{name}"), vectors(), CPU)
+    assert "\n" not in str(error.value)
+
+
+def test_trying_a_model_changes_neither_its_statistics_nor_the_random_states() -> None:
+    torch.manual_seed(3)
+    fresh = OneHead()
+    torch.rand(12)  # the trial in eval mode
+    after = torch.rand(1)
+    torch.manual_seed(3)
+    built = models.build(CustomModel(target=f"{__name__}:OneHead"), vectors(), CPU)
+    assert torch.equal(torch.rand(1), after)
+    assert {name: value.tolist() for name, value in built.state_dict().items()} == {
+        name: value.tolist() for name, value in fresh.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize(("name", "takes"), [("OneHead", False), ("custom", True)])
+def test_whether_a_model_trains_on_one_sample(name: str, takes: bool) -> None:
+    model = models.build(CustomModel(target=f"{__name__}:{name}"), vectors(), CPU)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert models.takes_batch_of_one(model, vectors(), CPU) is takes
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("hf-hub:timm/resnet18.a1_in1k", "Type: model.name=resnet18.a1_in1k"),
+        ("hf_hub:timm/resnet18.a1_in1k", "Type: model.name=resnet18.a1_in1k"),
+        ("hf-hub:someone/mine", """'+model.options={model_name: "hf-hub:someone/mine", num_classes: 10}'"""),
+        ("local-dir:/nosuch", """'+model.options={model_name: "local-dir:/nosuch", num_classes: 10}'"""),
+    ],
+)
+def test_names_of_a_hub_are_refused_with_what_to_type(name: str, advice: str) -> None:
+    with pytest.raises(UserError) as error:
+        models.build(TimmModel(name=name), images(), CPU)
+    assert str(error.value).startswith(
+        f"model.name={name}: models are built by timm's own names, without a network. Type"
+    )
+    assert advice in str(error.value)

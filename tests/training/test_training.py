@@ -42,6 +42,20 @@ class Listed(Loader):
         pass
 
 
+class Claiming(Listed):
+    """Says that it has another number of batches than it has."""
+
+    knows_length = False
+
+    def __init__(self, batches: list[Batch], device: torch.device, claim: int) -> None:
+        super().__init__(batches, device)
+        self.claim = claim
+
+    @property
+    def num_steps(self) -> int:
+        return self.claim
+
+
 def samples(count: int, size: int) -> list[Batch]:
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(count, 5, generator=generator)
@@ -59,6 +73,7 @@ def run(
     precision: str = "fp32",
     config: OptimizerConfig | None = None,
     known: bool = True,
+    claim: int | None = None,
     device: str = "cpu",
 ) -> tuple[nn.Module, Progress, StepMeter]:
     target = torch.device(device, 0) if device == "cuda" else torch.device(device)
@@ -67,7 +82,7 @@ def run(
     per_epoch = -(-len(batches) // accumulate)
     updates = None if not known else per_epoch * (epochs or 100)
     optimizer, schedule = optimizers.build(config or SgdOptimizer(lr=0.1, schedule="constant"), model, updates)
-    loader = Listed(batches, target, known)
+    loader = Listed(batches, target, known) if claim is None else Claiming(batches, target, claim)
     parts = Parts(
         model, optimizer, schedule, Precision(PrecisionConfig(name=precision), target), loader, loader, target
     )
@@ -137,6 +152,13 @@ def test_an_epoch_of_unknown_length_that_ends_inside_the_last_group_of_a_run() -
     steps = samples(10, 2)
     four = Batch(torch.cat([b.inputs for b in steps[:4]]), torch.cat([b.targets for b in steps[:4]]), None)
     assert same(accumulated, by_hand([four, steps[4], steps[0]], 1))
+
+
+@pytest.mark.parametrize("claim", [0, 1, 2, 3, 4, 5, 6, 8, 100])
+def test_groups_of_steps_are_whole_whatever_a_dataset_says_of_its_length(claim: int) -> None:
+    accumulated, progress, _ = run(samples(10, 2), epochs=2, accumulate=2, claim=claim)
+    assert (progress.step, progress.updates) == (10, 6)
+    assert same(accumulated, by_hand(samples(10, 4), 2))
 
 
 def test_steps_end_in_the_middle_of_an_epoch() -> None:

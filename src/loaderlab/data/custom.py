@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -11,6 +12,9 @@ from torch.utils.data import IterableDataset
 from loaderlab.config import CustomData, refuse
 from loaderlab.data.spec import DataError, DataSpec, Split, UserItems
 from loaderlab.system import user_code
+from loaderlab.system.causes import described, reason
+
+T = TypeVar("T")
 
 
 def build(config: CustomData) -> DataSpec:
@@ -21,7 +25,7 @@ def build(config: CustomData) -> DataSpec:
         UserError: it does not import or raises.
     """
     made = user_code.call("data.target", config.target, config.options)
-    train, val = made if isinstance(made, (tuple, list)) and len(made) == 2 else (made, None)
+    train, val = made if _is_pair(made) else (made, None)
     _refuse_no_dataset(train, config)
     classes = _classes(train, config)
     source = _source(train, config, len(classes))
@@ -31,20 +35,20 @@ def build(config: CustomData) -> DataSpec:
         train=Split(source),
         val=Split(_source(val, config, len(classes))) if val is not None else None,
         classes=classes,
-        sample_shape=tuple(torch.as_tensor(sample).shape),
-        sample_dtype=str(torch.as_tensor(sample).dtype).removeprefix("torch."),
+        sample_shape=tuple(sample.shape),
+        sample_dtype=str(sample.dtype).removeprefix("torch."),
         location=config.target,
         digest=f"{config.target}-{source.length}",
     )
 
 
-def split_item(item: Any, source: UserItems, where: str) -> tuple[Any, Any]:
+def split_item(item: Any, source: UserItems, where: str) -> tuple[torch.Tensor, Any]:
     """One item as (input, target).
 
     Raises:
         DataError: it is neither a pair, nor a dict with the declared keys, or its input is no tensor or array.
     """
-    if isinstance(item, dict):
+    if isinstance(item, Mapping):
         for name, key in (("data.input_key", source.input_key), ("data.target_key", source.target_key)):
             if key is None or key not in item:
                 raise DataError(
@@ -56,27 +60,81 @@ def split_item(item: Any, source: UserItems, where: str) -> tuple[Any, Any]:
             raise DataError(
                 f"{where}: the input of an item is a {type(item[0]).__name__}; a tensor or an array is needed"
             )
-        return item[0], item[1]
+        target = item[1]
+        if isinstance(target, np.ndarray):
+            target = as_tensor(target, where, "target")
+        elif isinstance(target, np.generic):  # torch's collation does not take all of them
+            target = target.item()
+        return as_tensor(item[0], where, "input"), target
     found = f"a {type(item).__name__}" + (f" of {len(item)}" if isinstance(item, (tuple, list)) else "")
     raise DataError(
         f"{where}: its items must be (input, target) pairs, or dicts with data.input_key and data.target_key; got {found}"
     )
 
 
+def as_tensor(value: torch.Tensor | np.ndarray, where: str, part: str) -> torch.Tensor:
+    """A tensor with the values of an array; it shares its memory where torch can have it as it lies.
+
+    An array with negative strides (``image[..., ::-1]``), one that is read-only and one of another byte order are copied.
+
+    Raises:
+        DataError: torch has no such dtype, or some of its values are masked.
+    """
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    if np.ma.is_masked(value):
+        raise DataError(f"{where}: the {part} of an item is a masked array; fill it first: item.filled(0)")
+    array = np.asarray(value)
+    try:
+        if not array.dtype.isnative:
+            array = array.astype(array.dtype.newbyteorder("="))
+        if not array.flags.writeable or any(stride < 0 or stride % array.itemsize for stride in array.strides):
+            array = array.copy()
+        return torch.from_numpy(array)
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise DataError(f"{where}: the {part} of an item is an array of {array.dtype}: {reason(error)}") from error
+
+
 def _source(dataset: Any, config: CustomData, num_classes: int) -> UserItems:
     _refuse_no_dataset(dataset, config)
     iterable = isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__")
     source = UserItems(dataset, iterable, config.input_key, config.target_key, num_classes, config.sharded)
-    if iterable and iter(dataset) is dataset:
+    length = _asked(lambda: source.length, "its __len__", config)
+    if iterable and _asked(lambda: iter(dataset), "its __iter__", config) is dataset:
         raise DataError(
             f"data.target={config.target}: gave a {type(dataset).__name__}, which is used up after one pass; give an object "
             "whose __iter__ begins anew, such as a torch.utils.data.IterableDataset"
         )
-    if not iterable and source.length is None:
-        raise DataError(f"data.target={config.target}: the dataset has __getitem__ and no __len__")
-    if source.length == 0:
-        raise DataError(f"data.target={config.target}: the dataset is empty")
+    if not iterable and length is None:
+        raise DataError(f"data.target={config.target}: the dataset has __getitem__ and no __len__{_why_none(dataset)}")
+    if length == 0 and not iterable:
+        raise DataError(f"data.target={config.target}: the dataset is empty (its __len__ is 0)")
     return source
+
+
+def _why_none(dataset: Any) -> str:
+    try:
+        len(dataset)
+    except Exception as error:
+        return f" that can be used: {described(error)}"
+    raise AssertionError
+
+
+def _asked(question: Callable[[], T], what: str, config: CustomData) -> T:
+    """An answer of the user's own code.
+
+    Raises:
+        DataError: it fails.
+    """
+    try:
+        return question()
+    except user_code.FAILURES as error:
+        raise DataError(f"data.target={config.target}: {what} failed: {described(error)}") from error
+
+
+def _is_pair(made: Any) -> bool:
+    """A list of a class of its own is a dataset."""
+    return (isinstance(made, tuple) or type(made) is list) and len(made) == 2
 
 
 def _refuse_no_dataset(dataset: Any, config: CustomData) -> None:
@@ -88,22 +146,24 @@ def _refuse_no_dataset(dataset: Any, config: CustomData) -> None:
 
 
 def _first(source: UserItems, config: CustomData) -> Any:
-    try:
-        return next(iter(source.dataset)) if source.iterable else source.dataset[0]
-    except StopIteration:
-        raise DataError(f"data.target={config.target}: the dataset is empty") from None
-    except Exception as error:
-        raise DataError(
-            f"data.target={config.target}: its first item failed: {type(error).__name__}: {error}"
-        ) from error
+    nothing = object()
+    item = _asked(
+        lambda: next(iter(source.dataset), nothing) if source.iterable else source.dataset[0], "its first item", config
+    )
+    if item is nothing:
+        raise DataError(f"data.target={config.target}: the dataset is empty")
+    return item
 
 
 def _classes(dataset: Any, config: CustomData) -> tuple[str, ...]:
-    declared = getattr(dataset, "classes", None)
-    if declared is not None:
-        return tuple(map(str, declared))
-    if config.num_classes is None:
-        raise refuse(
-            "data.target", config.target, "the dataset has no `classes`", "data.num_classes=10", error=DataError
-        )
-    return tuple(map(str, range(config.num_classes)))
+    """Names of the classes: the dataset's own ``classes`` if that is a list of names, else 0 to ``data.num_classes`` - 1."""
+    declared: Any = _asked(lambda: getattr(dataset, "classes", None), "its `classes`", config)
+    is_list = isinstance(declared, (Collection, np.ndarray)) and not isinstance(declared, (str, bytes))
+    if is_list and (names := _asked(lambda: tuple(map(str, declared)), "its `classes`", config)):
+        return names
+    if config.num_classes is not None:
+        return tuple(map(str, range(config.num_classes)))
+    example = f"data.num_classes={declared if type(declared) is int and declared > 0 else 10}"
+    kind = "is empty" if is_list else f"is a {type(declared).__name__}, not a list of names"
+    allowed = "the dataset has no `classes`" if declared is None else f"`classes` of the dataset {kind}"
+    raise refuse("data.target", config.target, allowed, example, error=DataError)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import functools
 import tarfile
 from dataclasses import dataclass, field
 from typing import Any
@@ -205,11 +206,13 @@ class UserItems:
     num_classes: int
     sharded: bool = False
 
-    @property
+    @functools.cached_property
     def length(self) -> int | None:
+        """What the dataset says of itself, asked once; None where it says nothing. Of an iterable dataset it is a claim: it
+        may give more or fewer."""
         try:
             return len(self.dataset)
-        except TypeError:
+        except (TypeError, NotImplementedError):  # torch's own advice to those that have none
             return None
 
     def __len__(self) -> int:
@@ -235,6 +238,11 @@ class Split:
     def num_samples(self) -> int | None:
         """None for an iterable dataset that does not know its length."""
         return self.source.length if isinstance(self.source, UserItems) else len(self.source)
+
+    @property
+    def num_claimed(self) -> bool:
+        """Whether `num_samples` is what an iterable dataset says of itself: it may give more or fewer."""
+        return isinstance(self.source, UserItems) and self.source.iterable
 
     @property
     def in_memory(self) -> bool:

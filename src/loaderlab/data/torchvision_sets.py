@@ -8,6 +8,7 @@ import numpy as np
 
 from loaderlab.config import Cifar10Data, TorchvisionData
 from loaderlab.data.spec import UINT8, DataError, DataSpec, ImageArrays, Split, transforms
+from loaderlab.system.causes import reason
 
 
 def build(config: TorchvisionData) -> DataSpec:
@@ -31,11 +32,10 @@ def build(config: TorchvisionData) -> DataSpec:
         try:
             data = kind(config.root, train=train, download=config.download)
         except (RuntimeError, OSError, URLError) as error:
-            reason = str(error).splitlines()[0]
             mend = "check the network" if config.download else "type data.download=true"
             raise DataError(
                 f"data={kind.__name__.lower()} data.root={config.root}: the files are not there and could not be "
-                f"downloaded ({reason}): {mend}, or put torchvision's own files there"
+                f"downloaded ({reason(error)}): {mend}, or put torchvision's own files there"
             ) from error
         images: UINT8 = np.ascontiguousarray(np.asarray(data.data, dtype=np.uint8))
         images = images.reshape(*images.shape[:3], channels)

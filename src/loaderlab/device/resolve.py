@@ -11,6 +11,7 @@ import torch
 
 from loaderlab.config import AUTO, UserError, refuse
 from loaderlab.device.capabilities import CPU, DeviceCapabilities
+from loaderlab.system.causes import reason
 from loaderlab.system.machine import available_cores
 from loaderlab.system.nvml import gpus, query
 
@@ -58,7 +59,7 @@ def _cuda_error() -> str:
     try:
         torch.cuda.init()
     except (RuntimeError, AssertionError) as error:
-        return str(error).splitlines()[0].rstrip(".")
+        return reason(error).rstrip(".")
     return "no reason given"
 
 

@@ -117,6 +117,18 @@ def _received(inputs: torch.Tensor, targets: Any, ids: Any, skipped: Mapping[int
     return Batch(inputs, targets, ids, skipped)
 
 
+@dataclass(frozen=True)
+class Counted:
+    """Samples that an iterable dataset has given in an epoch, those of a last batch that was dropped among them.
+
+    Attributes:
+        whole: the epoch has ended; else so many of it so far.
+    """
+
+    num_samples: int
+    whole: bool
+
+
 class Loader(abc.ABC):
     """Gives the batches of one split, epoch after epoch.
 
@@ -129,6 +141,11 @@ class Loader(abc.ABC):
     settings: LoaderSettings | None = None
     #: samples that did not load so far, by id, with the reason; others were taken in their place
     broken: Mapping[int, str] = MappingProxyType({})
+
+    #: whether `num_steps` is sure: an iterable dataset's first epoch may have more or fewer than its ``__len__`` says
+    knows_length: bool = True
+    #: of an iterable dataset: what its last epoch has given
+    counted: Counted | None = None
 
     @property
     def parallel(self) -> int:
@@ -143,7 +160,8 @@ class Loader(abc.ABC):
     @property
     @abc.abstractmethod
     def num_steps(self) -> int | None:
-        """Batches an epoch; None where an iterable dataset does not say."""
+        """Batches an epoch; of an iterable dataset those of its last whole epoch, before the first one what it says of itself
+        or None."""
 
     @abc.abstractmethod
     def epoch(self, epoch: int) -> Iterator[Batch]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,25 +13,17 @@ from torch.utils.data import DataLoader
 from loaderlab.config import NativeLoader, refuse
 from loaderlab.data.spec import Split, UserItems
 from loaderlab.loaders.broken import BrokenSamples
-from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
+from loaderlab.loaders.contract import Batch, Counted, EpochPlan, Loader, LoaderError
 from loaderlab.loaders.copying import DeviceCopy
 from loaderlab.loaders.fetch import BatchFetcher, Fetched, Request, requests, taken
 from loaderlab.loaders.fetchers import fetcher
 from loaderlab.loaders.header import lift_pillow_limit
 from loaderlab.loaders.resolve import NativeSettings, native_capabilities, native_settings
-from loaderlab.loaders.torch_internals import end_workers
-from loaderlab.loaders.user_items import UserStream
-
-
-def explained(error: RuntimeError) -> RuntimeError | LoaderError:
-    """What a user can make of a worker's death; any other error as it is. PyTorch tells of it in a signal handler: the
-    error comes up wherever the training process happens to be."""
-    if "DataLoader worker" not in str(error):
-        return error
-    return LoaderError(
-        f"{str(error).splitlines()[0].rstrip('. ')}. A worker that is killed has as a rule run out of memory: "
-        "loader.num_workers=1 or a smaller batch_size needs less; a full /dev/shm does the same"
-    )
+from loaderlab.loaders.torch_internals import dead_workers, end_workers
+from loaderlab.loaders.user_items import StreamEnd, UserStream
+from loaderlab.loaders.worker_death import explained, shared_memory_advice
+from loaderlab.system.causes import described
+from loaderlab.system.processes import killed_with_parent
 
 
 class _Requests:
@@ -47,9 +40,21 @@ class _Requests:
         return requests(self._plan, self.epoch)
 
 
-def _begin_worker(_: int) -> None:
-    """In a worker before its first batch: one that was spawned has none of what the training process has set."""
-    lift_pillow_limit()
+class _BeginWorker:
+    """What a worker does before its first batch: one that was spawned has none of what the training process has set."""
+
+    def __init__(self, start_method: str | None) -> None:
+        self._start_method = start_method
+        self._from_main_thread = True
+
+    def started_here(self) -> None:
+        """Notes the thread that is about to start workers: Linux takes the end of that thread for the parent's death."""
+        self._from_main_thread = threading.current_thread() is threading.main_thread()
+
+    def __call__(self, _: int) -> None:
+        lift_pillow_limit()
+        if self._from_main_thread and self._start_method != "forkserver":  # whose workers are the server's children
+            killed_with_parent()
 
 
 def _as_it_is(fetched: Any) -> Any:
@@ -80,6 +85,8 @@ class Native(Loader):
         self._skipped = BrokenSamples(split.on_error, plan.num_samples)
         self.broken = self._skipped.reasons
         self._requests = _Requests(plan)
+        self._begin_worker = _BeginWorker(self.settings.start_method)
+        self._running: Iterator[Any] | None = None
         common: dict[str, Any] = {
             "num_workers": num_workers,
             "prefetch_factor": self.settings.prefetch_factor,
@@ -88,11 +95,12 @@ class Native(Loader):
             "in_order": config.in_order,
             "multiprocessing_context": self.settings.start_method,
             "collate_fn": _as_it_is,
-            "worker_init_fn": _begin_worker,
+            "worker_init_fn": self._begin_worker,
         }
         self._loader: DataLoader[Any] | None
         self._in_process: BatchFetcher | None = None
         self._fetcher: BatchFetcher | None = None
+        self.knows_length = not self._iterable
         if self._iterable:
             assert isinstance(source, UserItems)
             stream = UserStream(source, plan.batch_size, plan.drop_last)
@@ -114,13 +122,55 @@ class Native(Loader):
     def epoch(self, epoch: int) -> Iterator[Batch]:
         assert self._loader is not None, "closed"
         self._requests.epoch = epoch
+        num_steps = num_samples = 0
         try:
-            for fetched in self._loader if self._in_process is None else self._fetched_here(self._in_process):
-                yield taken(fetched, self._skipped)
-        except RuntimeError as error:
-            if (told := explained(error)) is error:
+            for fetched in self._fetched() if self._in_process is None else self._fetched_here(self._in_process):
+                if isinstance(fetched, StreamEnd):
+                    num_samples += fetched.num_dropped
+                    continue
+                batch = taken(fetched, self._skipped)
+                if self._iterable:
+                    num_steps, num_samples = num_steps + 1, num_samples + len(batch)
+                    self.counted = Counted(num_samples, whole=False)
+                yield batch
+        except GeneratorExit:  # broken off: workers that are not persistent end with their iterator
+            self._running = None
+            raise
+        except (RuntimeError, OSError, EOFError) as error:
+            if (explanation := self._explained(error)) is error:
                 raise
-            raise told from error
+            raise explanation from error
+        if self._iterable:
+            self._num_steps, self.counted = num_steps, Counted(num_samples, whole=True)
+
+    def _fetched(self) -> Iterator[Fetched | StreamEnd]:
+        assert self._loader is not None, "closed"
+        self._begin_worker.started_here()
+        try:
+            self._running = iter(self._loader)
+        except Exception as error:
+            if self.settings.num_workers == 0 or self._explained(error) is not error:
+                raise
+            advice = shared_memory_advice(f"SemLock {error}") if isinstance(error, OSError) else ""
+            allowed = f"the workers cannot be started: {described(error)}{advice}"
+            raise refuse(
+                "loader.num_workers",
+                self.settings.num_workers,
+                allowed,
+                "loader.num_workers=0",
+                is_example=False,
+                error=LoaderError,
+            ) from error
+        yield from self._running
+        self._running = None
+
+    def _explained(self, error: BaseException) -> BaseException:
+        """An error of the pipe to a dead worker as the death of the worker."""
+        pipe_broke = isinstance(error, (OSError, EOFError))
+        deaths = dead_workers(self._running, patience_s=1.0 if pipe_broke else 0.0)
+        if self._iterable:  # a worker whose share of the samples is used up has ended as it should
+            deaths = [(pid, code) for pid, code in deaths if code != 0]
+        return explained(error, deaths)
 
     def _fetched_here(self, fetch: BatchFetcher) -> Iterator[Fetched]:
         """Without workers whole batches need no DataLoader, which takes as long for a small one as making it does."""
@@ -138,5 +188,5 @@ class Native(Loader):
 
     def close(self) -> None:
         if self._loader is not None:
-            end_workers(self._loader)
-        self._loader = None
+            end_workers(self._loader, self._running)
+        self._loader = self._running = None

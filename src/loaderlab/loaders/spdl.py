@@ -23,6 +23,7 @@ from loaderlab.loaders.copying import DeviceCopy
 from loaderlab.loaders.fetch import Fetched, Request, requests, taken
 from loaderlab.loaders.fetchers import fetcher
 from loaderlab.loaders.resolve import SpdlSettings, spdl_capabilities, spdl_settings
+from loaderlab.system.causes import described
 
 try:
     from spdl.pipeline import Pipeline, PipelineBuilder, PipelineFailure
@@ -150,7 +151,7 @@ def _built(pipeline: Pipeline[Built]) -> Fetched:
         built = pipeline.get_item()
     except PipelineFailure as failure:
         cause = failure.exceptions[0]
-        raise LoaderError(f"loader=spdl: the pipeline broke: {type(cause).__name__}: {cause}") from cause
+        raise LoaderError(f"loader=spdl: the pipeline broke: {described(cause)}") from cause
     if isinstance(built, BaseException):
-        raise LoaderError(f"loader=spdl: a thread broke: {type(built).__name__}: {built}") from built
+        raise LoaderError(f"loader=spdl: a thread broke: {described(built)}") from built
     return built

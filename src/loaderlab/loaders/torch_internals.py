@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -18,12 +20,31 @@ def shared_storage(num_bytes: int) -> torch.UntypedStorage:
     return storage
 
 
-def end_workers(loader: DataLoader[Any]) -> None:
-    """Ends the persistent workers of a loader, and waits for them; harmless where there are none.
+def end_workers(loader: DataLoader[Any], running: Iterator[Any] | None = None) -> None:
+    """Ends the workers of a loader, and waits for them; harmless where there are none.
 
-    Calls ``_shutdown_workers`` of ``DataLoader._iterator``. There is no public function: workers end with the last reference to
-    the iterator, and an epoch that was broken off or the traceback of an exception may keep one for minutes.
+    Calls ``_shutdown_workers`` of ``DataLoader._iterator`` and of ``running``, an iterator of a loader whose workers are not
+    persistent. There is no public function: workers end with the last reference to the iterator, and an epoch that was broken
+    off or the traceback of an exception may keep one for minutes.
     """
-    iterator: Any = loader._iterator
-    if iterator is not None:
-        iterator._shutdown_workers()
+    for iterator in (loader._iterator, running):
+        end = getattr(iterator, "_shutdown_workers", None)
+        if end is not None:
+            end()
+
+
+def dead_workers(iterator: Iterator[Any] | None, patience_s: float) -> list[tuple[int, int]]:
+    """Process id and exit code of the workers of an iterator that have died, those with an exit code of 0 last.
+
+    Reads ``_workers``: an error of the pipe to a dead worker does not say that it is dead. The pipe breaks a moment before
+    the process can be waited for: ``patience_s`` is how long to look again where none is dead.
+    """
+    until = time.monotonic() + patience_s
+    workers = getattr(iterator, "_workers", [])
+    while True:
+        codes = [(worker.pid, worker.exitcode) for worker in workers]
+        if dead := [(pid, code) for pid, code in codes if code is not None]:
+            return sorted(dead, key=lambda entry: entry[1] == 0)
+        if not workers or time.monotonic() > until:
+            return []
+        time.sleep(0.01)

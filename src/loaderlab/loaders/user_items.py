@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,9 @@ from loaderlab.data.custom import split_item
 from loaderlab.data.spec import INT64, DataError, UserItems
 from loaderlab.loaders.contract import Batch
 from loaderlab.loaders.fetch import BatchFetcher, Failure, Fetched, Request
+from loaderlab.loaders.worker_death import shared_memory_advice
+from loaderlab.system import user_code
+from loaderlab.system.causes import described, reason
 
 
 class UserFetcher(BatchFetcher):
@@ -27,11 +31,15 @@ class UserFetcher(BatchFetcher):
     def _items(self, request: Request) -> Sequence[Any]:
         ids = request.ids.tolist()
         try:
-            return self._many(ids) if self._many else [self._source.dataset[index] for index in ids]
-        except Exception as error:
+            items = list(self._many(ids)) if self._many else [self._source.dataset[index] for index in ids]
+        except user_code.FAILURES as error:
+            length = f"; its __len__ says {self._source.length}" if isinstance(error, LookupError) else ""
             raise DataError(
-                f"data=custom: the dataset failed at ids {_brief(ids)}: {type(error).__name__}: {error}"
+                f"data=custom: the dataset failed at ids {_brief(ids)}: {described(error)}{length}"
             ) from error
+        if len(items) != len(ids):
+            raise DataError(f"data=custom: its __getitems__ was asked for {len(ids)} items and gave {len(items)}")
+        return items
 
     def build(self, request: Request) -> Batch:
         return collate_items(self._items(request), self._source, request.ids)
@@ -44,13 +52,20 @@ class UserFetcher(BatchFetcher):
         return prepared - began, time.perf_counter() - prepared
 
 
+@dataclass(frozen=True)
+class StreamEnd:
+    """The last that a worker sends of an iterable dataset: items that were left out, being fewer than a batch."""
+
+    num_dropped: int
+
+
 class UserStream(IterableDataset[Any]):
     """A user's iterable dataset, cut into batches in the worker."""
 
     def __init__(self, source: UserItems, batch_size: int, drop_last: bool) -> None:
         self._source, self._batch_size, self._drop_last = source, batch_size, drop_last
 
-    def __iter__(self) -> Iterator[Fetched]:
+    def __iter__(self) -> Iterator[Fetched | StreamEnd]:
         items: list[Any] = []
         try:
             for item in self._source.dataset:
@@ -60,10 +75,12 @@ class UserStream(IterableDataset[Any]):
                     items = []
             if items and not self._drop_last:
                 yield collate_items(items, self._source, None)
+                items = []
+            yield StreamEnd(len(items))
         except DataError as error:
             yield Failure(str(error))
-        except Exception as error:
-            yield Failure(f"data=custom: the dataset failed: {type(error).__name__}: {error}")
+        except user_code.FAILURES as error:
+            yield Failure(f"data=custom: the dataset failed: {described(error)}")
 
 
 def collate_items(items: Sequence[Any], source: UserItems, ids: INT64 | None) -> Batch:
@@ -72,26 +89,29 @@ def collate_items(items: Sequence[Any], source: UserItems, ids: INT64 | None) ->
     Raises:
         DataError: the items do not stack: other shapes, or other types.
     """
+    named = f"{_brief(ids.tolist())} " if ids is not None else ""
     pairs = [split_item(item, source, "data=custom") for item in items]
+    if len(dtypes := {pair[0].dtype for pair in pairs}) > 1:  # torch would round some of them, in a worker only
+        names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+        raise DataError(f"data=custom: the items {named}do not make a batch: their inputs are of the dtypes {names}")
     try:
         inputs, targets = (
             default_collate([pair[0] for pair in pairs]),
             default_collate([pair[1] for pair in pairs]),
         )
-    except (RuntimeError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(
-            f"data=custom: the items {_brief(ids.tolist()) if ids is not None else ''} do not make a batch: {reason}"
-        ) from error
+    except Exception as error:  # whatever torch's collation makes of what it does not know
+        advice = shared_memory_advice(str(error))
+        raise DataError(f"data=custom: the items {named}do not make a batch: {reason(error)}{advice}") from error
     if not isinstance(inputs, torch.Tensor) or not isinstance(targets, torch.Tensor):
         raise DataError(
             f"data=custom: a batch must be two tensors, got {type(inputs).__name__} and {type(targets).__name__}"
         )
     # on a GPU a label out of range would end the process with an assertion of the device, steps later
-    if targets.dtype not in (torch.int64, torch.int32, torch.int16, torch.uint8) or targets.ndim != 1:
+    if targets.is_floating_point() or targets.is_complex() or targets.ndim != 1:
         raise DataError(
             f"data=custom: targets must be class indexes, one integer a sample; got {targets.dtype} {tuple(targets.shape)}"
         )
+    targets = targets.long()
     if targets.min() < 0 or targets.max() >= source.num_classes:
         raise refuse(
             "data",
@@ -102,7 +122,7 @@ def collate_items(items: Sequence[Any], source: UserItems, ids: INT64 | None) ->
             is_example=False,
             error=DataError,
         )
-    return Batch(inputs, targets.long(), None if ids is None else torch.from_numpy(ids))
+    return Batch(inputs, targets, None if ids is None else torch.from_numpy(ids))
 
 
 def _brief(ids: Sequence[int]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from loaderlab import data, loaders
-from loaderlab.config import LoaderConfig, NativeLoader, ReplayLoader, TrainConfig, UserError
+from loaderlab.config import LoaderConfig, NativeLoader, ReplayLoader, TrainConfig
 from loaderlab.data.spec import DataSpec, Split, UserItems
 from loaderlab.device import resolve
 from loaderlab.loaders.contract import EpochPlan
@@ -22,6 +22,7 @@ from loaderlab.parity.draws import compare_draws
 from loaderlab.parity.gradient_image import GradientImage
 from loaderlab.parity.result import ParityResult, ResultBuilder
 from loaderlab.parity.samples import SampleCheck, chosen_ids, loadable, part
+from loaderlab.system.processes import error_line
 from loaderlab.system.terminal import Terminal
 from loaderlab.tracking.records import NOT_APPLICABLE
 
@@ -144,10 +145,8 @@ def check_all(arms: Mapping[str, TrainConfig], terminal: Terminal) -> dict[str, 
                 result = ParityResult(f"{NOT_APPLICABLE}: {why}")
             else:
                 result = check_run(config, specs[repr(config.data)], device)
-        except UserError as error:
-            result = ParityResult(str(error).splitlines()[0])
         except Exception as error:
-            result = ParityResult(f"{type(error).__name__}: {error}".splitlines()[0])
+            result = ParityResult(error_line(error))
         terminal.say(f"  {name}: {result}")
         results[name] = result.as_dict()
     return results

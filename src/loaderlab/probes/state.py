@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 
+from loaderlab.device.random_states import random_states_kept
 from loaderlab.training.loop import Parts
 
 
@@ -36,18 +35,6 @@ def untouched(parts: Parts) -> Iterator[None]:
             parameter.grad = None if gradient is None else gradient.to(parameter.device)
         parts.load_state(rest | {"model": model.state_dict()})
         model.train(training)
-
-
-@contextmanager
-def random_states_kept(device: torch.device) -> Iterator[None]:
-    """Puts back the random states of Python, NumPy and torch."""
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[device.index] if device.type == "cuda" else []):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
 
 
 def _tensors(parts: Parts) -> Iterator[tuple[str, torch.Tensor]]:

@@ -20,7 +20,15 @@ from loaderlab.config import TrainConfig, UserError
 from loaderlab.parity.status import NOT_CHECKED
 from loaderlab.runs.compared_loaders import ComparedLoader
 from loaderlab.runs.job import Job, RunResult
-from loaderlab.system.processes import end_with_parent, importing, sigterm_raises, time_limit_raises
+from loaderlab.system.processes import (
+    USUAL_CAUSES,
+    end_with_parent,
+    error_line,
+    importing,
+    signal_name,
+    sigterm_raises,
+    time_limit_raises,
+)
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -115,8 +123,8 @@ def _end(process: BaseProcess) -> None:
 
 def _how_it_died(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
-        name = signal.Signals(-exitcode).name
-        cause = " (as a rule: out of memory)" if name == "SIGKILL" else ""
+        name = signal_name(-exitcode)
+        cause = f" (as a rule: {USUAL_CAUSES[name]})" if name in USUAL_CAUSES else ""
         return f"its process was ended by {name}{cause}"
     return f"its process ended with exit code {exitcode} and without a result"
 
@@ -135,11 +143,11 @@ def _child(sending: Connection, config: TrainConfig, job: Job) -> None:
     except KeyboardInterrupt:
         result = RunResult("", "KILLED", error="interrupted")
     except UserError as error:
-        result = RunResult("", "FAILED", error=str(error))
+        result = RunResult("", "FAILED", error=error_line(error))
         print(f"error: {error}", file=sys.stderr, flush=True)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         traceback.print_exc()
-        result = RunResult("", "FAILED", error=f"{type(error).__name__}: {error}")
+        result = RunResult("", "FAILED", error=error_line(error))
     _leave(sending, result)
 
 

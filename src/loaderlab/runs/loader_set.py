@@ -8,6 +8,7 @@ from loaderlab import loaders
 from loaderlab.config import NativeLoader, ReplayLoader, TrainConfig, refuse
 from loaderlab.data.spec import DataSpec
 from loaderlab.loaders.contract import EpochPlan, Loader
+from loaderlab.system.causes import described
 from loaderlab.system.terminal import Terminal
 
 MOST_REPORTED = 10  # skipped samples, on the terminal
@@ -32,7 +33,8 @@ class LoaderSet:
             UserError: the set is smaller than a batch, and short batches are dropped.
         """
         config, num_train = self._config, spec.train.num_samples
-        if config.drop_last and num_train is not None and num_train < config.batch_size:
+        is_short = not spec.train.num_claimed and num_train is not None and num_train < config.batch_size
+        if config.drop_last and is_short:
             raise refuse(
                 "batch_size",
                 config.batch_size,
@@ -77,4 +79,7 @@ class LoaderSet:
     def close(self) -> None:
         """Ends the loaders' workers and threads."""
         for loader in self._loaders:
-            loader.close()
+            try:
+                loader.close()
+            except Exception as error:  # a worker has died: the other loaders are to be closed, and the record written
+                self._terminal.warn(f"a loader could not be closed: {described(error)}")

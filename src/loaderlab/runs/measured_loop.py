@@ -21,10 +21,11 @@ from loaderlab.meter.sampler import DeviceSample, DeviceSampler
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.loader_set import LoaderSet
 from loaderlab.runs.prepare import Prepared
+from loaderlab.runs.sample_counts import FalseLengths
 from loaderlab.system.machine import available_cores
 from loaderlab.system.processes import process_age_s
 from loaderlab.system.terminal import Bar
-from loaderlab.training import checkpoint
+from loaderlab.training import checkpoint, optimizers
 from loaderlab.training.loop import Observers, Progress, train
 
 
@@ -59,6 +60,7 @@ class MeasuredLoop:
         self._num_logged = 0  # steps whose loss has gone to the record
         self._saved_at = time.monotonic()
         self._device_samples: list[DeviceSample] = []
+        self._lengths = FalseLengths(prepared.spec, prepared.parts, context.terminal)
         self._profiler = self._plan_profile() if config.measure.profile else None
 
     def run(self) -> None:
@@ -95,6 +97,7 @@ class MeasuredLoop:
                 raise
             finally:
                 self._log_losses()
+                self._lengths.report()
                 if self._profiler is not None:
                     self._profiler.close()
         if self._profiler is not None and not self._profiler.path.exists():
@@ -146,7 +149,7 @@ class MeasuredLoop:
 
     def _plan_profile(self) -> StepProfiler | None:
         """Within one epoch: an evaluation between two steps belongs to neither."""
-        config, per_epoch = self._context.config, self._prepared.parts.loader.num_steps
+        config, per_epoch = self._context.config, self._epoch_steps
         measure = config.measure
         room = measure.profile_steps if per_epoch is None else min(measure.profile_steps, per_epoch - BEYOND - 1)
         if room < 1:
@@ -159,7 +162,7 @@ class MeasuredLoop:
 
     def _has_room(self, profiler: StepProfiler, meter: StepMeter) -> bool:
         """Whether a profile can begin here: past the warm-up, and with its steps to come in this epoch."""
-        per_epoch, warmup = self._prepared.parts.loader.num_steps, self._prepared.settings.warmup_steps
+        per_epoch, warmup = self._epoch_steps, self._prepared.settings.warmup_steps
         past = meter.num_steps >= warmup or (per_epoch is not None and per_epoch - BEYOND - 1 < warmup)
         return past and (per_epoch is None or meter.position + profiler.num_steps <= per_epoch)
 
@@ -172,6 +175,7 @@ class MeasuredLoop:
     def _on_epoch(self, progress: Progress, meter: StepMeter) -> None:
         """Outside every window: writes what was kept, reads memory, saves a checkpoint if one is due."""
         tracked = self._context.tracked
+        self._end_epoch(progress)
         if progress.val_loss:
             tracked.metric(metrics.VAL_LOSS, progress.val_loss[-1], progress.step)
             tracked.metric(metrics.VAL_ACCURACY, progress.val_accuracy[-1], progress.step)
@@ -185,6 +189,20 @@ class MeasuredLoop:
             path = self._context.checkpoint_path
             checkpoint.save(path, self._prepared.parts, progress, config, tracked.run_id)
             self._saved_at = time.monotonic()
+
+    def _end_epoch(self, progress: Progress) -> None:
+        """An iterable dataset has been counted: the record and the schedule go by what it gave."""
+        parts, length = self._prepared.parts, self._prepared.length
+        self._lengths.report()
+        if not length.exact and parts.loader.counted is not None and parts.loader.counted.whole:
+            length.end_epoch(epochs=progress.epoch, steps=progress.step, updates=progress.updates)
+            optimizers.set_rate(parts.optimizer, parts.schedule)
+
+    @property
+    def _epoch_steps(self) -> int | None:
+        """None where they are not sure."""
+        loader = self._prepared.parts.loader
+        return loader.num_steps if loader.knows_length else None
 
     def _log_losses(self) -> None:
         """Points of the loss, each the mean of ``tracking.log_every`` steps, at the last of them."""

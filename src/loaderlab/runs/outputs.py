@@ -19,6 +19,7 @@ from loaderlab.report.step_files import write_steps
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.judge import Judged
 from loaderlab.runs.prepare import Prepared
+from loaderlab.runs.sample_counts import data_fact, samples_text
 from loaderlab.system.processes import error_line
 from loaderlab.tracking.records import NOT_FINITE
 
@@ -62,7 +63,10 @@ def record(context: RunContext, outcome: Outcome) -> None:
             context.checkpoint_path.parent.rmdir()
     if judged is not None:
         _say(context, judged, failed=error is not None)
-    facts = outcome.prepared.facts if outcome.prepared is not None else {}
+    facts: dict[str, str] = {}
+    if (prepared := outcome.prepared) is not None:
+        facts = {**prepared.facts, "data": data_fact(prepared.spec, prepared.parts)}
+        tracked.tags({"data.samples": samples_text(prepared.spec, prepared.parts)})
     figures, verdict = (judged.figures, judged.verdict) if judged is not None else ({}, None)
     page = run_page.markdown(context.job.name, facts, figures, verdict)
     _write(context, outcome, page)

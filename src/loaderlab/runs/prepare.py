@@ -11,24 +11,27 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 
 from loaderlab import data
 from loaderlab.config import AUTO, TrainConfig, UserError, choice
 from loaderlab.data.spec import DataSpec
 from loaderlab.device.capabilities import DeviceCapabilities
+from loaderlab.device.random_states import random_states_kept
 from loaderlab.device.resolve import capabilities, device_name
-from loaderlab.loaders.contract import EpochPlan, Loader
+from loaderlab.loaders.contract import EpochPlan
 from loaderlab.loaders.resolve import in_force
 from loaderlab.parity.check import check_run
 from loaderlab.parity.status import PARITY
-from loaderlab.probes.state import random_states_kept
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.loader_set import LoaderSet
 from loaderlab.runs.resolve import RunSettings, resolve_run
+from loaderlab.runs.sample_counts import data_fact, samples_text
 from loaderlab.system.versions import versions
 from loaderlab.training import checkpoint, models, optimizers
 from loaderlab.training.loop import Parts, Progress
 from loaderlab.training.precision import Precision
+from loaderlab.training.run_length import RunLength
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Prepared:
         device, capabilities: where the step runs, and what it can do.
         plan: the training batches.
         progress: where training starts; it advances as the loop goes.
+        length: how many updates the run is to have.
         settings: those of the run that depend on its loader and device.
         facts: what is in force, for the page.
         parity_s: seconds that went into checking the loader, which are no start-up.
@@ -50,6 +54,7 @@ class Prepared:
     plan: EpochPlan
     parts: Parts
     progress: Progress
+    length: RunLength
     settings: RunSettings
     facts: Mapping[str, str]
     parity_s: float
@@ -75,9 +80,15 @@ def prepare(context: RunContext, loaders: LoaderSet, device: torch.device) -> Pr
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
     model = models.build(config.model, spec, device)
-    optimizer, schedule = optimizers.build(config.optimizer, model, _num_updates(config, train_loader))
+    _refuse_batch_of_one(config, spec, plan, model, device)
+    length = RunLength(
+        config.num_epochs, config.steps, config.accumulate, train_loader.num_steps, train_loader.knows_length
+    )
+    optimizer, schedule = optimizers.build(config.optimizer, model, length.num_updates(), length.num_updates)
     parts = Parts(model, optimizer, schedule, precision, train_loader, val_loader, device)
-    progress = _resume(context, parts) if config.resume is not None else Progress()
+    progress = Progress()
+    if config.resume is not None:
+        progress = _resume(context, parts, length)
     facts = _report(context, device, spec, parts)
     return Prepared(
         device=device,
@@ -86,6 +97,7 @@ def prepare(context: RunContext, loaders: LoaderSet, device: torch.device) -> Pr
         plan=plan,
         parts=parts,
         progress=progress,
+        length=length,
         settings=settings,
         facts=facts | ({"parity": parity} if parity else {}),
         parity_s=parity_s,
@@ -130,21 +142,27 @@ def _check_parity(context: RunContext, spec: DataSpec, device: torch.device) -> 
     return str(result), seconds
 
 
-def _num_updates(config: TrainConfig, loader: Loader) -> int | None:
-    """Updates of the whole run; None if an iterable dataset does not tell its length."""
-    per_epoch = loader.num_steps
-    if config.steps is not None:
-        if not per_epoch:
-            return -(-config.steps // config.accumulate)
-        whole, rest = divmod(config.steps, per_epoch)
-        return whole * -(-per_epoch // config.accumulate) + -(-rest // config.accumulate)
-    assert config.num_epochs is not None
-    return None if per_epoch is None else config.num_epochs * -(-per_epoch // config.accumulate)
+def _refuse_batch_of_one(
+    config: TrainConfig, spec: DataSpec, plan: EpochPlan, model: nn.Module, device: torch.device
+) -> None:
+    """Raises:
+    UserError: a batch of the plan will have one sample, and the model has a BatchNorm layer that needs more.
+    """
+    rest = plan.num_samples % config.batch_size
+    has_one = config.batch_size == 1 or (rest == 1 and not config.drop_last and not spec.train.num_claimed)
+    reached = config.batch_size == 1 or config.steps is None or config.steps >= plan.num_steps
+    if has_one and reached and not models.takes_batch_of_one(model, spec, device):
+        raise models.refuse_batch_of_one(config, plan.num_samples or None)
 
 
-def _resume(context: RunContext, parts: Parts) -> Progress:
+def _resume(context: RunContext, parts: Parts, length: RunLength) -> Progress:
     saved = checkpoint.load(context.config)
     parts.load_state(saved.state)
+    done = saved.progress
+    if not length.exact and done.epoch:  # an epoch of before has counted the samples
+        per_epoch = round(done.step / done.epoch)
+        length.resume(epoch_steps=per_epoch, epochs=done.epoch, steps=done.step, updates=done.updates)
+        optimizers.set_rate(parts.optimizer, parts.schedule)
     context.tracked.tags({"resumed_from": saved.run_id})
     context.terminal.say(f"resumed from {saved.path}: {saved.progress.epoch} epochs, {saved.progress.step} steps done")
     return saved.progress
@@ -154,8 +172,6 @@ def _report(context: RunContext, device: torch.device, spec: DataSpec, parts: Pa
     """The first lines on the terminal, returned for the page; the same facts as tags."""
     config, installed, name = context.config, versions(), device_name(device)
     chosen = " (device=auto: torch finds no CUDA device)" if config.device == AUTO and device.type == "cpu" else ""
-    num_val = spec.val.num_samples if spec.val else 0
-    samples = f"{spec.train.num_samples or 'unknown'} training, {num_val} validation samples"
     settings = in_force(parts.loader.settings) if parts.loader.settings is not None else {}
     in_loader = ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None)
     in_precision = ", ".join(f"{key} {value}" for key, value in parts.precision.in_force.items())
@@ -165,7 +181,7 @@ def _report(context: RunContext, device: torch.device, spec: DataSpec, parts: Pa
         "versions": ", ".join(
             f"{key} {installed[key]}" for key in ("torch", "nvidia-dali-cuda120") if key in installed
         ),
-        "data": f"{spec.name}: {samples}, {len(spec.classes)} classes, {'x'.join(map(str, spec.sample_shape))}",
+        "data": data_fact(spec, parts),
         "model": f"{choice(config.model)}: {models.num_parameters(parts.model):,} parameters",
         "loader": f"{choice(config.loader)}: {in_loader}",
         "precision": f"{config.precision.name}: {in_precision}",
@@ -177,7 +193,7 @@ def _report(context: RunContext, device: torch.device, spec: DataSpec, parts: Pa
         context.terminal.warn(note)
     context.tracked.tags(
         {"device.type": device.type, "device.name": name, "torch_threads.in_force": str(torch.get_num_threads())}
-        | {"data.samples": samples, "data.digest": spec.digest}
+        | {"data.samples": samples_text(spec, parts), "data.digest": spec.digest}
         | {f"loader.in_force.{key}": str(value) for key, value in settings.items()}
         | {f"precision.in_force.{key}": value for key, value in parts.precision.in_force.items()}
     )

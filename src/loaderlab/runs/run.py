@@ -12,7 +12,7 @@ import torch
 from loaderlab.config import PROJECT, TrainConfig, UserError, flatten, refuse
 from loaderlab.device.resolve import resolve_device
 from loaderlab.loaders.header import lift_pillow_limit
-from loaderlab.loaders.native import explained
+from loaderlab.loaders.worker_death import explained
 from loaderlab.parity.status import PARITY
 from loaderlab.probes.sequence import Probes
 from loaderlab.runs.context import RunContext
@@ -24,11 +24,13 @@ from loaderlab.runs.outputs import Outcome, record
 from loaderlab.runs.prepare import Prepared, prepare
 from loaderlab.runs.probe import probe
 from loaderlab.system import versions
+from loaderlab.system.causes import described, reason
 from loaderlab.system.processes import ignore_sigterm, sigterm_raises
 from loaderlab.system.terminal import Terminal
 from loaderlab.tracking import open_store
 from loaderlab.tracking.records import NOT_APPLICABLE
 from loaderlab.training import precision
+from loaderlab.training.models import BATCH_OF_ONE, refuse_batch_of_one
 
 
 def run(config: TrainConfig, job: Job, terminal: Terminal) -> RunResult:
@@ -59,14 +61,15 @@ def run(config: TrainConfig, job: Job, terminal: Terminal) -> RunResult:
         try:
             stages.run()
         except BaseException as error:
-            reason = _explained(config, error)
+            explanation = _explained(config, error)
             ignore_sigterm()  # a second one must not spoil the record; a second Ctrl-C may
-            stages.record(reason)
-            if reason is error:
+            stages.close()  # first: another death of a worker must not spoil it either
+            stages.record(explanation)
+            if explanation is error:
                 raise
-            raise reason from error
+            raise explanation from error
         finally:
-            stages.close()
+            stages.close()  # again is harmless
         judged = stages.record(None)
     if judged is None:
         return RunResult(tracked.run_id, tracked.status)
@@ -134,11 +137,15 @@ def _explained(config: TrainConfig, error: BaseException) -> BaseException:
     """The error itself, or what a user can make of it."""
     if isinstance(error, torch.OutOfMemoryError):
         return _out_of_memory(config, error)
-    if isinstance(error, RuntimeError) and (told := explained(error)) is not error:
-        return told
+    if (explanation := explained(error)) is not error:
+        return explanation
+    if isinstance(error, SystemExit):
+        return UserError(f"the code of the model or of the data has ended the process: {described(error)}")
     if isinstance(error, RuntimeError) and "deterministic" in str(error) and config.deterministic:
-        reason = str(error).splitlines()[0].removesuffix(".")
-        return refuse("deterministic", "true", reason, "deterministic=false", is_example=False)
+        allowed = reason(error).removesuffix(".")
+        return refuse("deterministic", "true", allowed, "deterministic=false", is_example=False)
+    if isinstance(error, ValueError) and BATCH_OF_ONE in str(error):
+        return refuse_batch_of_one(config)
     return error
 
 

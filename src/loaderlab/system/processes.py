@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -20,6 +21,10 @@ from typing import Any, NoReturn
 import psutil
 
 from loaderlab.config import UserError
+from loaderlab.system.causes import described
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+USUAL_CAUSES = {"SIGKILL": "out of memory", "SIGBUS": "/dev/shm is full"}  # of a process that a signal has ended
 
 
 class Terminated(KeyboardInterrupt):
@@ -38,8 +43,17 @@ def error_line(error: BaseException) -> str:
         if isinstance(error, OutOfTime):
             return str(error)
         return "interrupted by SIGTERM" if isinstance(error, Terminated) else "interrupted by Ctrl-C"
-    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    return text.splitlines()[0] if text else type(error).__name__
+    if isinstance(error, UserError):  # its text is one line that was written for the user
+        return " ".join(str(error).split("\n"))
+    return described(error)
+
+
+def signal_name(number: int) -> str:
+    """SIGKILL for 9; ``signal 40`` for one without a name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def leave(code: int) -> NoReturn:
@@ -108,7 +122,8 @@ _held_off = False  # within `undisturbed`; of the main thread, the only one that
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Puts off what Ctrl-C, SIGTERM and the time limit raise until the block has ended; a second Ctrl-C comes through.
+    """Puts off what Ctrl-C, SIGTERM, the time limit and the death of a DataLoader worker raise until the block has ended; a
+    second Ctrl-C comes through.
 
     An exception raised within a statement of SQLite keeps its connection, and with it the lock on the whole file, alive in
     the traceback: the record that is to follow would find the store locked. In the main thread only; elsewhere nothing is
@@ -131,7 +146,7 @@ def undisturbed() -> Iterator[None]:
 
     try:
         _held_off = True
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD):
             if callable(handler := signal.getsignal(number)):  # neither the default nor ignored
                 before[number] = handler
                 signal.signal(number, hold)
@@ -141,7 +156,7 @@ def undisturbed() -> Iterator[None]:
         for earlier, handler in before.items():
             signal.signal(earlier, handler)
         if held:
-            first, frame = held[0]
+            first, frame = min(held, key=lambda entry: entry[0] == signal.SIGCHLD)  # that comes up again by itself
             before[first](first, frame)
 
 
@@ -155,6 +170,19 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+def killed_with_parent() -> None:
+    """From now on, on Linux, the kernel kills this process when the thread that started it ends, however that happens.
+
+    To be called in a process that `multiprocessing` has forked or spawned. Elsewhere it does nothing.
+    """
+    parent = multiprocessing.parent_process()
+    if sys.platform != "linux" or parent is None:
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent.pid:  # it has died before the call
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def process_identity(pid: int) -> str | None:

@@ -8,6 +8,9 @@ import sys
 from typing import Any
 
 from loaderlab.config import UserError, refuse
+from loaderlab.system.causes import described
+
+FAILURES = (Exception, SystemExit)  # what ends the code of a user; ``exit()`` must not end the run without a record
 
 
 def call(setting: str, target: str, options: dict[str, Any]) -> Any:
@@ -24,9 +27,9 @@ def call(setting: str, target: str, options: dict[str, Any]) -> Any:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except FAILURES as error:
         raise UserError(
-            f"{setting}={target}: importing {module_name} failed: {type(error).__name__}: {error}. "
+            f"{setting}={target}: importing {module_name} failed: {described(error)}. "
             f"It must be importable from {os.getcwd()} or be installed"
         ) from error
     try:
@@ -42,9 +45,9 @@ def call(setting: str, target: str, options: dict[str, Any]) -> Any:
         raise UserError(f"{setting}={target}: {name} is a {type(function).__name__}, not a function")
     try:
         return function(**options)
-    except Exception as error:
+    except FAILURES as error:
         where = setting.rpartition(".")[0]
         raise UserError(
-            f"{setting}={target}: calling it with {where}.options={options} failed: {type(error).__name__}: {error}. "
+            f"{setting}={target}: calling it with {where}.options={options} failed: {described(error)}. "
             "HYDRA_FULL_ERROR=1 shows where"
         ) from error

@@ -66,7 +66,8 @@ class TrackedRun:
 
     def dataset(self, spec: DataSpec) -> None:
         """Logs the samples as the run's input."""
-        source = CodeDatasetSource(tags={"location": spec.location, "train_samples": str(spec.train.num_samples)})
+        count = "as in data.samples" if spec.train.num_claimed else str(spec.train.num_samples)
+        source = CodeDatasetSource(tags={"location": spec.location, "train_samples": count})
         entry = mlflow.data.meta_dataset.MetaDataset(source, name=spec.name, digest=spec.digest[:36])  # type: ignore[abstract]
         with self._store.guarded():
             self._store.client.log_inputs(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from loaderlab.config import TrainConfig, UserError, flatten, refuse
+from loaderlab.system.causes import reason
 from loaderlab.system.files import atomic_file
 from loaderlab.training.loop import Parts, Progress
 
@@ -58,7 +59,7 @@ def save(path: Path, parts: Parts, progress: Progress, config: TrainConfig, run_
         raise refuse(
             "checkpoint.dir",
             config.checkpoint.dir,
-            f"the checkpoint cannot be written: {error}",
+            f"the checkpoint cannot be written: {reason(error)}",
             "checkpoint.dir=/path, or checkpoint.every_minutes=null",
         ) from error
 
@@ -79,8 +80,7 @@ def load(config: TrainConfig) -> Checkpoint:
             content["run_id"],
         )
     except Exception as error:  # whatever torch makes of a file that is none of its own
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"resume={config.resume}: {path} is no checkpoint of loaderlab: {reason}") from error
+        raise UserError(f"resume={config.resume}: {path} is no checkpoint of loaderlab: {reason(error)}") from error
     now = {name: _plain(value) for name, value in flatten(config)}
     differing = [
         f"{name} (was {saved.get(name)}, is {now.get(name)})"

@@ -89,7 +89,7 @@ def train(
     """
     model, optimizer = parts.model, parts.optimizer
     autocast, scaler = parts.precision.autocast, parts.precision.scaler
-    per_epoch = parts.loader.num_steps
+    per_epoch = parts.loader.num_steps if parts.loader.knows_length else None
 
     while (epochs is None or progress.epoch < epochs) and (steps is None or progress.step < steps):
         model.train()
@@ -104,7 +104,7 @@ def train(
             meter.next_step()
             batch = next(batches, None)
             if batch is None:
-                if group:  # only where the loader did not tell its length: each loss was divided by too large a group
+                if group:  # only where the loader does not know its length: each loss was divided by too large a group
                     for parameter in model.parameters():
                         if parameter.grad is not None:
                             parameter.grad.mul_(size / group)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from loaderlab.config import (
     CnnModel,
@@ -16,13 +20,19 @@ from loaderlab.config import (
     FeedForwardModel,
     ModelConfig,
     TimmModel,
+    TrainConfig,
     UserError,
     choice,
     refuse,
 )
 from loaderlab.data.normalization import mean_and_std
 from loaderlab.data.spec import DataSpec, Normalization
+from loaderlab.device.random_states import random_states_kept
 from loaderlab.system import user_code
+from loaderlab.system.causes import described, reason
+
+BATCH_OF_ONE = "Expected more than 1 value per channel"  # torch's BatchNorm, of a batch that has no variance
+HUB = re.compile(r"(hf[-_]hub|local-dir):(?P<owner>[^/]*)/?(?P<model>.*)")  # other sources than timm's own table
 
 
 class Normalize(nn.Module):
@@ -80,6 +90,8 @@ def from_timm(config: TimmModel, spec: DataSpec) -> nn.Module:
     """
     import timm
 
+    if (hub := HUB.fullmatch(config.name)) is not None:
+        raise _refuse_hub(config.name, hub)
     if not timm.is_model(config.name):
         near = difflib.get_close_matches(config.name, timm.list_models(), n=3)
         hint = f" Did you mean {', '.join(near)}?" if near else ""
@@ -95,12 +107,20 @@ def from_timm(config: TimmModel, spec: DataSpec) -> nn.Module:
             in_chans=channels,
             **options,
         )
-    except (AssertionError, RuntimeError, OSError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # timm's own, the network's, those of huggingface_hub
         raise UserError(
-            f"model.name={config.name}: timm does not build it for {channels}x{height}x{height} samples: {reason}"
+            f"model.name={config.name}: timm does not build it for {channels}x{height}x{height} samples: {reason(error)}"
         ) from error
     return model
+
+
+def _refuse_hub(name: str, hub: re.Match[str]) -> UserError:
+    """A model is what timm has under its name, and builds without a network: a hub's may change or go."""
+    why = "models are built by timm's own names, without a network"
+    if hub["owner"] == "timm":
+        return refuse("model.name", name, why, f"model.name={hub['model']}", is_example=False)
+    custom = f"model=custom model.target=timm:create_model '+model.options={{model_name: \"{name}\", num_classes: 10}}'"
+    return refuse("model.name", name, why, custom)
 
 
 def _image_shape(spec: DataSpec, name: str) -> tuple[int, int, int]:
@@ -153,28 +173,90 @@ def build(config: ModelConfig, spec: DataSpec, device: torch.device) -> nn.Modul
 
 
 def _try_out(model: nn.Module, config: ModelConfig, spec: DataSpec, device: torch.device) -> None:
-    """A forward pass of two blank samples: a model that does not fit is told of before anything starts."""
-    batch = torch.zeros(2, *spec.sample_shape, dtype=getattr(torch, spec.sample_dtype), device=device)
+    """A forward pass of two blank samples as in an evaluation, and one as in training: a model that does not fit is refused
+    before anything starts."""
     model.eval()
+    _refuse_other_than_logits(_forward(model, config, spec, device), config, spec, "")
+    with state_kept(model, device):
+        model.train()
+        logits = _forward(model, config, spec, device)
+    _refuse_other_than_logits(logits, config, spec, " in training mode")
+
+
+def _forward(model: nn.Module, config: ModelConfig, spec: DataSpec, device: torch.device) -> Any:
+    batch = torch.zeros(2, *spec.sample_shape, dtype=getattr(torch, spec.sample_dtype), device=device)
     try:
         with torch.no_grad():
-            logits = model(batch)
+            return model(batch)
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:
+    except user_code.FAILURES as error:
         if "find an engine" in str(error) or "CUDNN_STATUS_ALLOC" in str(
             error
         ):  # cuDNN's way to say that memory is short
-            raise torch.OutOfMemoryError(f"cuDNN: {str(error).splitlines()[0]}") from error
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise torch.OutOfMemoryError(f"cuDNN: {reason(error)}") from error
+        mode = " in training mode" if model.training else ""
         raise UserError(
-            f"model={choice(config)}: does not take a batch {tuple(batch.shape)} {spec.sample_dtype} of data={spec.name}: {reason}"
+            f"model={choice(config)}: does not take a batch {tuple(batch.shape)} {spec.sample_dtype} of data={spec.name}{mode}: "
+            f"{described(error)}"
         ) from error
-    if not isinstance(logits, torch.Tensor) or logits.shape != (2, len(spec.classes)):
-        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
+
+
+def _refuse_other_than_logits(logits: Any, config: ModelConfig, spec: DataSpec, mode: str) -> None:
+    """Raises:
+    UserError: what a model gives for two samples is not one logit a class for each.
+    """
+    num_classes = len(spec.classes)
+    if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
+        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
+        auxiliary = ". Models of torchvision with auxiliary heads take: aux_logits=false" if mode else ""
         raise UserError(
-            f"model={choice(config)}: for a batch of 2 it gives {found}; logits (2, {len(spec.classes)}) are needed, one a class"
+            f"model={choice(config)}: for a batch of 2 it gives {got}{mode}; logits (2, {num_classes}) are needed, one a "
+            f"class{auxiliary}"
         )
+
+
+@contextmanager
+def state_kept(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Puts back the buffers of a model (the statistics of its BatchNorm layers among them), its mode and the random states."""
+    training = model.training
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers() if not is_lazy(buffer)}
+    try:
+        with random_states_kept(device):
+            yield
+    finally:
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                if name in buffers:
+                    buffer.copy_(buffers[name])
+        model.train(training)
+
+
+def takes_batch_of_one(model: nn.Module, spec: DataSpec, device: torch.device) -> bool:
+    """Whether it trains on one sample: BatchNorm needs more than one value a channel. Nothing of the model is changed."""
+    blank = torch.zeros(1, *spec.sample_shape, dtype=getattr(torch, spec.sample_dtype), device=device)
+    with state_kept(model, device), torch.no_grad():
+        model.train()
+        try:
+            model(blank)
+        except ValueError as error:
+            return BATCH_OF_ONE not in str(error)
+    return True
+
+
+def refuse_batch_of_one(config: TrainConfig, num_samples: int | None = None) -> UserError:
+    """The refusal of a model with BatchNorm and a batch of one sample; ``num_samples``: of the training set, if known."""
+    allowed = "a BatchNorm layer of the model cannot train on a batch of one sample"
+    if config.batch_size == 1:
+        return refuse("batch_size", 1, allowed, "batch_size=2")
+    if num_samples == 1:
+        return refuse("data", choice(config.data), f"there is one training sample, and {allowed}", "data=digits")
+    of = (
+        f"the last of {num_samples} training samples is a batch of its own" if num_samples else "a batch has one sample"
+    )
+    return refuse(
+        "drop_last", "false", f"{of}, and {allowed}", "drop_last=true, or another batch_size", is_example=False
+    )
 
 
 def num_parameters(model: nn.Module) -> int:

@@ -12,14 +12,19 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from loaderlab.config import AdamWOptimizer, OptimizerConfig, SgdOptimizer, UserError, refuse
 
+NumUpdates = Callable[[int], int | None]  # of the whole run, as far as is known when so many are done
 
-def build(config: OptimizerConfig, model: nn.Module, num_updates: int | None) -> tuple[Optimizer, LambdaLR]:
+
+def build(
+    config: OptimizerConfig, model: nn.Module, num_updates: int | None, revised: NumUpdates | None = None
+) -> tuple[Optimizer, LambdaLR]:
     """The optimizer and its schedule, which is stepped once an update.
 
     Args:
         config: sgd or adamw.
         model: whose trainable parameters are updated.
         num_updates: of the whole run; None where an iterable dataset does not tell.
+        revised: the same as it turns out to be, asked at each update; `set_rate` puts it in force between two updates.
 
     Raises:
         UserError: a schedule that needs to know its end, and there is none; a model with nothing to train.
@@ -43,10 +48,12 @@ def build(config: OptimizerConfig, model: nn.Module, num_updates: int | None) ->
             )
         case _:
             raise AssertionError(config)
-    return optimizer, LambdaLR(optimizer, factor(config, num_updates))
+    return optimizer, LambdaLR(optimizer, factor(config, num_updates, revised))
 
 
-def factor(config: OptimizerConfig, num_updates: int | None) -> Callable[[int], float]:
+def factor(
+    config: OptimizerConfig, num_updates: int | None, revised: NumUpdates | None = None
+) -> Callable[[int], float]:
     """Share of ``optimizer.lr`` in force at an update, counted from 0: linear warm-up, then the schedule to 0.
 
     Raises:
@@ -68,12 +75,19 @@ def factor(config: OptimizerConfig, num_updates: int | None) -> Callable[[int], 
     def at(update: int) -> float:
         if update < warmup:
             return (update + 1) / (warmup + 1)
-        if num_updates is None or config.schedule == "constant":
+        total = num_updates if revised is None else revised(update)
+        if total is None or config.schedule == "constant":
             return 1.0
-        done = min(1.0, (update - warmup) / max(1, num_updates - warmup))
+        done = min(1.0, (update - warmup) / max(1, total - warmup))
         return 0.5 * (1 + math.cos(math.pi * done)) if config.schedule == "cosine" else 1 - done
 
     return at
+
+
+def set_rate(optimizer: Optimizer, schedule: LambdaLR) -> None:
+    """Puts the learning rate of the next update in force, where the number of updates has turned out to be another."""
+    for group, base, share in zip(optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+        group["lr"] = base * share(schedule.last_epoch)
 
 
 def learning_rate(optimizer: Optimizer) -> float:

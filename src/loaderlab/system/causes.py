@@ -1,0 +1,66 @@
+"""An exception in one line that always has the last line of its innermost cause: the reason that a user can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+TRACEBACK = "Traceback (most recent call last)"  # within the text of an error that another process has sent
+
+
+def described(error: BaseException) -> str:
+    """The type and the text of an error in one line, and after it the innermost cause where its text is another."""
+    return _with_cause(error, _typed(error))
+
+
+def reason(error: BaseException) -> str:
+    """`described` without the type of the error itself, which a sentence of ours stands in for."""
+    return _with_cause(error, _text(error) or type(error).__name__)
+
+
+def _with_cause(error: BaseException, line: str) -> str:
+    texts = [(cause, text) for cause in _causes(error) if (text := _text(cause))]
+    if not texts or texts[-1][1] in line:
+        return line
+    cause = _typed(texts[-1][0])
+    return f"{line.rstrip('. ')}; cause: {cause}" if _text(error) else cause
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """What an error was raised from, or while it was handled; the innermost last."""
+    seen = {id(error)}
+    current: BaseException | None = error
+    while current is not None:
+        cause = current.__cause__
+        if cause is None and not current.__suppress_context__:
+            cause = current.__context__
+        if cause is None or id(cause) in seen:
+            return
+        seen.add(id(cause))
+        yield cause
+        current = cause
+
+
+def _typed(error: BaseException) -> str:
+    text = _text(error)
+    if TRACEBACK in _raw(error):  # its last line names the type that was raised there
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _text(error: BaseException) -> str:
+    """An error's text in one line: the first line and the last, the last alone of a traceback."""
+    raw = _raw(error)
+    lines = [line.strip() for line in raw.splitlines() if line.strip()]
+    if not lines:
+        return ""
+    if TRACEBACK in raw or len(lines) == 1:
+        return lines[-1]
+    return f"{lines[0]} … {lines[-1]}"
+
+
+def _raw(error: BaseException) -> str:
+    """``str(error)``, also where that raises."""
+    try:
+        return str(error)
+    except Exception as failure:
+        return f"<its text cannot be shown: {_typed(failure)}>"

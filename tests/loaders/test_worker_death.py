@@ -1,0 +1,169 @@
+"""Workers that die, that fail and that cannot be started: one line each, with what to type."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import signal
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from loaderlab.config import NativeLoader
+from loaderlab.data.spec import Split, UserItems
+from loaderlab.loaders.contract import EpochPlan, LoaderError
+from loaderlab.loaders.native import Native
+from loaderlab.loaders.worker_death import explained
+
+MEMORY = "num_workers=1"
+SHARED = "/dev/shm"
+
+
+class Deadly(Dataset[tuple[torch.Tensor, int]]):
+    """Item 13 ends the process that asks for it: by a signal, or with an exit code."""
+
+    def __init__(self, end: int) -> None:
+        self.end = end
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        if index == 13:
+            if self.end < 0:
+                os.kill(os.getpid(), -self.end)
+            os._exit(self.end)
+        return torch.zeros(2000), 0
+
+
+def native(dataset: Any, **settings: Any) -> Native:
+    split = Split(UserItems(dataset, False, None, None, 2))
+    config = NativeLoader(num_workers=2, **settings)
+    return Native(config, split, EpochPlan(40, 4, False, False), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+@pytest.mark.parametrize(
+    ("end", "says", "advice"),
+    [
+        (-signal.SIGKILL, "was ended by SIGKILL (as a rule: out of memory)", MEMORY),
+        (-signal.SIGBUS, "was ended by SIGBUS (as a rule: /dev/shm is full)", SHARED),
+        (-signal.SIGSEGV, "was ended by SIGSEGV. PYTHONFAULTHANDLER=1", ""),
+        (3, "ended with exit code 3", ""),
+    ],
+)
+def test_a_death_is_one_line(end: int, says: str, advice: str, persistent: bool) -> None:
+    loader = native(Deadly(end), persistent_workers=persistent)
+    try:
+        with pytest.raises(LoaderError) as error:
+            list(loader.epoch(0))
+    finally:
+        loader.close()
+    line = str(error.value)
+    assert says in line
+    assert advice in line
+    assert "\n" not in line
+    if not advice:
+        assert MEMORY not in line
+        assert SHARED not in line
+
+
+class Broken:
+    """In place of torch's iterator: the pipe to a worker breaks."""
+
+    def __init__(self, error: Exception, worker: Any) -> None:
+        self.error, self._workers = error, [worker]
+
+    def __iter__(self) -> Broken:
+        return self
+
+    def __next__(self) -> Any:
+        raise self.error
+
+
+def end_with(code: int) -> None:
+    os._exit(code)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [EOFError(), FileNotFoundError(2, "No such file"), ConnectionResetError(104, "reset"), RuntimeError("pipe")],
+)
+def test_an_error_of_the_pipe_to_a_dead_worker_is_its_death(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = multiprocessing.get_context("fork").Process(target=end_with, args=(4,))
+    worker.start()
+    if isinstance(error, RuntimeError):  # torch has waited for the process
+        worker.join()
+    loader = native(Deadly(0))
+    monkeypatch.setattr(loader, "_loader", Broken(error, worker))
+    with pytest.raises(LoaderError, match=rf"worker \(pid {worker.pid}\) ended with exit code 4"):
+        list(loader.epoch(0))
+
+
+def test_an_error_without_a_dead_worker_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = native(Deadly(0))
+    monkeypatch.setattr(loader, "_fetched", lambda: Broken(FileNotFoundError(2, "No such file"), None))
+    with pytest.raises(FileNotFoundError):
+        list(loader.epoch(0))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("DataLoader worker (pid 7) is killed by signal: Killed. ", "(pid 7) was ended by SIGKILL"),
+        (
+            "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that",
+            "(pid 7) was ended by SIGBUS",
+        ),
+        ("DataLoader worker (pid 7) is killed by signal: Aborted. ", "(pid 7) was ended by SIGABRT"),
+        ("DataLoader worker (pid 7) exited unexpectedly with exit code 1. Details", "(pid 7) ended with exit code 1"),
+        ("DataLoader worker (pid(s) 7, 8) exited unexpectedly", "(pid 7) ended unexpectedly"),
+        (
+            "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File\n"
+            "RuntimeError: unable to open shared memory object </torch_1> in read-write mode: Read-only file system (30)",
+            "a worker failed: RuntimeError: unable to open shared memory object </torch_1> in read-write mode: Read-only "
+            "file system (30). Workers need a writable /dev/shm",
+        ),
+        (
+            "Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File\n"
+            "ValueError: of the user",
+            "a worker failed: ValueError: of the user",
+        ),
+    ],
+)
+def test_what_torch_says_wherever_it_comes_up(text: str, says: str) -> None:
+    error = explained(RuntimeError(text))
+    assert isinstance(error, LoaderError)
+    assert says in str(error)
+    assert (MEMORY in str(error)) == ("SIGKILL" in says)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("my DataLoader worker is sad"), ValueError("DataLoader worker (pid 7)")]
+)
+def test_another_error_stays_as_it_is(error: Exception) -> None:
+    assert explained(error) is error
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(30, "Read-only file system"), OSError(28, "No space left on device"), TypeError("cannot pickle")]
+)
+def test_workers_that_cannot_be_started(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read-only /dev/shm refuses the semaphore of the first queue; a spawned worker's dataset may not pickle."""
+
+    def refuses(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(multiprocessing.queues.Queue, "__init__", refuses)
+    loader = native(Deadly(0))
+    with pytest.raises(LoaderError) as refused:
+        list(loader.epoch(0))
+    line = str(refused.value)
+    assert re.match(r"loader\.num_workers=2: the workers cannot be started: ", line)
+    assert str(error) in line
+    assert ("/dev/shm" in line) == isinstance(error, OSError)
+    assert line.endswith("Type: loader.num_workers=0")
+    loader.close()

@@ -1,0 +1,158 @@
+"""A dataset that gives another number of samples than its ``__len__`` says: warned of once, and the record is true."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from mlflow.tracking import MlflowClient
+from torch.utils.data import IterableDataset
+
+from loaderlab.config import TrainConfig, UserError
+from loaderlab.runs.job import single
+from loaderlab.runs.run import run
+from loaderlab.system.terminal import Terminal
+
+Make = Callable[..., TrainConfig]
+SETTINGS = (
+    "data=custom",
+    f"data.target={__name__}:streams",
+    "data.num_classes=2",
+    "model=feedforward",
+    "model.hidden=[2]",
+    "batch_size=10",
+    "loader.num_workers=0",
+)
+
+
+class Stream(IterableDataset[tuple[torch.Tensor, int]]):
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, int]]:
+        return ((torch.full((3,), index / self.count), index % 2) for index in range(self.count))
+
+
+class Claiming(Stream):
+    def __init__(self, count: int, claim: int) -> None:
+        super().__init__(count)
+        self.claim = claim
+
+    def __len__(self) -> int:
+        return self.claim
+
+
+def streams(count: int, claim: int | None, val_count: int, val_claim: int | None) -> tuple[Stream, Stream]:
+    train = Stream(count) if claim is None else Claiming(count, claim)
+    return train, Stream(val_count) if val_claim is None else Claiming(val_count, val_claim)
+
+
+def go(
+    make_config: Make, terminal: Terminal, counts: tuple[int, int | None, int, int | None], *overrides: str
+) -> tuple[MlflowClient, str]:
+    names = ("count", "claim", "val_count", "val_claim")
+    options = ",".join(
+        f"{name}:{'null' if value is None else value}" for name, value in zip(names, counts, strict=True)
+    )
+    config = make_config(*SETTINGS, f"+data.options={{{options}}}", *overrides)
+    return MlflowClient(config.tracking.uri), run(config, single(config, []), terminal).run_id
+
+
+def warnings_of(terminal: Terminal) -> list[str]:
+    return [line for line in terminal.said if "__len__ says" in line]
+
+
+@pytest.mark.parametrize(("claim", "drop_last"), [(20, "true"), (1000, "false")])
+def test_with_a_cosine_schedule(claim: int, drop_last: str, make_config: Make, terminal: Terminal) -> None:
+    settings = ("epochs=5", f"drop_last={drop_last}", "optimizer.lr=1.0", "optimizer.schedule=cosine")
+    client, run_id = go(make_config, terminal, (203, claim, 30, 30), *settings, "tracking.log_every=1")
+    steps = 20 if drop_last == "true" else 21
+    (line,) = warnings_of(terminal)
+    assert f"the training dataset gave 203 samples in an epoch, and its __len__ says {claim}" in line
+    record = client.get_run(run_id)
+    assert record.data.tags["data.samples"] == "203 training, 30 validation samples"
+    assert "203 training, 30 validation samples" in record.data.tags["mlflow.note.content"]
+    rates = [point.value for point in client.get_metric_history(run_id, "train/learning_rate")]
+    assert len(rates) >= 5 * steps
+    assert all(rate > 0 for rate in rates)
+    assert rates[3 * steps] == pytest.approx(0.5 * (1 + torch.cos(torch.tensor(torch.pi * 3 / 5)).item()), rel=1e-5)
+
+
+def test_a_validation_set_is_counted_too(make_config: Make, terminal: Terminal) -> None:
+    client, run_id = go(make_config, terminal, (40, 40, 30, 7), "epochs=2")
+    (line,) = warnings_of(terminal)
+    assert "the validation dataset gave 30 samples in an epoch, and its __len__ says 7" in line
+    assert client.get_run(run_id).data.tags["data.samples"] == "40 training, 30 validation samples"
+
+
+def test_a_run_that_ends_within_the_first_epoch_says_at_least(make_config: Make, terminal: Terminal) -> None:
+    client, run_id = go(make_config, terminal, (200, 20, 30, None), "steps=5")
+    (line,) = warnings_of(terminal)
+    assert "gave at least 50 samples" in line
+    assert client.get_run(run_id).data.tags["data.samples"] == "at least 50 training, 30 validation samples"
+
+
+def test_one_that_is_true_is_not_warned_of(make_config: Make, terminal: Terminal) -> None:
+    client, run_id = go(make_config, terminal, (43, 43, 30, 30), "epochs=2", "evaluate=false")
+    assert warnings_of(terminal) == []
+    assert client.get_run(run_id).data.tags["data.samples"] == "43 training, 30 (by its __len__) validation samples"
+
+
+def test_one_without_a_length_is_unknown_until_it_is_counted(make_config: Make, terminal: Terminal) -> None:
+    client, run_id = go(make_config, terminal, (40, None, 30, None), "epochs=2", "optimizer.schedule=constant")
+    assert any("custom: unknown training, unknown validation samples" in line for line in terminal.said)
+    assert client.get_run(run_id).data.tags["data.samples"] == "40 training, 30 validation samples"
+
+
+def test_fewer_than_a_batch_by_what_it_says(make_config: Make, terminal: Terminal) -> None:
+    client, run_id = go(make_config, terminal, (40, 3, 30, 30), "epochs=1", "drop_last=true")
+    assert client.get_run(run_id).data.tags["data.samples"] == "40 training, 30 validation samples"
+
+
+def test_a_resumed_run_goes_by_the_count_of_before(make_config: Make, terminal: Terminal) -> None:
+    settings = ("optimizer.lr=1.0", "optimizer.schedule=linear", "checkpoint.every_minutes=0", "checkpoint.keep=true")
+    go(make_config, terminal, (200, 20, 30, 30), "epochs=2", *settings)
+    client, run_id = go(
+        make_config, terminal, (200, 20, 30, 30), "epochs=4", "resume=latest", "tracking.log_every=1", *settings
+    )
+    rates = [point.value for point in client.get_metric_history(run_id, "train/learning_rate")]
+    assert rates[:40] == [pytest.approx(1 - update / 80) for update in range(40, 80)]
+
+
+class TooLong(list[tuple[torch.Tensor, int]]):
+    """A map-style dataset of 30 items that says it has 50."""
+
+    def __len__(self) -> int:
+        return 50
+
+
+def too_long() -> TooLong:
+    return TooLong([(torch.zeros(3), 0)] * 30)
+
+
+def test_a_map_style_dataset_that_has_fewer_than_it_says(make_config: Make, terminal: Terminal) -> None:
+    config = make_config(*SETTINGS, f"data.target={__name__}:too_long", "epochs=1")
+    with pytest.raises(UserError, match="IndexError: list index out of range; its __len__ says 50"):
+        run(config, single(config, []), terminal)
+
+
+class Growing(list[tuple[torch.Tensor, int]]):
+    """A map-style dataset that says another number each time: what it says first counts."""
+
+    asked = 0
+
+    def __len__(self) -> int:
+        self.asked += 1
+        return 20 + 10 * self.asked
+
+
+def growing() -> Growing:
+    return Growing([(torch.zeros(3), 0)] * 200)
+
+
+def test_a_map_style_dataset_is_asked_once(make_config: Make, terminal: Terminal) -> None:
+    config = make_config(*SETTINGS, f"data.target={__name__}:growing", "epochs=1", "drop_last=false", "batch_size=7")
+    run_id = run(config, single(config, []), terminal).run_id
+    record = MlflowClient(config.tracking.uri).get_run(run_id)
+    assert record.data.tags["data.samples"] == "30 training, 0 validation samples"
