@@ -211,8 +211,8 @@ def test_property_a_tree_is_listed_as_a_walk_reaches_it(
             return
         listed = scan(root, "data.root", lambda *_: None)
         assert listed.classes == list(expected)
-        assert listed.arrays["counts"].tolist() == [len(found) for found, _, _ in expected.values()]
-        assert sorted(names_of(listed)) == sorted(name for found, _, _ in expected.values() for name in found)
+        assert listed.arrays["counts"].tolist() == [len(names) for names, _, _ in expected.values()]
+        assert sorted(names_of(listed)) == sorted(name for names, _, _ in expected.values() for name in names)
         reached = Counter(os.path.realpath(root / name) for _, folders, _ in expected.values() for name in folders)
         assert len(listed.repeated) == reached.total() - len(reached)
         assert listed.hidden == sum(entry.name[0] == "." for entry in root.iterdir()) + sum(
@@ -289,7 +289,7 @@ def test_property_a_kept_list_is_used_for_the_same_tree_only(
                         os.utime(path, ns=(0, mtime_ns))
                 listed = list_folder(root, "data.root", lambda *_: None).tree
                 assert sorted(names_of(listed)) == sorted(
-                    name for found, _, _ in walked(root)[0].values() for name in found
+                    name for names, _, _ in walked(root)[0].values() for name in names
                 )
     finally:
         treecache._path(root).unlink(missing_ok=True)

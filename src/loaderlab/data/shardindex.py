@@ -40,12 +40,12 @@ def paths(tars: Sequence[str]) -> list[Path]:
     """
     folders = {os.path.dirname(path) for path in tars}
     owners = {folder: Counter(map(_dali_name, _entries(folder))) for folder in folders}
-    found = []
+    indexes = []
     for path in tars:
         folder, name = os.path.split(path)
         short = _dali_name(name)
-        found.append(Path(folder, name + OWN_SUFFIX if short is None or owners[folder][short] > 1 else short))
-    return found
+        indexes.append(Path(folder, name + OWN_SUFFIX if short is None or owners[folder][short] > 1 else short))
+    return indexes
 
 
 def _entries(folder: str) -> list[str]:
@@ -156,15 +156,15 @@ def _parsed(words: Sequence[str], step: int, quoted: bool) -> Members:
     """
     if len(words) % step:
         raise ValueError("words are missing")
-    found: Members = {}
+    places: Members = {}
     for at in range(0, len(words), step):
         key, offset, size = words[at], int(words[at + 1]), int(words[at + 2])
         if offset % BLOCK or offset < BLOCK or size < 0:
             raise ValueError("no place of a member")
         if quoted:
             key = "" if key == EMPTY else unquote(key, errors="surrogateescape")
-        found[key] = offset, size
-    return found
+        places[key] = offset, size
+    return places
 
 
 def _text(samples: Sequence[Members], stamp: Stamp) -> str:
