@@ -58,6 +58,7 @@ WRITES = {  # attributes of another object that a file may assign to
         "later.inside",
         "left.interrupted",
         "loop.early",
+        "loop.inside",
         "loop.interrupted",
         "loop.over",
     },  # of this file

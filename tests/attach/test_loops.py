@@ -6,12 +6,9 @@ import gc
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from itertools import groupby
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from loaderlab import watch
 from loaderlab.attach.watch import Watch
@@ -95,6 +92,38 @@ def test_an_evaluation_inside_the_loop_is_left_out(held: bool, breaks: bool) -> 
     assert verdict.grade == "fed"
     assert f"{16 if breaks else 20} steps of loops inside this loop are not counted" in verdict.because
     assert "a second watch(device)" in verdict.because
+
+
+class Evaluation:
+    """A loader that can be read again and again, as a DataLoader."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def __iter__(self) -> Iterator[int]:
+        return self._clock.loader(5, 90)
+
+
+def test_a_loop_that_breaks_off_after_its_last_evaluation() -> None:
+    """The last evaluation looks like a loop that follows, but for its loader."""
+    with simulated() as (meter, clock):
+        evaluation = Evaluation(clock)
+        for index, _ in enumerate(meter.batches(clock.loader(99, 1))):
+            work(meter, clock)
+            if index % 10 == 9:
+                for _ in meter.batches(evaluation):
+                    work(meter, clock)
+                assert len(recorded(meter)) == index + 1 + 5 * (
+                    index == 9
+                )  # before it goes on, it looks like the next loop
+            if index == 29:
+                break
+        for _ in meter.batches(clock.loader(5, 1)):  # and one that does follow
+            work(meter, clock)
+        verdict = meter.verdict()
+    assert [step.epoch for step in recorded(meter)] == [0] * 10 + [1] * 10 + [2] * 10 + [3] * 5
+    assert "15 steps of loops inside" in verdict.because
+    assert "are counted" not in verdict.because
 
 
 def test_an_evaluation_within_a_step_costs_that_step_alone() -> None:
@@ -261,136 +290,3 @@ def test_a_traceback_that_keeps_an_iterator() -> None:
                 del kept
                 gc.collect()
     assert [step.epoch for step in recorded(meter)] == [0] + [1] * 6
-
-
-# ---- any sequence of calls against a model -------------------------------------------------------------------------
-
-
-class Model:
-    """Which calls of a user belong together, in plain lists: the expected epochs of each sequence."""
-
-    def __init__(self) -> None:
-        self.running: int | None = None
-        self.left: list[int] = []
-        self.is_open = False
-        self.interrupted: list[int] = []
-        self.rest: dict[int, int] = {}
-        self.stretches: list[int] = []
-        self.inside: set[int] = set()
-        self.steps: list[int] = []  # the stretch of each
-
-    def begin(self, loop: int, num_batches: int) -> str:
-        if self.running is not None:
-            self.left.append(self.running)
-            self.interrupted += [self.running] * self.is_open
-        self.is_open, self.running, self.rest[loop] = False, loop, num_batches
-        self.stretches.append(loop)
-        return self._give(loop)
-
-    def next(self, loop: int) -> str:
-        if loop not in self.rest:
-            return "over"
-        self.interrupted = [one for one in self.interrupted if one != loop]
-        if self.running == loop:
-            if self.is_open:
-                self.close(loop)
-                return "refused"
-            return self._give(loop)
-        if self.running is not None or loop not in self.left:
-            self.close(loop)
-            return "refused"
-        self.left = self.left[: self.left.index(loop)]
-        newest = max(index for index, owner in enumerate(self.stretches) if owner == loop)
-        self.inside |= set(self.stretches[newest + 1 :])
-        self.stretches.append(loop)
-        self.running = loop
-        return self._give(loop)
-
-    def _give(self, loop: int) -> str:
-        if self.rest[loop] == 0:
-            self.close(loop)
-            return "over"
-        self.rest[loop] -= 1
-        self.is_open = True
-        return "batch"
-
-    def step(self) -> str:
-        if self.is_open:
-            self.steps.append(len(self.stretches) - 1)
-            self.is_open = False
-            return "step"
-        alive = [loop for loop in [*self.left, self.running] if loop in self.interrupted]
-        if not alive:
-            return "refused"
-        self.interrupted = [one for one in self.interrupted if one != alive[-1]]
-        return "step"
-
-    def close(self, loop: int) -> None:
-        self.rest.pop(loop, None)
-        self.left = [one for one in self.left if one != loop]
-        if self.running == loop:
-            self.running, self.is_open = None, False
-
-    @property
-    def epochs(self) -> list[int]:
-        """How many steps each stretch has that counts."""
-        kept = [stretch for stretch in self.steps if self.stretches[stretch] not in self.inside]
-        return [len(list(same)) for _, same in groupby(kept)]
-
-
-CALLS = st.tuples(
-    st.sampled_from(["begin", "next", "next", "step", "step", "step", "close", "drop"]), st.integers(0, 3)
-)
-
-
-def outcome(call: Callable[[], object], done: str) -> str:
-    try:
-        call()
-    except StopIteration:
-        return "over"
-    except UserError:
-        return "refused"
-    return done
-
-
-def apply(
-    call: tuple[str, int], meter: Watch, clock: Clock, model: Model, iterators: dict[int, Iterator[int]]
-) -> tuple[str, str]:
-    """What a call does, and what the model says."""
-    name, number = call
-    if name == "step":
-        return outcome(lambda: meter.step(num_samples=1), "step"), model.step()
-    if name == "begin":
-        loop = len(model.stretches)  # a new one: each begun or continued loop adds one
-        iterators[loop] = meter.batches(clock.loader(number + 1, 1))
-        return outcome(lambda: next(iterators[loop]), "batch"), model.begin(loop, number + 1)
-    if not iterators:
-        return "", ""
-    loop = list(iterators)[number % len(iterators)]
-    if name == "next":
-        return outcome(lambda: next(iterators[loop]), "batch"), model.next(loop)
-    if name == "close":
-        closed([iterators[loop]])
-    del iterators[loop]
-    model.close(loop)
-    return "", ""
-
-
-@given(st.lists(CALLS, max_size=30))
-def test_property_any_sequence_of_calls_has_the_steps_of_a_simple_model(calls: list[tuple[str, int]]) -> None:
-    with simulated() as (meter, clock):
-        model, iterators = Model(), dict[int, Iterator[int]]()
-        for call in calls:
-            clock.pass_ms(10)
-            got, expected = apply(call, meter, clock, model, iterators)
-            assert got == expected
-    steps, loop_record = recorded(meter), meter._loop()
-    epochs = [len(list(same)) for _, same in groupby(steps, key=lambda step: step.epoch)]
-    assert epochs == model.epochs
-    assert [step.step for step in steps] == list(range(len(steps)))
-    assert [step.epoch for step in steps] == sorted(step.epoch for step in steps)
-    assert {step.host[0] for step in steps} <= {MS}  # the loader's wait, and nothing of another loop
-    assert len(loop_record.epochs_ns) == len(loop_record.epoch_ends_ns) == len(epochs)
-    for index, (begin, end) in enumerate(loop_record.epochs_ns):
-        own = [step for step in steps if step.epoch == index]
-        assert end - begin >= sum(step.host_ns for step in own) - own[-1].other

@@ -3,14 +3,16 @@
 The meter records stretches. A loop is one stretch, or several if other loops ran inside it. A loop that is left, since a
 newer one began, may never be continued: then the two follow each other. If it is continued, the newer one ran inside it,
 an evaluation say, and is left out of the figures. An outer loop that breaks off right after it looks like one that was left
-before: the newer one is counted then, and the verdict says so.
+before: the newer one is counted then, and the verdict says so, unless its loader has been read inside a loop already.
 """
 
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from loaderlab.config import UserError
 from loaderlab.diagnosis.evidence import Setup
@@ -40,6 +42,7 @@ class Loop:
     """One call of `Watch.batches`.
 
     Attributes:
+        loader: None if nothing can refer to it without keeping it.
         interrupted: another loop ran before the present batch was done: its step is not measured.
         early: it began before another one had ended.
         inside: and the other one was continued later.
@@ -47,10 +50,23 @@ class Loop:
     """
 
     setup: Setup
+    loader: weakref.ref[Any] | None = None
     interrupted: bool = False
     early: bool = False
     inside: bool = False
     over: bool = False
+
+    def same_loader(self, other: Loop) -> bool:
+        loader = None if self.loader is None else self.loader()
+        return loader is not None and other.loader is not None and other.loader() is loader
+
+
+def loop_of(loader: object, setup: Setup) -> Loop:
+    """A loop that does not keep its loader alive."""
+    try:
+        return Loop(setup, weakref.ref(loader))
+    except TypeError:
+        return Loop(setup)
 
 
 class Loops:
@@ -80,6 +96,7 @@ class Loops:
                 if not left.over:  # dropped meanwhile
                     self._left.append(left)
             loop.early = bool(self._left)
+            loop.inside = loop.early and any(older.inside and older.same_loader(loop) for older in self._owners)
             self._start(loop)
 
     def goes_on(self, loop: Loop) -> bool:

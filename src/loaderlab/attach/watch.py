@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, SupportsFloat, TypeVar
 import torch
 from torch.utils.data import DataLoader
 
-from loaderlab.attach.loops import Loop, Loops
+from loaderlab.attach.loops import Loops, loop_of
 from loaderlab.attach.step_arguments import loss_scalar, sample_count
 from loaderlab.attach.torch_terms import in_torch_terms
 from loaderlab.config import AUTO, PROJECT, TrackingConfig, UserError
@@ -86,7 +86,7 @@ class Watch:
         Raises:
             UserError: `step` was not called for the batch before, or another call of `batches` still runs.
         """
-        meter, loops, loop = self._meter, self._loops, Loop(_setup(loader, self._device))
+        meter, loops, loop = self._meter, self._loops, loop_of(loader, _setup(loader, self._device))
         loops.begin(loop)
         try:
             meter.next_step()
