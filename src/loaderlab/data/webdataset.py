@@ -146,7 +146,7 @@ def indexed(path: str) -> list[dict[str, tuple[int, int]]]:
         " ".join(f"{key} {offset} {size}" for key, (offset, size) in members.items()) + "\n" for members in samples
     )
     with contextlib.suppress(OSError), atomic_file(index) as partial:  # a read-only folder: scanned again each time
-        partial.write_text(f"v1.1 {len(samples)}\n{text}")
+        partial.write_text(f"v1.1 {len(samples)}\n{text}", encoding="utf-8", errors="surrogateescape")
     return samples
 
 
@@ -155,7 +155,7 @@ def read_index(index: Path, tar_bytes: int) -> list[dict[str, tuple[int, int]]]:
     DataError: it is no index, or of another tar file.
     """
     try:
-        head, *lines = index.read_text().splitlines()
+        head, *lines = index.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
         version, count = head.split()
         words = INDEX_VERSIONS[version]
         samples = []

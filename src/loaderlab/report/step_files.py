@@ -7,6 +7,7 @@ from pathlib import Path
 
 from loaderlab.diagnosis.figures import LoopRecord
 from loaderlab.meter import summary
+from loaderlab.system.files import write_text
 
 
 def write_steps(folder: Path, title: str, loop: LoopRecord, figures: Mapping[str, float]) -> None:
@@ -14,5 +15,5 @@ def write_steps(folder: Path, title: str, loop: LoopRecord, figures: Mapping[str
     from loaderlab.report.step_picture import breakdown  # half a second: not at the start
 
     text = summary.to_csv(loop.steps, loop.warmup_steps, loop.parallel, coarse=not loop.phases_marked)
-    (folder / "steps.csv").write_text(text)
+    write_text(folder / "steps.csv", text)
     breakdown(folder / "breakdown.png", title, figures, loop.steps)

@@ -21,6 +21,7 @@ from loaderlab.parity.status import NOT_CHECKED
 from loaderlab.runs.compared_loaders import ComparedLoader
 from loaderlab.runs.job import Job, RunResult
 from loaderlab.system.processes import end_with_parent, importing, sigterm_raises, time_limit_raises
+from loaderlab.system.streams import flushed
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -160,6 +161,5 @@ def _checking_child(sending: Connection, arms: Mapping[str, TrainConfig]) -> Non
 def _leave(sending: Connection, result: Any) -> None:
     sending.send(result)
     sending.close()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flushed()
     os._exit(0)  # what is left in the interpreter's teardown (CUDA, DALI, thread pools) has nothing to say any more

@@ -23,7 +23,7 @@ from loaderlab.runs.measured_loop import MeasuredLoop, Trained
 from loaderlab.runs.outputs import Outcome, record
 from loaderlab.runs.prepare import Prepared, prepare
 from loaderlab.runs.probe import probe
-from loaderlab.system import versions
+from loaderlab.system import doctor, versions
 from loaderlab.system.processes import ignore_sigterm, sigterm_raises
 from loaderlab.system.terminal import Terminal
 from loaderlab.tracking import open_store
@@ -139,6 +139,10 @@ def _explained(config: TrainConfig, error: BaseException) -> BaseException:
     if isinstance(error, RuntimeError) and "deterministic" in str(error) and config.deterministic:
         reason = str(error).splitlines()[0].removesuffix(".")
         return refuse("deterministic", "true", reason, "deterministic=false", is_example=False)
+    if not isinstance(error, UserError) and (why := doctor.cause(error)):
+        return UserError(
+            f"{why} ({type(error).__name__}: {str(error).splitlines()[-1] if str(error) else 'no reason given'})"
+        )
     return error
 
 

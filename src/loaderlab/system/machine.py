@@ -31,14 +31,18 @@ def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
     """Cores of the tightest CPU quota on this process's cgroup path (version 2, else 1); None without one."""
     quotas = []
     try:
-        own = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+        own = next(
+            line
+            for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+            if line.startswith("0::")
+        )
         relative = own.removeprefix("0::").strip("/")
     except (OSError, StopIteration):
         relative = ""
     folder = root / relative
     while True:
         try:
-            limit, period = (folder / "cpu.max").read_text().split()
+            limit, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
             if limit != "max":
                 quotas.append(int(limit) / int(period))
         except (OSError, ValueError):
@@ -47,9 +51,9 @@ def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
             break
         folder = folder.parent
     try:
-        limit_us = int((root / "cpu/cpu.cfs_quota_us").read_text())
+        limit_us = int((root / "cpu/cpu.cfs_quota_us").read_text(encoding="utf-8"))
         if limit_us > 0:
-            quotas.append(limit_us / int((root / "cpu/cpu.cfs_period_us").read_text()))
+            quotas.append(limit_us / int((root / "cpu/cpu.cfs_period_us").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         pass
     return min(quotas, default=None)
@@ -69,7 +73,7 @@ def worker_counts(cores: int) -> list[int]:
 def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether the processor computes in bf16 itself; without, torch emulates it, several times slower than fp32."""
     try:
-        text = cpuinfo.read_text()
+        text = cpuinfo.read_text(encoding="utf-8")
     except OSError:
         return False
     flags = {flag for line in text.splitlines() if line.startswith(("flags", "Features")) for flag in line.split()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import getpass
 import os
 import shlex
 import socket
@@ -20,6 +19,7 @@ from mlflow.tracking import MlflowClient
 
 from loaderlab.config import AUTO, TrackingConfig, UserError, refuse
 from loaderlab.system.processes import process_identity, undisturbed
+from loaderlab.system.user import user_name
 from loaderlab.tracking import ui_view
 from loaderlab.tracking.records import RunRecord, not_finite_in
 from loaderlab.tracking.tracked_run import TrackedRun, short_tags
@@ -141,7 +141,7 @@ class Store:
         """A new run, RUNNING until `TrackedRun.end`."""
         own = {HOST_TAG: _host(), PID_TAG: str(os.getpid()), STARTED_TAG: str(process_identity(os.getpid()))}
         source = {"mlflow.source.name": "experiments.train", "mlflow.source.type": "LOCAL"}
-        tags = source | {"mlflow.user": getpass.getuser()} | own | tags
+        tags = source | {"mlflow.user": user_name()} | own | tags
         if parent_id:
             tags["mlflow.parentRunId"] = parent_id
         with self.guarded():
@@ -211,7 +211,9 @@ class Store:
         """The text of an artifact; None where the run has none of this name."""
         with tempfile.TemporaryDirectory(prefix="loaderlab-") as folder:
             try:
-                return Path(self.client.download_artifacts(run_id, path, folder)).read_text()
+                return Path(self.client.download_artifacts(run_id, path, folder)).read_text(
+                    encoding="utf-8", errors="replace"
+                )
             except (MlflowException, OSError):
                 return None
 
