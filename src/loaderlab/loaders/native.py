@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 from loaderlab.config import NativeLoader, refuse
 from loaderlab.data.spec import Split, UserItems
@@ -20,11 +20,14 @@ from loaderlab.loaders.header import lift_pillow_limit
 from loaderlab.loaders.resolve import NativeSettings, native_capabilities, native_settings
 from loaderlab.loaders.torch_internals import end_workers
 from loaderlab.loaders.user_items import UserStream
+from loaderlab.system import doctor
 
 
 def explained(error: RuntimeError) -> RuntimeError | LoaderError:
     """What a user can make of a worker's death; any other error as it is. PyTorch tells of it in a signal handler: the
     error comes up wherever the training process happens to be."""
+    if why := doctor.cause(error):
+        return LoaderError(f"{why} ({str(error).strip().splitlines()[-1]})")
     if "DataLoader worker" not in str(error):
         return error
     return LoaderError(
@@ -53,6 +56,10 @@ def _begin_worker(_: int) -> None:
 
 
 def _as_it_is(fetched: Any) -> Any:
+    """In a worker: puts the inputs into shared memory here, where an error reaches the training process. The thread that
+    sends batches would only print it, and the training process would wait for ever."""
+    if isinstance(fetched, Batch) and get_worker_info() is not None:
+        fetched.inputs.share_memory_()
     return fetched
 
 
