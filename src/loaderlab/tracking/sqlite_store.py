@@ -14,7 +14,6 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
-from sqlalchemy.engine import make_url
 
 LOCK_S = 120.0
 BUSY_S = 30.0
@@ -28,6 +27,8 @@ def sqlite_file(uri: str) -> Path | None:
     """
     if uri.partition(":")[0].partition("+")[0] != "sqlite":
         return None
+    from sqlalchemy.engine import make_url  # its import sets up a logger
+
     url = make_url(uri)
     if url.database in (None, "", ":memory:") or url.query.get("mode") == "memory":
         raise ValueError("would be kept in memory only, and end with the run")

@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
-from sqlalchemy import create_engine
 
 from loaderlab.config import AUTO, TrackingConfig, UserError, refuse
 from loaderlab.system.processes import process_identity, undisturbed
@@ -98,6 +97,8 @@ class Store:
 
     def _open(self, artifacts: str | None) -> tuple[MlflowClient, str]:
         if urlsplit(self.uri).scheme.partition("+")[0] in SERVERS:  # once: MLflow would try for two minutes
+            from sqlalchemy import create_engine  # its import sets up a logger
+
             engine = create_engine(self.uri)
             engine.connect().close()
             engine.dispose()
