@@ -25,7 +25,7 @@ def home() -> Path:
     try:
         return Path.home()
     except RuntimeError:
-        return _temporary_home()
+        return private_folder("home")
 
 
 def expanded(path: str) -> Path:
@@ -45,17 +45,17 @@ def give_name_and_home() -> None:
     try:
         Path.home()
     except RuntimeError:
-        os.environ["HOME"] = str(_temporary_home())
+        os.environ["HOME"] = str(private_folder("home"))
 
 
-def _temporary_home() -> Path:
-    """A folder of this user's own: one that somebody else has made under the same name is not used."""
-    folder = Path(tempfile.gettempdir()) / f"loaderlab-home-{os.getuid()}"
+def private_folder(name: str) -> Path:
+    """A folder of this user's own for temporary files: one that somebody else has made under the same name is not used."""
+    folder = Path(tempfile.gettempdir()) / f"loaderlab-{name}-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         facts = folder.lstat()
     except OSError:
-        return Path(tempfile.mkdtemp(prefix="loaderlab-home-"))
+        return Path(tempfile.mkdtemp(prefix=f"loaderlab-{name}-"))
     if stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid():
         return folder
-    return Path(tempfile.mkdtemp(prefix="loaderlab-home-"))
+    return Path(tempfile.mkdtemp(prefix=f"loaderlab-{name}-"))
