@@ -41,7 +41,7 @@ def record(store: Store, count: int, folder: Path) -> None:
     from loaderlab import metrics
 
     rng = np.random.default_rng(0)
-    (folder / "steps.csv").write_text(steps_csv(rng))
+    (folder / "steps.csv").write_text(steps_csv(rng), encoding="utf-8")
     for index in range(count):
         arm, repeat = index % ARMS, index // ARMS
         with store.start(f"arm {arm} repeat {repeat}", None, {"arm": str(arm), "verdict": "starved"}) as run:

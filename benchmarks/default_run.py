@@ -32,7 +32,7 @@ def timed(command: Sequence[str]) -> float:
 
 def proportional_mib(pid: int) -> float:
     """Proportional set size of one process, without those below it."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 

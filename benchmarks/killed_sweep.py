@@ -47,10 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         common = [f"epochs={chosen.epochs}", "measure.probe_s=0.5", uri]
         train = [sys.executable, "-m", "experiments.train", "-m"]
         out = Path(folder) / "out.txt"
-        with out.open("w") as file:
+        with out.open("w", encoding="utf-8") as file:
             process = subprocess.Popen([*train, *AXES, *common], cwd=ROOT, stdout=file, start_new_session=True)
-        while f"job {chosen.kill_in} of {JOBS}" not in out.read_text():
-            assert process.poll() is None, out.read_text()
+        while f"job {chosen.kill_in} of {JOBS}" not in out.read_text(encoding="utf-8"):
+            assert process.poll() is None, out.read_text(encoding="utf-8")
             time.sleep(0.2)
         time.sleep(5)
         process.kill()
@@ -59,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         while any(_in_group(int(entry.name), process.pid) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
             time.sleep(0.2)
         print("no process is left of it")
-        done = subprocess.run([*train, "resume=latest", uri], cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run(
+            [*train, "resume=latest", uri], cwd=ROOT, capture_output=True, text=True, encoding="utf-8", errors="replace"
+        )
         print(done.stdout[done.stdout.rindex("job ") :])
         assert done.returncode == 0, done.stderr
         store = open_store(TrackingConfig(uri=uri.partition("=")[2]), ROOT)
@@ -81,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _in_group(pid: int, group: int) -> bool:
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
         return os.getpgid(pid) == group and state not in "ZX"
     except (OSError, ProcessLookupError):
         return False

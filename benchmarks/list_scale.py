@@ -35,7 +35,7 @@ def make_tree(root: Path, num_files: int, num_classes: int) -> None:
         name = f"n{label:08d}"
         (root / name).mkdir(parents=True)
         for index in range(label, num_files, num_classes):
-            open(f"{root}/{name}/{name}_{index}.JPEG", "x").close()
+            open(f"{root}/{name}/{name}_{index}.JPEG", "x", encoding="utf-8").close()
 
 
 def listing_times(root: Path, cache: Path, cold: str | None, row: Callable[[str, float], None]) -> None:

@@ -43,7 +43,7 @@ def record(checkout: Path, folder: Path) -> None:
     _run(checkout, folder, "compare", [f"output={folder}/report", *own])
     places = {str(folder): "<folder>", str(checkout): "<checkout>"}
     dumped = dump(uri, folder / "report", places)
-    (folder / RECORDS).write_text(json.dumps(dumped, indent=1) + "\n")
+    (folder / RECORDS).write_text(json.dumps(dumped, indent=1) + "\n", encoding="utf-8")
     print("recorded: {} fields of {} runs and {} files".format(*counts(dumped)))
 
 
@@ -52,7 +52,7 @@ def _run(checkout: Path, folder: Path, program: str, arguments: Sequence[str]) -
     said = folder / f"{program}.txt"
     environment = os.environ | {"PYTHONPATH": f"{checkout}/src", "XDG_CACHE_HOME": f"{folder}/cache"}
     command = [sys.executable, "-m", f"experiments.{program}", *arguments]
-    with said.open("w") as file:
+    with said.open("w", encoding="utf-8") as file:
         done = subprocess.run(command, cwd=checkout, env=environment, stdout=file, stderr=subprocess.STDOUT)
     if done.returncode:
         raise SystemExit(f"error: experiments.{program} of {checkout} ended with {done.returncode}: see {said}")
@@ -73,7 +73,7 @@ def compare(before: Path, after: Path) -> int:
 
 def _read(folder: Path) -> dict[str, Any]:
     try:
-        dumped: dict[str, Any] = json.loads((folder / RECORDS).read_text())
+        dumped: dict[str, Any] = json.loads((folder / RECORDS).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise SystemExit(f"error: {folder / RECORDS} cannot be read: {error}") from None
     return dumped

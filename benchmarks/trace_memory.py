@@ -61,7 +61,7 @@ LOADER = "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__"
 def write(path: Path, size_mb: int) -> int:
     """Writes the trace and returns its number of steps."""
     steps = events = 0
-    with path.open("w") as file:
+    with path.open("w", encoding="utf-8") as file:
         file.write(HEAD)
         while file.tell() < size_mb * 1_000_000:
             begin = BEGIN_US + 14_000 * steps
@@ -87,7 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         size = path.stat().st_size
         command = [sys.executable, "-m", "experiments.trace", f"trace={path}", "format=json"]
         started = time.perf_counter()
-        done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=ROOT, check=True, capture_output=True, text=True, encoding="utf-8", errors="replace"
+        )
         seconds = time.perf_counter() - started
     peak_mib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     overall = json.loads(done.stdout)["overall"]

@@ -68,6 +68,7 @@ WRITES = {  # attributes of another object that a file may assign to
     "probes/ceiling.py": {"deadline.steps"},  # a class of this file
     "probes/state.py": {"parameter.grad"},  # torch's own way to drop a gradient
     "runs/prepare.py": {"torch.backends.cudnn.benchmark"},  # torch's own switch
+    "system/streams.py": {"sys.stderr"},  # closed: opened on /dev/null
     "trace/collect.py": {"found.negative"},  # a class of this file
     "training/loop.py": {"progress.train_s", "progress.epoch", "progress.updates", "progress.step"},  # of this file
     "training/precision.py": {"torch.backends.cudnn.allow_tf32"},  # torch's own switch
@@ -145,6 +146,40 @@ def test_files_are_renamed_in_one_place() -> None:
     sources = [*FILES, *(ROOT / "benchmarks").rglob("*.py")]
     renaming = [path.name for path in sources if re.search(r"os\.(replace|rename)\(|\.rename\(", path.read_text())]
     assert renaming == ["files.py"]
+
+
+BINARY = {"os.open", "Image.open", "tarfile.open", "gzip.open"}
+
+
+def without_encoding(source: str) -> list[str]:
+    """Calls that read or write text in the locale's encoding."""
+    calls = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call) or any(word.arg == "encoding" for word in node.keywords):
+            continue
+        function = ast.unparse(node.func)
+        values = [*node.args, *(word.value for word in node.keywords if word.arg == "mode")]
+        modes = [str(value.value) for value in values if isinstance(value, ast.Constant)]
+        name = function.rpartition(".")[2]
+        opens = name in ("open", "fdopen") and function not in BINARY and not any("b" in mode[:3] for mode in modes)
+        decodes = any(word.arg in ("text", "universal_newlines") for word in node.keywords) and "subprocess" in function
+        if (name in ("read_text", "write_text") and function != "write_text") or opens or decodes:
+            calls.append(ast.unparse(node))
+    return calls
+
+
+@pytest.mark.parametrize("folder", ["src", "experiments", "benchmarks"])
+def test_text_is_read_and_written_in_a_named_encoding(folder: str) -> None:
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        calls = without_encoding(path.read_text(encoding="utf-8"))
+        assert not calls, f"{path.name}: {calls[0]} depends on the locale: add encoding='utf-8'"
+
+
+def test_text_in_the_encoding_of_the_locale_is_recognised() -> None:
+    bad = "p.read_text(); p.write_text(t); open(p, 'w'); p.open(); subprocess.run(c, text=True)"
+    assert len(without_encoding(bad)) == 5
+    good = "p.read_text(encoding='utf-8'); open(p, 'wb'); p.open('rb'); Image.open(p); write_text(p, t); os.open(p, 0)"
+    assert without_encoding(good) == []
 
 
 def own_names(tree: ast.Module) -> set[str]:

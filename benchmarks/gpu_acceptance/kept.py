@@ -48,7 +48,7 @@ def code_digest() -> str:
 def read(folder: Path) -> dict[str, Outcome]:
     """The last that is known of each test, by its name; a line that was cut short is left out."""
     try:
-        lines = (folder / FILE).read_text().splitlines()
+        lines = (folder / FILE).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return {}
     found = {}
@@ -67,7 +67,7 @@ class Keeper:
     def __init__(self, folder: Path) -> None:
         self.before = read(folder)
         self._code = code_digest()
-        self._file = (folder / FILE).open("a")
+        self._file = (folder / FILE).open("a", encoding="utf-8")
         self._ended: dict[str, tuple[str, str]] = {}
 
     def _write(self, test: str, outcome: str, why: str = "") -> None:

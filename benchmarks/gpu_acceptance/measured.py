@@ -159,7 +159,7 @@ def main(name: str, device: str, folder: str) -> None:
     program: Callable[[str, Path], dict[str, Any]] = {"environment": environment, "overhead": overhead}[name]
     found = program(device, Path(folder))
     with atomic_file(Path(folder) / "found.json") as partial:
-        partial.write_text(json.dumps(found, indent=1))
+        partial.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

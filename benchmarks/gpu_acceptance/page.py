@@ -288,11 +288,11 @@ def write(found: Found, name: str | None) -> tuple[Path, dict[str, str]]:
             )
     beside.mkdir(parents=True, exist_ok=True)
     told = {**found.environment, "machine": {key: value for key, value in machine.items() if key != "host"}}
-    known.write_text(json.dumps(told, indent=1) + "\n")
+    known.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     if found.overhead is not None:
-        (beside / "overhead.json").write_text(json.dumps(found.overhead, indent=1) + "\n")
+        (beside / "overhead.json").write_text(json.dumps(found.overhead, indent=1) + "\n", encoding="utf-8")
     lines = [json.dumps({"test": test.test, "outcome": test.outcome, "why": test.why}) for test in found.tests.values()]
-    (beside / kept.FILE).write_text("".join(f"{line}\n" for line in lines))
+    (beside / kept.FILE).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     pictures, undrawn = draw(found, beside)
     target = RESULTS / f"{name}.md"
     target.write_text(compose(found, pictures, name), encoding="utf-8")

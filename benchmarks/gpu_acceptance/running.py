@@ -98,7 +98,7 @@ def run(setting: Setting, part: Part, minutes: float) -> State:
     state.turns.append(turn)
     keep(folder / "part.json", state)  # whoever ends us: it was begun
     began = time.monotonic()
-    with (folder / "output.txt").open("a") as out:
+    with (folder / "output.txt").open("a", encoding="utf-8") as out:
         process = subprocess.Popen(
             [sys.executable, "-c", TETHERED, *command],
             cwd=PROJECT,
@@ -132,7 +132,7 @@ def read(file: Path) -> Any:
         UserError: it is damaged.
     """
     try:
-        return json.loads(file.read_text())
+        return json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{file} is damaged: {error}. Remove its folder, and this part is measured again") from None
 
@@ -140,7 +140,7 @@ def read(file: Path) -> Any:
 def keep(file: Path, state: State) -> None:
     """Whole or not at all."""
     with atomic_file(file) as partial:
-        partial.write_text(json.dumps(asdict(state), indent=1))
+        partial.write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
 
 
 def environment() -> dict[str, str]:

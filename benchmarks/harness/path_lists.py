@@ -33,7 +33,7 @@ def seconds_to_list(root: Path) -> tuple[float, float]:
 
 
 def _peak_mib() -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
 
 

@@ -91,7 +91,7 @@ def _artifacts(client: MlflowClient, run_id: str, folder: str) -> Iterator[str]:
 
 def _file(path: Path, name: str, places: Mapping[str, str]) -> Any:
     """The masked content of a text; of a picture only that it is there."""
-    return masks.content(name, path.read_text(), places) if path.suffix in TEXTS else "<file>"
+    return masks.content(name, path.read_text(encoding="utf-8"), places) if path.suffix in TEXTS else "<file>"
 
 
 # ---- two dumps -------------------------------------------------------------------------------------------------

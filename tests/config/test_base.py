@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 import subprocess
 import sys
 
 import omegaconf
+import pytest
 
 from loaderlab import metrics
-from loaderlab.config import PROJECT, CompareConfig
+from loaderlab.cli.compose import refuse_no_choice
+from loaderlab.cli.schemas import SCHEMAS
+from loaderlab.config import PROJECT, CompareConfig, UserError, check_bounds
 from loaderlab.config.base import MISSING
+from tests.conftest import compose
 
 
 def test_missing_is_what_omegaconf_takes_for_missing() -> None:
@@ -33,3 +39,43 @@ def test_a_comparisons_metrics_are_those_of_the_registry() -> None:
     assert metric.metadata["choices"] == metrics.COMPARED
     doc = "the figure that gains are of; auto: rate/samples_per_s, of a ladder time/train_s"
     assert metric.metadata["doc"] == doc
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.lr=nan", "optimizer.lr=nan: must be finite"),
+        ("optimizer.lr=-inf", "optimizer.lr=-inf: must be finite"),
+        ("measure.probe_s=inf", "measure.probe_s=inf: must be finite"),
+        ("checkpoint.every_minutes=inf", "checkpoint.every_minutes=inf: must be finite"),
+        ("data.transform.mean=[nan,0.5,0.5]", "data.transform.mean="),
+        ("batch_size=99999999999999", "batch_size=99999999999999: must be at most 2147483647"),
+        ("data.transform.image_size=99999999999999", "data.transform.image_size=99999999999999: must be at most"),
+        ("loader.num_workers=100000", "loader.num_workers=100000: must be at most 4096"),
+        (f"seed={2**64}", f"seed={2**64}: must be at most {2**63 - 1}"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        compose([override])
+    assert "\n" not in str(error.value)
+
+
+def test_every_number_of_the_schema_has_bounds() -> None:
+    """NaN, infinity and 400 digits in any numeric setting of any choice."""
+    for kind in {kind for choices in SCHEMAS.values() for kind in choices.values()}:
+        for entry in dataclasses.fields(kind):
+            default = None if entry.default is dataclasses.MISSING else entry.default
+            field = dataclasses.field(default=default, metadata=entry.metadata)
+            alone = dataclasses.make_dataclass("Alone", [(entry.name, object, field)])
+            for value in (math.nan, math.inf, -math.inf, [0.5, math.nan], 10**400):
+                with pytest.raises(UserError, match=entry.name):
+                    check_bounds(alone(value))
+
+
+@pytest.mark.parametrize("value", ["null", "1", "true", "1.5", "-3", "nan"])
+@pytest.mark.parametrize("group", ["loader", "data", "study"])
+def test_a_group_needs_the_name_of_a_choice(group: str, value: str) -> None:
+    with pytest.raises(UserError, match=re.escape(f"{group}={value}: is not a choice")):
+        refuse_no_choice([f"{group}={value}"])
+    refuse_no_choice([f"{group}=native", "-m", "batch_size=1", "model=resnet18", "repeat=1,2", "loader=dali,native"])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -249,3 +252,119 @@ def test_deleted_experiment_is_told(store: Store, tmp_path: Path) -> None:
 def test_a_metric_that_is_not_in_the_registry_is_an_error(store: Store) -> None:
     with store.start("run", None, {}) as run, pytest.raises(AssertionError, match="nosuch/metric"):
         run.metric("nosuch/metric", 1.0, 1)
+
+
+@pytest.mark.parametrize("name", ["a b", "50%", "a%25b", "what?", "#1", "é", "a&b='c'"])
+def test_the_checkout_may_have_any_name(name: str, tmp_path: Path, empty_store: Path) -> None:
+    root = tmp_path / name
+    (root / "mlruns").mkdir(parents=True)
+    shutil.copy(empty_store, root / "mlruns" / "mlflow.db")
+    store = open_store(TrackingConfig(), root)
+    (tmp_path / "note.txt").write_text("hello", encoding="utf-8")
+    with store.start("a run", None, {}) as run:
+        store.client.log_artifact(run.run_id, str(tmp_path / "note.txt"))
+    assert store.read(run.run_id, "note.txt") == "hello"
+    assert (root / "mlruns" / "artifacts" / run.run_id / "artifacts" / "note.txt").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "note.txt"])  # and nothing beside it
+    words = shlex.split(store.how_to_look().splitlines()[0].removeprefix("recorded: "))
+    assert words[-2:] == ["--backend-store-uri", store.uri]
+
+
+@pytest.mark.parametrize(
+    "uri", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///file:x?mode=memory&uri=true"]
+)
+def test_a_store_in_memory_is_refused(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="in memory only"):
+        open_store(TrackingConfig(uri=uri), tmp_path)
+
+
+@pytest.mark.parametrize(("scheme", "package"), [("postgresql+psycopg2", "psycopg2-binary"), ("mysql", "mysqlclient")])
+def test_a_database_without_its_driver_is_one_line(scheme: str, package: str, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=f"which is not installed.*pip install {package}") as error:
+        open_store(TrackingConfig(uri=f"{scheme}://127.0.0.1/runs"), tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["folder", "text"])
+def test_a_file_that_is_no_store_is_tried_once(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)  # between MLflow's ten attempts
+    path = tmp_path / "store"
+    path.mkdir() if kind == "folder" else path.write_text("no database" * 100, encoding="utf-8")
+    for create in (True, False):
+        with pytest.raises(StoreError, match="unable to open database file|file is not a database") as error:
+            open_store(TrackingConfig(uri=f"sqlite:///{path}"), tmp_path, create=create)
+        assert "\n" not in str(error.value)
+    assert slept == []
+
+
+def kept(store: Store, tmp_path: Path, text: str) -> str:
+    """A run with one artifact; gives its id."""
+    (tmp_path / "note.txt").write_text(text, encoding="utf-8")
+    with store.start("a run", None, {}) as run:
+        store.client.log_artifact(run.run_id, str(tmp_path / "note.txt"))
+    return run.run_id
+
+
+@pytest.mark.parametrize("how", ["moved", "copied", "file copied"])
+def test_artifacts_follow_a_store_that_was_moved_or_copied(how: str, store: Store, tmp_path: Path) -> None:
+    old, new = tmp_path / "mlruns", tmp_path / "elsewhere"
+    former = kept(store, tmp_path, "former")
+    if how == "moved":
+        old.rename(new)
+    elif how == "copied":
+        shutil.copytree(old, new)
+        (old / "artifacts" / former / "artifacts" / "note.txt").write_text("of the original", encoding="utf-8")
+    else:
+        new.mkdir()
+        shutil.copy(old / "mlflow.db", new)
+    second = open_store(TrackingConfig(uri=f"sqlite:///{new / 'mlflow.db'}", experiment="test"), tmp_path)
+    assert second.read(former, "note.txt") == "former"
+    later = kept(second, tmp_path, "later")
+    assert second.read(later, "note.txt") == "later"
+    assert (new / "artifacts" / later / "artifacts" / "note.txt").exists()
+    assert not (old / "artifacts" / later).exists()
+
+
+def test_artifacts_that_somebody_put_elsewhere_stay_there(store_uri: str, tmp_path: Path) -> None:
+    MlflowClient(store_uri).create_experiment("own", artifact_location=(tmp_path / "own" / "artifacts").as_uri())
+    (tmp_path / "own").mkdir()
+    store = open_store(TrackingConfig(uri=store_uri, experiment="own"), tmp_path)
+    run_id = kept(store, tmp_path, "own")
+    assert (tmp_path / "own" / "artifacts" / run_id / "artifacts" / "note.txt").exists()
+
+
+def test_two_stores_in_one_folder_share_neither_lock_nor_artifacts(store_uri: str, tmp_path: Path) -> None:
+    folder = tmp_path / "mlruns"
+    stores = []
+    for name in ("a.db", "b.db", "mlflow.db"):
+        if name != "mlflow.db":
+            shutil.copy(folder / "mlflow.db", folder / name)
+        stores.append(open_store(TrackingConfig(uri=f"sqlite:///{folder / name}", experiment="test"), tmp_path))
+        assert (folder / f".{name}.creating.lock").stat().st_mode & 0o666 == 0o666  # of every user
+    runs = [kept(store, tmp_path, store.uri) for store in stores]
+    for folder_name, run_id in zip(("a.db.artifacts", "b.db.artifacts", "artifacts"), runs, strict=True):
+        assert [path.name for path in (folder / folder_name).iterdir()] == [run_id]
+
+
+def test_a_store_whose_lock_cannot_be_taken_is_opened_if_it_has_tables(store_uri: str, tmp_path: Path) -> None:
+    """The lock of another user that may not be written, or a folder that may only be read."""
+    open_store(TrackingConfig(uri=store_uri, experiment="test"), tmp_path)
+    lock = tmp_path / "mlruns" / ".mlflow.db.creating.lock"
+    lock.unlink(missing_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+
+        def forbidden(*_: Any, **__: Any) -> None:
+            raise PermissionError(errno.EACCES, "Permission denied", str(lock))
+
+        patch.setattr("filelock.FileLock.acquire", forbidden)
+        open_store(TrackingConfig(uri=store_uri, experiment="test"), tmp_path)
+        with pytest.raises(StoreError, match="Permission denied"):
+            open_store(TrackingConfig(uri=f"sqlite:///{tmp_path / 'new.db'}"), tmp_path)
+
+
+def test_a_path_that_is_not_utf8_can_be_recorded(store: Store) -> None:
+    with store.start("run", None, {"error": "no such file: \udcff.jpg"}) as run:
+        run.params([("data.root", "/data/\udcff")])
+    found = store.client.get_run(run.run_id).data
+    assert (found.params["data.root"], found.tags["error"]) == ("/data/\\udcff", "no such file: \\udcff.jpg")

@@ -44,6 +44,7 @@ from loaderlab.meter import resources
 from loaderlab.meter.peaks import PeakMemory
 from loaderlab.meter.phases import StepMeter, own_cost_ns
 from loaderlab.meter.sampler import DeviceSample, DeviceSampler
+from loaderlab.system.files import write_text
 from loaderlab.system.machine import available_cores
 from loaderlab.system.processes import error_line
 
@@ -245,8 +246,8 @@ class Watch:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             write_steps(folder, f"{name}: {verdict.grade}", loop, figures)
-            (folder / "report.md").write_text(page)
-            (folder / "environment.json").write_text(json.dumps(describe(self._device), indent=1) + "\n")
+            write_text(folder / "report.md", page)
+            write_text(folder / "environment.json", json.dumps(describe(self._device), indent=1) + "\n")
             tracked.artifacts(folder)
 
 

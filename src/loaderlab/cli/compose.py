@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -15,9 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from loaderlab.cli.messages import missing_value, no_such_setting
 from loaderlab.cli.schemas import CONF
-from loaderlab.config import UserError
+from loaderlab.config import UserError, refuse
 
 T = TypeVar("T")
+_NO_NAME = re.compile(r"null|true|false|[-+]?(\d[\d_]*)?\.?\d+(e[-+]?\d+)?|nan|inf", re.IGNORECASE)
 
 
 def compose(config_name: str, overrides: Sequence[str], *, with_hydra: bool = False) -> DictConfig:
@@ -41,6 +43,23 @@ def config_loader() -> Iterator[ConfigLoader]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield GlobalHydra.instance().config_loader()
+
+
+def refuse_no_choice(arguments: Sequence[str]) -> None:
+    """Refuses ``loader=null`` and ``loader=1``, which Hydra answers with a ValueError of its own.
+
+    Raises:
+        UserError: a group has no name of a choice as its value.
+    """
+    for text in arguments:
+        group, equals, value = text.partition("=")
+        if equals and (CONF / group).is_dir() and _NO_NAME.fullmatch(value):
+            choices = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+            if group in ("study", "rung"):
+                why = "is not a choice. Leave it out, or choose one of"
+            else:
+                why = "is not a choice: one of"
+            raise refuse(group, value, f"{why} {', '.join(choices)}", f"{group}={choices[0]}")
 
 
 def typed(cfg: DictConfig, kind: type[T]) -> T:

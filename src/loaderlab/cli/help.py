@@ -108,7 +108,11 @@ def _groups(cfg: DictConfig) -> list[str]:
     for folder in folders:
         lines.append(f"  {folder.name}")
         for file in sorted(folder.glob("*.yaml")):
-            comments = [line.removeprefix("# ") for line in file.read_text().splitlines() if line.startswith("# ")]
+            comments = [
+                line.removeprefix("# ")
+                for line in file.read_text(encoding="utf-8").splitlines()
+                if line.startswith("# ")
+            ]
             doc = next(line for line in comments if not line.startswith("@"))
             lines.append(f"    {file.stem:<18}{doc}")
     return [*lines, ""]

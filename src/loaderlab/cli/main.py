@@ -15,12 +15,15 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from loaderlab.cli.arguments import asks_for_help, multirun_first
-from loaderlab.cli.compose import typed
+from loaderlab.cli.compose import refuse_no_choice, typed
 from loaderlab.cli.errors import explain
 from loaderlab.cli.help import help_text
 from loaderlab.cli.platforms import unsupported
 from loaderlab.cli.schemas import CONF, register
 from loaderlab.config import Failed, UserError
+from loaderlab.system.doctor import working_folders
+from loaderlab.system.streams import STDOUT_CLOSED, lossy, prepare_streams
+from loaderlab.system.user import give_name_and_home
 
 T = TypeVar("T")
 Job = Callable[[T, list[str]], None]
@@ -45,11 +48,19 @@ def main(config_name: str, kind: type[T], job: Job[T], arguments: Sequence[str])
     if reason := unsupported(sys.platform):
         print(f"error: {reason}", file=sys.stderr)
         return 1
+    prepare_streams()
+    if reason := _unusable():
+        print(f"error: {reason}", file=sys.stderr)
+        return 1
+    give_name_and_home()
     register()
     try:
         if asks_for_help(arguments):
-            print(help_text(config_name, arguments))
+            text = help_text(config_name, arguments)
+            with lossy():
+                print(text)
         else:
+            refuse_no_choice(arguments)
             _run(config_name, kind, job, arguments)
         return 0
     except (HydraException, OmegaConfBaseException, UserError, Failed) as error:
@@ -63,6 +74,14 @@ def main(config_name: str, kind: type[T], job: Job[T], arguments: Sequence[str])
     except KeyboardInterrupt as interrupt:
         print("\ninterrupted: what was recorded before is kept", file=sys.stderr)
         return int(getattr(interrupt, "exit_code", INTERRUPTED))
+
+
+def _unusable() -> str:
+    """Why nothing can be run in these streams and folders; empty if it can."""
+    if sys.stdout is None:
+        return STDOUT_CLOSED
+    check = working_folders()
+    return check.text if check.state == "fails" else ""
 
 
 def _run(config_name: str, kind: type[T], job: Job[T], arguments: Sequence[str]) -> None:

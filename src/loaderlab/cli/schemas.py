@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from loaderlab import config as schema
 from loaderlab.config import PROJECT
 from loaderlab.system import machine
+from loaderlab.system.user import private_folder
 
 CONF = PROJECT / "conf"
 SCHEMAS: dict[str, dict[str, type]] = {
@@ -45,11 +46,13 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "trace": {"trace": schema.TraceConfig},
     "compare": {"compare": schema.CompareConfig},
 }
-RESOLVERS: dict[str, Callable[[], Any]] = {  # what studies ask of the machine, as in ``${worker_counts:}``
+RESOLVERS: dict[str, Callable[[], Any]] = {  # what settings ask of the machine, as in ``${worker_counts:}``
     "worker_counts": lambda: ",".join(map(str, machine.worker_counts(machine.available_cores()))),
     "thread_counts": lambda: ",".join(map(str, machine.worker_counts(machine.available_cores())[1:])),
     "ladder_workers": lambda: min(8, machine.available_cores()),
     "ladder_precision": lambda: "bf16" if machine.has_bf16() else "fp32",
+    # Hydra writes a multirun.yaml there, which nothing reads: not into a checkout that may be read-only
+    "hydra_folder": lambda: str(private_folder("hydra")),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import field, fields, is_dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 AUTO = "auto"
 MISSING: Any = "???"  # the default of a setting that must be typed; the text is OmegaConf's own
+LARGEST = 2**31 - 1  # whole number, unless a setting says otherwise: no machine has as many samples or threads
+LARGEST_SEED = 2**63 - 1
 PROJECT = Path(__file__).resolve().parents[3]  # conf/, mlruns/, data/
 
 
@@ -25,6 +28,7 @@ def setting(
     doc: str,
     *,
     at_least: float | None = None,
+    at_most: int = LARGEST,
     choices: tuple[Any, ...] = (),
     kind: type | None = None,
 ) -> Any:
@@ -33,7 +37,7 @@ def setting(
     A knob that may be ``auto`` is annotated ``Any`` and says here of what ``kind`` it is otherwise: OmegaConf 2.3
     fails to merge a union inside a group whose choice is still open.
     """
-    metadata = {"doc": doc, "at_least": at_least, "choices": choices, "kind": kind}
+    metadata = {"doc": doc, "at_least": at_least, "at_most": at_most, "choices": choices, "kind": kind}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     if isinstance(default, type):
@@ -79,6 +83,7 @@ def check_bounds(config: Any, prefix: str = "") -> None:
         if is_group(value):
             check_bounds(value, f"{name}.")
             continue
+        _check_finite(name, value)
         choices, at_least = entry.metadata.get("choices", ()), entry.metadata.get("at_least")
         if value == AUTO and entry.default == AUTO:
             continue
@@ -89,10 +94,27 @@ def check_bounds(config: Any, prefix: str = "") -> None:
             raise refuse(name, value, f"must be {allowed}", f"{name}={example}")
         if choices and value not in choices:
             raise refuse(name, value, f"must be one of {', '.join(map(str, choices))}", f"{name}={choices[0]}")
+        at_most = entry.metadata.get("at_most", LARGEST)
+        if any(type(part) is int and part > at_most for part in (value if isinstance(value, list) else [value])):
+            raise refuse(name, value, f"must be at most {at_most}", f"{name}={_example(entry.default, at_least)}")
         if at_least is not None and value is not None:
             auto = " or auto" if entry.default == AUTO else ""
             if value < at_least:
                 raise refuse(name, value, f"must be at least {at_least:g}{auto}", f"{name}={at_least:g}")
+
+
+def _check_finite(name: str, value: Any) -> None:
+    """Refuses NaN and infinity, alone or in a list: no setting has a meaning for them."""
+    for part in value if isinstance(value, list) else [value]:
+        if isinstance(part, float) and not math.isfinite(part):
+            raise refuse(
+                name, value, "must be finite", f"{name}=[0.5,0.5]" if isinstance(value, list) else f"{name}=0.1"
+            )
+
+
+def _example(default: Any, at_least: float | None) -> Any:
+    """A value to type: the default, if it is a number."""
+    return default if type(default) is int else max(2, int(at_least or 0))
 
 
 def choice(config: Any) -> str:

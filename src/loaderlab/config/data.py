@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from loaderlab.config.base import MISSING, refuse, setting
+from loaderlab.config.base import LARGEST_SEED, MISSING, refuse, setting
 
 MAX_PIXELS = 178_956_970  # from where on Pillow refuses an image: half a GiB of RGB
 
@@ -90,7 +90,10 @@ class EncodedData(DataConfig):
         0.01, "skip: share of a split's samples beyond which the run stops all the same", at_least=0
     )
     max_pixels: int = setting(
-        MAX_PIXELS, "images with more pixels than this are taken for decompression bombs and not decoded", at_least=1
+        MAX_PIXELS,
+        "images with more pixels than this are taken for decompression bombs and not decoded",
+        at_least=1,
+        at_most=LARGEST_SEED,
     )
 
     def __post_init__(self) -> None:
@@ -123,7 +126,7 @@ class PhotosData(EncodedData):
     num_classes: int = setting(1_000, "number of classes", at_least=2)
     width_px: int = setting(500, "width of most files, pixels; some are upright, some larger or smaller", at_least=32)
     height_px: int = setting(375, "height of most files, pixels", at_least=32)
-    data_seed: int = setting(0, "seed of the pictures themselves", at_least=0)
+    data_seed: int = setting(0, "seed of the pictures themselves", at_least=0, at_most=LARGEST_SEED)
     transform: TransformConfig = setting(TransformConfig, "image to sample")
 
     def __post_init__(self) -> None:
@@ -143,7 +146,7 @@ class ImageFolderData(EncodedData):
     root: str = setting(MISSING, "folder with one sub-folder a class: the training samples")
     val_root: str | None = setting(None, "the same for validation; null: a seeded split of root")
     val_fraction: float = setting(0.2, "share of each class held back for validation when val_root is null", at_least=0)
-    split_seed: int = setting(0, "seed of that split", at_least=0)
+    split_seed: int = setting(0, "seed of that split", at_least=0, at_most=LARGEST_SEED)
     transform: TransformConfig = setting(TransformConfig, "image to sample")
 
     def __post_init__(self) -> None:
@@ -160,7 +163,7 @@ class WebDatasetData(EncodedData):
     )
     val_shards: str | None = setting(None, "the same for validation; null: files of shards are held back")
     val_fraction: float = setting(0.1, "share of the files held back when val_shards is null", at_least=0)
-    split_seed: int = setting(0, "seed of that choice", at_least=0)
+    split_seed: int = setting(0, "seed of that choice", at_least=0, at_most=LARGEST_SEED)
     image_keys: str = setting("jpg jpeg png webp", "extensions of a sample's image member, the first that is there")
     label_key: str = setting("cls", "extension of its label member: a class index as text, counted from 0")
     shuffle_block: int = setting(
@@ -184,7 +187,7 @@ class VectorsData(DataConfig):
     num_features: int = setting(784, "length of a sample, float32", at_least=1)
     num_classes: int = setting(10, "number of classes", at_least=2)
     work: int = setting(0, "passes of real per-sample work in the loader (sort, then scale); 0: none", at_least=0)
-    data_seed: int = setting(0, "seed of the samples themselves", at_least=0)
+    data_seed: int = setting(0, "seed of the samples themselves", at_least=0, at_most=LARGEST_SEED)
 
 
 @dataclass

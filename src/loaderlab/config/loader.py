@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from loaderlab.config.base import AUTO, refuse, setting
+from loaderlab.config.base import AUTO, LARGEST_SEED, refuse, setting
 
 
 @dataclass
@@ -58,6 +58,7 @@ class NativeLoader(HostLoader):
         kind=int,
         doc="worker processes; auto: by the cores this process may use, 0 for data in memory",
         at_least=0,
+        at_most=4096,
     )
     prefetch_factor: Any = setting(AUTO, kind=int, doc="batches that each worker works ahead; auto: 2", at_least=1)
     persistent_workers: Any = setting(
@@ -104,6 +105,7 @@ class SpdlLoader(HostLoader):
         kind=int,
         doc="threads that build batches; auto: for encoded images by the cores this process may use, else 1",
         at_least=1,
+        at_most=4096,
     )
     buffer_size: int = setting(
         3, "finished batches that wait for the step; SPDL holds up to 5 more on their way", at_least=1
@@ -114,7 +116,11 @@ class SpdlLoader(HostLoader):
 class DaliLoader(LoaderConfig):
     name: ClassVar[str] = "dali"
     num_threads: Any = setting(
-        AUTO, kind=int, doc="CPU threads of the pipeline; auto: by the cores this process may use", at_least=1
+        AUTO,
+        kind=int,
+        doc="CPU threads of the pipeline; auto: by the cores this process may use",
+        at_least=1,
+        at_most=4096,
     )
     prefetch_queue_depth: int = setting(2, "batches that the pipeline works ahead", at_least=1)
     decode: str = setting(
@@ -123,7 +129,9 @@ class DaliLoader(LoaderConfig):
     hw_decoder_load: float = setting(
         0.65, "mixed: share of the decoding given to the GPU's JPEG engine, 0 to 1", at_least=0
     )
-    pipeline_seed: int | None = setting(None, "seed of the random crops and flips; null: the run's seed", at_least=0)
+    pipeline_seed: int | None = setting(
+        None, "seed of the random crops and flips; null: the run's seed", at_least=0, at_most=LARGEST_SEED
+    )
 
     def __post_init__(self) -> None:
         if self.hw_decoder_load > 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from loaderlab.config.base import AUTO, MISSING, check_bounds, refuse, setting
+from loaderlab.config.base import AUTO, LARGEST_SEED, MISSING, check_bounds, refuse, setting
 from loaderlab.config.data import DataConfig
 from loaderlab.config.loader import LoaderConfig
 from loaderlab.config.measure import CheckpointConfig, MeasureConfig, TrackingConfig
@@ -41,18 +41,28 @@ class TrainConfig:
     checkpoint: CheckpointConfig = setting(CheckpointConfig, "when a long run is saved")
     batch_size: int = setting(64, "samples a step", at_least=1)
     epochs: Any = setting(
-        AUTO, kind=int, doc="passes over the training samples; auto: 20 unless steps is set", at_least=1
+        AUTO,
+        kind=int,
+        doc="passes over the training samples; auto: 20 unless steps is set",
+        at_least=1,
+        at_most=LARGEST_SEED,
     )
-    steps: int | None = setting(None, "end after this many steps instead", at_least=1)
+    steps: int | None = setting(None, "end after this many steps instead", at_least=1, at_most=LARGEST_SEED)
     accumulate: int = setting(1, "steps whose gradients make one update of the weights", at_least=1)
     drop_last: bool = setting(True, "leave out the last training batch of an epoch where it is short")
     evaluate: bool = setting(True, "loss and accuracy on the validation samples after each epoch")
-    seed: int = setting(0, "seed of the weights, the order and the augmentations", at_least=0)
-    repeat: int = setting(0, "number of the repetition; the seed in force is seed + repeat", at_least=0)
+    seed: int = setting(0, "seed of the weights, the order and the augmentations", at_least=0, at_most=LARGEST_SEED)
+    repeat: int = setting(
+        0, "number of the repetition; the seed in force is seed + repeat", at_least=0, at_most=LARGEST_SEED
+    )
     deterministic: bool = setting(False, "deterministic algorithms only; slower, and refused where one has none")
     device: str = setting(AUTO, "auto: CUDA where there is one, else the CPU; or cpu, cuda, cuda:1")
     torch_threads: Any = setting(
-        AUTO, kind=int, doc="threads of the step on a CPU; auto: the cores that the loader leaves", at_least=1
+        AUTO,
+        kind=int,
+        doc="threads of the step on a CPU; auto: the cores that the loader leaves",
+        at_least=1,
+        at_most=4096,
     )
     resume: str | None = setting(
         None,

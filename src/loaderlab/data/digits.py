@@ -74,7 +74,7 @@ def _write(folder: Path, config: DigitsData, on_progress: Callable[[int, int], N
             "split": {"val_fraction": VAL_FRACTION, "seed": SPLIT_SEED},
             "sha256": checksums,
         }
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
 def _encode(bitmap: np.ndarray[tuple[int, int], np.dtype[np.float64]], config: DigitsData) -> bytes:
@@ -90,7 +90,7 @@ def _encode(bitmap: np.ndarray[tuple[int, int], np.dtype[np.float64]], config: D
 def _verify(folder: Path) -> None:
     mend = f"Remove it and run again: rm -r {folder}"
     try:
-        checksums: dict[str, str] = json.loads((folder / MANIFEST).read_text())["sha256"]
+        checksums: dict[str, str] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"]
         for name, expected in checksums.items():
             if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
                 raise DataError(f"{folder / name}: differs from {MANIFEST}. {mend}")

@@ -59,7 +59,7 @@ def build(config: PhotosData, on_progress: OnProgress) -> DataSpec:
         raise refuse("data.root", config.root, allowed, "data.root=/path", error=DataError) from error
     mend = f"Remove it and run again: rm -r {folder}"
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if {name: manifest.get(name) for name in photo_set.facts} != photo_set.facts:
             raise DataError(f"{MANIFEST} is of other photos")
         if manifest["looked_at_bytes"] != photo_set.looked_at_bytes(folder):
@@ -134,7 +134,7 @@ def _write(folder: Path, photo_set: PhotoSet, on_progress: OnProgress) -> None:
                 (partial / split / f"{label:04d}").mkdir(parents=True)
         _paint_all(partial, photo_set, on_progress)
         manifest = photo_set.facts | {"source": __name__, "looked_at_bytes": photo_set.looked_at_bytes(partial)}
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
 def _paint_all(folder: Path, photo_set: PhotoSet, on_progress: OnProgress) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from loaderlab.data.arrayfile import ArrayFile, write
 from loaderlab.data.tree import EXTENSIONS, Tree
+from loaderlab.system import user
 
 FACTS = ("classes", "endings", "others", "hidden", "repeated", "folders", "digest")
 RULES = "2"  # of what is listed: a list that was made by others is not used
@@ -40,7 +41,7 @@ def store(root: Path, tree: Tree) -> Tree:
 
 def folder() -> Path:
     """Where the lists are kept."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "loaderlab" / "listings"
+    return user.expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "loaderlab" / "listings"
 
 
 def _path(root: Path) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 from loaderlab.config import NativeLoader, refuse
 from loaderlab.data.spec import Split, UserItems
@@ -58,6 +58,10 @@ class _BeginWorker:
 
 
 def _as_it_is(fetched: Any) -> Any:
+    """In a worker: puts the inputs into shared memory here, where an error reaches the training process. The thread that
+    sends batches would only print it, and the training process would wait for ever."""
+    if isinstance(fetched, Batch) and get_worker_info() is not None:
+        fetched.inputs.share_memory_()
     return fetched
 
 

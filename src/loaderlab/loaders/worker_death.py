@@ -7,6 +7,7 @@ import signal
 from collections.abc import Sequence
 
 from loaderlab.loaders.contract import LoaderError
+from loaderlab.system import doctor
 from loaderlab.system.causes import described
 from loaderlab.system.processes import USUAL_CAUSES, signal_name
 
@@ -35,6 +36,8 @@ def explained(error: BaseException, deaths: Sequence[tuple[int, int]] = ()) -> B
         return LoaderError(_died(*deaths[0]))
     if match := DEATH.match(text):
         return LoaderError(_died(int(match["pid"]), _exit_code(match)))
+    if isinstance(error, RuntimeError) and (why := doctor.cause(error)):
+        return LoaderError(f"{why} ({described(error)})")
     if SENT.match(text):
         return LoaderError(f"loader: a worker failed: {described(error)}{shared_memory_advice(text)}")
     return error

@@ -19,7 +19,7 @@ def proportional_memory_mib() -> float | None:
     total_kib = 0
     for process in _tree():
         try:
-            lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+            lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
         except (FileNotFoundError, ProcessLookupError):
             if not Path("/proc/self/smaps_rollup").exists():
                 return None
@@ -74,7 +74,7 @@ def read_bytes() -> int | None:
     total = 0
     for process in _tree():
         try:
-            lines = Path(f"/proc/{process.pid}/io").read_text().splitlines()
+            lines = Path(f"/proc/{process.pid}/io").read_text(encoding="utf-8").splitlines()
         except (FileNotFoundError, ProcessLookupError):
             if not Path("/proc/self/io").exists():
                 return None

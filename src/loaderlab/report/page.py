@@ -58,7 +58,7 @@ def html(comparison: Comparison, charts: Sequence[Chart]) -> str:
         title = ", ".join(f"{short(name)} {value}" for name, value in group.work.items())
         tables.append({"title": title, "columns": columns, "rows": rows})
     drawn = [{"title": chart.title, "caption": chart.caption, "svg": Markup(chart.svg)} for chart in charts]
-    return environment.from_string(TEMPLATE.read_text()).render(
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=comparison.title,
         facts=facts(comparison),
         headline=sentences.headline(comparison),

@@ -10,6 +10,7 @@ from pathlib import Path
 from loaderlab.diagnosis.figures import LoopRecord
 from loaderlab.meter.step import PHASES, Step
 from loaderlab.meter.summary import measured
+from loaderlab.system.files import write_text
 
 COARSE = ("wait", "transfer", "compute")  # what a loop tells that marks no phases
 
@@ -19,7 +20,7 @@ def write_steps(folder: Path, title: str, loop: LoopRecord, figures: Mapping[str
     from loaderlab.report.step_picture import breakdown  # half a second: not at the start
 
     text = to_csv(loop.steps, loop.warmup_steps, loop.parallel, coarse=not loop.phases_marked)
-    (folder / "steps.csv").write_text(text)
+    write_text(folder / "steps.csv", text)
     breakdown(folder / "breakdown.png", title, figures, loop.steps)
 
 

@@ -18,7 +18,9 @@ from loaderlab.config import AUTO, PROJECT, CompareConfig, Failed, UserError, re
 from loaderlab.report import page, sentences
 from loaderlab.report.arm_table import arm_table
 from loaderlab.runs import sweep_jobs
+from loaderlab.system.files import write_text
 from loaderlab.system.terminal import Terminal
+from loaderlab.system.user import expanded
 from loaderlab.tracking import open_store, ui_view
 from loaderlab.tracking.records import Missing, RunRecord
 from loaderlab.tracking.store import Store
@@ -170,14 +172,14 @@ def save(comparison: Comparison, store: Store, folder: Path) -> None:
         return None if text is None else step_charts.read_steps(text)
 
     drawn = charts.draw(comparison, steps, folder, PICTURE)
-    (folder / "report.html").write_text(page.html(comparison, drawn), encoding="utf-8")
-    (folder / "comparison.md").write_text(
+    write_text(folder / "report.html", page.html(comparison, drawn))
+    write_text(
+        folder / "comparison.md",
         f"# {comparison.title.replace('<', '&lt;')}\n\n" + page.markdown(comparison, [f"![the comparison]({PICTURE})"]),
-        encoding="utf-8",
     )
-    (folder / "comparison.csv").write_text(page.as_csv(comparison), encoding="utf-8")
-    (folder / "runs.csv").write_text(page.runs_as_csv(comparison), encoding="utf-8")
-    (folder / "comparison.json").write_text(page.as_json(comparison), encoding="utf-8")
+    write_text(folder / "comparison.csv", page.as_csv(comparison))
+    write_text(folder / "runs.csv", page.runs_as_csv(comparison))
+    write_text(folder / "comparison.json", page.as_json(comparison))
 
 
 def attach_to_sweep(comparison: Comparison, store: Store, parent: TrackedRun, *, pictures: bool = True) -> None:
@@ -194,7 +196,7 @@ def attach_to_sweep(comparison: Comparison, store: Store, parent: TrackedRun, *,
 
 
 def _output_folder(name: str) -> Path:
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "report.html").touch()

@@ -29,6 +29,7 @@ from loaderlab.system.processes import (
     sigterm_raises,
     time_limit_raises,
 )
+from loaderlab.system.streams import flushed
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -168,6 +169,5 @@ def _checking_child(sending: Connection, arms: Mapping[str, TrainConfig]) -> Non
 def _leave(sending: Connection, result: Any) -> None:
     sending.send(result)
     sending.close()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flushed()
     os._exit(0)  # what is left in the interpreter's teardown (CUDA, DALI, thread pools) has nothing to say any more

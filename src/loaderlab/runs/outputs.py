@@ -20,6 +20,7 @@ from loaderlab.runs.context import RunContext
 from loaderlab.runs.judge import Judged
 from loaderlab.runs.prepare import Prepared
 from loaderlab.runs.sample_counts import data_fact, samples_text
+from loaderlab.system.files import write_text
 from loaderlab.system.processes import error_line
 from loaderlab.tracking.records import NOT_FINITE
 
@@ -84,14 +85,14 @@ def _say(context: RunContext, judged: Judged, *, failed: bool) -> None:
 def _write(context: RunContext, outcome: Outcome, page: str) -> None:
     """Writes the files that become the run's artifacts."""
     folder, settings = context.folder, dict(flatten(context.config))
-    (folder / "config.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
-    (folder / "overrides.yaml").write_text(yaml.safe_dump(list(context.job.overrides)))
-    (folder / "environment.json").write_text(json.dumps(describe(outcome.device), indent=1) + "\n")
+    write_text(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
+    write_text(folder / "overrides.yaml", yaml.safe_dump(list(context.job.overrides)))
+    write_text(folder / "environment.json", json.dumps(describe(outcome.device), indent=1) + "\n")
     if outcome.skipped:
-        (folder / "broken.txt").write_text("\n".join(outcome.skipped) + "\n")
+        write_text(folder / "broken.txt", "\n".join(outcome.skipped) + "\n")
     if outcome.error is not None:
-        (folder / "traceback.txt").write_text("".join(traceback.format_exception(outcome.error)))
+        write_text(folder / "traceback.txt", "".join(traceback.format_exception(outcome.error)))
     if (judged := outcome.judged) is not None:
         write_steps(folder, f"{context.job.name}: {judged.verdict.grade}", judged.loop, judged.figures)
-        (folder / "report.md").write_text(page)
-    (folder / "log.txt").write_text("\n".join(context.terminal.said) + "\n")
+        write_text(folder / "report.md", page)
+    write_text(folder / "log.txt", "\n".join(context.terminal.said) + "\n")

@@ -27,6 +27,7 @@ from loaderlab.runs.context import RunContext
 from loaderlab.runs.loader_set import LoaderSet
 from loaderlab.runs.resolve import RunSettings, resolve_run
 from loaderlab.runs.sample_counts import data_fact, samples_text
+from loaderlab.system.files import write_text
 from loaderlab.system.versions import versions
 from loaderlab.training import checkpoint, models, optimizers
 from loaderlab.training.loop import Parts, Progress
@@ -133,7 +134,7 @@ def _check_parity(context: RunContext, spec: DataSpec, device: torch.device) -> 
     seconds = time.monotonic() - began
     context.terminal.say(f"{'parity':<10}{result}")
     context.tracked.tags({PARITY: result.status})
-    (context.folder / "parity.json").write_text(json.dumps(result.as_dict(), indent=1) + "\n")
+    write_text(context.folder / "parity.json", json.dumps(result.as_dict(), indent=1) + "\n")
     if result.mismatches:
         raise UserError(
             f"measure.parity=true: loader={choice(config.loader)} does not do the reference's work: {result.mismatch_summary}. "

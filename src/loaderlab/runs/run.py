@@ -23,7 +23,7 @@ from loaderlab.runs.measured_loop import MeasuredLoop, Trained
 from loaderlab.runs.outputs import Outcome, record
 from loaderlab.runs.prepare import Prepared, prepare
 from loaderlab.runs.probe import probe
-from loaderlab.system import versions
+from loaderlab.system import doctor, versions
 from loaderlab.system.causes import described, reason
 from loaderlab.system.processes import ignore_sigterm, sigterm_raises
 from loaderlab.system.terminal import Terminal
@@ -146,6 +146,8 @@ def _explained(config: TrainConfig, error: BaseException) -> BaseException:
         return refuse("deterministic", "true", allowed, "deterministic=false", is_example=False)
     if isinstance(error, ValueError) and BATCH_OF_ONE in str(error):
         return refuse_batch_of_one(config)
+    if not isinstance(error, UserError) and (why := doctor.cause(error)):
+        return UserError(f"{why} ({described(error)})")
     return error
 
 

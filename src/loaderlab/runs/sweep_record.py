@@ -10,6 +10,7 @@ from loaderlab.config import UserError, refuse
 from loaderlab.runs import sweep_jobs
 from loaderlab.runs.job import RunResult
 from loaderlab.runs.sweep_jobs import SweepJob
+from loaderlab.system.files import write_text
 from loaderlab.tracking.records import RunRecord
 from loaderlab.tracking.store import Store
 from loaderlab.tracking.tracked_run import TrackedRun
@@ -84,5 +85,5 @@ def keep_jobs(parent: TrackedRun, planned: Sequence[SweepJob]) -> None:
 def keep_file(parent: TrackedRun, name: str, text: str) -> None:
     """Keeps a text as an artifact of the parent run."""
     with tempfile.TemporaryDirectory(prefix="loaderlab-") as folder:
-        (Path(folder) / name).write_text(text)
+        write_text(Path(folder) / name, text)
         parent.artifacts(Path(folder))

@@ -53,5 +53,19 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    r"""Writes a text file as UTF-8, whatever the locale. Bytes of a file's name that are not UTF-8 become ``\xff``."""
+    path.write_text(encodable(text), encoding="utf-8")
+
+
+def encodable(text: str, encoding: str = "utf-8") -> str:
+    r"""The text with ``\xff`` in place of what an encoding lacks: the bytes of a file's name that are not UTF-8, for one.
+
+    >>> encodable("é", "ascii"), encodable("\udcff.jpg")
+    ('\\xe9', '\\udcff.jpg')
+    """
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
 def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")

@@ -20,36 +20,55 @@ BUSY_PCT = 25.0  # of the processor taken by others: a measurement beside it tel
 HOT_C = 85.0
 
 
+def core_limits() -> tuple[int, float | None]:
+    """Cores of the affinity mask, and of the cgroup's CPU quota; None without one."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return affinity, _cgroup_quota()
+
+
+def memory_limit(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes that the tightest memory limit on this process's cgroup path allows (version 2, else 1); None without one."""
+    files = [*(folder / "memory.max" for folder in _cgroup_folders(root)), root / "memory/memory.limit_in_bytes"]
+    limits = []
+    for file in files:
+        with contextlib.suppress(OSError, ValueError):  # no such file, or the word max
+            limits.append(int(file.read_text(encoding="utf-8")))
+    limit = min(limits, default=psutil.virtual_memory().total)
+    return limit if limit < psutil.virtual_memory().total else None
+
+
 def available_cores() -> int:
     """Cores that this process may use: the affinity mask, bounded by the cgroup's CPU quota; at least 1."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cgroup_quota()
+    affinity, quota = core_limits()
     return max(1, affinity if quota is None else min(affinity, math.ceil(quota)))
+
+
+def _cgroup_folders(root: Path) -> Iterator[Path]:
+    """The folders of this process's cgroup (version 2), from its own up to the root."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        relative = next(line for line in lines if line.startswith("0::")).removeprefix("0::").strip("/")
+    except (OSError, StopIteration):
+        relative = ""
+    folder = root / relative
+    yield folder
+    while folder not in (root, folder.parent):
+        folder = folder.parent
+        yield folder
 
 
 def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
     """Cores of the tightest CPU quota on this process's cgroup path (version 2, else 1); None without one."""
     quotas = []
-    try:
-        own = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
-        relative = own.removeprefix("0::").strip("/")
-    except (OSError, StopIteration):
-        relative = ""
-    folder = root / relative
-    while True:
-        try:
-            limit, period = (folder / "cpu.max").read_text().split()
+    for folder in _cgroup_folders(root):
+        with contextlib.suppress(OSError, ValueError):
+            limit, period = (folder / "cpu.max").read_text(encoding="utf-8").split()
             if limit != "max":
                 quotas.append(int(limit) / int(period))
-        except (OSError, ValueError):
-            pass
-        if folder in (root, folder.parent):
-            break
-        folder = folder.parent
     try:
-        limit_us = int((root / "cpu/cpu.cfs_quota_us").read_text())
+        limit_us = int((root / "cpu/cpu.cfs_quota_us").read_text(encoding="utf-8"))
         if limit_us > 0:
-            quotas.append(limit_us / int((root / "cpu/cpu.cfs_period_us").read_text()))
+            quotas.append(limit_us / int((root / "cpu/cpu.cfs_period_us").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         pass
     return min(quotas, default=None)
@@ -69,7 +88,7 @@ def worker_counts(cores: int) -> list[int]:
 def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether the processor computes in bf16 itself; without, torch emulates it, several times slower than fp32."""
     try:
-        text = cpuinfo.read_text()
+        text = cpuinfo.read_text(encoding="utf-8")
     except OSError:
         return False
     flags = {flag for line in text.splitlines() if line.startswith(("flags", "Features")) for flag in line.split()}

@@ -22,6 +22,7 @@ import psutil
 
 from loaderlab.config import UserError
 from loaderlab.system.causes import described
+from loaderlab.system.streams import flushed
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 USUAL_CAUSES = {"SIGKILL": "out of memory", "SIGBUS": "/dev/shm is full"}  # of a process that a signal has ended
@@ -62,9 +63,7 @@ def leave(code: int) -> NoReturn:
     Calls ``atexit._run_exitfuncs``: no public function runs the handlers without the teardown. Checked with Python 3.11.
     """
     atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    os._exit(code if flushed() else code or 1)
 
 
 def time_limit_raises() -> None:
@@ -191,8 +190,8 @@ def process_identity(pid: int) -> str | None:
     On Linux the boot and the start in clock ticks since then, which no change of the wall clock moves.
     """
     try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except OSError:
         if Path("/proc/self/stat").exists():
             return None
@@ -205,5 +204,5 @@ def process_age_s() -> float:
     """Seconds since this process was started, imports included."""
     if not Path("/proc/self/stat").exists():
         return time.time() - psutil.Process().create_time()
-    started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    started = int(Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")

@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from loaderlab.system.streams import lossy, print_any_character
+
 REDRAW_S = 0.5  # between two drawings of the bar: a drawing costs about a millisecond of the training process
 PLAIN_WIDTH = 150  # characters
 QUIET_S = 10.0  # between two plain lines of work of unknown length
@@ -24,6 +26,7 @@ PLAIN_LINES = 10  # of progress, where nobody looks at a terminal
 
 def _console() -> Console:
     """stdout; as wide as a table needs where nobody's window bounds it."""
+    print_any_character()
     return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
@@ -35,7 +38,8 @@ class Terminal:
     said: list[str] = field(default_factory=list)
 
     def say(self, text: str = "") -> None:
-        self.console.print(text, markup=False, soft_wrap=True)
+        with lossy():
+            self.console.print(text, markup=False, soft_wrap=True)
         self.said.append(text)
 
     def warn(self, text: str) -> None:
@@ -48,9 +52,10 @@ class Terminal:
         words; then the columns before the last one are left out, from the right. The copy that is kept has them all.
         """
         layout = _fitting(columns, rows, self.console.width)
-        self.console.print(_table(title, columns, rows, layout))
-        if left_out := [column for index, column in enumerate(columns) if index not in layout.shown]:
-            self.console.print(f"(the window is too narrow for: {', '.join(left_out)})", markup=False)
+        with lossy():
+            self.console.print(_table(title, columns, rows, layout))
+            if left_out := [column for index, column in enumerate(columns) if index not in layout.shown]:
+                self.console.print(f"(the window is too narrow for: {', '.join(left_out)})", markup=False)
         whole = _Layout(range(len(columns)))
         first, *others = _widths(columns, rows, whole.shown)
         width = max(PLAIN_WIDTH, _total([min(first, FIRST_COLUMN), *others]))
@@ -154,7 +159,8 @@ class RichBar(Bar):
 
     def update(self, done: int, note: str = "") -> None:
         self._next = time.perf_counter() + REDRAW_S
-        self._progress.update(self._task, completed=done, note=note, refresh=True)
+        with lossy():
+            self._progress.update(self._task, completed=done, note=note, refresh=True)
 
 
 class PlainBar(Bar):

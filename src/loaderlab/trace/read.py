@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from rich.console import Console
 
 from loaderlab.config import TraceConfig
 from loaderlab.system.terminal import Terminal
+from loaderlab.system.user import expanded
 from loaderlab.trace.analysis import Reading, analyse
 from loaderlab.trace.collect import collect
 from loaderlab.trace.output import as_json, show
@@ -21,7 +21,7 @@ def read_trace(config: TraceConfig, progress: Terminal) -> Reading:
     Raises:
         UserError: no such file, no trace, cut off, or a choice that it cannot serve.
     """
-    path = Path(config.trace).expanduser()
+    path = expanded(config.trace)
     size = path.stat().st_size if path.is_file() else 0
     with progress.progress("reading, %:", 100) as bar:
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loaderlab.config import TrackingConfig
+from loaderlab.system.user import give_name_and_home
 
 if TYPE_CHECKING:
     from loaderlab.tracking.store import Store
@@ -30,6 +31,7 @@ def open_store(config: TrackingConfig, root: Path, *, create: bool = True) -> St
     Raises:
         StoreError: it cannot be opened, created or written.
     """
+    give_name_and_home()  # MLflow's import raises without
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     from loaderlab.tracking.store import Store

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import gc
-import getpass
 import os
 import shlex
 import socket
+import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from filelock import FileLock
 from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from loaderlab.config import AUTO, TrackingConfig, UserError, refuse
 from loaderlab.system.processes import process_identity, undisturbed
-from loaderlab.tracking import ui_view
+from loaderlab.system.user import user_name
+from loaderlab.tracking import sqlite_store, ui_view
 from loaderlab.tracking.records import RunRecord, not_finite_in
 from loaderlab.tracking.tracked_run import TrackedRun, short_tags
 from loaderlab.tracking.uri import store_uri, ui_command
 
 PAGE = 1000  # runs of one search
+SERVERS = ("postgresql", "mysql", "mssql")  # databases that MLflow can use, other than SQLite
+DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # module to package
 HOST_TAG, PID_TAG, STARTED_TAG = "process.host", "process.pid", "process.started"
 
 
@@ -56,25 +58,30 @@ class Store:
         with self.guarded():
             if self.uri.startswith("http"):
                 self._refuse_unreachable()
-            if self.uri.startswith("sqlite:///"):
-                file = Path(self.uri.removeprefix("sqlite:///"))
-                folder = file.parent
-                if not create and not file.exists():
-                    raise refuse(
-                        "tracking.uri",
-                        self.uri,
-                        "nothing has been recorded there yet",
-                        "python -m experiments.train",
-                        is_example=False,
-                        error=NothingRecorded,
-                    )
-                folder.mkdir(parents=True, exist_ok=True)
-                # processes that create the tables at the same time would all fail
-                with FileLock(folder / ".creating.lock", timeout=120):
-                    self.client, self.experiment_id = self._open((folder / "artifacts").resolve().as_uri())
-            else:
-                self.client, self.experiment_id = self._open(None)
+            try:
+                file = sqlite_store.sqlite_file(self.uri)
+            except ValueError as error:
+                raise self._refused(str(error)) from None
+            self.client, self.experiment_id = self._open(None) if file is None else self._open_file(file)
             self.close_dead_runs()
+
+    def _open_file(self, file: Path) -> tuple[MlflowClient, str]:
+        if not self._create and not file.exists():
+            raise refuse(
+                "tracking.uri",
+                self.uri,
+                "nothing has been recorded there yet",
+                "python -m experiments.train",
+                is_example=False,
+                error=NothingRecorded,
+            )
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with sqlite_store.creating(file), sqlite_store.without_stray_folder(self.uri, file):
+            sqlite_store.try_once(file, create=self._create)
+            client, experiment_id = self._open(sqlite_store.artifacts_folder(file).as_uri())
+            with suppress(sqlite3.OperationalError) if not self._create else nullcontext():  # a store that is only read
+                sqlite_store.follow_move(file, experiment_id)
+            return client, experiment_id
 
     def _refuse_unreachable(self) -> None:
         """Where nobody listens, MLflow itself would try again for minutes before it says so."""
@@ -89,6 +96,12 @@ class Store:
         return refuse("tracking.uri", self.uri, why, override, error=StoreError)
 
     def _open(self, artifacts: str | None) -> tuple[MlflowClient, str]:
+        if urlsplit(self.uri).scheme.partition("+")[0] in SERVERS:  # once: MLflow would try for two minutes
+            from sqlalchemy import create_engine  # its import sets up a logger
+
+            engine = create_engine(self.uri)
+            engine.connect().close()
+            engine.dispose()
         client = MlflowClient(self.uri)
         name = self._config.experiment
         found = client.get_experiment_by_name(name)
@@ -141,7 +154,7 @@ class Store:
         """A new run, RUNNING until `TrackedRun.end`."""
         own = {HOST_TAG: _host(), PID_TAG: str(os.getpid()), STARTED_TAG: str(process_identity(os.getpid()))}
         source = {"mlflow.source.name": "experiments.train", "mlflow.source.type": "LOCAL"}
-        tags = source | {"mlflow.user": getpass.getuser()} | own | tags
+        tags = source | {"mlflow.user": user_name()} | own | tags
         if parent_id:
             tags["mlflow.parentRunId"] = parent_id
         with self.guarded():
@@ -211,7 +224,9 @@ class Store:
         """The text of an artifact; None where the run has none of this name."""
         with tempfile.TemporaryDirectory(prefix="loaderlab-") as folder:
             try:
-                return Path(self.client.download_artifacts(run_id, path, folder)).read_text()
+                return Path(self.client.download_artifacts(run_id, path, folder)).read_text(
+                    encoding="utf-8", errors="replace"
+                )
             except (MlflowException, OSError):
                 return None
 
@@ -225,7 +240,12 @@ class Store:
             raise
         except Exception as error:
             reason = str(getattr(error, "orig", None) or error).strip().splitlines()
-            known = isinstance(error, (MlflowException, OSError)) or "sqlalchemy" in type(error).__module__
+            if isinstance(error, ImportError):  # of the database's driver
+                why = f"needs the Python package {error.name}, which is not installed"
+                raise self._refused(why, f"pip install {DRIVERS.get(str(error.name), error.name)}") from None
+            known = (
+                isinstance(error, (MlflowException, OSError, sqlite3.Error)) or "sqlalchemy" in type(error).__module__
+            )
             if not known:
                 raise
             upgrade = ""

@@ -17,6 +17,7 @@ from mlflow.tracking import MlflowClient
 
 from loaderlab.data.spec import DataSpec
 from loaderlab.metrics import TABLE
+from loaderlab.system.files import encodable
 
 BATCH = 900  # entries of one log_batch; MLflow admits 1,000
 MAX_TAG, MAX_PARAM = 5000, 6000  # characters
@@ -40,7 +41,9 @@ class TrackedRun:
         self.status = "RUNNING"
 
     def params(self, params: Iterable[tuple[str, Any]]) -> None:
-        entries = [Param(key, ("null" if value is None else str(value))[:MAX_PARAM]) for key, value in params]
+        entries = [
+            Param(key, ("null" if value is None else encodable(str(value)))[:MAX_PARAM]) for key, value in params
+        ]
         with self._store.guarded():
             for start in range(0, len(entries), 90):
                 self._store.client.log_batch(self.run_id, params=entries[start : start + 90])
@@ -99,5 +102,5 @@ class TrackedRun:
 
 
 def short_tags(tags: dict[str, str]) -> dict[str, str]:
-    """Tags cut to the length that MLflow takes."""
-    return {key: value[:MAX_TAG] for key, value in tags.items()}
+    """Tags cut to the length that MLflow takes, and in UTF-8, as its tables are."""
+    return {key: encodable(value)[:MAX_TAG] for key, value in tags.items()}

@@ -1,0 +1,118 @@
+"""Reads the machine, the store and the folders, and has `loaderlab.system.doctor` judge them, before a long run."""
+
+from __future__ import annotations
+
+import locale
+import os
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from loaderlab.config import PROJECT, Failed, TrackingConfig, TrainConfig, UserError
+from loaderlab.system import doctor, machine
+from loaderlab.system.doctor import Check
+from loaderlab.system.nvml import gpus, query
+from loaderlab.system.terminal import Terminal
+from loaderlab.system.user import home, user_name
+from loaderlab.tracking.uri import store_uri
+
+
+def examine(config: TrainConfig, terminal: Terminal) -> None:
+    """Prints one line for each check, in order of how long it takes.
+
+    Raises:
+        Failed: a run with this configuration would fail.
+    """
+    failing = []
+    for check in checks(config):
+        terminal.say(str(check))
+        if check.state == "fails":
+            failing.append(check.name)
+    if failing:
+        raise Failed(f"a run would fail: {', '.join(failing)}")
+
+
+def checks(config: TrainConfig) -> Iterator[Check]:
+    """Every check; torch is imported for the last one only."""
+    yield doctor.clock(time.time())
+    yield doctor.encoding(str(sys.stdout.encoding), locale.getpreferredencoding(False))
+    folder = home()
+    temporary = folder.name.startswith("loaderlab-home-")
+    yield doctor.user(user_name(), str(folder), temporary=temporary, writable=os.access(folder, os.W_OK))
+    yield doctor.working_folders()
+    yield doctor.cores(*machine.core_limits())
+    yield doctor.memory(psutil.virtual_memory().available, machine.memory_limit())
+    yield doctor.descriptors(_soft_limit())
+    yield _shm()
+    for name, path in (("temporary files", Path(tempfile.gettempdir())), ("outputs", Path(config.checkpoint.dir))):
+        yield doctor.disk(name, str(path), _free(path))
+    yield from _store(config.tracking)
+    yield _driver()
+    yield _device(config.device)
+
+
+def _soft_limit() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+
+def _shm() -> Check:
+    path = Path("/dev/shm")
+    if not path.is_dir():
+        return doctor.shm(None, 0, writable=False)
+    usage = shutil.disk_usage(path)
+    return doctor.shm(usage.total, usage.free, writable=_writable(path))
+
+
+def _free(path: Path) -> int | None:
+    """Bytes left where a folder is or would be made; None where it cannot be written."""
+    folder = next(entry for entry in (path.absolute(), *path.absolute().parents) if entry.exists())
+    return shutil.disk_usage(folder).free if _writable(folder) else None
+
+
+def _writable(folder: Path) -> bool:
+    """Tried, since the right to write is not all: a file system may be read-only."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _store(config: TrackingConfig) -> Iterator[Check]:
+    uri = store_uri(config, PROJECT)
+    try:
+        from loaderlab.tracking import open_store
+        from loaderlab.tracking.sqlite_store import sqlite_file
+
+        open_store(config, PROJECT)
+        file = sqlite_file(uri)
+    except UserError as error:
+        yield doctor.store(uri, str(error))
+        return
+    yield doctor.store(uri, "")
+    if file is not None:
+        yield doctor.disk("store's disk", str(file.parent), _free(file.parent))
+
+
+def _driver() -> Check:
+    with gpus() as handles:
+        names = [str(query(gpu, lambda nvml, gpu: nvml.nvmlDeviceGetName(gpu)) or "a GPU") for gpu in handles]
+        version = query(handles[0], lambda nvml, _: nvml.nvmlSystemGetDriverVersion()) if handles else None
+    return doctor.driver(names, str(version or "unknown version"))
+
+
+def _device(name: str) -> Check:
+    try:
+        from loaderlab.device.resolve import device_name, resolve_device
+
+        device = resolve_device(name)
+        return doctor.device(f"{device} {device_name(device)}", "")
+    except UserError as error:
+        return doctor.device("", str(error))

@@ -1,0 +1,166 @@
+"""What of a machine and its settings ends a run or spoils it: one check each, in the words that a run uses when it dies of it.
+
+Each function takes what was read, so that a test can give it anything. `loaderlab.runs.doctor` reads the machine.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+
+MIB, GIB = 2**20, 2**30
+LEAST_SHM = 64 * MIB  # bytes: 8 workers x 2 batches of 64 images of 224 x 224 need 150 MiB
+LEAST_DISK = GIB
+LEAST_MEMORY = 2 * GIB  # a run with two workers takes 1 GiB
+LEAST_FILES = 256  # open at a time: each worker takes about ten, a batch on its way one for each tensor
+EPOCH_2024 = 1_704_067_200  # seconds since 1970
+
+SHM = "/dev/shm has no space left, and workers pass their batches through it. Type: loader.num_workers=0, or docker run --shm-size=8g"
+FILES = "too many files are open. Type in the shell: ulimit -n 4096"
+DISK = "no space is left on the disk. Free some, or set TMPDIR to a folder on another disk"
+MEMORY = "not enough memory. Type a smaller batch_size, or loader.num_workers=0"
+CWD = "the working folder was removed. Type in the shell: cd to a folder that exists"
+TEMPORARY = "no folder for temporary files can be written. Set TMPDIR to one that can"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report.
+
+    Attributes:
+        state: ok; warning: a run may be slow or fail; fails: a run would fail.
+        text: what was read, and, unless it is ok, what to do.
+    """
+
+    name: str
+    state: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.state:<8} {self.name:<18} {self.text}"
+
+
+def _check(name: str, text: str, *, fails: str = "", warns: str = "") -> Check:
+    state = "fails" if fails else "warning" if warns else "ok"
+    return Check(name, state, ": ".join(part for part in (text, fails or warns) if part))
+
+
+def cores(affinity: int, quota: float | None) -> Check:
+    """Cores of the affinity mask, and of the cgroup's quota."""
+    text = f"{affinity} by affinity, {'no quota' if quota is None else f'{quota:g} by the cgroup quota'}"
+    short = (
+        "less than one core: steps will stall. Raise the container's CPU limit"
+        if quota is not None and quota < 1
+        else ""
+    )
+    return _check("cores", text, warns=short)
+
+
+def shm(total: int | None, free: int, *, writable: bool) -> Check:
+    """/dev/shm, in bytes; ``total`` None: there is none."""
+    if total is None or not writable:
+        why = "workers pass their batches through it. Type: loader.num_workers=0"
+        return _check("/dev/shm", "missing" if total is None else "cannot be written", fails=why)
+    text = f"{free / MIB:,.0f} of {total / MIB:,.0f} MiB free"
+    return _check("/dev/shm", text, fails=SHM if free < MIB else "", warns=f"a full {SHM}" if free < LEAST_SHM else "")
+
+
+def descriptors(limit: int) -> Check:
+    """The soft limit of open files."""
+    few = f"with many workers {FILES}"
+    return _check(
+        "open files", f"{limit:,} at most", fails=FILES if limit < 32 else "", warns=few if limit < LEAST_FILES else ""
+    )
+
+
+def memory(available: int, limit: int | None) -> Check:
+    """Bytes that are available, and that the cgroup allows in all."""
+    text = f"{available / GIB:.1f} GiB available, {'no limit' if limit is None else f'{limit / GIB:.1f} GiB by the cgroup'}"
+    least = min(available, limit if limit is not None else available)
+    return _check("memory", text, fails=MEMORY if least < GIB / 4 else "", warns=MEMORY if least < LEAST_MEMORY else "")
+
+
+def encoding(stdout: str, locale: str) -> Check:
+    """Encodings of stdout and of the locale. Files are UTF-8 in any."""
+    lacking = "× is printed as \\xd7. Set LC_ALL=C.UTF-8" if "utf" not in stdout.lower() else ""
+    return _check("encoding", f"stdout {stdout}, locale {locale}, files UTF-8", warns=lacking)
+
+
+def user(name: str, folder: str, *, temporary: bool, writable: bool) -> Check:
+    """The user's name and home folder."""
+    why = "lists of files are not kept. Set HOME to a folder that can be written"
+    text = f"{name}, HOME {folder}"
+    if temporary:
+        return _check("user", text, warns="a temporary one, since the user has none. Set HOME")
+    return _check("user", text, warns="" if writable else f"cannot be written: {why}")
+
+
+def folders(cwd: str | None, temporary: str | None) -> Check:
+    """The working folder and that for temporary files; None: removed, or none can be written."""
+    text = f"working {cwd}, temporary {temporary}" if cwd and temporary else ""
+    return _check("folders", text, fails=CWD if cwd is None else TEMPORARY if temporary is None else "")
+
+
+def disk(name: str, folder: str, free: int | None) -> Check:
+    """Bytes left for what is written there; None: the folder cannot be written."""
+    if free is None:
+        return _check(
+            name, folder, fails="cannot be written. Choose another folder, or give this user the right to write"
+        )
+    text = f"{free / GIB:,.1f} GiB free in {folder}"
+    return _check(
+        name, text, fails=DISK if free < MIB else "", warns=f"less than 1 GiB: {DISK}" if free < LEAST_DISK else ""
+    )
+
+
+def clock(now: float) -> Check:
+    """Seconds since 1970."""
+    text = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
+    return _check(
+        "clock", text, fails="" if now >= EPOCH_2024 else "in the past: runs would be sorted wrongly. Set the clock"
+    )
+
+
+def driver(names: list[str], version: str) -> Check:
+    """GPUs that the driver names, and its version."""
+    return _check(
+        "driver", f"{version}: {', '.join(names)}" if names else "no NVIDIA driver, or no GPU: runs are on the CPU"
+    )
+
+
+def store(uri: str, error: str) -> Check:
+    """The MLflow store, and why it cannot be written."""
+    return _check("store", "" if error else f"{uri} can be written", fails=error)
+
+
+def device(name: str, error: str) -> Check:
+    """The device that a run gets, and why it gets none."""
+    return _check("device", "" if error else name, fails=error)
+
+
+def working_folders() -> Check:
+    """`folders` of this process."""
+    try:
+        cwd: str | None = os.getcwd()
+    except OSError:
+        return folders(None, None)
+    try:
+        return folders(cwd, tempfile.gettempdir())
+    except OSError:
+        return folders(cwd, None)
+
+
+def cause(error: BaseException) -> str:
+    """The condition that an error comes from, in the words of its check; empty if it comes from none."""
+    text = str(error)
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in text:
+        return MEMORY
+    if "shared memory" in text and "No space left" in text:
+        return SHM
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.EMFILE or "Too many open files" in text:
+        return FILES
+    return DISK if number in (errno.ENOSPC, errno.EDQUOT) else ""

@@ -1,0 +1,72 @@
+"""Each check of the doctor on machines that are made up."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from loaderlab.system import doctor
+from loaderlab.system.doctor import GIB, MIB, Check
+
+
+@pytest.mark.parametrize(
+    ("check", "state", "says"),
+    [
+        (doctor.cores(8, None), "ok", "8 by affinity, no quota"),
+        (doctor.cores(8, 0.5), "warning", "0.5 by the cgroup quota: less than one core"),
+        (doctor.shm(GIB, GIB, writable=True), "ok", "1,024 of 1,024 MiB free"),
+        (doctor.shm(64 * MIB, 32 * MIB, writable=True), "warning", "--shm-size=8g"),
+        (doctor.shm(64 * 1024, 64 * 1024, writable=True), "fails", doctor.SHM),
+        (doctor.shm(GIB, GIB, writable=False), "fails", "cannot be written"),
+        (doctor.shm(None, 0, writable=False), "fails", "missing"),
+        (doctor.descriptors(1024), "ok", "1,024 at most"),
+        (doctor.descriptors(64), "warning", "ulimit -n 4096"),
+        (doctor.descriptors(16), "fails", doctor.FILES),
+        (doctor.memory(64 * GIB, None), "ok", "64.0 GiB available, no limit"),
+        (doctor.memory(64 * GIB, GIB), "warning", "1.0 GiB by the cgroup"),
+        (doctor.memory(100 * MIB, None), "fails", doctor.MEMORY),
+        (doctor.encoding("utf-8", "UTF-8"), "ok", "files UTF-8"),
+        (doctor.encoding("ascii", "ANSI_X3.4-1968"), "warning", "LC_ALL=C.UTF-8"),
+        (doctor.user("ann", "/home/ann", temporary=False, writable=True), "ok", "ann, HOME /home/ann"),
+        (doctor.user("1234", "/", temporary=False, writable=False), "warning", "Set HOME"),
+        (doctor.user("1234", "/tmp/x", temporary=True, writable=True), "warning", "Set HOME"),
+        (doctor.folders("/a", "/tmp"), "ok", "working /a, temporary /tmp"),
+        (doctor.folders(None, "/tmp"), "fails", doctor.CWD),
+        (doctor.folders("/a", None), "fails", doctor.TEMPORARY),
+        (doctor.disk("outputs", "outputs", 10 * GIB), "ok", "10.0 GiB free in outputs"),
+        (doctor.disk("outputs", "outputs", 100 * MIB), "warning", "less than 1 GiB"),
+        (doctor.disk("outputs", "outputs", 0), "fails", doctor.DISK),
+        (doctor.disk("outputs", "outputs", None), "fails", "cannot be written"),
+        (doctor.clock(1.8e9), "ok", "2027-01-15"),
+        (doctor.clock(0), "fails", "Set the clock"),
+        (doctor.driver(["A100"], "570.1"), "ok", "570.1: A100"),
+        (doctor.driver([], ""), "ok", "runs are on the CPU"),
+        (doctor.store("sqlite:///a", ""), "ok", "sqlite:///a can be written"),
+        (doctor.store("sqlite:///a", "tracking.uri=sqlite:///a: is a folder"), "fails", "is a folder"),
+        (doctor.device("cpu AMD", ""), "ok", "cpu AMD"),
+        (doctor.device("", "device=cuda: none here"), "fails", "none here"),
+    ],
+)
+def test_a_check(check: Check, state: str, says: str) -> None:
+    assert check.state == state
+    assert says in check.text
+    assert "\n" not in str(check)
+    assert str(check).startswith(state)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError("Unable to allocate 728. TiB"), doctor.MEMORY),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), doctor.MEMORY),
+        (RuntimeError("unable to allocate shared memory(shm) for file </t>: No space left on device (28)"), doctor.SHM),
+        (OSError(errno.EMFILE, "Too many open files"), doctor.FILES),
+        (RuntimeError("received 0 items of ancdata: Too many open files"), doctor.FILES),
+        (OSError(errno.ENOSPC, "No space left on device"), doctor.DISK),
+        (ValueError("shapes differ"), ""),
+        (FileNotFoundError(errno.ENOENT, "No such file"), ""),
+    ],
+)
+def test_a_run_dies_in_the_doctors_words(error: Exception, words: str) -> None:
+    assert doctor.cause(error) == words
