@@ -8,6 +8,7 @@ import re
 import signal
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from torch.utils.data import Dataset
@@ -167,3 +168,15 @@ def test_workers_that_cannot_be_started(error: Exception, monkeypatch: pytest.Mo
     assert ("/dev/shm" in line) == isinstance(error, OSError)
     assert line.endswith("Type: loader.num_workers=0")
     loader.close()
+
+
+def test_workers_that_are_not_persistent_are_closed_too() -> None:
+    """Where another worker has died, and the traceback keeps the iterator."""
+    before = {child.pid for child in psutil.Process().children()}
+    loader = native(Deadly(3), persistent_workers=False)
+    with pytest.raises(LoaderError) as kept:
+        list(loader.epoch(0))
+    loader.close()
+    alive = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    assert {child.pid for child in alive} <= before
+    assert kept.value is not None

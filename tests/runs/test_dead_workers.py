@@ -14,8 +14,9 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from loaderlab.config import TrainConfig, UserError
+from loaderlab.runs import loader_set, outputs
+from loaderlab.runs import run as run_module
 from loaderlab.runs.job import single
-from loaderlab.runs.run import run
 from loaderlab.system.terminal import Terminal
 
 Make = Callable[..., TrainConfig]
@@ -56,7 +57,7 @@ def failed(make_config: Make, terminal: Terminal, *overrides: str) -> tuple[User
     """The error, the run's record and the names of its artifacts."""
     config = make_config("batch_size=4", "epochs=2", *overrides)
     with pytest.raises(UserError) as error:
-        run(config, single(config, []), terminal)
+        run_module.run(config, single(config, []), terminal)
     client = MlflowClient(config.tracking.uri)
     experiment = client.get_experiment_by_name(config.tracking.experiment)
     assert experiment is not None
@@ -135,3 +136,24 @@ def test_a_function_of_the_user_that_ends_the_process(make_config: Make, termina
     error, record, _ = failed(make_config, terminal, "data=custom", f"data.target={target('exits')}")
     assert "failed: SystemExit: 0" in str(error)
     assert record.info.status == "FAILED"
+
+
+def test_loaders_are_closed_before_the_record_is_written(
+    make_config: Make, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another death of a worker, raised in torch's signal handler, would otherwise come up in the recording code."""
+    order: list[str] = []
+    close, write = loader_set.LoaderSet.close, outputs.record
+
+    def closed(loaders: loader_set.LoaderSet) -> None:
+        order.append("closed")
+        close(loaders)
+
+    def recorded(*args: Any) -> None:
+        order.append("recorded")
+        write(*args)
+
+    monkeypatch.setattr(loader_set.LoaderSet, "close", closed)
+    monkeypatch.setattr("loaderlab.runs.run.record", recorded)
+    failed(make_config, terminal, "data=custom", f"data.target={target('Ending')}", "+data.options={end:'exit()'}")
+    assert order[:2] == ["closed", "recorded"]
