@@ -65,7 +65,7 @@ def test_read_bytes_does_not_count_the_file_cache(tmp_path: Path) -> None:
 
 
 def test_read_bytes_is_absent_where_the_kernel_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_self: Path) -> str:
+    def refuse(_self: Path, encoding: str) -> str:
         raise PermissionError
 
     monkeypatch.setattr(Path, "read_text", refuse)
