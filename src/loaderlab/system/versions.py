@@ -43,27 +43,14 @@ def has_gil() -> bool:
 
 def git_commit(folder: Path) -> str | None:
     """Commit of the checkout, with ``-dirty`` where files differ from it; None outside a checkout."""
+    head = _git(folder, "rev-parse", "HEAD")
+    return None if head is None else head + ("-dirty" if _git(folder, "status", "--porcelain") else "")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git prints; None if it cannot be run, or fails."""
     try:
-        head = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            encoding="utf-8",
-            errors="replace",
-        )
-        if head.returncode:
-            return None
-        dirty = subprocess.run(
-            ["git", "status", "--porcelain"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            encoding="utf-8",
-            errors="replace",
-        )
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return head.stdout.strip() + ("-dirty" if dirty.stdout.strip() else "")
+    return None if done.returncode else done.stdout.decode("utf-8", errors="replace").strip()
