@@ -75,6 +75,8 @@ def test_a_death_is_one_line(end: int, says: str, advice: str, persistent: bool)
 class Broken:
     """In place of torch's iterator: the pipe to a worker breaks."""
 
+    _iterator = None
+
     def __init__(self, error: Exception, worker: Any) -> None:
         self.error, self._workers = error, [worker]
 
@@ -180,3 +182,25 @@ def test_workers_that_are_not_persistent_are_closed_too() -> None:
     alive = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
     assert {child.pid for child in alive} <= before
     assert kept.value is not None
+
+
+def test_a_death_that_is_reported_while_another_error_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch raises it in a signal handler, wherever the training process happens to be: here too."""
+
+    def reported(*_: object, **__: object) -> list[tuple[int, int]]:
+        raise RuntimeError("DataLoader worker (pid 17) exited unexpectedly with exit code 3. Details are lost.")
+
+    monkeypatch.setattr("loaderlab.loaders.native.dead_workers", reported)
+    loader = native(Deadly(3))
+    with pytest.raises(LoaderError, match=r"pid 17\) ended with exit code 3"):
+        list(loader.epoch(0))
+    loader.close()
+
+
+def test_an_error_whose_text_cannot_be_shown_stays_as_it_is() -> None:
+    class Unshown(RuntimeError):
+        def __str__(self) -> str:
+            raise TypeError("no text")
+
+    error = Unshown()
+    assert explained(error) is error

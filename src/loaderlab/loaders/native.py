@@ -23,7 +23,7 @@ from loaderlab.loaders.torch_internals import dead_workers, end_workers
 from loaderlab.loaders.user_items import StreamEnd, UserStream
 from loaderlab.loaders.worker_death import explained, shared_memory_advice
 from loaderlab.system.causes import described
-from loaderlab.system.processes import killed_with_parent
+from loaderlab.system.processes import killed_with_parent, undisturbed
 
 
 class _Requests:
@@ -141,7 +141,7 @@ class Native(Loader):
             self._running = None
             raise
         except (RuntimeError, OSError, EOFError) as error:
-            if (explanation := self._explained(error)) is error:
+            if (explanation := self._given_up(error)) is error:
                 raise
             raise explanation from error
         if self._iterable:
@@ -167,6 +167,18 @@ class Native(Loader):
             ) from error
         yield from self._running
         self._running = None
+
+    def _given_up(self, error: BaseException) -> BaseException:
+        """What to raise for an error, after whose explanation the workers have ended: PyTorch's handler of SIGCHLD no longer
+        looks for their deaths, and reports none wherever the training process is by then."""
+        assert self._loader is not None, "closed"
+        try:
+            with undisturbed():
+                if (explanation := self._explained(error)) is not error:
+                    end_workers(self._loader, self._running)
+                return explanation
+        except RuntimeError as death:  # the handler ran just before signals were held
+            return explained(death)
 
     def _explained(self, error: BaseException) -> BaseException:
         """An error of the pipe to a dead worker as the death of the worker."""

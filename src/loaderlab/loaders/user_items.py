@@ -17,7 +17,7 @@ from loaderlab.loaders.contract import Batch
 from loaderlab.loaders.fetch import BatchFetcher, Failure, Fetched, Request
 from loaderlab.loaders.worker_death import shared_memory_advice
 from loaderlab.system import user_code
-from loaderlab.system.causes import described, reason
+from loaderlab.system.causes import described, reason, safe_text
 
 
 class UserFetcher(BatchFetcher):
@@ -100,7 +100,7 @@ def collate_items(items: Sequence[Any], source: UserItems, ids: INT64 | None) ->
             default_collate([pair[1] for pair in pairs]),
         )
     except Exception as error:  # whatever torch's collation makes of what it does not know
-        advice = shared_memory_advice(str(error))
+        advice = shared_memory_advice(safe_text(error))
         raise DataError(f"data=custom: the items {named}do not make a batch: {reason(error)}{advice}") from error
     if not isinstance(inputs, torch.Tensor) or not isinstance(targets, torch.Tensor):
         raise DataError(

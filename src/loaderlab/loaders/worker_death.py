@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from loaderlab.loaders.contract import LoaderError
 from loaderlab.system import doctor
-from loaderlab.system.causes import described
+from loaderlab.system.causes import described, safe_text
 from loaderlab.system.processes import USUAL_CAUSES, signal_name
 
 # torch's texts: from its handler of SIGCHLD, and from its look at workers that have sent nothing for seconds
@@ -31,7 +31,7 @@ def explained(error: BaseException, deaths: Sequence[tuple[int, int]] = ()) -> B
         error: PyTorch reports a death in a signal handler: it comes up wherever the training process happens to be.
         deaths: process id and exit code of workers that are known to have died.
     """
-    text = str(error) if isinstance(error, RuntimeError) else ""
+    text = safe_text(error) if isinstance(error, RuntimeError) else ""
     if deaths:
         return LoaderError(_died(*deaths[0]))
     if match := DEATH.match(text):

@@ -24,7 +24,7 @@ from loaderlab.runs.outputs import Outcome, record
 from loaderlab.runs.prepare import Prepared, prepare
 from loaderlab.runs.probe import probe
 from loaderlab.system import doctor, versions
-from loaderlab.system.causes import described, reason
+from loaderlab.system.causes import described, reason, safe_text
 from loaderlab.system.processes import ignore_sigterm, sigterm_raises
 from loaderlab.system.terminal import Terminal
 from loaderlab.tracking import open_store
@@ -141,10 +141,10 @@ def _explained(config: TrainConfig, error: BaseException) -> BaseException:
         return explanation
     if isinstance(error, SystemExit):
         return UserError(f"the code of the model or of the data has ended the process: {described(error)}")
-    if isinstance(error, RuntimeError) and "deterministic" in str(error) and config.deterministic:
+    if isinstance(error, RuntimeError) and "deterministic" in safe_text(error) and config.deterministic:
         allowed = reason(error).removesuffix(".")
         return refuse("deterministic", "true", allowed, "deterministic=false", is_example=False)
-    if isinstance(error, ValueError) and BATCH_OF_ONE in str(error):
+    if isinstance(error, ValueError) and BATCH_OF_ONE in safe_text(error):
         return refuse_batch_of_one(config)
     if not isinstance(error, UserError) and (why := doctor.cause(error)):
         return UserError(f"{why} ({described(error)})")
@@ -152,7 +152,7 @@ def _explained(config: TrainConfig, error: BaseException) -> BaseException:
 
 
 def _out_of_memory(config: TrainConfig, error: torch.OutOfMemoryError) -> UserError:
-    detail = str(error).split(". ")[:2]
+    detail = safe_text(error).split(". ")[:2]
     lower = max(1, config.batch_size // 2)
     same = f" (with accumulate={2 * config.accumulate} the weights are updated as before)"
     return UserError(

@@ -42,14 +42,14 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _typed(error: BaseException) -> str:
     text = _text(error)
-    if TRACEBACK in _raw(error):  # its last line names the type that was raised there
+    if TRACEBACK in safe_text(error):  # its last line names the type that was raised there
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _text(error: BaseException) -> str:
     """An error's text in one line: the first line and the last, the last alone of a traceback."""
-    raw = _raw(error)
+    raw = safe_text(error)
     lines = [line.strip() for line in raw.splitlines() if line.strip()]
     if not lines:
         return ""
@@ -58,7 +58,7 @@ def _text(error: BaseException) -> str:
     return f"{lines[0]} … {lines[-1]}"
 
 
-def _raw(error: BaseException) -> str:
+def safe_text(error: BaseException) -> str:
     """``str(error)``, also where that raises."""
     try:
         return str(error)

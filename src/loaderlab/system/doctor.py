@@ -11,6 +11,8 @@ import tempfile
 import time
 from dataclasses import dataclass
 
+from loaderlab.system.causes import safe_text
+
 MIB, GIB = 2**20, 2**30
 LEAST_SHM = 64 * MIB  # bytes: 8 workers x 2 batches of 64 images of 224 x 224 need 150 MiB
 LEAST_DISK = GIB
@@ -155,7 +157,7 @@ def working_folders() -> Check:
 
 def cause(error: BaseException) -> str:
     """The condition that an error comes from, in the words of its check; empty if it comes from none."""
-    text = str(error)
+    text = safe_text(error)
     if isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in text:
         return MEMORY
     if "shared memory" in text and "No space left" in text:

@@ -29,7 +29,7 @@ from loaderlab.data.normalization import mean_and_std
 from loaderlab.data.spec import DataSpec, Normalization
 from loaderlab.device.random_states import random_states_kept
 from loaderlab.system import user_code
-from loaderlab.system.causes import described, reason
+from loaderlab.system.causes import described, reason, safe_text
 
 BATCH_OF_ONE = "Expected more than 1 value per channel"  # torch's BatchNorm, of a batch that has no variance
 HUB = re.compile(r"(hf[-_]hub|local-dir):(?P<owner>[^/]*)/?(?P<model>.*)")  # other sources than timm's own table
@@ -191,9 +191,8 @@ def _forward(model: nn.Module, config: ModelConfig, spec: DataSpec, device: torc
     except torch.OutOfMemoryError:
         raise
     except user_code.FAILURES as error:
-        if "find an engine" in str(error) or "CUDNN_STATUS_ALLOC" in str(
-            error
-        ):  # cuDNN's way to say that memory is short
+        said = safe_text(error)
+        if "find an engine" in said or "CUDNN_STATUS_ALLOC" in said:  # cuDNN's way to say that memory is short
             raise torch.OutOfMemoryError(f"cuDNN: {reason(error)}") from error
         mode = " in training mode" if model.training else ""
         raise UserError(
@@ -220,15 +219,20 @@ def _refuse_other_than_logits(logits: Any, config: ModelConfig, spec: DataSpec, 
 def state_kept(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Puts back the buffers of a model (the statistics of its BatchNorm layers among them), its mode and the random states."""
     training = model.training
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers() if not is_lazy(buffer)}
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+        if not is_lazy(buffer)
+    ]
     try:
         with random_states_kept(device):
             yield
     finally:
         with torch.no_grad():
-            for name, buffer in model.named_buffers():
-                if name in buffers:
-                    buffer.copy_(buffers[name])
+            for module, name, buffer, value in buffers:
+                buffer.copy_(value)
+                setattr(module, name, buffer)  # forward may have put another in its place
         model.train(training)
 
 
@@ -240,7 +244,7 @@ def takes_batch_of_one(model: nn.Module, spec: DataSpec, device: torch.device) -
         try:
             model(blank)
         except ValueError as error:
-            return BATCH_OF_ONE not in str(error)
+            return BATCH_OF_ONE not in safe_text(error)
     return True
 
 
