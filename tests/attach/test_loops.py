@@ -104,14 +104,15 @@ class Evaluation:
         return self._clock.loader(5, 90)
 
 
-def test_a_loop_that_breaks_off_after_its_last_evaluation() -> None:
-    """The last evaluation looks like a loop that follows, but for its loader."""
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_loop_that_breaks_off_after_its_last_evaluation(fresh: bool) -> None:
+    """The last evaluation looks like a loop that follows, but for its loader, or for the evaluations before it."""
     with simulated() as (meter, clock):
         evaluation = Evaluation(clock)
         for index, _ in enumerate(meter.batches(clock.loader(99, 1))):
             work(meter, clock)
             if index % 10 == 9:
-                for _ in meter.batches(evaluation):
+                for _ in meter.batches(Evaluation(clock) if fresh else evaluation):
                     work(meter, clock)
                 assert len(recorded(meter)) == index + 1 + 5 * (
                     index == 9

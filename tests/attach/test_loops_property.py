@@ -24,6 +24,7 @@ class Model:
         self.rest: dict[int, int] = {}
         self.stretches: list[int] = []
         self.inside: set[int] = set()
+        self.has_inside: set[int] = set()
         self.steps: list[int] = []  # the stretch of each
 
     def begin(self, loop: int, num_batches: int) -> str:
@@ -32,6 +33,8 @@ class Model:
             self.interrupted += [self.running] * self.is_open
         self.is_open, self.running, self.rest[loop] = False, loop, num_batches
         self.stretches.append(loop)
+        if self.left and self.left[-1] in self.has_inside:
+            self.inside.add(len(self.stretches) - 1)
         return self._give(loop)
 
     def next(self, loop: int) -> str:
@@ -48,7 +51,9 @@ class Model:
             return "refused"
         self.left = self.left[: self.left.index(loop)]
         newest = max(index for index, owner in enumerate(self.stretches) if owner == loop)
-        self.inside |= set(self.stretches[newest + 1 :])
+        later = set(self.stretches[newest + 1 :])
+        self.inside |= later
+        self.has_inside |= {loop} if later else set()
         self.stretches.append(loop)
         self.running = loop
         return self._give(loop)

@@ -45,7 +45,8 @@ class Loop:
         loader: None if nothing can refer to it without keeping it.
         interrupted: another loop ran before the present batch was done: its step is not measured.
         early: it began before another one had ended.
-        inside: and the other one was continued later.
+        inside: and the other one was continued later, or is known to have loops inside.
+        has_inside: it was continued after loops that began before it had ended.
         over: exhausted, closed or dropped.
     """
 
@@ -54,6 +55,7 @@ class Loop:
     interrupted: bool = False
     early: bool = False
     inside: bool = False
+    has_inside: bool = False
     over: bool = False
 
     def same_loader(self, other: Loop) -> bool:
@@ -96,7 +98,10 @@ class Loops:
                 if not left.over:  # dropped meanwhile
                     self._left.append(left)
             loop.early = bool(self._left)
-            loop.inside = loop.early and any(older.inside and older.same_loader(loop) for older in self._owners)
+            loop.inside = loop.early and (
+                (self._left[-1].has_inside and not self._left[-1].same_loader(loop))
+                or any(older.inside and older.same_loader(loop) for older in self._owners)
+            )
             self._start(loop)
 
     def goes_on(self, loop: Loop) -> bool:
@@ -118,7 +123,7 @@ class Loops:
             del self._left[self._left.index(loop) :]
             last = len(self._owners) - 1 - self._owners[::-1].index(loop)
             for later in self._owners[last + 1 :]:
-                later.inside = True
+                later.inside = loop.has_inside = True
             self._start(loop)
             return False
 
