@@ -149,3 +149,21 @@ def test_property_damage_is_a_data_error_of_one_line(
     for part in (content, content[: round(at * len(content))]):
         path.write_bytes(part)
         assert "\n" not in (reported(path) or "")
+
+
+def test_a_name_that_comes_twice_in_a_row_is_refused(tmp_path: Path) -> None:
+    """The second would take the place of the first, and a sample would be missing."""
+    path = tmp_path / "twice.tar"
+    with tarfile.open(path, "w") as tar:
+        for name in ("a.jpg", "a.cls", "a.jpg", "a.cls"):
+            tar.addfile(tarfile.TarInfo(name))
+    with pytest.raises(DataError, match=r"twice\.tar: two members of one sample are named 'a\.jpg'"):
+        scan(str(path))
+
+
+def test_members_of_hidden_folders_belong_to_no_sample(tmp_path: Path) -> None:
+    path = tmp_path / "notebook.tar"
+    with tarfile.open(path, "w") as tar:
+        for name in ("./cat/0.jpg", "./cat/.ipynb_checkpoints/0.jpg", "../cat/1.jpg"):
+            tar.addfile(tarfile.TarInfo(name))
+    assert len(scan(str(path))) == 2

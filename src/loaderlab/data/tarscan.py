@@ -18,10 +18,10 @@ Members = dict[str, tuple[int, int]]  # of one sample: by extension, offset and 
 
 def scan(path: str) -> list[Members]:
     """The samples of a tar file in its order. Members of one sample follow each other (as WebDataset has it); those whose
-    names begin with a dot belong to none.
+    name or folder begins with a dot belong to none.
 
     Raises:
-        DataError: it is no tar file, compressed, or not whole.
+        DataError: it is no tar file, compressed, or not whole, or has a sample with two members of one name.
     """
     samples: list[Members] = []
     last = None
@@ -34,14 +34,21 @@ def scan(path: str) -> list[Members]:
                 after = f" after member {member.name!a}"
                 folder, _, name = member.name.rpartition("/")
                 base, _, extension = name.partition(".")
-                if not member.isreg() or not base:
+                hidden = any(part.startswith(".") and part not in (".", "..") for part in folder.split("/"))
+                if not member.isreg() or not base or hidden:
                     continue
                 if (folder, base) != last:
                     samples.append({})
                     last = (folder, base)
+                if extension in samples[-1]:
+                    raise DataError(
+                        f"{path}: two members of one sample are named {member.name!a}. Pack it again without one"
+                    )
                 samples[-1][extension] = (member.offset_data, member.size)
             end = tar.offset
         damage = damage_at(path, end)
+    except DataError:
+        raise
     except Exception as error:  # of a damaged header tarfile raises more than its own errors
         text = str(error).strip() or type(error).__name__
         damage = text.splitlines()[0] + after
