@@ -9,7 +9,7 @@ __all__ = ["watch"]
 
 
 def __getattr__(name: str) -> Any:
-    """`watch` brings torch along, which most of the package's rooms do without: it is loaded when it is asked for."""
+    """`watch` brings torch along, which most of the package does without: it is loaded when it is asked for."""
     if name == "watch":
         from loaderlab.attach.watch import watch
 

@@ -1,6 +1,6 @@
 """What a device can do and what it uses, as far as feeding it depends on that. Free of torch.
 
-Code outside `loaderlab.device` asks for a capability, not for the type of a device.
+Code outside `loaderlab.device` is to ask for a capability, not for the type of a device; some of it still asks for the type.
 """
 
 from __future__ import annotations

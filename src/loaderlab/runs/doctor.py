@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from loaderlab.config import PROJECT, Failed, TrackingConfig, TrainConfig, UserError
+from loaderlab.config import PROJECT, Failed, NativeLoader, TrackingConfig, TrainConfig, UserError
 from loaderlab.system import doctor, machine
 from loaderlab.system.doctor import Check
 from loaderlab.system.nvml import gpus, query
@@ -49,7 +49,8 @@ def checks(config: TrainConfig) -> Iterator[Check]:
     yield doctor.cores(*machine.core_limits())
     yield doctor.memory(psutil.virtual_memory().available, machine.memory_limit())
     yield doctor.descriptors(_soft_limit())
-    yield _shm()
+    if isinstance(config.loader, NativeLoader) and config.loader.num_workers != 0:
+        yield _shm()
     for name, path in (("temporary files", Path(tempfile.gettempdir())), ("outputs", Path(config.checkpoint.dir))):
         yield doctor.disk(name, str(path), _free(path))
     yield from _store(config.tracking)
