@@ -58,6 +58,7 @@ WRITES = {  # attributes of another object that a file may assign to
         "later.inside",
         "left.interrupted",
         "loop.early",
+        "loop.has_inside",
         "loop.inside",
         "loop.interrupted",
         "loop.over",
@@ -71,6 +72,7 @@ WRITES = {  # attributes of another object that a file may assign to
     "system/streams.py": {"sys.stderr"},  # closed: opened on /dev/null
     "trace/collect.py": {"found.negative"},  # a class of this file
     "training/loop.py": {"progress.train_s", "progress.epoch", "progress.updates", "progress.step"},  # of this file
+    "training/models.py": {"setattr(module, name, buffer)"},  # torch's own way to set a buffer
     "training/precision.py": {"torch.backends.cudnn.allow_tf32"},  # torch's own switch
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

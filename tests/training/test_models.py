@@ -244,3 +244,22 @@ def test_names_of_a_hub_are_refused_with_what_to_type(name: str, advice: str) ->
         f"model.name={name}: models are built by timm's own names, without a network. Type"
     )
     assert advice in str(error.value)
+
+
+def test_a_buffer_that_forward_replaces_is_put_back() -> None:
+    """A memory bank grows with each batch: its shape after the trial is another."""
+
+    class Bank(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("bank", torch.zeros(1, 2), persistent=False)
+
+        def forward(self, batch: torch.Tensor) -> torch.Tensor:
+            self.bank: torch.Tensor = torch.cat([self.bank, batch])
+            return batch
+
+    model = Bank()
+    with models.state_kept(model, torch.device("cpu")):
+        model(torch.ones(3, 2))
+    assert model.bank.tolist() == [[0.0, 0.0]]
+    assert not model.state_dict()
