@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -106,6 +107,16 @@ def write_tar(path: Path, members: list[tuple[str, bytes]]) -> None:
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
             tar.addfile(entry, BytesIO(content))
+
+
+def tick(folder: Path) -> None:
+    """Returns when the file system's clock shows another time than before."""
+    probe = folder / "clock"
+    probe.touch()
+    before = probe.stat().st_mtime_ns
+    while probe.stat().st_mtime_ns == before:
+        time.sleep(0.0005)
+        probe.touch()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
@@ -59,6 +60,21 @@ def arms(rates: dict[str, list[float]], setting: str = "loader.name", **more: An
         for index in range(rounds)
         for value, values in rates.items()
         if index < len(values)
+    ]
+
+
+def by_precision(rates: Mapping[tuple[str, str], tuple[float, float]]) -> list[RunRecord]:
+    """Interleaved rounds: loader and precision to the rate and the rate at the ceiling."""
+    return [
+        recorded(
+            rate,
+            repeat=repeat,
+            loader__name=loader,
+            precision__name=precision,
+            figures={"rate/ceiling_samples_per_s": ceiling},
+        )
+        for repeat in (1, 2, 3)
+        for (loader, precision), (rate, ceiling) in rates.items()
     ]
 
 

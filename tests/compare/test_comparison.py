@@ -12,7 +12,7 @@ from loaderlab.compare.axes import ceilings_that_differ, curve, grid, hidden_gai
 from loaderlab.compare.comparison import compare
 from loaderlab.config import UserError
 from loaderlab.tracking.records import Missing
-from tests.records import arms, recorded
+from tests.records import arms, by_precision, recorded
 
 
 def made(*runs: Any, **options: Any) -> Comparison:
@@ -222,17 +222,7 @@ def test_what_the_loader_hides_of_a_precisions_gain() -> None:
         ("dali", "fp32"): (150, 202),
         ("dali", "bf16"): (255, 344),
     }
-    runs = [
-        recorded(
-            rate,
-            repeat=repeat,
-            loader__name=loader,
-            precision__name=precision,
-            figures={"rate/ceiling_samples_per_s": ceiling},
-        )
-        for repeat in (1, 2, 3)
-        for (loader, precision), (rate, ceiling) in rates.items()
-    ]
+    runs = by_precision(rates)
     found = made(*runs)
     cells = grid(found.groups[0], found.columns)
     native, dali = hidden_gains(cells)

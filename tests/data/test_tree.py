@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from loaderlab.data.imagefolder import build, list_folder
 from loaderlab.data.paths import PathTable
 from loaderlab.data.spec import DataError, DataSpec, ImageFiles
 from loaderlab.data.tree import Tree, scan
+from tests.conftest import tick
 
 NUM_FILES = 40  # of each of two classes
 
@@ -220,16 +220,6 @@ def test_property_a_tree_is_listed_as_a_walk_reaches_it(
         )
     finally:
         shutil.rmtree(base)
-
-
-def tick(folder: Path) -> None:
-    """Returns when the file system's clock shows another time than before."""
-    probe = folder / "clock"
-    probe.touch()
-    before = probe.stat().st_mtime_ns
-    while probe.stat().st_mtime_ns == before:
-        time.sleep(0.0005)
-        probe.touch()
 
 
 def add(root: Path) -> None:

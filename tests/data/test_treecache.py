@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 from loaderlab.data import tree, treecache
 from loaderlab.data.imagefolder import Listing, list_folder
 from loaderlab.data.spec import DataError
+from tests.conftest import tick
 
 HOUR_NS = 3_600_000_000_000
 
@@ -34,16 +34,6 @@ def scanned(root: Path) -> list[str]:
             subfolders.sort()
             found += [os.path.relpath(os.path.join(folder, file), root) for file in sorted(files)]
     return found
-
-
-def tick(folder: Path) -> None:
-    """Returns when the file system's clock shows another time than before."""
-    probe = folder / "clock"
-    probe.touch()
-    before = probe.stat().st_mtime_ns
-    while probe.stat().st_mtime_ns == before:
-        time.sleep(0.001)
-        probe.touch()
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from loaderlab.compare.arms import Comparison
 from loaderlab.compare.comparison import compare
 from loaderlab.report import arm_table, chart_arms, charts, page, sentences, step_charts
 from loaderlab.tracking.records import NOT_REACHED, Missing
-from tests.records import arms, recorded
+from tests.records import arms, by_precision, recorded
 
 STEPS = "\n".join(
     [
@@ -223,17 +223,7 @@ def test_what_the_loader_hides_is_said() -> None:
         ("dali", "fp32"): (198, 200),
         ("dali", "bf16"): (335, 340),
     }
-    runs = [
-        recorded(
-            rate,
-            repeat=repeat,
-            loader__name=loader,
-            precision__name=precision,
-            figures={"rate/ceiling_samples_per_s": ceiling},
-        )
-        for repeat in (1, 2, 3)
-        for (loader, precision), (rate, ceiling) in cells.items()
-    ]
+    runs = by_precision(cells)
     lines = sentences.headline(of(runs))
     assert (
         "bf16 over fp32: 1.70x at the ceiling, 1.00x with native: no gain is shown with the loader, which hides it."
