@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import re
@@ -168,7 +169,23 @@ def test_workers_that_cannot_be_started(error: Exception, monkeypatch: pytest.Mo
     assert re.match(r"loader\.num_workers=2: the workers cannot be started: ", line)
     assert str(error) in line
     assert ("/dev/shm" in line) == isinstance(error, OSError)
-    assert line.endswith("Type: loader.num_workers=0")
+    assert line.count("Type: ") == 1
+    assert line.count("loader.num_workers=0") == 1
+    assert line.partition("Type: ")[2].startswith("loader.num_workers=0")
+    loader.close()
+
+
+def test_too_many_open_files_when_workers_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The advice about /dev/shm would be wrong."""
+
+    def refuses(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(multiprocessing.queues.Queue, "__init__", refuses)
+    loader = native(Deadly(0))
+    with pytest.raises(LoaderError, match="too many files are open. Type in the shell: ulimit -n") as refused:
+        list(loader.epoch(0))
+    assert SHARED not in str(refused.value)
     loader.close()
 
 

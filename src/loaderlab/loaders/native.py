@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -21,8 +22,7 @@ from loaderlab.loaders.header import lift_pillow_limit
 from loaderlab.loaders.resolve import NativeSettings, native_capabilities, native_settings
 from loaderlab.loaders.torch_internals import dead_workers, end_workers
 from loaderlab.loaders.user_items import StreamEnd, UserStream
-from loaderlab.loaders.worker_death import explained, shared_memory_advice
-from loaderlab.system.causes import described
+from loaderlab.loaders.worker_death import explained, start_refused
 from loaderlab.system.processes import killed_with_parent, undisturbed
 
 
@@ -151,22 +151,21 @@ class Native(Loader):
         assert self._loader is not None, "closed"
         self._begin_worker.started_here()
         try:
+            self._try_queue()
             self._running = iter(self._loader)
         except Exception as error:
             if self.settings.num_workers == 0 or self._explained(error) is not error:
                 raise
-            advice = shared_memory_advice(f"SemLock {error}") if isinstance(error, OSError) else ""
-            allowed = f"the workers cannot be started: {described(error)}{advice}"
-            raise refuse(
-                "loader.num_workers",
-                self.settings.num_workers,
-                allowed,
-                "loader.num_workers=0",
-                is_example=False,
-                error=LoaderError,
-            ) from error
+            raise start_refused(self.settings.num_workers, error) from error
         yield from self._running
         self._running = None
+
+    def _try_queue(self) -> None:
+        """Where no queue can be made, torch's half-made iterator would print a traceback when it is collected."""
+        if self.settings.num_workers:
+            queue = multiprocessing.get_context(self.settings.start_method).Queue()
+            queue.close()
+            queue.join_thread()
 
     def _given_up(self, error: BaseException) -> BaseException:
         """What to raise for an error, after whose explanation the workers have ended: PyTorch's handler of SIGCHLD no longer

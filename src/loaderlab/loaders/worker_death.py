@@ -6,6 +6,7 @@ import re
 import signal
 from collections.abc import Sequence
 
+from loaderlab.config import refuse
 from loaderlab.loaders.contract import LoaderError
 from loaderlab.system import doctor
 from loaderlab.system.causes import described, safe_text
@@ -18,6 +19,8 @@ DEATH = re.compile(
 )
 SENT = re.compile(r"Caught \w+ in (?:DataLoader worker process|pin memory thread)")
 SHARED_MEMORY = re.compile(r"shared memory|/torch_|SemLock|sem_open", re.IGNORECASE)
+NEEDS_SHM = "Workers need a writable /dev/shm with space left"
+WITHOUT_SHM = "loader.num_workers=0, or loader=spdl"  # what to type then
 LESS_MEMORY = {
     "SIGKILL": "Type for example: loader.num_workers=1, or a smaller batch_size",
     "SIGBUS": "Make it larger (docker run --shm-size=8g), or type: loader.num_workers=0, which needs none",
@@ -45,9 +48,18 @@ def explained(error: BaseException, deaths: Sequence[tuple[int, int]] = ()) -> B
 
 def shared_memory_advice(text: str) -> str:
     """What to type where an error is about shared memory; else nothing."""
-    if not SHARED_MEMORY.search(text):
-        return ""
-    return ". Workers need a writable /dev/shm with space left. Type: loader.num_workers=0, or loader=spdl"
+    return f". {NEEDS_SHM}. Type: {WITHOUT_SHM}" if SHARED_MEMORY.search(text) else ""
+
+
+def start_refused(num_workers: int, error: Exception) -> BaseException:
+    """The error for workers that cannot be started, with the command once, at the end."""
+    why = doctor.cause(error)
+    if why == doctor.FILES:
+        return LoaderError(f"{why} ({described(error)})")
+    allowed, override = f"the workers cannot be started: {described(error)}", "loader.num_workers=0"
+    if isinstance(error, OSError):  # from the semaphore of the first queue, which lies in /dev/shm
+        allowed, override = f"{allowed}. {NEEDS_SHM}", WITHOUT_SHM
+    return refuse("loader.num_workers", num_workers, allowed, override, is_example=False, error=LoaderError)
 
 
 def _exit_code(match: re.Match[str]) -> int | None:
