@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -12,6 +13,7 @@ from torch.utils.data import IterableDataset
 from loaderlab.config import TrainConfig, UserError
 from loaderlab.runs.job import single
 from loaderlab.runs.run import run
+from loaderlab.system import terminal as terminal_module
 from loaderlab.system.terminal import Terminal
 
 Make = Callable[..., TrainConfig]
@@ -77,6 +79,24 @@ def test_with_a_cosine_schedule(claim: int, drop_last: str, make_config: Make, t
     assert len(rates) >= 5 * steps
     assert all(rate > 0 for rate in rates)
     assert rates[3 * steps] == pytest.approx(0.5 * (1 + torch.cos(torch.tensor(torch.pi * 3 / 5)).item()), rel=1e-5)
+
+
+@pytest.mark.parametrize(("claim", "first_total"), [(20, 10), (1000, 500), (None, None)])
+def test_progress_shows_no_total_that_is_wrong(
+    claim: int | None, first_total: int | None, make_config: Make, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The claim as long as it may be right, then no total, and from the second epoch on what the first one gave."""
+    monkeypatch.setattr(terminal_module, "REDRAW_S", 0.0)
+    monkeypatch.setattr(terminal_module, "QUIET_S", 0.0)
+    schedule = "optimizer.schedule=constant"
+    go(make_config, terminal, (200, claim, 30, 30), "epochs=5", "evaluate=false", schedule)
+    shown = [match for line in terminal.said if (match := re.match(r"training (\d+)(?:/(\d+))? epoch (\d)", line))]
+    assert len(shown) > 4
+    for step, total, epoch in (match.groups() for match in shown):
+        if int(epoch) > 1:
+            assert total == "100"
+        else:
+            assert total == (str(first_total) if first_total and int(step) <= first_total else None)
 
 
 def test_a_validation_set_is_counted_too(make_config: Make, terminal: Terminal) -> None:

@@ -106,3 +106,28 @@ def test_a_bar_where_a_person_looks() -> None:
         bar.update(5, "loss 0.5, 100 samples/s, wait 3 %")
     assert "5/10" in out.getvalue()
     assert "wait 3 %" in out.getvalue()
+
+
+def test_a_total_that_was_wrong_is_left_out_until_it_is_corrected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REDRAW_S", 0.0)
+    monkeypatch.setattr(module, "QUIET_S", 0.0)
+    terminal, _ = shown(120)
+    with terminal.progress("training", 10) as bar:
+        bar.update(5)
+        bar.update(12)
+        bar.set_total(60)
+        bar.update(30)
+        assert not bar.due(33)  # a tenth of the new total is 6
+        assert bar.due(36)
+    assert terminal.said == ["training 5/10", "training 12", "training 30/60"]
+
+
+def test_a_bar_shows_a_corrected_total() -> None:
+    terminal, out = shown(120, interactive=True)
+    with terminal.progress("training", 10) as bar:
+        bar.update(12, "loss 0.5")
+        assert "12/10" not in out.getvalue()
+        assert "12/?" in out.getvalue()
+        bar.set_total(60)
+        bar.update(30, "loss 0.4")
+        assert "30/60" in out.getvalue()

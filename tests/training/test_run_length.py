@@ -78,3 +78,23 @@ def test_property_the_rate_is_never_0_and_after_an_epoch_the_true_one(
     assert guessed[first:] == pytest.approx(true[first:])
     if claim == true_steps:
         assert guessed == pytest.approx(true)
+
+
+@pytest.mark.parametrize(
+    ("length", "steps"),
+    [
+        (RunLength(3, None, 2, 7), 21),
+        (RunLength(3, None, 1, None, exact=False), None),
+        (RunLength(None, 20, 3, 7), 20),
+        (RunLength(None, 20, 3, None, exact=False), 20),
+    ],
+)
+def test_the_number_of_steps(length: RunLength, steps: int | None) -> None:
+    assert length.num_steps() == steps
+
+
+def test_the_number_of_steps_after_an_epoch_that_was_longer() -> None:
+    length = RunLength(5, None, 1, 2, exact=False)
+    assert length.num_steps() == 10
+    length.end_epoch(epochs=1, steps=20, updates=20)
+    assert length.num_steps() == 100

@@ -71,9 +71,7 @@ class MeasuredLoop:
         """
         config, prepared = self._context.config, self._prepared
         self._startup_s = process_age_s() - prepared.parity_s
-        total, per_epoch = config.steps, prepared.parts.loader.num_steps
-        if total is None and per_epoch is not None and config.num_epochs is not None:
-            total = per_epoch * config.num_epochs
+        total = prepared.length.num_steps()
         with self._device_sampled(), self._context.terminal.progress("training", total) as bar:
             shown = _ShownProgress(bar)
 
@@ -81,12 +79,16 @@ class MeasuredLoop:
                 self._on_step(meter)
                 shown.update(progress, meter)
 
+            def on_epoch(progress: Progress, meter: StepMeter) -> None:
+                self._on_epoch(progress, meter)
+                bar.set_total(prepared.length.num_steps())
+
             try:
                 train(
                     prepared.parts,
                     self._meter,
                     prepared.progress,
-                    Observers(on_step, self._on_epoch),
+                    Observers(on_step, on_epoch),
                     epochs=config.num_epochs,
                     steps=config.steps,
                     accumulate=config.accumulate,

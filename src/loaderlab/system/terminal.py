@@ -78,7 +78,7 @@ class Terminal:
             TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=self.console, auto_refresh=False, transient=True) as drawn:
-            yield RichBar(drawn, drawn.add_task(label, total=total, note=""))
+            yield RichBar(drawn, label, total)
 
 
 @dataclass(frozen=True)
@@ -149,33 +149,59 @@ class Bar:
         """Whether `update` would show anything now: lets a caller spare itself the note."""
         raise NotImplementedError
 
+    def set_total(self, total: int | None) -> None:
+        """Replaces the total, which turned out to be another one. None: unknown."""
+        raise NotImplementedError
+
 
 class RichBar(Bar):
-    def __init__(self, progress: Progress, task: TaskID) -> None:
-        self._progress, self._task, self._next = progress, task, 0.0
+    def __init__(self, progress: Progress, label: str, total: int | None) -> None:
+        self._progress, self._label, self._total = progress, label, total
+        self._done, self._note, self._next = 0, "", 0.0
+        self._task = self._added()
+
+    def _added(self) -> TaskID:
+        return self._progress.add_task(self._label, total=self._total, completed=self._done, note=self._note)
 
     def due(self, done: int) -> bool:
         return time.perf_counter() >= self._next
 
     def update(self, done: int, note: str = "") -> None:
+        self._done, self._note = done, note
         self._next = time.perf_counter() + REDRAW_S
+        if self._total is not None and done > self._total:
+            self.set_total(None)
         with lossy():
             self._progress.update(self._task, completed=done, note=note, refresh=True)
+
+    def set_total(self, total: int | None) -> None:
+        if total == self._total:
+            return
+        self._total = total
+        with lossy():
+            self._progress.remove_task(self._task)  # rich cannot make the total of a task unknown
+            self._task = self._added()
 
 
 class PlainBar(Bar):
     """About `PLAIN_LINES` lines over the work, `QUIET_S` apart where its length is unknown."""
 
     def __init__(self, terminal: Terminal, label: str, total: int | None) -> None:
-        self._terminal, self._label, self._total = terminal, label, total
-        self._every = (total or 0) / PLAIN_LINES
-        self._pause_s = REDRAW_S if total is not None else QUIET_S
+        self._terminal, self._label = terminal, label
+        self.set_total(total)
         self._shown, self._next = 0, time.perf_counter() + self._pause_s
 
     def due(self, done: int) -> bool:
         return done - self._shown >= self._every and time.perf_counter() >= self._next
 
     def update(self, done: int, note: str = "") -> None:
+        if self._total is not None and done > self._total:
+            self.set_total(None)
         self._shown, self._next = done, time.perf_counter() + self._pause_s
         of = f"/{self._total}" if self._total is not None else ""
         self._terminal.say(f"{self._label} {done}{of} {note}".rstrip())
+
+    def set_total(self, total: int | None) -> None:
+        self._total = total
+        self._every = (total or 0) / PLAIN_LINES
+        self._pause_s = REDRAW_S if total is not None else QUIET_S

@@ -46,6 +46,13 @@ class RunLength:
             return None
         return self.updates_done + (self.epochs - self.epochs_done) * self._updates(per_epoch)
 
+    def num_steps(self) -> int | None:
+        """Steps of the whole run, as far as is known; None where nobody says."""
+        if self.steps is not None or self.epoch_steps is None:
+            return self.steps
+        assert self.epochs is not None
+        return self.steps_done + (self.epochs - self.epochs_done) * self.epoch_steps
+
     def end_epoch(self, *, epochs: int, steps: int, updates: int) -> None:
         """Counts the epoch that has ended: the numbers are those done in all."""
         self.resume(epoch_steps=steps - self.steps_done, epochs=epochs, steps=steps, updates=updates)
