@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -88,3 +89,17 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="data.root="):
         digits.build(config(tmp_path / "file" / "below"), lambda *_: None)
+
+
+def test_a_picture_that_does_not_fit_in_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loaderlab.data.room.available_memory", lambda: 10**9)
+    large = DigitsData(root=str(tmp_path), image_px=60_000)
+    with pytest.raises(DataError, match=r"data\.image_px=60000: .* 21\.6 GB of memory, and 1\.0 GB are available"):
+        digits.build(large, nothing)
+
+
+def test_digits_that_do_not_fit_on_the_disk_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10**6))
+    with pytest.raises(DataError, match=r"data\.image_px=32: 1,797 files .* 0\.0 GB are free under data\.root"):
+        digits.build(config(tmp_path), nothing)
+    assert list(tmp_path.iterdir()) == []

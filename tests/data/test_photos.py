@@ -152,3 +152,15 @@ def test_a_disk_that_fills_up_says_so(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(DataError, match="No space left on device"):
         photos.build(config(tmp_path), nothing)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_that_do_not_fit_in_memory_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loaderlab.data.room.available_memory", lambda: 10**9)
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**15))
+    with pytest.raises(DataError, match=r"data\.width_px=50000: .* GB of memory, and 1\.0 GB are available"):
+        photos.build(config(tmp_path, width_px=50_000, height_px=50_000), nothing)
+
+
+def test_small_files_are_counted_in_blocks(tmp_path: Path) -> None:
+    assert photos.PhotoSet(config(tmp_path, num_files=100, width_px=32, height_px=32)).num_bytes == 105 * 4096

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from loaderlab import data
 from loaderlab.config import VectorsData
-from loaderlab.data.spec import Vectors
+from loaderlab.data.spec import DataError, Vectors
 from loaderlab.data.vectors import work
 
 
@@ -39,3 +40,40 @@ def test_work_rescales_by_the_samples_own_spread() -> None:
     assert work(sample, 0).tolist() == [4, 0, 2, 6]
     assert work(sample, 1).tolist() == [1, 0, 0.5, 1.5]
     assert work(sample, 2).tolist() == work(sample, 1).tolist()  # its spread is 1 by then
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("num_samples", 2_000_000_000), ("num_features", 2_000_000_000), ("num_classes", 2**31 - 1)]
+)
+def test_a_set_that_does_not_fit_in_memory_is_refused_before_anything_is_made(
+    setting: str, value: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loaderlab.data.room.available_memory", lambda: 2**30)
+    monkeypatch.setattr("numpy.random.default_rng", None)  # nothing is made
+    with pytest.raises(DataError, match=rf"data\.{setting}={value}: .* 1\.1 GB are available") as refused:
+        data.build(VectorsData(**{setting: value}), lambda *_: None)
+    assert "\n" not in str(refused.value)
+    assert str(refused.value).endswith(f"Type for example: data.{setting}={getattr(VectorsData(), setting)}")
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_memory_is_asked_for_as_much_as_the_set_takes(fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """(60 + 10) samples of 4 * 784 + 16 bytes, 60 rows that are added at a time, 10 classes of 4 * 784 + 64 bytes."""
+    needed = 70 * (4 * 784 + 16) + 60 * 4 * 784 + 10 * (4 * 784 + 64)
+    monkeypatch.setattr("loaderlab.data.room.available_memory", lambda: needed - (not fits))
+    config = VectorsData(num_samples=60)
+    if fits:
+        assert data.build(config, lambda *_: None).train.num_samples == 60
+    else:
+        with pytest.raises(DataError, match=r"data\.num_samples=60: 70 samples"):
+            data.build(config, lambda *_: None)
+
+
+def test_vectors_do_not_depend_on_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = VectorsData(num_samples=60)
+    whole = data.build(config, lambda *_: None).train.source
+    monkeypatch.setattr("loaderlab.data.vectors.CHUNK", 7)
+    chunked = data.build(config, lambda *_: None).train.source
+    assert isinstance(whole, Vectors)
+    assert isinstance(chunked, Vectors)
+    assert (whole.inputs == chunked.inputs).all()

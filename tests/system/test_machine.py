@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -43,3 +44,22 @@ def test_what_would_spoil_a_measurement_is_told() -> None:
     loud = {"machine/busy_pct": 60.0, "machine/gpu_processes": 2.0, "machine/gpu_temperature_c": 91.0}
     told = list(machine.warnings(loud))
     assert [text.split(" ")[0] for text in told] == ["other", "2", "91"]
+
+
+CACHE = "active_file 300\ninactive_file 200\ntotal_active_file 30\ntotal_inactive_file 20\n"
+
+
+@pytest.mark.parametrize(
+    ("version", "limit", "expected"),
+    [(2, "5000", 1500), (2, "max", 10**6), (2, "100", 0), (1, "5000", 1050), (1, str(2**63 - 4096), 10**6)],
+)
+def test_available_memory_is_bounded_by_the_cgroup(
+    version: int, limit: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=10**6))
+    folder = tmp_path if version == 2 else tmp_path / "memory"
+    names = ("memory.max", "memory.current") if version == 2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    folder.mkdir(exist_ok=True)
+    for name, text in zip((*names, "memory.stat"), (limit, "4000", CACHE), strict=True):
+        (folder / name).write_text(text, encoding="utf-8")
+    assert machine.available_memory(tmp_path) == expected

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 from loaderlab.config.base import LARGEST_SEED, MISSING, refuse, setting
 
 MAX_PIXELS = 178_956_970  # from where on Pillow refuses an image: half a GiB of RGB
+JPEG_PX = 65_500  # height and width of a JPEG file, by libjpeg's limit
+PHOTO_PX = 51_000  # some are larger by 1.28
 
 
 @dataclass
@@ -105,7 +107,7 @@ class EncodedData(DataConfig):
 class DigitsData(EncodedData):
     name: ClassVar[str] = "digits"
     root: str = setting("data/digits", "folder under which the JPEG tree is written")
-    image_px: int = setting(160, "height and width of the JPEG files, pixels", at_least=8)
+    image_px: int = setting(160, "height and width of the JPEG files, pixels", at_least=8, at_most=JPEG_PX)
     subsampling: str = setting(
         "444", "chroma subsampling of the JPEG files: 444, or 420 as cameras write", choices=("444", "420")
     )
@@ -124,8 +126,10 @@ class PhotosData(EncodedData):
     root: str = setting("data/photos", "folder under which the JPEG tree is written")
     num_files: int = setting(2_000, "training files; validation has 4 % of that, at least one a class", at_least=2)
     num_classes: int = setting(1_000, "number of classes", at_least=2)
-    width_px: int = setting(500, "width of most files, pixels; some are upright, some larger or smaller", at_least=32)
-    height_px: int = setting(375, "height of most files, pixels", at_least=32)
+    width_px: int = setting(
+        500, "width of most files, pixels; some are upright, some larger or smaller", at_least=32, at_most=PHOTO_PX
+    )
+    height_px: int = setting(375, "height of most files, pixels", at_least=32, at_most=PHOTO_PX)
     data_seed: int = setting(0, "seed of the pictures themselves", at_least=0, at_most=LARGEST_SEED)
     transform: TransformConfig = setting(TransformConfig, "image to sample")
 

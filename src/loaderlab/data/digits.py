@@ -17,12 +17,13 @@ import numpy as np
 from PIL import Image
 
 from loaderlab.config import DigitsData, refuse
-from loaderlab.data import imagefolder
+from loaderlab.data import imagefolder, room
 from loaderlab.data.spec import UINT8, DataError, DataSpec
 from loaderlab.system.files import atomic_folder
 
 MANIFEST = "manifest.json"
 VAL_FRACTION, SPLIT_SEED = 0.2, 0
+MEMORY_BYTES_PER_PX = 6  # while a file is encoded, measured at 4,000 pixels
 SUBSAMPLING = {"444": 0, "420": 2}  # Pillow's codes
 
 
@@ -53,6 +54,8 @@ def _write(folder: Path, config: DigitsData, on_progress: Callable[[int, int], N
     from sklearn.datasets import load_digits  # half a second: only when there is something to write
 
     bitmaps, labels = load_digits(return_X_y=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _check_room(bitmaps, config)
     labels = labels.astype(np.int64)
     _, val = imagefolder.stratified_split(labels, VAL_FRACTION, SPLIT_SEED)
     held = set(val.tolist())
@@ -75,6 +78,19 @@ def _write(folder: Path, config: DigitsData, on_progress: Callable[[int, int], N
             "sha256": checksums,
         }
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def _check_room(bitmaps: np.ndarray[tuple[int, int], np.dtype[np.float64]], config: DigitsData) -> None:
+    """Raises:
+    DataError: one picture does not fit in memory, or all files, by the size of the first, do not fit on the disk.
+    """
+    size = f"{config.image_px} x {config.image_px} pixels"
+    num_bytes = MEMORY_BYTES_PER_PX * config.image_px**2
+    room.check_memory("data.image_px", config.image_px, f"a picture of {size}", num_bytes, "data.image_px=160")
+    num_bytes = len(bitmaps) * len(_encode(bitmaps[0].reshape(8, 8), config))
+    override = "data.image_px=160, or data.root=/path"
+    files = f"{len(bitmaps):,} files of {size}"
+    room.check_disk("data.image_px", config.image_px, files, num_bytes, config.root, override)
 
 
 def _encode(bitmap: np.ndarray[tuple[int, int], np.dtype[np.float64]], config: DigitsData) -> bytes:

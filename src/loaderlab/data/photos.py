@@ -11,7 +11,6 @@ import functools
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loaderlab.config import PhotosData, refuse
-from loaderlab.data import imagefolder
+from loaderlab.data import imagefolder, room
 from loaderlab.data.spec import DataError, DataSpec
 from loaderlab.data.synthesis import BYTES_PER_PX, MEAN_AREA, Painter
 from loaderlab.system.files import atomic_folder
@@ -32,6 +31,8 @@ VERSION = 1  # of the pictures: another one makes other files
 VAL_SHARE = 0.04  # of the number of training files, as ImageNet's; at least one a class
 CHUNK = 32  # files that a process makes in one go
 FILES_A_PROCESS = 100  # fewer are not worth another process
+BLOCK_BYTES = 4096  # that the smallest file takes on most disks
+PAINT_BYTES_PER_PX = 55  # of memory while the largest is painted: 32 measured at 4,000 x 3,000 pixels, times 1.28 ** 2
 LOOKED_AT = 1000  # files whose size is checked at each start
 OnProgress = Callable[[int, int | None], None]
 
@@ -101,7 +102,13 @@ class PhotoSet:
     @property
     def num_bytes(self) -> int:
         """What they are going to take, about."""
-        return round(self.num_files * BYTES_PER_PX * MEAN_AREA * self.config.width_px * self.config.height_px)
+        each = max(BLOCK_BYTES, BYTES_PER_PX * MEAN_AREA * self.config.width_px * self.config.height_px)
+        return round(self.num_files * each)
+
+    @property
+    def num_processes(self) -> int:
+        """That paint; 0 and 1: this process alone."""
+        return min(available_cores(), self.num_files // FILES_A_PROCESS)
 
     def place(self, index: int) -> tuple[str, int]:
         """Path below the folder, and label."""
@@ -118,16 +125,7 @@ class PhotoSet:
 def _write(folder: Path, photo_set: PhotoSet, on_progress: OnProgress) -> None:
     """Writes the tree: an interrupted one never looks whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder.parent).free
-    if photo_set.num_bytes > free:
-        raise refuse(
-            "data.num_files",
-            photo_set.config.num_files,
-            f"{photo_set.num_files:,} photos with those of validation take about {photo_set.num_bytes / 1e9:.1f} GB, and "
-            f"{free / 1e9:.1f} GB are free under data.root={photo_set.config.root}",
-            f"data.num_files={max(photo_set.config.num_classes, photo_set.config.num_files // 10)}, or data.root=/path",
-            error=DataError,
-        )
+    _check_room(photo_set)
     with atomic_folder(folder) as partial:
         for label in range(photo_set.config.num_classes):
             for split in ("train", "val"):
@@ -137,12 +135,35 @@ def _write(folder: Path, photo_set: PhotoSet, on_progress: OnProgress) -> None:
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
+def _check_room(photo_set: PhotoSet) -> None:
+    """Raises:
+    DataError: the files do not fit on the disk, or the pictures that are painted at a time in memory.
+    """
+    config = photo_set.config
+    room.check_disk(
+        "data.num_files",
+        config.num_files,
+        f"{photo_set.num_files:,} photos with those of validation",
+        photo_set.num_bytes,
+        config.root,
+        f"data.num_files={max(config.num_classes, min(2_000, config.num_files // 10))}, or data.root=/path",
+    )
+    num_processes = max(1, photo_set.num_processes)
+    room.check_memory(
+        "data.width_px",
+        config.width_px,
+        f"{num_processes} pictures of {config.width_px} x {config.height_px} pixels, painted at a time,",
+        round(num_processes * PAINT_BYTES_PER_PX * config.width_px * config.height_px),
+        "data.width_px=500 data.height_px=375",
+    )
+
+
 def _paint_all(folder: Path, photo_set: PhotoSet, on_progress: OnProgress) -> None:
     """By as many processes as there are cores. Each file depends on its index alone, whichever process makes it."""
     done = 0
     paint = functools.partial(_paint, folder, photo_set)
     starts = range(0, photo_set.num_files, CHUNK)
-    num_processes = min(available_cores(), photo_set.num_files // FILES_A_PROCESS)
+    num_processes = photo_set.num_processes
     pool = None
     if num_processes > 1:
         pool = ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn"), _begin_process)

@@ -5,13 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from loaderlab.config import VectorsData
+from loaderlab.data import room
 from loaderlab.data.spec import FLOAT32, DataSpec, Split, Vectors
 
+CHUNK = 65_536  # samples whose centres are added in one go
+CLASS_BYTES = 64  # of a class's name
+SAMPLE_BYTES = 16  # of a sample's label and of its place in an epoch's order
 SPREAD = 4.0  # standard deviation of a cluster, in units of the centres' own: learnable, not trivial
 
 
 def build(config: VectorsData) -> DataSpec:
-    """Training samples and a sixth as many for validation, from the same clusters."""
+    """Training samples and a sixth as many for validation, from the same clusters.
+
+    Raises:
+        DataError: they do not fit in memory.
+    """
+    _check_memory(config)
     rng = np.random.default_rng(config.data_seed)
     centres = rng.standard_normal((config.num_classes, config.num_features), dtype=np.float32)
 
@@ -19,7 +28,8 @@ def build(config: VectorsData) -> DataSpec:
         labels = rng.integers(0, config.num_classes, num_samples, dtype=np.int64)
         inputs = rng.standard_normal((num_samples, config.num_features), dtype=np.float32)
         inputs *= SPREAD
-        inputs += centres[labels]
+        for start in range(0, num_samples, CHUNK):  # all at once would take the memory of a second set
+            inputs[start : start + CHUNK] += centres[labels[start : start + CHUNK]]
         return Split(Vectors(inputs, labels, config.work))
 
     return DataSpec(
@@ -31,6 +41,29 @@ def build(config: VectorsData) -> DataSpec:
         sample_dtype="float32",
         location="memory",
         digest=f"seed{config.data_seed}-{config.num_samples}x{config.num_features}x{config.num_classes}",
+    )
+
+
+def _check_memory(config: VectorsData) -> None:
+    """Raises:
+    DataError: naming the setting that takes the most memory.
+    """
+    num_samples = config.num_samples + config.num_samples // 6
+    row = 4 * config.num_features  # bytes of a float32 vector
+    sample_bytes = num_samples * (row + SAMPLE_BYTES) + min(CHUNK, config.num_samples) * row
+    class_bytes = config.num_classes * (row + CLASS_BYTES)
+    defaults = VectorsData()
+    names = ("num_samples", "num_features", "num_classes")
+    setting = max(names, key=lambda name: getattr(config, name) / getattr(defaults, name))
+    smaller = getattr(defaults, setting)
+    if getattr(config, setting) <= smaller:
+        setting, smaller = "num_samples", max(12, config.num_samples // 10)
+    room.check_memory(
+        f"data.{setting}",
+        getattr(config, setting),
+        f"{num_samples:,} samples of {config.num_features:,} features, those of validation included,",
+        sample_bytes + class_bytes,
+        f"data.{setting}={smaller}",
     )
 
 

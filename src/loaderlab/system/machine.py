@@ -1,5 +1,5 @@
-"""How many cores this process may use (affinity, cgroup), and what else runs on this machine. Free of torch: the process that launches a
-sweep's jobs asks as well."""
+"""How many cores and how much memory this process may use (affinity, cgroup), and what else runs on this machine. Free of torch: the
+process that launches a sweep's jobs asks as well."""
 
 from __future__ import annotations
 
@@ -35,6 +35,25 @@ def memory_limit(root: Path = Path("/sys/fs/cgroup")) -> int | None:
             limits.append(int(file.read_text(encoding="utf-8")))
     limit = min(limits, default=psutil.virtual_memory().total)
     return limit if limit < psutil.virtual_memory().total else None
+
+
+def available_memory(root: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that this process may still use: what is available on the machine and what is left of the limit of each of its
+    cgroups (version 2, else 1), whose file caches count as free."""
+    available = [psutil.virtual_memory().available]
+    names = [(folder, "memory.max", "memory.current", "") for folder in _cgroup_folders(root)]
+    names += [(root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_")]
+    for folder, limit, usage, prefix in names:
+        with contextlib.suppress(OSError, ValueError):  # no such file, or the word max
+            left = int((folder / limit).read_text(encoding="utf-8")) - int((folder / usage).read_text(encoding="utf-8"))
+            available.append(max(0, left + _file_cache(folder / "memory.stat", prefix)))
+    return min(available)
+
+
+def _file_cache(stat: Path, prefix: str) -> int:
+    """Bytes of a cgroup's file cache, which the kernel gives up when memory is needed."""
+    entries = dict(line.split() for line in stat.read_text(encoding="utf-8").splitlines())
+    return sum(int(entries.get(f"{prefix}{name}", 0)) for name in ("active_file", "inactive_file"))
 
 
 def available_cores() -> int:

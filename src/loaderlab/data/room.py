@@ -1,0 +1,45 @@
+"""Whether a generated set fits in memory and on the disk, checked before anything is made."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from loaderlab.config import refuse
+from loaderlab.data.spec import DataError
+from loaderlab.system.machine import available_memory
+
+
+def check_memory(setting: str, value: Any, contents: str, num_bytes: int, override: str) -> None:
+    """Checks a size against the memory that this process may still use.
+
+    Args:
+        setting, value: what made it too large.
+        contents: the sentence's subject: ``700 samples``.
+        override: what to type instead.
+
+    Raises:
+        DataError: it does not fit.
+    """
+    free = available_memory()
+    if num_bytes > free:
+        allowed = (
+            f"{contents} take about {num_bytes / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are available to "
+            "this process"
+        )
+        raise refuse(setting, value, allowed, override, error=DataError)
+
+
+def check_disk(setting: str, value: Any, contents: str, num_bytes: int, root: str, override: str) -> None:
+    """Checks a size against the free bytes of the disk under ``data.root``, which exists. See `check_memory`.
+
+    Raises:
+        DataError: it does not fit.
+    """
+    free = shutil.disk_usage(Path(root)).free
+    if num_bytes > free:
+        allowed = (
+            f"{contents} take about {num_bytes / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free under data.root={root}"
+        )
+        raise refuse(setting, value, allowed, override, error=DataError)
