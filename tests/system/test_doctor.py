@@ -20,14 +20,18 @@ from loaderlab.system.doctor import GIB, MIB, Check
         (doctor.shm(64 * 1024, 64 * 1024, writable=True), "fails", doctor.SHM),
         (doctor.shm(GIB, GIB, writable=False), "fails", "cannot be written"),
         (doctor.shm(None, 0, writable=False), "fails", "missing"),
-        (doctor.descriptors(1024), "ok", "1,024 at most"),
-        (doctor.descriptors(64), "warning", "ulimit -n 4096"),
-        (doctor.descriptors(16), "fails", doctor.FILES),
+        (doctor.descriptors(1024, 16), "ok", "1,024 at most, about 92 needed"),
+        (doctor.descriptors(64, 0), "ok", "64 at most, about 12 needed"),
+        (doctor.descriptors(64, 8), "warning", "ulimit -n 4096"),
+        (doctor.descriptors(64, 12), "fails", doctor.FILES),
+        (doctor.descriptors(16, 0, doctor.SPDL_FILES), "fails", doctor.FILES),
+        (doctor.cache("/cache", writable=True), "ok", "/cache"),
+        (doctor.cache("/cache", writable=False), "warning", "Set XDG_CACHE_HOME"),
         (doctor.memory(64 * GIB, None), "ok", "64.0 GiB available, no limit"),
         (doctor.memory(64 * GIB, GIB), "warning", "1.0 GiB by the cgroup"),
         (doctor.memory(100 * MIB, None), "fails", doctor.MEMORY),
         (doctor.encoding("utf-8", "UTF-8"), "ok", "files UTF-8"),
-        (doctor.encoding("ascii", "ANSI_X3.4-1968"), "warning", "LC_ALL=C.UTF-8"),
+        (doctor.encoding("ascii", "ANSI_X3.4-1968"), "warning", "such as \\xd7 for a multiplication sign. Set LC_ALL"),
         (doctor.user("ann", "/home/ann", temporary=False, writable=True), "ok", "ann, HOME /home/ann"),
         (doctor.user("1234", "/", temporary=False, writable=False), "warning", "Set HOME"),
         (doctor.user("1234", "/tmp/x", temporary=True, writable=True), "warning", "Set HOME"),
@@ -50,6 +54,7 @@ from loaderlab.system.doctor import GIB, MIB, Check
 )
 def test_a_check(check: Check, state: str, says: str) -> None:
     assert check.state == state
+    assert check.name == "user" or check.text.isascii()  # readable where stdout has no other characters
     assert says in check.text
     assert "\n" not in str(check)
     assert str(check).startswith(state)

@@ -37,16 +37,21 @@ def build(config: DigitsData, on_progress: Callable[[int, int], None]) -> DataSp
     Raises:
         DataError: the tree cannot be written, or a file of it differs from the manifest.
     """
-    folder = Path(config.root) / f"{config.image_px}px_{config.subsampling}_q{config.quality}"
+    tree = folder(config)
     try:
-        if not folder.exists():
-            _write(folder, config, on_progress)
+        if not tree.exists():
+            _write(tree, config, on_progress)
     except OSError as error:
         raise refuse(
             "data.root", config.root, f"cannot write the digits there: {error}", "data.root=/path", error=DataError
         ) from error
-    _verify(folder)
-    return imagefolder.build("digits", folder / "train", folder / "val", 0.0, 0, config.transform, lambda *_: None)
+    _verify(tree)
+    return imagefolder.build("digits", tree / "train", tree / "val", 0.0, 0, config.transform, lambda *_: None)
+
+
+def folder(config: DigitsData) -> Path:
+    """The tree's own folder below ``data.root``."""
+    return Path(config.root) / f"{config.image_px}px_{config.subsampling}_q{config.quality}"
 
 
 def _write(folder: Path, config: DigitsData, on_progress: Callable[[int, int], None]) -> None:

@@ -51,27 +51,32 @@ def build(config: PhotosData, on_progress: OnProgress) -> DataSpec:
         DataError: the tree cannot be written or does not fit on the disk, or it is not as it was written.
     """
     photo_set = PhotoSet(config)
-    folder = Path(config.root) / photo_set.name
+    tree = folder(config)
     try:
-        if not folder.exists():
-            _write(folder, photo_set, on_progress)
+        if not tree.exists():
+            _write(tree, photo_set, on_progress)
     except (OSError, BrokenProcessPool) as error:
         allowed = f"cannot write {photo_set.num_files:,} photos there: {error}"
         raise refuse("data.root", config.root, allowed, "data.root=/path", error=DataError) from error
-    mend = f"Remove it and run again: rm -r {folder}"
+    mend = f"Remove it and run again: rm -r {tree}"
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((tree / MANIFEST).read_text(encoding="utf-8"))
         if {name: manifest.get(name) for name in photo_set.facts} != photo_set.facts:
             raise DataError(f"{MANIFEST} is of other photos")
-        if manifest["looked_at_bytes"] != photo_set.looked_at_bytes(folder):
+        if manifest["looked_at_bytes"] != photo_set.looked_at_bytes(tree):
             raise DataError(f"the sizes of its files differ from {MANIFEST}")
-        spec = imagefolder.build("photos", folder / "train", folder / "val", 0.0, 0, config.transform, on_progress)
+        spec = imagefolder.build("photos", tree / "train", tree / "val", 0.0, 0, config.transform, on_progress)
     except (DataError, OSError, ValueError, KeyError) as error:
-        raise DataError(f"{folder}: not the photos that were written there: {error}. {mend}") from error
+        raise DataError(f"{tree}: not the photos that were written there: {error}. {mend}") from error
     assert spec.val is not None
     if (spec.train.num_samples, spec.val.num_samples) != (config.num_files, photo_set.num_val):
-        raise DataError(f"{folder}: files are missing or were added, {MANIFEST} has {photo_set.num_files:,}. {mend}")
+        raise DataError(f"{tree}: files are missing or were added, {MANIFEST} has {photo_set.num_files:,}. {mend}")
     return spec
+
+
+def folder(config: PhotosData) -> Path:
+    """The tree's own folder below ``data.root``."""
+    return Path(config.root) / PhotoSet(config).name
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,9 @@ from loaderlab.config import AUTO, DaliLoader, HostLoader, NativeLoader, SpdlLoa
 from loaderlab.data.spec import EncodedImages, Split, UserItems
 from loaderlab.device.resolve import capabilities
 from loaderlab.loaders.capabilities import Choice, Copying, LoaderCapabilities, Makers, Queue
-from loaderlab.system.machine import available_cores
+from loaderlab.system.machine import available_cores, worker_share
 from loaderlab.system.versions import has_gil
 
-MAX_AUTO_WORKERS = 16  # beyond this, memory grows and, as a rule, throughput does not
 MAX_AUTO_THREADS = 16
 BETWEEN_STAGES = 5  # batches that SPDL 0.8 holds beside those in the making and those in its sink
 KEEP_ON_DEVICE: Choice = ("loader", "resident")
@@ -92,8 +91,7 @@ def auto_workers(split: Split, device: torch.device) -> int:
         return 1
     if split.at_hand:
         return 0
-    cores = available_cores()
-    return max(1, min(MAX_AUTO_WORKERS, cores // 2 if capabilities(device).uses_host_cores else cores - 1))
+    return worker_share(uses_host_cores=capabilities(device).uses_host_cores)
 
 
 def auto_threads(split: Split, device: torch.device) -> int:

@@ -14,7 +14,24 @@ from pathlib import Path
 
 import psutil
 
-from loaderlab.config import PROJECT, Failed, NativeLoader, TrackingConfig, TrainConfig, UserError
+from loaderlab.config import (
+    AUTO,
+    PROJECT,
+    DataConfig,
+    DigitsData,
+    Failed,
+    ImageFolderData,
+    NativeLoader,
+    PhotosData,
+    ReplayLoader,
+    SpdlLoader,
+    TorchvisionData,
+    TrackingConfig,
+    TrainConfig,
+    UserError,
+    VectorsData,
+)
+from loaderlab.data import digits, photos, treecache
 from loaderlab.system import doctor, machine
 from loaderlab.system.doctor import Check
 from loaderlab.system.nvml import gpus, query
@@ -48,9 +65,12 @@ def checks(config: TrainConfig) -> Iterator[Check]:
     yield doctor.working_folders()
     yield doctor.cores(*machine.core_limits())
     yield doctor.memory(psutil.virtual_memory().available, machine.memory_limit())
-    yield doctor.descriptors(_soft_limit())
-    if isinstance(config.loader, NativeLoader) and config.loader.num_workers != 0:
+    least = doctor.SPDL_FILES if isinstance(config.loader, SpdlLoader) else doctor.RUN_FILES
+    num_workers = _num_workers(config)
+    yield doctor.descriptors(_soft_limit(), num_workers, least)
+    if num_workers:
         yield _shm()
+    yield from _data(config.data)
     for name, path in (("temporary files", Path(tempfile.gettempdir())), ("outputs", Path(config.checkpoint.dir))):
         yield doctor.disk(name, str(path), _free(path))
     yield from _store(config.tracking)
@@ -61,6 +81,48 @@ def checks(config: TrainConfig) -> Iterator[Check]:
 def _soft_limit() -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+
+def _num_workers(config: TrainConfig) -> int:
+    """Worker processes of training and validation together. A stream of a user's own may get fewer."""
+    loader, num_validated = config.loader, int(config.evaluate)
+    if isinstance(loader, ReplayLoader):  # the native loader validates
+        return _auto_workers(config) * num_validated
+    if not isinstance(loader, NativeLoader):
+        return 0
+    num_workers = _auto_workers(config) if loader.num_workers == AUTO else int(loader.num_workers)
+    return num_workers * (1 + num_validated)
+
+
+def _auto_workers(config: TrainConfig) -> int:
+    """What `auto` becomes: 0 for samples in memory that need no work one by one."""
+    data = config.data
+    if isinstance(data, TorchvisionData) or (isinstance(data, VectorsData) and not data.work):
+        return 0
+    with gpus() as handles:
+        on_cpu = config.device == "cpu" or (config.device == AUTO and not handles)
+    return machine.worker_share(uses_host_cores=on_cpu)
+
+
+def _data(config: DataConfig) -> Iterator[Check]:
+    """The folders that the samples are written to, as far as a run with these settings writes there."""
+    if (folder := _generated(config)) is not None and not folder.exists():
+        yield doctor.disk("data.root", str(folder.parent), _free(folder.parent))
+    if isinstance(config, TorchvisionData) and config.download:
+        yield doctor.disk("data.root", str(config.root), _free(Path(config.root)))
+    if isinstance(config, (DigitsData, PhotosData, ImageFolderData)):
+        kept = treecache.folder()
+        yield doctor.cache(str(kept), writable=_free(kept) is not None)
+
+
+def _generated(config: DataConfig) -> Path | None:
+    """The folder of a set that is made on the disk; None for other sets."""
+    match config:
+        case DigitsData():
+            return digits.folder(config)
+        case PhotosData():
+            return photos.folder(config)
+    return None
 
 
 def _shm() -> Check:

@@ -16,6 +16,7 @@ from loaderlab import metrics
 from loaderlab.system.nvml import gpus, query
 
 LOOK_S = 0.5  # in which the processor is watched
+MAX_AUTO_WORKERS = 16  # beyond this, memory grows and, as a rule, throughput does not
 BUSY_PCT = 25.0  # of the processor taken by others: a measurement beside it tells of them too
 HOT_C = 85.0
 
@@ -35,6 +36,13 @@ def memory_limit(root: Path = Path("/sys/fs/cgroup")) -> int | None:
             limits.append(int(file.read_text(encoding="utf-8")))
     limit = min(limits, default=psutil.virtual_memory().total)
     return limit if limit < psutil.virtual_memory().total else None
+
+
+def worker_share(*, uses_host_cores: bool) -> int:
+    """Loader workers by the cores that this process may use: one core is left to the training process, and half of them if the
+    step computes on the cores too."""
+    cores = available_cores()
+    return max(1, min(MAX_AUTO_WORKERS, cores // 2 if uses_host_cores else cores - 1))
 
 
 def available_memory(root: Path = Path("/sys/fs/cgroup")) -> int:
