@@ -17,6 +17,7 @@ from loaderlab.config import SweepConfig, TrainConfig
 from loaderlab.runs import launch
 from loaderlab.runs.compared_loaders import ComparedLoader
 from loaderlab.runs.job import Job, RunResult
+from loaderlab.system import streams
 from loaderlab.system.processes import OutOfTime, Terminated, sigterm_raises, time_limit_raises
 from tests.conftest import compose
 
@@ -37,7 +38,12 @@ def obedient(sending: Connection, _config: TrainConfig, _job: Job) -> None:
     try:
         time.sleep(120)
     except OutOfTime as end:
-        sending.send(RunResult("an id", "KILLED", error=str(end)))
+        sending.send((RunResult("an id", "KILLED", error=str(end)), []))
+
+
+def unheard(sending: Connection, _config: TrainConfig, _job: Job) -> None:
+    """Could not print what it had to say."""
+    sending.send((RunResult("an id", "FINISHED"), ["No space left on device"]))
 
 
 def killed(_sending: Connection, _config: TrainConfig, _job: Job) -> None:
@@ -65,6 +71,19 @@ def test_a_job_that_takes_too_long_is_asked_to_end(monkeypatch: pytest.MonkeyPat
     result = launch.launch(limited(0.1), JOB)
     assert (result.status, result.error) == ("KILLED", "took longer than sweep.job_minutes=0.1")
     assert alive() == []
+
+
+def test_lines_that_a_job_lost_are_reported_once_by_the_launching_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(streams, "_lost", [])
+    monkeypatch.setattr(launch, "_child", unheard)
+    for _ in range(2):
+        assert launch.launch(limited(None), JOB).status == "FINISHED"
+    assert not streams.flushed()
+    assert capsys.readouterr().err == (
+        "error: stdout cannot be written: No space left on device. Runs that were recorded are complete\n"
+    )
 
 
 def test_one_that_does_not_listen_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ from loaderlab.system.processes import (
     sigterm_raises,
     time_limit_raises,
 )
-from loaderlab.system.streams import flushed
+from loaderlab.system.streams import add_lost, lost
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -86,7 +86,9 @@ def _wait_for(
             _end_late(process, receiving)
             why = f"took longer than sweep.job_minutes={minutes:g}"
         try:
-            sent = receiving.recv() if receiving.poll() else None
+            if receiving.poll():
+                sent, reasons = receiving.recv()
+                add_lost(reasons)
         except EOFError:
             process.join()
             why = why or _how_it_died(process.exitcode)
@@ -167,7 +169,6 @@ def _checking_child(sending: Connection, arms: Mapping[str, TrainConfig]) -> Non
 
 
 def _leave(sending: Connection, result: Any) -> None:
-    sending.send(result)
+    sending.send((result, lost()))  # this process says nothing of lost lines: the launching one does, once
     sending.close()
-    flushed()
     os._exit(0)  # what is left in the interpreter's teardown (CUDA, DALI, thread pools) has nothing to say any more

@@ -52,10 +52,21 @@ def lossy() -> Iterator[None]:
         _lost.append(error.strerror or type(error).__name__)
 
 
-def flushed() -> bool:
-    """Flushes stdout and stderr. False, with one line on stderr, if a part of what was printed is lost."""
+def lost() -> list[str]:
+    """Flushes stdout. Why parts of what this process printed are lost, for another process to report."""
     with contextlib.suppress(AttributeError, ValueError, BrokenPipeError), lossy():  # closed, or `… | head`
         sys.stdout.flush()
+    return list(_lost)
+
+
+def add_lost(reasons: list[str]) -> None:
+    """Has `flushed` report what a child process could not print, in the same line as this process's own."""
+    _lost.extend(reasons)
+
+
+def flushed() -> bool:
+    """Flushes stdout and stderr. False, with one line on stderr, if a part of what was printed is lost."""
+    lost()
     with contextlib.suppress(AttributeError, ValueError, OSError):
         if _lost:
             print(f"error: stdout cannot be written: {_lost[0]}. Runs that were recorded are complete", file=sys.stderr)
