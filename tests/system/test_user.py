@@ -94,3 +94,16 @@ def test_mlflow_is_imported_for_a_uid_without_an_entry(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, f"sqlite:///{tmp_path / 'mlflow.db'}"]
     done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120)
     assert done.stdout == f"{os.getuid()} {os.getuid()}\n", done.stderr
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_matplotlib_has_a_cache_where_the_home_folder_cannot_be_written(
+    writable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it prints a warning of two lines to stderr."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MPLCONFIGDIR", "")
+    monkeypatch.delenv("MPLCONFIGDIR")
+    monkeypatch.setattr("loaderlab.system.user.os.access", lambda *_: writable)
+    user.give_name_and_home()
+    assert ("MPLCONFIGDIR" in os.environ) == (not writable)

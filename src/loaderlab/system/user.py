@@ -37,7 +37,8 @@ def expanded(path: str) -> Path:
 
 
 def give_name_and_home() -> None:
-    """Sets LOGNAME and HOME for this process and those that it starts, if the system knows no name or home folder."""
+    """Sets LOGNAME and HOME for this process and those that it starts, if the system knows no name or home folder;
+    and a folder for matplotlib's cache if the home folder cannot be written."""
     try:
         getpass.getuser()
     except (KeyError, OSError):
@@ -46,6 +47,8 @@ def give_name_and_home() -> None:
         Path.home()
     except RuntimeError:
         os.environ["HOME"] = str(private_folder("home"))
+    if "MPLCONFIGDIR" not in os.environ and not os.access(Path.home(), os.W_OK):  # matplotlib would warn on stderr
+        os.environ["MPLCONFIGDIR"] = str(private_folder("matplotlib"))
 
 
 def private_folder(name: str) -> Path:
