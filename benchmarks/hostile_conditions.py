@@ -3,23 +3,27 @@
     python benchmarks/hostile_conditions.py
     python benchmarks/hostile_conditions.py --conditions posix_locale full_stdout
 
-Each must end in a complete record or in one clear line, never in a traceback and never after --limit seconds. Exit code 1 if
-one does not. A condition that this machine does not permit (another uid and mounts need root) is named as not tried.
+Each must end in a complete record, for which the store is opened, or in one clear line on stderr, never in a traceback and never
+after --limit seconds. Exit code 1 if one does not. A condition that this machine does not permit (another uid and mounts need root) is named as not tried.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where it is started by its path
 
 from benchmarks.harness import options
+from benchmarks.harness.record_check import StoredRun, missing_in_command, stored_runs
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = "data=vectors data.num_samples=600 model=feedforward model.hidden=[32] steps=20 measure=bare device=cpu torch_threads=1"
@@ -31,9 +35,11 @@ with watch("cpu", record="hostile", uri=sys.argv[1]) as meter:
         for _ in meter.batches(torch.zeros(20, 4)):
             meter.step(num_samples=1)
 """
+KNOWN = re.compile(r"$^")  # lines on stderr that are no error: none so far
 POSIX = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 READ_ONLY = f"mount --bind {ROOT} {ROOT} && mount -o remount,ro,bind {ROOT} && "
 SMALL_SHM = "mount -t tmpfs -o size=64k tmpfs /dev/shm && "
+READ_ONLY_SHM = "mount -t tmpfs -o ro tmpfs /dev/shm && "
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,11 @@ class Condition:
     unset: tuple[str, ...] = ()
     train: str = ""
 
+    @property
+    def loses_stdout(self) -> bool:
+        """The run must be recorded, and a line on stderr says that stdout could not be written."""
+        return "/dev/full" in self.after
+
 
 NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME")
 # it may read everything, since this Python may lie under /root, and write what anybody may
@@ -66,6 +77,7 @@ CONDITIONS = {
     "read_only_checkout": Condition(mounts=READ_ONLY),
     "posix_locale": Condition(environment=POSIX),
     "shm_64_kib": Condition(mounts=SMALL_SHM, train="loader.num_workers=2"),
+    "shm_read_only": Condition(mounts=READ_ONLY_SHM, train="loader.num_workers=2"),
     "64_open_files": Condition(before="ulimit -n 64; "),
     "closed_stderr": Condition(after="2>&-"),
     "full_stdout": Condition(after=">/dev/full"),
@@ -92,8 +104,17 @@ def shell(condition: Condition, command: list[str]) -> list[str]:
     return [*start, "sh", "-c", f"{condition.mounts}{run} {condition.after}", "sh", *command]
 
 
-def ended(condition: Condition, command: list[str], limit_s: float) -> tuple[bool, str]:
-    """Whether the command ended as it must, and how, in words."""
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended; ``code`` None: it took too long."""
+
+    code: int | None
+    stdout: str
+    stderr: str
+
+
+def run(condition: Condition, command: list[str], limit_s: float) -> Ended:
+    """Runs the command to its end, or for ``limit_s`` seconds."""
     environment = {name: value for name, value in os.environ.items() if name not in condition.unset}
     environment |= {"PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"} | condition.environment
     process = subprocess.Popen(
@@ -101,21 +122,47 @@ def ended(condition: Condition, command: list[str], limit_s: float) -> tuple[boo
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT if "2>" not in condition.after else subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         start_new_session=True,
     )
     try:
-        out = process.communicate(timeout=limit_s)[0].decode("utf-8", "replace")
+        streams = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, 9)
         process.communicate()
-        return False, f"did not end in {limit_s:g} s"
-    errors = [line for line in out.splitlines() if line.startswith("error: ")]
-    if "Traceback" in out or "--- Logging error ---" in out:
-        return False, f"traceback: {out.strip().splitlines()[-1][:150]}"
-    if process.returncode == 0:
-        return True, "complete"
-    return bool(errors), errors[-1][:150] if errors else f"exit code {process.returncode} without a word"
+        return Ended(None, "", "")
+    return Ended(process.returncode, *(text.decode("utf-8", "replace") for text in streams))
+
+
+def problem_in(condition: Condition, command: str, ended: Ended, runs: Sequence[StoredRun]) -> str:
+    """Why this is neither a complete record nor one clear line; empty where it is one of them."""
+    if ended.code is None:
+        return "did not end in time"
+    if "Traceback" in ended.stdout + ended.stderr or "--- Logging error ---" in ended.stderr:
+        return "a traceback was printed"
+    lines = [line for line in ended.stderr.splitlines() if line.strip() and not KNOWN.match(line)]
+    if ended.code == 0:
+        if lines:
+            return f"exit code 0, and on stderr: {lines[0][:150]}"
+        if not ended.stdout.strip() and command != "watch" and not condition.loses_stdout:
+            return "exit code 0, and nothing on stdout"
+        return missing_in_command(command, runs)
+    # each failed job of a sweep has its line, and the sweep has one
+    num_lines = range(1, 4 if command == "sweep" and not condition.loses_stdout else 2)
+    if len(lines) not in num_lines or not all(line.startswith("error: ") for line in lines):
+        return f"exit code {ended.code}, and {len(lines)} lines on stderr: {' / '.join(lines)[:150]}"
+    if condition.loses_stdout:
+        return missing_in_command(command, runs)
+    unfinished = [stored.run_id for stored in runs if stored.status == "RUNNING"]
+    return "a run is still RUNNING in the store" if unfinished else ""
+
+
+def outcome_of(condition: Condition, command: str, ended: Ended, runs: Sequence[StoredRun]) -> str:
+    """A good end in words: what is recorded, and the line."""
+    complete = command in ("train", "sweep", "watch") and not missing_in_command(command, runs)
+    record = "complete record" if complete else "result printed" if ended.code == 0 else ""
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    return "; ".join([record] * bool(record) + lines)
 
 
 def not_permitted(condition: Condition) -> str:
@@ -140,6 +187,27 @@ def write_trace(path: Path) -> None:
     path.write_text(json.dumps({"schemaVersion": 1, "traceEvents": events}), encoding="utf-8")
 
 
+def tried(name: str, limit_s: float) -> int:
+    """Runs all commands under one condition and prints a row for each. The number that did not end as they must."""
+    condition, failed, known = CONDITIONS[name], 0, set[str]()
+    with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
+        os.chmod(folder, 0o777)  # another uid writes there too
+        trace, file = Path(folder) / "trace.json", Path(folder) / "store" / "mlflow.db"
+        write_trace(trace)
+        for command, words in commands(f"sqlite:///{file}", condition, trace).items():
+            began = time.monotonic()
+            ended = run(condition, words, limit_s)
+            seconds = time.monotonic() - began
+            runs = stored_runs(file, known)
+            known |= {stored.run_id for stored in runs}
+            problem = problem_in(condition, command, ended, runs)
+            failed += bool(problem)
+            how = problem or outcome_of(condition, command, ended, runs)
+            row = (name, command, "NO" if problem else "yes", how.replace(folder, "FOLDER"), f"{seconds:.0f}")
+            print(f"| {' | '.join(row)} |", flush=True)
+    return failed
+
+
 def main() -> int:
     """The exit code."""
     parser = options.parser(__doc__)
@@ -147,21 +215,12 @@ def main() -> int:
     parser.add_argument("--limit", type=options.number_above_0, default=90.0, help="seconds for each command")
     chosen = parser.parse_args()
     failed, untried = 0, []
-    print(f"{'condition':<20} {'command':<8} {'as it must':<10} how it ended")
+    print("| condition | command | as it must | how it ended | s |\n|---|---|---|---|---|")
     for name in chosen.conditions:
-        condition = CONDITIONS[name]
-        if reason := not_permitted(condition):
+        if reason := not_permitted(CONDITIONS[name]):
             untried.append(f"{name} ({reason})")
             continue
-        with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
-            os.chmod(folder, 0o777)  # of another uid too
-            trace = Path(folder) / "trace.json"
-            write_trace(trace)
-            store = f"sqlite:///{folder}/store/mlflow.db"
-            for command, words in commands(store, condition, trace).items():
-                good, how = ended(condition, words, chosen.limit)
-                failed += not good
-                print(f"{name:<20} {command:<8} {'yes' if good else 'NO':<10} {how}", flush=True)
+        failed += tried(name, chosen.limit)
     print(f"not tried here: {'; '.join(untried) or 'none'}")
     print(f"{failed} ended otherwise than they must" if failed else "all ended in a complete record or one clear line")
     return 1 if failed else 0
