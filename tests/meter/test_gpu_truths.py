@@ -1,4 +1,4 @@
-"""On a GPU: planted truths on its own clock, and the event clock against PyTorch's profiler."""
+"""On a GPU: planted delays measured on its clock, and the event times compared with PyTorch's profiler."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STEPS = 80
 
 
 def cycles_for(ms: float) -> int:
-    """Clock cycles of the device's sleep kernel that take this long, at the clock of a device at work."""
+    """Number of cycles for which the device's sleep kernel takes this long, at the clock of a busy device."""
     warmed = time.monotonic()
     while time.monotonic() < warmed + 0.5:
         torch.cuda._sleep(10_000_000)
@@ -37,8 +37,11 @@ def cycles_for(ms: float) -> int:
 
 
 def loop(meter: StepMeter, wait_s: float, work: int, *, side: int = 0, steps: int = STEPS) -> None:
-    """Steps whose host waits ``wait_s`` and whose device works for ``work`` cycles; ``side``: cycles of a batch's making on
-    another stream, begun when the host has it."""
+    """Runs steps in which the host waits ``wait_s`` and the device works for ``work`` cycles.
+
+    Args:
+        side: cycles for which another stream prepares each batch, starting when the host has the batch.
+    """
     device, stream = torch.device("cuda", 0), torch.cuda.Stream()
     loss = torch.zeros((), device=device)
     meter.begin_epoch(0)
@@ -61,7 +64,7 @@ def loop(meter: StepMeter, wait_s: float, work: int, *, side: int = 0, steps: in
 
 @pytest.mark.parametrize(("wait_ms", "work_ms", "truth"), [(10, 9, 10), (10, 20, 0), (20, 10, 50)])
 def test_work_in_flight_is_not_starved(wait_ms: float, work_ms: float, truth: float) -> None:
-    """The host waits for most of each step; the device is dry only for what its work leaves of it."""
+    """The host waits for most of each step; the device is starved only after it has finished its work."""
     meter = StepMeter(torch.device("cuda", 0))
     loop(meter, wait_ms / 1e3, cycles_for(work_ms))
     figures = summarize(measured(meter.steps, 10))
@@ -74,15 +77,15 @@ def test_a_decode_on_a_side_stream_is_delivery() -> None:
     meter = StepMeter(torch.device("cuda", 0))
     loop(meter, 0.010, cycles_for(5), side=cycles_for(5))
     figures = summarize(measured(meter.steps, 10))
-    # of 10 ms the device waits 5 for the decode and works 5; the host's own wait is the rest
+    # of 10 ms the device waits 5 for the decode and works 5; both overlap the host's wait
     assert figures["starvation/delivery_pct"] == pytest.approx(50, abs=5)
 
 
-def test_the_synchronising_meter_reads_what_the_events_read() -> None:
+def test_the_synchronizing_meter_agrees_with_the_events() -> None:
     shares = []
     for sync in (False, True):
         meter = StepMeter(torch.device("cuda", 0), sync=sync)
-        loop(meter, 0.010, cycles_for(0.5))  # next to nothing to overlap
+        loop(meter, 0.010, cycles_for(0.5))  # almost no work that could overlap
         shares.append(summarize(measured(meter.steps, 10))["starvation/starved_pct"])
     assert shares[0] == pytest.approx(shares[1], abs=3)
 
@@ -110,23 +113,23 @@ def test_event_gaps_agree_with_a_trace_of_the_same_run(wait_ms: float, work_ms: 
     reading = read_trace(TraceConfig(trace=str(profiler.path)), Terminal(Console(quiet=True)))
     recorded = [step for step in meter.steps if step.disturbed][BEYOND:]
     assert len(recorded) == len(reading.steps) == 20
-    # the device is made to finish before the first of them: host and device begin it together, and the next ones apart
-    recorded, read = recorded[3:], [share for _, share in reading.steps[3:]]
+    # the profiler waits for the device before the first recorded steps, so there host and device start together
+    recorded, shares = recorded[3:], [share for _, share in reading.steps[3:]]
     starved = 100 * sum(step.starved_ms for step in recorded) / sum(step.length_ms for step in recorded)
-    by_trace = sum((step.starved_pct or 0) * (step.step_ms or 0) for step in read) / sum(
-        step.step_ms or 0 for step in read
+    by_trace = sum((share.starved_pct or 0) * (share.step_ms or 0) for share in shares) / sum(
+        share.step_ms or 0 for share in shares
     )
     assert by_trace == pytest.approx(starved, abs=2)
 
 
 def test_a_copy_on_a_side_stream_hands_out_whole_batches() -> None:
-    """Each batch is read at the end of a long step, while the next ones are copied and the allocator has no memory to
-    spare: a block that was handed out too early would hold another batch's number."""
+    """Each batch is read at the end of a long step, while the next ones are copied and memory is short: a block that was
+    reused too early would contain another batch's number."""
     device = torch.device("cuda", 0)
     copy = DeviceCopy(NativeLoader(), device)
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info(device)
-    cycles, seen = cycles_for(1.0), []  # longer than the host needs for a turn: the device falls behind
+    cycles, seen = cycles_for(1.0), []  # longer than the host needs for a step: the device falls behind
     torch.cuda.set_per_process_memory_fraction(min(1.0, (total - free + 2**30) / total))
     try:
         for number in range(10_000):
@@ -136,5 +139,5 @@ def test_a_copy_on_a_side_stream_hands_out_whole_batches() -> None:
             seen.append(torch.stack([batch.inputs.max().long(), batch.inputs.min().long(), batch.targets.min()]))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    for number, found in enumerate(torch.stack(seen).tolist()):
-        assert found == [number % 251, number % 251, number]
+    for number, values in enumerate(torch.stack(seen).tolist()):
+        assert values == [number % 251, number % 251, number]

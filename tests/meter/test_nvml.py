@@ -1,4 +1,4 @@
-"""The sampling process, run for real on a fake NVML, and the arithmetic of the figures on samples written by hand."""
+"""The real sampling process on a fake NVML, and the arithmetic of its metrics on hand-written samples."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ import os
 class NVMLError(Exception): pass
 class NVMLError_NotSupported(NVMLError): pass
 NVML_CLOCK_SM, NVML_CLOCK_MEM, NVML_TEMPERATURE_GPU, NVML_DEVICE_MIG_ENABLE = 1, 2, 0, 1
-class Figures:
+class Answer:
     gpu, memory, used = 87, 41, 3 << 30
     def __init__(self, pid=0): self.pid = pid
 energy = 5_000_000
@@ -39,12 +39,12 @@ def nvmlDeviceGetTotalEnergyConsumption(gpu):
     energy += 30_000
     return energy
 nvmlDeviceGetPowerUsage = lambda gpu: 312_345
-nvmlDeviceGetUtilizationRates = nvmlDeviceGetMemoryInfo = lambda gpu: Figures()
+nvmlDeviceGetUtilizationRates = nvmlDeviceGetMemoryInfo = lambda gpu: Answer()
 nvmlDeviceGetClockInfo = lambda gpu, kind: {1: 1755, 2: 2619}[kind]
 nvmlDeviceGetMaxClockInfo = lambda gpu, kind: 1980
 nvmlDeviceGetTemperature = lambda gpu, sensor: 54
 nvmlDeviceGetCurrentClocksThrottleReasons = lambda gpu: 4
-nvmlDeviceGetComputeRunningProcesses = lambda gpu: [Figures(os.getppid()), Figures(77)]
+nvmlDeviceGetComputeRunningProcesses = lambda gpu: [Answer(os.getppid()), Answer(77)]
 nvmlDeviceGetMigMode = refused
 """
 FakeNvml = Callable[..., None]
@@ -52,7 +52,7 @@ FakeNvml = Callable[..., None]
 
 @pytest.fixture
 def fake_nvml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
-    """Puts a pynvml of our own before the real one for processes to come; what it is given is added to the module."""
+    """A function that makes later processes import a fake pynvml; its argument is code to add to the module."""
 
     def put(more: str = "") -> None:
         folder = tmp_path / "fake"
@@ -73,14 +73,14 @@ def own_temp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
-    """After each test this process has no child that it did not have before."""
+    """Checks that a test leaves no child process behind."""
     before = set(psutil.Process().children())
     yield
     assert set(psutil.Process().children()) <= before
 
 
 def written(sampler: DeviceSampler, least: int = 2, patience_s: float = 10) -> None:
-    """Waits until the process has written its header and as many samples."""
+    """Waits until the process has written its header and at least ``least`` samples."""
     give_up = time.monotonic() + patience_s
     while os.pread(sampler._lines.fileno(), 1 << 20, 0).count(b"\n") <= least:
         assert time.monotonic() < give_up, "no samples came"
@@ -111,7 +111,7 @@ def test_samples_carry_every_answer(fake_nvml: FakeNvml, own_temp: Path) -> None
     )
     times = [sample.at_ns for sample in samples]
     assert times == sorted(times)
-    assert started < times[0] < asked < times[-1] < time.perf_counter_ns(), "one clock, and a last sample on asking"
+    assert started < times[0] < asked < times[-1] < time.perf_counter_ns(), "the same clock, and a last sample on stop"
     assert times[2] - times[1] >= 20e6
     assert sampler.problem is None
     assert sampler.stop() == samples
@@ -131,7 +131,7 @@ def test_an_unsupported_query_is_absent_on_its_own(fake_nvml: FakeNvml) -> None:
     assert (sample.power_mw, sample.memory_used_bytes) == (312_345, 3 << 30)
 
 
-def test_nobody_on_the_gpu_is_not_the_same_as_not_told(fake_nvml: FakeNvml) -> None:
+def test_no_process_on_the_gpu_differs_from_an_unsupported_query(fake_nvml: FakeNvml) -> None:
     fake_nvml("nvmlDeviceGetComputeRunningProcesses = lambda gpu: []")
     with DeviceSampler(UUID, interval_s=0.01) as sampler:
         written(sampler)
@@ -171,7 +171,7 @@ def test_close_drops_the_samples(fake_nvml: FakeNvml) -> None:
     assert sampler.stop() == []
 
 
-def test_ctrl_c_is_the_parents(fake_nvml: FakeNvml) -> None:
+def test_ctrl_c_does_not_end_the_sampling_process(fake_nvml: FakeNvml) -> None:
     fake_nvml()
     with DeviceSampler(UUID, interval_s=0.01) as sampler:
         written(sampler)
@@ -180,7 +180,7 @@ def test_ctrl_c_is_the_parents(fake_nvml: FakeNvml) -> None:
         assert len(sampler.stop()) > 20
 
 
-def test_a_stuck_driver_holds_nobody(fake_nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stuck_driver_does_not_block_stop(fake_nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_nvml("def nvmlDeviceGetTemperature(*_): import time; time.sleep(60)")
     monkeypatch.setattr("loaderlab.meter.sampler.PATIENCE_S", 0.3)
     sampler = DeviceSampler(UUID)
@@ -206,7 +206,7 @@ def test_the_sampling_process_ends_with_a_killed_parent(fake_nvml: FakeNvml, tmp
         parent.kill()
     give_up = time.monotonic() + 5
     with suppress(psutil.NoSuchProcess):
-        while child.status() != psutil.STATUS_ZOMBIE:  # a zombie is its new parent's to fetch
+        while child.status() != psutil.STATUS_ZOMBIE:  # its new parent may not reap it
             assert time.monotonic() < give_up
             time.sleep(0.02)
     assert list(folder.iterdir()) == []
@@ -258,8 +258,8 @@ def test_memory_and_clock_limit() -> None:
     }
 
 
-def test_energy_is_the_counters_at_the_windows_edges() -> None:
-    # 100 W until 2 s, 300 W from there on; the power's reading would say otherwise and is not asked
+def test_energy_comes_from_the_counter_at_the_windows_edges() -> None:
+    # 100 W until 2 s, then 300 W; the power readings differ and must not be used
     counter = {0: 7_000_000, 1: 7_100_000, 2: 7_200_000, 3: 7_500_000, 4: 7_800_000}
     samples = [at(t, energy_mj=mj, power_mw=1) for t, mj in counter.items()]
     figures = device_figures(samples, windows((0.5, 1.5), (2.5, 3.5)), 8, [])
@@ -267,7 +267,7 @@ def test_energy_is_the_counters_at_the_windows_edges() -> None:
 
 
 @pytest.mark.parametrize("counter", [{}, {"energy_mj": 7}], ids=["no counter", "a counter that stands still"])
-def test_energy_without_a_counter_is_the_powers_trapezoids(counter: dict[str, int]) -> None:
+def test_energy_without_a_counter_is_integrated_power(counter: dict[str, int]) -> None:
     powers = {0: 100_000, 1: 300_000, 2: 300_000, 3: 100_000}
     samples = [at(t, power_mw=mw, **counter) for t, mw in powers.items()]
     assert device_figures(samples, windows((0, 3)), 7, [])["energy/joules_per_sample"] == pytest.approx(700 / 7)
@@ -289,7 +289,7 @@ def test_energy_keeps_its_digits_after_a_year_of_uptime() -> None:
     assert device_figures(samples, window, 1, [])["energy/joules_per_sample"] == pytest.approx(5e-3, rel=1e-9)
 
 
-def test_no_samples_trained_no_energy_per_sample() -> None:
+def test_without_training_samples_there_is_no_energy_per_sample() -> None:
     samples = [at(t, energy_mj=1000 * t) for t in range(3)]
     assert device_figures(samples, windows((0, 2)), 0, []) == {}
 
@@ -312,7 +312,7 @@ def test_throttled_counts_slow_downs_only(reasons: list[int], share: float) -> N
     [
         ([(10,), (10, 11)], {"device/foreign_processes": 0}),
         ([(10, 99), (10, 98, 97), (98,)], {"device/foreign_processes": 2}),
-        ([(99, 98), (99,)], {}),  # we compute there and are not in the list: NVML numbers processes otherwise
+        ([(99, 98), (99,)], {}),  # this process computes there but is not in the list: NVML's pids differ from ours
         ([(), ()], {}),
     ],
 )
@@ -322,14 +322,14 @@ def test_foreign_processes(pids: list[tuple[int, ...]], foreign: dict[str, float
 
 
 @pytest.mark.parametrize("stretches", [[], [(0, 0.5)], [(5, 6)]], ids=["no window", "one sample", "none"])
-def test_too_few_samples_say_nothing(stretches: list[tuple[float, float]]) -> None:
+def test_too_few_samples_give_no_metrics(stretches: list[tuple[float, float]]) -> None:
     samples = [at(t, power_mw=1, energy_mj=t) for t in range(3)]
     assert device_figures(samples, windows(*stretches), 1, []) == {}
     assert device_figures([], windows(*stretches), 1, []) == {}
 
 
 @pytest.mark.gpu
-def test_a_real_device_works_for_its_power() -> None:
+def test_the_metrics_of_a_real_device_agree() -> None:
     device = torch.device("cuda", torch.cuda.current_device())
     left = torch.randn(4096, 4096, device=device)
     with DeviceSampler(str(torch.cuda.get_device_properties(device).uuid)) as sampler:
@@ -344,7 +344,7 @@ def test_a_real_device_works_for_its_power() -> None:
     figures = device_figures(samples, [window], 100, {os.getpid()})
     assert figures["device/utilization_pct"] > 0
     assert figures["device/power_w"] > 0
-    # 2 s at the mean power, whichever way it was measured
+    # 2 s at the mean power, from the counter or from integrated power
     assert figures["energy/joules_per_sample"] == pytest.approx(figures["device/power_w"] * 2 / 100, rel=0.5)
     assert 0 < figures["device/sm_clock_mhz"] <= figures["device/sm_clock_max_mhz"]
     assert figures["device/memory_used_mib"] > 64

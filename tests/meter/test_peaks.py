@@ -1,4 +1,4 @@
-"""The most memory of a loop, with readers that answer by a list."""
+"""Peak memory of a loop, with fake readers that return listed values."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_the_first_step_is_left_out_of_the_devices_peak() -> None:
 
 
 def test_a_single_step_has_a_peak() -> None:
-    """After the reset the allocator holds next to nothing: what the only step took is its peak all the same."""
+    """After the reset the allocator uses almost nothing; the only step's memory must still be the peak."""
     memory = PeakMemory(CPU, host=reads(100.0), peak=reads(900.0), reset=lambda _: None)
     memory.after_step(1)
     memory.after_epoch(1)

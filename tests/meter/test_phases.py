@@ -1,4 +1,4 @@
-"""The step meter on a fake clock: every nanosecond is accounted for, exactly."""
+"""The step meter on a fake clock: every nanosecond is accounted for exactly."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MS = 1_000_000
 
 
 class Clock:
-    """Nanoseconds that pass only when told to."""
+    """A clock in nanoseconds that advances only by `pass_ms`."""
 
     def __init__(self) -> None:
         self.now = 7 * MS
@@ -97,24 +97,24 @@ def test_time_between_epochs_leaves_evaluation_out() -> None:
     assert meter.epochs_s == pytest.approx(3 * (2 * 12 + 4) / 1e3)
 
 
-def test_nothing_measured_gives_no_figure() -> None:
+def test_without_steps_there_are_no_metrics() -> None:
     assert summarize([]) == {}
 
 
-def test_its_own_cost_is_small_and_not_nothing() -> None:
+def test_own_cost_is_small_and_above_zero() -> None:
     assert 0 < own_cost_ns(torch.device("cpu")) < 1e6
 
 
 @pytest.mark.gpu
 def test_device_times_of_a_known_sleep() -> None:
-    """The CUDA twin: host waits that the device does not feel are not starvation, and those that it feels are."""
+    """The same on CUDA: host waits that overlap the device's work are not starvation, the others are."""
     import time
 
     device = torch.device("cuda", 0)
     meter = StepMeter(device)
     cycles = 2_000_000
     warmed = time.monotonic()
-    while time.monotonic() < warmed + 0.5:  # clocks rise from rest
+    while time.monotonic() < warmed + 0.5:  # an idle GPU needs time to raise its clock
         torch.cuda._sleep(cycles)
         torch.cuda.synchronize()
     meter.begin_epoch(0)
@@ -131,25 +131,25 @@ def test_device_times_of_a_known_sleep() -> None:
     meter.end_epoch()
     assert all(step.device is not None and step.loss == 1 for step in meter.steps)
     busy = summarize(meter.steps[5:40])
-    dry = summarize(meter.steps[60:])
+    starved = summarize(meter.steps[60:])
     assert busy["starvation/starved_pct"] < 3
     expected = 100 * (4.1 - busy["time/forward_ms"]) / max(4.1, busy["time/forward_ms"])
-    assert dry["starvation/starved_pct"] == pytest.approx(max(0.0, expected), abs=8)
+    assert starved["starvation/starved_pct"] == pytest.approx(max(0.0, expected), abs=8)
 
 
 @pytest.mark.gpu
-def test_ring_gives_every_step_once_in_order() -> None:
+def test_the_ring_returns_every_step_once_in_order() -> None:
     ring = EventRing(torch.device("cuda", 0))
     for length in (3, RING - 1, RING, 3 * RING + 5):
         ring.begin()
-        given = []
+        returned = []
         for step in range(length):
             for phase in range(5):
                 if phase == 4:
                     ring.loss(torch.full((), float(step), device="cuda"))
                 ring.mark(phase)
             if (timed := ring.end()) is not None:
-                given.append(timed)
-        given += ring.drain()
-        assert [timed.loss for timed in given] == list(range(length))
-        assert all(min(timed.gap, timed.delivery, timed.forward) >= 0 for timed in given)
+                returned.append(timed)
+        returned += ring.drain()
+        assert [timed.loss for timed in returned] == list(range(length))
+        assert all(min(timed.gap, timed.delivery, timed.forward) >= 0 for timed in returned)

@@ -1,4 +1,4 @@
-"""What the kernel says of this process and those below it."""
+"""What the kernel reports about this process and its descendants."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from loaderlab.meter import resources
 
 @contextmanager
 def child(code: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that runs the code, says so, and then waits to be let go."""
+    """A process that runs the code, prints that it is done, and waits for a line of input."""
     command = [sys.executable, "-c", f"{code}\nprint('done', flush=True)\ninput()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -28,7 +28,7 @@ def child(code: str) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def cold_file(tmp_path: Path) -> Path:
-    """4 MiB that the file cache does not hold."""
+    """A file of 4 MiB that is not in the page cache."""
     path = tmp_path / "cold"
     with path.open("wb") as file:
         file.write(os.urandom(4 << 20))
@@ -52,7 +52,7 @@ def test_read_bytes_counts_what_a_child_fetched_from_storage(cold_file: Path) ->
         if alive == before:
             pytest.skip("the file system keeps its files in memory (tmpfs), or does not count what is read")
         assert alive - before >= 4 << 20
-    assert read() >= alive, "an ended child's count is handed to the process that waited for it"
+    assert read() >= alive, "an ended child's count is added to the process that waited for it"
 
 
 def test_read_bytes_does_not_count_the_file_cache(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_read_bytes_does_not_count_the_file_cache(tmp_path: Path) -> None:
     assert read() - before < 8 << 20
 
 
-def test_read_bytes_is_absent_where_the_kernel_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_bytes_is_absent_if_the_kernel_does_not_report_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_self: Path, encoding: str) -> str:
         raise PermissionError
 
@@ -75,7 +75,7 @@ def test_read_bytes_is_absent_where_the_kernel_does_not_tell(monkeypatch: pytest
 def test_worker_cpu_seconds_are_the_childrens_alone() -> None:
     before, all_before = resources.worker_cpu_seconds(), resources.cpu_seconds()
     burn = "import time\nwhile time.process_time() < 0.3: pass"
-    while resources.cpu_seconds() < all_before + 0.2:  # this process works too, and that is not theirs
+    while resources.cpu_seconds() < all_before + 0.2:  # this process's own time must not be counted
         pass
     own = resources.cpu_seconds() - all_before
     assert resources.worker_cpu_seconds() - before < 0.1
@@ -87,7 +87,7 @@ def test_worker_cpu_seconds_are_the_childrens_alone() -> None:
     assert resources.cpu_seconds() - all_before >= own + 0.28
 
 
-def test_a_process_that_ends_while_it_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_ends_while_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     with child("") as process:
         gone = psutil.Process(process.pid)
     monkeypatch.setattr(resources, "_tree", lambda: [psutil.Process(), gone])

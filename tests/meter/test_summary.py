@@ -1,4 +1,4 @@
-"""Figures made of device times: hand-made steps with round numbers."""
+"""Metrics from device times: hand-made steps with round numbers."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ MS = 1_000_000
 
 
 def on_device(gap: float, delivery: float, host_wait: float, compute: float = 8.0) -> Step:
-    """A step with these ms on the device: gap, delivery, then half forward, half backward."""
+    """A step with these device times in ms; ``compute`` is half forward, half backward."""
     timed = DeviceStep(gap, delivery, compute / 2, compute / 2, 0.0, 0.5)
     return Step(0, 0, 1, 4, (int(host_wait * MS), 0, MS, MS, MS), other=0, loss=0.5, device=timed)
 
 
-def test_a_host_wait_that_the_device_does_not_feel_is_not_starvation() -> None:
+def test_a_host_wait_that_overlaps_device_work_is_not_starvation() -> None:
     figures = summarize([on_device(gap=0.0, delivery=0.0, host_wait=6.0)] * 10)
     assert figures["starvation/starved_pct"] == 0
     assert figures["starvation/wait_pct"] == pytest.approx(100 * 6 / 9)
@@ -30,7 +30,7 @@ def test_a_host_wait_that_the_device_does_not_feel_is_not_starvation() -> None:
     assert figures["rate/samples_per_s"] == pytest.approx(500)
 
 
-def test_a_gap_that_is_not_the_loaders_is_other() -> None:
+def test_a_gap_not_caused_by_the_loader_is_other() -> None:
     figures = summarize([on_device(gap=3.0, delivery=0.0, host_wait=1.0)] * 10)
     assert figures["time/wait_ms"] == 1
     assert figures["time/other_ms"] == 2

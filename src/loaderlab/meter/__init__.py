@@ -1,1 +1,1 @@
-"""Where a step's time goes: clocks, the five phases of each step, and the figures made of them."""
+"""Measures where a step's time goes: clocks, the five phases of each step, and the metrics computed from them."""

@@ -1,4 +1,4 @@
-"""The kernel's cache of a set's own files: how much of them is in memory, and out of it without being root."""
+"""The page cache of a data set's files: how much of them is in memory, and how to drop them without root."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import mmap
 import os
 from collections.abc import Iterable
 
-STILL_RESIDENT = 0.02  # share of the pages that may have stayed: read ahead by others, or in use at that moment
+STILL_RESIDENT = 0.02  # share of pages that may stay: read ahead by other programs, or in use at that moment
 
 
 def drop(paths: Iterable[str]) -> None:
-    """Writes each file's dirty pages to the disk and asks the kernel to forget the clean ones (Linux).
+    """Writes each file's dirty pages to disk and asks the kernel to drop the clean ones (Linux).
 
-    Pages that are mapped somewhere, and those of a memory file system, stay: look at `resident_share` afterwards.
+    Mapped pages and those of an in-memory file system stay in memory: check `resident_share` afterwards.
     """
     for path in paths:
         file = os.open(path, os.O_RDONLY)
@@ -25,7 +25,7 @@ def drop(paths: Iterable[str]) -> None:
 
 
 def resident_share(paths: Iterable[str]) -> float:
-    """Share of the files' pages that are in memory, 0 to 1, by mincore(2)."""
+    """Share of the files' pages that are in memory, 0 to 1, according to mincore(2)."""
     mincore = ctypes.CDLL(None, use_errno=True).mincore
     resident = total = 0
     for path in paths:
@@ -37,7 +37,7 @@ def resident_share(paths: Iterable[str]) -> float:
             start = (ctypes.c_char * size).from_buffer(mapped)
             flags = (ctypes.c_ubyte * pages)()
             failed = mincore(ctypes.byref(start), ctypes.c_size_t(size), flags)
-            del start  # it holds the mapping open
+            del start  # it keeps the mapping open
             if failed:
                 raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
         resident += sum(flag & 1 for flag in flags)

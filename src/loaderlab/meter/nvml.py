@@ -1,8 +1,8 @@
-"""Reads one GPU through NVML over and over, in a process of its own: a query takes the driver's locks and can last
-milliseconds, which must not fall into the training process's steps.
+"""Samples one GPU through NVML in a separate process.
 
-`loaderlab.meter.sampler` starts this file as a script and reads what it wrote. Standard library and pynvml only, so
-that it starts at once and stays small; so it opens NVML itself instead of by `loaderlab.system.nvml`.
+A query takes the driver's locks and can last milliseconds, which must not delay the training process's steps.
+`loaderlab.meter.sampler` starts this file as a script and reads its output. It imports only the standard library and
+pynvml, so that it starts fast and stays small. For the same reason it does not use `loaderlab.system.nvml`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable
 import pynvml
 
 ABSENT = "-"
-QUERIES: dict[str, Callable[[object], object]] = {  # the counter first: the closer to the time of its line, the better
+QUERIES: dict[str, Callable[[object], object]] = {  # the energy counter first: it should match the line's timestamp
     "energy_mj": pynvml.nvmlDeviceGetTotalEnergyConsumption,
     "power_mw": pynvml.nvmlDeviceGetPowerUsage,
     "utilization_pct": lambda gpu: pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu,
@@ -25,7 +25,7 @@ QUERIES: dict[str, Callable[[object], object]] = {  # the counter first: the clo
     "sm_clock_max_mhz": lambda gpu: pynvml.nvmlDeviceGetMaxClockInfo(gpu, pynvml.NVML_CLOCK_SM),
     "memory_clock_mhz": lambda gpu: pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_MEM),
     "temperature_c": lambda gpu: pynvml.nvmlDeviceGetTemperature(gpu, pynvml.NVML_TEMPERATURE_GPU),
-    # not the newer ...EventReasons: the same mask, and drivers before 535 have this name only
+    # not the newer ...EventReasons, which is the same mask: drivers before 535 have only this name
     "throttle_reasons": pynvml.nvmlDeviceGetCurrentClocksThrottleReasons,
     "memory_used_bytes": lambda gpu: pynvml.nvmlDeviceGetMemoryInfo(gpu).used,
     "pids": lambda gpu: " ".join(str(p.pid) for p in pynvml.nvmlDeviceGetComputeRunningProcesses(gpu)),
@@ -33,22 +33,23 @@ QUERIES: dict[str, Callable[[object], object]] = {  # the counter first: the clo
 
 
 def main(uuid: str, interval_s: float, parent: int) -> None:
-    """Writes a line of column names and then a line each ``interval_s`` to standard output, comma-separated, until
-    SIGTERM comes or the parent is gone; one more line at the end, so that the last window has its edge.
+    """Writes comma-separated lines to standard output: the column names, then one sample per ``interval_s``.
+
+    It stops after SIGTERM, or when the parent has ended. A last sample then covers the end of the last window.
 
     Args:
-        uuid: of the GPU, with NVML's prefix ``GPU-`` or without it, as torch gives it.
+        uuid: of the GPU, with or without NVML's prefix ``GPU-``; torch gives it without.
         parent: pid of the process that started this one.
 
     Raises:
-        pynvml.NVMLError: no driver, or no such GPU; the traceback's last line is the reason that the parent reads.
+        pynvml.NVMLError: no driver, or no such GPU. The parent reads the reason from the traceback's last line.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches the whole group; the parent ends this process
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # waited for below, so that no line is cut short
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends this process
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # sigtimedwait receives it, so that no line is cut
     pynvml.nvmlInit()
     gpu = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}")
     if _is_partitioned(gpu):
-        sys.exit("the GPU is partitioned (MIG): its power and utilisation are not this process's alone")
+        sys.exit("the GPU is partitioned (MIG): its power and utilization include other processes")
     _write(",".join(["at_ns", *QUERIES]))
     ended = False
     while not ended:
@@ -65,7 +66,7 @@ def _is_partitioned(gpu: object) -> bool:
 
 
 def _line(gpu: object) -> str:
-    """One sample; a query that this GPU or driver does not answer leaves its own column absent."""
+    """One sample; a query that this GPU or driver does not support is marked absent."""
     values = [str(time.perf_counter_ns())]  # CLOCK_MONOTONIC on Linux: the same clock in every process
     for query in QUERIES.values():
         try:
@@ -76,7 +77,7 @@ def _line(gpu: object) -> str:
 
 
 def _write(line: str) -> None:
-    os.write(1, f"{line}\n".encode())  # whole lines: nothing is lost in a buffer when this process is killed
+    os.write(1, f"{line}\n".encode())  # unbuffered: no line is lost when this process is killed
 
 
 if __name__ == "__main__":

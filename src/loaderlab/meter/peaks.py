@@ -1,4 +1,4 @@
-"""The most memory that a loop takes, on the host and on the device."""
+"""Peak memory of a loop, on the host and on the device."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from loaderlab.meter.resources import proportional_memory_mib
 class PeakMemory:
     """Reads memory outside the steps: call `after_step` after each step and `after_epoch` after each epoch.
 
-    The device's peak leaves out the first step, whose trials (cuDNN's) no later step makes, unless it is the only one.
+    The device's peak leaves out the first step, in which cuDNN tries its algorithms, unless it is the only step.
 
     Attributes:
-        host_mib: the largest proportional set size, workers included; None if the kernel does not tell.
-        device_mib: None for a device without memory of its own.
+        host_mib: the largest proportional set size, workers included; None if the kernel does not report it.
+        device_mib: None for a device without its own memory.
     """
 
     def __init__(
@@ -32,15 +32,23 @@ class PeakMemory:
         self.device_mib: float | None = None
 
     def after_step(self, num_steps: int) -> None:
-        """``num_steps``: of the loop so far. Reads after the first two only: a reading takes some 10 ms a process."""
+        """Reads memory after steps 1 and 2 only: a reading takes about 10 ms per process.
+
+        Args:
+            num_steps: of the loop so far.
+        """
         if num_steps == 1:
             self.device_mib = self._peak(self._device)
             self._reset(self._device)
-        elif num_steps == 2:  # in the warm-up, with workers that may end before the epoch does
+        elif num_steps == 2:  # still in the warm-up; workers may end before the epoch does
             self.after_epoch(num_steps)
 
     def after_epoch(self, num_steps: int) -> None:
-        """``num_steps``: of the loop so far."""
+        """Reads memory between epochs, when a slow reading delays no step.
+
+        Args:
+            num_steps: of the loop so far.
+        """
         host = self._host()
         if host is not None:
             self.host_mib = max(host, self.host_mib or 0.0)

@@ -1,4 +1,4 @@
-"""The meter of a loop: it records when each of the five phases of each step ended."""
+"""The step meter: it records when each of the five phases of each step ended."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from loaderlab.meter.step import PHASES, Step
 
 
 class StepMeter:
-    """Records the steps of a loop that calls, in this order: `begin_epoch`, then for each step `next_step`, `mark`
-    four times and `end_step`, then `next_step` and `end_epoch`.
+    """Records the steps of a loop.
 
-    Inside a step it only reads clocks and appends to lists: `steps` makes records of them when it is asked for.
+    The loop calls, in this order: `begin_epoch`, then for each step `next_step`, `mark` four times and `end_step`,
+    then `next_step` and `end_epoch`. Inside a step the meter only reads clocks and appends to lists; the property
+    `steps` builds the records from them.
 
     Args:
-        device: a CUDA device is timed by events too; on a CPU the host's clock is the only one.
-        clock: nanoseconds, monotonic; tests put a fake one here.
-        counters: what has been used so far (processor seconds, bytes read), read at the edges of an epoch only.
-        sync: wait for the device at every mark, and trust the host's clock alone: the plain way, which removes the
-            overlap of host and device. To check the events against.
+        device: a CUDA device is also timed by events; a CPU only by the host's clock.
+        clock: monotonic nanoseconds; tests pass a fake clock.
+        counters: totals so far (CPU seconds, bytes read), read only at the start and end of an epoch.
+        sync: wait for the device at every mark and use the host's clock alone. This removes the overlap of host and
+            device; it exists to validate the event timing.
     """
 
     def __init__(
@@ -37,28 +38,28 @@ class StepMeter:
     ) -> None:
         self._clock, self._counters = clock, counters
         self._at_begin: Mapping[str, float] = {}
-        self.used: dict[str, float] = {}  # of the counters, inside the epochs
-        self.epochs_ns: list[tuple[int, int]] = []  # of each whole epoch, evaluation left out, the device waited for
-        self.epoch_ends_ns: list[int] = []  # from asking for one more batch to the loader saying that there is none
+        self.used: dict[str, float] = {}  # increase of each counter inside the epochs
+        self.epochs_ns: list[tuple[int, int]] = []  # start and end of each epoch, after the device finished its work
+        self.epoch_ends_ns: list[int] = []  # from requesting one more batch to the loader's StopIteration
         self._ring = EventRing(device) if device.type == "cuda" and not sync else None
         self._sync = device if device.type == "cuda" and sync else None
         self._annotate, self._range = False, None  # type: bool, record_function | None
-        self._plain = device.type != "cuda"  # nothing to do at a mark but to read the clock
+        self._plain = device.type != "cuda"  # a mark only reads the clock
         self._epoch = self._epoch_began = 0
-        # of the present epoch: for each step when it began and when its five phases ended, its samples and its loss
+        # the current epoch: for each step its start and the ends of its five phases, its samples and its loss
         self._times: list[int] = []
         self._sizes: list[int] = []
         self._losses: list[float] = []
         self._drained: list[bool] = []
         self._steps: list[Step] = []
-        self._made = 0  # steps of the present epoch that are among them
-        self._settled: list[DeviceStep] = []  # device times, in order, of all steps that have some
+        self._num_built = 0  # steps of the current epoch that are already in _steps
+        self._settled: list[DeviceStep] = []  # device times, in order, of all steps for which they have arrived
         self._disturbed: list[tuple[int, int]] = []  # ranges of steps
 
     # ---- in the loop ---------------------------------------------------------------------------------------
 
     def begin_epoch(self, epoch: int) -> None:
-        self._epoch, self._made = epoch, 0
+        self._epoch, self._num_built = epoch, 0
         self._times, self._sizes, self._losses, self._drained = [], [], [], []
         if self._counters:
             self._at_begin = self._counters()
@@ -67,13 +68,13 @@ class StepMeter:
         self._epoch_began = self._clock()
 
     def next_step(self) -> None:
-        """The loop goes for the next batch: the time since the last mark was the finished step's ``other``."""
+        """Call before requesting the next batch: the time since the last mark was the finished step's ``other``."""
         self._times.append(self._clock())
         if not self._plain:
             self._name_phase("wait" if self._annotate else None)
 
     def mark(self) -> None:
-        """The present phase has ended."""
+        """Marks the end of the current phase."""
         if self._plain:
             self._times.append(self._clock())
             return
@@ -87,7 +88,7 @@ class StepMeter:
             self._name_phase((*PHASES[1:], "other")[phase])
 
     def move_mark(self) -> None:
-        """The phase that ended last ends only now."""
+        """Moves the end of the phase that ended last to the present moment."""
         if self._ring:
             self._ring.mark((len(self._times) - 2) % 6)
         elif self._sync:
@@ -95,8 +96,10 @@ class StepMeter:
         self._times[-1] = self._clock()
 
     def end_step(self, num_samples: int, loss: torch.Tensor | None = None) -> None:
-        """The last phase has ended and the step with it; what the loop does until the next one is its ``other``. The
-        loss is kept without waiting for it; on a CPU it is there, and with ``sync`` the device is waited for anyway."""
+        """Marks the end of the last phase and of the step; the time until the next step is its ``other``.
+
+        Storing the loss does not wait for the device, except with ``sync``.
+        """
         if self._ring:
             if loss is not None:
                 self._ring.loss(loss)
@@ -110,42 +113,45 @@ class StepMeter:
                 self._settled.append(timed)
 
     def drop_step(self) -> None:
-        """The step that was begun is none."""
+        """Discards the step that was begun."""
         del self._times[6 * len(self._sizes) + 1 :]
 
     def settle(self) -> None:
-        """Waits for the device: the last steps of a loop that broke off have their device times too."""
+        """Waits for the device, so that the last steps of an interrupted loop have their device times too."""
         if self._ring:
             self._settled += self._ring.drain()
 
     def end_epoch(self, exhausted: bool = True) -> None:
-        """After the loader said that there are no more batches, or with ``exhausted`` false a loop that broke off before
-        that, maybe long ago. Waits for the device."""
+        """Ends the epoch and waits for the device.
+
+        Args:
+            exhausted: the loader had no more batches; False for a loop that stopped earlier, maybe long ago.
+        """
         count, now = len(self._sizes), self._clock()
         if not exhausted and not self._ring:
             now = self._times[6 * count - 1] if count else self._epoch_began
         if count:
-            asked = self._times[6 * count] if len(self._times) > 6 * count else now
-            self.epoch_ends_ns.append(now - asked if exhausted else 0)
+            requested = self._times[6 * count] if len(self._times) > 6 * count else now
+            self.epoch_ends_ns.append(now - requested if exhausted else 0)
         self._name_phase(None)
         self.settle()
         self.epochs_ns.append((self._epoch_began, self._clock() if exhausted or self._ring else now))
         if self._counters:
             for name, value in self._counters().items():
                 self.used[name] = self.used.get(name, 0.0) + value - self._at_begin[name]
-        self._make()
+        self._build()
 
-    # ---- a profiler beside it ------------------------------------------------------------------------------
+    # ---- with a profiler -----------------------------------------------------------------------------------
 
     def annotate(self, on: bool) -> None:
-        """Names the phases from the next step on in a profiler's trace, or no longer; these steps are not measured."""
+        """Starts or stops naming the phases in a profiler's trace, from the next step on; such steps are not measured."""
         if on != self._annotate:
             self.disturb(10**12) if on else self._undisturb()
         self._annotate = on
         self._plain = not (on or self._range or self._ring or self._sync)
 
     def disturb(self, steps: int) -> None:
-        """So many steps from now on are not to be measured."""
+        """Leaves the next ``steps`` steps out of the measurement."""
         self._disturbed.append((self.num_steps, self.num_steps + steps))
 
     def _undisturb(self) -> None:
@@ -161,39 +167,39 @@ class StepMeter:
         elif not self._annotate:
             self._plain = not (self._ring or self._sync)
 
-    # ---- what it recorded ----------------------------------------------------------------------------------
+    # ---- records -------------------------------------------------------------------------------------------
 
     @property
     def position(self) -> int:
-        """Steps of the present epoch."""
+        """Number of steps in the current epoch so far."""
         return len(self._sizes)
 
     @property
     def num_steps(self) -> int:
-        return len(self._steps) - self._made + len(self._sizes)
+        return len(self._steps) - self._num_built + len(self._sizes)
 
     @property
     def steps(self) -> list[Step]:
-        """Every step so far; on CUDA the device times of the newest are still to come."""
-        self._make()
+        """Every step so far; on CUDA the newest do not have their device times yet."""
+        self._build()
         return self._steps
 
-    def _make(self) -> None:
-        """Records of the steps that ended since the last time; the newest of then had no ``other`` yet."""
-        before = len(self._steps) - self._made  # steps of former epochs
-        first = max(0, self._made - 1)
+    def _build(self) -> None:
+        """Adds the steps that ended since the last call, and rebuilds the newest one, which had no ``other`` yet."""
+        before = len(self._steps) - self._num_built  # steps of earlier epochs
+        first = max(0, self._num_built - 1)
         del self._steps[before + first :]
         self._steps += [self._record(before + index, index) for index in range(first, len(self._sizes))]
-        self._made = len(self._sizes)
+        self._num_built = len(self._sizes)
         if self._ring:
             count = min(len(self._settled), len(self._steps))
-            for number in range(self._applied, count):
+            for number in range(self._num_applied, count):
                 timed = self._settled[number]
                 self._steps[number] = replace(self._steps[number], device=timed, loss=timed.loss)
-            self._applied = count
+            self._num_applied = count
 
     def _record(self, number: int, index: int) -> Step:
-        """The record of a step of the present epoch, as far as it is known."""
+        """The record of a step of the current epoch, with what is known so far."""
         times = self._times[6 * index : 6 * index + 7]
         timed = self._settled[number] if number < len(self._settled) else None
         loss = self._losses[index] if index < len(self._losses) else float("nan")
@@ -216,21 +222,21 @@ class StepMeter:
             disturbed=any(begin <= number < end for begin, end in self._disturbed),
         )
 
-    _applied = 0  # device times that the records have
+    _num_applied = 0  # number of records that have their device times
 
     @property
     def epochs_s(self) -> float:
-        """Wall time of the whole epochs, evaluation left out."""
+        """Wall time of the epochs, without evaluation."""
         return sum(end - begin for begin, end in self.epochs_ns) / 1e9
 
     @property
     def num_settled(self) -> int:
-        """Steps of which everything is known: on CUDA the newest are still on their way."""
+        """Number of complete steps: on CUDA the device times of the newest have not arrived yet."""
         return len(self._settled) if self._ring else self.num_steps
 
     @property
     def settled(self) -> list[Step]:
-        """The steps of which everything is known."""
+        """The complete steps: see `num_settled`."""
         return self.steps[: self.num_settled]
 
     @property
@@ -242,10 +248,13 @@ class StepMeter:
 
 
 def own_cost_ns(device: torch.device, steps: int = 100, sync: bool = False) -> float:
-    """What the meter itself adds to one step, in ns: the median over steps of what its calls take, each of them made
-    after other work, as in a loop: in an empty one, all caches being warm, they cost a fourth of that. What an empty pair of clock readings costs in the same place is taken off."""
+    """The time that the meter itself adds to one step, ns: the median over steps of the sum of its calls.
+
+    Each call is made after other work, as in a real loop; in an empty loop with warm caches the calls take a quarter of
+    the time. The cost of two clock readings in the same place is subtracted.
+    """
     costs = []
-    with torch.inference_mode(False), torch.enable_grad():  # whoever watches an inference has switched them
+    with torch.inference_mode(False), torch.enable_grad():  # a watched inference loop may have switched them
         meter, loss = StepMeter(device, sync=sync), torch.zeros((), device=device)
         calls: list[Callable[[], None]] = [
             meter.next_step,
@@ -255,10 +264,10 @@ def own_cost_ns(device: torch.device, steps: int = 100, sync: bool = False) -> f
         ]
         weights, inputs = torch.zeros(256, 256, requires_grad=True), torch.zeros(32, 256)
         meter.begin_epoch(0)
-        for _ in range(RING + steps):  # a ring of events gives one back each step only once it is full
+        for _ in range(RING + steps):  # the event ring returns one timed step per step only once it is full
             spent = []
             for call in calls:
-                (inputs @ weights).relu().sum().backward()  # as cold as a step leaves it
+                (inputs @ weights).relu().sum().backward()  # leaves the caches as cold as a real step does
                 began = time.perf_counter_ns()
                 call()
                 spent.append(time.perf_counter_ns() - began)

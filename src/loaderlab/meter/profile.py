@@ -1,4 +1,4 @@
-"""A trace of a few steps by PyTorch's profiler, on a schedule and bounded in size, with the phases' names in it."""
+"""A PyTorch profiler trace of a few steps: scheduled, limited in size, with the phases named."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch.profiler import ProfilerAction, ProfilerActivity, profile
 from loaderlab.meter.phases import StepMeter
 
 NAME = "trace.json.gz"
-WARMUP = 2  # steps under the profiler before it records: its own start is slow
-SAMPLE = 1  # step whose trace tells how large the others will be
-BEYOND = WARMUP + SAMPLE + 1  # steps that the profiler disturbs beside those that it records
+WARMUP = 2  # steps under the profiler before it records: it starts slowly
+SAMPLE = 1  # step whose trace shows how large the others will be
+BEYOND = WARMUP + SAMPLE + 1  # steps that the profiler disturbs besides those that it records
 
 
 class StepProfiler:
-    """Call `step` after each step of a loop: it begins, records and ends by itself.
+    """Call `step` after each step of a loop: the profiler starts, records and ends by itself.
 
     Args:
         folder: where `NAME` is written.
-        steps: to record; fewer where the trace of one shows that so many would exceed ``mib``.
-        mib: size of the compressed trace at most.
-        settle: steps after the profile that are not to be measured either: the loader has worked ahead meanwhile.
+        steps: to record; fewer if the trace of the first one shows that they would exceed ``mib``.
+        mib: maximum size of the compressed trace.
+        settle: steps after the profile that are not measured either: the loader has worked ahead during it.
     """
 
     def __init__(self, folder: Path, steps: int, mib: int, device: torch.device, settle: int) -> None:
@@ -33,25 +33,24 @@ class StepProfiler:
         self._cuda = device if device.type == "cuda" else None
         self._recorded = 0
         self.done = False
-        os.environ.setdefault(
-            "KINETO_LOG_LEVEL", "99"
-        )  # else its library prints of its own start, and of GPUs not there
+        # otherwise Kineto prints messages about its start and about missing GPUs
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
         self._profile = profile(activities=activities, schedule=self._action, on_trace_ready=self._keep)
         self.running = False
 
     @property
     def num_steps(self) -> int:
-        """That it takes in all."""
+        """Number of steps from the profiler's start to its end."""
         return BEYOND + self._steps
 
     def step(self, meter: StepMeter) -> None:
-        """Tells the profiler that a step has ended; the first call starts it."""
+        """Reports the end of a step to the profiler; the first call starts it."""
         if self.done:
             return
         meter.annotate(True)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the profiler about itself: its events between two recordings
+            warnings.simplefilter("ignore")  # the profiler warns about its own events between two recordings
             if not self.running:
                 self._profile.start()
                 self.running = True
@@ -64,7 +63,7 @@ class StepProfiler:
             meter.disturb(self._settle)
 
     def _let_finish(self) -> None:
-        """Before it records: of work that was begun earlier the trace would show nothing, and the device idle."""
+        """Waits for the device before recording starts: the trace would show work begun earlier as an idle device."""
         now = self._profile.step_num
         if self._cuda and self._action(now) == ProfilerAction.WARMUP != self._action(now + 1):
             torch.cuda.synchronize(self._cuda)
@@ -78,15 +77,15 @@ class StepProfiler:
         return ProfilerAction.RECORD if step < last else ProfilerAction.NONE
 
     def _keep(self, recorded: profile) -> None:
-        """After the first step: how many more fit. After the others: their trace in its place."""
+        """Writes the trace. After the sample step it also computes how many more steps fit the size limit."""
         recorded.export_chrome_trace(str(self.path))
         self._recorded += 1
         if self._recorded == 1:
             fit = int(self._mib * 2**20 // max(1, self.path.stat().st_size))
-            self._steps = min(self._steps, fit)  # with none the sample is all there is
+            self._steps = min(self._steps, fit)  # with 0 the trace of the sample step is kept
 
     def close(self) -> None:
-        """Ends the profiler, whatever it has; again is harmless."""
+        """Ends the profiler, even in the middle of a recording; a second call does nothing."""
         if self.running and not self.done:
             self._profile.stop()
         self.done = True

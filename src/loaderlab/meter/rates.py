@@ -1,4 +1,4 @@
-"""Rates that a run is compared with: what the probes measured. Pure."""
+"""Results of the probes: the rates that a run is compared with. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Rate:
-    """Samples per second, with the 95 % interval within the probe if it had enough steps for one."""
+    """Samples per second, with its 95 % confidence interval if the probe had enough steps."""
 
     samples_per_s: float
     interval: tuple[float, float] | None = None
@@ -16,7 +16,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class LoaderRate:
-    """The loader with nobody training: samples per second, transfer included, and the number of cores it kept busy."""
+    """The loader without training: samples per second, transfer included, and the number of cores that it used."""
 
     samples_per_s: float
     cores: float
@@ -24,15 +24,15 @@ class LoaderRate:
 
 @dataclass(frozen=True)
 class ProbeResults:
-    """What the probes measured. None: switched off, or not measurable, with the reason in the notes.
+    """Results of the probes. None: switched off, or not measurable, with the reason in the notes.
 
     Attributes:
-        ceiling: the step fed from resident batches; contended: the same with the loader running beside it.
+        ceiling: the step fed from batches on the device; contended: the same while the loader runs too.
         loader_alone: the loader without training.
-        cold, warm: the loop with its files out of the kernel's cache, and in it.
+        cold, warm: the loop with its files out of the page cache, and in it.
         stages: seconds per sample that a worker needs to ``prepare`` and to ``collate``.
-        ceiling_by_threads: the ceiling with other numbers of torch's threads, which advice would bring about.
-        notes: why a probe has no figure, one line each.
+        ceiling_by_threads: the ceiling with the numbers of torch threads that the advice would lead to.
+        notes: why a probe has no result, one line each.
     """
 
     ceiling: Rate | None = None

@@ -1,4 +1,4 @@
-"""What a process and its workers use: memory by proportional share, processor time, bytes read from storage."""
+"""What a process and its workers use: proportional memory, CPU time, bytes read from storage."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ def _tree() -> list[psutil.Process]:
 
 
 def proportional_memory_mib() -> float | None:
-    """Proportional set size of this process and all below it, MiB: shared pages are counted once, divided among
-    those that share them. None where the kernel does not tell. Costs some 10 ms a process: not for a hot path."""
+    """Proportional set size of this process and its descendants, MiB; None if the kernel does not report it.
+
+    A shared page is divided among the processes that share it. A call takes about 10 ms per process: keep it out of hot
+    paths.
+    """
     total_kib = 0
     for process in _tree():
         try:
@@ -23,7 +26,7 @@ def proportional_memory_mib() -> float | None:
         except (FileNotFoundError, ProcessLookupError):
             if not Path("/proc/self/smaps_rollup").exists():
                 return None
-            continue  # it ended meanwhile
+            continue  # the process has ended
         except OSError:
             return None
         total_kib += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
@@ -31,27 +34,28 @@ def proportional_memory_mib() -> float | None:
 
 
 def cpu_seconds() -> float:
-    """Processor seconds used so far by this process and all below it, those that ended included."""
+    """CPU seconds used so far by this process and its descendants, including those that ended."""
     seconds = 0.0
     for process in _tree():
         try:
             times = process.cpu_times()
         except psutil.NoSuchProcess:
             continue
-        # the time of ended children is counted by whoever waited for them
+        # the kernel adds an ended child's time to the process that waited for it
         seconds += times.user + times.system + times.children_user + times.children_system
     return seconds
 
 
 def worker_cpu_seconds(leave_out: Collection[int] = ()) -> float:
-    """Processor seconds used so far by all processes below this one, those that ended included, this one not. Take
-    the difference of two readings: helpers that ended long ago are in both.
+    """CPU seconds used so far by this process's descendants, including those that ended, without the process itself.
+
+    Take the difference of two readings: processes that ended long ago are in both.
 
     Args:
-        leave_out: pids of children that are no workers (the device's sampler), while they live.
+        leave_out: pids of running children that are not workers, such as the device sampler.
     """
     own, *below = _tree()
-    ended = own.cpu_times()  # after the list and before the rest: a worker that ends meanwhile is not counted twice
+    ended = own.cpu_times()  # between listing and reading the children: a worker that ends now is not counted twice
     seconds = ended.children_user + ended.children_system
     for process in below:
         if process.pid in leave_out:
@@ -65,11 +69,10 @@ def worker_cpu_seconds(leave_out: Collection[int] = ()) -> float:
 
 
 def read_bytes() -> int | None:
-    """Bytes that this process and all below it fetched from storage so far: what the file cache held is not counted,
-    what was read ahead is. None where the kernel does not tell.
+    """Bytes that this process and its descendants read from storage so far; None if the kernel does not report it.
 
-    Ended children are included: Linux adds their count to that of the process that waited for them (seen on 6.18). A
-    tmpfs counts nothing; whether a network file system does is its own affair.
+    Reads served by the page cache are not counted; read-ahead is. Ended children are included: Linux adds their count
+    to the process that waited for them (checked on 6.18). A tmpfs counts nothing; a network file system may not either.
     """
     total = 0
     for process in _tree():
@@ -78,7 +81,7 @@ def read_bytes() -> int | None:
         except (FileNotFoundError, ProcessLookupError):
             if not Path("/proc/self/io").exists():
                 return None
-            continue  # it ended meanwhile
+            continue  # the process has ended
         except OSError:
             return None
         total += sum(int(line.split()[1]) for line in lines if line.startswith("read_bytes:"))
@@ -86,11 +89,11 @@ def read_bytes() -> int | None:
 
 
 def counters() -> dict[str, float]:
-    """What has been used so far, workers included: ``cpu_s``, and ``read_bytes`` if the kernel tells."""
+    """Totals so far, workers included: ``cpu_s``, and ``read_bytes`` if the kernel reports it."""
     read = read_bytes()
     return {"cpu_s": cpu_seconds()} | ({} if read is None else {"read_bytes": float(read)})
 
 
 def own_pids() -> frozenset[int]:
-    """Of this process and all below it."""
+    """Pids of this process and its descendants."""
     return frozenset(process.pid for process in _tree())

@@ -1,4 +1,4 @@
-"""The GPU's utilization, power and clocks while it trained: NVML's samples, taken by another process, and the figures made of them."""
+"""The GPU's utilization, power and clocks during training: NVML samples, taken by another process, and their metrics."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ import numpy.typing as npt
 from loaderlab import metrics
 
 SCRIPT = Path(__file__).with_name("nvml.py")
-PATIENCE_S = 2.0  # a query that the driver does not answer cannot be ended by asking
-# The clock is held down for one of these (nvml.h, nvmlClocksEventReason*): software power cap 0x4, hardware slowdown
+PATIENCE_S = 2.0  # SIGTERM does not end a process that waits for a driver that does not answer
+# Reasons for which the GPU lowers its clock (nvml.h, nvmlClocksEventReason*): software power cap 0x4, hardware slowdown
 # 0x8, software and hardware thermal slowdown 0x20 and 0x40, power brake 0x80. The other bits (idle, application clocks,
-# sync boost, display clocks) are settings or rest.
+# sync boost, display clocks) are settings or idleness.
 SLOWED = 0x4 | 0x8 | 0x20 | 0x40 | 0x80
-LEAST_COVERED = 0.9  # share of the windows' time that samples span, for an energy of all of it
+LEAST_COVERED = 0.9  # share of the windows' time that the samples must span for an energy result
 MEANS = {
     metrics.DEVICE_PCT: ("utilization_pct", 1.0),
     metrics.POWER_W: ("power_mw", 1e-3),
@@ -42,15 +42,15 @@ INT = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class DeviceSample:
-    """One look at a GPU; None for what it or its driver does not tell.
+    """One NVML sample; None for a value that the GPU or its driver does not report.
 
     Attributes:
-        at_ns: by `time.perf_counter_ns`.
-        utilization_pct: of NVML's last period (a sixth of a second to a second) in which any kernel ran.
+        at_ns: time of the sample, on the clock of `time.perf_counter_ns`.
+        utilization_pct: share of NVML's last period (1/6 s to 1 s) in which any kernel ran.
         energy_mj: of the whole board since the driver was loaded.
-        throttle_reasons: NVML's bit mask of what holds the clock down.
-        memory_used_bytes: by all processes, the driver's own share included.
-        pids: of the processes with a compute context, as the host numbers them.
+        throttle_reasons: NVML's bit mask of why the clock is lowered.
+        memory_used_bytes: by all processes and the driver.
+        pids: of the processes with a compute context, in the host's numbering.
     """
 
     at_ns: int
@@ -68,13 +68,13 @@ class DeviceSample:
 
 
 class DeviceSampler:
-    """A process that samples one GPU, from here until `stop` or `close`; it ends by itself when this process is gone.
+    """A process that samples one GPU until `stop` or `close`; it ends by itself when this process has ended.
 
-    It starts in about 0.1 s, beside the caller, and writes some 90 bytes a sample (3 MB an hour) to a file without a
-    name. Where NVML or the GPU is missing there are no samples, and `problem` says why after `stop`.
+    It starts in the background in about 0.1 s and writes about 90 bytes per sample (3 MB per hour) to an unnamed file.
+    Without NVML or a GPU there are no samples, and `problem` says why after `stop`.
 
     Args:
-        uuid: ``str(torch.cuda.get_device_properties(device).uuid)``; not an index, which CUDA_VISIBLE_DEVICES moves.
+        uuid: ``str(torch.cuda.get_device_properties(device).uuid)``; an index would change with CUDA_VISIBLE_DEVICES.
         interval_s: between two samples.
     """
 
@@ -82,32 +82,34 @@ class DeviceSampler:
         self.problem: str | None = None
         self._samples: list[DeviceSample] = []
         self._closed = False
-        # files, not pipes: they do not fill up; without a name: nothing is left of them, however this process ends
+        # files do not fill up as pipes do; unnamed files leave nothing behind, however this process ends
         self._lines: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by _release
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
-        # -P: the script's folder stays off the path, whose profile.py would hide the standard library's
+        # -P keeps the script's folder off the path: its profile.py would hide the standard library's
         command = [sys.executable, "-P", str(SCRIPT), uuid, str(interval_s), str(os.getpid())]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._lines, stderr=self._errors)
 
     @property
     def pid(self) -> int:
-        """Of the sampling process: what it uses is not the loader's."""
+        """Pid of the sampling process, whose CPU time must not be counted as the loader's."""
         return self._process.pid
 
     def stop(self) -> list[DeviceSample]:
-        """Takes one last sample, ends the process and gives all samples in order of time; the same ones again when
-        called again, none after `close`."""
+        """Takes a last sample, ends the process and returns all samples in order of time.
+
+        A second call returns the same samples; after `close` there are none.
+        """
         if not self._closed:
             self._end()
             self._samples = _parse(_content(self._lines))
-            if self._process.returncode not in (0, -signal.SIGTERM):  # SIGTERM: ended before it had begun
-                told = _content(self._errors).splitlines()
-                self.problem = told[-1] if told else f"the sampling process ended with {self._process.returncode}"
+            if self._process.returncode not in (0, -signal.SIGTERM):  # SIGTERM: it was ended while still starting
+                errors = _content(self._errors).splitlines()
+                self.problem = errors[-1] if errors else f"the sampling process ended with {self._process.returncode}"
             self._release()
         return self._samples
 
     def close(self) -> None:
-        """Ends the process and drops what has not been asked for; harmless when called again."""
+        """Ends the process and discards its samples; a second call does nothing."""
         if not self._closed:
             self._end()
             self._release()
@@ -118,7 +120,7 @@ class DeviceSampler:
             self._process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            with suppress(subprocess.TimeoutExpired):  # stuck inside the driver: not even SIGKILL ends it now
+            with suppress(subprocess.TimeoutExpired):  # stuck inside the driver: SIGKILL may not end it at once
                 self._process.wait(PATIENCE_S)
 
     def _release(self) -> None:
@@ -139,34 +141,34 @@ def _content(file: IO[bytes]) -> str:
 
 
 def _parse(text: str) -> list[DeviceSample]:
-    """The samples of what `loaderlab.meter.nvml` wrote; a line that it did not finish is left out."""
+    """The samples that `loaderlab.meter.nvml` wrote; an incomplete last line is left out."""
     header, *rows = text.split("\n")[:-1] or [""]
     names = header.split(",")
     samples = []
     for row in rows:
-        told = {name: value for name, value in zip(names, row.split(","), strict=True) if value != "-"}
-        pids = told.pop("pids", None)
+        values = {name: value for name, value in zip(names, row.split(","), strict=True) if value != "-"}
+        pids = values.pop("pids", None)
         listed = None if pids is None else tuple(int(pid) for pid in pids.split())
-        samples.append(DeviceSample(pids=listed, **{name: int(value) for name, value in told.items()}))
+        samples.append(DeviceSample(pids=listed, **{name: int(value) for name, value in values.items()}))
     return samples
 
 
 def device_figures(
     samples: Sequence[DeviceSample], spans_ns: Sequence[tuple[int, int]], num_samples: int, own_pids: Collection[int]
 ) -> dict[str, float]:
-    """The figures of what was sampled inside the windows. Pure.
+    """The metrics of the samples inside the measured windows. Pure.
 
     Args:
-        samples: in order of time; those outside the windows serve the energy at their edges only.
-        spans_ns: first and last moment of each measured stretch, by `time.perf_counter_ns`, in order, not
+        samples: in order of time; those outside the windows are used only for the energy at the windows' edges.
+        spans_ns: start and end of each measured window, on the clock of `time.perf_counter_ns`, in order, not
             overlapping.
-        num_samples: training samples of these stretches.
-        own_pids: of the run's processes; all others that compute on the GPU are foreign.
+        num_samples: training samples of these windows.
+        own_pids: of the run's processes; any other process that computes on the GPU is foreign.
 
     Returns:
-        Metric name to value; a figure is absent where its query was not answered, or its answer says nothing: the
-        foreign processes where NVML numbers processes otherwise than we do (a container), the energy where less than
-        90 % of the windows was sampled. Empty with fewer than two samples.
+        Metric name to value. A metric is absent if its query was not answered or the answer cannot be used: foreign
+        processes if NVML's pids differ from ours (in a container), energy if less than 90 % of the windows was sampled.
+        Empty with fewer than two samples.
     """
     inside = _inside(samples, spans_ns)
     if len(inside) < 2:
@@ -193,7 +195,7 @@ def _inside(samples: Sequence[DeviceSample], spans_ns: Sequence[tuple[int, int]]
         return []
     starts, stops = np.array(spans_ns, np.int64).T
     times = np.array([sample.at_ns for sample in samples], np.int64)
-    window = np.searchsorted(starts, times, side="right") - 1  # the last one that began before
+    window = np.searchsorted(starts, times, side="right") - 1  # the last window that began before the sample
     kept = (window >= 0) & (times <= stops[window])
     return [sample for sample, keep in zip(samples, kept, strict=True) if keep]
 
@@ -203,9 +205,11 @@ def _column(samples: Sequence[DeviceSample], name: str) -> list[int]:
 
 
 def _joules(samples: Sequence[DeviceSample], spans_ns: Sequence[tuple[int, int]]) -> float | None:
-    """Energy of the windows, by the board's counter; where there is none or it stands still, by the power's
-    trapezoids. What lies before the first sample or after the last is taken to be like the rest."""
-    origin = samples[0].at_ns  # subtracted first: a float has too few digits for the nanoseconds of a long uptime
+    """Energy of the windows from the board's counter or, if there is none or it does not change, from integrated power.
+
+    Time before the first sample or after the last is assumed to use the same mean power.
+    """
+    origin = samples[0].at_ns  # subtracted first: a float has too few digits for nanoseconds after a long uptime
     edges = (np.array(spans_ns, np.int64) - origin) / 1e9
     for field, to_curve in (("energy_mj", _counted), ("power_mw", _integrated)):
         known = [sample for sample in samples if getattr(sample, field) is not None]

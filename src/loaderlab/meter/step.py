@@ -1,4 +1,4 @@
-"""The record of one step: its five phases, on the host's clock and on the device's. Free of torch."""
+"""The record of one step: its five phases on the host's and the device's clock. It does not import torch."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ PHASES = ("wait", "transfer", "forward", "backward", "optimizer")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step. Host times in ns: the phases, and ``other`` until the next step began; they add up to the step.
+    """One step. Host times in ns: the five phases, and ``other`` until the next step began. Their sum is the step time.
 
     Attributes:
-        position: in its epoch, counted from 0.
-        drained: whether the device had finished all its work when the host had the batch; None on a CPU.
-        disturbed: a profiler ran beside it: not a step to measure.
+        position: in its epoch, from 0.
+        drained: the device had finished all its work when the host received the batch; None on a CPU.
+        disturbed: a profiler was running, so the step is not measured.
     """
 
     epoch: int
@@ -36,12 +36,12 @@ class Step:
 
     @property
     def starved_ms(self) -> float:
-        """In which the device was dry for want of data: min(gap, host wait) + delivery; on one clock wait + transfer."""
+        """Time in which the device was starved of data: min(gap, host wait) + delivery; on a CPU wait + transfer."""
         if self.device is None:
             return (self.host[0] + self.host[1]) / 1e6
         return min(self.device.gap, self.host[0] / 1e6) + self.device.delivery
 
     @property
     def length_ms(self) -> float:
-        """From the end of the step before to its own, on the device's clock where there is one."""
+        """Step time, from the end of the previous step to its own end, on the device's clock if there is one."""
         return self.host_ns / 1e6 if self.device is None else self.device.length

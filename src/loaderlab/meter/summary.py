@@ -1,4 +1,4 @@
-"""From raw steps to figures (rate, starved share, percentiles), and which steps are measured. Pure."""
+"""Computes metrics from raw steps (rate, starved share, percentiles), and selects the measured steps. Pure."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from loaderlab.meter.step import PHASES, Step
 
 
 def measured(steps: Sequence[Step], warmup_steps: int, ramp: int = 1) -> list[Step]:
-    """The steady state: past the warm-up, and past the first ``ramp`` steps of an epoch.
+    """The steady-state steps: after the warm-up, and after the first ``ramp`` steps of each epoch.
 
-    The first wait of an epoch is the gap between epochs. With N batches in the making at the same time, N come
-    together after it: counted without that wait they would make the loader look faster than it is, so ramp is N.
+    The first wait of an epoch is the gap between epochs. A loader that prepares N batches in parallel then delivers N
+    together. Counted without that wait they would make the loader look faster than it is, so ramp is N.
     """
     return [step for step in steps if step.step >= warmup_steps and step.position >= ramp and not step.disturbed]
 
 
 def summarize(steps: Sequence[Step]) -> dict[str, float]:
-    """The figures of a measured window.
+    """The metrics of a measured window.
 
-    With device times, a step lasts from the end of the one before it to its own end on the device; without, by the
-    host's clock. ``starved`` of a step is min(gap, host wait) + delivery, on a CPU wait + transfer.
+    With device times, a step lasts from the previous step's end to its own end on the device; without them the host's
+    clock is used. ``starved`` of a step is min(gap, host wait) + delivery, on a CPU wait + transfer.
 
     Args:
-        steps: of the window; none gives no figure.
+        steps: of the window; with no steps the result is empty.
 
     Returns:
-        Metric name to value: rate/ in samples a second, time/ in ms, starvation/ in percent of the window.
+        Metric name to value: rate/ in samples per second, time/ in ms, starvation/ in percent of the window.
     """
     if not steps:
         return {}
@@ -42,7 +42,7 @@ def summarize(steps: Sequence[Step]) -> dict[str, float]:
     timed = [step.device for step in steps if step.device is not None]
     figures: dict[str, float] = {}
     if timed:
-        assert len(timed) == len(steps), "steps of two clocks in one window"
+        assert len(timed) == len(steps), "some steps of the window have device times and some do not"
         gap, delivery = np.array([t.gap for t in timed]), np.array([t.delivery for t in timed])
         wait = np.minimum(gap, host[:, 0])
         phases = [wait, delivery, *(np.array([getattr(t, name) for t in timed]) for name in PHASES[2:])]
@@ -71,19 +71,18 @@ def summarize(steps: Sequence[Step]) -> dict[str, float]:
 
 
 def rate_interval(steps: Sequence[Step], period: int = 1) -> tuple[float, float] | None:
-    """95 % interval of the rate, samples/s; see `series.ratio_interval`."""
-    found = ratio_interval([step.num_samples for step in steps], [step.length_ms for step in steps], period)
-    return None if found is None else (1e3 * found[0], 1e3 * found[1])
+    """95 % confidence interval of the rate, samples/s; see `series.ratio_interval`."""
+    per_ms = ratio_interval([step.num_samples for step in steps], [step.length_ms for step in steps], period)
+    return None if per_ms is None else (1e3 * per_ms[0], 1e3 * per_ms[1])
 
 
 def clocks_pct(
     steps: Sequence[Step], epochs_ns: Sequence[tuple[int, int]], epoch_ends_ns: Sequence[int]
 ) -> float | None:
-    """By how much the device's clock and the host's contradict each other over the whole epochs, percent; None where
-    there is one clock only.
+    """Disagreement of the device's clock and the host's over complete epochs, percent; None with one clock only.
 
-    The host waits for the device at an epoch's end, so its window holds all the device's steps; and it is no longer
-    than they are, but for the time after the last step in which the loader said that it was the last.
+    The host waits for the device at the end of an epoch, so the host's time includes all of the device's steps. It may be
+    longer only by the time that the loader needed after the last step to report the end of the epoch.
     """
     whole = [step for step in steps if step.epoch < steps[0].epoch + len(epochs_ns)] if steps else []
     if not whole or any(step.device is None for step in whole):
@@ -94,22 +93,24 @@ def clocks_pct(
 
 
 def gap_pct(steps: Sequence[Step], epochs_ns: Sequence[tuple[int, int]], epoch_ends_ns: Sequence[int]) -> float | None:
-    """Share of the loop, its first batch and evaluations left out, that went between epochs, percent. None where there
-    was one epoch only. See `between_epochs_ms`."""
+    """Share of the loop's time lost between epochs, percent, without its first batch and evaluations; None with one
+    epoch only. See `between_epochs_ms`."""
     mean = between_epochs_ms(steps, epoch_ends_ns)
     if mean is None:
         return None
     gaps = sum(1 for step in steps if step.position == 0) - 1
-    # the epochs with the device's last work in them; of one that was broken off its steps
+    # complete epochs include the device's last work; of an interrupted epoch only the steps count
     loop_ms = sum(end - begin for begin, end in epochs_ns) / 1e6
     loop_ms += sum(step.length_ms for step in steps if step.epoch >= steps[0].epoch + len(epochs_ns))
     return min(100.0, 100 * gaps * mean / max(1e-9, loop_ms - steps[0].host[0] / 1e6))
 
 
 def between_epochs_ms(steps: Sequence[Step], epoch_ends_ns: Sequence[int]) -> float | None:
-    """Mean time lost between two epochs, evaluation left out: the loader saying that there is no more, and the wait for the
-    first batch of the next. With a clock of its own the device may still work during the former: there, the time that it
-    stood still before the first batch. None where there was one epoch only."""
+    """Mean time lost between two epochs, without evaluation; None with one epoch only.
+
+    It is the time until the loader reports the end of the epoch plus the wait for the next epoch's first batch. A GPU
+    may still be working during the former, so with device times it is the starved time of the first batch.
+    """
     firsts = [step for step in steps if step.position == 0][1:]
     if not firsts:
         return None
@@ -119,7 +120,7 @@ def between_epochs_ms(steps: Sequence[Step], epoch_ends_ns: Sequence[int]) -> fl
 
 
 def coarse(figures: Mapping[str, float]) -> dict[str, float]:
-    """The same figures with forward, backward and optimizer as one, ``compute``."""
+    """The same metrics with forward, backward and optimizer added up as ``compute``."""
     kept = dict(figures)
     for names in (metrics.PHASE_MS, metrics.HOST_PHASE_MS):
         if names["forward"] in kept:
@@ -128,5 +129,5 @@ def coarse(figures: Mapping[str, float]) -> dict[str, float]:
 
 
 def mean_loss(losses: Sequence[float]) -> float | None:
-    """Mean of some losses, NaN if one of them is; None without any."""
+    """Mean of the losses, NaN if one of them is NaN; None if there are none."""
     return float(np.mean(losses)) if losses else None
