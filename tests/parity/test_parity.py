@@ -1,4 +1,4 @@
-"""Planted truths: loaders that are wrong in one way each, and those of the house, which are right."""
+"""Loaders with one planted fault each, which the check must name, and the project's own loaders, which must pass."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Squares(Dataset[Any]):
 
 
 class Noise(Squares):
-    """One whose items are others each time."""
+    """A dataset whose items differ each time."""
 
     def __getitem__(self, index: int) -> Any:
         return torch.rand(3), index % 2
@@ -84,11 +84,11 @@ def items(_tree: Path) -> Split:
 
 
 def checked(split: Split, config: LoaderConfig = ONE_PROCESS, **options: Any) -> ParityResult:
-    given: dict[str, Any] = {"batch_size": 4, "drop_last": True, "seed": 3, "device": CPU, "num_samples": None}
-    return check.check(config, split, **(given | options))
+    defaults: dict[str, Any] = {"batch_size": 4, "drop_last": True, "seed": 3, "device": CPU, "num_samples": None}
+    return check.check(config, split, **(defaults | options))
 
 
-# ---- those that are right --------------------------------------------------------------------------------------
+# ---- correct loaders -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -113,38 +113,38 @@ def test_the_loaders_do_the_same_work(
         assert device == "cuda" or result.inside_levels == isinstance(config, DaliLoader)
         assert result.num_draws == 2 * 96
         assert set(result.p_values) == {"flip", "flip repeats", "area", "log aspect", "centre x", "centre y"}
-        assert "crops and flips alike in 192 draws (p " in str(result)
+        assert "192 random crops and flips agree (p " in str(result)
     else:
         assert (result.inside_levels, result.p_values) == (None, {})
 
 
-def test_normalised_by_the_loader_and_grey(image_tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_normalized_by_the_loader_and_grayscale(image_tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "NUM_GRADIENTS", 64)
     split = files(image_tree, normalize_on="loader", train_crop="center", flip=0.3)
     result = checked(split, DaliLoader(num_threads=1))
     assert (result.status, result.inside_levels, list(result.p_values)) == ("same work", 1, ["flip", "flip repeats"])
     train, _, normalization = transforms(TransformConfig(image_size=16, mean=[0.5], std=[0.2], normalize_on="loader"))
-    grey = Split(ImageArrays(np.full((9, 28, 28, 1), 100, np.uint8), np.zeros(9, np.int64)), train, normalization)
-    assert checked(grey).status == "same work"
+    gray = Split(ImageArrays(np.full((9, 28, 28, 1), 100, np.uint8), np.zeros(9, np.int64)), train, normalization)
+    assert checked(gray).status == "same work"
 
 
-# ---- those that are wrong --------------------------------------------------------------------------------------
+# ---- loaders with a planted fault ------------------------------------------------------------------------------
 
 
 class Wrong(Native):
-    """The native loader, with its split, its epochs' batches or its numbering spoiled."""
+    """The native loader with a fault in its split, its batches or its epoch numbers."""
 
-    def __init__(self, spoiled: Spoiled, split: Split, plan: EpochPlan) -> None:
-        super().__init__(ONE_PROCESS, spoiled.split(split), plan, CPU)
-        self._spoiled, self._given = spoiled, split
+    def __init__(self, fault: Fault, split: Split, plan: EpochPlan) -> None:
+        super().__init__(ONE_PROCESS, fault.split(split), plan, CPU)
+        self._fault, self._original = fault, split
         self._shuffled = plan.shuffle
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        batches = super().epoch(epoch if self._shuffled or not self._spoiled.repeats else 0)
-        return iter(self._spoiled.batches([self._spoiled.batch(batch, self._given) for batch in batches]))
+        batches = super().epoch(epoch if self._shuffled or not self._fault.repeats else 0)
+        return iter(self._fault.batches([self._fault.batch(batch, self._original) for batch in batches]))
 
 
-class Spoiled:
+class Fault:
     repeats = False
 
     def split(self, split: Split) -> Split:
@@ -157,10 +157,10 @@ class Spoiled:
         return batches
 
 
-def spoil(**methods: Any) -> Spoiled:
-    kept = {name: value if name == "repeats" else staticmethod(value) for name, value in methods.items()}
-    spoiled: Spoiled = type("One", (Spoiled,), kept)()
-    return spoiled
+def fault_of(**methods: Any) -> Fault:
+    attributes = {name: value if name == "repeats" else staticmethod(value) for name, value in methods.items()}
+    fault: Fault = type("PlantedFault", (Fault,), attributes)()
+    return fault
 
 
 def rows(batch: Batch, keep: torch.Tensor) -> Batch:
@@ -168,7 +168,7 @@ def rows(batch: Batch, keep: torch.Tensor) -> Batch:
     return Batch(batch.inputs[keep], batch.targets[keep], batch.ids[keep])
 
 
-def without(batch: Batch, _split: Split) -> Batch:
+def without_five(batch: Batch, _split: Split) -> Batch:
     assert batch.ids is not None
     return rows(batch, batch.ids != 5)
 
@@ -183,11 +183,11 @@ def swapped_labels(batch: Batch, _split: Split) -> Batch:
     return Batch(batch.inputs, torch.where(batch.ids == 8, (batch.targets + 1) % 2, batch.targets), batch.ids)
 
 
-def on_inputs(change: Callable[[torch.Tensor], torch.Tensor]) -> Spoiled:
-    return spoil(batch=lambda batch, _: Batch(change(batch.inputs), batch.targets, batch.ids))
+def on_inputs(change: Callable[[torch.Tensor], torch.Tensor]) -> Fault:
+    return fault_of(batch=lambda batch, _: Batch(change(batch.inputs), batch.targets, batch.ids))
 
 
-def last_of(change: Callable[[torch.Tensor], torch.Tensor]) -> Spoiled:
+def on_last_sample(change: Callable[[torch.Tensor], torch.Tensor]) -> Fault:
     """Changes the inputs of sample 22 alone."""
 
     def one(batch: Batch, _split: Split) -> Batch:
@@ -195,11 +195,11 @@ def last_of(change: Callable[[torch.Tensor], torch.Tensor]) -> Spoiled:
         inputs = torch.where((batch.ids == 22).view(-1, 1, 1, 1), change(batch.inputs), batch.inputs)
         return Batch(inputs.contiguous(memory_format=torch.channels_last), batch.targets, batch.ids)
 
-    return spoil(batch=one)
+    return fault_of(batch=one)
 
 
 def padded(batches: list[Batch]) -> list[Batch]:
-    """The last batch made whole by its first sample, as loaders do that count in batches."""
+    """Fills the last batch with its first sample, as some loaders do."""
     last = batches[-1]
     return [*batches[:-1], rows(last, torch.arange(len(batches[0])) % len(last))]
 
@@ -214,7 +214,7 @@ def not_antialiased(batch: Batch, split: Split) -> Batch:
 
 
 def in_the_corner(batch: Batch, split: Split) -> Batch:
-    """Crops of the right sizes, all in the upper left corner."""
+    """Crops with correct sizes, all in the upper left corner."""
     if split.transform is None or not split.transform.random_crop or batch.ids is None:
         return batch
     assert isinstance(split.source, ImageArrays)
@@ -227,8 +227,8 @@ def in_the_corner(batch: Batch, split: Split) -> Batch:
     return Batch(inputs, batch.targets, batch.ids)
 
 
-def transformed(**settings: Any) -> Spoiled:
-    """Another random transform than was declared."""
+def transformed(**settings: Any) -> Fault:
+    """A random transform that differs from the configured one."""
 
     def changed(split: Split) -> Split:
         spec = split.transform
@@ -236,18 +236,18 @@ def transformed(**settings: Any) -> Spoiled:
             return split
         return replace(split, transform=replace(spec, **settings))
 
-    return spoil(split=changed)
+    return fault_of(split=changed)
 
 
-WRONG: dict[str, tuple[Spoiled, str, int | None]] = {  # what is wrong, the field to name, the sample
-    "drops an id": (spoil(batch=without), "ids", 5),
-    "doubles an id": (spoil(batch=seven_for_five), "ids", 7),
-    "swaps labels": (spoil(batch=swapped_labels), "labels", 8),
-    "another order": (spoil(batches=lambda batches: [batches[1], batches[0], *batches[2:]]), "order", None),
-    "a batch too few": (spoil(batches=lambda batches: batches[:-1]), "steps", None),
-    "a padded last batch": (spoil(batches=padded), "last batch", None),
-    "shifts an image": (last_of(lambda inputs: inputs.roll(2, -1)), "pixels", 22),
-    "resizes without antialiasing": (spoil(batch=not_antialiased), "pixels", None),
+WRONG: dict[str, tuple[Fault, str, int | None]] = {  # fault, the field that must be named, the sample
+    "drops an id": (fault_of(batch=without_five), "ids", 5),
+    "duplicates an id": (fault_of(batch=seven_for_five), "ids", 7),
+    "swaps labels": (fault_of(batch=swapped_labels), "labels", 8),
+    "another order": (fault_of(batches=lambda batches: [batches[1], batches[0], *batches[2:]]), "order", None),
+    "one batch missing": (fault_of(batches=lambda batches: batches[:-1]), "steps", None),
+    "a padded last batch": (fault_of(batches=padded), "last batch", None),
+    "shifts an image": (on_last_sample(lambda inputs: inputs.roll(2, -1)), "pixels", 22),
+    "resizes without antialiasing": (fault_of(batch=not_antialiased), "pixels", None),
     "gives BGR": (
         on_inputs(lambda inputs: inputs.flip(1).contiguous(memory_format=torch.channels_last)),
         "pixels",
@@ -260,72 +260,72 @@ WRONG: dict[str, tuple[Spoiled, str, int | None]] = {  # what is wrong, the fiel
     "always flips": (transformed(flip=1.0), "flip", None),
     "crops larger areas": (transformed(scale=(0.4, 1.0)), "crop area", None),
     "crops squares": (transformed(ratio=(1.0, 1.0)), "crop aspect", None),
-    "crops in a corner": (spoil(batch=in_the_corner), "crop position", None),
-    "repeats its crops": (spoil(repeats=True), "crop repeats", None),
+    "crops in a corner": (fault_of(batch=in_the_corner), "crop position", None),
+    "repeats its crops": (fault_of(repeats=True), "crop repeats", None),
     "darkens": (on_inputs(lambda inputs: (inputs * 0.8).to(torch.uint8)), "mean", None),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_is_named(name: str, image_tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spoiled, field, sample = WRONG[name]
-    monkeypatch.setattr(loaders, "build", lambda _config, split, plan, _device: Wrong(spoiled, split, plan))
+def test_the_fault_is_named(name: str, image_tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fault, field, sample = WRONG[name]
+    monkeypatch.setattr(loaders, "build", lambda _config, split, plan, _device: Wrong(fault, split, plan))
     monkeypatch.setattr(check, "NUM_GRADIENTS", 128)
     result = checked(arrays(image_tree), drop_last=False)
-    told = {mismatch.field: mismatch for mismatch in result.mismatches}
-    assert field in told, result
+    mismatches = {mismatch.field: mismatch for mismatch in result.mismatches}
+    assert field in mismatches, result
     if sample is not None:
-        assert told[field].sample == sample
-        assert f"sample {sample} " in str(told[field])
+        assert mismatches[field].sample == sample
+        assert f"sample {sample} " in str(mismatches[field])
     assert result.status.startswith("unlike work: ")
     if field.startswith("crop") or field in ("flip", "labels", "order", "last batch", "dtype", "layout"):
-        assert result.mismatches[0].field in (field, "ids")  # nothing else is wrong with it
-        assert len(told) <= 2
+        assert result.mismatches[0].field in (field, "ids")  # there is no other fault
+        assert len(mismatches) <= 2
 
 
-def test_flips_that_come_again_are_found_without_crops(image_tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loaders, "build", lambda _config, split, plan, _device: Wrong(spoil(repeats=True), split, plan))
+def test_repeated_flips_are_detected_without_random_crops(image_tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        loaders, "build", lambda _config, split, plan, _device: Wrong(fault_of(repeats=True), split, plan)
+    )
     result = checked(arrays(image_tree, train_crop="center"))
     assert [mismatch.field for mismatch in result.mismatches] == ["flip repeats"]
 
 
-def test_samples_are_named_by_their_file_and_by_their_place_in_the_whole(
+def test_samples_are_named_by_their_file_and_their_id_in_the_whole_split(
     image_tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spoiled = last_of(lambda inputs: inputs.roll(2, -1))
-    monkeypatch.setattr(loaders, "build", lambda _config, split, plan, _device: Wrong(spoiled, split, plan))
+    fault = on_last_sample(lambda inputs: inputs.roll(2, -1))
+    monkeypatch.setattr(loaders, "build", lambda _config, split, plan, _device: Wrong(fault, split, plan))
     (mismatch,) = checked(files(image_tree, train_crop="center", flip=0.0)).mismatches
     assert str(mismatch).startswith("pixels: sample 22 (bee/09.jpg) differs by up to ")
     split = files(image_tree, train_crop="center", flip=0.0)
-    spoiled = spoil(batch=swapped_labels)  # of the ninth of those that are looked at
+    fault = fault_of(batch=swapped_labels)  # of the ninth compared sample
     (mismatch,) = checked(split, num_samples=10).mismatches
     chosen = int(samples.chosen_ids(23, 10, 3)[8])
     assert (mismatch.field, mismatch.sample) == ("labels", chosen)
-    assert str(mismatch).startswith(
-        f"labels: sample {chosen} (bee/0{chosen - 13}.jpg) has 0, it must be 1 (and 1 more)"
-    )
+    assert str(mismatch).startswith(f"labels: sample {chosen} (bee/0{chosen - 13}.jpg) has 0, expected 1 (and 1 more)")
 
 
 # ---- what cannot be compared -----------------------------------------------------------------------------------
 
 
-def test_what_is_not_compared_is_said(image_tree: Path) -> None:
+def test_the_result_says_what_is_not_compared(image_tree: Path) -> None:
     stream = Split(UserItems(Stream(), True, None, None, 2))
     assert checked(stream).status == "not checked: an iterable dataset has no ids"
     assert checked(arrays(image_tree), ReplayLoader()).status.startswith("not checked: replay is a ceiling")
     result = checked(Split(UserItems(Noise(), False, None, None, 2)))
     assert result.status == "same work"
-    assert str(result).endswith("values not compared: the dataset gives others each time")
+    assert str(result).endswith("values not compared: the dataset returns different ones each time")
 
 
-def test_which_samples_are_looked_at() -> None:
+def test_which_samples_are_compared() -> None:
     assert samples.chosen_ids(1000, 8, 3).tolist() == [0, 143, 285, 428, 571, 714, 856, 999]
-    assert len(samples.chosen_ids(1000, 9, 3)) == 10  # so that the last batch is short
+    assert len(samples.chosen_ids(1000, 9, 3)) == 10  # so that the last batch is incomplete
     assert samples.chosen_ids(6, None, 3).tolist() == [0, 1, 2, 3, 4, 5]
     assert samples.chosen_ids(6, 256, 3).tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_a_small_set_is_cut_into_smaller_batches(image_tree: Path) -> None:
+def test_a_small_set_is_compared_in_smaller_batches(image_tree: Path) -> None:
     assert checked(vectors(image_tree), batch_size=64).batch_size == 7
     assert checked(vectors(image_tree), batch_size=64, num_samples=2).batch_size == 1
 
@@ -333,7 +333,7 @@ def test_a_small_set_is_cut_into_smaller_batches(image_tree: Path) -> None:
 # ---- the result ------------------------------------------------------------------------------------------------
 
 
-def test_a_result_is_built_once_and_stays_as_it_is() -> None:
+def test_a_built_result_does_not_change() -> None:
     builder = ResultBuilder(num_samples=8, num_epochs=3, batch_size=4)
     builder.add_pixel_difference(1.0, 7.0)
     builder.add_pixel_difference(0.5, 9.0)
@@ -371,7 +371,10 @@ def test_a_result_is_built_once_and_stays_as_it_is() -> None:
 def drawn(
     rng: np.random.Generator, num: int, low: float = 0.08, high: float = 1.0, bound: float = 4 / 3
 ) -> gradient_image.Draws:
-    """What `gradient_image.GradientImage.read` reads of crops with these bounds from a 4:3 gradient, without the pixels: only what fits."""
+    """The draws that `GradientImage.read` would return for crops with these bounds of a 4:3 gradient, without pixels.
+
+    Crops that do not fit the image are left out.
+    """
     area = 4 / 3 * rng.uniform(low, high, 2 * num)
     aspect = np.exp(rng.uniform(-np.log(bound), np.log(bound), 2 * num))
     width, height = np.sqrt(area * aspect), np.sqrt(area / aspect)
@@ -392,7 +395,7 @@ def compared(one: gradient_image.Draws, other: gradient_image.Draws, seed: int) 
 
 
 def test_false_alarms_are_rare() -> None:
-    """At 5 % a test is wrong in 5 %; at the level that is used, in none of these."""
+    """At a level of 5 % the tests raise a false alarm in 5 %; at the level that is used, in none of these checks."""
     rng = np.random.default_rng(0)
     results = [compared(drawn(rng, 512), drawn(rng, 512), seed) for seed in range(150)]
     p_values = np.array([list(entry.p_values.values()) for entry in results])
@@ -410,17 +413,21 @@ def test_false_alarms_are_rare() -> None:
     ],
     ids=str,
 )
-def test_what_1024_draws_find(other: dict[str, float], field: str) -> None:
+def test_differences_that_1024_draws_detect(other: dict[str, float], field: str) -> None:
     rng = np.random.default_rng(0)
     results = [compared(drawn(rng, 1024, **other), drawn(rng, 1024), seed) for seed in range(20)]
     assert sum(field in {mismatch.field for mismatch in entry.mismatches} for entry in results) >= 19
 
 
 def test_flips_by_the_exact_binomial() -> None:
-    assert distribution.so_many(512, 1024, 0.5) == 1
-    assert distribution.so_many(614, 1024, 0.5) < 1e-9  # 60 %
-    assert distribution.so_many(2, 4, 0.25) == pytest.approx(2 * (6 * 9 + 4 * 3 + 1) / 256)
-    assert (distribution.so_many(0, 9, 0.0), distribution.so_many(1, 9, 0.0), distribution.so_many(8, 9, 1.0)) == (
+    assert distribution.binomial_p(512, 1024, 0.5) == 1
+    assert distribution.binomial_p(614, 1024, 0.5) < 1e-9  # 60 %
+    assert distribution.binomial_p(2, 4, 0.25) == pytest.approx(2 * (6 * 9 + 4 * 3 + 1) / 256)
+    assert (
+        distribution.binomial_p(0, 9, 0.0),
+        distribution.binomial_p(1, 9, 0.0),
+        distribution.binomial_p(8, 9, 1.0),
+    ) == (
         1,
         0,
         0,
@@ -435,20 +442,20 @@ def test_a_run_that_is_checked_first(
 ) -> None:
     monkeypatch.setattr(check, "NUM_GRADIENTS", 32)
     config = make_config("measure=bare", "measure.parity=true", "epochs=1", "evaluate=false", "loader.num_workers=0")
-    unlike: list[Any] = []
-    kept: list[Any] = []
+    errors: list[Any] = []
+    parity_files: list[Any] = []
 
     def record(context: RunContext, outcome: Outcome) -> None:
-        kept.append(json.loads((context.folder / "parity.json").read_text()))
-        unlike.append(outcome.error)
+        parity_files.append(json.loads((context.folder / "parity.json").read_text()))
+        errors.append(outcome.error)
 
     monkeypatch.setattr(run, "record", record)
     assert run.run(config, job.single(config, []), terminal).status == "FINISHED"
-    assert kept[0]["status"] == "same work"
+    assert parity_files[0]["status"] == "same work"
     assert any(line.startswith("parity    same work: 18 samples x 3 epochs") for line in terminal.said)
-    spoiled = spoil(batch=swapped_labels)
-    monkeypatch.setattr(loaders, "build", lambda _config, split, plan, _device: Wrong(spoiled, split, plan))
+    fault = fault_of(batch=swapped_labels)
+    monkeypatch.setattr(loaders, "build", lambda _config, split, plan, _device: Wrong(fault, split, plan))
     with pytest.raises(UserError, match=r"measure.parity=true: loader=native .* labels: sample 8 \(.*\.jpg\) has "):
         run.run(config, job.single(config, []), terminal)
-    assert kept[1]["mismatches"][0]["field"] == "labels"
-    assert isinstance(unlike[1], UserError)
+    assert parity_files[1]["mismatches"][0]["field"] == "labels"
+    assert isinstance(errors[1], UserError)

@@ -1,4 +1,4 @@
-"""The probes: they measure what they say, within their time, and leave everything as it was."""
+"""The probes measure correctly, keep to their time, and restore everything."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ SIZE = 8
 
 
 class Sleepy(Loader):
-    """Random batches, each after a sleep; with ``ahead`` it says that it works ahead."""
+    """Random batches, each after a sleep; with ``ahead`` it declares a lookahead."""
 
     def __init__(self, sleep_s: float, device: torch.device, ahead: int = 0, steps: int = 10) -> None:
         self._sleep_s, self._device, self._steps = sleep_s, device, steps
         self.capabilities = LoaderCapabilities(lookahead=ahead)
-        self.given = self.closed = 0
+        self.num_made = self.closed = 0  # batches made, calls of close
 
     @property
     def num_steps(self) -> int:
@@ -61,7 +61,7 @@ class Sleepy(Loader):
     def epoch(self, epoch: int) -> Iterator[Batch]:
         for _ in range(self._steps):
             time.sleep(self._sleep_s)
-            self.given += 1
+            self.num_made += 1
             yield Batch(torch.rand(SIZE, 5), torch.randint(0, 3, (SIZE,)), torch.arange(SIZE))
 
     def transfer(self, batch: Batch) -> Batch:
@@ -72,7 +72,7 @@ class Sleepy(Loader):
 
 
 class Slow(nn.Module):
-    """A step of known length, with a buffer that no checkpoint holds, and dropout."""
+    """A step of known length, with dropout and a buffer that is not part of a checkpoint."""
 
     counts: torch.Tensor
 
@@ -98,7 +98,7 @@ def parts_of(loader: Loader, device: torch.device, step_s: float = 0.0) -> Parts
 
 @pytest.fixture(scope="module", autouse=True)
 def torch_is_warm() -> None:
-    """The first optimizer step of a process imports for a second; a run's own training has done that before any probe."""
+    """The first optimizer step of a process spends a second on imports; in a run, training does it before any probe."""
     for device in [torch.device("cpu"), *([torch.device("cuda", 0)] if torch.cuda.is_available() else [])]:
         loader = Sleepy(0.0, device)
         ceiling(parts_of(loader, device), resident_batches(loader, 0), 0.05, 1)
@@ -129,7 +129,7 @@ def same(left: Any, right: Any) -> bool:
 
 @pytest.mark.parametrize("name", DEVICES)
 @pytest.mark.parametrize("trained", [False, True])
-def test_everything_is_as_it_was(name: str, trained: bool) -> None:
+def test_the_probes_restore_everything(name: str, trained: bool) -> None:
     device = torch.device(name, 0) if name == "cuda" else torch.device(name)
     loader = Sleepy(0.0, device, ahead=1)
     parts = parts_of(loader, device)
@@ -149,14 +149,14 @@ def test_everything_is_as_it_was(name: str, trained: bool) -> None:
         rate=1000.0,
     )
     probes.run(inputs, lambda *_: None)
-    found = probes.results
-    assert None not in (found.ceiling, found.loader_alone, found.contended)
-    assert found.notes == ("measure.cold=true: the samples are no files that this program knows of",)
+    results = probes.results
+    assert None not in (results.ceiling, results.loader_alone, results.contended)
+    assert results.notes == ("measure.cold=true: the samples do not come from files that loaderlab reads itself",)
     assert same(before, snapshot(parts))
     assert loader.closed
 
 
-def test_the_step_and_the_loader_apart() -> None:
+def test_rates_of_the_step_and_of_the_loader() -> None:
     """Steps of 4 ms, batches of 2 ms: 8 samples each."""
     device = torch.device("cpu")
     parts = parts_of(Sleepy(0.002, device), device, 0.004)
@@ -170,7 +170,7 @@ def test_the_step_and_the_loader_apart() -> None:
     assert alone.cores < 0.7  # it sleeps
 
 
-def test_contention_takes_a_batch_a_step() -> None:
+def test_contention_takes_one_batch_per_step() -> None:
     device = torch.device("cpu")
     fast, slow = Sleepy(0.0, device, ahead=1, steps=7), Sleepy(0.02, device, ahead=1)
     for loader in (fast, slow):
@@ -180,11 +180,11 @@ def test_contention_takes_a_batch_a_step() -> None:
             assert ceiling(parts, batches, 0.5, 1, beside=loader) is not None
             assert isinstance(parts.model.counts, torch.Tensor)
             steps = float(parts.model.counts)
-        assert loader.given <= steps + 2  # not as many as it could make
-    assert slow.given <= fast.given
+        assert loader.num_made <= steps + 2  # fewer than it could make
+    assert slow.num_made <= fast.num_made
 
 
-def test_a_loader_that_breaks_beside_the_step_is_heard_of() -> None:
+def test_an_error_of_the_loader_is_raised_by_the_contention_probe() -> None:
     class Broken(Sleepy):
         def epoch(self, epoch: int) -> Iterator[Batch]:
             raise ValueError("no more files")
@@ -196,21 +196,21 @@ def test_a_loader_that_breaks_beside_the_step_is_heard_of() -> None:
         ceiling(parts, batches, 0.05, 1, beside=Broken(0.0, device, ahead=1))
 
 
-def test_long_steps_are_waited_for_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_deadline_is_extended_for_long_steps_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     deadline = Deadline(2.0)
-    now = 105.0  # a loader beside it may take long to begin
+    now = 105.0  # the clock starts with the first call: a loader may be slow to start
     assert not deadline()
     now = 107.0
-    assert not deadline()  # no step yet: patience
+    assert not deadline()  # too few steps: extended
     deadline.steps = WARMUP_STEPS + ENOUGH_STEPS
     assert deadline()
     deadline.steps -= 1
     now = 110.9
     assert not deadline()
     now = 111.0
-    assert deadline()  # three times the time, and no more
+    assert deadline()  # at most three times the time
 
 
 def test_too_few_steps_give_no_rate() -> None:
@@ -221,7 +221,7 @@ def test_too_few_steps_give_no_rate() -> None:
 
 @pytest.fixture
 def tree_on_disk() -> Iterator[Path]:
-    """Images where the kernel can drop them: pytest's own folder may be a memory file system."""
+    """Images in a folder that the kernel can drop from its cache: pytest's own may be an in-memory file system."""
     root = Path(tempfile.mkdtemp(dir=Path(__file__).parent, prefix="cold-"))
     rng = np.random.default_rng(0)
     for label in ("ant", "bee"):
@@ -275,7 +275,7 @@ def test_cold_and_warm(tree_on_disk: Path) -> None:
     assert warm.samples_per_s > 0
 
 
-def test_files_in_a_memory_file_system_are_told_of(tmp_path: Path) -> None:
+def test_files_in_a_memory_file_system_stay_resident(tmp_path: Path) -> None:
     shm = Path("/dev/shm")
     if not os.access(shm, os.W_OK):
         pytest.skip("no /dev/shm")

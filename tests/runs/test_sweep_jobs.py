@@ -136,7 +136,7 @@ def test_loaders_are_held_alike_once_and_unlike_ones_stand_apart(
     jobs: Callable[..., Jobs], launched: Launched, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = jobs("repeat=1,2,3", "loader=native,dali,replay")
-    unlike = "unlike work: labels: sample 3 (a.jpg) has 1, it must be 0"
+    unlike = "unlike work: labels: sample 3 (a.jpg) has 1, expected 0"
     launched.parity = {"loader=dali": unlike}
     launched.ends = {"repeat=3 loader=dali": "FAILED"}
     with pytest.raises(Failed):

@@ -1,1 +1,1 @@
-"""Whether a loader does the work it is compared by: same samples, order, pixels and random draws."""
+"""Checks that a loader does the same work as the reference: same samples, order, pixels and random draws."""

@@ -1,4 +1,4 @@
-"""Whether a loader does the work that it is compared by: the same samples, labels, batches, pixels, and random draws.
+"""Compares a loader's work with the reference: samples, labels, batches, pixels and random draws.
 
 See `check`. The reference is the native loader without workers and with Pillow, on samples spread over the split.
 """
@@ -26,8 +26,8 @@ from loaderlab.system.processes import error_line
 from loaderlab.system.terminal import Terminal
 from loaderlab.tracking.records import NOT_APPLICABLE
 
-NUM_GRADIENTS = 512  # samples of the gradient image an epoch; in two epochs twice as many draws
-LEAST_BATCHES = 3  # an epoch, if need be with a smaller batch
+NUM_GRADIENTS = 512  # samples of the gradient image per epoch; two epochs give twice as many draws
+LEAST_BATCHES = 3  # per epoch; the batch size is reduced if necessary
 
 
 def check(
@@ -42,23 +42,24 @@ def check(
 ) -> ParityResult:
     """Compares a loader with the reference.
 
-    Two shuffled epochs with the run's own last batch and one in ascending order with the other are compared sample by
-    sample, with the transform's deterministic variant; then, where the transform is random, two epochs of a gradient image.
+    Three epochs are compared sample by sample, with the transform's deterministic variant: two shuffled ones with the
+    run's drop_last, and one in ascending order with the opposite drop_last. If the transform is random, two epochs of a
+    gradient image follow.
 
     Args:
-        batch_size: of the run; smaller where that would make fewer than three batches.
+        batch_size: of the run; reduced if there would be fewer than three batches.
         num_samples: to compare; None: all.
 
     Raises:
-        DataError, LoaderError: the loader does not get as far as being compared.
+        DataError, LoaderError: the loader fails before it can be compared.
     """
     if isinstance(config, ReplayLoader):
-        return ParityResult("replay is a ceiling: it serves the same batches again and again")
+        return ParityResult("replay is a ceiling: it repeats the same batches")
     if isinstance(split.source, UserItems) and split.source.iterable:
         return ParityResult("an iterable dataset has no ids")
     assert split.num_samples is not None
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # on images one by one several are slower, and many times so on a busy machine
+    torch.set_num_threads(1)  # on single images several threads are slower, on a busy machine many times slower
     try:
         return _check(config, split, batch_size, drop_last, seed, device, num_samples)
     finally:
@@ -79,14 +80,14 @@ def _check(
     ids = loadable(split, chosen_ids(split.num_samples, num_samples, batch_size))
     builder = ResultBuilder(num_samples=len(ids), num_epochs=3, batch_size=batch_size)
     chosen = part(split, ids)
-    compared = SampleCheck(chosen, ids, device, batch_size, builder)
+    sample_check = SampleCheck(chosen, ids, device, batch_size, builder)
     in_order = not isinstance(config, NativeLoader) or config.in_order
     for shuffle, drop, num_epochs in ((True, drop_last, 2), (False, not drop_last, 1)):
         plan = EpochPlan(len(ids), batch_size, shuffle, drop, seed)
         loader = loaders.build(config, chosen, plan, device)
         try:
             for epoch in range(num_epochs):
-                compared.epoch(loader, plan, epoch, in_order=in_order)
+                sample_check.epoch(loader, plan, epoch, in_order=in_order)
         finally:
             loader.close()
     spec = split.transform
@@ -109,7 +110,7 @@ def _check_draws(
 
 
 def check_run(config: TrainConfig, spec: DataSpec, device: torch.device) -> ParityResult:
-    """`check` of the training samples as a run is configured to load them."""
+    """`check` of a run's training samples with the run's loader settings."""
     return check(
         config.loader,
         spec.train,
@@ -125,11 +126,11 @@ def check_all(arms: Mapping[str, TrainConfig], terminal: Terminal) -> dict[str, 
     """Checks the loaders of a sweep one after the other, and prints a line for each.
 
     Args:
-        arms: a configuration each, by what they are called.
+        arms: name to configuration.
 
     Returns:
-        `ParityResult.as_dict` of each. A check that itself fails counts as not checked: the arm's own job says what is
-        wrong.
+        Name to `ParityResult.as_dict`. A check that fails with an error counts as not checked: the arm's own job reports
+        the error.
     """
     lift_pillow_limit()
     specs: dict[str, DataSpec] = {}
@@ -137,12 +138,12 @@ def check_all(arms: Mapping[str, TrainConfig], terminal: Terminal) -> dict[str, 
     for name, config in arms.items():
         try:
             device = resolve.resolve_device(config.device)
-            why = config.loader.needs_gpu() if device.type != "cuda" else ""
-            if not why and repr(config.data) not in specs:
+            gpu_reason = config.loader.needs_gpu() if device.type != "cuda" else ""
+            if not gpu_reason and repr(config.data) not in specs:
                 with terminal.progress("preparing the samples", None):
                     specs[repr(config.data)] = data.build(config.data, lambda *_: None)
-            if why:
-                result = ParityResult(f"{NOT_APPLICABLE}: {why}")
+            if gpu_reason:
+                result = ParityResult(f"{NOT_APPLICABLE}: {gpu_reason}")
             else:
                 result = check_run(config, specs[repr(config.data)], device)
         except Exception as error:

@@ -1,7 +1,7 @@
-"""The random crops and flips of a loader, read off its pixels.
+"""Recovers a loader's random crops and flips from its pixels.
 
-The gradient image's red rises evenly from left to right and its green from top to bottom, so a straight line through the
-columns of a sample and one through its rows tell which crop of the image it is. Blue is the same everywhere.
+The gradient image's red rises linearly from left to right and its green from top to bottom, so a line fitted to the
+columns of a sample and one fitted to its rows give its crop. Blue is constant.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from loaderlab.parity.samples import levels
 BOOL = npt.NDArray[np.bool_]
 
 AREA_PX = 96 * 128  # of the image
-NUM_ASKED = 32  # files whose shape is asked for
-SIZE_PX = 32  # of a sample at most: a crop does not depend on the size that it is scaled to
+NUM_OPENED = 32  # files that are opened to learn their shape
+SIZE_PX = 32  # largest sample: a crop does not depend on the size that it is scaled to
 BLUE = 64
-TRIMMED_PX = 2  # outermost columns and rows, which the filter treats otherwise
+TRIMMED_PX = 2  # outermost columns and rows, in which the resizing filter is truncated
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Crops and flips of some samples of one gradient image.
+    """Crops and flips of samples of one gradient image.
 
     Attributes:
         crops: (N, 4) left, right, top, bottom, as shares of the image.
         flipped: (N,) bool.
-        blue: (N,) mean of the channel that is the same everywhere.
+        blue: (N,) mean of the constant channel.
         ratio: of the gradient image, width / height.
     """
 
@@ -50,7 +50,7 @@ class Draws:
 
     @property
     def measures(self) -> dict[str, tuple[str, FLOAT64]]:
-        """By name the field that it belongs to, and (N,) values."""
+        """Name of a measure to the mismatch field that it belongs to and its (N,) values."""
         left, right, top, bottom = self.crops.T
         width, height = np.maximum(right - left, 1e-6), np.maximum(bottom - top, 1e-6)
         return {
@@ -61,19 +61,19 @@ class Draws:
         }
 
     def repeated(self) -> BOOL:
-        """(N,) bool: draws that came before, to the pixel and the flip."""
-        whole = np.column_stack([np.round(self.crops, 3), self.flipped])
-        first = np.unique(whole, axis=0, return_index=True)[1]
-        return ~np.isin(np.arange(len(whole)), first)
+        """(N,) bool: draws that repeat an earlier one, with the same pixels and flip."""
+        draws = np.column_stack([np.round(self.crops, 3), self.flipped])
+        first = np.unique(draws, axis=0, return_index=True)[1]
+        return ~np.isin(np.arange(len(draws)), first)
 
 
 class GradientImage:
-    """A gradient of the shape that the images of a split have, by their median, and samples made of it alone."""
+    """A gradient with the median aspect ratio of a split's images, and a split whose samples all show it."""
 
     def __init__(self, split: Split) -> None:
         ratio = float(np.clip(_ratio(split.source), 0.25, 4))
         self.height_px, self.width_px = round((AREA_PX / ratio) ** 0.5), round((AREA_PX * ratio) ** 0.5)
-        self._given = split
+        self._original = split
 
     def image(self) -> UINT8:
         """(height_px, width_px, 3)."""
@@ -82,13 +82,13 @@ class GradientImage:
         return np.stack([red, green, np.full_like(red, BLUE)], -1).round().astype(np.uint8)
 
     def split(self, num_samples: int, folder: Path) -> Split:
-        """As many samples of it, of the split's own kind: a file in ``folder``, or an array."""
-        spec, normalization = self._given.transform, self._given.normalization
+        """A split with ``num_samples`` copies of it, of the original split's kind: a file in ``folder``, or an array."""
+        spec, normalization = self._original.transform, self._original.normalization
         assert spec is not None
         assert normalization is not None
         labels = np.zeros(num_samples, np.int64)
         source: Source
-        if isinstance(self._given.source, EncodedImages):
+        if isinstance(self._original.source, EncodedImages):
             Image.fromarray(self.image()).save(folder / "gradient.jpg", quality=95, subsampling=0)
             source = ImageFiles(PathTable.of(folder, ["gradient.jpg"] * num_samples), labels)
         else:
@@ -98,7 +98,7 @@ class GradientImage:
         return Split(source, replace(spec, size=min(SIZE_PX, spec.size)), in_color)
 
     def read(self, batches: Iterable[Batch], normalization: Normalization) -> Draws:
-        """What was drawn for the samples of these batches."""
+        """The crops and flips of the samples of these batches."""
         edges, flips, blues = [], [], []
         for batch in batches:
             images = levels(batch.inputs.cpu(), normalization)
@@ -112,19 +112,19 @@ class GradientImage:
 
 
 def _ratio(source: Source) -> float:
-    """Width / height, the median over some images."""
+    """Median width / height of some images."""
     if isinstance(source, ImageArrays):
         return float(source.images.shape[2] / source.images.shape[1])
     assert isinstance(source, EncodedImages)
     ratios = []
-    for index in np.linspace(0, len(source) - 1, min(NUM_ASKED, len(source))).astype(int).tolist():
+    for index in np.linspace(0, len(source) - 1, min(NUM_OPENED, len(source))).astype(int).tolist():
         with contextlib.suppress(OSError), Image.open(io.BytesIO(source.read(index).tobytes())) as opened:
             ratios.append(opened.width / opened.height)
     return float(np.median(ratios)) if ratios else 1.0
 
 
 def _edges(profile: torch.Tensor, length_px: int) -> FLOAT64:
-    """Where the first and the last edge of a crop lie, (N, 2) shares of the image, from (N, size) mean levels along it."""
+    """Positions of a crop's first and last edge, (N, 2) shares of the image, from (N, size) mean levels along it."""
     size = profile.shape[1]
     inner = profile[:, TRIMMED_PX : size - TRIMMED_PX].double().numpy()
     place = np.arange(TRIMMED_PX, size - TRIMMED_PX) + 0.5

@@ -17,7 +17,7 @@ class Mismatch:
         field: ids, order, steps, batches, last batch, labels, shape, dtype, layout, device, pixels, values, crop area,
             crop aspect, crop position, crop repeats, flip, flip repeats, mean.
         text: the first case, with its numbers.
-        sample: its id in the split; None where no single sample is meant.
+        sample: its id in the split; None if the case is not about a single sample.
         num_cases: samples or batches that differ in this field.
     """
 
@@ -33,17 +33,17 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class ParityResult:
-    """Whether a loader does the reference's work, and what was compared.
+    """Whether a loader does the same work as the reference, and what was compared.
 
     Attributes:
-        not_checked: why nothing could be compared; empty where something was.
-        num_samples, num_epochs, batch_size: of what was compared sample by sample.
-        num_draws: random crops and flips that were compared; 0 where the run draws none.
+        not_checked: why nothing could be compared; empty if something was.
+        num_samples, num_epochs, batch_size: of the comparison sample by sample.
+        num_draws: random crops and flips that were compared; 0 without random transforms.
         inside_levels, border_levels: largest difference of a pixel, of 255, inside an image and in its outermost rows and
-            columns; None where the samples are no images.
+            columns; None if the samples are not images.
         p_values: of each test of the draws; see `loaderlab.parity.distribution`.
-        notes: what was left out, and why.
-        mismatches: the first case of each field, in the order in which the check met them.
+        notes: what was not compared, and why.
+        mismatches: the first case of each field, in the order of the check.
     """
 
     not_checked: str = ""
@@ -59,21 +59,21 @@ class ParityResult:
 
     @property
     def status(self) -> str:
-        """As a tag: ``same work``, ``unlike work: …``, ``not checked: …``."""
+        """The value of the tag: ``same work``, ``unlike work: …``, ``not checked: …``."""
         if self.not_checked:
             return f"{NOT_CHECKED}: {self.not_checked}"
         return f"{UNLIKE_WORK}: {self.mismatch_summary}" if self.mismatches else SAME_WORK
 
     @property
     def mismatch_summary(self) -> str:
-        """The first mismatch, and the fields of the others; empty where there is none."""
+        """The first mismatch, and the fields of the others; empty without mismatches."""
         if not self.mismatches:
             return ""
         first, *others = self.mismatches
         return str(first) + (f"; also {', '.join(other.field for other in others)}" if others else "")
 
     def __str__(self) -> str:
-        """One line for a person."""
+        """One line for the terminal."""
         if self.not_checked or self.mismatches:
             return self.status
         parts = [f"{self.num_samples:,} samples x {self.num_epochs} epochs in batches of {self.batch_size}"]
@@ -82,19 +82,19 @@ class ParityResult:
             parts.append(f"largest pixel difference {self.inside_levels:g}{border}")
         if self.p_values:
             low, high = min(self.p_values.values()), max(self.p_values.values())
-            parts.append(f"crops and flips alike in {self.num_draws:,} draws (p {low:.2g} to {high:.2g})")
+            parts.append(f"{self.num_draws:,} random crops and flips agree (p {low:.2g} to {high:.2g})")
         return f"{SAME_WORK}: {', '.join([*parts, *self.notes])}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for ``parity.json`` and for another process."""
+        """Plain values for ``parity.json`` and for other processes."""
         return {"status": self.status, "line": str(self), **asdict(self)}
 
 
 class ResultBuilder:
-    """Collects what the parts of a check measure; `build` gives the result.
+    """Collects the results of the parts of a check; `build` returns the `ParityResult`.
 
     Args:
-        num_samples, num_epochs, batch_size: of what is compared sample by sample.
+        num_samples, num_epochs, batch_size: of the comparison sample by sample.
     """
 
     def __init__(self, num_samples: int = 0, num_epochs: int = 0, batch_size: int = 0) -> None:
@@ -104,7 +104,7 @@ class ResultBuilder:
         self._p_values: dict[str, float] = {}
 
     def add_mismatch(self, name: str, text: str, sample: int | None = None) -> None:
-        """Keeps the first mismatch of a field and counts the others."""
+        """Stores the first mismatch of a field and counts the others."""
         first = self._mismatches.get(name)
         self._mismatches[name] = (
             replace(first, num_cases=first.num_cases + 1) if first else Mismatch(name, text, sample)
@@ -115,11 +115,11 @@ class ResultBuilder:
         return any(name in self._mismatches for name in names)
 
     def add_note(self, text: str) -> None:
-        """Something that is left out, and why."""
+        """Records what is not compared, and why."""
         self._notes.append(text)
 
     def add_pixel_difference(self, inside_levels: float, border_levels: float) -> None:
-        """The largest difference in one batch, of 255 levels; the largest of all batches is kept."""
+        """Records the largest difference in one batch, of 255 levels; the result has the largest of all batches."""
         self._compared = replace(
             self._compared,
             inside_levels=max(self._compared.inside_levels or 0.0, inside_levels),
@@ -130,7 +130,7 @@ class ResultBuilder:
         self._compared = replace(self._compared, num_draws=num_draws)
 
     def add_p_value(self, name: str, p: float) -> None:
-        """Of the test of the draws that has this name."""
+        """Records the p value of one test of the draws."""
         self._p_values[name] = p
 
     def build(self) -> ParityResult:

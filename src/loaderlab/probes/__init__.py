@@ -1,1 +1,1 @@
-"""What the run might have been: the step without a loader, the loader without a step, both side by side."""
+"""Probes after training: the step without the loader, the loader without the step, and both at the same time."""

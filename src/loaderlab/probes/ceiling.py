@@ -1,4 +1,4 @@
-"""The ceiling probe: the step fed from resident batches, alone or with the loader running beside it (contention)."""
+"""The ceiling probe: the step fed from batches on the device, alone or while the loader runs too (contention)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from loaderlab.meter.summary import measured, rate_interval, summarize
 from loaderlab.training.loop import Observers, Parts, Progress, train
 
 WARMUP_STEPS = 5
-ENOUGH_STEPS = 15  # measured, for which a probe may go on past its time ...
-PATIENCE = 3  # ... to this many times of it
+ENOUGH_STEPS = 15  # measured steps that a probe needs; until then it may exceed its time ...
+PATIENCE = 3  # ... up to this factor
 RESIDENT = 4  # batches
 
 
 class Unmeasurable(Exception):
-    """Why a probe has no figure to give."""
+    """Why a probe has no result."""
 
 
 class CycledBatches(Loader):
@@ -36,7 +36,7 @@ class CycledBatches(Loader):
 
     @property
     def num_steps(self) -> None:
-        return None  # it ends by the clock
+        return None  # the deadline ends the epoch
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         return itertools.takewhile(lambda _: not self._time_up(), itertools.cycle(self._batches))
@@ -49,8 +49,8 @@ class CycledBatches(Loader):
 
 
 class Deadline:
-    """Time up ``seconds`` after it was first asked for, or later, up to `PATIENCE` times that, while there are too few
-    steps to tell."""
+    """Returns whether the time is up: ``seconds`` after the first call, or up to `PATIENCE` times as long while fewer than
+    `ENOUGH_STEPS` steps are measured."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -66,16 +66,16 @@ class Deadline:
 
 
 def resident_batches(loader: Loader, epoch: int, seconds: float = 1.0) -> list[Batch]:
-    """The first full batches of an epoch, on the device: four, or as many as come in time."""
-    found: list[Batch] = []
+    """The first full batches of an epoch, on the device: four, or as many as arrive in ``seconds``."""
+    resident: list[Batch] = []
     until = time.perf_counter() + seconds
     for batch in itertools.islice(loader.epoch(epoch), RESIDENT):
-        if not found or len(batch) == len(found[0]):
-            here = loader.transfer(batch)
-            found.append(Batch(here.inputs.clone(), here.targets.clone(), None))  # it outlives the loader
+        if not resident or len(batch) == len(resident[0]):
+            moved = loader.transfer(batch)
+            resident.append(Batch(moved.inputs.clone(), moved.targets.clone(), None))  # copies outlive the loader
         if time.perf_counter() > until:
             break
-    return found
+    return resident
 
 
 def ceiling(
@@ -87,9 +87,16 @@ def ceiling(
     beside: Loader | None = None,
     sync: bool = False,
 ) -> Rate | None:
-    """The loop's rate with its batches at hand: what a perfect loader would give. With ``beside``, that loader works
-    meanwhile and its batches are thrown away, one a step as in training: what is left of the ceiling then is what
-    step and loader leave each other. ``sync`` as in the run. None where there were too few steps to tell."""
+    """The loop's rate with its batches already on the device, as with a perfect loader.
+
+    Args:
+        beside: a loader that runs at the same time; one of its batches is discarded per step, as many as training would
+            take. The rate then shows how much step and loader slow each other down.
+        sync: as in the run.
+
+    Returns:
+        None with too few steps to measure.
+    """
     deadline = Deadline(seconds)
     drain = _Drain(beside, parts.device) if beside is not None else None
     meter = StepMeter(parts.device, sync=sync)
@@ -109,47 +116,48 @@ def ceiling(
 
 
 def rate_of(window: list[Step], period: int = 1) -> Rate | None:
+    """The rate over the measured steps, None with fewer than `WARMUP_STEPS`; ``period`` as in `rate_interval`."""
     if len(window) < WARMUP_STEPS:
         return None
     return Rate(summarize(window)[metrics.RATE], rate_interval(window, period))
 
 
 class _Drain:
-    """Takes batches from a loader in a thread of its own, one for each `take_one`, and throws them away.
+    """Takes batches from a loader in a thread, one per call of `take_one`, and discards them.
 
-    A loader that is slower than the step falls behind and then works without a pause, as it does in training.
+    A loader that is slower than the step falls behind and then runs without pauses, as it does in training.
     """
 
     def __init__(self, loader: Loader, device: torch.device) -> None:
         self._loader, self._device = loader, device
-        self._wanted = threading.Semaphore(0)
+        self._requested = threading.Semaphore(0)
         self._ended = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="contention probe", daemon=True)
         self._thread.start()
 
     def take_one(self) -> None:
-        self._wanted.release()
+        self._requested.release()
 
     def _work(self) -> None:
         try:
             if self._device.type == "cuda":
                 torch.cuda.set_device(self._device)
             for epoch in itertools.count():
-                given = False
+                has_batches = False
                 for _ in self._loader.epoch(epoch):
-                    given = True
-                    self._wanted.acquire()
+                    has_batches = True
+                    self._requested.acquire()
                     if self._ended.is_set():
                         return
-                if not given:
-                    return  # a stream that has run dry
+                if not has_batches:
+                    return  # an iterable dataset that is exhausted
         except BaseException as error:
             self._error = error
 
     def close(self) -> None:
         self._ended.set()
-        self._wanted.release()
-        self._thread.join()  # at most until the batch in hand is there
+        self._requested.release()
+        self._thread.join()  # waits for the current batch at most
         if self._error is not None:
             raise self._error

@@ -1,4 +1,4 @@
-"""The cold-cache probe: the loop with its files out of the kernel's cache, and with them in it."""
+"""The cold-cache probe: the loop with its files out of the page cache, and then with them in it."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ from loaderlab.training.loop import Observers, Progress, train
 
 
 def cold_and_warm(inputs: ProbeInputs, images: EncodedImages, num_steps: int) -> tuple[Rate, Rate]:
-    """The loop's rate over the first steps of an epoch with none of their files in the kernel's cache, then once more
-    with all of them there. What the cold pass loses to the warm one is the fetch stall, what the warm one loses to the
-    ceiling the prep stall (Mohan et al., Analyzing and Mitigating Data Stalls in DNN Training, VLDB 2021).
+    """The loop's rates over the first steps of an epoch, first with none of their files in the page cache, then with all.
+
+    The difference between cold and warm is the fetch stall, that between warm and the ceiling the prep stall (Mohan et
+    al., Analyzing and Mitigating Data Stalls in DNN Training, VLDB 2021).
 
     Raises:
-        Unmeasurable: the kernel keeps the files, or there were too few steps to tell.
+        Unmeasurable: the kernel keeps the files in memory, or there were too few steps to measure.
     """
     if not hasattr(os, "posix_fadvise"):
-        raise Unmeasurable("this system has no way to drop files from its cache")
+        raise Unmeasurable("this system cannot drop files from its cache")
     ids = np.concatenate(inputs.plan.batches(inputs.epoch)[:num_steps])
     paths = images.files(ids)
     inputs.parts.loader.close()
     filecache.drop(paths)
     if (share := filecache.resident_share(paths)) > filecache.STILL_RESIDENT:
         raise Unmeasurable(
-            f"the kernel keeps {100 * share:.0f} % of the files in memory (a memory file system, or in use)"
+            f"the kernel keeps {100 * share:.0f} % of the files in memory (an in-memory file system, or files in use)"
         )
     rates = []
     for _ in range(2):
@@ -52,6 +53,6 @@ def cold_and_warm(inputs: ProbeInputs, images: EncodedImages, num_steps: int) ->
             loader.close()
         rate = rate_of(measured(meter.steps, 0, loader.parallel), loader.parallel)
         if rate is None:
-            raise Unmeasurable(f"an epoch has {num_steps} steps: too few to tell")
+            raise Unmeasurable(f"an epoch has {num_steps} steps: too few to measure")
         rates.append(rate)
     return rates[0], rates[1]

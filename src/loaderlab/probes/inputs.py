@@ -1,4 +1,4 @@
-"""What the probes need of a finished run."""
+"""The parts of a finished run that the probes need."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from loaderlab.training.loop import Parts
 
 @dataclass(frozen=True)
 class ProbeInputs:
-    """What the probes need of a finished run.
+    """The parts of a finished run that the probes need.
 
     Attributes:
-        parts: what was trained. The probes close its loader and leave everything else as it was.
-        settings: which probes, and their length.
-        rebuild: a new loader like the run's.
+        parts: model, optimizer and loaders. The probes close the loader and leave everything else unchanged.
+        settings: which probes to run, and how long.
+        rebuild: builds a new loader with the run's settings.
         split, plan: the training samples and their batches.
-        epoch: whose samples to use.
+        epoch: the epoch whose samples are used.
         rate: of the run, samples/s.
     """
 

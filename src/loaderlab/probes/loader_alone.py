@@ -1,4 +1,4 @@
-"""The probe of the loader alone: its rate with nobody training."""
+"""The loader-alone probe: the loader's rate without training."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from loaderlab.probes.ceiling import PATIENCE
 def loader_alone(
     loader: Loader, first_epoch: int, seconds: float, cpu_seconds: Callable[[], float], device: torch.device
 ) -> LoaderRate | None:
-    """The loader's rate with nobody training. None where an epoch has too few batches to tell.
+    """The loader's rate without training; None if an epoch has too few batches to measure.
 
-    Within each epoch from its first batch to the last one that ends a whole round of its parallel makers: of N batches
-    in the making together N come together.
+    A loader that prepares N batches in parallel delivers about N at a time. So each epoch is measured from its first
+    batch over a whole multiple of N batches.
     """
     began = time.perf_counter()
     samples = 0
-    spent = cores = 0.0
+    spent = core_s = 0.0
     for epoch in itertools.count(first_epoch):
         times: list[float] = []
         sizes: list[int] = []
-        used = 0.0
+        cpu_before = 0.0
         for batch in loader.epoch(epoch):
             loader.transfer(batch)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             if not times:
-                used = cpu_seconds()
+                cpu_before = cpu_seconds()
             times.append(time.perf_counter())
             sizes.append(len(batch))
             passed = time.perf_counter() - began
@@ -43,7 +43,9 @@ def loader_alone(
         if last > 0:
             samples += sum(sizes[1 : last + 1])
             spent += times[last] - times[0]
-            cores += (cpu_seconds() - used) * (times[last] - times[0]) / max(1e-9, time.perf_counter() - times[0])
+            core_s += (
+                (cpu_seconds() - cpu_before) * (times[last] - times[0]) / max(1e-9, time.perf_counter() - times[0])
+            )
         if time.perf_counter() - began >= seconds:
-            return LoaderRate(samples / spent, cores / spent) if spent else None
+            return LoaderRate(samples / spent, core_s / spent) if spent else None
     raise AssertionError

@@ -1,7 +1,7 @@
-"""The probes of one run, one after the other: the step without a loader, the loader without a step, both side by side.
+"""Runs the probes one after the other: the step without the loader, the loader without the step, both together.
 
-They come after training and go through the very loop that trained, so that what they measure differs from the run
-in one thing each. What they change is put back: see `loaderlab.probes.state`.
+They run after training and use the same loop, so that each of them differs from the run in one thing only. They restore
+what they change: see `loaderlab.probes.state`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from loaderlab.probes.inputs import ProbeInputs
 from loaderlab.probes.loader_alone import loader_alone
 from loaderlab.probes.state import untouched
 
-TOO_FEW_STEPS = "too few steps in the time. Type for example: measure.probe_s=10"
+TOO_FEW_STEPS = "too few steps in the probe's time. Type for example: measure.probe_s=10"
 
 
 class Probes:
-    """The probes of one run. `results` can be read at any time: an interrupted `run` keeps what it had measured."""
+    """The probes of one run. `results` can be read at any time: an interrupted `run` keeps its finished results."""
 
     def __init__(self) -> None:
         self._results = ProbeResults()
@@ -36,12 +36,12 @@ class Probes:
 
     @property
     def results(self) -> ProbeResults:
-        """What was measured so far."""
+        """The results so far."""
         return self._results
 
     def run(self, inputs: ProbeInputs, on_probe: Callable[[int, str], None]) -> None:
-        """Runs every probe that is switched on, each bounded in time. The run is over: a probe that fails leaves a note,
-        not a failed run.
+        """Runs every probe that is switched on, each for a limited time. A probe that fails adds a note; the run does not
+        fail.
 
         Args:
             on_probe: called with (number, name) before each probe.
@@ -55,9 +55,9 @@ class Probes:
             with self._noted("probes"):
                 batches = resident_batches(parts.loader, inputs.epoch, settings.probe_s)
                 if not batches:
-                    raise Unmeasurable("the loader gave no batch any more")
+                    raise Unmeasurable("the loader has no more batches")
             self._batches = batches
-            parts.loader.close()  # its workers must not run beside the ceiling
+            parts.loader.close()  # its workers must not slow the ceiling
             if settings.ceiling and batches:
                 on_probe(0, "ceiling")
                 with self._noted("ceiling"):
@@ -70,7 +70,7 @@ class Probes:
                     self._cold(inputs)
 
     def run_ceiling(self, inputs: ProbeInputs, threads: int) -> None:
-        """The ceiling once more, with another number of torch's threads, on the batches of `run`."""
+        """Measures the ceiling again with another number of torch threads, on the batches of `run`."""
         before = torch.get_num_threads()
         with self._noted(f"ceiling with {threads} threads"), untouched(inputs.parts):
             torch.set_num_threads(threads)
@@ -94,7 +94,7 @@ class Probes:
         with_contention: bool,
         on_probe: Callable[[int, str], None],
     ) -> None:
-        beside, seconds = "ceiling with the loader beside it", inputs.settings.probe_s
+        contention, seconds = "ceiling while the loader runs", inputs.settings.probe_s
         with self._noted("loader alone"), contextlib.closing(inputs.rebuild()) as loader:
             if inputs.settings.loader_alone:
                 on_probe(1, "loader alone")
@@ -102,16 +102,16 @@ class Probes:
                 alone = loader_alone(loader, inputs.epoch, seconds, resources.cpu_seconds, inputs.parts.device)
                 self._keep(loader_alone=alone)
                 if alone is None:
-                    self._note("loader alone: an epoch has too few batches to tell")
-            if with_contention and loader.lookahead and batches:  # otherwise nothing ever ran beside the step
-                on_probe(2, beside)
-                with self._noted(beside):
+                    self._note("loader alone: an epoch has too few batches to measure")
+            if with_contention and loader.lookahead and batches:  # otherwise the loader never runs during a step
+                on_probe(2, contention)
+                with self._noted(contention):
                     self._keep(contended=self._ceiling(inputs, batches, loader))
 
     def _cold(self, inputs: ProbeInputs) -> None:
         source = inputs.split.source
         if not isinstance(source, EncodedImages):
-            raise Unmeasurable("the samples are no files that this program knows of")
+            raise Unmeasurable("the samples do not come from files that loaderlab reads itself")
         enough = max(ENOUGH_STEPS, int(inputs.settings.probe_s * inputs.rate / inputs.plan.batch_size))
         cold, warm = cold_and_warm(inputs, source, min(inputs.plan.num_steps, WARMUP_STEPS + enough))
         self._keep(cold=cold, warm=warm)
@@ -124,10 +124,10 @@ class Probes:
 
     @contextmanager
     def _noted(self, name: str) -> Iterator[None]:
-        """Turns the reason why a probe has no figure into a note."""
+        """Records the reason why a probe has no result as a note."""
         try:
             yield
         except (Unmeasurable, UserError, OSError) as reason:
             self._note(f"{name}: {reason}")
         except torch.OutOfMemoryError:
-            self._note(f"{name}: the device's memory holds no batches beside those of the run")
+            self._note(f"{name}: not enough device memory for the probe's batches")

@@ -15,9 +15,9 @@ from loaderlab.training.loop import Parts
 
 @contextmanager
 def untouched(parts: Parts) -> Iterator[None]:
-    """Puts back what probes change: weights, buffers, gradients, optimizer, schedule, scaler, mode, random states.
+    """Restores what probes change: weights, buffers, gradients, optimizer, schedule, scaler, mode, random states.
 
-    The copy lies in host memory: a GPU that the run filled has no room for it.
+    The copy is in host memory: the run may have filled the GPU's.
     """
     model = parts.model
     tensors = {name: tensor.detach().cpu().clone() for name, tensor in _tensors(parts)}
@@ -38,7 +38,7 @@ def untouched(parts: Parts) -> Iterator[None]:
 
 
 def _tensors(parts: Parts) -> Iterator[tuple[str, torch.Tensor]]:
-    """Parameters and buffers, those that no checkpoint holds among them."""
+    """Parameters and buffers, including buffers that are not part of a checkpoint."""
     return itertools.chain(parts.model.named_parameters(), parts.model.named_buffers())
 
 
