@@ -1,4 +1,4 @@
-"""Loops that follow each other, break off, or run inside one another: which steps belong to which epoch."""
+"""Loops that follow each other, stop early, or are nested: which steps belong to which epoch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MS = 1_000_000
 
 
 class Clock:
-    """Nanoseconds that pass only when a test says so."""
+    """A clock in nanoseconds that advances only by `pass_ms`."""
 
     def __init__(self) -> None:
         self.now = 0
@@ -38,7 +38,7 @@ class Clock:
 
 @contextmanager
 def simulated() -> Iterator[tuple[Watch, Clock]]:
-    """A watch whose loop takes simulated time, and that reads no memory and no processor."""
+    """A watch whose loop takes simulated time, and that does not read memory or CPU counters."""
     clock = Clock()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("loaderlab.attach.watch.resources.counters", dict)
@@ -58,7 +58,7 @@ def work(meter: Watch, clock: Clock, ms: float = 9) -> None:
 
 
 def dropped(iterator: Iterator[int]) -> Iterator[int]:
-    """The iterator in a cycle that only garbage collection ends."""
+    """The iterator in a reference cycle, which only garbage collection breaks."""
     cycle: list[Any] = [iterator]
     cycle.append(cycle)
     return iterator
@@ -67,20 +67,20 @@ def dropped(iterator: Iterator[int]) -> Iterator[int]:
 # ---- an evaluation inside the loop ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("held", [True, False])
+@pytest.mark.parametrize("referenced", [True, False])
 @pytest.mark.parametrize("breaks", [True, False])
-def test_an_evaluation_inside_the_loop_is_left_out(held: bool, breaks: bool) -> None:
-    """Training waits 0.01 of each 10 ms; the evaluation waits nearly all of its time."""
+def test_an_evaluation_inside_the_loop_is_left_out(referenced: bool, breaks: bool) -> None:
+    """Training waits 0.01 ms of every 10 ms; the evaluation waits nearly all of its time."""
     with simulated() as (meter, clock):
         for index, _ in enumerate(meter.batches(clock.loader(40, 0.01))):
             work(meter, clock, 9.99)
             if index % 10 == 9:
                 inner = meter.batches(clock.loader(5, 90))
-                for number, _ in enumerate(inner if held else meter.batches(clock.loader(5, 90))):
+                for number, _ in enumerate(inner if referenced else meter.batches(clock.loader(5, 90))):
                     work(meter, clock, 1)
                     if breaks and number == 3:
                         break
-                if held:
+                if referenced:
                     assert isinstance(inner, Generator)
                     inner.close()
         verdict, figures = meter.verdict(), meter.figures()
@@ -95,7 +95,7 @@ def test_an_evaluation_inside_the_loop_is_left_out(held: bool, breaks: bool) -> 
 
 
 class Evaluation:
-    """A loader that can be read again and again, as a DataLoader."""
+    """A loader that can be read many times, like a DataLoader."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -105,8 +105,8 @@ class Evaluation:
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-def test_a_loop_that_breaks_off_after_its_last_evaluation(fresh: bool) -> None:
-    """The last evaluation looks like a loop that follows, but for its loader, or for the evaluations before it."""
+def test_a_loop_that_stops_after_its_last_evaluation(fresh: bool) -> None:
+    """The last evaluation looks like a loop that follows; its loader or the earlier evaluations show that it is not."""
     with simulated() as (meter, clock):
         evaluation = Evaluation(clock)
         for index, _ in enumerate(meter.batches(clock.loader(99, 1))):
@@ -114,12 +114,11 @@ def test_a_loop_that_breaks_off_after_its_last_evaluation(fresh: bool) -> None:
             if index % 10 == 9:
                 for _ in meter.batches(Evaluation(clock) if fresh else evaluation):
                     work(meter, clock)
-                assert len(recorded(meter)) == index + 1 + 5 * (
-                    index == 9
-                )  # before it goes on, it looks like the next loop
+                # until the outer loop continues, its first evaluation looks like the next loop
+                assert len(recorded(meter)) == index + 1 + 5 * (index == 9)
             if index == 29:
                 break
-        for _ in meter.batches(clock.loader(5, 1)):  # and one that does follow
+        for _ in meter.batches(clock.loader(5, 1)):  # a loop that does follow
             work(meter, clock)
         verdict = meter.verdict()
     assert [step.epoch for step in recorded(meter)] == [0] * 10 + [1] * 10 + [2] * 10 + [3] * 5
@@ -128,7 +127,7 @@ def test_a_loop_that_breaks_off_after_its_last_evaluation(fresh: bool) -> None:
 
 
 def test_an_evaluation_within_a_step_costs_that_step_alone() -> None:
-    """It begins before meter.step() of its batch: that batch is not measured, and the user's calls stay as they are."""
+    """It begins before meter.step() of its batch: only that batch is not measured, and no call raises an error."""
     with simulated() as (meter, clock):
         for index, _ in enumerate(meter.batches(clock.loader(40, 1))):
             if index % 10 == 9:
@@ -159,7 +158,7 @@ def test_a_loop_inside_another_that_has_not_ended_is_refused() -> None:
         work(meter, clock)
         next(inner)
         with pytest.raises(
-            UserError, match=r"One loop at a time.* by a second watch\(device\), or .*without meter\.batches"
+            UserError, match=r"One loop at a time.* with a second watch\(device\), or .*without meter\.batches"
         ):
             next(outer)
         work(meter, clock)
@@ -175,7 +174,7 @@ def test_a_watched_loader_inside_a_watched_loader_is_refused() -> None:
             next(batches)
 
 
-def test_a_loop_whose_loader_reads_another_loop_whole_loses_that_step() -> None:
+def test_a_loop_whose_loader_runs_another_loop_loses_that_step() -> None:
     def loader(meter: Watch, clock: Clock) -> Iterator[int]:
         for index in range(4):
             clock.pass_ms(1)
@@ -190,7 +189,7 @@ def test_a_loop_whose_loader_reads_another_loop_whole_loses_that_step() -> None:
     assert [step.host[0] for step in recorded(meter)] == [MS] * 3
 
 
-def test_a_loop_that_was_left_and_is_not_used_again_changes_nothing() -> None:
+def test_a_loop_that_is_not_continued_changes_nothing() -> None:
     with simulated() as (meter, clock):
         left = meter.batches(clock.loader(5, 1))
         next(left)
@@ -200,7 +199,7 @@ def test_a_loop_that_was_left_and_is_not_used_again_changes_nothing() -> None:
                 work(meter, clock)
         verdict = meter.verdict()
     assert [step.epoch for step in recorded(meter)] == [0] + [1] * 20 + [2] * 20
-    assert "40 steps are of loops that began before an earlier one had ended, and are counted" in verdict.because
+    assert "40 steps belong to loops that began before an earlier loop had ended, and are counted" in verdict.because
 
 
 # ---- ways to leave a loop ------------------------------------------------------------------------------------------
@@ -274,7 +273,7 @@ def test_the_running_loop_ends_when_it_is_left(leave: Callable[[list[Iterator[in
 
 
 def test_a_traceback_that_keeps_an_iterator() -> None:
-    """As in a notebook: the error of one cell is kept until the next error, while another cell trains."""
+    """As in a notebook: the error of one cell is kept until the next error, while another cell is training."""
 
     def cell(meter: Watch, clock: Clock) -> None:
         batches = meter.batches(clock.loader(5, 1))

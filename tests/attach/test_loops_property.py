@@ -1,4 +1,4 @@
-"""Any sequence of calls on a watch against a model in plain lists: which steps belong to which epoch."""
+"""Any sequence of calls on a watch, compared with a simple model: which steps belong to which epoch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.attach.test_loops import MS, Clock, closed, recorded, simulated
 
 
 class Model:
-    """Which calls of a user belong together, in plain lists: the expected epochs of each sequence."""
+    """A simple model of a watch in plain lists: the expected epochs of each sequence of calls."""
 
     def __init__(self) -> None:
         self.running: int | None = None
@@ -85,7 +85,7 @@ class Model:
 
     @property
     def epochs(self) -> list[int]:
-        """How many steps each stretch has that counts."""
+        """The number of steps of each stretch that is counted."""
         kept = [stretch for stretch in self.steps if self.stretches[stretch] not in self.inside]
         return [len(list(same)) for _, same in groupby(kept)]
 
@@ -108,12 +108,12 @@ def outcome(call: Callable[[], object], done: str) -> str:
 def apply(
     call: tuple[str, int], meter: Watch, clock: Clock, model: Model, iterators: dict[int, Iterator[int]]
 ) -> tuple[str, str]:
-    """What a call does, and what the model says."""
+    """The outcome of a call, and the model's."""
     name, number = call
     if name == "step":
         return outcome(lambda: meter.step(num_samples=1), "step"), model.step()
     if name == "begin":
-        loop = len(model.stretches)  # a new one: each begun or continued loop adds one
+        loop = len(model.stretches)  # a new number: each loop that begins or continues adds a stretch
         iterators[loop] = meter.batches(clock.loader(number + 1, 1))
         return outcome(lambda: next(iterators[loop]), "batch"), model.begin(loop, number + 1)
     if not iterators:
@@ -134,14 +134,14 @@ def test_property_any_sequence_of_calls_has_the_steps_of_a_simple_model(calls: l
         model, iterators = Model(), dict[int, Iterator[int]]()
         for call in calls:
             clock.pass_ms(10)
-            got, expected = apply(call, meter, clock, model, iterators)
-            assert got == expected
+            actual, expected = apply(call, meter, clock, model, iterators)
+            assert actual == expected
     steps, loop_record = recorded(meter), meter._loop()
     epochs = [len(list(same)) for _, same in groupby(steps, key=lambda step: step.epoch)]
     assert epochs == model.epochs
     assert [step.step for step in steps] == list(range(len(steps)))
     assert [step.epoch for step in steps] == sorted(step.epoch for step in steps)
-    assert {step.host[0] for step in steps} <= {MS}  # the loader's wait, and nothing of another loop
+    assert {step.host[0] for step in steps} <= {MS}  # the loader's wait, without time of another loop
     assert len(loop_record.epochs_ns) == len(loop_record.epoch_ends_ns) == len(epochs)
     for index, (begin, end) in enumerate(loop_record.epochs_ns):
         own = [step for step in steps if step.epoch == index]

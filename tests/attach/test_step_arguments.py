@@ -1,4 +1,4 @@
-"""What a user's loop hands to `meter.step`: any number is taken, and anything else is one line."""
+"""The arguments of `meter.step`: any number is accepted, and anything else is a one-line error."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def batches(count: int) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_losses_of_every_kind_are_kept(device: str) -> None:
+def test_losses_of_every_type_are_recorded(device: str) -> None:
     with watch(device, warmup_steps=0) as meter:
         for index in meter.batches(batches(len(LOSSES))):
             meter.step(4, LOSSES[index])
@@ -48,14 +48,14 @@ def test_losses_of_every_kind_are_kept(device: str) -> None:
 
 
 @pytest.mark.parametrize("value", [1, True, np.int64(1), torch.tensor(1), np.bool_(True)], ids=repr)
-def test_whole_numbers_of_every_kind_are_losses(value: Any) -> None:
+def test_whole_numbers_of_every_type_are_losses(value: Any) -> None:
     loss = loss_scalar(value)
     assert loss is not None
     assert (float(loss), loss.shape) == (1.0, ())
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, np.float32("nan")], ids=repr)
-def test_a_loss_that_is_not_finite_is_kept_but_not_in_the_mean(value: Any) -> None:
+def test_a_loss_that_is_not_finite_is_left_out_of_the_mean(value: Any) -> None:
     with watch("cpu", warmup_steps=0) as meter:
         for _ in meter.batches(batches(3)):
             meter.step(4, value)
@@ -63,14 +63,14 @@ def test_a_loss_that_is_not_finite_is_kept_but_not_in_the_mean(value: Any) -> No
     assert "train/loss" not in meter.figures()
 
 
-def test_no_loss_is_no_number() -> None:
+def test_a_missing_loss_stays_none() -> None:
     assert loss_scalar(None) is None
 
 
 @pytest.mark.parametrize(
     "count", [4, 4.0, np.int32(4), np.uint8(4), np.float32(4), torch.tensor(4), np.array([[4]])], ids=repr
 )
-def test_counts_of_every_kind(count: Any) -> None:
+def test_counts_of_every_type(count: Any) -> None:
     assert (sample_count(count), type(sample_count(count))) == (4, int)
 
 
@@ -94,7 +94,7 @@ BAD_LOSSES: list[Any] = [
     [(count, None) for count in BAD_COUNTS] + [(4, loss) for loss in BAD_LOSSES],
     ids=lambda one: f"{one}"[:9],
 )
-def test_anything_else_is_one_line_and_the_step_can_still_end(count: Any, loss: Any) -> None:
+def test_anything_else_is_a_one_line_error_and_the_step_can_still_end(count: Any, loss: Any) -> None:
     with watch("cpu", warmup_steps=0) as meter:
         for _ in meter.batches(batches(2)):
             with pytest.raises(UserError, match=r"^watch: meter\.step\((num_samples|loss)=.*must be") as refused:

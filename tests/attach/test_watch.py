@@ -1,4 +1,4 @@
-"""The meter in a loop of one's own: the same figures, a verdict, and the MLflow run if asked."""
+"""The meter in a user's own loop: metrics, verdict, and an optional MLflow run."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def test_three_lines_around_a_loop(device: str) -> None:
         "train/loss",
         "starvation/epoch_gap_pct",
     } <= figures.keys()
-    # what was not marked was not measured
+    # phases without marks are not measured
     assert (
         not {"time/forward_ms", "time/transfer_ms", "starvation/delivery_pct", "rate/ceiling_samples_per_s"}
         & figures.keys()
     )
 
 
-def test_delivery_is_told_apart() -> None:
+def test_delivery_is_measured_separately() -> None:
     with watch("cpu") as meter:
         for inputs in meter.batches(sleepy(40, 0.0)):
             time.sleep(0.002)
@@ -67,7 +67,7 @@ def test_delivery_is_told_apart() -> None:
     assert meter.verdict().bottleneck == "host-to-device copy"
 
 
-def test_a_data_loader_of_torch_gets_advice_in_its_own_words() -> None:
+def test_a_torch_data_loader_gets_advice_in_torch_terms() -> None:
     class Slow(TensorDataset):
         def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
             time.sleep(0.002)
@@ -80,7 +80,7 @@ def test_a_data_loader_of_torch_gets_advice_in_its_own_words() -> None:
     assert verdict.grade == "starved"
     assert [verdict.render(advice) for advice in verdict.advice] == ["DataLoader(num_workers=2)"]
     assert "Try DataLoader(num_workers=2): more workers" in str(verdict)
-    assert verdict.advice[0].gain_x == pytest.approx(2, rel=0.1)  # two workers, side by side
+    assert verdict.advice[0].gain_x == pytest.approx(2, rel=0.1)  # two workers in parallel
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -93,9 +93,9 @@ def test_an_inference_loop_can_be_watched(device: str, store_uri: str) -> None:
     assert torch.equal(drawn, torch.random.get_rng_state())
 
 
-@pytest.mark.parametrize("held", [True, False])
-def test_a_loop_that_breaks_off_has_the_shares_of_one_that_does_not(held: bool) -> None:
-    """Wait and work of the batch at which it broke off belong to no step, and what came after to no epoch."""
+@pytest.mark.parametrize("referenced", [True, False])
+def test_a_loop_that_stops_early_has_the_same_shares_as_a_complete_one(referenced: bool) -> None:
+    """The last batch's wait and work belong to no step, and the time after the loop to no epoch."""
     with watch("cpu", warmup_steps=0) as meter:
         for _ in range(6):
             batches = meter.batches(sleepy(30, 0.004))
@@ -105,7 +105,7 @@ def test_a_loop_that_breaks_off_has_the_shares_of_one_that_does_not(held: bool) 
                     break
                 time.sleep(0.004)
                 meter.step(num_samples=len(inputs))
-            if not held:
+            if not referenced:
                 del batches
             time.sleep(0.05)  # an evaluation
     figures = meter.figures()
@@ -115,7 +115,7 @@ def test_a_loop_that_breaks_off_has_the_shares_of_one_that_does_not(held: bool) 
 
 
 def test_an_iterator_that_was_left_does_not_end_the_epoch_after_it() -> None:
-    """Whoever keeps the iterator of a loop that broke off may close it, or go on with it, within the next loop."""
+    """A user may close the iterator of an earlier loop inside the next loop."""
     with watch("cpu", warmup_steps=0) as meter:
         left = meter.batches(sleepy(5, 0.0))
         next(left)
@@ -138,11 +138,11 @@ def test_an_iterator_that_was_left_cannot_be_continued() -> None:
         next(newer)
         with pytest.raises(UserError, match="was called again while this loop was running"):
             next(left)
-        meter.step(num_samples=4)  # the newer loop goes on
+        meter.step(num_samples=4)  # the newer loop continues
     assert [step.epoch for step in meter._meter.steps] == [0, 1]
 
 
-def test_few_steps_claim_nothing() -> None:
+def test_few_steps_are_inconclusive() -> None:
     with watch("cpu") as meter:
         assert meter.verdict().grade == "inconclusive"
         for inputs in meter.batches(sleepy(8, 0.0)):
@@ -150,17 +150,17 @@ def test_few_steps_claim_nothing() -> None:
     assert "3 steps were measured" in meter.verdict().because
 
 
-def test_misuse_is_told() -> None:
+def test_wrong_use_is_an_error() -> None:
     with watch("cpu") as meter:
         with pytest.raises(UserError, match="there is none to end"):
             meter.step(num_samples=1)
-        with pytest.raises(UserError, match="between a batch"):
+        with pytest.raises(UserError, match="must be called between a batch"):
             meter.delivered()
         with pytest.raises(UserError, match=r"was not called for a batch"):
             for _ in meter.batches(sleepy(2, 0.0)):
                 pass
         next(batches := meter.batches(sleepy(2, 0.0)))
-        with pytest.raises(UserError, match="must be at least 1"):
+        with pytest.raises(UserError, match="must be a whole number of at least 1"):
             meter.step(num_samples=0)
         assert isinstance(batches, Generator)
         batches.close()
@@ -169,7 +169,7 @@ def test_misuse_is_told() -> None:
 
 
 @pytest.mark.parametrize("ended", [True, False])
-def test_a_loop_that_breaks_off_keeps_its_steps(ended: bool) -> None:
+def test_a_loop_that_stops_early_keeps_its_steps(ended: bool) -> None:
     with watch("cpu", warmup_steps=0) as meter:
         for index, inputs in enumerate(meter.batches(sleepy(30, 0.0))):
             if index == 20 and not ended:
@@ -202,20 +202,20 @@ def test_its_mlflow_run(error: type[BaseException] | None, status: str, store_ur
     client = MlflowClient(store_uri)
     experiment = client.get_experiment_by_name("mine")
     assert experiment is not None
-    (found,) = client.search_runs([experiment.experiment_id])
-    assert (found.info.status, found.info.run_name) == (status, "my loop")
-    assert found.data.metrics["train/loss"] == 0.5
-    assert found.data.tags["verdict"] == "starved"
+    (recorded,) = client.search_runs([experiment.experiment_id])
+    assert (recorded.info.status, recorded.info.run_name) == (status, "my loop")
+    assert recorded.data.metrics["train/loss"] == 0.5
+    assert recorded.data.tags["verdict"] == "starved"
     assert (
-        found.data.tags.get("error", "")
+        recorded.data.tags.get("error", "")
         == {"FINISHED": "", "FAILED": "ValueError: no more", "KILLED": "interrupted by Ctrl-C"}[status]
     )
-    folder = Path(mlflow.artifacts.download_artifacts(found.info.artifact_uri))
+    folder = Path(mlflow.artifacts.download_artifacts(recorded.info.artifact_uri))
     assert {path.name for path in folder.iterdir()} == {"steps.csv", "breakdown.png", "report.md", "environment.json"}
     assert "host_compute_ms" in (folder / "steps.csv").read_text()
 
 
-def test_the_package_alone_brings_no_torch() -> None:
+def test_importing_the_package_does_not_import_torch() -> None:
     code = "import sys, loaderlab; print('torch' in sys.modules, 'watch' in loaderlab.__all__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["False", "True"]

@@ -1,4 +1,4 @@
-"""The ring of events, without a device: every event is a moment of a list."""
+"""The event ring without a device: fake events, each 1 ms after the one before."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from loaderlab.device.clock import RING, EventRing
 
 
 class Event:
-    """Has happened at once, and took no time."""
+    """An event that is done at once, 1 ms after any other event."""
 
     def record(self, stream: object) -> None:
         pass
@@ -42,8 +42,8 @@ def ring(monkeypatch: pytest.MonkeyPatch) -> EventRing:
     return EventRing(torch.device("cuda"))
 
 
-def test_a_step_without_a_loss_has_not_that_of_an_older_step(ring: EventRing) -> None:
-    """The slots of the ring are used again: a loop that gives its loss every tenth step only, say."""
+def test_a_step_without_a_loss_does_not_get_an_older_steps_loss(ring: EventRing) -> None:
+    """The ring reuses its slots; this loop gives a loss only every tenth step."""
     steps = []
     ring.begin()
     for index in range(4 * RING):

@@ -1,4 +1,4 @@
-"""How many cores there really are, and which device a run gets."""
+"""The number of usable cores, and the device that a run gets."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_quota_of_an_old_cgroup(tmp_path: Path) -> None:
     assert machine._cgroup_quota(tmp_path / "nosuch") is None
 
 
-def test_device_auto_is_what_torch_can_use() -> None:
+def test_device_auto_is_cuda_if_torch_can_use_it() -> None:
     assert resolve.resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert resolve.resolve_device("cpu") == torch.device("cpu")
 
@@ -62,14 +62,14 @@ def test_a_cuda_device_that_is_not_there() -> None:
         resolve.resolve_device("cuda:99")
 
 
-def test_description_tells_machines_apart() -> None:
-    found = environment.describe(torch.device("cpu"))
-    assert found["versions"]["torch"]
-    assert found["cores_available"] >= 1
-    assert found["processor"]
+def test_the_description_names_versions_cores_and_processor() -> None:
+    description = environment.describe(torch.device("cpu"))
+    assert description["versions"]["torch"]
+    assert description["cores_available"] >= 1
+    assert description["processor"]
 
 
-def test_a_process_is_known_by_its_number_and_its_start() -> None:
+def test_a_process_is_identified_by_its_pid_and_start_time() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     identity = processes.process_identity(child.pid)
     assert identity == processes.process_identity(child.pid)

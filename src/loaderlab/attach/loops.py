@@ -1,9 +1,9 @@
-"""Which call of `Watch.batches` the meter measures: loops follow each other, break off, or run inside one another.
+"""Decides which call of `Watch.batches` is measured: loops can follow each other, stop early, or be nested.
 
-The meter records stretches. A loop is one stretch, or several if other loops ran inside it. A loop that is left, since a
-newer one began, may never be continued: then the two follow each other. If it is continued, the newer one ran inside it,
-an evaluation say, and is left out of the figures. An outer loop that breaks off right after it looks like one that was left
-before: the newer one is counted then, and the verdict says so, unless its loader has been read inside a loop already.
+The meter records stretches. A loop is one stretch, or several if other loops ran inside it. When a newer loop begins, the
+running one is left. If it is never continued, the two loops follow each other. If it is continued, the newer one ran inside
+it (an evaluation, for example) and is not counted. If the outer loop stops right after the inner one, the inner one looks
+like a loop that follows: it is counted, and the verdict says so, unless its loader has been read inside a loop before.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from loaderlab.diagnosis.evidence import Setup
 from loaderlab.meter.phases import StepMeter
 from loaderlab.meter.step import Step
 
-INSIDE = "{} steps of loops inside this loop are not counted: measure those by a second watch(device)"
+INSIDE = "{} steps of loops inside this loop are not counted: measure them with a second watch(device)"
 EARLY = (
-    "{} steps are of loops that began before an earlier one had ended, and are counted: if they are an evaluation, measure it "
-    "by a second watch(device)"
+    "{} steps belong to loops that began before an earlier loop had ended, and are counted: if they are an evaluation, "
+    "measure it with a second watch(device)"
 )
 
 
 @dataclass(frozen=True)
 class Stretches:
-    """What the meter recorded, without loops inside loops and without stretches that have no step; epochs and steps are
-    numbered from 0. See `loaderlab.meter.phases.StepMeter`."""
+    """The meter's records without inner loops and without stretches that have no step; epochs and steps are numbered from 0.
+    See `loaderlab.meter.phases.StepMeter`."""
 
     steps: list[Step]
     epochs_ns: list[tuple[int, int]]
@@ -42,11 +42,11 @@ class Loop:
     """One call of `Watch.batches`.
 
     Attributes:
-        loader: None if nothing can refer to it without keeping it.
-        interrupted: another loop ran before the present batch was done: its step is not measured.
-        early: it began before another one had ended.
-        inside: and the other one was continued later, or is known to have loops inside.
-        has_inside: it was continued after loops that began before it had ended.
+        loader: a weak reference; None if the loader does not support one.
+        interrupted: another loop ran before the current batch was done: its step is not measured.
+        early: it began before another loop had ended.
+        inside: early, and the other loop was continued later, or is known to have inner loops.
+        has_inside: it was continued after loops that had begun before its end.
         over: exhausted, closed or dropped.
     """
 
@@ -64,7 +64,7 @@ class Loop:
 
 
 def loop_of(loader: object, setup: Setup) -> Loop:
-    """A loop that does not keep its loader alive."""
+    """A `Loop` that does not keep its loader alive."""
     try:
         return Loop(setup, weakref.ref(loader))
     except TypeError:
@@ -72,30 +72,32 @@ def loop_of(loader: object, setup: Setup) -> Loop:
 
 
 class Loops:
-    """The loops of one meter. An iterator may be dropped by garbage collection at any moment and in any thread: it ends
-    its own loop, and no other."""
+    """The loops of one meter.
+
+    Garbage collection may drop an iterator at any time and in any thread: this ends only the iterator's own loop.
+    """
 
     def __init__(self, meter: StepMeter, after_stretch: Callable[[], None]) -> None:
         self._meter, self._after_stretch = meter, after_stretch
         self._running: Loop | None = None
-        self._left: list[Loop] = []  # may be continued; the newest last
-        self._owners: list[Loop] = []  # of each stretch
-        self._used: list[Mapping[str, float]] = []  # in each stretch
+        self._left: list[Loop] = []  # loops that may be continued; the newest last
+        self._owners: list[Loop] = []  # the loop of each stretch
+        self._used: list[Mapping[str, float]] = []  # the increase of each counter in each stretch
         self._lock = threading.RLock()
-        self.is_open = False  # a batch was given, and its step has not ended
+        self.is_open = False  # a batch was delivered, and its step has not ended
 
     @property
     def setup(self) -> Setup | None:
-        """Of the newest loop that did not run inside another."""
+        """Setup of the newest loop that did not run inside another."""
         return next((loop.setup for loop in reversed(self._owners) if not loop.inside), None)
 
     def begin(self, loop: Loop) -> None:
-        """Measures a new loop; the one that runs is left."""
+        """Starts measuring a new loop and leaves the running one."""
         with self._lock:
             if (left := self._running) is not None:
                 left.interrupted = left.interrupted or self.is_open
                 self._stop(exhausted=False)
-                if not left.over:  # dropped meanwhile
+                if not left.over:  # it may have been dropped in the meantime
                     self._left.append(left)
             loop.early = bool(self._left)
             loop.inside = loop.early and (
@@ -104,8 +106,8 @@ class Loops:
             )
             self._start(loop)
 
-    def goes_on(self, loop: Loop) -> bool:
-        """Whether the loop has gone on without another one in between; if not, it is measured again from now on.
+    def continues(self, loop: Loop) -> bool:
+        """Whether no other loop ran since the loop's last batch; otherwise a new stretch of it starts now.
 
         Raises:
             UserError: a newer loop still runs.
@@ -117,8 +119,8 @@ class Loops:
             if self._running is not None or loop not in self._left:
                 raise UserError(
                     "watch: meter.batches(loader) was called again while this loop was running. One loop at a time: a loop "
-                    "inside another must end before the outer one goes on. Measure the other loop by a second watch(device), "
-                    "or read its loader without meter.batches"
+                    "inside another must end before the outer one continues. Measure the other loop with a second "
+                    "watch(device), or read its loader without meter.batches"
                 )
             del self._left[self._left.index(loop) :]
             last = len(self._owners) - 1 - self._owners[::-1].index(loop)
@@ -128,7 +130,7 @@ class Loops:
             return False
 
     def end(self, loop: Loop, exhausted: bool) -> None:
-        """Ends this loop, whatever else runs; nothing if it has ended."""
+        """Ends this loop only; does nothing if it has ended."""
         with self._lock:
             loop.over = True
             if self._running is loop:
@@ -142,30 +144,30 @@ class Loops:
             if self._running is not None:
                 self.end(self._running, exhausted=False)
 
-    def give(self, loop: Loop, measured: bool) -> None:
-        """The loop gives a batch; not ``measured`` if another loop ran while it was fetched."""
+    def begin_step(self, loop: Loop, measured: bool) -> None:
+        """Records that the loop delivers a batch; not ``measured`` if another loop ran while it was fetched."""
         self.is_open, loop.interrupted = measured, not measured
 
     def end_step(self) -> None:
         self.is_open = False
 
     def interrupted(self) -> Loop | None:
-        """The newest loop whose present batch was interrupted by another loop."""
+        """The newest loop whose current batch was interrupted by another loop."""
         loops = [*self._left, *([self._running] if self._running is not None else [])]
         return next((loop for loop in reversed(loops) if loop.interrupted), None)
 
     def end_interrupted(self) -> bool:
-        """Ends a batch in which another loop ran, without a step; whether there was one to end."""
+        """Ends an interrupted batch without recording a step; returns whether there was one."""
         loop = None if self.is_open else self.interrupted()
         if loop is not None:
             loop.interrupted = False
         return loop is not None
 
     def record(self, steps: list[Step]) -> Stretches:
-        """What was recorded of the loops that count.
+        """The records of the loops that are counted.
 
         Args:
-            steps: the meter's, as many as are wanted.
+            steps: the meter's steps to include.
         """
         with_steps = dict.fromkeys(step.epoch for step in self._meter.steps)
         ends = dict(zip(with_steps, self._meter.epoch_ends_ns, strict=False))
@@ -187,7 +189,7 @@ class Loops:
         )
 
     def notes(self) -> list[str]:
-        """What a reader should know of loops inside loops."""
+        """Notes for the verdict about inner and early loops."""
         owners = [self._owners[step.epoch] for step in self._meter.steps]
         inside = sum(loop.inside for loop in owners)
         early = sum(loop.early and not loop.inside for loop in owners)

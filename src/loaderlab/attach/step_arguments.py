@@ -1,4 +1,4 @@
-"""What a user's loop may hand to `Watch.step`: counts and losses of any kind, or one line that says what is wrong."""
+"""Converts the arguments of `Watch.step`: accepts counts and losses of any numeric type, and explains any other value."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from loaderlab.config import UserError
 
 
 def sample_count(value: Any) -> int:
-    """The number of samples: any whole number from 1 on, of Python, NumPy or torch.
+    """The number of samples: any whole number of at least 1, from Python, NumPy or torch.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not such a number.
     """
     try:
         number = _single(value)
@@ -23,15 +23,15 @@ def sample_count(value: Any) -> int:
     except (TypeError, ValueError, OverflowError, RuntimeError):
         pass
     raise UserError(
-        f"watch: meter.step(num_samples={_short(value)}): must be at least 1 and a whole number, the samples of this batch"
+        f"watch: meter.step(num_samples={_short(value)}): must be a whole number of at least 1: the samples of this batch"
     )
 
 
 def loss_scalar(value: Any) -> torch.Tensor | None:
-    """The loss as a tensor () on its own device, which is not waited for; of another number, on the host.
+    """The loss as a tensor of shape (), without waiting for its device; a number becomes a tensor on the host.
 
     Raises:
-        UserError: it is no single real number.
+        UserError: it is not a single real number.
     """
     if value is None:
         return None
@@ -49,9 +49,9 @@ def loss_scalar(value: Any) -> torch.Tensor | None:
 
 
 def _single(value: Any) -> Any:
-    """The one element of an array or tensor; any other number as it is."""
+    """The single element of an array or tensor; any other value unchanged."""
     if isinstance(value, str | bytes):
-        raise TypeError("text is no number")
+        raise TypeError("text is not a number")
     return value.item() if hasattr(value, "item") else value
 
 

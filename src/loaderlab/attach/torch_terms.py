@@ -1,10 +1,10 @@
-"""Advice in PyTorch's own terms, for a loop that does not have this program's settings."""
+"""Advice in PyTorch's own terms, for a user's own loop without loaderlab's settings."""
 
 from __future__ import annotations
 
 from loaderlab.diagnosis.evidence import Advice
 
-IN_TORCH = {  # a setting of ours, and the same in a loop of one's own
+IN_TORCH = {  # loaderlab setting to its equivalent in PyTorch code
     "loader.num_workers": "DataLoader(num_workers={value})",
     "loader.prefetch_factor": "DataLoader(prefetch_factor={value})",
     "loader.persistent_workers": "DataLoader(persistent_workers=True)",
@@ -18,7 +18,7 @@ DTYPES = {"bf16": "bfloat16"}
 
 
 def in_torch_terms(advice: Advice) -> str:
-    """How to follow the advice in PyTorch; empty if no setting does it, or only one of this program's own."""
+    """How to follow the advice in PyTorch code; empty if PyTorch has no such setting."""
     template = IN_TORCH.get(advice.setting, "")
     if advice.setting == "precision" and advice.value not in DTYPES:
         return ""

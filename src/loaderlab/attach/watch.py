@@ -1,4 +1,4 @@
-"""The meter in anybody's loop: the same figures and the same verdict, without the rest of this program.
+"""Measures your own training loop: the same metrics and verdict as `loaderlab train`, in three lines.
 
     from loaderlab import watch
 
@@ -10,10 +10,10 @@
             meter.step(num_samples=len(targets))
     print(meter.verdict())
 
-What it sees: the wait in the loader's ``next``, and on CUDA, by events on the current stream, whether the device ran
-out of work meanwhile. What it cannot: without `Watch.delivered` the copy to the device counts as work and not as starvation;
-forward, backward and optimizer are one figure; there is no ceiling, so the headroom is what the starved share alone
-allows; and which part of the loader is slow. Work on streams other than the current one is not seen as such.
+It measures the wait in the loader's ``next`` and, on CUDA, by events on the current stream, whether the device ran out of
+work during this wait. Its limits: without `Watch.delivered` the copy to the device counts as work, not as starvation;
+forward, backward and optimizer are one metric; there is no ceiling, so the headroom is computed from the starved share
+alone; it cannot say which part of the loader is slow; work on other streams than the current one is not measured.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LEAST_WARMUP = 5  # steps
-NUM_LOSSES = 10  # whose mean is the last training loss
-UNSEEN = "; copies to the device count as work: call meter.delivered() after .to(device) to tell them apart"
+NUM_LOSSES = 10  # the metric train/loss is the mean of the last ones
+UNSEEN = "; copies to the device count as work: call meter.delivered() after .to(device) to measure them separately"
 
 
 class Watch:
-    """The meter of one loop; made by `watch`. A context manager: leave it before reading the last figures."""
+    """The meter of one loop, created by `watch`. A context manager: read the final results after leaving it."""
 
     def __init__(
         self,
@@ -81,11 +81,13 @@ class Watch:
     # ---- in the loop ---------------------------------------------------------------------------------------
 
     def batches(self, loader: Iterable[T]) -> Iterator[T]:
-        """The loader's batches; one call is one epoch. What happens between two calls, an evaluation say, is not
-        measured. A call inside the loop of another one is not either: the outer loop goes on when it has ended.
+        """The loader's batches; one call is one epoch.
+
+        The time between two calls (an evaluation, for example) is not measured. A nested call is not measured either:
+        the outer loop continues when the inner one has ended.
 
         Raises:
-            UserError: `step` was not called for the batch before, or another call of `batches` still runs.
+            UserError: `step` was not called for the previous batch, or another call of `batches` is still running.
         """
         meter, loops, loop = self._meter, self._loops, loop_of(loader, _setup(loader, self._device))
         loops.begin(loop)
@@ -96,16 +98,16 @@ class Watch:
                 try:
                     batch = next(batches)
                 except StopIteration:
-                    if loops.goes_on(loop):
+                    if loops.continues(loop):
                         loops.end(loop, exhausted=True)
                     return
-                measured = loops.goes_on(loop)
+                measured = loops.continues(loop)
                 if measured:
                     meter.mark()  # wait
-                    meter.mark()  # transfer, until `delivered` says better
-                loops.give(loop, measured)
+                    meter.mark()  # transfer; `delivered` moves this mark
+                loops.begin_step(loop, measured)
                 yield batch
-                if loops.goes_on(loop) and loops.is_open:
+                if loops.continues(loop) and loops.is_open:
                     raise UserError(
                         "watch: meter.step(num_samples=...) was not called for a batch. Call it at the end of each step"
                     )
@@ -117,31 +119,33 @@ class Watch:
         self._memory.after_epoch(self._meter.num_steps)
 
     def delivered(self) -> None:
-        """The batch is on the device, or its copy is queued there: what came since `batches` gave it was delivery."""
+        """Call when the batch is on the device or its copy is queued: the time since `batches` returned it is delivery."""
         if not self._loops.is_open:
             if self._loops.interrupted() is not None:
                 return
             raise UserError(
-                "watch: meter.delivered() belongs between a batch of meter.batches(loader) and meter.step()"
+                "watch: meter.delivered() must be called between a batch of meter.batches(loader) and meter.step()"
             )
         self._delivery_marked = True
         self._meter.move_mark()
 
     def step(self, num_samples: int, loss: torch.Tensor | SupportsFloat | None = None) -> None:
-        """The step is over; call it once a batch, after the optimizer.
+        """Ends the step; call it once per batch, after the optimizer.
 
         Args:
             num_samples: in this batch.
-            loss: a tensor of one element, to be kept with the step without waiting for it; or any other number.
+            loss: a tensor with one element, which is recorded without waiting for the device; or any other number.
 
         Raises:
-            UserError: there is no batch to end, ``num_samples`` is no count, or ``loss`` is no number.
+            UserError: there is no batch to end, ``num_samples`` is not a whole number, or ``loss`` is not a number.
         """
         loops = self._loops
         if loops.end_interrupted():
             return
         if not loops.is_open:
-            raise UserError("watch: meter.step() ends a batch of meter.batches(loader), once; there is none to end")
+            raise UserError(
+                "watch: meter.step() must be called once per batch of meter.batches(loader); there is none to end"
+            )
         count, scalar = sample_count(num_samples), loss_scalar(loss)
         self._meter.mark()
         self._meter.mark()
@@ -151,7 +155,7 @@ class Watch:
     # ---- afterwards ----------------------------------------------------------------------------------------
 
     def verdict(self) -> Verdict:
-        """Starved or not, as far as it has been measured by now; ``str`` of it is one line."""
+        """The verdict on the steps measured so far; ``str`` of it is one line."""
         verdict = judge(evidence_of(self._loop(), NO_PROBES), self._loops.setup)
         if verdict.bottleneck is not None and capabilities(self._device).asynchronous and not self._delivery_marked:
             verdict = replace(verdict, because=verdict.because + UNSEEN)
@@ -160,14 +164,14 @@ class Watch:
         return replace(verdict, advice=expressible, render=in_torch_terms)
 
     def figures(self) -> dict[str, float]:
-        """Metric name to value, as in `loaderlab.metrics`; what was not measured is absent."""
+        """Metric name to value, as in `loaderlab.metrics`; metrics that were not measured are absent."""
         loop = self._loop()
         if loop.window and not self._loops.is_open:
             loop = replace(loop, own_cost_ns=own_cost_ns(self._device, sync=self._sync))
         return figures_of(loop, NO_PROBES, self._loops.setup)
 
     def _loop(self) -> LoopRecord:
-        """What was recorded so far."""
+        """The records so far."""
         record, setup = self._loops.record(self._meter.settled), self._loops.setup
         return LoopRecord(
             steps=record.steps,
@@ -239,7 +243,7 @@ class Watch:
         for metric, value in figures.items():
             tracked.metric(metric, value, len(loop.steps))
         for step in loop.steps:
-            tracked.metric(metrics.TRAIN_LOSS, step.loss, step.step)  # one that was not given is not finite: left out
+            tracked.metric(metrics.TRAIN_LOSS, step.loss, step.step)  # a loss that is not finite is left out
         facts = {"device": f"{self._device} {device_name(self._device)}"}
         page = run_page.markdown(name, facts, figures, verdict)
         tracked.tags(verdict.tags() | {"mlflow.note.content": page})
@@ -260,23 +264,24 @@ def watch(
     uri: str = AUTO,
     experiment: str = "loaderlab",
 ) -> Watch:
-    """A meter for a loop of one's own.
+    """A meter for your own loop.
 
     Args:
-        device: where the step runs. On CUDA the loop's own current stream is timed by events; nothing waits for them.
-        warmup_steps: left out of the measured window; by default 5, or what a DataLoader works ahead if that is more.
-        sync: wait for the device at every mark, which removes its overlap with the host: to check the events against.
-        record: the name of an MLflow run to make of it; None: none.
-        uri, experiment: of the store for that run; `auto` is mlruns/mlflow.db of this program's checkout.
+        device: where the step runs. On CUDA the current stream is timed by events, without waiting for them.
+        warmup_steps: steps left out of the measured window; by default 5, or a DataLoader's lookahead if that is more.
+        sync: wait for the device at every mark. This removes its overlap with the host; it exists to validate the event
+            timing.
+        record: name of an MLflow run to record; None: no run.
+        uri, experiment: MLflow store and experiment of that run; `auto` is mlruns/mlflow.db of this checkout.
 
     Raises:
-        UserError: no such device, or a store that cannot be opened.
+        UserError: there is no such device, or the store cannot be opened.
     """
     return Watch(resolve_device(str(device)), warmup_steps, sync, record, TrackingConfig(uri, experiment))
 
 
 def _setup(loader: Iterable[Any], device: torch.device) -> Setup:
-    """What can be seen of anybody's loader."""
+    """The setup as far as a user's loader shows it."""
     return Setup(
         loader=_of_torch(loader) if isinstance(loader, DataLoader) else LoaderCapabilities(),
         device=capabilities(device),
@@ -287,7 +292,7 @@ def _setup(loader: Iterable[Any], device: torch.device) -> Setup:
 
 
 def _of_torch(loader: DataLoader[Any]) -> LoaderCapabilities:
-    """What a DataLoader is able to do; how its user copies batches to the device is not known."""
+    """The capabilities of a DataLoader; how the user's loop copies batches to the device is not known."""
     return LoaderCapabilities(
         makers=Makers(loader.num_workers, "loader.num_workers", are_processes=True, whole_batches=True),
         lookahead=loader.num_workers * (loader.prefetch_factor or 0),

@@ -1,1 +1,1 @@
-"""What a step runs on, and its clock."""
+"""The device that a step runs on, its capabilities and its clock."""

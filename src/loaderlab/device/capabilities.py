@@ -1,6 +1,6 @@
-"""What a device can do and what it uses, as far as feeding it depends on that. Free of torch.
+"""The capabilities of a device that matter for feeding it. It does not import torch.
 
-Code outside `loaderlab.device` is to ask for a capability, not for the type of a device; some of it still asks for the type.
+Code outside `loaderlab.device` should check a capability, not the device's type; some of it still checks the type.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ class DeviceCapabilities:
     """Capabilities of one device.
 
     Attributes:
-        asynchronous: work is queued on it and the host runs ahead; it has a clock of its own.
+        asynchronous: it queues work while the host runs ahead, and has its own clock.
         uses_host_cores: its step computes on the cores that the loader also needs.
-        takes_copies: batches are copied to it from host memory, where pinned memory and a stream of their own help.
-        decodes_images: images can be decoded on it.
-        fast_bf16: it computes in bf16 itself, faster than in fp32.
+        takes_copies: batches are copied to it from host memory, so that pinned memory and a side stream can help.
+        decodes_images: it can decode images.
+        fast_bf16: it has native bf16 arithmetic, faster than fp32.
     """
 
     asynchronous: bool

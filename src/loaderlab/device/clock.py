@@ -1,4 +1,4 @@
-"""The device's clock: CUDA events from a reused ring, read late, so that nothing waits for them inside the window."""
+"""The device's clock: CUDA events in a ring buffer, read late, so that nothing waits for them in the measured window."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import torch
 
 from loaderlab.device.step_times import DeviceStep
 
-RING = 64  # steps an event waits to be read: far more than a host runs ahead of its GPU
+RING = 64  # steps until an event is read: far more than a host runs ahead of its GPU
 
 
 class EventRing:
-    """Five events a step on the current stream of a CUDA device, and the step's loss beside them.
+    """Five events per step on the current stream of a CUDA device, and the step's loss.
 
-    `begin` a stretch of steps, `mark` the ends of the five phases in order, and each step comes back as a
-    `DeviceStep` about `RING` steps later, or from `drain`.
+    Call `begin` before a sequence of steps, and in each step `mark` at the end of each of the five phases, then `end`.
+    A step is returned as a `DeviceStep` about `RING` steps later by `end`, or by `drain`.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -24,17 +24,19 @@ class EventRing:
         self._base = torch.cuda.Event(enable_timing=True)
         self._losses = torch.full((RING,), float("nan"), pin_memory=True)
         self._written = self._read = 0  # steps since begin
-        self.drained = False  # whether the device had finished its work when the host had the present batch
+        self.drained = False  # the device had finished all its work when the host received the current batch
 
     def begin(self) -> None:
-        assert self._written == self._read, "drain the former stretch first"
+        """Starts a sequence of steps; the previous one must have been drained."""
+        assert self._written == self._read, "drain the previous steps first"
         self._written = self._read = 0
         self._base.record(torch.cuda.current_stream(self._device))
 
     def mark(self, phase: int) -> None:
-        if phase == 0:  # a query waits for nothing: it tells whether all that was queued has been done by now
+        """Records the end of a phase, 0 to 4, on the device."""
+        if phase == 0:  # a query does not wait; it returns whether all queued work is done
             self.drained = self._last().query()
-        # the stream of this device, whichever is the current one of the process
+        # this device's current stream: another device may be the current one of the process
         self._events[self._written % RING][phase].record(torch.cuda.current_stream(self._device))
 
     def loss(self, loss: torch.Tensor) -> None:
@@ -42,26 +44,26 @@ class EventRing:
         self._losses[self._written % RING].copy_(loss.detach(), non_blocking=True)
 
     def end(self) -> DeviceStep | None:
-        """Ends a step; gives the oldest one once the ring is full, before its neighbour's slot is used again."""
+        """Ends a step; returns the oldest one once the ring is full, before the next slot is reused."""
         self._written += 1
         return self._pop() if self._written - self._read == RING - 1 else None
 
     def drain(self) -> list[DeviceStep]:
-        """Waits for the device and gives the steps not yet given."""
+        """Waits for the device and returns all remaining steps."""
         torch.cuda.synchronize(self._device)
         return [self._pop() for _ in range(self._written - self._read)]
 
     def _last(self) -> torch.cuda.Event:
-        """The end of the newest whole step."""
+        """The event at the end of the newest complete step."""
         return self._base if self._written == 0 else self._events[(self._written - 1) % RING][4]
 
     def _pop(self) -> DeviceStep:
         slot = self._events[self._read % RING]
         before = self._base if self._read == 0 else self._events[(self._read - 1) % RING][4]
-        slot[4].synchronize()  # passed long ago, unless the host runs a whole ring ahead of its device
+        slot[4].synchronize()  # does not wait, unless the host is a whole ring ahead of its device
         stops = [before, *slot]
         gap, delivery, forward, backward, optimizer = (start.elapsed_time(stop) for start, stop in pairwise(stops))
         loss = float(self._losses[self._read % RING])
-        self._losses[self._read % RING] = float("nan")  # or the next step of this slot would have it, if it gives none
+        self._losses[self._read % RING] = float("nan")  # the slot's next step may have no loss
         self._read += 1
         return DeviceStep(gap, delivery, forward, backward, optimizer, loss)

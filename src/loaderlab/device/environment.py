@@ -16,8 +16,8 @@ from loaderlab.system.versions import versions
 
 
 def describe(device: torch.device) -> dict[str, Any]:
-    """What ``environment.json`` holds: enough to tell whether two runs were made on like machines."""
-    found: dict[str, Any] = {
+    """The content of ``environment.json``: enough to decide whether two runs used comparable machines."""
+    description: dict[str, Any] = {
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "python": platform.python_version(),
@@ -32,11 +32,11 @@ def describe(device: torch.device) -> dict[str, Any]:
     }
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
-        found |= {
+        description |= {
             "cuda_of_torch": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),
             "compute_capability": f"{properties.major}.{properties.minor}",
             "device_memory_gib": round(properties.total_memory / 2**30, 1),
             "driver": (driver_gpus() or {}).get("driver"),
         }
-    return found
+    return description

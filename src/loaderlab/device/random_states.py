@@ -1,4 +1,4 @@
-"""The random states of a process, put back after what must not change what follows."""
+"""Restores the random states of a process after code that must not change later random numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 @contextmanager
 def random_states_kept(device: torch.device) -> Iterator[None]:
-    """Puts back the random states of Python, NumPy and torch."""
+    """Restores the random states of Python, NumPy and torch at the end of the block."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[device.index] if device.type == "cuda" else []):

@@ -1,4 +1,4 @@
-"""Which device a run gets, and what it is called."""
+"""Selects the device of a run, and names it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from loaderlab.system.nvml import gpus, query
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device that ``device=`` asks for; ``auto`` is CUDA where torch can use it, else the CPU.
+    """The device that ``device=`` names; ``auto`` is CUDA if torch can use it, otherwise the CPU.
 
     Raises:
-        UserError: no such device, or a GPU that the driver shows and torch cannot use: never a silent CPU run.
+        UserError: there is no such device, or the driver shows a GPU that torch cannot use: a run never falls back to
+            the CPU silently.
     """
     if name == AUTO:
         if torch.cuda.is_available():
@@ -30,7 +31,7 @@ def resolve_device(name: str) -> torch.device:
                 f"device=auto: the driver ({shown['driver']}) shows {', '.join(shown['names'])}, but torch "
                 f"{torch.__version__} (built for CUDA {torch.version.cuda}) cannot use it: {_cuda_error()}. "
                 "Update the driver, or install a torch built for its CUDA version; "
-                "to train on the CPU all the same: device=cpu"
+                "to train on the CPU instead: device=cpu"
             )
         return torch.device("cpu")
     try:
@@ -64,26 +65,26 @@ def _cuda_error() -> str:
 
 
 def driver_gpus() -> dict[str, Any] | None:
-    """Driver version and names of the GPUs that NVML sees; None where there is no driver or no GPU, or where they are
-    hidden from this process on purpose."""
+    """Driver version and names of the GPUs that NVML reports; None without a driver or GPU, or if CUDA_VISIBLE_DEVICES hides
+    all of them."""
     if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
         return None
     with gpus() as handles:
         if not handles:
             return None
-        names = [query(gpu, lambda nvml, gpu: nvml.nvmlDeviceGetName(gpu)) or "a GPU without a name" for gpu in handles]
+        names = [query(gpu, lambda nvml, gpu: nvml.nvmlDeviceGetName(gpu)) or "an unnamed GPU" for gpu in handles]
         return {"driver": query(handles[0], lambda nvml, _: nvml.nvmlSystemGetDriverVersion()), "names": names}
 
 
 def device_name(device: torch.device) -> str:
-    """The marketing name of the GPU, or of the processor with the cores that may be used."""
+    """The GPU's marketing name, or the processor's with the number of cores that may be used."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{processor_name()} ({available_cores()} cores)"
 
 
 def processor_name() -> str:
-    """The model of the processor."""
+    """The processor's model name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -92,7 +93,7 @@ def processor_name() -> str:
 
 
 def capabilities(device: torch.device) -> DeviceCapabilities:
-    """What a resolved device can do."""
+    """The capabilities of a resolved device."""
     if device.type != "cuda":
         return CPU
     return DeviceCapabilities(

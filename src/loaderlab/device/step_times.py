@@ -1,4 +1,4 @@
-"""The times of one step on a device's own clock. Free of torch."""
+"""The times of one step on the device's clock. It does not import torch."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class DeviceStep:
-    """One step on the compute stream's own clock, in ms.
+    """One step on the compute stream's clock, in ms.
 
     Attributes:
-        gap: from the end of the step before to the moment the host had this batch in hand; about 0 where the
-            device still had work queued.
-        delivery: from there until the batch could be used.
+        gap: from the end of the previous step until the host had received this batch; about 0 if the device still had
+            work queued.
+        delivery: from then until the batch was ready on the device.
     """
 
     gap: float
@@ -24,4 +24,5 @@ class DeviceStep:
 
     @property
     def length(self) -> float:
+        """Step time: the sum of all parts."""
         return self.gap + self.delivery + self.forward + self.backward + self.optimizer
