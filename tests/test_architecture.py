@@ -70,7 +70,7 @@ WRITES = {  # attributes of another object that a file may assign to
     "probes/state.py": {"parameter.grad"},  # torch's own way to drop a gradient
     "runs/prepare.py": {"torch.backends.cudnn.benchmark"},  # torch's own switch
     "system/streams.py": {"sys.stderr"},  # closed: opened on /dev/null
-    "trace/collect.py": {"found.negative"},  # a class of this file
+    "trace/collect.py": {"trace.negative"},  # a class of this file
     "training/loop.py": {"progress.train_s", "progress.epoch", "progress.updates", "progress.step"},  # of this file
     "training/models.py": {"setattr(module, name, buffer)"},  # torch's own way to set a buffer
     "training/precision.py": {"torch.backends.cudnn.allow_tf32"},  # torch's own switch

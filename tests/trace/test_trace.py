@@ -1,4 +1,4 @@
-"""Starvation read from traces small enough to be checked by hand, from a real one, and by the command."""
+"""Starvation computed from traces small enough to check by hand, from a real trace, and by the command."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from loaderlab.trace.read import read_trace, report
 
 Event = dict[str, Any]
 LOADER = "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__"
-ORIGIN_US = 1_700_000_000_000_000.0  # a clock that began in 1970
+ORIGIN_US = 1_700_000_000_000_000.0  # a clock that counts from 1970
 
 
 def event(cat: str, name: str, start_us: float, end_us: float, pid: Any = 7, tid: Any = 7, **args: Any) -> Event:
@@ -45,12 +45,12 @@ def work(start_us: float, end_us: float, cat: str = "kernel", device: int = 0, s
 
 
 def steps(count: int = 5) -> list[Event]:
-    """Steps of 1 ms, one after the other, as the profiler numbers them from 3 on."""
+    """Steps of 1 ms, one after the other, numbered from 3 on as by the profiler."""
     return [step(3 + index, 1000 * index, 1000 * index + 1000) for index in range(count)]
 
 
 def every(count: int, make: Callable[[float, float], Event], start_us: float, end_us: float) -> list[Event]:
-    """The same event in each of the steps, at the same place."""
+    """The same event in each step, at the same time in the step."""
     return [make(1000 * index + start_us, 1000 * index + end_us) for index in range(count)]
 
 
@@ -102,7 +102,7 @@ def test_idle_without_waiting_is_no_starvation(read: Read) -> None:
     assert (reading.verdict.grade, reading.verdict.bottleneck) == ("fed", "host launch overhead")
 
 
-def test_steps_of_unlike_length_are_weighed_by_their_time(read: Read) -> None:
+def test_steps_of_different_length_are_weighted_by_their_time(read: Read) -> None:
     reading = read([step(1, 0, 1000), step(2, 1000, 5000), wait(0, 1000), wait(1000, 1500), work(1500, 5000)])
     assert [share.starved_pct for _, share in reading.steps] == pytest.approx([100, 12.5])
     assert shares(reading) == pytest.approx((30, 30, 30))
@@ -118,9 +118,9 @@ def test_time_between_and_around_the_steps_does_not_count(read: Read) -> None:
 
 def test_order_in_the_file_does_not_matter(read: Read) -> None:
     events = steps() + every(5, wait, 0, 400) + every(5, work, 300, 800)
-    straight = read(events)
-    assert read(events[::-1]) == straight
-    assert read(sorted(events, key=lambda one: one["dur"])) == straight
+    in_order = read(events)
+    assert read(events[::-1]) == in_order
+    assert read(sorted(events, key=lambda one: one["dur"])) == in_order
 
 
 def test_work_on_two_streams_counts_once(read: Read) -> None:
@@ -143,29 +143,31 @@ def test_kernels_copies_and_memsets_of_old_and_new_profilers_are_work(read: Read
 
 
 @pytest.mark.parametrize("cat", ["gpu_user_annotation", "cuda_runtime", "Runtime", "cuda_sync", "overhead", "Trace"])
-def test_other_categories_are_no_work_no_steps_and_no_waits(read: Read, cat: str) -> None:
+def test_other_categories_are_ignored(read: Read, cat: str) -> None:
     events = steps() + every(5, wait, 0, 400) + every(5, work, 300, 800)
-    straight = read(events)
+    without = read(events)
     events += every(5, lambda start, end: work(start, end, cat), 0, 1000)
     events += every(5, lambda start, end: wait(start, end, cat=cat), 0, 1000)
     events += [step(3 + index, 1000 * index + 50, 1000 * index + 950, cat=cat) for index in range(5)]
-    assert read(events) == straight
+    assert read(events) == without
 
 
 def test_steps_and_waits_of_old_profilers(read: Read) -> None:
-    events = [step(index, 1000 * index, 1000 * index + 1001, cat="Operator") for index in range(5)]  # rounded apart
+    events = [
+        step(index, 1000 * index, 1000 * index + 1001, cat="Operator") for index in range(5)
+    ]  # rounded separately
     events += every(5, lambda start, end: wait(start, end, cat="cpu_op"), 0, 400) + every(5, work, 300, 800)
     assert shares(read(events)) == pytest.approx((40, 50, 30), abs=0.1)
 
 
-def test_only_copies_is_told_from_compute(read: Read) -> None:
+def test_copies_alone_are_distinguished_from_compute(read: Read) -> None:
     events = steps() + every(5, wait, 0, 1) + every(5, work, 0, 500)
     reading = read(events + every(5, lambda start, end: work(start, end, "gpu_memcpy"), 400, 1000))
     assert reading.copy_pct == pytest.approx(50)
     assert (reading.verdict.grade, reading.verdict.bottleneck) == ("fed", "host-to-device copy")
 
 
-def test_own_runs_are_read_by_the_name_of_their_phase(read: Read) -> None:
+def test_waits_of_loaderlabs_own_runs_are_recognized(read: Read) -> None:
     events = steps() + every(5, lambda start, end: wait(start, end, "loaderlab/wait"), 0, 400)
     events += every(5, lambda start, end: wait(start, end, "loaderlab/transfer"), 400, 500)
     assert shares(read(events + every(5, work, 300, 800))) == pytest.approx((40, 50, 30))
@@ -174,13 +176,13 @@ def test_own_runs_are_read_by_the_name_of_their_phase(read: Read) -> None:
 @pytest.mark.parametrize("pattern", ["fetch", "FETCH_next", "my.fetch_next[0](x)", "*fetch*", "my.fetch?next[0]*"])
 def test_waits_of_another_name(read: Read, pattern: str) -> None:
     events = steps() + every(5, lambda start, end: wait(start, end, "my.fetch_next[0](x)"), 0, 400)
-    events += every(5, wait, 0, 900)  # not asked for, so not read
+    events += every(5, wait, 0, 900)  # does not match the pattern
     reading = read(events + every(5, work, 300, 800), wait=pattern)
     assert shares(reading) == pytest.approx((40, 50, 30))
     assert dict(reading.waits) == {"my.fetch_next[0](x)": 5}
 
 
-def test_a_pattern_is_a_part_or_a_glob_and_no_regular_expression() -> None:
+def test_a_pattern_is_part_of_a_name_or_a_glob_not_a_regular_expression() -> None:
     assert wait_pattern("a.b").fullmatch("xxA.Bxx")
     assert not wait_pattern("a.b").fullmatch("axb")
     assert not wait_pattern("b*").fullmatch("ab")
@@ -188,7 +190,7 @@ def test_a_pattern_is_a_part_or_a_glob_and_no_regular_expression() -> None:
     assert not wait_pattern("auto").fullmatch("automatic")
 
 
-def test_waits_of_another_thread_are_not_the_loops(read: Read) -> None:
+def test_waits_of_another_thread_are_not_counted(read: Read) -> None:
     own = steps() + every(5, wait, 0, 100) + every(5, work, 500, 1000)
     other = every(5, lambda start, end: wait(start, end, tid=8), 0, 900)
     other += every(5, lambda start, end: wait(start, end, pid=8), 0, 900)
@@ -198,7 +200,7 @@ def test_waits_of_another_thread_are_not_the_loops(read: Read) -> None:
     assert "another thread reads PyTorch's DataLoader" in reading.verdict.because
 
 
-def test_the_mean_of_several_devices_and_one_of_them(read: Read) -> None:
+def test_the_mean_of_several_devices_and_a_chosen_one(read: Read) -> None:
     events = steps() + every(5, wait, 0, 400)
     events += every(5, lambda start, end: work(start, end, device=0), 0, 1000)
     events += every(5, lambda start, end: work(start, end, device=1), 600, 1000)
@@ -211,7 +213,7 @@ def test_the_mean_of_several_devices_and_one_of_them(read: Read) -> None:
     assert "device=N" in reading.notes[0]
     assert shares(read(events, device=1)) == pytest.approx((40, 60, 40))
     assert read(events, device=0).verdict.grade == "fed"
-    with pytest.raises(UserError, match="device=2: .* work: 0, 1"):
+    with pytest.raises(UserError, match="device=2: .* GPUs that work: 0, 1"):
         read(events, device=2)
 
 
@@ -237,7 +239,7 @@ def test_no_loader_range_leaves_waiting_unknown(read: Read) -> None:
     events += every(5, lambda start, end: wait(start, end, "dali_next"), 0, 400)
     events += every(3, lambda start, end: wait(start, end, "forward"), 400, 500)
     events += every(9, lambda start, end: wait(start, end, "aten::mm", "cpu_op"), 400, 500)
-    for more in ([], [wait(7000, 8000)]):  # a validation loader after the steps tells nothing of them
+    for more in ([], [wait(7000, 8000)]):  # a validation loader after the steps does not count
         reading = read(events + more)
         assert shares(reading) == pytest.approx((None, 50, None))
         assert reading.verdict.grade == "inconclusive"
@@ -249,7 +251,7 @@ def test_no_loader_range_leaves_waiting_unknown(read: Read) -> None:
         read(events, wait="dalli")
 
 
-def test_too_few_steps_claim_nothing(read: Read) -> None:
+def test_too_few_steps_are_inconclusive(read: Read) -> None:
     reading = read(steps(4) + every(4, wait, 0, 400) + every(4, work, 400, 1000))
     assert shares(reading) == pytest.approx((40, 40, 40))
     assert reading.verdict.grade == "inconclusive"
@@ -271,7 +273,7 @@ def test_steps_of_several_processes_need_a_choice(read: Read) -> None:
         read(events)
     with pytest.raises(UserError, match="Type for example: pid=7 device=0"):
         read(events, pid="7")
-    with pytest.raises(UserError, match="pid=8: .* with steps: 7, 9"):
+    with pytest.raises(UserError, match="pid=8: .* processes with steps: 7, 9"):
         read(events, pid="8")
     assert shares(read(events, pid="7", device=0)) == pytest.approx((40, 50, 30))
 
@@ -279,10 +281,10 @@ def test_steps_of_several_processes_need_a_choice(read: Read) -> None:
 def test_steps_that_overlap_are_refused(read: Read) -> None:
     with pytest.raises(UserError, match="ProfilerStep#3 and ProfilerStep#3 .* overlap"):
         read([*steps(), step(3, 500, 1500)])
-    assert read(steps() + steps()).overall.num_steps == 5  # the same range twice is one
+    assert read(steps() + steps()).overall.num_steps == 5  # duplicates are dropped
 
 
-def test_times_that_are_none(read: Read) -> None:
+def test_invalid_times(read: Read) -> None:
     events = steps() + every(5, wait, 0, 400) + every(5, work, 300, 800)
     for key, value in (("ts", "17"), ("dur", None), ("ts", float("nan")), ("dur", True)):
         with pytest.raises(UserError, match=f"'kernel of something' has {key}="):
@@ -290,17 +292,10 @@ def test_times_that_are_none(read: Read) -> None:
     reading = read([*events, work(0, -1)])
     assert shares(reading) == pytest.approx((40, 50, 30))
     assert "left out: 1" in reading.notes[0]
-    without = [
-        one
-        for one in every(
-            5,
-            wait,
-            0,
-            9,
-        )
-        if one.pop("dur")
+    instants = [
+        {key: value for key, value in one.items() if key != "dur"} | {"ph": "i"} for one in every(5, wait, 0, 9)
     ]
-    assert read(events + [one | {"ph": "i"} for one in without]).overall.wait_pct == pytest.approx(40)
+    assert read(events + instants).overall.wait_pct == pytest.approx(40)
 
 
 def test_a_long_trace_shows_the_worst_steps(read: Read, tmp_path: Path, terminal: Terminal) -> None:
@@ -310,7 +305,7 @@ def test_a_long_trace_shows_the_worst_steps(read: Read, tmp_path: Path, terminal
     said = "\n".join(terminal.said)
     assert "│ 42 " in said
     assert "│ 22 " not in said
-    assert "the other 20 count in the last row" in said
+    assert "the table shows the 20 steps that lose the most time; the last row includes the other 20" in said
     assert "│ all 40 " in said
 
 
@@ -318,7 +313,7 @@ def test_a_long_trace_shows_the_worst_steps(read: Read, tmp_path: Path, terminal
 
 
 class Slow(TensorDataset):
-    """Items that take a while, so that the loop waits."""
+    """A dataset with slow items, so that the loop waits."""
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, ...]:
         torch.randn(30_000).sort()
@@ -346,9 +341,9 @@ def test_a_real_trace_of_a_cpu(tmp_path: Path, terminal: Terminal) -> None:
     path = tmp_path / "real.pt.trace.json.gz"
     real_trace(path, "cpu", [ProfilerActivity.CPU])
     reading = read_trace(TraceConfig(trace=str(path)), terminal)
-    whole = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    all_events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
     spent = {"ProfilerStep": 0.0, "enumerate(DataLoader)": 0.0}
-    for one in whole:
+    for one in all_events:
         for name in spent:
             if one["name"].startswith(name):
                 spent[name] += one["dur"]
@@ -372,14 +367,16 @@ def test_a_real_trace_of_a_gpu(tmp_path: Path, terminal: Terminal) -> None:
     assert [name for name, _ in reading.devices] == ["0"]
     assert 50 < idle_pct < 100  # a small model
     assert starved_pct <= min(wait_pct, idle_pct) + 1e-6
-    assert starved_pct > 0.9 * wait_pct  # each step ends with the device done: it is dry whenever the loop waits
+    assert (
+        starved_pct > 0.9 * wait_pct
+    )  # the device is done at the end of each step, so it is starved whenever the loop waits
     assert reading.verdict.grade in ("starved", "partly starved")
 
 
 # ---- the command -----------------------------------------------------------------------------------------------
 
 
-def test_json_alone_on_stdout(tmp_path: Path) -> None:
+def test_only_json_on_stdout(tmp_path: Path) -> None:
     path = tmp_path / "trace.json"
     path.write_text(json.dumps(steps() + every(5, wait, 0, 400) + every(5, work, 300, 800)))
     command = [sys.executable, "-m", "experiments.trace", f"trace={path}", "format=json"]
@@ -425,7 +422,7 @@ def test_the_table_and_the_verdict(tmp_path: Path, capsys: pytest.CaptureFixture
     assert said.err == ""
 
 
-def test_help_tells_of_its_own_settings_only(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_only_its_own_settings(capsys: pytest.CaptureFixture[str]) -> None:
     run("--help")
     page = capsys.readouterr().out
     for text in ("experiments.trace trace=", "trace=???", "format=text", "wait=auto", "device=auto", "pid=auto"):
@@ -444,7 +441,7 @@ def test_help_needs_no_numpy() -> None:
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
-BAD = [  # overrides, what the message must hold
+BAD = [  # overrides, texts that the message must contain
     ("", ["trace: a value is needed", "Type for example: trace=…"]),
     ("trace=nosuch.json", ["trace=nosuch.json: there is no such file", ".json.gz"]),
     ("trace=OK format=xml", ["format=xml", "text, json"]),
@@ -452,8 +449,8 @@ BAD = [  # overrides, what the message must hold
     ("trace=OK wait=nosuch", ["wait=nosuch", "no range", LOADER]),
     ("trace=OK device=one", ["device=one", "whole number or auto"]),
     ("trace=OK device=-1", ["device=-1", "at least 0"]),
-    ("trace=OK device=3", ["device=3", "those that work: 0", "device=0"]),
-    ("trace=OK pid=3", ["pid=3", "with steps: 7", "pid=7"]),
+    ("trace=OK device=3", ["device=3", "GPUs that work: 0", "device=0"]),
+    ("trace=OK pid=3", ["pid=3", "processes with steps: 7", "pid=7"]),
     ("trace=OK waits=x", ["waits", "no such setting", "Did you mean wait?", "format"]),
     ("trace=OK +nosuch=1", ["nosuch", "no such setting", "wait"]),
     ("trace=OK loader=dali", ["loader", "no such setting", "wait"]),

@@ -1,4 +1,4 @@
-"""Traces from bug reports: what other profilers and other devices write."""
+"""Traces as in bug reports: the output of other profilers and for other devices."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["read"]  # a fixture
 
 
 def base() -> list[Event]:
-    """Steps of 1 ms that wait for the loader in their first 0.4 ms, with no work."""
+    """Steps of 1 ms without device work, which wait for the loader in their first 0.4 ms."""
     return steps() + every(5, wait, 0, 400)
 
 
@@ -27,13 +27,13 @@ def base() -> list[Event]:
 
 
 def test_a_kernel_ends_where_the_next_of_its_stream_starts(read: Read) -> None:
-    """Kernels run in the second half of each step; the first one says that it lasts until the last step's end."""
+    """Kernels run in the second half of each step; the first one is written as lasting until the last step's end."""
     kernels = [work(500, 4950), *every(5, work, 500, 600)[1:], *every(5, work, 600, 1000)]
     reading = read(base() + kernels)
     assert shares(reading) == pytest.approx((40, 50, 40))
     assert reading.notes == (
-        "1 kernel ends after the next kernel of the same stream (pid and tid) has ended, as ROCm's profiler writes: cut "
-        "where the next kernel starts. Idle and starved may still be too low",
+        "1 kernel ends after the next kernel of the same stream (pid and tid) has ended, as ROCm's profiler sometimes writes: "
+        "cut where the next kernel starts. Idle and starved may still be too low",
     )
     assert reading.verdict.grade == "starved"
 
@@ -44,35 +44,35 @@ def test_several_kernels_that_last_too_long_are_counted(read: Read) -> None:
         kernels[index] |= {"dur": 99_000.0}
     reading = read(base() + kernels)
     assert [note.split()[:3] for note in reading.notes] == [["3", "kernels", "end"]]
-    # the third is the last one of its step, and nothing says when it ended: half a step may be lost, as the note says
+    # the third is the last one of its step, so its end is not known: up to half a step of idle time is missing
     assert shares(reading) == pytest.approx((40, 40, 32))
 
 
 def test_kernels_of_other_streams_devices_and_kinds_cut_nothing(read: Read) -> None:
-    whole = [work(0, 5000)]
+    long_kernel = [work(0, 5000)]
     others = every(5, lambda a, b: work(a, b, stream=8), 10, 20)
     others += every(5, lambda a, b: work(a, b, cat="gpu_memcpy"), 10, 20)
     others += every(5, lambda a, b: work(a, b, cat="gpu_memset"), 10, 20)
-    others += [work(100, 100), work(0, 100)]  # of no length; of the same start
-    reading = read(base() + whole + others)
+    others += [work(100, 100), work(0, 100)]  # length 0; the same start
+    reading = read(base() + long_kernel + others)
     assert shares(reading) == pytest.approx((40, 0, 0))
     assert not reading.notes
 
 
-def test_an_overlap_with_the_next_kernel_alone_is_not_worth_a_note(read: Read) -> None:
-    """As with CUDA's programmatic dependent launch: the device is busy at the same moments."""
+def test_an_overlap_with_the_next_kernel_only_adds_no_note(read: Read) -> None:
+    """As with CUDA's programmatic dependent launch: the device's busy time is the same."""
     reading = read(base() + every(5, work, 500, 900) + every(5, work, 850, 1000))
     assert shares(reading) == pytest.approx((40, 50, 40))
     assert not reading.notes
 
 
 def test_kernels_of_merged_processes_are_not_cut(read: Read) -> None:
-    """Both processes use stream 7 of a GPU that each of them calls 0: their kernels do run at the same time."""
+    """Both processes use stream 7 of a GPU that each of them numbers 0: their kernels do run at the same time."""
     events = base() + [step(index, 1000 * index, 1000 * index + 1000, pid=9) for index in range(5)]
     reading = read([*events, work(0, 5000), *every(5, work, 600, 700)], pid="7", device=0)
     assert shares(reading) == pytest.approx((40, 0, 0))
     assert "1 kernel ends after" in reading.notes[0]
-    assert "not cut, since this file holds several processes" in reading.notes[0]
+    assert "not cut, since this file has several processes" in reading.notes[0]
 
 
 def test_kernels_without_a_thread_are_not_cut(read: Read) -> None:
@@ -80,7 +80,7 @@ def test_kernels_without_a_thread_are_not_cut(read: Read) -> None:
     assert shares(read(base() + events)) == pytest.approx((40, 0, 0))
 
 
-# ---- copies that are written as kernels (kineto#1295) --------------------------------------------------------------
+# ---- copies written as kernels (kineto#1295) -----------------------------------------------------------------------
 
 COPIES = [
     "CopyHostToDevice",
@@ -98,7 +98,7 @@ COMPUTE = [
 
 
 @pytest.mark.parametrize("name", [*COPIES, *COMPUTE])
-def test_a_kernel_is_a_copy_by_its_name(read: Read, name: str) -> None:
+def test_a_kernel_with_a_copys_name_is_a_copy(read: Read, name: str) -> None:
     copies = every(5, lambda a, b: work(a, b) | {"name": name}, 500, 700)
     reading = read(base() + copies + every(5, work, 700, 1000))
     assert shares(reading) == pytest.approx((40, 50, 40))
@@ -107,10 +107,10 @@ def test_a_kernel_is_a_copy_by_its_name(read: Read, name: str) -> None:
         assert not reading.notes
     else:
         assert reading.copy_pct == pytest.approx(20)
-        assert f"kernels counted as copies, by their names: {name} (5)" in reading.notes[0]
+        assert f"kernels counted as copies because of their names: {name} (5)" in reading.notes[0]
 
 
-def test_a_copy_that_is_written_as_a_kernel_cuts_no_kernel(read: Read) -> None:
+def test_a_copy_written_as_a_kernel_cuts_no_kernel(read: Read) -> None:
     copies = every(5, lambda a, b: work(a, b) | {"name": "CopyHostToDevice"}, 600, 700)
     reading = read(base() + every(5, work, 500, 1000) + copies)
     assert shares(reading) == pytest.approx((40, 50, 40))
@@ -128,31 +128,31 @@ def test_the_work_of_another_accelerator_is_named(read: Read) -> None:
     assert shares(reading) == pytest.approx((40, None, None))
     assert reading.verdict.grade == "inconclusive"
     because = reading.verdict.because
-    assert "It has other events: mtia_ccp_events (5), no category (5); those of an accelerator" in because
+    assert "It has other events: mtia_ccp_events (5), no category (5); events of an accelerator" in because
     assert "waited for data 40.0 %" in because
     assert "no GPU work" not in because
     assert "cuda_runtime" not in because
     assert "no GPU work" in read(base() + host).verdict.because
 
 
-def test_the_other_events_that_are_listed_are_few(read: Read) -> None:
+def test_the_list_of_other_events_is_short(read: Read) -> None:
     many = [event(f"kind{index}", "op", 500, 600) for index in range(9)]
     because = read(base() + many).verdict.because
     assert "kind5 (1) and 3 more" in because
     assert "kind6" not in because
 
 
-# ---- a wait beside the steps ---------------------------------------------------------------------------------------
+# ---- a wait outside the steps --------------------------------------------------------------------------------------
 
 
-def test_a_wait_that_only_touches_a_step_tells_nothing(read: Read) -> None:
-    """A validation loader that is read as soon as the last step has ended: when the steps wait is not known."""
+def test_a_wait_that_only_touches_a_step_does_not_count(read: Read) -> None:
+    """A validation loader is read right after the last step: it is not known when the steps wait."""
     reading = read(steps() + every(5, work, 500, 1000) + [wait(5000, 6000)])
     assert shares(reading) == pytest.approx((None, 50, None))
     assert reading.verdict.grade == "inconclusive"
 
 
-# ---- numbers that are none -----------------------------------------------------------------------------------------
+# ---- invalid numbers -----------------------------------------------------------------------------------------------
 
 HUGE = [10**400, -(10**400), 1e300, -1e300, 10**4000, 2**63, math.inf, -math.inf]
 
@@ -160,7 +160,9 @@ HUGE = [10**400, -(10**400), 1e300, -1e300, 10**4000, 2**63, math.inf, -math.inf
 @pytest.mark.parametrize("key", ["ts", "dur"])
 @pytest.mark.parametrize("value", HUGE, ids=lambda value: f"{str(value)[:5]}")
 @pytest.mark.parametrize("make", [work, wait, lambda a, b: step(9, a, b)], ids=["work", "wait", "step"])
-def test_a_time_that_overflows_is_one_line(read: Read, key: str, value: float, make: Callable[..., Event]) -> None:
+def test_a_time_that_overflows_is_a_one_line_error(
+    read: Read, key: str, value: float, make: Callable[..., Event]
+) -> None:
     with pytest.raises(UserError) as refused:
         read([*base(), *every(5, work, 500, 1000), make(9000, 9001) | {key: value}])
     message = str(refused.value)
@@ -177,7 +179,7 @@ def test_a_number_of_400_digits_elsewhere_changes_nothing(read: Read, field: str
     if field == "device":
         more["args"] = {"device": huge}
     elif field == "number":
-        more = event("user_annotation", "ProfilerStep#" + "9" * 5000, 9000, 9001)  # more than int() takes
+        more = event("user_annotation", "ProfilerStep#" + "9" * 5000, 9000, 9001)  # more digits than int() accepts
     else:
         more[field] = huge
     reading = read([*base(), *every(5, work, 500, 1000), more])
@@ -185,7 +187,7 @@ def test_a_number_of_400_digits_elsewhere_changes_nothing(read: Read, field: str
     assert dict(reading.waits) == {LOADER: 5}
 
 
-def test_a_number_of_5000_digits_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_number_of_5000_digits_is_a_one_line_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "trace.json"
     path.write_text('[{"ph": "X", "cat": "kernel", "name": "a", "dur": 1, "ts": ' + "9" * 5000 + "}]")
     assert run(f"trace={path}") == 1
@@ -194,11 +196,11 @@ def test_a_number_of_5000_digits_is_one_line(tmp_path: Path, capsys: pytest.Capt
     assert len(said.err) < 600
 
 
-# ---- strings that are not escaped (pytorch#98432, #113001) ---------------------------------------------------------
+# ---- unescaped strings (pytorch#98432, #113001) --------------------------------------------------------------------
 
 
 def raw(name: str, number: int = 0) -> str:
-    """An event of PyTorch on Windows, with what it does not escape."""
+    """An event as written by PyTorch on Windows, with an unescaped name."""
     return (
         f'{{"ph": "X", "cat": "python_function", "name": "{name}", "pid": 7, "tid": 7, "ts": {number}, "dur": 1, '
         '"args": {"Python id": 1}}'
@@ -206,7 +208,7 @@ def raw(name: str, number: int = 0) -> str:
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 64, 1 << 20])
-def test_backslashes_that_windows_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+def test_unescaped_backslashes_of_windows_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
     monkeypatch.setattr(reader_module, "CHUNK", chunk)
     names = [
         r"C:\Users\me\x.py(3): f",
@@ -218,11 +220,11 @@ def test_backslashes_that_windows_leaves(tmp_path: Path, monkeypatch: pytest.Mon
     expected.append('a\\Users"quoted" ä\\Z')
     path = tmp_path / "trace.json"
     path.write_text('{"traceEvents": [' + ",\n".join(map(raw, names)) + "]}")
-    found = [one["name"] for one in reader_module.events(path, lambda _: None)]
-    assert found == expected
+    names_read = [one["name"] for one in reader_module.events(path, lambda _: None)]
+    assert names_read == expected
 
 
-def test_an_escape_that_the_edge_of_a_piece_cuts_is_an_escape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_escape_across_two_chunks_is_still_an_escape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "trace.json"
     path.write_text("[" + raw(r"\Users \u00e4 \n") + "]")
     for size in range(1, 80):
@@ -230,7 +232,7 @@ def test_an_escape_that_the_edge_of_a_piece_cuts_is_an_escape(tmp_path: Path, mo
         assert [one["name"] for one in reader_module.events(path, lambda _: None)] == ["\\Users ä \n"]
 
 
-def test_a_trace_of_windows_has_the_same_shares(tmp_path: Path) -> None:
+def test_a_windows_trace_has_the_same_shares(tmp_path: Path) -> None:
     path = tmp_path / "trace.json"
     events = [*map(json.dumps, base() + every(5, work, 500, 1000)), *[raw(r"torch\nn\modules\x.py(1): y")] * 9]
     path.write_text("[" + ",".join(events) + "]")
@@ -247,7 +249,7 @@ UNESCAPED: list[str] = [
 
 
 @pytest.mark.parametrize("name", UNESCAPED)
-def test_quotes_that_are_not_escaped_are_refused_with_what_to_do(
+def test_unescaped_quotes_are_refused_with_advice(
     tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "trace.json"
@@ -255,13 +257,13 @@ def test_quotes_that_are_not_escaped_are_refused_with_what_to_do(
     assert run(f"trace={path}") == 1
     said = capsys.readouterr().err.strip()
     assert "record the trace again with with_stack=False" in said
-    assert "is no JSON from character" in said
+    assert "is not valid JSON from character" in said
     assert len(said.splitlines()) == 1
 
 
-def test_an_error_that_is_no_quote_names_none(tmp_path: Path) -> None:
+def test_another_error_does_not_mention_quotes(tmp_path: Path) -> None:
     path = tmp_path / "trace.json"
     path.write_text('[{"ph": "X", "dur": 1 2}]')
-    with pytest.raises(UserError, match="is no JSON") as refused:
+    with pytest.raises(UserError, match="is not valid JSON") as refused:
         list(reader_module.events(path, lambda _: None))
     assert "with_stack" not in str(refused.value)

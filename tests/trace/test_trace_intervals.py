@@ -1,4 +1,4 @@
-"""Sets of moments: exact on small figures, and equal to counting moments one by one on random ones."""
+"""Sets of time: exact on small examples, and equal to counting single moments on random ones."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_covered_is_clipped_to_the_window() -> None:
     assert made().covered(starts, ends).tolist() == [0] * len(windows)
 
 
-def test_an_interval_of_no_length_touches_without_covering() -> None:
+def test_an_interval_of_length_0_touches_without_covering() -> None:
     moments = made((3, 3))
     start, end = np.array([2.0]), np.array([4.0])
     assert moments.touches(start, end)
@@ -51,7 +51,7 @@ def test_an_interval_of_no_length_touches_without_covering() -> None:
 
 
 def test_equal_to_counting_moments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intervals, "PENDING", 7)  # so that a set is joined many times while it grows
+    monkeypatch.setattr(intervals, "PENDING", 7)  # so that a growing set is joined many times
     rng = np.random.default_rng(0)
     for _ in range(50):
         grids, sets = [], []

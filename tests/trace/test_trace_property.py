@@ -1,4 +1,4 @@
-"""Shares of random, unusual traces against a sum over elementary intervals that shares no code with the program."""
+"""Shares of random, unusual traces, compared with a sum over elementary intervals that shares no code with loaderlab."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from loaderlab.trace.analysis import Reading, Share, analyse
 from loaderlab.trace.collect import collect
 
 Event = dict[str, Any]
-GRID = 24  # moments of a trace, before they are scaled
-CLOCKS = [  # the first moment and the length of one unit in µs; each moment is exact in 64 bits
+GRID = 24  # units of time of a trace, before scaling
+CLOCKS = [  # the start and the length of one unit in µs; each time is exact in 64 bits
     (0, 1),
     (0.0, 2.0**-10),
     (0.0, 2.0**30),
@@ -29,7 +29,7 @@ CLOCKS = [  # the first moment and the length of one unit in µs; each moment is
 
 @dataclass(frozen=True)
 class Span:
-    """From `start`, so long, in units of the grid; what it is, and on which device or thread and stream."""
+    """An event: its start and length in units of the grid, and its device or thread (``where``) and stream."""
 
     kind: str
     start: int
@@ -55,7 +55,7 @@ WAITS = spans(st.just("wait"), where=1, streams=0, size=4)
 
 @st.composite
 def step_spans(draw: st.DrawFn) -> list[Span]:
-    """Up to five steps, with gaps or none between them, some of no length."""
+    """Up to five steps, with or without gaps between them, some of length 0."""
     edges = sorted(draw(st.lists(st.integers(0, GRID), min_size=2, max_size=10)))
     pairs = [(start, end) for start, end in zip(edges[::2], edges[1::2], strict=False)]
     if draw(st.booleans()):
@@ -91,8 +91,8 @@ def following(kernel: Span, work: list[Span]) -> Span | None:
     return min(later, key=lambda one: (one.start, one.end), default=None)
 
 
-def as_it_ran(span: Span, work: list[Span]) -> Span:
-    """A kernel ends where the next one of its stream starts."""
+def cut(span: Span, work: list[Span]) -> Span:
+    """The span; a kernel ends where the next one of its stream starts."""
     after = following(span, work) if span.kind == "kernel" else None
     if after is None or after.start >= span.end:
         return span
@@ -100,7 +100,7 @@ def as_it_ran(span: Span, work: list[Span]) -> Span:
 
 
 def covered(steps: list[Span], inside: list[list[Span]], outside: list[Span]) -> int:
-    """Units of the steps that lie in one span of each list `inside`, and in none of `outside`."""
+    """Number of units of the steps that lie in a span of each list `inside`, and in none of `outside`."""
 
     def lies_in(unit: int, some: list[Span]) -> bool:
         return any(span.start <= unit < span.end for span in some)
@@ -110,11 +110,11 @@ def covered(steps: list[Span], inside: list[list[Span]], outside: list[Span]) ->
 
 
 def expected_share(steps: list[Span], work: list[Span], waits: list[Span] | None) -> list[float | None]:
-    """Wait, idle, copying and starved of these steps, percent; the mean of the devices that work in any of `steps`."""
-    whole = sum(step.length for step in steps)
-    if not whole:
+    """Wait, idle, copying and starved share of these steps, percent; the mean of the devices that work in `steps`."""
+    total = sum(step.length for step in steps)
+    if not total:
         return [None] * 4
-    percent = [None if waits is None else 100 * covered(steps, [waits], []) / whole]
+    percent = [None if waits is None else 100 * covered(steps, [waits], []) / total]
     devices = sorted({span.where for span in work})
     each = []
     for device in devices:
@@ -124,12 +124,12 @@ def expected_share(steps: list[Span], work: list[Span], waits: list[Span] | None
         each.append((covered(steps, [], own), covered(steps, [own], compute), starved))
     for values in zip(*each, strict=True) if each else [(None,)] * 3:
         known = [value for value in values if value is not None]
-        percent.append(100 * sum(known) / len(known) / whole if known else None)
+        percent.append(100 * sum(known) / len(known) / total if known else None)
     return percent
 
 
-def tells(wait: Span, steps: list[Span], waits: list[Span]) -> bool:
-    """Whether a wait range lies in a step, even if its length is 0, unless it is the edge of a longer one."""
+def counts(wait: Span, steps: list[Span], waits: list[Span]) -> bool:
+    """Whether a wait range lies in a step, even with length 0, unless it is the edge of a longer one."""
     if any(one.start <= wait.start <= wait.end <= one.end and one.length > wait.length for one in waits):
         return False
     if wait.length == 0:
@@ -139,8 +139,8 @@ def tells(wait: Span, steps: list[Span], waits: list[Span]) -> bool:
 
 def check(share: Share, expected: list[float | None], copy_pct: float | None = None) -> None:
     wait, idle, copying, starved = expected
-    for got, wanted in [(share.wait_pct, wait), (share.idle_pct, idle), (share.starved_pct, starved)]:
-        assert got == (None if wanted is None else pytest.approx(wanted, abs=1e-6))
+    for actual, value in [(share.wait_pct, wait), (share.idle_pct, idle), (share.starved_pct, starved)]:
+        assert actual == (None if value is None else pytest.approx(value, abs=1e-6))
     if copy_pct is not None:
         assert copy_pct == pytest.approx(copying, abs=1e-6)
 
@@ -159,8 +159,8 @@ def test_property_shares_equal_a_sum_over_elementary_intervals(
     negative = sum(span.length < 0 for span in [*work, *waits])
     work, waits = [span for span in work if span.length >= 0], [span for span in waits if span.length >= 0]
     own = [wait for wait in waits if wait.where == 0]
-    own = own if any(tells(wait, steps, own) for wait in own) else []
-    ran = [as_it_ran(span, work) for span in work]
+    own = own if any(counts(wait, steps, own) for wait in own) else []
+    ran = [cut(span, work) for span in work]
     known = {span.where for span in ran if any(covered([step], [[span]], []) for step in steps)}
     ran = [span for span in ran if span.where in known]
     check(reading.overall, expected_share(steps, ran, own or None), reading.copy_pct)
@@ -173,7 +173,7 @@ def test_property_shares_equal_a_sum_over_elementary_intervals(
     left_out = [note for note in reading.notes if note.startswith("events with a duration below 0, left out: ")]
     assert [int(note.split()[-1]) for note in left_out] == [negative] * (negative > 0)
     outlasting = sum(
-        (after := following(span, work)) is not None and (span.end - as_it_ran(after, work).end) * clock[1] > 2
+        (after := following(span, work)) is not None and (span.end - cut(after, work).end) * clock[1] > 2
         for span in work
         if span.kind == "kernel" and span.length > 0 and span.where in known
     )

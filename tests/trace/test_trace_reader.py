@@ -1,4 +1,4 @@
-"""The reader of a trace file: every way of writing one, in pieces of any size; and what is no trace is refused."""
+"""The reader of trace files: every format, in chunks of any size; other files are refused."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def written(tmp_path: Path, data: str | bytes, name: str = "trace.json") -> Path
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 64, 1 << 20])
 @pytest.mark.parametrize("indent", [None, 2])
-def test_the_same_events_in_pieces_of_any_size(
+def test_the_same_events_with_chunks_of_any_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, indent: int | None
 ) -> None:
     monkeypatch.setattr(module, "CHUNK", chunk)
@@ -55,10 +55,10 @@ def test_the_same_events_in_pieces_of_any_size(
             text = json.dumps(whole, indent=indent, ensure_ascii=ascii_only)
             assert read(written(tmp_path, text)) == EVENTS
             assert read(written(tmp_path, "\ufeff \n" + text + "\n")) == EVENTS
-            assert read(written(tmp_path, gzip.compress(text.encode()))) == EVENTS  # known by its first bytes
+            assert read(written(tmp_path, gzip.compress(text.encode()))) == EVENTS  # recognized by its first bytes
 
 
-def test_no_events_are_no_error(tmp_path: Path) -> None:
+def test_a_trace_without_events_is_not_an_error(tmp_path: Path) -> None:
     for text in ("[]", '{"traceEvents": []}', '{"traceEvents": [ ], "x": 1}'):
         assert read(written(tmp_path, text)) == []
 
@@ -81,12 +81,12 @@ def test_progress_reaches_the_size(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ('[{"ph":"X","args":{"b": "line\nbreak\x01"}}]', {"b": "line\nbreak\x01"}),
     ],
 )
-def test_what_real_profilers_write_and_json_forbids(tmp_path: Path, text: str, expected: dict[str, Any]) -> None:
+def test_invalid_json_that_real_profilers_write(tmp_path: Path, text: str, expected: dict[str, Any]) -> None:
     (event,) = read(written(tmp_path, text))
     assert event["args"].items() >= expected.items()
 
 
-def test_bytes_that_are_no_utf8(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf8(tmp_path: Path) -> None:
     (event,) = read(written(tmp_path, b'[{"ph":"X","name":"a\xff\xfeb"}]'))
     assert event["name"] == "a\ufffd\ufffdb"
 
@@ -109,21 +109,21 @@ def test_cut_off_gzip(tmp_path: Path) -> None:
 
 BAD: list[tuple[bytes, str]] = [
     (b"", "is empty"),
-    (b"   \n", "is no JSON"),
-    (b"hello", "is no JSON from character 0"),
-    (b"\x00\x01\x02\x7fELF", "is no JSON"),
-    (b"3", "is no JSON"),
+    (b"   \n", "is not valid JSON"),
+    (b"hello", "is not valid JSON from character 0"),
+    (b"\x00\x01\x02\x7fELF", "is not valid JSON"),
+    (b"3", "is not valid JSON"),
     (b"{}", "no traceEvents"),
     (b'{"a": 1}', "no traceEvents"),
     (b'{"traceEvents": {"a": 1}}', "no traceEvents"),
     (b'{"a": {"traceEvents": []}}', "no traceEvents"),
-    (b"[1, 2]", "no events"),
-    (b'[{"a": 1}]', "no events"),
-    (b'{"traceEvents": [{"a": x}], "b": "' + b"c" * 99 + b'"}', "is no JSON from character 23"),
-    (b'{"traceEvents": [{"a": 1} {"b": 2}]}', "is no JSON from character 26"),
-    (b'[{"ph": "X", "name": "a "quoted" name"}]', "is no JSON"),
-    (b'{"traceEvents": []} rest', "is no JSON from character 20"),
-    (b"[" * 9999, "is no JSON"),
+    (b"[1, 2]", "not of profiler events"),
+    (b'[{"a": 1}]', "not of profiler events"),
+    (b'{"traceEvents": [{"a": x}], "b": "' + b"c" * 99 + b'"}', "is not valid JSON from character 23"),
+    (b'{"traceEvents": [{"a": 1} {"b": 2}]}', "is not valid JSON from character 26"),
+    (b'[{"ph": "X", "name": "a "quoted" name"}]', "is not valid JSON"),
+    (b'{"traceEvents": []} rest', "is not valid JSON from character 20"),
+    (b"[" * 9999, "is not valid JSON"),
     (b"\x1f\x8bno gzip at all", "is damaged"),
     (gzip.compress(b"[]" + b" " * 99)[:-8] + b"\x00" * 8, "is damaged"),
 ]
@@ -131,7 +131,9 @@ BAD: list[tuple[bytes, str]] = [
 
 @pytest.mark.parametrize(("data", "expected"), BAD, ids=[expected for _, expected in BAD])
 @pytest.mark.parametrize("chunk", [3, 1 << 20])
-def test_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, expected: str, chunk: int) -> None:
+def test_files_that_are_not_traces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, expected: str, chunk: int
+) -> None:
     monkeypatch.setattr(module, "CHUNK", chunk)
     path = written(tmp_path, data)
     with pytest.raises(UserError) as refused:
@@ -144,7 +146,7 @@ def test_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, 
 def test_a_value_without_end_is_refused_before_memory_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK", 100)
     monkeypatch.setattr(module, "LONGEST", 1000)
-    with pytest.raises(UserError, match="is no JSON"):
+    with pytest.raises(UserError, match="is not valid JSON"):
         read(written(tmp_path, '{"a": "' + "b" * 9000))
 
 

@@ -1,1 +1,1 @@
-"""Starvation read from a trace of PyTorch's profiler, of any program: file, events, intervals, verdict."""
+"""Computes starvation from a PyTorch profiler trace of any program: file, events, intervals, verdict."""

@@ -1,7 +1,7 @@
-"""From what a trace holds to step time, wait, idle and starved shares, and the verdict.
+"""Computes step time, wait, idle and starved shares and the verdict from a trace's events.
 
-A moment is starved when it lies in a step, the device runs nothing and the loop's thread is in a wait range. What
-cannot be known is None, never 0: idle without GPU work in the trace, wait without a range that tells of waiting.
+A moment of a step is starved if the device runs nothing and the loop's thread is in a wait range. A share that is not
+known is None, never 0: idle without GPU work in the trace, wait without a wait range.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from loaderlab.trace.devices import Device, working
 from loaderlab.trace.intervals import FLOAT
 from loaderlab.trace.notes import left_out, no_gpu, on_work
 from loaderlab.trace.steps import NO_STEPS, one_process, step_spans
-from loaderlab.trace.waits import matched, untold, waiting
+from loaderlab.trace.waits import wait_names, wait_unknown, waiting
 
-LEAST_STEPS = 5  # of a trace, under which nothing is claimed
+LEAST_STEPS = 5  # steps that a trace needs for a verdict
 
 
 @dataclass(frozen=True)
 class Share:
-    """One step, or all: mean length of a step in ms, and shares of the time in the steps. None: cannot be known."""
+    """One step or all steps: mean step time in ms, and shares of the time in the steps. None: not known."""
 
     num_steps: int
     step_ms: float | None
@@ -38,15 +38,15 @@ class Share:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a trace says.
+    """The results of a trace.
 
     Attributes:
-        steps: number that the profiler gave, and the step itself; in the order of time.
-        devices: those that are read, each with its own share over all steps.
-        copy_pct: share of the time in which copies run and nothing else.
-        starved_interval: 95 %, percent.
-        waits: how many ranges of each name were taken for waiting.
-        notes: what a reader should know beside the figures.
+        steps: the profiler's step number and the step's shares, in order of time.
+        devices: name of each device and its shares over all steps.
+        copy_pct: share of the time in which only copies run.
+        starved_interval: 95 % confidence interval, percent.
+        waits: names of the ranges that count as waiting, with the number of ranges.
+        notes: what limits these results.
     """
 
     verdict: Verdict
@@ -60,29 +60,30 @@ class Reading:
     notes: tuple[str, ...] = ()
 
 
-def analyse(found: TraceEvents, config: TraceConfig) -> Reading:
-    """The reading of what was collected.
+def analyse(trace: TraceEvents, config: TraceConfig) -> Reading:
+    """The results for the collected events.
 
     Raises:
-        UserError: nothing matches ``wait``, the device did nothing, or several processes are merged and none chosen.
+        UserError: nothing matches ``wait``, the chosen device did nothing, or several processes are merged and none was
+            chosen.
     """
-    steps = one_process(found.steps, config)
+    steps = one_process(trace.steps, config)
     spans = step_spans(steps)
     if spans.lengths.sum() <= 0:
-        nothing = Share(0, None, None, None, None)
-        return Reading(Verdict(INCONCLUSIVE, None, None, NO_STEPS), nothing, notes=left_out(found))
+        unknown = Share(0, None, None, None, None)
+        return Reading(Verdict(INCONCLUSIVE, None, None, NO_STEPS), unknown, notes=left_out(trace))
     threads = {step.thread for step in steps}
-    waits = waiting(found, threads, spans, config)
-    devices = working(found, spans, waits, config)
+    waits = waiting(trace, threads, spans, config)
+    devices = working(trace, spans, waits, config)
     wait = None if waits is None else spans.within(waits)
     idle, copying, starved = _mean(devices)
     overall = _share(spans.lengths, wait, idle, starved)
     each = tuple((device.name, _share(spans.lengths, wait, device.idle, device.starved)) for device in devices)
     copy_pct, interval = _percent(copying, spans.lengths), _interval(starved, spans.lengths)
-    if doubts := ([] if devices else [no_gpu(found, overall.wait_pct)]) + (
-        [] if waits is not None else [untold(found, threads)]
+    if reasons := ([] if devices else [no_gpu(trace, overall.wait_pct)]) + (
+        [] if waits is not None else [wait_unknown(trace, threads)]
     ):
-        verdict = Verdict(INCONCLUSIVE, None, None, "; ".join(doubts))
+        verdict = Verdict(INCONCLUSIVE, None, None, "; ".join(reasons))
     else:
         verdict = judge(_evidence(overall, copy_pct, interval))
     return Reading(
@@ -96,13 +97,13 @@ def analyse(found: TraceEvents, config: TraceConfig) -> Reading:
         devices=each,
         copy_pct=copy_pct,
         starved_interval=interval,
-        waits=() if waits is None else matched(found, threads),
-        notes=left_out(found) + on_work(found, devices) + (_several(each) if len(each) > 1 else ()),
+        waits=() if waits is None else wait_names(trace, threads),
+        notes=left_out(trace) + on_work(trace, devices) + (_several(each) if len(each) > 1 else ()),
     )
 
 
 def _mean(devices: Sequence[Device]) -> tuple[FLOAT | None, FLOAT | None, FLOAT | None]:
-    """Idle, copying and starved time of each step (N,), µs: the mean over the devices."""
+    """Mean over the devices of the idle, copying and starved time of each step, (N,) µs."""
     if not devices:
         return None, None, None
     starved = [device.starved for device in devices if device.starved is not None]
@@ -126,15 +127,15 @@ def _share(
 
 
 def _percent(time: FLOAT | None, lengths: FLOAT, part: slice = slice(None)) -> float | None:
-    whole = float(lengths[part].sum())
-    if time is None or whole <= 0:
+    total = float(lengths[part].sum())
+    if time is None or total <= 0:
         return None
-    return min(100.0, max(0.0, 100 * float(time[part].sum()) / whole))  # a difference of sums may be 1e-9 below 0
+    return min(100.0, max(0.0, 100 * float(time[part].sum()) / total))  # a difference of sums may be 1e-9 below 0
 
 
 def _interval(starved: FLOAT | None, lengths: FLOAT) -> tuple[float, float] | None:
-    found = None if starved is None else ratio_interval(starved.tolist(), lengths.tolist())
-    return None if found is None else (max(0.0, 100 * found[0]), min(100.0, 100 * found[1]))
+    interval = None if starved is None else ratio_interval(starved.tolist(), lengths.tolist())
+    return None if interval is None else (max(0.0, 100 * interval[0]), min(100.0, 100 * interval[1]))
 
 
 def _evidence(overall: Share, copy_pct: float | None, interval: tuple[float, float] | None) -> Evidence:
@@ -159,5 +160,5 @@ def _several(devices: Sequence[tuple[str, Share]]) -> tuple[str]:
         for name, share in devices
     )
     grades = {grade(share.starved_pct) for _, share in devices if share.starved_pct is not None}
-    differ = "; they differ: read one with device=N" if len(grades) > 1 else ""
+    differ = "; they differ: select one with device=N" if len(grades) > 1 else ""
     return (f"idle and starved are the mean over {len(devices)} GPUs: {each}{differ}",)

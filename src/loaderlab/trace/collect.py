@@ -1,4 +1,4 @@
-"""What of a trace's events tells of starvation: the profiler's steps, the device's work, the waits of every thread."""
+"""Collects the events of a trace that matter for starvation: profiler steps, device work, and each thread's waits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from loaderlab.trace.intervals import Growing
 from loaderlab.trace.streams import Stream
 
 KERNEL, MEMSET, COPY, RANGE, HOST, OTHER = "kernel", "memset", "copy", "range", "host", "other"
-KINDS = {  # by category, in lower case; the short names are those of profilers before PyTorch 1.11
+KINDS = {  # category in lower case to kind; the short names are from profilers before PyTorch 1.11
     "kernel": KERNEL,
     "gpu_memset": MEMSET,
     "memset": MEMSET,
@@ -25,7 +25,7 @@ KINDS = {  # by category, in lower case; the short names are those of profilers 
     "operator": RANGE,
     "python": RANGE,
     "python_function": RANGE,
-    **dict.fromkeys(  # of a GPU's host side: no device work
+    **dict.fromkeys(  # the host side of a GPU: not device work
         (
             "cuda_runtime",
             "cuda_driver",
@@ -43,7 +43,7 @@ KINDS = {  # by category, in lower case; the short names are those of profilers 
         HOST,
     ),
 }
-# ROCm writes some copies as kernels (pytorch/kineto#1295), and copies by a kernel of its runtime's own
+# ROCm's profiler writes some copies as kernels (pytorch/kineto#1295); its runtime also copies with a kernel of its own
 COPY_KERNEL = re.compile(
     r"memcpy(?:[hdp]to[hdp])?\b.*|copy(?:host|device|peer)to(?:host|device|peer)\w*|memory_copy_\w+|__amd_rocclr_copy\w+.*",
     re.IGNORECASE,
@@ -51,16 +51,16 @@ COPY_KERNEL = re.compile(
 STEP = re.compile(r"ProfilerStep#([0-9]{1,18})")
 DEFAULT_WAIT = re.compile(r"enumerate\(DataLoader\)#.*|loaderlab/wait")
 NUMBERS = frozenset({int, float})
-MOST_US = 2.0**63  # of a time: beyond it sums may overflow, and no profiler's counter reaches it
+MOST_US = 2.0**63  # largest time: no profiler's counter reaches it, and sums of larger ones may overflow
 LONGEST_SHOWN = 80  # characters of a value in a message
-NAMES = 100_000  # different names that are remembered
+NAMES = 100_000  # limit of different names that are stored
 
 Thread = tuple[str, str]  # pid and tid
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the profiler, on the thread that calls ``prof.step()``; times in µs since the first event."""
+    """One profiler step, on the thread that calls ``prof.step()``; times in µs since the first event."""
 
     number: int
     thread: Thread
@@ -70,16 +70,16 @@ class Step:
 
 @dataclass
 class TraceEvents:
-    """What a trace holds; times in µs since the first event.
+    """The collected events of a trace; times in µs since the first event.
 
     Attributes:
-        kernels: of each device, by stream; compute: its memsets, and kernels that name no stream; copies: its copies.
-        copy_kernels: how many kernels of each name were taken for copies.
-        waits, wait_names: ranges that match the pattern, by thread, and how many of each name.
-        user_ranges: how many ranges of each name the program itself marks, by thread; plain_ranges: the same of ranges
-            that profilers before PyTorch 1.13 did not tell from operators.
-        others: how many events there are of each category that is not known here.
-        negative: events of no use, since their duration is below 0.
+        kernels: by device and stream; compute: memsets, and kernels without a stream, by device; copies: by device.
+        copy_kernels: number of kernels that count as copies, by name.
+        waits, wait_names: ranges that match the pattern, and their number by name; by thread.
+        user_ranges: number of ranges that the program marks itself, by thread and name; plain_ranges: the same for
+            ranges that profilers before PyTorch 1.13 did not distinguish from operators.
+        others: number of events by unknown category.
+        negative: number of events that are left out, since their duration is below 0.
     """
 
     steps: list[Step] = field(default_factory=list)
@@ -96,7 +96,7 @@ class TraceEvents:
 
 
 def wait_pattern(wait: str) -> re.Pattern[str]:
-    """What the whole name of a wait range matches: a part of it in any case, or a glob where it has * or ?.
+    """The pattern for the full name of a wait range: a part of the name in any case, or a glob if it has * or ?.
 
     >>> bool(wait_pattern("next_b").fullmatch("my.Next_Batch")), bool(wait_pattern("next*").fullmatch("my.next"))
     (True, False)
@@ -109,57 +109,57 @@ def wait_pattern(wait: str) -> re.Pattern[str]:
 
 
 def collect(events: Iterable[dict[str, Any]], wait: str) -> TraceEvents:
-    """What the events tell.
+    """The events that matter, sorted by kind.
 
     Raises:
-        UserError: an event that counts has no number for its time.
+        UserError: such an event has no valid time.
     """
-    found, roles, base = TraceEvents(), _Roles(wait_pattern(wait)), None
-    for kind, event in _of_use(events, found.others):
+    trace, roles, base = TraceEvents(), _Roles(wait_pattern(wait)), None
+    for kind, event in _relevant(events, trace.others):
         role = roles.of(str(event.get("name")), event["cat"]) if kind == RANGE else None
         if kind == RANGE and role is None:
             continue  # most operators
         start, length = _number(event, "ts"), _number(event, "dur")
         base = start if base is None else base
-        start -= base  # early: a clock that began in 1970 leaves few digits for what is short
+        start -= base  # first: a float of a time since 1970 has too few digits for short durations
         if length < 0:
-            found.negative += 1
+            trace.negative += 1
         elif role is not None:
-            _add_range(found, role, event, start, start + length)
+            _add_range(trace, role, event, start, start + length)
         else:
-            _add_work(found, kind, event, start, start + length)
-    return found
+            _add_work(trace, kind, event, start, start + length)
+    return trace
 
 
-def _add_work(found: TraceEvents, kind: str, event: dict[str, Any], start: float, end: float) -> None:
+def _add_work(trace: TraceEvents, kind: str, event: dict[str, Any], start: float, end: float) -> None:
     args, name, tid = event.get("args"), str(event.get("name")), event.get("tid")
     device = str(args["device"] if isinstance(args, dict) and "device" in args else event.get("pid"))
     if kind == KERNEL and COPY_KERNEL.fullmatch(name):
         kind = COPY
-        found.copy_kernels[name] += 1
+        trace.copy_kernels[name] += 1
     if kind == COPY:
-        found.copies[device].add(start, end)
+        trace.copies[device].add(start, end)
     elif kind == KERNEL and tid is not None:
-        found.kernels[device][str(event.get("pid")), str(tid)].add(start, end)
+        trace.kernels[device][str(event.get("pid")), str(tid)].add(start, end)
     else:
-        found.compute[device].add(start, end)
+        trace.compute[device].add(start, end)
 
 
-def _add_range(found: TraceEvents, role: _Role, event: dict[str, Any], start: float, end: float) -> None:
+def _add_range(trace: TraceEvents, role: _Role, event: dict[str, Any], start: float, end: float) -> None:
     thread, name = (str(event.get("pid")), str(event.get("tid"))), str(event.get("name"))
     if role.step is not None:
-        found.steps.append(Step(role.step, thread, start, end))
+        trace.steps.append(Step(role.step, thread, start, end))
         return
     if role.is_wait:
-        found.waits[thread].add(start, end)
-        found.wait_names[thread][name] += 1
-    names = (found.user_ranges if role.is_users else found.plain_ranges)[thread]
+        trace.waits[thread].add(start, end)
+        trace.wait_names[thread][name] += 1
+    names = (trace.user_ranges if role.is_users else trace.plain_ranges)[thread]
     if len(names) < NAMES:
         names[name] += 1
 
 
-def _of_use(events: Iterable[dict[str, Any]], others: Counter[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The events with a duration whose category counts; those of a category that is not known are counted."""
+def _relevant(events: Iterable[dict[str, Any]], others: Counter[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The events with a duration and a relevant category; also counts the unknown categories in ``others``."""
     kinds: dict[str, str] = {}
     for event in events:
         if event.get("ph") != "X":
@@ -179,7 +179,7 @@ def _of_use(events: Iterable[dict[str, Any]], others: Counter[str]) -> Iterator[
 
 @dataclass(frozen=True)
 class _Role:
-    """What a range is by its name and category: a step of this number, a wait, marked by the program itself."""
+    """The role of a range by its name and category: the number of a step, a wait, marked by the user's program."""
 
     step: int | None
     is_wait: bool
@@ -187,7 +187,7 @@ class _Role:
 
 
 class _Roles:
-    """The role of each range, None where it has none. Few names make many events: each is looked at once."""
+    """The role of a range, or None. Results are cached: many events share few names."""
 
     def __init__(self, wait: re.Pattern[str]) -> None:
         self._wait = wait

@@ -1,4 +1,4 @@
-"""Starvation read from a trace of PyTorch's profiler, of anybody's program: file -> events -> intervals -> verdict."""
+"""Reads a trace file and prints its results: file -> events -> intervals -> verdict."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from loaderlab.trace.reader import events
 
 
 def read_trace(config: TraceConfig, progress: Terminal) -> Reading:
-    """What the trace says; `progress` shows how far a large file is read.
+    """The results of a trace; ``progress`` shows how much of a large file is read.
 
     Raises:
-        UserError: no such file, no trace, cut off, or a choice that it cannot serve.
+        UserError: there is no such file, it is not a complete trace, or a setting does not fit it.
     """
     path = expanded(config.trace)
     size = path.stat().st_size if path.is_file() else 0
@@ -30,12 +30,12 @@ def read_trace(config: TraceConfig, progress: Terminal) -> Reading:
             if bar.due(percent):
                 bar.update(percent)
 
-        found = collect(events(path, on_read), config.wait)
-    return analyse(found, config)
+        trace = collect(events(path, on_read), config.wait)
+    return analyse(trace, config)
 
 
 def report(config: TraceConfig, terminal: Terminal) -> None:
-    """Reads the trace and says it on stdout, as a table or as JSON alone; progress goes to stderr."""
+    """Reads the trace and prints its results to stdout, as a table or as JSON only; progress goes to stderr."""
     reading = read_trace(config, Terminal(Console(file=sys.stderr, highlight=False)))
     if config.format == "json":
         print(as_json(reading, config.trace))

@@ -1,9 +1,9 @@
-"""The events of a trace file, one at a time, in memory that does not grow with the file.
+"""Reads the events of a trace file one at a time, with memory that does not grow with the file.
 
-One event is decoded by the standard library's C decoder, the text around it by the few lines here. A streaming parser
-(ijson on yajl) was no faster and refuses what real traces hold: a bare ``inf`` (pytorch/kineto#105), line breaks inside
-a name (pytorch/pytorch#130622), whole numbers beyond 63 bits. Windows paths whose backslashes are not escaped
-(pytorch/pytorch#98432) are read as if they were: where JSON knows no such escape, there is one way to read it.
+The standard library's C decoder decodes each event; the code here reads the text around it. A streaming parser (ijson
+with yajl) was not faster and rejects content of real traces: a bare ``inf`` (pytorch/kineto#105), line breaks inside a
+name (pytorch/pytorch#130622), integers of more than 63 bits. Windows paths with unescaped backslashes
+(pytorch/pytorch#98432) are read as if they were escaped, if the backslash does not begin a valid JSON escape.
 """
 
 from __future__ import annotations
@@ -21,40 +21,40 @@ from typing import IO, Any
 from loaderlab.config import UserError, refuse
 
 CHUNK = 1 << 20  # bytes read at a time
-LONGEST = 1 << 25  # characters of one event, or of one value beside the events
+LONGEST = 1 << 25  # characters of one event, or of one other value of the file
 GZIP = b"\x1f\x8b"
-DECODER = json.JSONDecoder(strict=False)  # not strict: takes line breaks inside a string
+DECODER = json.JSONDecoder(strict=False)  # not strict: accepts line breaks inside a string
 COMMA = re.compile(r"[ \t\r\n]*,[ \t\r\n]*")
 BLANK = re.compile(r"[ \t\r\n]*")
-BARE = re.compile(r'("\s*:\s*)-?(?:inf|nan|N/A)(?=\s*[,}])')  # what old profilers wrote for a number
-# an escape that JSON knows, or a backslash that begins none; an escape has at most 5 characters behind the backslash
+BARE = re.compile(r'("\s*:\s*)-?(?:inf|nan|N/A)(?=\s*[,}])')  # old profilers wrote these as numbers
+# a valid JSON escape, or a backslash that does not begin one; an escape has at most 5 characters after the backslash
 ESCAPE = re.compile(r'(\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))|\\(?=.{5})', re.DOTALL)
 LONGEST_WORD = 12  # characters: -Infinity, an escape, the end of a number
-WHOLE = (dict, list, str)  # a value of these says itself where it ends
-NO_TRACE = "is JSON, but no trace: it has no traceEvents"
+DELIMITED = (dict, list, str)  # types whose text shows where the value ends
+NO_TRACE = "is JSON, but not a trace: it has no traceEvents"
 QUOTE = (
-    "; a quote stands inside a string with no backslash before it, as PyTorch writes some names with with_stack=True "
-    "(pytorch#113001): record the trace again with with_stack=False, or put the backslash in"
+    "; there is an unescaped quote inside a string, as PyTorch writes some names with with_stack=True "
+    "(pytorch#113001): record the trace again with with_stack=False, or add the backslash"
 )
 EXAMPLE = "trace=log/host_1234.pt.trace.json.gz"
 
 
 def events(path: Path, on_read: Callable[[int], None]) -> Iterator[dict[str, Any]]:
-    """Every event of a trace: of ``traceEvents`` of an object, or of a bare list.
+    """Every event of a trace: from ``traceEvents`` of an object, or from a plain list.
 
     Args:
-        on_read: told the bytes of the file that have been read, a chunk at a time.
+        on_read: called after each chunk with the number of bytes that have been read.
 
     Raises:
-        UserError: no such file, no trace, cut off, or damaged.
+        UserError: there is no such file, it is not a trace, it is incomplete, or it is damaged.
     """
     with _opened(path) as (file, plain):
         text = _Text(path, plain, lambda: on_read(file.tell()))
         match text.peek():
             case "[":
-                found = yield from text.array()
-                if not found:
-                    raise _refused(path, "is a JSON list, but holds no events of a profiler")
+                are_events = yield from text.array()
+                if not are_events:
+                    raise _refused(path, "is a JSON list, but not of profiler events")
             case "{":
                 yield from text.trace()
             case _:
@@ -65,7 +65,7 @@ def events(path: Path, on_read: Callable[[int], None]) -> Iterator[dict[str, Any
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes] | gzip.GzipFile]]:
-    """The file, and its unpacked bytes."""
+    """The file, and the stream of its decompressed bytes."""
     if path.is_dir():
         inside = sorted([*path.glob("*.json"), *path.glob("*.json.gz")])
         raise _refused(path, "is a folder", f"trace={inside[0]}" if inside else EXAMPLE)
@@ -91,7 +91,7 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes] | gzip.GzipFile]]
 
 
 class _Text:
-    """The text of a file, of which only the part at hand is kept."""
+    """The text of a file; only the part that is being read is in memory."""
 
     def __init__(self, path: Path, plain: IO[bytes] | gzip.GzipFile, on_read: Callable[[], None]) -> None:
         self._path, self._plain, self._on_read = path, plain, on_read
@@ -99,7 +99,7 @@ class _Text:
         self._text, self._at, self._dropped, self._ended = "", 0, 0, False
 
     def peek(self) -> str:
-        """The next character that is no blank; empty at the end."""
+        """The next character that is not white space; empty at the end."""
         while True:
             blank = BLANK.match(self._text, self._at)
             assert blank is not None
@@ -108,8 +108,8 @@ class _Text:
                 return self._text[self._at : self._at + 1]
 
     def trace(self) -> Iterator[dict[str, Any]]:
-        """The events of an object that holds them under ``traceEvents``; what stands beside them is passed over."""
-        found = False
+        """The events under ``traceEvents`` of an object; its other values are skipped."""
+        has_events = False
         self._take("{")
         if self.peek() == "}":
             raise _refused(self._path, NO_TRACE)
@@ -117,73 +117,74 @@ class _Text:
             key = self._value()
             self._take(":")
             if self.peek() == "[" and key == "traceEvents":
-                found = True
+                has_events = True
                 yield from self.array()
             else:
                 self._value()
             if self._take(",}") == "}":
                 break
             self.peek()
-        if not found:
+        if not has_events:
             raise _refused(self._path, NO_TRACE)
 
     def array(self) -> Generator[dict[str, Any], None, bool]:
-        """The objects of a list; returns whether they are events, as those of an empty list are."""
+        """The objects of a list; returns whether they are events (True for an empty list)."""
         self._take("[")
         if self.peek() == "]":
             self._at += 1
             return True
-        found = False
+        are_events = False
         while True:
             value = self._value()
             if isinstance(value, dict):
-                found = found or "ph" in value
+                are_events = are_events or "ph" in value
                 yield value
             comma = COMMA.match(self._text, self._at)
-            if comma is not None and comma.end() < len(self._text):  # nearly always: a third of the time saved
+            if comma is not None and comma.end() < len(self._text):  # the common case: saves a third of the time
                 self._at = comma.end()
             elif self._take(",]") == "]":
-                return found
+                return are_events
             else:
                 self.peek()
 
     def broken(self, why: str = "") -> UserError:
+        """The error for text that is not JSON at the current position."""
         where, rest = self._dropped + self._at, self._text[self._at : self._at + 30]
-        return _refused(self._path, f"is no JSON from character {where:,} on: {rest!a}{why}")
+        return _refused(self._path, f"is not valid JSON from character {where:,} on: {rest!a}{why}")
 
     def _take(self, allowed: str) -> str:
-        found = self.peek()
-        if not found:
+        character = self.peek()
+        if not character:
             raise _cut(self._path)
-        if found not in allowed:
+        if character not in allowed:
             raise self.broken()
         self._at += 1
-        return found
+        return character
 
     def _value(self) -> Any:
-        """The value that begins here, not at a blank; reads on until it is whole."""
+        """The value at the current position, which must not be white space; reads on until it is complete."""
         while True:
             try:
                 value, end = DECODER.raw_decode(self._text, self._at)
             except json.JSONDecodeError as error:
                 if self._mend(error):
                     continue
-                if not self._goes_on(error) or len(self._text) - self._at > LONGEST:
+                if not self._is_incomplete(error) or len(self._text) - self._at > LONGEST:
                     after_string = self._text[self._at : error.pos].rstrip().endswith('"')
                     self._at = error.pos
                     raise self.broken(QUOTE if after_string and "delimiter" in error.msg else "") from None
                 if not self._more():
                     raise _cut(self._path) from None
-            except (RecursionError, ValueError):  # too deep, or a number of thousands of digits
+            except (RecursionError, ValueError):  # nested too deeply, or a number of thousands of digits
                 raise self.broken() from None
             else:
-                if isinstance(value, WHOLE) or end < len(self._text) - 8 or not self._more():
+                if isinstance(value, DELIMITED) or end < len(self._text) - 8 or not self._more():
                     self._at = end
-                    return value  # a number near the edge may go on behind it
+                    return value  # a number near the end of the text may have more digits to come
 
     def _mend(self, error: json.JSONDecodeError) -> bool:
-        """Puts null for the bare words that no JSON has, and two backslashes for one that begins no escape; whether there
-        were any."""
+        """Replaces bare words that JSON does not have with null, and a backslash that does not begin an escape with two;
+        returns whether it replaced anything."""
         before = self._text[self._at :]
         if error.msg.startswith("Invalid \\"):
             rest = ESCAPE.sub(lambda escape: escape[1] or "\\\\", before)
@@ -194,15 +195,15 @@ class _Text:
         self._text, self._dropped, self._at = rest, self._dropped + self._at, 0
         return True
 
-    def _goes_on(self, error: json.JSONDecodeError) -> bool:
-        """Whether the value may only lack its end: sound as far as the text reaches, but for a word or number in two."""
+    def _is_incomplete(self, error: json.JSONDecodeError) -> bool:
+        """Whether the value may only be incomplete: the error is at the end of the text, or in a word that it cuts."""
         rest = self._text[error.pos :].strip()
-        if error.msg.startswith("Unterminated"):  # counted from where the string begins
+        if error.msg.startswith("Unterminated"):  # its position is the start of the string
             return True
         return len(rest) <= LONGEST_WORD and not (self._ended and set(rest) & set('"]}'))
 
     def _more(self) -> bool:
-        """Drops what is done with and reads on, twice as much where one value is long; False at the end."""
+        """Drops the text that is done and reads more, twice as much if one value is long; False at the end."""
         if self._ended:
             return False
         rest = self._text[self._at :]
@@ -214,8 +215,10 @@ class _Text:
 
 
 def _refused(path: Path, why: str, example: str = EXAMPLE) -> UserError:
-    return refuse("trace", path, f"{why}; allowed is a file of PyTorch's profiler, .json or .json.gz", example)
+    return refuse("trace", path, f"{why}; allowed: a file written by PyTorch's profiler, .json or .json.gz", example)
 
 
 def _cut(path: Path) -> UserError:
-    return _refused(path, "is cut off: the program ended before the profiler had written all of it, or the copy did")
+    return _refused(
+        path, "is cut off: the program ended before the profiler had written the whole file, or a copy failed"
+    )

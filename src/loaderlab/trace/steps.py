@@ -1,4 +1,4 @@
-"""Whose steps are read, and when each of them starts and ends."""
+"""Selects the process whose steps are read, and gives the start and end of each step."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from loaderlab.config import AUTO, TraceConfig, refuse
 from loaderlab.trace.collect import Step
 from loaderlab.trace.intervals import FLOAT, Union
 
-ROUNDING_US = 2.0  # by which steps may overlap: old profilers rounded start and length apart
+ROUNDING_US = 2.0  # allowed overlap of steps: old profilers rounded start and length separately
 NO_STEPS = (
-    "the trace has no profiler steps (ProfilerStep#N), so nothing says where a step begins. Record it with "
+    "the trace has no profiler steps (ProfilerStep#N), so it is not known where a step begins. Record it with "
     "torch.profiler.profile(…, schedule=torch.profiler.schedule(wait=1, warmup=1, active=20)) as prof, and call "
     "prof.step() after each training step"
 )
@@ -22,7 +22,7 @@ NO_STEPS = (
 
 @dataclass(frozen=True)
 class StepSpans:
-    """When each step starts and ends (N,), µs, in the order of time."""
+    """Start and end of each step, (N,) µs, in order of time."""
 
     starts: FLOAT
     ends: FLOAT
@@ -32,7 +32,7 @@ class StepSpans:
         return self.ends - self.starts
 
     def within(self, moments: Union) -> FLOAT:
-        """How much of each step lies in the set (N,), µs."""
+        """The time of each step that lies in the set, (N,) µs."""
         return moments.covered(self.starts, self.ends)
 
     def touch(self, moments: Union) -> bool:
@@ -44,25 +44,28 @@ def step_spans(steps: Sequence[Step]) -> StepSpans:
 
 
 def one_process(recorded: Sequence[Step], config: TraceConfig) -> list[Step]:
-    """The steps of one process, in the order of time, each once.
+    """The steps of one process in order of time, without duplicates.
 
     Raises:
-        UserError: several processes and none chosen, one that has no steps, or steps that overlap.
+        UserError: there are several processes and none is chosen, the chosen one has no steps, or steps overlap.
     """
     pids = sorted({step.thread[0] for step in recorded})
     if config.pid != AUTO and config.pid not in pids:
         known = ", ".join(pids) or "none"
         raise refuse(
-            "pid", config.pid, f"has no profiler steps in this trace; with steps: {known}", f"pid={[*pids, AUTO][0]}"
+            "pid",
+            config.pid,
+            f"has no profiler steps in this trace; processes with steps: {known}",
+            f"pid={[*pids, AUTO][0]}",
         )
     if config.pid == AUTO and len(pids) > 1:
-        allowed = f"the trace holds the steps of {len(pids)} processes, {', '.join(pids)}; choose one, and its GPU"
+        allowed = f"the trace has steps of {len(pids)} processes, {', '.join(pids)}; choose one, and its GPU"
         raise refuse("pid", AUTO, allowed, f"pid={pids[0]} device=0")
     if len(pids) > 1 and config.device == AUTO:
         raise refuse(
             "device",
             AUTO,
-            "the trace holds several processes, and work on a GPU does not tell whose it is; choose the GPU of process "
+            "the trace has several processes, and GPU events do not name their process; choose the GPU of process "
             f"{config.pid}",
             f"pid={config.pid} device=0",
         )
@@ -74,7 +77,7 @@ def one_process(recorded: Sequence[Step], config: TraceConfig) -> list[Step]:
                 "trace",
                 config.trace,
                 f"ProfilerStep#{one.number} and ProfilerStep#{other.number} of process {one.thread[0]} overlap, as in a file "
-                "merged from several traces; allowed is the trace of one process",
+                "merged from several traces; allowed: the trace of one process",
                 "trace=rank0.pt.trace.json",
             )
     return steps

@@ -1,4 +1,4 @@
-"""When the loop waits for data, by the ranges on its own thread; and what to say where no range tells."""
+"""The time in which the loop waits for data, from the ranges on its own thread, and the message if there are none."""
 
 from __future__ import annotations
 
@@ -11,58 +11,58 @@ from loaderlab.trace.collect import Thread, TraceEvents
 from loaderlab.trace.intervals import Union, join
 from loaderlab.trace.steps import StepSpans
 
-SUGGESTED = 6  # names of ranges that a message lists
+SUGGESTED = 6  # range names listed in a message
 
 
-def waiting(found: TraceEvents, threads: Set[Thread], steps: StepSpans, config: TraceConfig) -> Union | None:
-    """When the threads of the steps wait; None where no range in the steps tells.
+def waiting(trace: TraceEvents, threads: Set[Thread], steps: StepSpans, config: TraceConfig) -> Union | None:
+    """The time in which the threads of the steps wait; None if there is no wait range in the steps.
 
     Raises:
-        UserError: a pattern that was typed matches nothing there.
+        UserError: a pattern that the user gave matches no range in the steps.
     """
-    own = [found.waits[thread].union() for thread in threads if thread in found.waits]
+    own = [trace.waits[thread].union() for thread in threads if thread in trace.waits]
     waits = join(*own) if own else None
     if waits is not None and steps.touch(waits):
         return waits
     if config.wait == AUTO:
         return None
-    why = "no range of a name like this lies in the steps, on the thread that calls prof.step()"
-    if set(found.waits) - threads:
-        why += "; other threads have some, but the loop does not wait there"
-    names = _most_frequent(found, threads)
+    why = "no range in the steps has such a name, on the thread that calls prof.step()"
+    if set(trace.waits) - threads:
+        why += "; other threads have some, but the loop does not wait in them"
+    names = _most_frequent(trace, threads)
     raise refuse("wait", config.wait, f"{why}. {_there(names)}", _typed([*names, "next_batch"][0]))
 
 
-def matched(found: TraceEvents, threads: Set[Thread]) -> tuple[tuple[str, int], ...]:
-    """The names of the ranges that were taken for waiting, and how many of each the trace holds."""
-    return tuple(_count(found.wait_names, threads).most_common())
+def wait_names(trace: TraceEvents, threads: Set[Thread]) -> tuple[tuple[str, int], ...]:
+    """The names of the ranges that count as waiting, with the number of each in the trace."""
+    return tuple(_count(trace.wait_names, threads).most_common())
 
 
-def untold(found: TraceEvents, threads: Set[Thread]) -> str:
-    """Why the wait is not known, and how to tell it."""
+def wait_unknown(trace: TraceEvents, threads: Set[Thread]) -> str:
+    """Why the wait is not known, and how to mark it."""
     reader = (
         "another thread reads PyTorch's DataLoader"
-        if set(found.waits) - threads
-        else "no DataLoader of PyTorch is read"
+        if set(trace.waits) - threads
+        else "PyTorch's DataLoader is not read in them"
     )
     return (
-        f"no range in the steps says when the loop waits for data: {reader} there, and the profiler sees no other loader. "
-        f"{_there(_most_frequent(found, threads))}. Type wait=NAME, a part of the name is enough; or record the trace "
+        f"no range in the steps shows when the loop waits for data: {reader}, and the profiler does not mark other loaders. "
+        f"{_there(_most_frequent(trace, threads))}. Type wait=NAME (a part of the name is enough), or record the trace "
         'again with the fetch of a batch in torch.profiler.record_function("loaderlab/wait")'
     )
 
 
 def _there(names: list[str]) -> str:
-    return f"The most frequent ranges there: {', '.join(names)}" if names else "No range of your own is there"
+    return f"Most frequent ranges in the steps: {', '.join(names)}" if names else "The steps have no ranges of your own"
 
 
 def _typed(name: str) -> str:
-    """The override to type; Hydra wants quotes about some characters, and the shell must leave them in place."""
+    """The override to type; Hydra needs quotes around some characters, and the shell must keep them."""
     return f"wait={name}" if re.fullmatch(r"[\w./:*?-]+", name) else f"""'wait="{name}"'"""
 
 
-def _most_frequent(found: TraceEvents, threads: Set[Thread]) -> list[str]:
-    counted = _count(found.user_ranges, threads) or _count(found.plain_ranges, threads)
+def _most_frequent(trace: TraceEvents, threads: Set[Thread]) -> list[str]:
+    counted = _count(trace.user_ranges, threads) or _count(trace.plain_ranges, threads)
     return [name for name, _ in counted.most_common(SUGGESTED)]
 
 
