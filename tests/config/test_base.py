@@ -1,4 +1,4 @@
-"""What every setting is made with."""
+"""The building blocks of the schema."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from loaderlab.config.base import MISSING
 from tests.conftest import compose
 
 
-def test_missing_is_what_omegaconf_takes_for_missing() -> None:
+def test_missing_is_omegaconfs_missing_value() -> None:
     assert MISSING == omegaconf.MISSING
     assert omegaconf.OmegaConf.missing_keys(omegaconf.OmegaConf.create({"root": MISSING})) == {"root"}
 
@@ -37,7 +37,7 @@ def test_the_schema_needs_the_standard_library_only() -> None:
 def test_a_comparisons_metrics_are_those_of_the_registry() -> None:
     (metric,) = (entry for entry in dataclasses.fields(CompareConfig) if entry.name == "metric")
     assert metric.metadata["choices"] == metrics.COMPARED
-    doc = "the figure that gains are of; auto: rate/samples_per_s, of a ladder time/train_s"
+    doc = "metric of the gains; auto: rate/samples_per_s, for a ladder time/train_s"
     assert metric.metadata["doc"] == doc
 
 
@@ -55,7 +55,7 @@ def test_a_comparisons_metrics_are_those_of_the_registry() -> None:
         (f"seed={2**64}", f"seed={2**64}: must be at most {2**63 - 1}"),
     ],
 )
-def test_numbers_that_cannot_be_are_refused(override: str, message: str) -> None:
+def test_impossible_numbers_are_refused(override: str, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)) as error:
         compose([override])
     assert "\n" not in str(error.value)

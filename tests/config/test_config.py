@@ -23,7 +23,7 @@ CHOICES = [
     if folder.is_dir()
     for file in sorted(folder.glob("*.yaml"))
 ]
-NEEDS = {  # what a choice cannot do without
+NEEDS = {  # the settings that a choice requires
     ("data", "imagefolder"): ["data.root=/tmp"],
     ("data", "custom"): ["data.target=a:b"],
     ("data", "vectors"): ["model=feedforward"],
@@ -40,12 +40,12 @@ def chosen(group: str, name: str) -> config.TrainConfig:
 
 @pytest.mark.parametrize(("group", "name"), CHOICES)
 def test_every_choice_composes(group: str, name: str) -> None:
-    made = chosen(group, name)
+    composed = chosen(group, name)
     if group in ("study", "rung"):
-        assert getattr(made, group) == name
+        assert getattr(composed, group) == name
     else:
-        assert dataclasses.is_dataclass(getattr(made, group))
-    assert dict(config.flatten(made))  # every setting has a value that a record can hold
+        assert dataclasses.is_dataclass(getattr(composed, group))
+    assert dict(config.flatten(composed))  # every setting has a value that can be recorded
 
 
 def test_choice_is_recorded_under_the_groups_name() -> None:
@@ -64,29 +64,28 @@ def test_every_setting_is_documented() -> None:
             walk(kind)
 
 
-def test_siblings_differ_from_each_other() -> None:
+def test_the_choices_of_a_group_differ() -> None:
     for group in {group for group, _ in CHOICES}:
-        names = [name for found, name in CHOICES if found == group]
+        names = [name for other, name in CHOICES if other == group]
         flats = [str(list(config.flatten(chosen(group, name)))) for name in names]
         assert len(set(flats)) == len(names), group
 
 
-def test_sweep_over_workers_needs_no_other_knob() -> None:
+def test_a_sweep_over_workers_needs_no_other_setting() -> None:
     for workers in (0, 2, 4):
         loader = compose([f"loader.num_workers={workers}"]).loader
         assert isinstance(loader, config.NativeLoader)
         assert loader.num_workers == workers
 
 
-def test_epochs_give_way_to_steps() -> None:
+def test_steps_replace_epochs() -> None:
     assert compose([]).num_epochs == 20
     assert compose(["steps=5"]).num_epochs is None
-    assert compose(["epochs=3", "seed=4", "repeat=2"]).seed_in_force == 6
+    assert compose(["epochs=3", "seed=4", "repeat=2"]).effective_seed == 6
 
 
-RUNGS: dict[
-    str, dict[str, Any]
-] = {  # of the ladder, and what each changes on a machine of four cores that computes in bf16
+# the rungs of the ladder, and the settings that each changes on a machine with four cores and native bf16
+RUNGS: dict[str, dict[str, Any]] = {
     "single": {},
     "workers": {"loader.num_workers": 4},
     "pinned": {"loader.pin_memory": True},
@@ -103,13 +102,13 @@ RUNGS: dict[
 }
 
 
-def test_each_rung_adds_one_thing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_rung_changes_one_thing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "available_cores", lambda: 4)
     monkeypatch.setattr(machine, "has_bf16", lambda: True)
     flats = {rung: dict(config.flatten(compose(["study=ladder", f"rung={rung}"]))) for rung in ladder.RUNGS}
     for before, rung in pairwise(list(RUNGS)):
         changed = {name: value for name, value in flats[rung].items() if value != flats[before][name]}
-        # auto is true on CUDA: persistent keeps what the rungs before it set, and is there on a CPU as well
+        # auto is true on CUDA: persistent keeps the settings of the rungs before it, and also works on a CPU
         assert changed == {"rung": rung, **RUNGS[rung]}, rung
     for rung, loader in (("dali", "dali"), ("ceiling", "replay")):
         assert (flats[rung]["loader.name"], flats[rung]["precision.name"]) == (loader, "bf16")
@@ -118,17 +117,18 @@ def test_each_rung_adds_one_thing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_ladder_on_images() -> None:
-    made = compose(["study=ladder", "rung=batched", "data=digits", "model=resnet18", "batch_size=32"])
-    assert (config.choice(made.model), config.choice(made.data), made.batch_size) == ("resnet18", "digits", 32)
+    composed = compose(["study=ladder", "rung=batched", "data=digits", "model=resnet18", "batch_size=32"])
+    assert (config.choice(composed.model), config.choice(composed.data)) == ("resnet18", "digits")
+    assert composed.batch_size == 32
 
 
-def test_studies_ask_for_what_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_studies_adapt_to_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "available_cores", lambda: 6)
-    found = {}
+    params = {}
     for study in ("workers", "threads"):
         with initialize_config_dir(str(CONF), version_base="1.3"):
             composed = hydra_compose("train", overrides=[f"study={study}"], return_hydra_config=True)
-        found[study] = {name: str(value) for name, value in composed.hydra.sweeper.params.items()}
+        params[study] = {name: str(value) for name, value in composed.hydra.sweeper.params.items()}
         assert composed.hydra.mode.name == "MULTIRUN"
-    assert found["workers"] == {"repeat": "1,2,3", "loader.num_workers": "0,1,2,4,6,8"}
-    assert found["threads"] == {"repeat": "1,2,3", "loader.num_threads": "1,2,4,6,8"}
+    assert params["workers"] == {"repeat": "1,2,3", "loader.num_workers": "0,1,2,4,6,8"}
+    assert params["threads"] == {"repeat": "1,2,3", "loader.num_threads": "1,2,4,6,8"}

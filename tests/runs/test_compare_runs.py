@@ -156,7 +156,7 @@ def test_the_gate_as_a_command(swept: Sweep, store_uri: str) -> None:
         (["baseline=loader:nosuch"], "loader is one of: dali, native"),
         (["baseline=nosuch"], "baseline=nosuch: must be setting:value, a list of them, or the run id of a sweep"),
         (["filter='nonsense'"], "filter=nonsense: MLflow does not understand it"),
-        (["filter='a'", "runs=all"], "are two ways to choose runs"),
+        (["filter='a'", "runs=all"], "cannot be combined with runs=all"),
         (["metric=nosuch"], "metric=nosuch: must be one of rate/samples_per_s"),
         (["output=/proc/nosuch"], "output=/proc/nosuch: cannot be written"),
         (["tracking.experiment=nosuch"], "there is no such experiment in .* It has: .*loaderlab"),

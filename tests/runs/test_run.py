@@ -214,7 +214,7 @@ def test_bad_resumes(make_config: Make, terminal: Terminal, tmp_path: Path) -> N
         (["device=cuda"], "device=cuda: torch finds no CUDA device here"),
         (["device=tpu"], "must be auto, cpu, cuda or cuda:N"),
         (["precision=tf32"], "precision=tf32: needs an NVIDIA GPU"),
-        (["loader=dali", "loader.decode=mixed"], "loader.decode=mixed: decoding on the GPU needs one"),
+        (["loader=dali", "loader.decode=mixed"], "loader.decode=mixed: decoding on the GPU needs a GPU"),
         (["loader.pin_memory=true"], "loader.pin_memory=true"),
         (["batch_size=100"], "batch_size=100: there are 18 training samples"),
         (["model=timm", "model.name=resnet5000"], "timm has no such model"),

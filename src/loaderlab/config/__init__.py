@@ -1,8 +1,8 @@
-"""The schema of every setting: its type, its default, one line of documentation, and what contradicts what.
+"""The schema of all settings: type, default, one line of documentation, and checks for contradictions.
 
-YAML under ``conf/`` chooses values; these plain dataclasses own the rest: one file a config group. `TrainConfig` is what
-the code below the entry points sees: no ``DictConfig`` travels further. Only the standard library is imported here: ``--help``
-stays quick, and `loaderlab.watch` needs no OmegaConf.
+YAML under ``conf/`` chooses values; these plain dataclasses define everything else, with one file per config group. The
+code below the entry points uses `TrainConfig`, never a ``DictConfig``. Only the standard library is imported here, so that
+``--help`` stays fast and `loaderlab.watch` does not need OmegaConf.
 """
 
 from loaderlab.config.base import (

@@ -1,4 +1,4 @@
-"""What every part of the schema is made with: a documented setting, its bounds, the one form of a refusal."""
+"""The building blocks of the schema: documented settings, their bounds, and the common form of error messages."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 AUTO = "auto"
-MISSING: Any = "???"  # the default of a setting that must be typed; the text is OmegaConf's own
-LARGEST = 2**31 - 1  # whole number, unless a setting says otherwise: no machine has as many samples or threads
+MISSING: Any = "???"  # the default of a required setting; OmegaConf defines this text
+LARGEST = 2**31 - 1  # limit of whole numbers, unless a setting has its own
 LARGEST_SEED = 2**63 - 1
 PROJECT = Path(__file__).resolve().parents[3]  # conf/, mlruns/, data/
 
 
 class UserError(ValueError):
-    """Something that the user can mend. Its text says what was found, what is allowed and what to type."""
+    """An error that the user can correct. Its text gives the value, what is allowed and what to type."""
 
 
 class Failed(Exception):
-    """The work was done to its end, and not all of it went well: its text is the last line, the exit code is 1."""
+    """The command finished, but a part of it failed or a gate did not pass. Its text is the last line of the output."""
 
 
 def setting(
@@ -32,10 +32,10 @@ def setting(
     choices: tuple[Any, ...] = (),
     kind: type | None = None,
 ) -> Any:
-    """A dataclass field with its line of documentation and the simplest bounds on its value.
+    """A dataclass field with its line of documentation and simple bounds on its value.
 
-    A knob that may be ``auto`` is annotated ``Any`` and says here of what ``kind`` it is otherwise: OmegaConf 2.3
-    fails to merge a union inside a group whose choice is still open.
+    A setting that may be ``auto`` is annotated ``Any``, and ``kind`` is its type otherwise: OmegaConf 2.3 cannot merge a
+    union inside a group whose choice is not known yet.
     """
     metadata = {"doc": doc, "at_least": at_least, "at_most": at_most, "choices": choices, "kind": kind}
     if isinstance(default, (list, dict)):
@@ -54,29 +54,29 @@ def refuse(
     is_example: bool = True,
     error: type[UserError] = UserError,
 ) -> UserError:
-    """The error for a refused setting, in the one form that all of them have.
+    """The error for a rejected setting, in the form that all of them share.
 
     Args:
-        name: of the setting, dotted as it is typed.
+        name: of the setting, dotted as the user types it.
         got: its value.
-        allowed: what is allowed, or why this value is refused; without a full stop at the end.
+        allowed: what is allowed, or why the value is rejected; without a full stop at the end.
         override: what to type instead.
-        is_example: whether other values than that of the override would do as well.
+        is_example: whether other values than the override's are possible too.
         error: the class of the error.
     """
     return error(f"{name}={got}: {allowed}. Type{' for example' * is_example}: {override}")
 
 
 def is_group(config: Any) -> bool:
-    """Whether a value of the tree is itself a dataclass of settings."""
+    """Whether a value of the config tree is itself a dataclass of settings."""
     return is_dataclass(config) and not isinstance(config, type)
 
 
 def check_bounds(config: Any, prefix: str = "") -> None:
-    """Holds every field of a dataclass tree to the bounds that `setting` declared.
+    """Checks every field of a dataclass tree against the bounds that `setting` declared.
 
     Raises:
-        UserError: naming the first field that is out of bounds.
+        UserError: a field is out of bounds; the message names the first one.
     """
     for entry in fields(config):
         value, name = getattr(config, entry.name), f"{prefix}{entry.name}"
@@ -104,7 +104,7 @@ def check_bounds(config: Any, prefix: str = "") -> None:
 
 
 def _check_finite(name: str, value: Any) -> None:
-    """Refuses NaN and infinity, alone or in a list: no setting has a meaning for them."""
+    """Rejects NaN and infinity, alone or in a list: they are meaningless for every setting."""
     for part in value if isinstance(value, list) else [value]:
         if isinstance(part, float) and not math.isfinite(part):
             raise refuse(
@@ -113,17 +113,17 @@ def _check_finite(name: str, value: Any) -> None:
 
 
 def _example(default: Any, at_least: float | None) -> Any:
-    """A value to type: the default, if it is a number."""
+    """An example value: the default if it is a number."""
     return default if type(default) is int else max(2, int(at_least or 0))
 
 
 def choice(config: Any) -> str:
-    """The name of the choice that a group's dataclass stands for: ``native``, ``resnet50``, ``bf16``."""
+    """The name of the choice of a group's dataclass: ``native``, ``resnet50``, ``bf16``."""
     return str(config.name)
 
 
 def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every setting as (dotted name, value), the choice of each group as ``group.name`` among them."""
+    """Every setting as (dotted name, value), including the choice of each group as ``group.name``."""
     if prefix and hasattr(config, "name") and "name" not in {entry.name for entry in fields(config)}:
         yield f"{prefix}name", choice(config)
     for entry in fields(config):

@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 
 from loaderlab.config.base import LARGEST_SEED, MISSING, refuse, setting
 
-MAX_PIXELS = 178_956_970  # from where on Pillow refuses an image: half a GiB of RGB
-JPEG_PX = 65_500  # height and width of a JPEG file, by libjpeg's limit
-PHOTO_PX = 51_000  # some are larger by 1.28
+MAX_PIXELS = 178_956_970  # Pillow's limit: half a GiB of RGB
+JPEG_PX = 65_500  # libjpeg's limit for the height and width of a file
+PHOTO_PX = 51_000  # lower than JPEG_PX, since some photos are larger by a factor of 1.28
 
 
 @dataclass
 class TransformConfig:
-    """How a decoded image becomes a sample. Every loader builds the same from this declaration."""
+    """How a decoded image becomes a sample. All loaders implement it in the same way."""
 
     image_size: int = setting(64, "height and width of a sample, pixels", at_least=8)
     train_crop: str = setting(
@@ -22,17 +22,17 @@ class TransformConfig:
         "training crop: random_resized, or center for no augmentation",
         choices=("random_resized", "center"),
     )
-    scale: list[float] = setting([0.08, 1.0], "random_resized: bounds of the crop's share of the image's area")
-    ratio: list[float] = setting([0.75, 1.3333], "random_resized: bounds of the crop's width / height")
+    scale: list[float] = setting([0.08, 1.0], "random_resized: range of the crop's area, as share of the image")
+    ratio: list[float] = setting([0.75, 1.3333], "random_resized: range of the crop's width / height")
     flip: float = setting(0.5, "probability of a horizontal flip in training", at_least=0)
     resize: int | None = setting(
         None, "center: length of the shorter side before the crop, pixels (null: image_size)", at_least=8
     )
-    mean: list[float] = setting([0.485, 0.456, 0.406], "per channel, subtracted after scaling to 0..1")
-    std: list[float] = setting([0.229, 0.224, 0.225], "per channel, divided by")
+    mean: list[float] = setting([0.485, 0.456, 0.406], "mean per channel, subtracted after scaling to 0..1")
+    std: list[float] = setting([0.229, 0.224, 0.225], "standard deviation per channel, divided by after that")
     normalize_on: str = setting(
         "device",
-        "where uint8 becomes normalised float32: on the device, or by the loader",
+        "where uint8 becomes normalized float32: on the device, or in the loader",
         choices=("device", "loader"),
     )
 
@@ -50,16 +50,18 @@ class TransformConfig:
             raise refuse(
                 "data.transform.scale",
                 self.scale,
-                "is a share of the image: at most 1",
+                "is a share of the image and must be at most 1",
                 "'data.transform.scale=[0.5,1.0]'",
             )
         if self.flip > 1:
-            raise refuse("data.transform.flip", self.flip, "is a probability: 0 to 1", "data.transform.flip=0.5")
+            raise refuse(
+                "data.transform.flip", self.flip, "is a probability and must be 0 to 1", "data.transform.flip=0.5"
+            )
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3) or min(self.std, default=0) <= 0:
             raise refuse(
                 "data.transform.mean/std",
                 f"{self.mean}/{self.std}",
-                "need one number a channel (1 or 3), std above 0",
+                "need one number per channel (1 or 3), with std above 0",
                 "'data.transform.mean=[0.5,0.5,0.5]' 'data.transform.std=[0.5,0.5,0.5]'",
             )
         if self.resize is not None and self.resize < self.image_size:
@@ -73,7 +75,7 @@ class TransformConfig:
 
 @dataclass
 class DataConfig:
-    """What the samples are. Knows no loader."""
+    """The data set. It does not depend on a loader."""
 
     name: ClassVar[str] = "data"
     images: ClassVar[bool] = True
@@ -81,35 +83,37 @@ class DataConfig:
 
 @dataclass
 class EncodedData(DataConfig):
-    """Samples that are encoded images, any of which may be broken."""
+    """Samples that are encoded images, some of which may be broken."""
 
     on_error: str = setting(
         "error",
-        "an image that does not decode: stop with its name and the reason, or skip it (another sample of its batch takes its place)",
+        "if an image cannot be decoded: error stops the run, skip replaces it with another sample of its batch",
         choices=("error", "skip"),
     )
     max_skipped: float = setting(
-        0.01, "skip: share of a split's samples beyond which the run stops all the same", at_least=0
+        0.01, "skip: the run stops if more than this share of a split's samples is skipped", at_least=0
     )
     max_pixels: int = setting(
         MAX_PIXELS,
-        "images with more pixels than this are taken for decompression bombs and not decoded",
+        "images with more pixels are treated as decompression bombs and not decoded",
         at_least=1,
         at_most=LARGEST_SEED,
     )
 
     def __post_init__(self) -> None:
         if self.max_skipped > 1:
-            raise refuse("data.max_skipped", self.max_skipped, "is a share: 0 to 1", "data.max_skipped=0.01")
+            raise refuse("data.max_skipped", self.max_skipped, "is a share and must be 0 to 1", "data.max_skipped=0.01")
 
 
 @dataclass
 class DigitsData(EncodedData):
+    """Handwritten digits from scikit-learn, written as JPEG files."""
+
     name: ClassVar[str] = "digits"
     root: str = setting("data/digits", "folder under which the JPEG tree is written")
     image_px: int = setting(160, "height and width of the JPEG files, pixels", at_least=8, at_most=JPEG_PX)
     subsampling: str = setting(
-        "444", "chroma subsampling of the JPEG files: 444, or 420 as cameras write", choices=("444", "420")
+        "444", "chroma subsampling of the JPEG files: 444, or 420 as in most photos", choices=("444", "420")
     )
     quality: int = setting(90, "JPEG quality, 1 to 95", at_least=1)
     transform: TransformConfig = setting(TransformConfig, "image to sample")
@@ -122,15 +126,17 @@ class DigitsData(EncodedData):
 
 @dataclass
 class PhotosData(EncodedData):
+    """Generated pictures with ImageNet's size and entropy."""
+
     name: ClassVar[str] = "photos"
     root: str = setting("data/photos", "folder under which the JPEG tree is written")
-    num_files: int = setting(2_000, "training files; validation has 4 % of that, at least one a class", at_least=2)
+    num_files: int = setting(2_000, "training files; validation has 4 % of that, at least one per class", at_least=2)
     num_classes: int = setting(1_000, "number of classes", at_least=2)
     width_px: int = setting(
-        500, "width of most files, pixels; some are upright, some larger or smaller", at_least=32, at_most=PHOTO_PX
+        500, "width of most files, pixels; some are portrait, some larger or smaller", at_least=32, at_most=PHOTO_PX
     )
     height_px: int = setting(375, "height of most files, pixels", at_least=32, at_most=PHOTO_PX)
-    data_seed: int = setting(0, "seed of the pictures themselves", at_least=0, at_most=LARGEST_SEED)
+    data_seed: int = setting(0, "seed for generating the pictures", at_least=0, at_most=LARGEST_SEED)
     transform: TransformConfig = setting(TransformConfig, "image to sample")
 
     def __post_init__(self) -> None:
@@ -139,40 +145,53 @@ class PhotosData(EncodedData):
             raise refuse(
                 "data.num_files",
                 self.num_files,
-                f"must be at least data.num_classes ({self.num_classes}): one file a class",
+                f"must be at least data.num_classes ({self.num_classes}): one file per class",
                 f"data.num_files={self.num_classes}, or data.num_classes={max(2, self.num_files // 20)}",
             )
 
 
 @dataclass
 class ImageFolderData(EncodedData):
+    """Your own images, in one folder per class."""
+
     name: ClassVar[str] = "imagefolder"
-    root: str = setting(MISSING, "folder with one sub-folder a class: the training samples")
-    val_root: str | None = setting(None, "the same for validation; null: a seeded split of root")
-    val_fraction: float = setting(0.2, "share of each class held back for validation when val_root is null", at_least=0)
+    root: str = setting(MISSING, "folder of the training samples, with one subfolder per class")
+    val_root: str | None = setting(None, "folder of the validation samples; null: a random split of root")
+    val_fraction: float = setting(
+        0.2, "share of each class that is used for validation if val_root is null", at_least=0
+    )
     split_seed: int = setting(0, "seed of that split", at_least=0, at_most=LARGEST_SEED)
     transform: TransformConfig = setting(TransformConfig, "image to sample")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.val_fraction < 1:
-            raise refuse("data.val_fraction", self.val_fraction, "is a share: 0 to below 1", "data.val_fraction=0.2")
+            raise refuse(
+                "data.val_fraction",
+                self.val_fraction,
+                "is a share and must be at least 0 and below 1",
+                "data.val_fraction=0.2",
+            )
 
 
 @dataclass
 class WebDatasetData(EncodedData):
+    """Your own images in WebDataset tar files."""
+
     name: ClassVar[str] = "webdataset"
     shards: str = setting(
-        MISSING, "tar files: a folder of them, a shell pattern, or numbered: '/path/train-{000..146}.tar'"
+        MISSING, "training tar files: a folder, a shell pattern, or a range: '/path/train-{000..146}.tar'"
     )
-    val_shards: str | None = setting(None, "the same for validation; null: files of shards are held back")
-    val_fraction: float = setting(0.1, "share of the files held back when val_shards is null", at_least=0)
-    split_seed: int = setting(0, "seed of that choice", at_least=0, at_most=LARGEST_SEED)
-    image_keys: str = setting("jpg jpeg png webp", "extensions of a sample's image member, the first that is there")
-    label_key: str = setting("cls", "extension of its label member: a class index as text, counted from 0")
+    val_shards: str | None = setting(None, "validation tar files; null: some of the files of shards")
+    val_fraction: float = setting(
+        0.1, "share of the files that is used for validation if val_shards is null", at_least=0
+    )
+    split_seed: int = setting(0, "seed of that split", at_least=0, at_most=LARGEST_SEED)
+    image_keys: str = setting("jpg jpeg png webp", "extensions of a sample's image; the first one that exists is used")
+    label_key: str = setting("cls", "extension of a sample's label: a class index as text, from 0")
     shuffle_block: int = setting(
         2048,
-        "samples that are shuffled among each other, besides the order of the files; order is by file else",
+        "number of consecutive samples that are shuffled together; the order of the files is shuffled too",
         at_least=1,
     )
     transform: TransformConfig = setting(TransformConfig, "image to sample")
@@ -180,24 +199,33 @@ class WebDatasetData(EncodedData):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.val_fraction < 1:
-            raise refuse("data.val_fraction", self.val_fraction, "is a share: 0 to below 1", "data.val_fraction=0.1")
+            raise refuse(
+                "data.val_fraction",
+                self.val_fraction,
+                "is a share and must be at least 0 and below 1",
+                "data.val_fraction=0.1",
+            )
 
 
 @dataclass
 class VectorsData(DataConfig):
+    """Generated vectors in memory."""
+
     name: ClassVar[str] = "vectors"
     images: ClassVar[bool] = False
     num_samples: int = setting(60_000, "training samples; validation has a sixth of that", at_least=12)
     num_features: int = setting(784, "length of a sample, float32", at_least=1)
     num_classes: int = setting(10, "number of classes", at_least=2)
-    work: int = setting(0, "passes of real per-sample work in the loader (sort, then scale); 0: none", at_least=0)
-    data_seed: int = setting(0, "seed of the samples themselves", at_least=0, at_most=LARGEST_SEED)
+    work: int = setting(0, "passes of CPU work per sample in the loader (sort, then scale); 0: none", at_least=0)
+    data_seed: int = setting(0, "seed for generating the samples", at_least=0, at_most=LARGEST_SEED)
 
 
 @dataclass
 class TorchvisionData(DataConfig):
-    root: str = setting("data", "folder that torchvision keeps the files in")
-    download: bool = setting(True, "let torchvision download what is missing")
+    """A data set of torchvision."""
+
+    root: str = setting("data", "folder of torchvision's files")
+    download: bool = setting(True, "let torchvision download missing files")
     transform: TransformConfig = setting(TransformConfig, "image to sample")
 
 
@@ -213,12 +241,14 @@ class MnistData(TorchvisionData):
 
 @dataclass
 class CustomData(DataConfig):
+    """Your own dataset object."""
+
     name: ClassVar[str] = "custom"
-    target: str = setting(MISSING, "package.module:function that gives a dataset, or a (train, val) pair")
+    target: str = setting(MISSING, "package.module:function that returns a dataset, or a (train, val) pair")
     options: dict[str, Any] = setting({}, "keyword arguments for the function")
-    input_key: str | None = setting(None, "key of the input where items are dicts")
-    target_key: str | None = setting(None, "key of the target where items are dicts")
-    num_classes: int | None = setting(None, "number of classes where the dataset has no `classes`", at_least=1)
+    input_key: str | None = setting(None, "key of the input if items are dicts")
+    target_key: str | None = setting(None, "key of the target if items are dicts")
+    num_classes: int | None = setting(None, "number of classes if the dataset has no `classes`", at_least=1)
     sharded: bool = setting(
-        False, "an iterable dataset that splits itself by get_worker_info: allows more than one worker"
+        False, "the iterable dataset splits itself by get_worker_info, so that several workers are allowed"
     )

@@ -15,18 +15,20 @@ class LoaderConfig:
     name: ClassVar[str] = "loader"
 
     def needs_gpu(self) -> str:
-        """Why this cannot be on a CPU, and what to type; empty where it can."""
+        """Why these settings cannot be used on a CPU, and what to type; empty if they can."""
         return ""
 
 
 @dataclass
 class HostLoader(LoaderConfig):
-    """One that makes its batches in host memory."""
+    """A loader that builds its batches in host memory."""
 
-    pin_memory: Any = setting(AUTO, kind=bool, doc="page-locked batches for the copy to the GPU; auto: on CUDA")
-    non_blocking: Any = setting(AUTO, kind=bool, doc="do not wait for that copy; auto: where memory is pinned")
+    pin_memory: Any = setting(
+        AUTO, kind=bool, doc="batches in pinned memory, for a faster copy to the GPU; auto: on CUDA"
+    )
+    non_blocking: Any = setting(AUTO, kind=bool, doc="do not wait for that copy; auto: if memory is pinned")
     side_stream: Any = setting(
-        AUTO, kind=bool, doc="copy on a stream beside the step's own; auto: where copies are pinned and non-blocking"
+        AUTO, kind=bool, doc="copy on a separate CUDA stream; auto: if memory is pinned and copies are non-blocking"
     )
     decoder: str = setting("torchcodec", "image decoder", choices=("torchcodec", "pillow"))
 
@@ -35,40 +37,42 @@ class HostLoader(LoaderConfig):
             raise refuse(
                 "loader.side_stream",
                 "true",
-                "is of no use where the host waits for each copy (loader.non_blocking=false)",
+                "has no effect if the host waits for each copy (loader.non_blocking=false)",
                 "loader.side_stream=auto, or loader.non_blocking=true",
             )
 
     def needs_gpu(self) -> str:
-        for name, what in (
-            ("pin_memory", "pinned memory serves copies to a GPU"),
-            ("side_stream", "streams are a GPU's"),
+        for name, why in (
+            ("pin_memory", "pinned memory is for copies to a GPU"),
+            ("side_stream", "streams need a GPU"),
         ):
             if getattr(self, name) is True:
-                allowed = f"{what}, and this run is on the CPU"
+                allowed = f"{why}, and this run is on the CPU"
                 return str(refuse(f"loader.{name}", "true", allowed, f"loader.{name}=auto", is_example=False))
         return ""
 
 
 @dataclass
 class NativeLoader(HostLoader):
+    """PyTorch's DataLoader."""
+
     name: ClassVar[str] = "native"
     num_workers: Any = setting(
         AUTO,
         kind=int,
-        doc="worker processes; auto: by the cores this process may use, 0 for data in memory",
+        doc="worker processes; auto: from the number of usable cores, 0 for data in memory",
         at_least=0,
         at_most=4096,
     )
-    prefetch_factor: Any = setting(AUTO, kind=int, doc="batches that each worker works ahead; auto: 2", at_least=1)
+    prefetch_factor: Any = setting(AUTO, kind=int, doc="batches that each worker prepares ahead; auto: 2", at_least=1)
     persistent_workers: Any = setting(
-        AUTO, kind=bool, doc="keep the workers from epoch to epoch; auto: where there are workers"
+        AUTO, kind=bool, doc="keep the workers between epochs; auto: if there are workers"
     )
     start_method: str = setting(
-        AUTO, "how workers start; auto: the platform's own way", choices=("fork", "spawn", "forkserver")
+        AUTO, "how workers start; auto: the platform's default", choices=("fork", "spawn", "forkserver")
     )
-    in_order: bool = setting(True, "batches come in the plan's order; false: as they get ready")
-    batched: bool = setting(True, "a worker builds a whole batch at once; false: sample by sample, then collated")
+    in_order: bool = setting(True, "deliver batches in the planned order; false: in the order in which they are ready")
+    batched: bool = setting(True, "a worker builds a whole batch at once; false: one sample at a time, then collate")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,49 +89,51 @@ class NativeLoader(HostLoader):
             raise refuse(
                 "loader.prefetch_factor",
                 self.prefetch_factor,
-                "with loader.num_workers=0 nobody works ahead",
+                "with loader.num_workers=0 no batches are prepared ahead",
                 "loader.prefetch_factor=auto, or loader.num_workers=2",
             )
         if self.start_method != AUTO:
             raise refuse(
                 "loader.start_method",
                 self.start_method,
-                "with loader.num_workers=0 nothing is started",
+                "with loader.num_workers=0 no worker is started",
                 "loader.start_method=auto, or loader.num_workers=2",
             )
 
 
 @dataclass
 class SpdlLoader(HostLoader):
+    """SPDL: threads instead of worker processes."""
+
     name: ClassVar[str] = "spdl"
     num_threads: Any = setting(
         AUTO,
         kind=int,
-        doc="threads that build batches; auto: for encoded images by the cores this process may use, else 1",
+        doc="threads that build batches; auto: from the number of usable cores for encoded images, otherwise 1",
         at_least=1,
         at_most=4096,
     )
-    buffer_size: int = setting(
-        3, "finished batches that wait for the step; SPDL holds up to 5 more on their way", at_least=1
-    )
+    buffer_size: int = setting(3, "finished batches that wait for the step; SPDL prepares up to 5 more", at_least=1)
 
 
 @dataclass
 class DaliLoader(LoaderConfig):
+    """An NVIDIA DALI pipeline."""
+
     name: ClassVar[str] = "dali"
     num_threads: Any = setting(
         AUTO,
         kind=int,
-        doc="CPU threads of the pipeline; auto: by the cores this process may use",
+        doc="CPU threads of the pipeline; auto: from the number of usable cores",
         at_least=1,
         at_most=4096,
     )
-    prefetch_queue_depth: int = setting(2, "batches that the pipeline works ahead", at_least=1)
+    prefetch_queue_depth: int = setting(2, "batches that the pipeline prepares ahead", at_least=1)
     decode: str = setting(
-        AUTO, "where JPEGs are decoded; auto: mixed (CPU and GPU) on CUDA, else cpu", choices=("cpu", "mixed")
+        AUTO, "where JPEGs are decoded; auto: mixed (CPU and GPU) on CUDA, otherwise cpu", choices=("cpu", "mixed")
     )
     hw_decoder_load: float = setting(
-        0.65, "mixed: share of the decoding given to the GPU's JPEG engine, 0 to 1", at_least=0
+        0.65, "mixed: share of the images that the GPU's JPEG engine decodes, 0 to 1", at_least=0
     )
     pipeline_seed: int | None = setting(
         None, "seed of the random crops and flips; null: the run's seed", at_least=0, at_most=LARGEST_SEED
@@ -138,26 +144,30 @@ class DaliLoader(LoaderConfig):
             raise refuse(
                 "loader.hw_decoder_load",
                 self.hw_decoder_load,
-                "is a share: 0 to 1",
+                "is a share and must be 0 to 1",
                 "loader.hw_decoder_load=0.65",
             )
 
     def needs_gpu(self) -> str:
         if self.decode == "mixed":
-            allowed = "decoding on the GPU needs one, and this run is on the CPU"
+            allowed = "decoding on the GPU needs a GPU, and this run is on the CPU"
             return str(refuse("loader.decode", "mixed", allowed, "loader.decode=cpu", is_example=False))
         return ""
 
 
 @dataclass
 class ResidentLoader(LoaderConfig):
+    """The whole data set in device memory."""
+
     name: ClassVar[str] = "resident"
-    decoder: str = setting("torchcodec", "image decoder, at the start", choices=("torchcodec", "pillow"))
+    decoder: str = setting("torchcodec", "image decoder, used once at the start", choices=("torchcodec", "pillow"))
 
 
 @dataclass
 class ReplayLoader(LoaderConfig):
+    """A few batches on the device, repeated: the ceiling."""
+
     name: ClassVar[str] = "replay"
     num_batches: int = setting(
-        4, "real batches that are loaded once, kept on the device and served again and again", at_least=1
+        4, "number of real batches that are loaded once, kept on the device and repeated", at_least=1
     )

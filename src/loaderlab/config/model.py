@@ -1,4 +1,4 @@
-"""Settings of what is trained: model, precision, optimizer."""
+"""Settings of the model, the precision and the optimizer."""
 
 from __future__ import annotations
 
@@ -10,47 +10,61 @@ from loaderlab.config.base import MISSING, refuse, setting
 
 @dataclass
 class ModelConfig:
-    channels_last: bool = setting(False, "keep images and weights channels-last in memory (images only)")
-    compile: bool = setting(False, "run the model through torch.compile")
+    """The model that is trained."""
+
+    channels_last: bool = setting(False, "channels-last memory format of images and weights (images only)")
+    compile: bool = setting(False, "compile the model with torch.compile")
 
 
 @dataclass
 class FeedForwardModel(ModelConfig):
+    """A fully connected network."""
+
     name: ClassVar[str] = "feedforward"
     hidden: list[int] = setting([512, 512], "widths of the hidden layers")
 
     def __post_init__(self) -> None:
         if any(width < 1 for width in self.hidden):
-            raise refuse("model.hidden", self.hidden, "widths must be at least 1", "'model.hidden=[512,512]'")
+            raise refuse("model.hidden", self.hidden, "every width must be at least 1", "'model.hidden=[512,512]'")
 
 
 @dataclass
 class CnnModel(ModelConfig):
+    """A small convolutional network."""
+
     name: ClassVar[str] = "cnn"
-    channels_last: bool = setting(True, "keep images and weights channels-last in memory")
-    width: int = setting(8, "channels of the first stage; each of the three further ones doubles it", at_least=1)
+    channels_last: bool = setting(True, "channels-last memory format of images and weights")
+    width: int = setting(8, "channels of the first stage; each of the three later stages has twice as many", at_least=1)
 
 
 @dataclass
 class TimmModel(ModelConfig):
-    name: str = setting(MISSING, "a model of timm, for example resnet50")
+    """A model of timm."""
+
+    name: str = setting(MISSING, "name of a timm model, for example resnet50")
     pretrained: bool = setting(False, "start from published weights (downloads them)")
 
 
 @dataclass
 class CustomModel(ModelConfig):
+    """Your own module."""
+
     name: ClassVar[str] = "custom"
-    target: str = setting(MISSING, "package.module:function that gives a torch.nn.Module")
+    target: str = setting(MISSING, "package.module:function that returns a torch.nn.Module")
     options: dict[str, Any] = setting({}, "keyword arguments for the function")
 
 
 @dataclass
 class PrecisionConfig:
-    name: str = setting(MISSING, "arithmetic of the step", choices=("fp32", "tf32", "bf16", "fp16"))
+    """The arithmetic of the training step."""
+
+    name: str = setting(MISSING, "arithmetic of the training step", choices=("fp32", "tf32", "bf16", "fp16"))
 
 
 @dataclass
 class OptimizerConfig:
+    """The optimizer and the learning rate's schedule."""
+
     lr: float = setting(1e-3, "peak learning rate", at_least=0)
     weight_decay: float = setting(0.0, "weight decay", at_least=0)
     schedule: str = setting(
@@ -63,6 +77,8 @@ class OptimizerConfig:
 
 @dataclass
 class SgdOptimizer(OptimizerConfig):
+    """Stochastic gradient descent with momentum."""
+
     name: ClassVar[str] = "sgd"
     momentum: float = setting(0.9, "momentum", at_least=0)
     nesterov: bool = setting(False, "Nesterov momentum")
@@ -74,14 +90,16 @@ class SgdOptimizer(OptimizerConfig):
 
 @dataclass
 class AdamWOptimizer(OptimizerConfig):
+    """AdamW."""
+
     name: ClassVar[str] = "adamw"
-    betas: list[float] = setting([0.9, 0.999], "decay rates of the two moments")
+    betas: list[float] = setting([0.9, 0.999], "decay rates of the first and second moments")
 
     def __post_init__(self) -> None:
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise refuse(
                 "optimizer.betas",
                 self.betas,
-                "must be two numbers, 0 to below 1",
+                "must be two numbers of at least 0 and below 1",
                 "'optimizer.betas=[0.9,0.999]'",
             )

@@ -1,4 +1,4 @@
-"""One run: what it is composed of, and what contradicts what."""
+"""Settings of a run and of a sweep, and checks for contradictions between them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from loaderlab.config.model import CnnModel, ModelConfig, OptimizerConfig, Preci
 
 @dataclass
 class SweepConfig:
+    """How the jobs of a sweep are run."""
+
     job_minutes: float | None = setting(
         None,
-        "a job that takes longer is ended, with what it measured recorded, and the next one begins; null: no limit",
+        "time limit of a job: its results so far are recorded, and the next job starts; null: no limit",
     )
     parity: bool = setting(
-        True, "with several loaders: check first, on a sample, that they do the same work; unlike arms stand apart"
+        True,
+        "with several loaders: first check on some samples that they do the same work; arms that do not are compared "
+        "separately",
     )
 
     def __post_init__(self) -> None:
@@ -29,17 +33,17 @@ class SweepConfig:
 
 @dataclass
 class TrainConfig:
-    """One run: what it is composed of, how long it goes, where it runs."""
+    """One run: its parts, its length and its device."""
 
-    data: DataConfig = setting(MISSING, "what the samples are")
-    model: ModelConfig = setting(MISSING, "what is trained")
+    data: DataConfig = setting(MISSING, "the data set")
+    model: ModelConfig = setting(MISSING, "the model that is trained")
     loader: LoaderConfig = setting(MISSING, "how samples reach the device")
-    precision: PrecisionConfig = setting(MISSING, "arithmetic of the step")
+    precision: PrecisionConfig = setting(MISSING, "arithmetic of the training step")
     optimizer: OptimizerConfig = setting(MISSING, "how the weights are updated")
     measure: MeasureConfig = setting(MISSING, "what is measured")
-    tracking: TrackingConfig = setting(MISSING, "where it is recorded")
-    checkpoint: CheckpointConfig = setting(CheckpointConfig, "when a long run is saved")
-    batch_size: int = setting(64, "samples a step", at_least=1)
+    tracking: TrackingConfig = setting(MISSING, "where the run is recorded")
+    checkpoint: CheckpointConfig = setting(CheckpointConfig, "when a run is saved")
+    batch_size: int = setting(64, "samples per step", at_least=1)
     epochs: Any = setting(
         AUTO,
         kind=int,
@@ -47,30 +51,35 @@ class TrainConfig:
         at_least=1,
         at_most=LARGEST_SEED,
     )
-    steps: int | None = setting(None, "end after this many steps instead", at_least=1, at_most=LARGEST_SEED)
-    accumulate: int = setting(1, "steps whose gradients make one update of the weights", at_least=1)
-    drop_last: bool = setting(True, "leave out the last training batch of an epoch where it is short")
-    evaluate: bool = setting(True, "loss and accuracy on the validation samples after each epoch")
-    seed: int = setting(0, "seed of the weights, the order and the augmentations", at_least=0, at_most=LARGEST_SEED)
-    repeat: int = setting(
-        0, "number of the repetition; the seed in force is seed + repeat", at_least=0, at_most=LARGEST_SEED
+    steps: int | None = setting(None, "number of training steps; it replaces epochs", at_least=1, at_most=LARGEST_SEED)
+    accumulate: int = setting(1, "steps per update of the weights (gradient accumulation)", at_least=1)
+    drop_last: bool = setting(True, "drop the last training batch of an epoch if it is incomplete")
+    evaluate: bool = setting(True, "measure loss and accuracy on the validation samples after each epoch")
+    seed: int = setting(
+        0, "seed of the weights, the order of samples and the augmentation", at_least=0, at_most=LARGEST_SEED
     )
-    deterministic: bool = setting(False, "deterministic algorithms only; slower, and refused where one has none")
-    device: str = setting(AUTO, "auto: CUDA where there is one, else the CPU; or cpu, cuda, cuda:1")
+    repeat: int = setting(
+        0, "number of the repeat; the run's random numbers start from seed + repeat", at_least=0, at_most=LARGEST_SEED
+    )
+    deterministic: bool = setting(
+        False, "deterministic algorithms only: slower; an operation that has none stops the run"
+    )
+    device: str = setting(AUTO, "auto (CUDA if available, otherwise the CPU), cpu, cuda or cuda:N")
     torch_threads: Any = setting(
         AUTO,
         kind=int,
-        doc="threads of the step on a CPU; auto: the cores that the loader leaves",
+        doc="CPU threads of the step; auto: the cores that the loader does not use",
         at_least=1,
         at_most=4096,
     )
     resume: str | None = setting(
         None,
-        "go on from a checkpoint: latest, or the path of a checkpoint file or its folder; with -m the sweep to go on with: latest, or its run id",
+        "continue from a checkpoint: latest, or the path of a checkpoint file or its folder; with -m continue a sweep: "
+        "latest, or its run id",
     )
-    sweep: SweepConfig = setting(SweepConfig, "how a sweep's jobs are run")
-    study: str | None = setting(None, "the study that this is a part of; type study=… to run one")
-    rung: str | None = setting(None, "the rung of the ladder that this is; type study=ladder to climb it")
+    sweep: SweepConfig = setting(SweepConfig, "how the jobs of a sweep are run")
+    study: str | None = setting(None, "study of this run; type study=… to run a study")
+    rung: str | None = setting(None, "rung of the ladder; type study=ladder to run all rungs")
 
     def __post_init__(self) -> None:
         check_bounds(self)
@@ -78,33 +87,34 @@ class TrainConfig:
             raise refuse(
                 "steps",
                 self.steps,
-                f"and epochs={self.epochs} are two ways to end a run",
+                f"cannot be combined with epochs={self.epochs}",
                 f"steps={self.steps} epochs=auto",
             )
         if isinstance(self.model, CnnModel) and not self.data.images:
-            raise refuse("model", "cnn", f"needs images, and data={self.data.name} gives vectors", "model=feedforward")
+            raise refuse("model", "cnn", f"needs images, and data={self.data.name} has vectors", "model=feedforward")
         if isinstance(self.model, TimmModel) and not self.data.images:
             raise refuse(
                 "model",
                 self.model.name,
-                f"needs images, and data={self.data.name} gives vectors",
+                f"needs images, and data={self.data.name} has vectors",
                 "model=feedforward",
             )
         if self.model.channels_last and not self.data.images:
             raise refuse(
                 "model.channels_last",
                 "true",
-                f"is for images, and data={self.data.name} gives vectors",
+                f"is for images, and data={self.data.name} has vectors",
                 "model.channels_last=false",
             )
 
     @property
-    def seed_in_force(self) -> int:
+    def effective_seed(self) -> int:
+        """The seed of this repeat."""
         return self.seed + self.repeat
 
     @property
     def num_epochs(self) -> int | None:
-        """Epochs to go through; None where `steps` ends the run."""
+        """Number of epochs; None if `steps` ends the run."""
         if self.steps is not None:
             return None
         return 20 if self.epochs == AUTO else int(self.epochs)

@@ -116,7 +116,7 @@ def check_run(config: TrainConfig, spec: DataSpec, device: torch.device) -> Pari
         spec.train,
         batch_size=config.batch_size,
         drop_last=config.drop_last,
-        seed=config.seed_in_force,
+        seed=config.effective_seed,
         device=device,
         num_samples=config.measure.parity_samples,
     )

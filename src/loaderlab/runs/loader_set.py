@@ -43,7 +43,7 @@ class LoaderSet:
                 is_example=False,
             )
         return EpochPlan(
-            num_train or 0, config.batch_size, True, config.drop_last, config.seed_in_force, blocks=spec.train.blocks
+            num_train or 0, config.batch_size, True, config.drop_last, config.effective_seed, blocks=spec.train.blocks
         )
 
     def training(self, spec: DataSpec, plan: EpochPlan, device: torch.device) -> Loader:

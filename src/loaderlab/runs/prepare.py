@@ -110,9 +110,9 @@ def _seed(config: TrainConfig) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
         torch.use_deterministic_algorithms(True)  # imports the compiler, seconds: only if asked
     torch.backends.cudnn.benchmark = not config.deterministic
-    random.seed(config.seed_in_force)
-    np.random.seed(config.seed_in_force % 2**32)
-    torch.manual_seed(config.seed_in_force)
+    random.seed(config.effective_seed)
+    np.random.seed(config.effective_seed % 2**32)
+    torch.manual_seed(config.effective_seed)
 
 
 def _samples(context: RunContext) -> DataSpec:
@@ -186,7 +186,7 @@ def _report(context: RunContext, device: torch.device, spec: DataSpec, parts: Pa
         "model": f"{choice(config.model)}: {models.num_parameters(parts.model):,} parameters",
         "loader": f"{choice(config.loader)}: {in_loader}",
         "precision": f"{config.precision.name}: {in_precision}",
-        "optimizer": f"{choice(config.optimizer)}, {batch}, seed {config.seed_in_force}",
+        "optimizer": f"{choice(config.optimizer)}, {batch}, seed {config.effective_seed}",
     }
     for key, value in facts.items():
         context.terminal.say(f"{key:<10}{value}")
