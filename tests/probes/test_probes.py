@@ -177,7 +177,7 @@ def test_contention_takes_one_batch_per_step() -> None:
         parts = parts_of(loader, device, 0.002)
         with untouched(parts):
             batches = resident_batches(Sleepy(0.0, device), 0)
-            assert ceiling(parts, batches, 0.5, 1, beside=loader) is not None
+            assert ceiling(parts, batches, 0.5, 1, concurrent_loader=loader) is not None
             assert isinstance(parts.model.counts, torch.Tensor)
             steps = float(parts.model.counts)
         assert loader.num_made <= steps + 2  # fewer than it could make
@@ -193,7 +193,7 @@ def test_an_error_of_the_loader_is_raised_by_the_contention_probe() -> None:
     parts = parts_of(Sleepy(0.0, device), device, 0.001)
     batches = resident_batches(parts.loader, 0)
     with untouched(parts), pytest.raises(ValueError, match="no more files"):
-        ceiling(parts, batches, 0.05, 1, beside=Broken(0.0, device, ahead=1))
+        ceiling(parts, batches, 0.05, 1, concurrent_loader=Broken(0.0, device, ahead=1))
 
 
 def test_the_deadline_is_extended_for_long_steps_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:

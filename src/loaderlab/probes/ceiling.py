@@ -84,21 +84,21 @@ def ceiling(
     seconds: float,
     accumulate: int,
     *,
-    beside: Loader | None = None,
+    concurrent_loader: Loader | None = None,
     sync: bool = False,
 ) -> Rate | None:
     """The loop's rate with its batches already on the device, as with a perfect loader.
 
     Args:
-        beside: a loader that runs at the same time; one of its batches is discarded per step, as many as training would
-            take. The rate then shows how much step and loader slow each other down.
+        concurrent_loader: a loader that runs at the same time. One of its batches is discarded per step, as many as
+            training would take; the rate then shows how much step and loader slow each other down.
         sync: as in the run.
 
     Returns:
         None with too few steps to measure.
     """
     deadline = Deadline(seconds)
-    drain = _Drain(beside, parts.device) if beside is not None else None
+    drain = _Drain(concurrent_loader, parts.device) if concurrent_loader is not None else None
     meter = StepMeter(parts.device, sync=sync)
 
     def on_step(progress: Progress, _: StepMeter) -> None:

@@ -80,9 +80,16 @@ class Probes:
                 torch.set_num_threads(before)
             self._keep(ceiling_by_threads={**self._results.ceiling_by_threads, threads: rate})
 
-    def _ceiling(self, inputs: ProbeInputs, batches: list[Batch], beside: Loader | None) -> object:
+    def _ceiling(self, inputs: ProbeInputs, batches: list[Batch], concurrent_loader: Loader | None) -> object:
         settings = inputs.settings
-        rate = ceiling(inputs.parts, batches, settings.probe_s, inputs.accumulate, beside=beside, sync=settings.sync)
+        rate = ceiling(
+            inputs.parts,
+            batches,
+            settings.probe_s,
+            inputs.accumulate,
+            concurrent_loader=concurrent_loader,
+            sync=settings.sync,
+        )
         if rate is None:
             raise Unmeasurable(TOO_FEW_STEPS)
         return rate
