@@ -32,7 +32,7 @@ def test_a_kernel_ends_where_the_next_of_its_stream_starts(read: Read) -> None:
     reading = read(base() + kernels)
     assert shares(reading) == pytest.approx((40, 50, 40))
     assert reading.notes == (
-        "1 kernel ends after the next kernel of the same stream (pid and tid) has ended, as ROCm's profiler sometimes writes: "
+        "1 kernel ends after the next kernel of the same stream (pid and tid) has ended (ROCm's profiler sometimes writes this): "
         "cut where the next kernel starts. Idle and starved may still be too low",
     )
     assert reading.verdict.grade == "starved"

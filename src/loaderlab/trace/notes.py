@@ -21,7 +21,7 @@ def on_work(trace: TraceEvents, devices: Sequence[Device]) -> tuple[str, ...]:
     notes = []
     if outlasting := sum(device.outlasting for device in devices):
         kernels = "1 kernel ends" if outlasting == 1 else f"{outlasting:,} kernels end"
-        case = f"{kernels} after the next kernel of the same stream (pid and tid) has ended, as ROCm's profiler sometimes writes"
+        case = f"{kernels} after the next kernel of the same stream (pid and tid) has ended (ROCm's profiler sometimes writes this)"
         if single_process(trace):
             notes.append(f"{case}: cut where the next kernel starts. Idle and starved may still be too low")
         else:

@@ -43,7 +43,7 @@ def wait_unknown(trace: TraceEvents, threads: Set[Thread]) -> str:
     reader = (
         "another thread reads PyTorch's DataLoader"
         if set(trace.waits) - threads
-        else "PyTorch's DataLoader is not read in them"
+        else "they do not read PyTorch's DataLoader"
     )
     return (
         f"no range in the steps shows when the loop waits for data: {reader}, and the profiler does not mark other loaders. "
