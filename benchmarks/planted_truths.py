@@ -9,7 +9,8 @@ the machine itself was too busy to keep the planted times, it says so. No GPU is
 
     python -m benchmarks.planted_truths --follow --repeats 1
 
-runs cases that lack workers, follows the advice, and compares the gain that was predicted with the one that is measured.
+runs cases that lack workers and loaders that are faster than the step, follows the advice (workers, a longer queue, larger
+batches), and compares the predicted gain with the measured one. Where the verdict predicts none, the workers are doubled.
 """
 
 from __future__ import annotations
@@ -19,10 +20,6 @@ import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from benchmarks.harness.planted_cases import Case
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names = ", ".join(case.name for case in known_cases)
         parser.error(f"argument --only: no case has {chosen.only!r} in its name: {names}")
     if chosen.follow:
+        from benchmarks.harness.followed_advice import follow
+
         return follow(cases, chosen.repeats)
     wrong = 0
     for case in cases:
@@ -70,35 +69,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not case.named_rightly(given):
                 print(f"    {given}")
     return 1 if wrong else 0
-
-
-def follow(cases: Sequence[Case], repeats: int) -> int:
-    """Runs each case, follows the first advice that predicts a gain, and compares the prediction with the gain measured."""
-    from dataclasses import replace
-
-    from benchmarks.harness.planted_cases import run
-    from loaderlab import metrics
-    from loaderlab.diagnosis.evidence import as_override
-
-    within = compared = 0
-    for case in cases:
-        for _ in range(repeats):
-            figures, verdict = run(case)
-            advice = next((entry for entry in verdict.advice if entry.setting == "loader.num_workers"), None)
-            if advice is None or advice.gain_x is None:
-                print(f"{case.name:32s} no prediction: {verdict}", flush=True)
-                compared += 1
-                continue
-            after, _ = run(replace(case, workers=int(advice.value)))
-            gain = after[metrics.RATE] / figures[metrics.RATE]
-            ratio = advice.gain_x / gain
-            compared, within = compared + 1, within + (0.9 <= ratio <= 1.1)
-            print(
-                f"{case.name:32s} {as_override(advice)}: predicted {advice.gain_x:.2f}x, measured {gain:.2f}x, ratio {ratio:.2f}",
-                flush=True,
-            )
-    print(f"predicted / measured within 0.9 to 1.1 in {within} of {compared}")
-    return 0 if within >= 0.9 * compared else 1
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from loaderlab import metrics
 from loaderlab.config import AdamWOptimizer, MeasureConfig, NativeLoader, PrecisionConfig
 from loaderlab.data.spec import Split, UserItems
 from loaderlab.device.capabilities import CPU
+from loaderlab.diagnosis.advice import threads_to_probe
 from loaderlab.diagnosis.evidence import Setup
 from loaderlab.diagnosis.figures import LoopRecord, evidence_of, figures_of
 from loaderlab.diagnosis.verdict import Verdict, judge
@@ -53,6 +54,8 @@ class Case:
     epochs: int = 1
     start: float = 0.0  # of a worker
     burn: bool = False  # compute instead of sleeping
+    batch: int = BATCH  # all times above are for BATCH samples, and grow with it
+    matmul: bool = False  # the step computes with as many threads as the workers leave, instead of sleeping
     options: dict[str, Any] = field(default_factory=dict)
 
     def named_rightly(self, verdict: Verdict) -> bool:
@@ -134,7 +137,7 @@ FAST = [  # loaders that are faster than the step
     Case("fast loader, 2 workers", None, ("fed", "partly starved"), DELIVERY, lambda _: 0.020, 2, **SHORT),
     Case("fast loader, 4 workers", None, ("fed", "partly starved"), DELIVERY, lambda _: 0.032, 4, **SHORT),
 ]
-FOLLOWED = [  # of which the advice is followed: workers that the step needs
+FOLLOWED = [  # cases whose advice is followed; the last five need no more workers
     Case("0 workers, 40 ms", alone(0.040), "starved", "storage", lambda _: 0.040),
     Case("0 workers, 80 ms", alone(0.080), "starved", "storage", lambda _: 0.080),
     Case("0 workers, 150 ms", alone(0.150), "starved", "storage", lambda _: 0.150),
@@ -153,6 +156,26 @@ FOLLOWED = [  # of which the advice is followed: workers that the step needs
     Case("2 workers, 250 ms", ahead(0.250, 2), "starved", "storage", lambda _: 0.250, 2, steps=51),
     Case("2 workers, 400 ms", ahead(0.400, 2), "starved", "storage", lambda _: 0.400, 2, steps=51),
     Case("4 workers, 600 ms", ahead(0.600, 4), "starved", "storage", lambda _: 0.600, 4, steps=61),
+    Case(
+        "0 workers, step of two threads",
+        None,
+        "starved",
+        "storage",
+        lambda _: 0.080,
+        matmul=True,
+        forward=0,
+        backward=0,
+    ),
+    Case(
+        "late batches, 1 worker",  # fast enough on average: nine of 5 ms and one of 110 ms in ten steps of 20 ms
+        None,
+        ("partly starved", "starved"),
+        "uneven batches",
+        lambda i: 0.110 if i % 10 == 9 else 0.005,
+        1,
+        **SHORT,
+    ),
+    *FAST[1:],
 ]
 
 
@@ -178,6 +201,7 @@ def burns_per_s() -> float:
 
 
 BURNS_PER_S = burns_per_s()
+MATMULS, SQUARE = 6, torch.ones(1024, 1024)
 
 
 class Samples(Dataset[Any]):
@@ -187,7 +211,7 @@ class Samples(Dataset[Any]):
         self._case, self._made = case, 0
 
     def __len__(self) -> int:
-        return self._case.steps * BATCH
+        return self._case.steps * self._case.batch
 
     def __getitem__(self, index: int) -> Any:
         raise AssertionError("asked for batches")
@@ -196,8 +220,9 @@ class Samples(Dataset[Any]):
         case = self._case
         if self._made == 0 and torch.utils.data.get_worker_info() is not None:
             time.sleep(case.start)
-        spend(case.prepare(self._made), case.burn)
-        self._made += 1
+        for _ in range(case.batch // BATCH):
+            spend(case.prepare(self._made), case.burn)
+            self._made += 1
         return [(torch.ones(4), index % 2) for index in indices]
 
 
@@ -231,7 +256,13 @@ class Model(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         case = self._case
-        hidden: torch.Tensor = Planted.apply(self._first(inputs), case.forward, case.backward, case.burn)
+        if case.matmul:
+            for _ in range(case.batch // BATCH * MATMULS):
+                torch.mm(SQUARE, SQUARE)
+        times = case.batch / BATCH
+        hidden: torch.Tensor = Planted.apply(
+            self._first(inputs), times * case.forward, times * case.backward, case.burn
+        )
         outputs: torch.Tensor = self._last(hidden)
         return outputs
 
@@ -239,10 +270,12 @@ class Model(nn.Module):
 def run(case: Case) -> tuple[dict[str, float], Verdict]:
     """One run of a case: its figures and its verdict."""
     device = torch.device("cpu")
-    torch.set_num_threads(1)
+    cores = available_cores()
+    threads = max(1, cores - case.workers) if case.matmul else 1
+    torch.set_num_threads(threads)
     dataset = Samples(case)
     split = Split(UserItems(dataset, False, None, None, 2))
-    plan = EpochPlan(len(dataset), BATCH, False, True)  # in order: the planted batches are known by their number
+    plan = EpochPlan(len(dataset), case.batch, False, True)  # in order: the planted batches are known by their number
     config = NativeLoader(num_workers=case.workers, **case.options)
 
     def build() -> Native:
@@ -252,10 +285,10 @@ def run(case: Case) -> tuple[dict[str, float], Verdict]:
 
     model = Model(case)
     optimizer, schedule = optimizers.build(AdamWOptimizer(schedule="constant"), model, None)
-    optimizer.register_step_pre_hook(lambda *_: spend(case.optimizer, case.burn))
+    optimizer.register_step_pre_hook(lambda *_: spend(case.batch / BATCH * case.optimizer, case.burn))
     parts = Parts(model, optimizer, schedule, Precision(PrecisionConfig(name="fp32"), device), build(), None, device)
     meter, parallel = StepMeter(device), parts.loader.parallel
-    setup = Setup(parts.loader.capabilities, CPU, cores=available_cores(), threads=1, batch_size=BATCH)
+    setup = Setup(parts.loader.capabilities, CPU, cores, threads, batch_size=case.batch, auto_threads=case.matmul)
     try:
         train(
             parts,
@@ -266,13 +299,13 @@ def run(case: Case) -> tuple[dict[str, float], Verdict]:
             steps=None,
             accumulate=1,
         )
-        loop = LoopRecord(
-            meter.settled, 5, parallel, meter.epochs_ns, meter.epoch_ends_ns, meter.used, cores=available_cores()
-        )
+        loop = LoopRecord(meter.settled, 5, parallel, meter.epochs_ns, meter.epoch_ends_ns, meter.used, cores=cores)
         rate = summarize(loop.window)[metrics.RATE]
         probes = Probes()
         inputs = ProbeInputs(parts, MeasureConfig(probe_s=2.0), build, split, plan, epoch=0, accumulate=1, rate=rate)
         probes.run(inputs, lambda *_: None)
+        if (other := threads_to_probe(evidence_of(loop, probes.results), setup)) is not None:
+            probes.run_ceiling(inputs, other)
     finally:
         parts.loader.close()
     return figures_of(loop, probes.results, setup), judge(evidence_of(loop, probes.results), setup)
