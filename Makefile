@@ -12,8 +12,9 @@ READY := $(VENV)/.installed
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
+# without ARGS: no workers, which is PyTorch's own default and starves most devices. The run ends with the command to try next
 train: $(READY) ## one run: make train ARGS="loader=dali precision=bf16"; a sweep: ARGS="-m loader=native,dali"
-	$(BIN)/python -m experiments.train $(ARGS)
+	$(BIN)/python -m experiments.train $(or $(ARGS),loader.num_workers=0)
 
 test: $(READY) ## the tests: make test ARGS="-k loaders"
 	$(BIN)/python -m pytest $(ARGS)

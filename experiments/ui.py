@@ -31,7 +31,8 @@ def main() -> None:
     uri = store_uri(settings, PROJECT)
     server = f"http://{chosen.host}:{chosen.port}"
     print(f"{server} shows {uri}; Ctrl-C ends it", flush=True)
-    print(f"side by side: {server}/{ui_view.link(store.experiment_id)}", flush=True)
+    for line in ui_view.addresses(server, store.experiment_id):
+        print(line, flush=True)
     command = [
         sys.executable,
         "-m",

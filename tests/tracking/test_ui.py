@@ -58,6 +58,11 @@ def test_a_sweep_is_there_to_be_looked_at(address: str, swept: tuple[str, str, s
         expect(page.get_by_text("sweep loader=native,dali").first).to_be_visible()
         expect(page.get_by_text("3 matching runs")).to_be_visible()
 
+        page.get_by_role("button", name="Views").click()
+        page.get_by_text("Runs and verdicts").click()
+        for column in ("verdict", "rate/samples_per_s", "starvation/starved_pct", "starvation/headroom_x"):
+            expect(page.get_by_role("columnheader", name=column).first).to_be_visible()
+
         page.goto(f"{page_of}/{parent}")
         for name in ("loader=native", "loader=dali"):
             expect(page.get_by_role("link", name=name).first).to_be_visible()

@@ -190,7 +190,9 @@ def attach_to_sweep(comparison: Comparison, store: Store, parent: TrackedRun, *,
             save(comparison, store, Path(folder))
             parent.artifacts(Path(folder), FOLDER)
         links.append(f"![the comparison](get-artifact?path={FOLDER}/{PICTURE}&run_uuid={parent.run_id})")
-    beside = f"[These runs side by side]({ui_view.link(store.experiment_id)}), grouped by arm, with their charts."
+    beside = (
+        f"[These runs side by side]({ui_view.charts_link(store.experiment_id)}), grouped by arm, with their charts."
+    )
     note = page.markdown(comparison, [*links, beside])
     parent.tags({"mlflow.note.content": note, "headline": " ".join(sentences.headline(comparison))})
 

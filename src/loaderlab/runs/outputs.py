@@ -18,6 +18,7 @@ from loaderlab.report import run_page
 from loaderlab.report.step_files import write_steps
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.judge import Judged
+from loaderlab.runs.next_run import next_command
 from loaderlab.runs.prepare import Prepared
 from loaderlab.runs.sample_counts import data_fact, samples_text
 from loaderlab.system.files import write_text
@@ -80,6 +81,9 @@ def _say(context: RunContext, judged: Judged, *, failed: bool) -> None:
         context.terminal.table(context.job.name, ("", "measured"), rows)
     if not failed or len(judged.loop.window) >= LEAST_STEPS:
         context.terminal.say(str(judged.verdict))
+        command = next_command("python -m experiments.train", context.job.overrides, judged.verdict.advice)
+        if command and context.job.parent_id is None:
+            context.terminal.say(f"next: {command}")
 
 
 def _write(context: RunContext, outcome: Outcome, page: str) -> None:

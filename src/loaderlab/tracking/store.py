@@ -112,7 +112,7 @@ class Store:
             )
         if found is None:
             # without the tag the UI opens the experiment as one of prompts and traces
-            tags = {"mlflow.experimentKind": "custom_model_development", ui_view.TAG: ui_view.state()}
+            tags = {"mlflow.experimentKind": "custom_model_development", **ui_view.tags()}
             return client, client.create_experiment(name, artifact_location=artifacts, tags=tags)
         if found.lifecycle_stage != "active":
             raise refuse(
@@ -124,8 +124,9 @@ class Store:
                 is_example=False,
                 error=StoreError,
             )
-        if self._create and found.tags.get(ui_view.TAG) != ui_view.state():
-            client.set_experiment_tag(found.experiment_id, ui_view.TAG, ui_view.state())
+        for tag, view in ui_view.tags().items():
+            if self._create and found.tags.get(tag) != view:
+                client.set_experiment_tag(found.experiment_id, tag, view)
         return client, found.experiment_id
 
     def close_dead_runs(self, cause: str = "") -> None:
@@ -146,9 +147,9 @@ class Store:
         return "".join(f" {shlex.quote(word)}" for word in words)
 
     def how_to_look(self) -> str:
-        """Two lines: what to type, and where the runs then stand side by side."""
+        """Three lines: the command that starts the UI, and where it shows the runs as a list and as charts."""
         server = self.uri.rstrip("/") if self.uri.startswith("http") else "http://127.0.0.1:5000"
-        return f"recorded: {ui_command(self.uri)}\nside by side: {server}/{ui_view.link(self.experiment_id)}"
+        return "\n".join((f"recorded: {ui_command(self.uri)}", *ui_view.addresses(server, self.experiment_id)))
 
     def start(self, name: str, parent_id: str | None, tags: dict[str, str]) -> TrackedRun:
         """A new run, RUNNING until `TrackedRun.end`."""

@@ -6,13 +6,14 @@ where another version reads them otherwise, the plain list is what one gets.
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from typing import Any
 
 from loaderlab import metrics
 
-KEY = "loaderlab"
-TAG = f"mlflow.sharedViewState.{KEY}"
+CHARTS, TABLE = "loaderlab", "runs"  # the two views: charts of arms side by side, and the list of runs
 BARS = (
     metrics.RATE,
     metrics.STARVED_PCT,
@@ -25,16 +26,43 @@ BARS = (
     metrics.VAL_ACCURACY,
 )
 LINES = (metrics.TRAIN_LOSS, metrics.VAL_LOSS)
+COLUMNS = {  # of the list of runs, with their widths in pixels
+    "attributes.`Created`": 130,
+    "tags.`verdict`": 120,
+    f"metrics.`{metrics.RATE}`": 150,
+    f"metrics.`{metrics.STARVED_PCT}`": 180,
+    f"metrics.`{metrics.HEADROOM_X}`": 180,
+    "tags.`bottleneck`": 160,
+    "tags.`advice`": 320,
+}
 SECTION = "loaderlab"
 
 
-def link(experiment_id: str) -> str:
-    """The part of an address behind the server's."""
-    return f"#/experiments/{experiment_id}/runs?viewStateShareKey={KEY}&compareRunsMode=CHART"
+def charts_link(experiment_id: str) -> str:
+    """The part behind the server's address that opens the charts, runs grouped by arm."""
+    return f"#/experiments/{experiment_id}/runs?viewStateShareKey={CHARTS}&compareRunsMode=CHART"
 
 
-def state() -> str:
-    """The tag's value."""
+def addresses(server: str, experiment_id: str) -> tuple[str, str]:
+    """Two lines: where the UI shows the list of runs with their verdicts and main metrics, and where their charts."""
+    runs = f"{server}/#/experiments/{experiment_id}/runs?viewStateShareKey={TABLE}&compareRunsMode=TABLE"
+    return f"list of runs: {runs}", f"side by side: {server}/{charts_link(experiment_id)}"
+
+
+def tags() -> dict[str, str]:
+    """The experiment's tags that hold both views. Each has a name, so MLflow lists it in the menu "Views"."""
+    grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "arm"}]}
+    views = {CHARTS: _saved("Side by side", _state(grouped)), TABLE: _saved("Runs and verdicts", _state(None))}
+    return {f"mlflow.sharedViewState.{key}": view for key, view in views.items()}
+
+
+def _saved(name: str, state: str) -> str:
+    """A saved view as MLflow's front end writes it: compressed, since a tag holds at most 5,000 characters."""
+    packed = base64.b64encode(zlib.compress(state.encode())).decode()
+    return json.dumps({"name": name, "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"})
+
+
+def _state(group_by: dict[str, Any] | None) -> str:
     line = {
         "xAxisKey": "step",
         "selectedXAxisMetricKey": "",
@@ -60,12 +88,14 @@ def state() -> str:
         {
             "searchFilter": "",
             "orderByKey": "attributes.start_time",
-            "orderByAsc": True,
+            "orderByAsc": group_by is not None,  # the list shows the latest run first
             "startTime": "ALL",
             "lifecycleFilter": "Active",
             "datasetsFilter": [],
             "modelVersionFilter": "All Runs",
-            "selectedColumns": ["attributes.`Created`", "tags.`verdict`"],
+            "selectedColumns": list(COLUMNS),
+            "columnOrder": list(COLUMNS),
+            "columnWidths": COLUMNS,
             "runsPinned": [],
             "runsExpanded": {},
             "runsHidden": [],
@@ -75,7 +105,7 @@ def state() -> str:
             "compareRunCharts": charts,
             "compareRunSections": [section],
             "isAccordionReordered": True,  # keeps our section first
-            "groupBy": {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "arm"}]},
+            "groupBy": group_by,
             "useGroupedValuesInCharts": True,
             "hideEmptyCharts": True,
             "globalLineChartConfig": {},
