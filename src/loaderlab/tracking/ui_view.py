@@ -27,11 +27,11 @@ BARS = (
 )
 LINES = (metrics.TRAIN_LOSS, metrics.VAL_LOSS)
 COLUMNS = {  # of the list of runs, with their widths in pixels
-    "attributes.`Created`": 130,
-    "tags.`verdict`": 120,
-    f"metrics.`{metrics.RATE}`": 150,
-    f"metrics.`{metrics.STARVED_PCT}`": 180,
-    f"metrics.`{metrics.HEADROOM_X}`": 180,
+    "attributes.`Created`": 110,
+    "tags.`verdict`": 110,
+    f"metrics.`{metrics.RATE}`": 135,
+    f"metrics.`{metrics.STARVED_PCT}`": 155,
+    f"metrics.`{metrics.HEADROOM_X}`": 155,
     "tags.`bottleneck`": 160,
     "tags.`advice`": 320,
 }
