@@ -49,8 +49,8 @@ NUMBER = r"(?<!\w)\d+(?:,\d{3})*(?:\.\d+)*(?:e[+-]?\d+)?"  # or a version; withi
 # Lines of a run's report, log or note that depend on its figures; None drops the line, for it may be missing.
 GRADES = "(?:fed|partly starved|starved|inconclusive)"
 NOISY_LINES = (
-    (rf"\*\*{GRADES}\*\*: .*", "<verdict>"),
-    (rf"{GRADES}: .*", "<verdict>"),
+    (rf"\*\*{GRADES}\*\*(?:: | of data ).*", "<verdict>"),
+    (rf"{GRADES}(?:: | of data ).*", "<verdict>"),
     (r"Bottleneck: .*", None),
     (r"- try .*", None),
     (r"(?:training|probes) #/# .*", None),  # progress: how many lines of it depends on the speed

@@ -106,7 +106,7 @@ def test_a_folder_without_records(tmp_path: Path) -> None:
 
 REPORT = """# loader=native repeat=2
 
-**inconclusive**: between partly starved and starved; measured: 20.2 % of the time (12.0 to 28.5) dry.
+**inconclusive**: only 14 steps were measured; measured: starved of data 20.2 % of the time (95 % CI 12.0 to 28.5).
 
 - try measure more steps
 
@@ -118,7 +118,7 @@ REPORT = """# loader=native repeat=2
 """
 NOISIER = """# loader=native repeat=2
 
-**partly starved**: 9.1 % of the time (6.0 to 12.5) dry.
+**starved** of data 29.1 % of the time (95 % CI 26.0 to 32.5).
 
 Bottleneck: interference.
 

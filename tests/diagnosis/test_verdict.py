@@ -1,4 +1,4 @@
-"""Grades, doubts, bottlenecks and advice from hand-made evidence."""
+"""Grades, inconclusive verdicts, bottlenecks and advice from hand-made evidence."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PAGEABLE, PINNED = Copying(False, False, False), Copying(True, False, False)
 
 
 def native(copying: Copying = PAGEABLE, decoder: str = "torchcodec", *, persistent: bool = True) -> LoaderCapabilities:
-    """Of the native loader with two workers."""
+    """Capabilities of the native loader with two workers."""
     return native_capabilities(NativeSettings(2, 2, persistent, copying, "fork", decoder), batched=True)
 
 
@@ -67,33 +67,47 @@ def test_fed_says_what_a_faster_loader_could_give() -> None:
 
 
 @pytest.mark.parametrize(
+    ("share", "start"),
+    [
+        (50.0, "starved of data 50.0 % of the time (95 % CI 48.0 to 52.0); "),
+        (9.0, "partly starved: starved of data 9.0 % of the time; "),
+        (1.0, "fed: starved of data 1.0 % of the time; "),
+    ],
+)
+def test_the_sentence_names_the_grade_once(share: float, start: str) -> None:
+    interval = STARVED.starved_interval if share == STARVED.starved_pct else None
+    verdict = judge(replace(STARVED, starved_pct=share, starved_interval=interval, ceiling=None), SETUP)
+    assert str(verdict).startswith(start)
+
+
+@pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"num_steps": 14}, "14 steps were measured, and under 15 say nothing"),
-        ({"num_steps": 1}, "1 step was measured"),
+        ({"num_steps": 14}, "only 14 steps were measured; at least 15 are needed"),
+        ({"num_steps": 1}, "only 1 step was measured"),
         ({"num_steps": 0}, "no step was measured"),
         (
             {"starved_pct": 7, "starved_interval": (4, 11), "ceiling": 1080, "contended": None},
-            "between fed and partly starved, the interval holds both: a faster loader could give 1.04x or 1.11x",
+            "the confidence interval reaches from fed to partly starved: a faster loader could give between 1.04x and 1.11x",
         ),
         (
             {"starved_pct": 12, "starved_interval": (2, 22), "ceiling": None},
-            "between fed and starved, the interval holds both: a faster loader could give 1.02x or 1.28x",
+            "the confidence interval reaches from fed to starved: a faster loader could give between 1.02x and 1.28x",
         ),
-        ({"clocks_pct": 9.0}, "the host's clock and the device's differ by 9.0 %"),
-        ({"ceiling": 800}, "the ceiling (800/s) lies below the rate of the run (970/s)"),
+        ({"clocks_pct": 9.0}, "the clocks of host and device differ by 9.0 %"),
+        ({"ceiling": 800}, "the ceiling (800 samples/s) is below the rate of the run (970 samples/s)"),
         (
             {"ceiling": 1500, "contended": 1400},
-            "resident batches run 1.55x as fast, and nothing that was measured explains it",
+            "without the loader the loop runs 1.55x as fast, and no measurement explains why",
         ),
-        ({"ceiling": 1500, "contended": None}, "and no contention probe tells why"),
+        ({"ceiling": 1500, "contended": None}, "and no contention probe was made that could explain why"),
         (
             {"starved_pct": 40, "starved_interval": (38, 42), "ceiling": 1000},
-            "the meter says 40 % dry, whose end would give 1.61x, and the ceiling shows 1.03x",
+            "the starved share of 40 % means that a perfect loader would give 1.61x, but the ceiling shows only 1.03x",
         ),
     ],
 )
-def test_doubts_name_their_reason(changes: dict[str, Any], why: str) -> None:
+def test_an_inconclusive_verdict_gives_its_reason(changes: dict[str, Any], why: str) -> None:
     verdict = judge(replace(FED, **changes), SETUP)
     assert verdict.grade == "inconclusive"
     assert why in verdict.because
@@ -104,28 +118,28 @@ def test_doubts_name_their_reason(changes: dict[str, Any], why: str) -> None:
 @pytest.mark.parametrize(
     ("starved", "interval", "name", "between"),
     [
-        (4.9, (4.2, 5.6), "fed", "fed and partly starved"),  # at most 1.06x at either end: nothing worth doing
+        (4.9, (4.2, 5.6), "fed", "fed and partly starved"),  # at most 1.06x at either end: not worth a change
         (6.0, (4.0, 8.0), "partly starved", "fed and partly starved"),
         (19.0, (16.0, 22.0), "partly starved", "partly starved and starved"),  # worth doing at either end
     ],
 )
 def test_a_borderline_share_is_graded(starved: float, interval: tuple[float, float], name: str, between: str) -> None:
-    """The interval holds two grades, and the same is to be done at both its ends."""
+    """The interval covers two grades, and both its ends call for the same action."""
     verdict = judge(replace(FED, starved_pct=starved, starved_interval=interval, ceiling=None), SETUP)
     assert verdict.grade == name
     assert f"borderline between {between}" in verdict.because
-    assert f"({interval[0]:.1f} to {interval[1]:.1f})" in verdict.because
+    assert f"(95 % CI {interval[0]:.1f} to {interval[1]:.1f})" in verdict.because
     assert f"at most {1 / (1 - starved / 100):.2f}x" in verdict.because
 
 
-def test_a_ceiling_bounds_what_the_ends_of_an_interval_could_gain() -> None:
-    """By the share alone 1.02x to 1.14x; the ceiling leaves 1.03x at most: there is nothing to do at either end."""
+def test_a_ceiling_bounds_the_gain_at_both_ends_of_an_interval() -> None:
+    """The share alone allows 1.02x to 1.14x, but the ceiling only 1.03x: no change is worthwhile at either end."""
     verdict = judge(replace(FED, starved_pct=4.5, starved_interval=(2, 12)), SETUP)
     assert verdict.grade == "fed"
     assert "borderline" in verdict.because
 
 
-FAST = replace(  # four workers that sleep, 8 % starved: the loader alone makes twice what the step takes
+FAST = replace(  # four workers that sleep, 8 % starved: the loader alone is twice as fast as the step
     STARVED,
     starved_pct=8.4,
     starved_interval=(7.9, 8.9),
@@ -142,38 +156,38 @@ FAST = replace(  # four workers that sleep, 8 % starved: the loader alone makes 
 @pytest.mark.parametrize(
     ("changes", "name", "override"),
     [
-        ({"typical_share": 0.9}, "batch hand-over", ""),  # half of it would gain 4 %: nothing is advised
+        ({"typical_share": 0.9}, "batch hand-over", ""),  # half as many hand-overs would gain only 4 %: no advice
         ({"typical_share": 0.0}, "uneven batches", "loader.prefetch_factor=4"),
         ({"typical_share": 0.0, "early_share": 0.8}, "start of each epoch", "loader.persistent_workers=true"),
-        # waits of 17 %: more than two figures taken one after the other may differ by
+        # waits of 17 % are more than the tolerance between two rates measured one after the other
         (
             {"typical_share": 0.9, "rate": 1180, "starved_pct": 17.0, "starved_interval": (16, 18)},
             "batch hand-over",
             "batch_size=128",
         ),
-        # its files were read from the disk, and are in memory when the probe reads them again
+        # the run read its files from the disk; the probe reads them again from memory
         ({"rate": 1180, "starved_pct": 17.0, "starved_interval": (16, 18), "read_mib_per_s": 90.0}, "storage", ""),
     ],
 )
 def test_a_loader_that_is_faster_than_the_step(changes: dict[str, Any], name: str, override: str) -> None:
-    """What it makes is not what the step waits for: no disk and no decoding is to blame."""
+    """The step does not wait for the loader's production, so neither the disk nor decoding is the bottleneck."""
     setup = replace(SETUP, loader=native(persistent=False), image_files=False)
     verdict = judge(replace(FAST, **changes), setup)
     assert verdict.bottleneck == name
     if override:
         assert as_override(verdict.advice[0]) == override
     if name != "storage":
-        assert "the loader alone makes 2,934/s, the step takes 1,423/s" in verdict.because
+        assert "alone, the loader delivers 2,934 samples/s and the step needs 1,423;" in verdict.because
 
 
-def test_nothing_ahead_of_the_step_is_never_too_fast() -> None:
-    """Without workers the step waits for the whole making of each batch, however fast that is."""
+def test_a_fast_loader_without_workers_is_still_waited_for() -> None:
+    """Without workers the step waits while each batch is prepared, however fast that is."""
     setup = replace(SETUP, loader=replace(native(), lookahead=0), device=CPU, image_files=False)
     assert judge(replace(FAST, starved_pct=33.0, starved_interval=(32, 34), rate=958), setup).bottleneck == "storage"
 
 
 def test_a_gain_is_predicted_with_the_threads_that_the_advice_leaves() -> None:
-    """Two of two cores for the step without a worker, one with a worker: the step then takes another time."""
+    """The step has two cores without a worker and one core with a worker, so its time changes."""
     setup = replace(
         SETUP,
         loader=native_capabilities(NativeSettings(0, None, False, PAGEABLE, None, "torchcodec"), batched=True),
@@ -194,8 +208,8 @@ def test_a_gain_is_predicted_with_the_threads_that_the_advice_leaves() -> None:
     assert threads_to_probe(evidence, replace(setup, auto_threads=False)) is None
 
 
-def test_where_dali_decodes_on_the_gpu() -> None:
-    """Its wait is a wait for the pipeline: neither a disk nor the processor, unless that is busy."""
+def test_dali_that_decodes_on_the_gpu() -> None:
+    """The step waits for the pipeline's device part, not for the disk or the CPU, unless the CPU is busy."""
     setup = replace(SETUP, loader=dali(4, "mixed"))
     starved = replace(STARVED, stages=None)
     assert judge(replace(starved, loader_cores=0.4), setup).bottleneck == "device decode/transform"
@@ -218,11 +232,11 @@ def test_the_larger_loss_names_the_bottleneck(starved: float, gap: float, grade_
     )
     verdict = judge(evidence, SETUP)
     assert (verdict.grade, verdict.bottleneck) == (grade_of_both, name)
-    assert f"{gap} % of the loop goes between epochs" in verdict.because
+    assert f"{gap} % of the loop is lost between epochs" in verdict.because
 
 
-def test_data_that_allows_one_worker_is_not_advised_more() -> None:
-    verdict = judge(STARVED, replace(SETUP, most_makers=1, image_files=False))
+def test_more_workers_are_not_advised_if_the_data_allows_only_one() -> None:
+    verdict = judge(STARVED, replace(SETUP, max_makers=1, image_files=False))
     assert not [advice for advice in verdict.advice if "num_workers" in advice.setting]
 
 
@@ -239,7 +253,7 @@ def test_few_steps_of_a_trace_may_be_enough() -> None:
 def test_without_a_ceiling_the_share_bounds_the_gain() -> None:
     verdict = judge(Evidence(50, 50, 50))
     assert verdict.headroom_x == 2
-    assert "at most 2.00x by this share alone" in verdict.because
+    assert "at most 2.00x (from the starved share alone)" in verdict.because
     assert verdict.bottleneck == "loader"
 
 
@@ -255,8 +269,8 @@ def test_without_a_ceiling_the_share_bounds_the_gain() -> None:
         (
             {"loader_alone": 20_000, "cpu_pct": 6.0},
             "storage",
-        ),  # the probe read from memory what the run read from a disk
-        # as idle, and nearly all that is lost is lost in steps that are slower than with resident batches: no file does that
+        ),  # the probe read from memory, the run from a disk
+        # also idle, but nearly all the loss is in steps that are slower than at the ceiling; slow files cannot cause that
         (
             {
                 "loader_alone": 2300,
@@ -283,7 +297,7 @@ def test_bottlenecks_of_a_starved_device(changes: dict[str, Any], name: str) -> 
     [
         ({"drained_pct": 90}, "host launch overhead"),
         ({"drained_pct": 10}, "device compute"),
-        # the scaler of fp16 waits for the device in each step: that it has finished tells nothing, how long the host takes does
+        # the scaler of fp16 waits for the device in each step, so drained_pct is no evidence; the host's own time is
         (
             {
                 "drained_pct": 99,
@@ -310,7 +324,7 @@ def test_bottlenecks_of_a_fed_device(changes: dict[str, Any], name: str) -> None
 @pytest.mark.parametrize(
     ("evidence", "setup", "override"),
     [
-        (STARVED, SETUP, "loader.num_workers=5"),  # 250/s each: 4 feed the ceiling, 5 with a tenth to spare
+        (STARVED, SETUP, "loader.num_workers=5"),  # 250/s each: 4 reach the ceiling, 5 the ceiling plus 10 %
         (STARVED, replace(SETUP, cores=3), "loader=dali"),
         (
             STARVED,
@@ -325,7 +339,7 @@ def test_bottlenecks_of_a_fed_device(changes: dict[str, Any], name: str) -> None
         ),
         (
             replace(STARVED, stages=None),
-            replace(SETUP, image_files=False, in_memory=True, at_hand=True),
+            replace(SETUP, image_files=False, in_memory=True, fits_on_device=True),
             "loader=resident",
         ),
         (
@@ -335,7 +349,7 @@ def test_bottlenecks_of_a_fed_device(changes: dict[str, Any], name: str) -> None
         ),
         (
             replace(STARVED, delivery_pct=40),
-            replace(SETUP, image_files=False, in_memory=True, at_hand=True),
+            replace(SETUP, image_files=False, in_memory=True, fits_on_device=True),
             "loader=resident",
         ),
         (replace(STARVED, delivery_pct=40), SETUP, "loader.pin_memory=true"),
@@ -357,19 +371,19 @@ def test_bottlenecks_of_a_fed_device(changes: dict[str, Any], name: str) -> None
         (replace(FED, ceiling=1500, contended=1000), SETUP, "loader.num_workers=1"),
     ],
 )
-def test_what_to_type(evidence: Evidence, setup: Setup, override: str) -> None:
+def test_the_first_advice_as_an_override(evidence: Evidence, setup: Setup, override: str) -> None:
     assert as_override(judge(evidence, setup).advice[0]) == override
 
 
 def test_the_gain_of_more_workers_is_bounded_by_shared_cores() -> None:
-    """On a CPU: 2 of 4 cores make 500/s, the step takes 1 core at 1,000/s: 4 cores give 4 / (2/500 + 1/1000) = 800/s."""
+    """On a CPU: the loader makes 500/s on 2 of 4 cores, the step 1,000/s on 1 core: 4 / (2/500 + 1/1000) = 800/s."""
     verdict = judge(STARVED, replace(SETUP, device=CPU, cores=4))
     assert as_override(verdict.advice[0]) == "loader.num_workers=4"
     assert verdict.advice[0].gain_x == pytest.approx(1.6)
-    assert "expect about 1.60x" in str(verdict)
+    assert "(expected gain about 1.60x)" in str(verdict)
 
 
-def test_nothing_that_gains_nothing_is_advised() -> None:
+def test_advice_without_a_gain_is_left_out() -> None:
     tight = replace(STARVED, ceiling=520, starved_pct=5.5, starved_interval=(5.2, 5.8))
     assert not judge(tight, SETUP).advice
 
@@ -377,7 +391,7 @@ def test_nothing_that_gains_nothing_is_advised() -> None:
 def test_expected_rate() -> None:
     assert expected_rate(STARVED, SETUP) == 500
     alone = replace(SETUP, loader=replace(native(), lookahead=0), device=CPU)
-    # measured with these figures: 473/s
+    # measured in a run with these rates: 473/s
     assert expected_rate(replace(STARVED, ceiling=1000, loader_alone=925), alone) == pytest.approx(480.5, abs=0.1)
     queued = replace(
         STARVED, loader_alone=1000, phases_ms={"host_wait": 99.0, "host_forward": 20.0, "host_backward": 12.0}

@@ -86,7 +86,7 @@ def test_starved_is_idle_and_waiting_at_the_same_time(read: Read) -> None:
     assert reading.starved_interval == pytest.approx((30, 30))
     assert (reading.verdict.grade, reading.verdict.bottleneck) == ("starved", "loader")
     assert "30.0 %" in str(reading.verdict)
-    assert "1.43x by this share alone" in str(reading.verdict)  # 1 / 0.7
+    assert "1.43x (from the starved share alone)" in str(reading.verdict)  # 1 / 0.7
     assert dict(reading.waits) == {LOADER: 5}
 
 
@@ -262,7 +262,7 @@ def test_noise_across_a_grade_is_inconclusive(read: Read) -> None:
     events = steps(8) + [wait(1000 * index, 1000 * index + (900 if index == 2 else 1)) for index in range(8)]
     reading = read(events + every(8, work, 950, 1000))
     assert reading.verdict.grade == "inconclusive"
-    assert "the interval holds both" in reading.verdict.because
+    assert "the confidence interval reaches from" in reading.verdict.because
 
 
 def test_steps_of_several_processes_need_a_choice(read: Read) -> None:
@@ -418,7 +418,7 @@ def test_the_table_and_the_verdict(tmp_path: Path, capsys: pytest.CaptureFixture
     run(f"trace={path}")
     said = capsys.readouterr()
     assert "│ all 5 │   1.000 │          40.0 │          50.0 │      30.0 │" in said.out
-    assert said.out.strip().splitlines()[-1].startswith("starved: 30.0 % of the time (30.0 to 30.0) dry")
+    assert said.out.strip().splitlines()[-1].startswith("starved of data 30.0 % of the time (95 % CI 30.0 to 30.0)")
     assert said.err == ""
 
 

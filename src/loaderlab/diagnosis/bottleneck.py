@@ -1,4 +1,4 @@
-"""What holds the loop up: the loader's production, the hand-over, the copy, the storage, the step itself. Pure."""
+"""The bottleneck of a loop: the loader's production, the hand-over, the copy, the storage, or the step itself. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from loaderlab.diagnosis.evidence import (
 
 
 def bottleneck_of(e: Evidence, setup: Setup | None, *, fed: bool) -> str:
-    """What holds the loop up. ``fed``: the device does not wait for data."""
+    """The bottleneck of the loop. ``fed``: the device does not wait for data."""
     if fed:
         if e.headroom is not None and e.headroom > POTENTIAL_X:
             return INTERFERENCE  # otherwise judge() has already returned inconclusive
@@ -44,7 +44,7 @@ def bottleneck_of(e: Evidence, setup: Setup | None, *, fed: bool) -> str:
     if setup is None:
         return LOADER
     if _lost_to_each_other(e, setup):
-        # slowed by the step, the loader would have computed as much, only longer: it waited, for files read a first time
+        # a loader that the step slows down keeps the cores busy; idle cores mean that it waited for files not yet cached
         idle = e.cpu_pct is not None and e.cpu_pct < CROWDED_PCT
         if not idle or _step_is_slowed(e):
             return INTERFERENCE
@@ -55,9 +55,9 @@ def bottleneck_of(e: Evidence, setup: Setup | None, *, fed: bool) -> str:
     could = min(max(setup.loader.busy_cores, setup.loader.parallel), setup.cores)
     busy = None if e.loader_cores is None else e.loader_cores / max(1, could)
     if on_device and (busy is None or busy < CROWDED_PCT / 100):
-        return DEVICE_DECODE  # the wait for it is a wait for the pipeline
+        return DEVICE_DECODE  # the host's threads are mostly idle, so the device part of the pipeline is slow
     if busy is not None and busy < 0.5:
-        return STORAGE  # it waits more than it computes
+        return STORAGE  # the loader waits more than it computes
     if e.stages:
         return DECODE if e.stages["prepare"] >= _assembling(e, e.stages, setup) else PYTHON
     if setup.in_memory:
@@ -66,43 +66,43 @@ def bottleneck_of(e: Evidence, setup: Setup | None, *, fed: bool) -> str:
 
 
 def _read_files(e: Evidence, setup: Setup) -> bool:
-    """Whether the run read files from the disk; if the kernel does not tell, whether its samples are files."""
+    """Whether the run read files from the disk; if the kernel does not report it, whether its samples are files."""
     return setup.image_files if e.read_mib_per_s is None else e.read_mib_per_s >= READS_FROM_MIB_PER_S
 
 
 def _is_faster_than_the_step(e: Evidence, setup: Setup) -> bool:
-    """Whether the loader alone, working ahead, is faster than the ceiling: then what it makes is not what is waited for."""
+    """Whether the loader alone, working ahead, is faster than the ceiling. Its speed is then not the bottleneck."""
     if e.loader_alone is None or e.ceiling is None or not setup.loader.works_ahead:
         return False
     return e.loader_alone >= e.ceiling
 
 
 def _of_a_fast_loader(e: Evidence) -> str:
-    """What a step waits for if the loader makes batches fast enough: each batch's hand-over, if all steps wait alike; single
-    late batches, if few steps wait and the queue is too short for that; or the queue to fill at the start of each epoch."""
+    """The bottleneck if the loader prepares batches fast enough: the hand-over of each batch if all steps wait equally long;
+    single late batches if few steps wait; or filling the queue at the start of each epoch."""
     if e.early_share is not None and e.early_share > 0.5:
         return EPOCH_START
     return HAND_OVER if e.typical_share is None or e.typical_share >= 0.5 else JITTER
 
 
 def _assembling(e: Evidence, stages: Mapping[str, float], s: Setup) -> float:
-    """Seconds of a worker per sample that go into collation and into handing batches over to the training process: the
-    loader alone against what its workers need for the samples."""
+    """Worker seconds per sample for collation and for handing batches over to the training process: the time of the loader
+    alone, minus the time to prepare the samples."""
     if not s.loader.works_ahead or e.loader_alone is None or s.loader.parallel > s.cores:
-        return stages["collate"]  # no hand-over, or one that cannot be told from workers that share cores
+        return stages["collate"]  # there is no hand-over, or the workers share cores and it cannot be separated
     return max(stages["collate"], s.loader.parallel / e.loader_alone - stages["prepare"])
 
 
 def _as_slow_as_cold(e: Evidence) -> bool:
-    """Whether files out of the kernel's cache slow the loop, and the run was nearer to that than to a warm cache."""
+    """Whether a cold file cache slows the loop, and the run was closer to the cold rate than to the warm rate."""
     if e.cold is None or e.warm is None or e.rate is None:
         return False
     return e.cold < (1 - TOLERANCE) * e.warm and e.rate < math.sqrt(e.cold * e.warm)
 
 
 def _of_the_step(e: Evidence) -> str:
-    """What bounds a step that does not wait for data."""
-    if e.idle_pct is not None:  # a trace: by what the device did not do
+    """The bottleneck of a step that does not wait for data."""
+    if e.idle_pct is not None:  # only a trace has it
         idle = e.idle_pct - e.starved_pct
         if max(idle, e.copy_pct) >= PARTLY_FROM_PCT:
             return LAUNCH if idle >= e.copy_pct else COPY
@@ -112,8 +112,8 @@ def _of_the_step(e: Evidence) -> str:
 
 
 def _host_is_in_front(e: Evidence) -> bool:
-    """Whether queuing a step's work takes the host about as long as doing it takes the device. That the device has always
-    finished says it alone only where the host never waits for it, as it does in each step with the scaler of fp16."""
+    """Whether queuing a step's work takes the host about as long as the device needs to do it. A device that has always
+    finished is not enough: with the gradient scaler of fp16 the host waits for the device in each step."""
     passes = ("forward", "backward")
     if not all(f"host_{name}" in e.phases_ms for name in passes):
         return True
@@ -122,8 +122,10 @@ def _host_is_in_front(e: Evidence) -> bool:
 
 
 def _lost_to_each_other(e: Evidence, setup: Setup) -> bool:
-    """Whether loader and step, each fast enough alone, lose more to each other than to the loader's own speed."""
-    expected = expected_rate(e, setup) if setup.loader.works_ahead else None  # else neither ever runs beside the other
+    """Whether loader and step, each fast enough alone, lose more time to each other than to the loader's own speed."""
+    expected = (
+        expected_rate(e, setup) if setup.loader.works_ahead else None
+    )  # otherwise they never run at the same time
     if expected is None or e.rate is None or e.ceiling is None:
         return False
     by_loader, by_each_other = 1 / expected - 1 / e.ceiling, 1 / e.rate - 1 / expected
@@ -131,7 +133,7 @@ def _lost_to_each_other(e: Evidence, setup: Setup) -> bool:
 
 
 def _step_is_slowed(e: Evidence) -> bool:
-    """Whether more time goes into a step that is slower than with resident batches than into waiting: no file does that."""
+    """Whether the step loses more time by running slower than at the ceiling than by waiting. Slow files cannot cause that."""
     assert e.rate is not None
     assert e.ceiling is not None
     waited = e.starved_pct / 100 / e.rate

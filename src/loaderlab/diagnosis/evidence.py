@@ -1,4 +1,4 @@
-"""The input of a verdict: thresholds, Evidence (what was measured), Setup (how the loop was set up), Advice."""
+"""The input of a verdict: thresholds, Evidence (measured values), Setup (the loop's configuration), Advice."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from loaderlab.meter.series import Change
 
 FED, PARTLY, STARVED, INCONCLUSIVE = "fed", "partly starved", "starved", "inconclusive"
 PARTLY_FROM_PCT, STARVED_FROM_PCT = 5.0, 20.0
-LEAST_STEPS = 15  # measured steps of a run, under which nothing is claimed
+LEAST_STEPS = 15  # measured steps that a verdict on a run needs
 POTENTIAL_X = 1.1  # ceiling / rate above which NVIDIA calls the input a potential bottleneck
 CLOCKS_PCT = 5.0  # by which the two clocks of one window may differ
-TOLERANCE = 0.1  # between figures taken one after the other: rate, ceiling, contended ceiling
-QUEUING = 0.8  # of the device's time for a step, from which the host that queues it is what bounds it
-CROWDED_PCT = 60.0  # of the cores in use, from which processes are in each other's way
-READS_FROM_MIB_PER_S = 1.0  # of the disk, from which a run reads files; less is what programs read on the side
-WORTH_X = 1.05  # an advice that gains less is not given
+TOLERANCE = 0.1  # allowed difference of rates measured one after the other: run, ceiling, contended ceiling
+QUEUING = 0.8  # host time / device time of a step, from which the host's launches bound the step
+CROWDED_PCT = 60.0  # share of the cores in use, from which processes slow each other down
+READS_FROM_MIB_PER_S = 1.0  # disk rate from which a run reads its files from the disk; programs cause less in passing
+WORTH_X = 1.05  # advice with a smaller gain is not given
 
 STORAGE, DECODE, PYTHON = "storage", "CPU decode/transform", "collation or Python"
 DEVICE_DECODE, COPY, INTERFERENCE = "device decode/transform", "host-to-device copy", "interference"
@@ -28,31 +28,32 @@ HAND_OVER, JITTER, EPOCH_START = "batch hand-over", "uneven batches", "start of 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was measured. None: could not be, or was not asked for. Shares are percent of the window, rates samples/s.
-    Where the starved share changed on the way, all of it is of the steps since then.
+    """The measured values. None: not measurable or not requested. Shares are percent of the window, rates samples/s.
+    If the starved share changed during the run, all values cover only the steps after the change.
 
     Attributes:
-        num_steps: measured.
-        starved_pct, starved_interval: dry for want of data, and the 95 % interval of that share.
-        delivery_pct: the part of it in which the batch was in hand and not yet usable.
-        gap_pct: of the loop without its very first batch, lost between epochs.
+        num_steps: number of measured steps.
+        wait_pct: share of the window that the host spent waiting for batches.
+        starved_pct, starved_interval: share of the window in which the device was starved of data, and its 95 % CI.
+        delivery_pct: the part of the starved share in which the host had the batch but the device could not use it yet.
+        gap_pct: share of the loop that is lost between epochs; the first batch of all is left out.
         change: of the starved share; its index is a step of the run.
-        rate, ceiling, loader_alone, contended: of the run; of resident batches; of the loader with nobody training; of
-            resident batches while the loader runs. The intervals are 95 %.
+        rate, ceiling, loader_alone, contended: rate of the run; of batches that are already on the device; of the loader
+            without training; of batches on the device while the loader runs. The intervals are 95 % CIs.
         loader_cores: cores that the loader kept busy when it ran alone.
-        stages: seconds per sample that preparing samples (``prepare``) and putting them together (``collate``) take.
-        drained_pct: of the steps, those before which the device had finished all its work (CUDA).
-        clocks_pct: by which the host's and the device's clock differ over the window (CUDA).
+        stages: seconds per sample for preparing samples (``prepare``) and for putting batches together (``collate``).
+        drained_pct: share of the steps before which the device had finished all its work (CUDA).
+        clocks_pct: difference between the host's and the device's clock over the window (CUDA).
         phases_ms: mean length of each phase of a step.
-        idle_pct: device idle for whatever cause; copy_pct: of a trace, only copies running.
-        cold, warm: rates with the files out of the kernel's cache, and in it.
-        cpu_pct: processor time of the run, of the cores that may be used.
-        typical_share: starved time of the median step / of the mean step, at most 1: about 1 if every step waits alike.
-        early_share: share of the starved time that lies in the first steps of epochs, while the queue fills; None if those
-            are most of the steps.
+        idle_pct: share in which the device was idle for any reason; copy_pct: in a trace, share with only copies running.
+        cold, warm: rates with a cold and with a warm file cache of the kernel.
+        cpu_pct: CPU time of the run, as a share of the cores that it may use.
+        typical_share: starved time of the median step / of the mean step, at most 1: about 1 if all steps wait equally long.
+        early_share: share of the starved time in the first steps of epochs, while the queue fills; None if those are most
+            of the steps.
         read_mib_per_s: read from the disk.
-        ceiling_by_threads: the ceiling with other numbers of torch's threads.
-        least_steps: under which nothing is claimed.
+        ceiling_by_threads: the ceiling with other numbers of torch threads.
+        least_steps: measured steps that a verdict needs.
     """
 
     num_steps: int
@@ -92,17 +93,19 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Setup:
-    """How the loop was set up, as far as the verdict and the advice depend on it.
+    """The part of a loop's configuration that the verdict and the advice depend on.
 
     Attributes:
-        loader, device: what they are able to do.
-        cores: that the process may use; threads: of torch.
+        loader, device: their capabilities.
+        cores: number of cores that the process may use.
+        threads: number of torch threads.
         batch_size: 0 if it is not known.
-        in_memory: the samples are in host memory; at_hand: and need no work on each, so they could stay on the device.
+        in_memory: the samples are in host memory.
+        fits_on_device: the samples are in host memory and need no work per sample, so they could stay on the device.
         image_files: the samples are encoded images.
         normalized_by_loader: the loader delivers normalised floats instead of bytes.
-        most_makers: that this data allows; None: any number.
-        auto_threads: torch's threads are those that the makers leave; otherwise their number is fixed.
+        max_makers: the most loader workers or threads that this data allows; None: any number.
+        auto_threads: torch uses the cores that the loader leaves; otherwise its number of threads is fixed.
     """
 
     loader: LoaderCapabilities
@@ -112,15 +115,15 @@ class Setup:
     batch_size: int
     precision: str = "fp32"
     in_memory: bool = False
-    at_hand: bool = False
+    fits_on_device: bool = False
     image_files: bool = False
     normalized_by_loader: bool = False
     compiled: bool = False
-    most_makers: int | None = None
+    max_makers: int | None = None
     auto_threads: bool = False
 
     def threads_with(self, num_makers: int) -> int:
-        """Torch's threads if there were so many makers."""
+        """Number of torch threads with this many loader workers or threads."""
         return max(1, self.cores - num_makers) if self.auto_threads else self.threads
 
 
@@ -129,9 +132,9 @@ class Advice:
     """Something to try.
 
     Attributes:
-        text: what it does.
+        text: its effect or its reason.
         setting, value: the setting to change and its new value; empty if no setting does it.
-        gain_x: rate to expect / rate of the run; an upper bound if `at_most`; None if it is not known.
+        gain_x: expected rate / rate of the run; an upper bound if `at_most`; None if it is not known.
     """
 
     text: str
@@ -141,10 +144,14 @@ class Advice:
     at_most: bool = True
 
     def sentence(self, how: str) -> str:
-        """``how`` to do it in the terms of the program at hand, the text, and the gain to expect."""
+        """The advice in one sentence, with its expected gain.
+
+        Args:
+            how: how to follow it in the measured program; empty if there is nothing to type.
+        """
         gain = ""
         if self.gain_x is not None:
-            gain = f" ({'at most' if self.at_most else 'expect about'} {self.gain_x:.2f}x)"
+            gain = f" ({'gain at most' if self.at_most else 'expected gain about'} {self.gain_x:.2f}x)"
         return f"{how}: {self.text}{gain}" if how else f"{self.text}{gain}"
 
 
@@ -157,9 +164,9 @@ def as_override(advice: Advice) -> str:
 
 
 def expected_rate(e: Evidence, setup: Setup) -> float | None:
-    """Samples/s to expect of loader and step that do not disturb each other: the slower of both if the loader works
-    ahead; one after the other if it does not. A step that is queued on a device takes the host its host part only, within
-    which nothing is known of the device: the ceiling bounds it."""
+    """Expected samples/s if loader and step do not slow each other down. If the loader works ahead, that is the slower of
+    the two rates; otherwise they run one after the other. On an asynchronous device a step costs the host only the time to
+    queue it, and the ceiling bounds the rate."""
     if e.ceiling is None or e.loader_alone is None:
         return None
     if setup.loader.works_ahead:

@@ -1,4 +1,4 @@
-"""From the record of a loop and its probes to figures and evidence: the same for a run and for a watched loop. Pure."""
+"""From the record of a loop and its probes to metrics and evidence: the same for a run and for a watched loop. Pure."""
 
 from __future__ import annotations
 
@@ -16,25 +16,27 @@ from loaderlab.meter.step import PHASES, Step
 from loaderlab.meter.summary import mean_loss
 
 NO_PROBES = ProbeResults()
-UNMARKED = (metrics.TRANSFER_MS, metrics.HOST_TRANSFER_MS, metrics.DELIVERY_PCT)  # without a mark at the delivery
+UNMARKED = (metrics.TRANSFER_MS, metrics.HOST_TRANSFER_MS, metrics.DELIVERY_PCT)  # unknown if the loop does not mark it
 
 
 @dataclass(frozen=True)
 class LoopRecord:
-    """What was recorded of a loop.
+    """The record of a loop.
 
     Attributes:
-        steps: all of which everything is known, warm-up included.
-        warmup_steps: of the loop that are not measured; parallel: of each epoch, see `loaderlab.meter.summary.measured`.
+        steps: all complete steps, including warm-up.
+        warmup_steps: unmeasured steps at the start of the loop; parallel: at the start of each epoch, see
+            `loaderlab.meter.summary.measured`.
         epochs_ns, epoch_ends_ns, used: see `loaderlab.meter.phases.StepMeter`.
-        cores: that the process may use.
-        lookahead: batches that the loader prepares ahead.
+        cores: number of cores that the process may use.
+        lookahead: number of batches that the loader prepares ahead.
         train_s: seconds in the loop; None if no epoch ended.
-        device_samples: NVML's; own_pids: of this process and all below it.
+        device_samples: from NVML; own_pids: of this process and its descendants.
         host_peak_mib, device_peak_mib: None if not measured.
-        own_cost_ns: of the meter, per step; None if not measured.
-        losses: those whose mean is the last training loss; empty if there are none.
-        phases_marked: forward, backward and optimizer are told apart; delivery_marked: and transfer from them.
+        own_cost_ns: the meter's own time per step; None if not measured.
+        losses: the last training loss is their mean; empty if there are none.
+        phases_marked: forward, backward and optimizer are measured separately.
+        delivery_marked: the transfer is measured separately too.
     """
 
     steps: Sequence[Step]
@@ -62,7 +64,7 @@ class LoopRecord:
 
 
 def figures_of(loop: LoopRecord, probes: ProbeResults, setup: Setup | None) -> dict[str, float]:
-    """Metric name to value; what was not measured is absent."""
+    """Metric name to value; a metric that was not measured is absent."""
     window = loop.window
     figures = summary.summarize(window)
     if not loop.phases_marked:
@@ -81,7 +83,7 @@ def figures_of(loop: LoopRecord, probes: ProbeResults, setup: Setup | None) -> d
         metrics.TRAIN_LOSS: mean_loss(loop.losses),
     }
     figures |= {name: value for name, value in named.items() if value is not None}
-    return figures | _compared(evidence_of(loop, probes), probes, setup, figures.get(metrics.RATE))
+    return figures | _derived(evidence_of(loop, probes), probes, setup, figures.get(metrics.RATE))
 
 
 def _overhead_pct(loop: LoopRecord, step_ms: float | None) -> float | None:
@@ -89,10 +91,10 @@ def _overhead_pct(loop: LoopRecord, step_ms: float | None) -> float | None:
 
 
 def evidence_of(loop: LoopRecord, probes: ProbeResults) -> Evidence:
-    """What the steps of the measured window, the epochs around them and the probes say."""
+    """The evidence from the steps of the measured window, the epochs around them and the probes."""
     window = loop.window
     change = change_point([step.starved_ms for step in window], [step.length_ms for step in window], loop.parallel)
-    if change is not None:  # what counts is how it is since
+    if change is not None:  # the verdict is about the steps after the change
         window = window[change.index :]
         change = replace(change, index=window[0].step)
     figures = summary.summarize(window)
@@ -127,13 +129,13 @@ def evidence_of(loop: LoopRecord, probes: ProbeResults) -> Evidence:
 
 
 def _typical_share(starved: Sequence[float]) -> float | None:
-    """Of the starved times of some steps, see `Evidence.typical_share`; None if nothing was starved."""
+    """See `Evidence.typical_share`; ``starved``: the starved time of each step. None if no step was starved."""
     mean = fmean(starved) if starved else 0.0
     return min(1.0, median(starved) / mean) if mean > 0 else None
 
 
 def _early_share(window: Sequence[Step], num_early: int) -> float | None:
-    """See `Evidence.early_share`; ``num_early``: first steps of an epoch in which the queue fills."""
+    """See `Evidence.early_share`; ``num_early``: number of steps at an epoch's start in which the queue fills."""
     early = [step.starved_ms for step in window if step.position < num_early]
     total = sum(step.starved_ms for step in window)
     return None if 2 * len(early) > len(window) or total <= 0 else sum(early) / total
@@ -153,11 +155,11 @@ def _with_probes(evidence: Evidence, probes: ProbeResults) -> Evidence:
     return evidence
 
 
-def _compared(e: Evidence, probes: ProbeResults, setup: Setup | None, rate: float | None) -> dict[str, float]:
-    """The figures that follow from the evidence.
+def _derived(e: Evidence, probes: ProbeResults, setup: Setup | None, rate: float | None) -> dict[str, float]:
+    """The metrics that follow from the evidence.
 
     Args:
-        rate: of the whole window, samples/s; the evidence is of what came after a change.
+        rate: samples/s over the whole window; after a change, the evidence covers only a part of it.
     """
     headroom = e.ceiling / rate if e.ceiling and rate else None
     named: dict[str, float | None] = {
@@ -189,7 +191,7 @@ def _compared(e: Evidence, probes: ProbeResults, setup: Setup | None, rate: floa
 
 
 def usage(loop: LoopRecord) -> dict[str, float]:
-    """What the loop used inside its epochs; empty if nothing was counted."""
+    """CPU time and disk reads of the loop inside its epochs; empty if they were not counted."""
     epochs_s = sum(end - begin for begin, end in loop.epochs_ns) / 1e9
     if not loop.steps or not epochs_s or "cpu_s" not in loop.used:
         return {}
@@ -201,7 +203,7 @@ def usage(loop: LoopRecord) -> dict[str, float]:
 
 
 def device_usage(loop: LoopRecord) -> dict[str, float]:
-    """What NVML saw of the GPU from the first measured step of each whole epoch to that epoch's end."""
+    """NVML's metrics of the GPU, from the first measured step of each whole epoch to that epoch's end."""
     spans, num_samples = [], 0
     measured = {step.step for step in loop.window}
     first = loop.steps[0].epoch if loop.steps else 0

@@ -1,7 +1,7 @@
 """The grade (fed, starved, inconclusive) and the bottleneck, from the evidence. Pure: no clock, no torch.
 
-The grades are those of TensorFlow's profiler: under 5 % of the time dry for want of data is fed, 20 % and more is
-starved. Where the evidence contradicts itself, or is too little, the verdict is "inconclusive", with the reason.
+The grades are those of TensorFlow's profiler: starved of data less than 5 % of the time is "fed", 20 % and more is
+"starved". If the evidence is contradictory or too little, the verdict is "inconclusive", with the reason.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from loaderlab.diagnosis.evidence import (
 
 @dataclass(frozen=True)
 class Verdict:
-    """The answer.
+    """Whether data starves the device, why, and what to do.
 
     Attributes:
         grade: fed, partly starved, starved or inconclusive.
         bottleneck: None if it is not known.
-        headroom_x: the most that a perfect loader could give; by the ceiling, otherwise by the starved share alone.
-        because: the evidence, and why it is inconclusive if it is.
+        headroom_x: the most that a perfect loader could gain; from the ceiling, or from the starved share if there is none.
+        because: the evidence; for an inconclusive verdict, the reason.
         advice: best first.
-        render: says how to follow a piece of advice, in the terms of the program that was measured.
+        render: how to follow a piece of advice in the measured program.
     """
 
     grade: str
@@ -68,8 +68,13 @@ class Verdict:
             tags["advice"] = "; ".join(self.to_try)
         return tags
 
+    @property
+    def sentence(self) -> str:
+        """The grade and the evidence, without a full stop: ``starved of data 46.9 % of the time …``, ``fed: starved …``."""
+        return self.because if self.because.startswith(self.grade) else f"{self.grade}: {self.because}"
+
     def __str__(self) -> str:
-        parts = [f"{self.grade}: {self.because}."]
+        parts = [f"{self.sentence}."]
         if self.bottleneck:
             parts.append(f"Bottleneck: {self.bottleneck}.")
         if self.advice:
@@ -90,21 +95,22 @@ def grade(starved_pct: float) -> str:
 
 
 def judge(evidence: Evidence, setup: Setup | None = None) -> Verdict:
-    """The verdict. Without a setup there is no advice to type."""
+    """The verdict on a loop. Without a setup it has no advice."""
     headroom = evidence.headroom
     if headroom is None and evidence.num_steps and evidence.starved_pct < 100:
         headroom = 1 / (1 - evidence.starved_pct / 100)
     if doubt := _doubt(evidence, setup):
-        shares = f"; measured: {_dry(evidence)}" if evidence.num_steps else ""
-        return Verdict(INCONCLUSIVE, None, headroom, f"{doubt[0]}{shares}", (Advice(doubt[1]),))
+        reason, remedy = doubt
+        measured = f"; measured: {_starved_share(evidence)}" if evidence.num_steps else ""
+        return Verdict(INCONCLUSIVE, None, headroom, f"{reason}{measured}", (Advice(remedy),))
     steady, gap = grade(evidence.starved_pct), grade(evidence.gap_pct or 0.0)
     lost_between = evidence.gap_pct or 0.0
     by_gap = gap != FED and lost_between > evidence.starved_pct * (1 - lost_between / 100)
     bottleneck = EPOCH_GAP if by_gap else bottleneck_of(evidence, setup, fed=steady == FED)
     because = _because(evidence, bottleneck, headroom)
     if gap != FED:
-        between = f"{lost_between:.0f} % of the loop goes between epochs, from the last step to the next first batch"
-        because = f"{between}; within them {because}" if by_gap else f"{because}; {between}"
+        between = f"{lost_between:.0f} % of the loop is lost between epochs (from the last step of one to the first batch of the next)"
+        because = f"{between}; within epochs, {because}" if by_gap else f"{because}; {between}"
     advice = advise(evidence, setup, bottleneck) if setup is not None else ()
     return Verdict(max(gap, steady, key=_severity), bottleneck, headroom, because, advice)
 
@@ -117,47 +123,56 @@ def _severity(name: str) -> int:
 
 
 def _doubt(e: Evidence, setup: Setup | None) -> tuple[str, str] | None:
-    """Why nothing can be claimed, and what to do about it; None where something can."""
+    """The reason why the verdict is inconclusive, and what to do about it; None if it is not."""
     if e.num_steps < e.least_steps:
-        few = "no step was" if e.num_steps == 0 else "1 step was" if e.num_steps == 1 else f"{e.num_steps} steps were"
-        return f"{few} measured, and under {e.least_steps} say nothing", "measure more steps"
+        count = (
+            "no step was"
+            if e.num_steps == 0
+            else "only 1 step was"
+            if e.num_steps == 1
+            else f"only {e.num_steps} steps were"
+        )
+        return f"{count} measured; at least {e.least_steps} are needed", "measure more steps"
     if e.starved_interval is not None:
         low, high = (grade(bound) for bound in e.starved_interval)
-        least, most = (_most_gain(e, bound) for bound in e.starved_interval)
-        if low != high and least < WORTH_X and most > POTENTIAL_X:  # nothing to do at one end, something at the other
-            both = f"a faster loader could give {least:.2f}x or {most:.2f}x"
-            return f"between {low} and {high}, the interval holds both: {both}", "measure more steps"
+        least, most = (_max_gain(e, bound) for bound in e.starved_interval)
+        if low != high and least < WORTH_X and most > POTENTIAL_X:  # worth doing at one end of the interval only
+            gains = f"a faster loader could give between {least:.2f}x and {most:.2f}x"
+            return f"the confidence interval reaches from {low} to {high}: {gains}", "measure more steps"
     if e.clocks_pct is not None and e.clocks_pct > CLOCKS_PCT:
-        return f"the host's clock and the device's differ by {e.clocks_pct:.1f} % over the same window", "run it again"
+        text = f"the clocks of host and device differ by {e.clocks_pct:.1f} % over the same window"
+        return text, "run it again"
     if e.ceiling is None or e.rate is None:
         return None
     assert e.headroom is not None
-    again = "run it again on a machine that does nothing else"
-    # each figure with its own uncertainty, in the direction that would still reconcile them
-    best = (e.ceiling_interval or (e.ceiling,) * 2)[1] / max(1e-9, (e.rate_interval or (e.rate,) * 2)[0])
-    if best < 1 - TOLERANCE:
-        return f"the ceiling ({e.ceiling:,.0f}/s) lies below the rate of the run ({e.rate:,.0f}/s)", again
-    promised = 1 / (1 - min(99.0, (e.starved_interval or (e.starved_pct,) * 2)[0]) / 100)
-    if best < (1 - TOLERANCE) * promised:
+    again = "run it again on an idle machine"
+    # the largest headroom within the uncertainty of both rates: it is a contradiction only if even that is too small
+    largest = (e.ceiling_interval or (e.ceiling,) * 2)[1] / max(1e-9, (e.rate_interval or (e.rate,) * 2)[0])
+    if largest < 1 - TOLERANCE:
+        text = f"the ceiling ({e.ceiling:,.0f} samples/s) is below the rate of the run ({e.rate:,.0f} samples/s)"
+        return text, again
+    by_share = 1 / (1 - min(99.0, (e.starved_interval or (e.starved_pct,) * 2)[0]) / 100)
+    if largest < (1 - TOLERANCE) * by_share:
         return (
-            f"the meter says {e.starved_pct:.0f} % dry, whose end would give {promised:.2f}x, and the ceiling shows "
-            f"{e.headroom:.2f}x",
+            f"the starved share of {e.starved_pct:.0f} % means that a perfect loader would give {by_share:.2f}x, but the "
+            f"ceiling shows only {e.headroom:.2f}x",
             again,
         )
     if grade(e.starved_pct) == FED and e.headroom > POTENTIAL_X and not _explained_by_contention(e):
         if e.contended is not None or (setup is not None and not setup.loader.works_ahead):
-            why, what = "and nothing that was measured explains it", again
+            why, remedy = "and no measurement explains why", again
         else:
-            why, what = (
-                "and no contention probe tells why",
+            why, remedy = (
+                "and no contention probe was made that could explain why",
                 "run it with measure.contention=true, or with a longer measure.probe_s",
             )
-        return f"only {e.starved_pct:.1f} % dry, yet resident batches run {e.headroom:.2f}x as fast, {why}", what
+        text = f"the device is starved only {e.starved_pct:.1f} % of the time, but without the loader the loop runs "
+        return f"{text}{e.headroom:.2f}x as fast, {why}", remedy
     return None
 
 
-def _most_gain(e: Evidence, starved_pct: float) -> float:
-    """The most that a faster loader could give at this starved share: no more than the ceiling allows, if it is known."""
+def _max_gain(e: Evidence, starved_pct: float) -> float:
+    """The most that a faster loader could give at this starved share, limited by the ceiling if it is known."""
     by_share = 1 / (1 - min(99.0, max(0.0, starved_pct)) / 100)
     if e.ceiling is None or e.rate is None:
         return by_share
@@ -166,7 +181,7 @@ def _most_gain(e: Evidence, starved_pct: float) -> float:
 
 
 def _explained_by_contention(e: Evidence) -> bool:
-    """Whether the step is slowed by the loader running beside it as much as it was in the run."""
+    """Whether the running loader slows the step as much in the contention probe as in the run."""
     if e.contended is None or e.rate is None:
         return False
     return e.contended * (1 - e.starved_pct / 100) <= (1 + TOLERANCE) * e.rate
@@ -175,16 +190,16 @@ def _explained_by_contention(e: Evidence) -> bool:
 # ---- words -----------------------------------------------------------------------------------------------------
 
 
-def _dry(e: Evidence) -> str:
+def _starved_share(e: Evidence) -> str:
     interval = ""
     if e.starved_interval is not None:
         low, high = max(0.0, e.starved_interval[0]), min(100.0, e.starved_interval[1])
-        interval = f" ({low:.1f} to {high:.1f})"
-    return f"{e.starved_pct:.1f} % of the time{interval} dry for want of data"
+        interval = f" (95 % CI {low:.1f} to {high:.1f})"
+    return f"starved of data {e.starved_pct:.1f} % of the time{interval}"
 
 
 def _borderline(e: Evidence) -> tuple[str, str] | None:
-    """The two grades between which the interval of the starved share lies; None if both its ends have the same."""
+    """The grades at the two ends of the starved share's interval; None if they are the same."""
     if e.starved_interval is None:
         return None
     low, high = (grade(bound) for bound in e.starved_interval)
@@ -192,20 +207,21 @@ def _borderline(e: Evidence) -> tuple[str, str] | None:
 
 
 def _because(e: Evidence, bottleneck: str, headroom: float | None) -> str:
-    said = _dry(e)
+    text = _starved_share(e)
     if e.change is not None:
-        said += f" since step {e.change.index}, {100 * e.change.before:.1f} % before it (the figures of the run are of both)"
+        text += f" since step {e.change.index} ({100 * e.change.before:.1f} % before it; the run's metrics cover both parts)"
     if e.delivery_pct >= 1:
-        said += f", {e.delivery_pct:.1f} points of it with the batch on its way"
+        text += f", including {e.delivery_pct:.1f} points in which the batch was on its way to the device"
     which = "faster loader"
     if bottleneck == INTERFERENCE:
-        said += "; loader and step slow each other down"
-        which = "loader that takes nothing from the step"
+        text += "; loader and step slow each other down"
+        which = "loader that does not slow the step down"
     if bottleneck in (HAND_OVER, JITTER, EPOCH_START):
-        said += f"; the loader alone makes {e.loader_alone:,.0f}/s, the step takes {e.ceiling:,.0f}/s"
+        rates = f"the loader delivers {e.loader_alone:,.0f} samples/s and the step needs {e.ceiling:,.0f}"
+        text += f"; alone, {rates}"
     if borderline := _borderline(e):
-        said += f"; borderline between {borderline[0]} and {borderline[1]}"
+        text += f"; borderline between {borderline[0]} and {borderline[1]}"
     if headroom is not None:
-        bound = "" if e.headroom is not None else " by this share alone"
-        said += f"; a {which} can give at most {max(1.0, headroom):.2f}x{bound}"
-    return said
+        basis = "" if e.headroom is not None else " (from the starved share alone)"
+        text += f"; a {which} can give at most {max(1.0, headroom):.2f}x{basis}"
+    return text

@@ -25,7 +25,7 @@ def markdown(title: str, facts: Mapping[str, str], figures: Mapping[str, float],
     """One run as a page: the verdict, what was run, the figures."""
     lines = [f"# {title}", ""]
     if verdict is not None:
-        lines += [f"**{verdict.grade}**: {escape(verdict.because)}.", ""]
+        lines += [f"**{verdict.grade}**{escape(verdict.sentence.removeprefix(verdict.grade))}.", ""]
         lines += [f"Bottleneck: {verdict.bottleneck}.", ""] if verdict.bottleneck else []
         lines += [f"- try {escape(text)}" for text in verdict.to_try]
         lines += [""] if verdict.advice else []

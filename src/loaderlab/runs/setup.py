@@ -23,10 +23,10 @@ def setup_of(context: RunContext, prepared: Prepared) -> Setup:
         batch_size=config.batch_size,
         precision=config.precision.name,
         in_memory=split.in_memory,
-        at_hand=split.at_hand,
+        fits_on_device=split.at_hand,
         image_files=isinstance(source, EncodedImages),
         normalized_by_loader=normalization is not None and not normalization.on_device,
         compiled=config.model.compile,
         auto_threads=prepared.settings.threads_by_cores,
-        most_makers=1 if isinstance(source, UserItems) and source.iterable and not source.sharded else None,
+        max_makers=1 if isinstance(source, UserItems) and source.iterable and not source.sharded else None,
     )
