@@ -51,7 +51,7 @@ def test_units_and_formats_come_from_the_registry(path: Path) -> None:
     assert not own, f"use the methods of loaderlab.metrics.Metric for {own}"
 
 
-@pytest.mark.parametrize("text", ["1,234 samples/s", "host memory, MiB", "ms", " J a sample", "{:,.2f}", "{:.4g} W"])
+@pytest.mark.parametrize("text", ["1,234 samples/s", "host memory, MiB", "ms", " J/sample", "{:,.2f}", "{:.4g} W"])
 def test_a_spelled_unit_or_format_is_seen(text: str) -> None:
     assert SPELLED_UNIT.search(text) or NUMBER_FORMAT.search(text)
 

@@ -206,7 +206,7 @@ def _energy(comparisons: Mapping[str, Comparison]) -> list[str]:
     return [
         "Of the whole board, by NVML's counter (by its power where the counter stands still), from the first measured step of each epoch to its end.",
         "",
-        markdown_table(["part", "arm", "J a sample", "range", "n", "W"], rows),
+        markdown_table(["part", "arm", "J/sample", "range", "n", "W"], rows),
     ]
 
 

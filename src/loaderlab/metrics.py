@@ -1,7 +1,7 @@
-"""Every metric: its name, unit, label and format, and whether more of it is better. The only place that defines them.
+"""Every metric: its name, unit, label, format, and whether a higher value is better. The only place that defines them.
 
 A run logs no other name (`loaderlab.tracking` asserts it). The terminal, the page, the charts, MLflow's views, ``fail_if``
-and ``docs/metrics.md`` read this table. Code uses the constants, so a misspelt name does not import.
+and ``docs/metrics.md`` read this table. Code uses the constants, so a misspelt name is an error at import.
 
 ``python -m loaderlab.metrics`` prints ``docs/metrics.md``.
 """
@@ -17,17 +17,17 @@ TABLE: dict[str, Metric] = {}
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure of a run.
+    """The definition of a metric.
 
     Attributes:
-        name: in MLflow; the unit last.
-        unit: as people write it; empty for a plain number.
-        label: in a table of one run, and in the docs.
-        format: of the number, without its unit, as in `format`.
+        name: in MLflow, with the unit last.
+        unit: for readers; empty for a plain number.
+        label: in the table of one run, and in the docs.
+        format: format specification of the number, without its unit.
         better: HIGHER, LOWER or NEITHER.
-        per_rank: each rank of a run measures its own; otherwise it belongs to the whole run.
-        column: a short heading where runs stand side by side; empty if it is not shown there.
-        of: what a percentage is a share of.
+        per_rank: each rank measures its own value; otherwise there is one value for the whole run.
+        column: the short heading in a table of several runs; empty if it is not shown there.
+        of: the whole that a percentage refers to.
         row: ROW or PART (of the row above, indented) in the table of one run; empty if it is only logged.
     """
 
@@ -42,19 +42,19 @@ class Metric:
     row: str = ""
 
     def number(self, value: float) -> str:
-        """The number alone: ``1,234``."""
+        """The number without its unit: ``1,234``."""
         return format(value, self.format)
 
     def cell(self, value: float) -> str:
-        """For a column, whose heading names the unit unless it is % or x: ``12.3 %``, ``1,234``."""
+        """The text of a table cell: ``12.3 %``, ``1,234``. The column's heading names any other unit than % and x."""
         return f"{self.number(value)}{_attached(self.unit)}" if self.unit in ("%", "x") else self.number(value)
 
     def quantity(self, value: float) -> str:
-        """With its unit: ``1,234 samples/s``."""
+        """The number with its unit: ``1,234 samples/s``."""
         return f"{self.number(value)}{_attached(self.unit)}"
 
     def text(self, value: float) -> str:
-        """With its unit, and what it is a share of: ``12.3 % of the window``."""
+        """The number with its unit and the whole that it refers to: ``12.3 % of the window``."""
         return self.quantity(value) + (f" of {self.of}" if self.of else "")
 
     @property
@@ -64,7 +64,7 @@ class Metric:
 
     @property
     def axis(self) -> str:
-        """The label of a chart's axis: the unit, or the column's heading if there is none."""
+        """The label of a chart's axis: the unit; without a unit, the column's heading."""
         return self.unit or self.column or self.name
 
 
@@ -100,7 +100,7 @@ def metric(name: str) -> Metric:
 
 
 def higher_is_better(name: str) -> bool:
-    """Whether more of a metric is better."""
+    """Whether a higher value of a metric is better."""
     return TABLE[name].better == HIGHER
 
 
@@ -119,85 +119,89 @@ BACKWARD_MS = _metric("time/backward_ms", "ms", "backward", ".2f", LOWER, row=PA
 OPTIMIZER_MS = _metric("time/optimizer_ms", "ms", "optimizer", ".2f", LOWER, row=PART)
 COMPUTE_MS = _metric("time/compute_ms", "ms", "forward, backward, optimizer", ".2f", LOWER, row=PART)
 OTHER_MS = _metric("time/other_ms", "ms", "other", ".2f", LOWER, row=PART)
-HOST_WAIT_MS = _metric("time/host_wait_ms", "ms", "host's wait for the batch", ".2f", LOWER)
-HOST_TRANSFER_MS = _metric("time/host_transfer_ms", "ms", "host's part of the transfer", ".2f", LOWER)
-HOST_FORWARD_MS = _metric("time/host_forward_ms", "ms", "host's part of forward", ".2f", LOWER)
-HOST_BACKWARD_MS = _metric("time/host_backward_ms", "ms", "host's part of backward", ".2f", LOWER)
-HOST_OPTIMIZER_MS = _metric("time/host_optimizer_ms", "ms", "host's part of the optimizer", ".2f", LOWER)
-HOST_COMPUTE_MS = _metric("time/host_compute_ms", "ms", "host's part of forward, backward, optimizer", ".2f", LOWER)
-WAIT_P50_MS = _metric("time/wait_p50_ms", "ms", "host's wait, median", ".2f", LOWER)
-WAIT_P95_MS = _metric("time/wait_p95_ms", "ms", "host's wait, 95th percentile", ".2f", LOWER)
-WAIT_MAX_MS = _metric("time/wait_max_ms", "ms", "host's wait, longest", ".2f", LOWER)
-WINDOW_S = _metric("time/window_s", "s", "measured steps, all of them", ".2f")
+HOST_WAIT_MS = _metric("time/host_wait_ms", "ms", "host wait for the batch", ".2f", LOWER)
+HOST_TRANSFER_MS = _metric("time/host_transfer_ms", "ms", "host time of the transfer", ".2f", LOWER)
+HOST_FORWARD_MS = _metric("time/host_forward_ms", "ms", "host time of forward", ".2f", LOWER)
+HOST_BACKWARD_MS = _metric("time/host_backward_ms", "ms", "host time of backward", ".2f", LOWER)
+HOST_OPTIMIZER_MS = _metric("time/host_optimizer_ms", "ms", "host time of the optimizer", ".2f", LOWER)
+HOST_COMPUTE_MS = _metric("time/host_compute_ms", "ms", "host time of forward, backward, optimizer", ".2f", LOWER)
+WAIT_P50_MS = _metric("time/wait_p50_ms", "ms", "host wait, median", ".2f", LOWER)
+WAIT_P95_MS = _metric("time/wait_p95_ms", "ms", "host wait, 95th percentile", ".2f", LOWER)
+WAIT_MAX_MS = _metric("time/wait_max_ms", "ms", "host wait, longest", ".2f", LOWER)
+WINDOW_S = _metric("time/window_s", "s", "measured steps, total time", ".2f")
 WAIT_PCT = _metric(
     "starvation/wait_pct", "%", "host waiting for data", ".1f", LOWER, column="wait", of="the window", row=ROW
 )
 STARVED_PCT = _metric(
     "starvation/starved_pct",
     "%",
-    "device dry for want of data",
+    "device starved of data",
     ".1f",
     LOWER,
     column="starved",
     of="the window",
     row=ROW,
 )
-STARVED_LOW_PCT = _metric("starvation/starved_low_pct", "%", "starved, lower end of the 95 % interval", ".1f", LOWER)
-STARVED_HIGH_PCT = _metric("starvation/starved_high_pct", "%", "starved, upper end of the 95 % interval", ".1f", LOWER)
-CHANGE_STEP = _metric("starvation/change_step", "", "step from which the starved share is another", ".0f")
+STARVED_LOW_PCT = _metric("starvation/starved_low_pct", "%", "starved, lower end of the 95 % CI", ".1f", LOWER)
+STARVED_HIGH_PCT = _metric("starvation/starved_high_pct", "%", "starved, upper end of the 95 % CI", ".1f", LOWER)
+CHANGE_STEP = _metric("starvation/change_step", "", "step at which the starved share changed", ".0f")
 STARVED_BEFORE_PCT = _metric("starvation/starved_before_pct", "%", "starved before that step", ".1f", LOWER)
-STARVED_SINCE_PCT = _metric("starvation/starved_since_pct", "%", "starved from that step on", ".1f", LOWER)
+STARVED_SINCE_PCT = _metric("starvation/starved_since_pct", "%", "starved after that step", ".1f", LOWER)
 DELIVERY_PCT = _metric(
-    "starvation/delivery_pct", "%", "of it, batch on its way", ".1f", LOWER, of="the window", row=PART
+    "starvation/delivery_pct", "%", "starved while the batch was on its way", ".1f", LOWER, of="the window", row=PART
 )
-DRAINED_PCT = _metric("starvation/drained_pct", "%", "steps before which the device had finished all its work", ".1f")
-CLOCKS_PCT = _metric("starvation/clocks_pct", "%", "difference of the device's clock and the host's", ".1f", LOWER)
+DRAINED_PCT = _metric("starvation/drained_pct", "%", "steps before which the device had no work left", ".1f")
+CLOCKS_PCT = _metric("starvation/clocks_pct", "%", "difference between the clocks of device and host", ".1f", LOWER)
 EPOCH_GAP_PCT = _metric("starvation/epoch_gap_pct", "%", "lost between epochs", ".1f", LOWER, of="the loop", row=ROW)
-CEILING_RATE = _metric("rate/ceiling_samples_per_s", "samples/s", "ceiling: batches at hand", ",.0f", HIGHER, row=ROW)
+CEILING_RATE = _metric(
+    "rate/ceiling_samples_per_s", "samples/s", "ceiling: batches already on the device", ",.0f", HIGHER, row=ROW
+)
 CONTENDED_RATE = _metric(
-    "rate/contended_samples_per_s", "samples/s", "ceiling, loader beside it", ",.0f", HIGHER, row=ROW
+    "rate/contended_samples_per_s", "samples/s", "ceiling while the loader runs", ",.0f", HIGHER, row=ROW
 )
 LOADER_RATE = _metric("rate/loader_samples_per_s", "samples/s", "loader alone", ",.0f", HIGHER, row=ROW)
 EXPECTED_RATE = _metric(
-    "rate/expected_samples_per_s", "samples/s", "to expect of both together", ",.0f", HIGHER, row=ROW
+    "rate/expected_samples_per_s", "samples/s", "expected from loader and step together", ",.0f", HIGHER, row=ROW
 )
 HEADROOM_X = _metric("starvation/headroom_x", "x", "headroom, ceiling / rate", ".2f", LOWER, row=ROW)
 EFFICIENCY_PCT = _metric("starvation/efficiency_pct", "%", "rate / ceiling", ".0f", HIGHER, column="of ceiling")
 COLD_RATE = _metric("rate/cold_samples_per_s", "samples/s", "with a cold file cache", ",.0f", HIGHER, row=ROW)
 WARM_RATE = _metric("rate/warm_samples_per_s", "samples/s", "with a warm file cache", ",.0f", HIGHER)
-FETCH_STALL_PCT = _metric("starvation/fetch_stall_pct", "%", "fetch stall, cold against warm", ".1f", LOWER, row=ROW)
-PREP_STALL_PCT = _metric("starvation/prep_stall_pct", "%", "prep stall, warm against ceiling", ".1f", LOWER, row=ROW)
-LOADER_PREPARE_MS = _metric("time/loader_prepare_ms", "ms", "per sample, to read, decode and transform", ".3f", LOWER)
-LOADER_COLLATE_MS = _metric("time/loader_collate_ms", "ms", "per sample, to put batches together", ".3f", LOWER)
-STARTUP_S = _metric("time/startup_s", "s", "process start to loop", ".2f", LOWER, row=ROW)
+FETCH_STALL_PCT = _metric("starvation/fetch_stall_pct", "%", "fetch stall, cold versus warm", ".1f", LOWER, row=ROW)
+PREP_STALL_PCT = _metric("starvation/prep_stall_pct", "%", "prep stall, warm versus ceiling", ".1f", LOWER, row=ROW)
+LOADER_PREPARE_MS = _metric(
+    "time/loader_prepare_ms", "ms", "loader, per sample: read, decode and transform", ".3f", LOWER
+)
+LOADER_COLLATE_MS = _metric("time/loader_collate_ms", "ms", "loader, per sample: put batches together", ".3f", LOWER)
+STARTUP_S = _metric("time/startup_s", "s", "process start to training loop", ".2f", LOWER, row=ROW)
 FIRST_BATCH_S = _metric("time/first_batch_s", "s", "first batch", ".2f", LOWER, row=ROW)
 EPOCH_GAP_MS = _metric("time/epoch_gap_ms", "ms", "gap between epochs, mean", ".1f", LOWER, row=ROW)
-TRAIN_S = _metric("time/train_s", "s", "training loop, all of it", ",.2f", LOWER, column="train s", row=ROW)
+TRAIN_S = _metric("time/train_s", "s", "training loop, total", ",.2f", LOWER, column="train s", row=ROW)
 CPU_PCT = _metric(
-    "cpu/utilization_pct", "%", "processor, workers included", ".0f", LOWER, column="cores", of="the cores", row=ROW
+    "cpu/utilization_pct", "%", "CPU use, including workers", ".0f", LOWER, column="cores", of="the cores", row=ROW
 )
 LOADER_CORES = _metric("cpu/loader_cores", "", "cores that the loader alone keeps busy", ".2f", LOWER, row=ROW)
 READ_MIB = _metric("io/read_mib", "MiB", "read from the disk", ",.0f", LOWER)
 READ_MIB_PER_S = _metric("io/read_mib_per_s", "MiB/s", "read from the disk", ",.1f", row=ROW)
-DEVICE_PCT = _metric("device/utilization_pct", "%", "GPU utilisation by NVML", ".0f", row=ROW)
+DEVICE_PCT = _metric("device/utilization_pct", "%", "GPU utilization from NVML", ".0f", row=ROW)
 POWER_W = _metric("device/power_w", "W", "GPU power", ".0f", LOWER, row=ROW)
 JOULES_PER_SAMPLE = _metric(
-    "energy/joules_per_sample", "J a sample", "GPU energy", ".4g", LOWER, column="J/sample", row=ROW
+    "energy/joules_per_sample", "J/sample", "GPU energy", ".4g", LOWER, column="J/sample", row=ROW
 )
 THROTTLED_PCT = _metric(
-    "device/throttled_pct", "%", "GPU slowed down by heat or power", ".0f", LOWER, of="the time", row=ROW
+    "device/throttled_pct", "%", "GPU throttled by heat or power", ".0f", LOWER, of="the time", row=ROW
 )
 SM_CLOCK_MHZ = _metric("device/sm_clock_mhz", "MHz", "GPU clock, mean", ",.0f", HIGHER)
-SM_CLOCK_MAX_MHZ = _metric("device/sm_clock_max_mhz", "MHz", "GPU clock, the most it allows", ",.0f")
+SM_CLOCK_MAX_MHZ = _metric("device/sm_clock_max_mhz", "MHz", "GPU clock, maximum", ",.0f")
 MEMORY_CLOCK_MHZ = _metric("device/memory_clock_mhz", "MHz", "GPU memory clock, mean", ",.0f", HIGHER)
 DEVICE_TEMPERATURE_C = _metric("device/temperature_c", "°C", "GPU temperature, highest", ".0f", LOWER)
 DEVICE_MEMORY_MIB = _metric("device/memory_used_mib", "MiB", "GPU memory in use by all processes", ",.0f", LOWER)
 FOREIGN_PROCESSES = _metric("device/foreign_processes", "", "other processes on the GPU", ".0f", LOWER)
 HOST_PEAK_MIB = _metric(
-    "memory/host_peak_mib", "MiB", "host memory, workers included", ",.0f", LOWER, column="host MiB", row=ROW
+    "memory/host_peak_mib", "MiB", "host memory, including workers", ",.0f", LOWER, column="host MiB", row=ROW
 )
 DEVICE_PEAK_MIB = _metric("memory/device_peak_mib", "MiB", "device memory", ",.0f", LOWER, row=ROW)
-SKIPPED_SAMPLES = _metric("data/skipped_samples", "", "samples that did not load, skipped", ",.0f", LOWER, row=ROW)
+SKIPPED_SAMPLES = _metric("data/skipped_samples", "", "skipped samples that did not load", ",.0f", LOWER, row=ROW)
 OVERHEAD_PCT = _metric("meter/overhead_pct", "%", "the meter's own cost", ".3f", LOWER, of="a step", row=ROW)
 TRAIN_LOSS = _metric("train/loss", "", "training loss, last", ".4f", LOWER, column="train loss", row=ROW)
 VAL_LOSS = _metric("val/loss", "", "validation loss, last", ".4f", LOWER, per_rank=False, row=ROW)
@@ -206,15 +210,15 @@ VAL_ACCURACY = _metric(
 )
 LEARNING_RATE = _metric("train/learning_rate", "", "learning rate", ".3g", per_rank=False)
 MACHINE_BUSY_PCT = _metric(
-    "machine/busy_pct", "%", "other programs, before the run", ".0f", LOWER, per_rank=False, of="the processor"
+    "machine/busy_pct", "%", "CPU use of other programs, before the run", ".0f", LOWER, per_rank=False, of="the CPU"
 )
 MACHINE_LOAD = _metric(
-    "machine/load_1min", "", "load average over a minute, before the run", ".2f", LOWER, per_rank=False
+    "machine/load_1min", "", "load average over one minute, before the run", ".2f", LOWER, per_rank=False
 )
 MACHINE_TEMPERATURE_C = _metric(
-    "machine/temperature_c", "°C", "processor's hottest sensor, before the run", ".0f", LOWER, per_rank=False
+    "machine/temperature_c", "°C", "CPU temperature, hottest sensor, before the run", ".0f", LOWER, per_rank=False
 )
-MACHINE_CLOCK_MHZ = _metric("machine/clock_mhz", "MHz", "processor's clock, before the run", ",.0f", per_rank=False)
+MACHINE_CLOCK_MHZ = _metric("machine/clock_mhz", "MHz", "CPU clock, before the run", ",.0f", per_rank=False)
 MACHINE_GPU_TEMPERATURE_C = _metric(
     "machine/gpu_temperature_c", "°C", "hottest GPU, before the run", ".0f", LOWER, per_rank=False
 )
@@ -226,7 +230,7 @@ MACHINE_GPU_PROCESSES = _metric(
     "machine/gpu_processes", "", "programs that compute on the GPUs, before the run", ".0f", LOWER, per_rank=False
 )
 
-PHASE_MS = {  # phase of a step, or what is left of it, to its metric
+PHASE_MS = {  # phase of a step, or the rest of the step, to its metric
     "wait": WAIT_MS,
     "transfer": TRANSFER_MS,
     "forward": FORWARD_MS,
@@ -235,7 +239,7 @@ PHASE_MS = {  # phase of a step, or what is left of it, to its metric
     "compute": COMPUTE_MS,
     "other": OTHER_MS,
 }
-HOST_PHASE_MS = {  # the same on the host's clock, of a device with a clock of its own
+HOST_PHASE_MS = {  # the same on the host's clock, for a device with its own clock
     "wait": HOST_WAIT_MS,
     "transfer": HOST_TRANSFER_MS,
     "forward": HOST_FORWARD_MS,
@@ -244,17 +248,17 @@ HOST_PHASE_MS = {  # the same on the host's clock, of a device with a clock of i
     "compute": HOST_COMPUTE_MS,
 }
 LOADER_STAGE_MS = {"prepare": LOADER_PREPARE_MS, "collate": LOADER_COLLATE_MS}
-COMPARED = (RATE, TRAIN_S, STEP_MS, JOULES_PER_SAMPLE)  # what a comparison's gains can be of
+COMPARED = (RATE, TRAIN_S, STEP_MS, JOULES_PER_SAMPLE)  # metrics for which a comparison can compute gains
 
 
 def markdown() -> str:
-    """The page of all metrics."""
+    """The documentation page of all metrics."""
     lines = [
         "# Metrics",
         "",
-        "Every metric that a run logs. `docs/measuring.md` has the definitions. Made by `python -m loaderlab.metrics`.",
+        "Every metric that a run logs. `docs/measuring.md` has the definitions. Generated by `python -m loaderlab.metrics`.",
         "",
-        "| metric | unit | what it is | better | per rank |",
+        "| metric | unit | meaning | better | per rank |",
         "|---|---|---|---|---|",
     ]
     for entry in TABLE.values():

@@ -76,7 +76,7 @@ def test_energy_is_not_called_fast() -> None:
     runs = arms({"native": [100] * 3}, figures={"energy/joules_per_sample": 2.0})
     runs += arms({"dali": [100] * 3}, figures={"energy/joules_per_sample": 1.0})
     assert first(runs, metric="energy/joules_per_sample").startswith(
-        "dali is the most frugal: 2.00x (2.00 to 2.00, n = 3) native, at 1 J a sample"
+        "dali is the most frugal: 2.00x (2.00 to 2.00, n = 3) native, at 1 J/sample"
     )
 
 

@@ -1,4 +1,4 @@
-"""One run as rows and as a page."""
+"""One run as rows of text and as a page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from loaderlab.report import run_page
 
 
-def test_figures_that_were_not_measured_have_no_row() -> None:
+def test_metrics_that_were_not_measured_have_no_row() -> None:
     rows = run_page.figure_rows({"rate/samples_per_s": 1234.5, "val/accuracy": 0.5})
     assert rows == [("throughput, steady state", "1,234 samples/s"), ("validation accuracy, last", "0.5000")]
 
@@ -20,8 +20,8 @@ def test_a_part_is_indented_below_the_row_that_it_belongs_to() -> None:
     assert rows == [
         ("step, mean", "3.00 ms"),
         ("  wait for the batch", "1.00 ms"),
-        ("device dry for want of data", "33.3 % of the window"),
-        ("  of it, batch on its way", "1.2 % of the window"),
+        ("device starved of data", "33.3 % of the window"),
+        ("  starved while the batch was on its way", "1.2 % of the window"),
     ]
     assert "| wait for the batch | 1.00 ms | `time/wait_ms` |" in run_page.markdown(
         "a run", {}, {"time/wait_ms": 1.0}, None
