@@ -59,7 +59,7 @@ NOISY_LINES = (
 # The first paragraphs of a comparison say which arm is faster, as far as its noise allows: up to this line.
 HEADLINE_ENDS = "![the comparison]"
 # Remarks on noise and other programs: the heading and what follows it, up to the next heading.
-REMARKS = "Before you believe it"
+REMARKS = "Caveats"
 # Columns of a comparison's table with words that depend on noise; `note` is there only where an arm has one.
 NOISY_COLUMNS = ("gain", "verdict")
 OPTIONAL_COLUMNS = ("note",)
@@ -149,7 +149,7 @@ def lines(text: str) -> list[str]:
         if line.startswith(HEADLINE_ENDS):
             kept = [*(former for former in kept if former.startswith("# ")), "<headline>"]
         if line.startswith("**") and line.endswith("**"):
-            remarks = REMARKS in line
+            remarks = line == f"**{REMARKS}**"
         if not line.startswith("|"):
             columns = None
         elif columns is None:

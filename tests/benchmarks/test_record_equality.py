@@ -162,9 +162,9 @@ What a faster loader could give is not clear.
 | --- | --- | ---: | ---: | ---: | ---: |
 | native | 3 | 1,360 | baseline | see below | inconclusive (2 of 3) |
 
-**Before you believe it**
+**Caveats**
 
-- native: measured beside other programs
+- native: measured while other programs ran
 
 **Measured with**
 
@@ -202,7 +202,7 @@ def test_a_page_is_compared_by_its_words() -> None:
         gain="0.9x (0.7-1.3)\nno difference shown",
         cell="<td>too noisy</td>",
         wait="3",
-        remarks='<h2>Before you believe it</h2><ul class="remarks"><li>dali: too noisy</li></ul>',
+        remarks='<h2>Caveats</h2><ul class="remarks"><li>dali: too noisy</li></ul>',
         legend="<!-- n.d.s.: no difference shown -->",
     )
     assert masks.page(quiet) == masks.page(noisy)

@@ -1,4 +1,4 @@
-"""Intervals over runs: figures that a child can verify, and what they do on thousands of simulated sweeps."""
+"""Intervals over runs: hand-checked values, and error rates on thousands of simulated sweeps."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ SWEEPS = 2000
 
 
 def test_equal_ratios_have_no_width() -> None:
-    found = ratio([(200, 100), (220, 110), (180, 90)])
-    assert (found.value, found.low, found.high) == pytest.approx((2, 2, 2))
-    assert found.shown
-    assert not found.noisy
+    gain = ratio([(200, 100), (220, 110), (180, 90)])
+    assert (gain.value, gain.low, gain.high) == pytest.approx((2, 2, 2))
+    assert gain.shown
+    assert not gain.noisy
 
 
-def test_the_interval_of_a_textbook() -> None:
+def test_an_interval_computed_by_hand() -> None:
     """Log ratios 0.1, 0.2, 0.3: mean 0.2, deviation 0.1, t with 2 degrees 4.3027, so 0.2 ± 0.2484."""
-    found = ratio([(math.exp(value), 1) for value in (0.1, 0.2, 0.3)])
-    assert found.value == pytest.approx(math.exp(0.2))
-    assert found.low == pytest.approx(math.exp(0.2 - 0.24842), rel=1e-4)
-    assert found.high == pytest.approx(math.exp(0.2 + 0.24842), rel=1e-4)
-    assert not found.shown
-    assert found.noisy
+    gain = ratio([(math.exp(value), 1) for value in (0.1, 0.2, 0.3)])
+    assert gain.value == pytest.approx(math.exp(0.2))
+    assert gain.low == pytest.approx(math.exp(0.2 - 0.24842), rel=1e-4)
+    assert gain.high == pytest.approx(math.exp(0.2 + 0.24842), rel=1e-4)
+    assert not gain.shown
+    assert gain.noisy
 
 
-def test_pairs_take_out_what_a_round_has_in_common() -> None:
-    """Each round half as fast as the one before: the arms' own spread is wide, their ratio is exact."""
+def test_pairing_removes_differences_between_repeats() -> None:
+    """Each repeat is half as fast as the previous one: the arms' own spread is wide, their ratio is exact."""
     arms = [(110.0, 100.0), (55.0, 50.0), (27.5, 25.0)]
-    found, own = ratio(arms), spread([first for first, _ in arms])
-    assert (found.low, found.high) == pytest.approx((1.1, 1.1))
+    gain, own = ratio(arms), spread([first for first, _ in arms])
+    assert (gain.low, gain.high) == pytest.approx((1.1, 1.1))
     assert own is not None
     assert own[1] / own[0] > 10
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_fewer_than_three_pairs_claim_nothing(count: int) -> None:
-    found = ratio([(2.0, 1.0)] * count)
-    assert (found.value, found.low, found.high, found.shown, found.noisy) == (2, None, None, False, False)
+def test_no_claim_is_made_from_fewer_than_three_pairs(count: int) -> None:
+    gain = ratio([(2.0, 1.0)] * count)
+    assert (gain.value, gain.low, gain.high, gain.shown, gain.noisy) == (2, None, None, False, False)
     assert spread([1.0] * count) is None
 
 
 @pytest.mark.parametrize("pairs", [[], [(1.0, 0.0)], [(-1.0, 2.0)]])
-def test_what_has_no_ratio_is_refused(pairs: list[tuple[float, float]]) -> None:
+def test_pairs_without_a_ratio_are_rejected(pairs: list[tuple[float, float]]) -> None:
     with pytest.raises(ValueError, match="above 0"):
         ratio(pairs)
 
@@ -57,9 +57,9 @@ def test_repeats_for() -> None:
     for deviation in (0.02, 0.05, 0.1):
         count = repeats_for(deviation)
         assert count is not None
-        made = ratio(_with_deviation(deviation, count))
-        assert made.high is not None
-        assert made.high / made.value <= 1.05 + 1e-9
+        enough = ratio(_with_deviation(deviation, count))
+        assert enough.high is not None
+        assert enough.high / enough.value <= 1.05 + 1e-9
         if count > 3:
             fewer = ratio(_with_deviation(deviation, count - 1))
             assert fewer.high is not None
@@ -72,33 +72,33 @@ def _with_deviation(deviation: float, count: int) -> list[tuple[float, float]]:
 
 
 def simulated(arms: list[float], repeats: int, noise: float, confidence: float = 0.95) -> list[list[Ratio]]:
-    """Sweeps of arms with these true rates, each run with its own noise and each round with one of its own: for each
-    sweep the ratios of the others to the first arm."""
+    """For each simulated sweep, the ratios of the other arms to the first. ``arms``: their true rates. Each run has its own
+    noise, and so has each repeat."""
     rng = np.random.default_rng(20261123)
-    rounds = np.exp(rng.normal(0, 0.2, (SWEEPS, repeats, 1)))
-    rates = np.array(arms) * rounds * np.exp(rng.normal(0, noise, (SWEEPS, repeats, len(arms))))
+    of_repeats = np.exp(rng.normal(0, 0.2, (SWEEPS, repeats, 1)))
+    rates = np.array(arms) * of_repeats * np.exp(rng.normal(0, noise, (SWEEPS, repeats, len(arms))))
     return [
         [ratio([(row[arm], row[0]) for row in sweep], confidence) for arm in range(1, len(arms))] for sweep in rates
     ]
 
 
 @pytest.mark.parametrize("repeats", [3, 5])
-def test_arm_against_itself_gives_a_false_alarm_in_at_most_six_percent(repeats: int) -> None:
-    alarms = sum(found.shown for (found,) in simulated([1000, 1000], repeats, 0.03))
+def test_equal_arms_give_false_alarms_in_at_most_six_percent(repeats: int) -> None:
+    alarms = sum(gain.shown for (gain,) in simulated([1000, 1000], repeats, 0.03))
     assert alarms / SWEEPS <= 0.06
-    assert alarms / SWEEPS >= 0.04  # it is a test at 5 %, not one that never speaks
+    assert alarms / SWEEPS >= 0.04  # a test at 5 % must not be much too strict either
 
 
-def test_ten_percent_is_found_with_five_repeats_and_three_percent_of_noise() -> None:
+def test_ten_percent_is_shown_with_five_repeats_and_three_percent_noise() -> None:
     sweeps = simulated([1000, 1100], 5, 0.03)
-    found = sum(entry.shown and entry.value > 1 for (entry,) in sweeps)
-    assert found / SWEEPS >= 0.9
-    inside = sum(entry.low <= 1.1 <= entry.high for (entry,) in sweeps if entry.low and entry.high)
+    num_shown = sum(gain.shown and gain.value > 1 for (gain,) in sweeps)
+    assert num_shown / SWEEPS >= 0.9
+    inside = sum(gain.low <= 1.1 <= gain.high for (gain,) in sweeps if gain.low and gain.high)
     assert 0.94 <= inside / SWEEPS <= 0.96
 
 
 def test_the_best_of_many_equal_arms_is_not_called_faster() -> None:
-    """At the level for a choice among five, the fastest of five equal arms is seldom called so; at 95 % each, often."""
+    """With the confidence level for a choice among five, a false alarm is rare; at 95 % for each arm it is frequent."""
     arms = [1000.0] * 5
 
     def alarms(confidence: float) -> float:

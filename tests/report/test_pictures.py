@@ -1,4 +1,4 @@
-"""Drawing and importing what draws leaves matplotlib's global state alone."""
+"""Importing the drawing code and drawing do not change matplotlib's global state."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 IMPORT = """
 import sys, warnings
 import matplotlib
-BACKEND = dict.__getitem__(matplotlib.rcParams, "backend")  # as it is: reading it any other way chooses one
+BACKEND = dict.__getitem__(matplotlib.rcParams, "backend")  # any other way to read it would choose a backend
 BEFORE = matplotlib.rcParams.copy()
 
 def check():
@@ -39,9 +39,9 @@ def run(code: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_importing_leaves_matplotlibs_settings() -> None:
+def test_importing_does_not_change_matplotlibs_settings() -> None:
     run(IMPORT)
 
 
-def test_drawing_leaves_matplotlibs_settings() -> None:
+def test_drawing_does_not_change_matplotlibs_settings() -> None:
     run(IMPORT + DRAW)

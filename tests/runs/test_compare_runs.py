@@ -1,4 +1,4 @@
-"""RunRecord runs compared by the command: what is chosen, what is held against what, and the gate."""
+"""RunRecord runs compared by the command: which runs are chosen, which arms are compared, and the gate."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def store(store_uri: str, tmp_path: Path) -> Store:
 
 @pytest.fixture
 def swept(store: Store) -> Sweep:
-    """Writes a sweep of native and dali with these rates, a round of both for each."""
+    """Writes a sweep of native and dali with these rates, with one run of both in each repeat."""
 
     def make(native: Sequence[float], dali: Sequence[float]) -> str:
         with store.start("sweep repeat loader=native,dali", None, {"sweep": "parent"}) as parent:
@@ -61,7 +61,7 @@ def test_the_latest_sweep_with_all_that_is_made_of_it(
     swept([1, 1, 1], [5, 5, 5])
     swept([100, 101, 99], [200, 201, 199])
     compare_runs.run_compare(asked(f"output={tmp_path / 'report'}"), terminal)
-    assert terminal.said[1].startswith("dali is the fastest: 2.00x")
+    assert terminal.said[1].startswith("dali is the fastest: 2.00x as fast as native (95 % CI ")
     made = {path.name for path in (tmp_path / "report").iterdir()}
     assert {
         "report.html",
@@ -101,19 +101,21 @@ def test_another_sweep_as_the_baseline(swept: Sweep, asked: Asked, store: Store,
     found = compare_runs.comparison_of(store, config)
     pairs = {arm.label: arm.partner.label for arm in found.arms if arm.partner is not None}
     assert pairs == {"now · native": f"{former[:8]} · native", "now · dali": f"{former[:8]} · dali"}
-    with pytest.raises(Failed, match=r"fail_if.rate_below=0.95: the whole interval lies below it: now · dali at 0.50x"):
+    with pytest.raises(
+        Failed, match=r"fail_if.rate_below=0.95: the whole interval is below it: now · dali is 0.50x as fast as"
+    ):
         compare_runs.run_compare(config, terminal)
     compare_runs.run_compare(asked(f"baseline={former}", "fail_if.rate_below=0.4"), terminal)
     assert terminal.said[-1] == "fail_if.rate_below=0.4: passed by 2 arms"
 
 
-def test_a_gate_that_cannot_see_does_not_say_yes(swept: Sweep, asked: Asked, terminal: Terminal) -> None:
+def test_a_gate_with_too_few_repeats_does_not_pass(swept: Sweep, asked: Asked, terminal: Terminal) -> None:
     swept([100, 101], [200, 202])
-    with pytest.raises(UserError, match="fewer than 3 rounds in common with the baseline: dali"):
+    with pytest.raises(UserError, match="fewer than 3 repeats in common with the baseline: dali"):
         compare_runs.run_compare(asked("fail_if.rate_below=0.95"), terminal)
 
 
-def test_a_gate_that_does_not_see_every_arm_does_not_say_yes(
+def test_a_gate_that_cannot_judge_every_arm_does_not_pass(
     swept: Sweep, asked: Asked, store: Store, terminal: Terminal
 ) -> None:
     swept([100] * 3, [200] * 3)
@@ -141,14 +143,16 @@ def test_the_gate_as_a_command(swept: Sweep, store_uri: str) -> None:
     ]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 1
-    assert "error: fail_if.rate_below=0.95: the whole interval lies below it: dali at 0.50x" in done.stderr
+    assert (
+        "error: fail_if.rate_below=0.95: the whole interval is below it: dali is 0.50x as fast as native" in done.stderr
+    )
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["runs=nosuch"], "runs=nosuch: there is no such run; the newest are "),
+        (["runs=nosuch"], "runs=nosuch: there is no such run; the newest sweeps are "),
         (
             ["runs=all", "metric=energy/joules_per_sample"],
             "none of 6 runs has it .* Type for example: metric=rate/samples_per_s",
@@ -181,10 +185,10 @@ def test_an_empty_store(asked: Asked, store: Store, terminal: Terminal, tmp_path
     assert not (tmp_path / "nosuch").exists()
 
 
-def test_a_single_run_is_no_sweep(store: Store, asked: Asked, swept: Sweep) -> None:
+def test_a_single_run_is_not_a_sweep(store: Store, asked: Asked, swept: Sweep) -> None:
     parent = swept([1, 1, 1], [5, 5, 5])
     child = next(run for run in store.runs() if run.parent_id == parent)
-    with pytest.raises(UserError, match=f"a single run and no sweep; .* Type for example: runs={parent}"):
+    with pytest.raises(UserError, match=f"a single run and not a sweep; .* Type for example: runs={parent}"):
         compare_runs.comparison_of(store, asked(f"runs={child.run_id}"))
 
 

@@ -76,7 +76,7 @@ def test_rounds_are_interleaved_wherever_the_repeat_stands(
     assert "get-artifact?path=comparison/comparison.png" in parent.tags["mlflow.note.content"]
     page = store.read(parent.run_id, "comparison/report.html")
     assert page is not None
-    assert "fewer than 3 claim nothing" in page
+    assert "A claim needs at least 3 repeats." in page
 
 
 def test_resume_runs_what_is_missing_or_failed(jobs: Callable[..., Jobs], launched: Launched) -> None:
@@ -148,7 +148,7 @@ def test_loaders_are_held_alike_once_and_unlike_ones_stand_apart(
     assert [[arm.label for arm in group.arms] for group in comparison.groups] == [["native", "replay"], ["dali"]]
     assert comparison.groups[1].work == {"parity": unlike}
     assert comparison.groups[1].arms[0].gain is None
-    assert f"parity {unlike}: One arm of this work: dali" in capsys.readouterr().out
+    assert f"parity {unlike}: Only one arm in this group: dali" in capsys.readouterr().out
     launched.checked, launched.ends = [], {}
     sweep.run_sweep(made, [], resume="latest")
     assert launched.checked == []  # what was found before stands
@@ -264,7 +264,7 @@ def test_a_sweep_that_is_still_running(jobs: Callable[..., Jobs], launched: Laun
     with pytest.raises(UserError, match="is still running"):
         sweep.run_sweep(made, [], resume="latest")
     single = store.start("single", None, {})
-    with pytest.raises(UserError, match="is single, a single run and no sweep; the newest are"):
+    with pytest.raises(UserError, match="is single, a single run and not a sweep; the newest sweeps are"):
         sweep.run_sweep(made, [], resume=single.run_id)
 
 

@@ -1,1 +1,1 @@
-"""From run records to a comparison: arms, pairs by round, ratios with intervals. Pure: no store, no pictures."""
+"""From run records to a comparison: arms, pairs by repeat, ratios with intervals. Pure: no store, no pictures."""

@@ -1,6 +1,6 @@
 """The data classes of a comparison: Arm, ComparedArm, Group, Comparison.
 
-All of it is frozen. `grouping` makes the arms of the runs, `comparison` makes compared arms of the arms.
+All of them are frozen. `grouping` turns runs into arms, `comparison` turns arms into compared arms.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from loaderlab.tracking.records import Missing, RunRecord
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """Runs that differ in nothing but the seed.
+    """Runs that differ only in the seed.
 
     Attributes:
-        settings: of the comparison's columns; None where this arm's choice has no such setting.
-        runs: finished ones that have the metric; at least one.
-        metric: that gains are of.
+        settings: values of the comparison's columns; None if this arm's choice has no such setting.
+        runs: the finished runs that have the metric; at least one.
+        metric: the metric of the gains.
     """
 
     settings: Mapping[str, str | None]
@@ -30,39 +30,39 @@ class Arm:
 
     @property
     def values(self) -> list[float]:
-        """The metric of each run."""
+        """The value of the metric in each run."""
         return [run.figures[self.metric] for run in self.runs]
 
     def median(self, metric: str) -> float | None:
-        """Over the runs that measured it; None where none did."""
+        """The median over the runs that measured a metric; None if no run did."""
         values = [run.figures[metric] for run in self.runs if metric in run.figures]
         return median(values) if values else None
 
     def num_measured(self, metric: str) -> int:
-        """Runs that measured it."""
+        """The number of runs that measured a metric."""
         return sum(metric in run.figures for run in self.runs)
 
-    def settled(self, metric: str) -> float | None:
-        """The median where enough runs measured it to speak of the arm: three, or all of fewer."""
+    def reliable_median(self, metric: str) -> float | None:
+        """The median if enough runs measured it: three, or all runs of a smaller arm. Otherwise None."""
         return self.median(metric) if self.num_measured(metric) >= min(LEAST_PAIRS, len(self.runs)) else None
 
     def tags(self, name: str) -> list[str]:
-        """What its runs say under a tag, those that have it."""
+        """The values of a tag, from the runs that have it."""
         return [run.tags[name] for run in self.runs if run.tags.get(name)]
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % confidence interval of the arm's own centre; None with fewer than three runs."""
+        """The 95 % confidence interval of the arm's centre; None with fewer than three runs."""
         return spread(self.values)
 
     @property
     def is_ceiling(self) -> bool:
-        """Fed from batches at hand: no loader, and not meant to learn."""
+        """Whether it trains on batches that stay on the device: it has no loader and is not expected to learn."""
         return self.runs[0].is_ceiling
 
     @property
     def verdicts(self) -> str:
-        """The verdict of its runs, with how many said so where they disagree."""
+        """The verdicts of its runs, with their counts if the runs disagree."""
         counts = Counter(self.tags("verdict"))
         return ", ".join(
             verdict if len(counts) == 1 else f"{verdict} ({count} of {counts.total()})"
@@ -71,7 +71,7 @@ class Arm:
 
     @property
     def verdict(self) -> str:
-        """What all but one in three of its runs say; "inconclusive" where they disagree, empty where none says anything."""
+        """The verdict of at least two thirds of its runs; "inconclusive" if they disagree, empty if no run has one."""
         counts = Counter(self.tags("verdict"))
         if not counts:
             return ""
@@ -80,22 +80,22 @@ class Arm:
 
     @property
     def representative(self) -> RunRecord:
-        """The run in the middle: whose steps and losses are drawn."""
+        """The median run, whose steps and losses are drawn."""
         return sorted(self.runs, key=lambda run: run.figures[self.metric])[(len(self.runs) - 1) // 2]
 
 
 @dataclass(frozen=True, eq=False)
 class ComparedArm(Arm):
-    """An arm with what the comparison says of it.
+    """An arm with the results of its comparison.
 
     Attributes:
-        is_baseline: others are compared with it.
-        partner: the arm that it is compared with; None for a baseline, and where there is none.
-        gain: how many times better than the partner, paired by round.
-        strict: the same at the level for a choice among all arms of the group.
-        over_previous: for a ladder's rung, how many times better than the rung before.
-        learning: in words, how it learns differently from the partner; empty where no difference is shown.
-        notes: in words, what a reader of its figures should know.
+        is_baseline: other arms are compared with it.
+        partner: the arm that it is compared with; None for a baseline, and if there is no such arm.
+        gain: how many times better than the partner, paired by repeat.
+        strict: the same at the confidence level for a choice among all arms of the group.
+        over_previous: for a ladder's rung, how many times better than the previous rung.
+        learning: one text for each difference in learning from the partner; empty if no difference is shown.
+        notes: one text for each caveat about its results.
     """
 
     is_baseline: bool = False
@@ -112,8 +112,8 @@ class Group:
     """Arms that did the same work on the same hardware.
 
     Attributes:
-        work: what tells this group from the others.
-        baseline: the arm that most others are compared with, where there is a single one.
+        work: the settings and tags by which this group differs from the others.
+        baseline: the arm that the others are compared with; None if there are several.
     """
 
     work: Mapping[str, str]
@@ -123,13 +123,13 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What `compare` gives.
+    """The result of `compare`.
 
     Attributes:
-        columns: settings that differ, the ladder's ``rung`` in their place where there is one.
-        missing: what was not measured, and why.
-        notes: in words, what a reader of any of it should know.
-        study: of all runs; None where they are of none, or of several.
+        columns: the settings that differ; for a ladder, ``rung`` instead.
+        missing: jobs and runs without a value, and why.
+        notes: one text for each caveat about the whole comparison.
+        study: the study that all runs belong to; None if there is none, or more than one.
     """
 
     title: str
@@ -142,15 +142,15 @@ class Comparison:
 
     @property
     def is_ladder(self) -> bool:
-        """Whether its arms are the rungs of one ladder."""
+        """Whether the arms are the rungs of one ladder."""
         return self.columns == ["rung"]
 
     @property
     def arms(self) -> list[ComparedArm]:
-        """Of all groups."""
+        """The arms of all groups."""
         return [arm for group in self.groups for arm in group.arms]
 
 
 def short(name: str) -> str:
-    """The name of a setting as a column: ``loader`` for ``loader.name``."""
+    """The name of a setting as a column heading: ``loader`` for ``loader.name``."""
     return name.removesuffix(".name")

@@ -1,6 +1,6 @@
-"""Makes the comparison: groups the runs into arms, pairs each arm with its baseline, lists what was not measured.
+"""Makes the comparison: groups the runs into arms, pairs each arm with its baseline, lists jobs without a value.
 
-Pure: records in, figures out. `grouping` makes the arms, `pairs` compares two of them, `notes` comments on them.
+Pure: records in, results out. `grouping` makes the arms, `pairs` compares two of them, `notes` adds caveats.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ def compare(
     metric: str = metrics.RATE,
     baseline: Mapping[str, str] | None = None,
 ) -> Comparison:
-    """Compares runs.
+    """The comparison of some runs.
 
     Args:
-        title: of the whole.
-        runs: in the order in which their arms are to stand; those that did not finish become `Missing`.
+        title: of the comparison.
+        runs: in the order in which their arms are listed; runs that did not finish become `Missing`.
         missing: jobs without a run, and why.
-        metric: that gains are of.
-        baseline: setting to value: the arms that others are compared with; None: the first of each group.
+        metric: the metric of the gains.
+        baseline: setting to value: the arms that others are compared with; None: the first arm of each group.
 
     Raises:
-        UserError: no finished run has the metric, or no arm is the baseline's.
+        UserError: no finished run has the metric, or no arm matches the baseline.
     """
     measured = [run for run in runs if run.status == "FINISHED" and metric in run.figures]
     unmeasured = [*missing, *_not_measured(runs, metric)]
     if not measured:
-        raise _nothing(runs, metric, unmeasured)
+        raise _no_values(runs, metric, unmeasured)
     columns = columns_of(measured)
     shown, groups = grouped(measured, columns, metric)
     if baseline is not None:
@@ -58,15 +58,15 @@ def compare(
 def _group(
     work: Mapping[str, str], arms: Sequence[Arm], bases: Sequence[Arm], others: Sequence[str], *, is_ladder: bool
 ) -> Group:
-    """Arms that did the same work, each compared with its baseline and, in a ladder, with the rung before.
+    """Arms that did the same work, each compared with its baseline and, in a ladder, with the previous rung.
 
     Args:
         bases: the baselines among the arms.
-        others: columns, other than the baseline's own, in which an arm agrees with its partner where there are several.
+        others: the columns that the baseline does not fix; with several baselines, an arm and its partner agree in them.
     """
     steps_up = {arm: gain(arm, before) for before, arm in pairwise(arms)} if is_ladder else {}
     num_choices = sum(not arm.is_ceiling for arm in arms if arm not in bases)
-    compared = {base: _baseline(base, steps_up.get(base)) for base in bases}  # they have no partner themselves
+    compared = {base: _baseline(base, steps_up.get(base)) for base in bases}  # a baseline has no partner
     for arm in arms:
         if arm not in compared:
             base = partner_of(arm, bases, others)
@@ -88,7 +88,7 @@ def _baseline(arm: Arm, over_previous: Ratio | None) -> ComparedArm:
 
 
 def _compared(arm: Arm, partner: ComparedArm | None, over_previous: Ratio | None, num_choices: int) -> ComparedArm:
-    """An arm with its gain over its partner, if it has one; ``num_choices`` arms compete to be the best."""
+    """An arm with its gain over its partner, if it has one; ``num_choices``: number of arms among which the best is chosen."""
     over, strict, learning = None, None, list[str]()
     if partner is not None:
         over = gain(arm, partner)
@@ -110,13 +110,13 @@ def _compared(arm: Arm, partner: ComparedArm | None, over_previous: Ratio | None
 
 
 def _study(runs: Sequence[RunRecord]) -> str | None:
-    """The one that all runs are of."""
+    """The study that all runs belong to."""
     studies = {run.settings.get("study", "null") for run in runs}
     return next(iter(studies)) if len(studies) == 1 and studies != {"null"} else None
 
 
 def _not_measured(runs: Sequence[RunRecord], metric: str) -> list[Missing]:
-    """Runs without a figure, unless the same job was finished at another time."""
+    """Runs without a value of the metric, unless another run of the same job finished."""
     done = {
         (run.parent_id, run.tags["config.hash"])
         for run in runs
@@ -132,7 +132,7 @@ def _not_measured(runs: Sequence[RunRecord], metric: str) -> list[Missing]:
     return unmeasured
 
 
-def _nothing(runs: Sequence[RunRecord], metric: str, unmeasured: Sequence[Missing]) -> UserError:
+def _no_values(runs: Sequence[RunRecord], metric: str, unmeasured: Sequence[Missing]) -> UserError:
     if not runs and not unmeasured:
         return UserError(
             "there is no run to compare. Type: python -m experiments.train -m repeat=1,2,3 loader=native,dali"

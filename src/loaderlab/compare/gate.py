@@ -1,4 +1,4 @@
-"""Does every arm reach a share of its baseline's rate? Pure: a comparison in, the arms that fail out."""
+"""The gate: does every arm reach a given share of its baseline's rate? Pure: a comparison in, the failing arms out."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from loaderlab.compare.arms import ComparedArm, Comparison
 
 @dataclass(frozen=True)
 class Gate:
-    """What a gate says, and what it cannot judge. Arms without a loader are left out.
+    """The result of a gate, with the arms that it cannot judge. Arms without a loader are left out.
 
     Attributes:
         compared: arms other than the baselines.
-        unpaired: arms without a baseline, and baselines without an arm that is compared with them.
-        unmeasured: jobs without a figure, and why; those that are not applicable here are left out.
-        unclear: compared arms with too few rounds in common with their baseline for an interval.
-        below: compared arms whose whole interval lies below the limit.
+        unpaired: arms without a baseline, and baselines that no arm is compared with.
+        unmeasured: jobs without a value, and why; jobs that are not applicable here are left out.
+        unclear: compared arms with too few repeats in common with their baseline for an interval.
+        below: compared arms whose whole interval is below the limit.
     """
 
     compared: Sequence[ComparedArm]
@@ -28,15 +28,15 @@ class Gate:
 
     @property
     def has_baseline(self) -> bool:
-        """Whether any arm is compared with another."""
+        """Whether any arm is compared with a baseline."""
         return any(arm.partner is not None for arm in self.compared)
 
 
 def judge_gate(comparison: Comparison, limit: float) -> Gate:
-    """Compares each arm's interval with a limit.
+    """The result of comparing each arm's interval with a limit.
 
     Args:
-        limit: of an arm's gain over its baseline: 0.95 lets it be 5 % worse.
+        limit: the least gain over the baseline: 0.95 allows an arm to be 5 % worse.
     """
     arms = [arm for arm in comparison.arms if not arm.is_ceiling]
     compared = [arm for arm in arms if not arm.is_baseline]

@@ -1,4 +1,4 @@
-"""Which runs make an arm, and which arms did the same work on the same hardware."""
+"""Groups runs into arms, and arms by the work and the hardware."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from loaderlab.compare.ladder import RUNGS
 from loaderlab.parity.status import PARITY, UNLIKE_WORK
 from loaderlab.tracking.records import RunRecord
 
-IGNORED = ("repeat", "seed", "resume", "study", "rung", "evaluate", "device")  # they do not make another arm
+IGNORED = ("repeat", "seed", "resume", "study", "rung", "evaluate", "device")  # do not distinguish arms
 IGNORED_GROUPS = ("tracking.", "checkpoint.", "sweep.", "measure.")
 WORK = ("batch_size", "accumulate", "drop_last", "epochs", "steps", "measure.sync", "measure.warmup_steps")
 WORK_GROUPS = ("data.", "model.", "optimizer.")
-SAME_WORK = ("model.compile", "model.channels_last")  # other ways to do it
+SAME_WORK = ("model.compile", "model.channels_last")  # other ways to do the same work
 WORK_TAGS = ("device.name", "data.samples", "data.digest")
 COLUMN_ORDER = ("sweep", "loader.name", "loader", "precision", "model")
 
-ArmsByWork = list[tuple[dict[str, str], list[Arm]]]  # what tells this work from the others, and the arms that did it
+ArmsByWork = list[tuple[dict[str, str], list[Arm]]]  # the settings by which a group's work differs, and its arms
 
 
 def columns_of(runs: Sequence[RunRecord]) -> list[str]:
-    """Settings with more than one value among the runs that have them, other than what makes another work."""
+    """Settings with more than one value among the runs that have them, without those that change the work."""
     values: dict[str, set[str]] = defaultdict(set)
     for run in runs:
         for name, value in run.settings.items():
@@ -37,7 +37,7 @@ def columns_of(runs: Sequence[RunRecord]) -> list[str]:
 
 
 def grouped(runs: Sequence[RunRecord], columns: list[str], metric: str) -> tuple[list[str], ArmsByWork]:
-    """The columns that name the arms: of a ladder its rung, where that tells its arms apart; and the arms by their work."""
+    """The columns that name the arms, and the arms grouped by their work. A ladder's column is its rung, if that is unique."""
     if all(run.settings.get("rung", "null") != "null" for run in runs):
         for names in (["rung"], ["sweep", "rung"]):
             groups = _by_work(sorted(_arms(runs, columns, names, metric), key=_rung))
@@ -47,7 +47,7 @@ def grouped(runs: Sequence[RunRecord], columns: list[str], metric: str) -> tuple
 
 
 def _rung(arm: Arm) -> tuple[str, int]:
-    """Its place in the ladder, within its sweep."""
+    """The arm's place in the ladder, within its sweep."""
     name = arm.runs[0].settings["rung"]
     return arm.runs[0].settings.get("sweep", ""), RUNGS.index(name) if name in RUNGS else len(RUNGS)
 
@@ -60,8 +60,8 @@ def _work_of(run: RunRecord) -> dict[str, str]:
     work = {name: value for name, value in run.settings.items() if _is_work(name)}
     work |= {name: run.tags[name] for name in WORK_TAGS if name in run.tags}
     parity = run.tags.get(PARITY, "")
-    work[PARITY] = parity if parity.startswith(UNLIKE_WORK) else "no mismatch found"
-    if "data.digest" in work:  # the same samples may lie elsewhere
+    work[PARITY] = parity if parity.startswith(UNLIKE_WORK) else "no mismatch"
+    if "data.digest" in work:  # the same samples may be in another folder
         work.pop("data.root", None)
         work.pop("data.val_root", None)
     return work
@@ -79,7 +79,7 @@ def _arms(runs: Sequence[RunRecord], columns: Sequence[str], shown: Sequence[str
 
 
 def _label(run: RunRecord, columns: Sequence[str]) -> str:
-    """``dali · bf16 · num_workers=2``: choices by their name alone, other settings with theirs."""
+    """``dali · bf16 · num_workers=2``: a choice by its value alone, other settings with their names."""
     parts = []
     for name in columns:
         value = run.settings.get(name)
@@ -91,7 +91,7 @@ def _label(run: RunRecord, columns: Sequence[str]) -> str:
 
 
 def _by_work(arms: Sequence[Arm]) -> ArmsByWork:
-    """Arms by their work. What an older record does not say is taken as the same."""
+    """Arms grouped by their work. A setting that an older record does not have counts as equal."""
     works = [_work_of(arm.runs[0]) for arm in arms]
     names = [
         name

@@ -1,4 +1,4 @@
-"""The published ladder, to stand beside the one measured here."""
+"""The rungs of the ladder, and the published results of some of them."""
 
 from __future__ import annotations
 
@@ -14,25 +14,24 @@ RUNGS = (
     "dali",
     "ceiling",
 )
-PUBLISHED = {  # of the study that this suite follows: a small FeedForward network's training, in seconds
+PUBLISHED = {  # in the study that this suite follows: training of a small FeedForward network, in seconds
     "single": "22.67 s",
     "workers": "2.48x",
     "non_blocking": "9.00 s, 2.52x",
 }
 CAVEAT = (
-    "Published: 22.67 s to 9.00 s (2.52x) by 8 workers (2.48x), pinned memory and non-blocking copies. That set-up is not "
-    "known in full (hardware, data, batch size, length of the training), so its seconds cannot be held against these; its "
-    "ratios show what order of gain was found elsewhere."
+    "Published: from 22.67 s to 9.00 s (2.52x) with 8 workers (2.48x), pinned memory and non-blocking copies. The published "
+    "setup is not known in full (hardware, data, batch size, training length), so compare the ratios and not the seconds."
 )
 MEANING = {
     "single": "one process, one sample at a time",
     "workers": "worker processes, as many as the cores (8 at most, as published)",
-    "pinned": "and batches in pinned memory",
-    "non_blocking": "and copies to the GPU that nobody waits for",
-    "side_stream": "and those copies beside the step, on a stream of their own",
-    "persistent": "and workers that are kept from epoch to epoch",
-    "batched": "and a whole batch fetched at once; no workers where the data is in memory",
-    "bf16": "and bf16 arithmetic in the step, where the device has it",
-    "dali": "NVIDIA DALI in place of the DataLoader",
-    "ceiling": "a few batches at hand: no loader can be faster",
+    "pinned": "also batches in pinned memory",
+    "non_blocking": "also copies to the GPU that the host does not wait for",
+    "side_stream": "also copies on a CUDA stream of their own, during the step",
+    "persistent": "also workers that are kept between epochs",
+    "batched": "also a whole batch fetched at once; no workers if the data is in memory",
+    "bf16": "also bf16 arithmetic in the step, if the device supports it",
+    "dali": "NVIDIA DALI instead of the DataLoader",
+    "ceiling": "a few batches that are already on the device: no loader can be faster",
 }

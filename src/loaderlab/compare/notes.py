@@ -1,4 +1,4 @@
-"""Notes on a comparison: other programs were running, too noisy, other versions, other thread counts."""
+"""Caveats of a comparison: other programs ran, too noisy, different versions, different thread counts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from loaderlab import metrics
 from loaderlab.compare.arms import Arm
-from loaderlab.compare.pairs import no_number
+from loaderlab.compare.pairs import is_not_finite
 from loaderlab.compare.stats import Ratio, repeats_for
 from loaderlab.parity.status import NOT_CHECKED, PARITY
 from loaderlab.system import machine
@@ -16,23 +16,23 @@ THREADS = "torch_threads.in_force"
 
 
 def arm_notes(arm: Arm, partner: Arm | None, gain: Ratio | None) -> list[str]:
-    """What a reader of one arm's figures should know.
+    """The caveats of one arm's results.
 
     Args:
-        partner: the arm that it is compared with; None where there is none.
-        gain: over the partner; None where they have no round in common.
+        partner: the arm that it is compared with; None if there is none.
+        gain: over the partner; None if they have no repeat in common.
     """
-    notes = [*_other_programs(arm), *_lost_numbers(arm), *_parity(arm)]
+    notes = [*_other_programs(arm), *_diverged(arm), *_parity(arm)]
     if gain is not None and gain.noisy and gain.deviation is not None:
         count = repeats_for(gain.deviation)
         notes.append(
-            "too noisy to tell 10 %: a difference of 5 % would take "
+            "too noisy to show a difference of 10 %; to show 5 % would take "
             + (f"about {count} repeats" if count else "over 1,000 repeats")
         )
     if partner is not None:
-        notes += [*_other_versions(arm, partner), *_other_threads(arm, partner)]
+        notes += [*_different_versions(arm, partner), *_different_threads(arm, partner)]
         if gain is None:
-            notes.append(f"no round in common with {partner.label}: no gain can be told")
+            notes.append(f"it has no repeat in common with {partner.label}, so there is no gain")
     return notes
 
 
@@ -41,18 +41,20 @@ def _other_programs(arm: Arm) -> list[str]:
     busy = max((run.figures.get(metrics.MACHINE_BUSY_PCT, 0.0) for run in arm.runs), default=0.0)
     if busy > machine.BUSY_PCT:
         share = metrics.metric(metrics.MACHINE_BUSY_PCT).text(busy)
-        notes.append(f"measured beside other programs, which kept up to {share} busy")
+        notes.append(f"measured while other programs ran, which kept up to {share} busy")
     on_gpu = max((run.figures.get(metrics.MACHINE_GPU_PROCESSES, 0.0) for run in arm.runs), default=0.0)
     if on_gpu:
         count = metrics.metric(metrics.MACHINE_GPU_PROCESSES).number(on_gpu)
-        notes.append(f"measured beside {count} other programs on the GPU")
+        notes.append(f"measured while {count} other programs ran on the GPU")
     return notes
 
 
-def _lost_numbers(arm: Arm) -> list[str]:
-    counts = [(name, sum(no_number(run, name) for run in arm.runs)) for name in (metrics.TRAIN_LOSS, metrics.VAL_LOSS)]
+def _diverged(arm: Arm) -> list[str]:
+    counts = [
+        (name, sum(is_not_finite(run, name) for run in arm.runs)) for name in (metrics.TRAIN_LOSS, metrics.VAL_LOSS)
+    ]
     return [
-        f"its {metrics.metric(name).short_label} ended as no number in {count} of {len(arm.runs)} runs"
+        f"its {metrics.metric(name).short_label} ended as NaN or infinity in {count} of {len(arm.runs)} runs"
         for name, count in counts
         if count
     ]
@@ -62,42 +64,42 @@ def _parity(arm: Arm) -> list[str]:
     unchecked = sorted({status for status in arm.tags(PARITY) if status.startswith(NOT_CHECKED)})
     if not unchecked:
         return []
-    return [f"{'; '.join(unchecked)}: whether it does the same work as the others is not known"]
+    return [f"{'; '.join(unchecked)}. It may not do the same work as the other arms"]
 
 
-def _other_threads(arm: Arm, partner: Arm) -> list[str]:
-    """Where step and loader share the cores, the number of compute threads changes both."""
+def _different_threads(arm: Arm, partner: Arm) -> list[str]:
+    """A note if both arms used different numbers of threads. On a CPU, step and loader share the cores, so both change."""
     own, other = set(arm.tags(THREADS)), set(partner.tags(THREADS))
     if not own or not other or own == other or not arm.runs[0].shares_cores:
         return []
     return [
-        f"its step computes with {_counted(own, 'thread')}, that of {partner.label} with {_counted(other, 'thread')}: "
-        "a part of the difference may be that. Type for example: torch_threads=1"
+        f"its step used {_counted(own, 'thread')}, the step of {partner.label} {_counted(other, 'thread')}. "
+        "That may be part of the difference. To exclude it, type for example: torch_threads=1"
     ]
 
 
-def _counted(values: Iterable[str], what: str) -> str:
+def _counted(values: Iterable[str], noun: str) -> str:
     """``1 thread``, ``1 or 2 threads``."""
     listed = sorted(values)
-    return f"{' or '.join(listed)} {what}{'s' * (listed != ['1'])}"
+    return f"{' or '.join(listed)} {noun}{'s' * (listed != ['1'])}"
 
 
-def _other_versions(arm: Arm, partner: Arm) -> list[str]:
+def _different_versions(arm: Arm, partner: Arm) -> list[str]:
     own, other = set(arm.tags("versions")), set(partner.tags("versions"))
     if own == other or not own or not other:
         return []
-    listed = f"{', '.join(sorted(own))}, there {', '.join(sorted(other))}"
-    return [f"other versions than {partner.label}: {listed}"]
+    listed = f"{', '.join(sorted(own))} instead of {', '.join(sorted(other))}"
+    return [f"different versions from {partner.label}: {listed}"]
 
 
 def run_notes(runs: Sequence[RunRecord]) -> list[str]:
-    """What a reader of the whole comparison should know."""
+    """The caveats of the whole comparison."""
     notes = []
     versions = sorted({run.tags["versions"] for run in runs if "versions" in run.tags})
     if len(versions) > 1:
-        notes.append(f"runs of {len(versions)} sets of versions: {'; '.join(versions)}")
+        notes.append(f"the runs used {len(versions)} different sets of versions: {'; '.join(versions)}")
     if len({run.parent_id or run.run_id for run in runs}) > 1:
         notes.append(
-            "not all of these runs belong to one sweep: they were not interleaved, and the machine may have changed between them"
+            "these runs are not from one sweep: they were not interleaved, and the machine may have changed between them"
         )
     return notes

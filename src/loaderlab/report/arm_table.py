@@ -1,4 +1,4 @@
-"""The arms of a group side by side, as columns and rows of text."""
+"""The table of a group's arms, as columns and rows of text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from loaderlab.compare.ladder import PUBLISHED, RUNGS
 from loaderlab.compare.stats import Ratio, median
 from loaderlab.metrics import Metric
 
-ARM_FIGURES = (  # where a window is narrow the last ones are left out first
+ARM_METRICS = (  # a narrow terminal leaves out the last ones first
     metrics.WAIT_PCT,
     metrics.EFFICIENCY_PCT,
     metrics.STARVED_PCT,
@@ -20,14 +20,14 @@ ARM_FIGURES = (  # where a window is narrow the last ones are left out first
 
 
 def arm_table(comparison: Comparison, group: Group) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of a group: an arm a row, medians over its runs; a ladder's rungs that are not here among them."""
+    """Columns and rows of a group: one row per arm, with medians over its runs. A ladder also lists rungs that are not applicable."""
     listed = in_order(comparison, group)
     metric, figures = metrics.metric(comparison.metric), _figures(comparison, group)
     with_published = comparison.study == "ladder" and any(label in PUBLISHED for label, _ in listed)
     with_marks = any(_marks(arm) for arm in group.arms)
     columns = [short(name) for name in comparison.columns] or ["arm"]
     columns += ["n", metric.column]
-    columns += ["over the one before", "over the first"] if comparison.is_ladder else ["gain"]
+    columns += ["over previous rung", "over first rung"] if comparison.is_ladder else ["gain"]
     columns += ["published"] * (comparison.is_ladder and with_published)
     columns += ["note"] * with_marks
     columns += [*(entry.column for entry in figures), "verdict"]
@@ -43,13 +43,13 @@ def arm_table(comparison: Comparison, group: Group) -> tuple[list[str], list[lis
 
 
 def _figures(comparison: Comparison, group: Group) -> list[Metric]:
-    """Those that an arm measured, without the metric that has a column already."""
-    names = [name for name in ARM_FIGURES if name != comparison.metric]
+    """The metrics that at least one arm measured, without the compared metric, which has its own column."""
+    names = [name for name in ARM_METRICS if name != comparison.metric]
     return [metrics.metric(name) for name in names if any(arm.median(name) is not None for arm in group.arms)]
 
 
 def _leading(comparison: Comparison, group: Group, arm: ComparedArm) -> list[str]:
-    """Which arm it is, how many runs it has, the metric and its gains."""
+    """The first cells of a row: the arm, the number of its runs, the metric and its gains."""
     named = comparison.is_ladder or not comparison.columns
     cells = [arm.label] if named else [arm.settings[name] or "–" for name in comparison.columns]
     cells += [str(len(arm.runs)), metrics.metric(comparison.metric).cell(median(arm.values))]
@@ -58,7 +58,7 @@ def _leading(comparison: Comparison, group: Group, arm: ComparedArm) -> list[str
 
 
 def _marks(arm: ComparedArm) -> list[str]:
-    """What its row says of it in a word; the rest of its notes stands below."""
+    """Short notes for the arm's row; the full notes are below the table."""
     noisy = arm.gain is not None and arm.gain.noisy
     return [
         *["learns differently"] * bool(arm.learning),
@@ -69,7 +69,7 @@ def _marks(arm: ComparedArm) -> list[str]:
 
 
 def _median(arm: ComparedArm, metric: Metric) -> str:
-    """The median, and of how many where not every run of the arm measured it."""
+    """The median, with the number of runs if not all runs of the arm measured it."""
     value, count = arm.median(metric.name), arm.num_measured(metric.name)
     if value is None:
         return "–"
@@ -77,8 +77,7 @@ def _median(arm: ComparedArm, metric: Metric) -> str:
 
 
 def gain_cell(gain: Ratio | None) -> str:
-    """``1.31x (1.20–1.43)``, in a second line that no difference is shown; a ratio of fewer than three pairs claims nothing
-    and says so."""
+    """``1.31x (1.20–1.43)``; a second line says if no difference is shown, or if there are too few pairs for a claim."""
     if gain is None:
         return "–"
     if gain.low is None:
@@ -87,7 +86,7 @@ def gain_cell(gain: Ratio | None) -> str:
 
 
 def in_order(comparison: Comparison, group: Group) -> list[tuple[str, ComparedArm | None]]:
-    """(label, arm); for a ladder the rungs' own order, with None for one that is not applicable here."""
+    """(label, arm); for a ladder in the order of its rungs, with None for a rung that is not applicable here."""
     listed: list[tuple[str, ComparedArm | None]] = [(arm.label, arm) for arm in group.arms]
     if comparison.is_ladder:
         measured = {label for label, _ in listed}

@@ -1,4 +1,4 @@
-"""Pictures with a row for each arm: what it reached, and what its time went to."""
+"""Pictures with a row for each arm: its throughput, and how its time is spent."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from loaderlab.report.chart_arms import with_bars
 from loaderlab.report.chart_style import COLOURS, CYCLE, INK, PAPER, PARTS, cut, name_rows, rows_figure
 
 CEILING_GREY, LOWEST_GREY = "#7F8C99", "#9AA5B1"
-ROOM = 2.5  # an interval that reaches further than this many times all runs would flatten the bars
+ROOM = 2.5  # an interval is cut at this multiple of the largest run; a longer one would flatten the bars
 
 
 def throughput(group: Group) -> Figure:
-    """The metric of each arm, its runs, its interval and its ceiling."""
+    """The metric of each arm, with its runs, interval and ceiling."""
     arms = with_bars(group)
     metric = metrics.metric(arms[0].metric)
     figure, axis = rows_figure(len(arms))
-    ceilings = [arm.settled(metrics.CEILING_RATE) if metric.name == metrics.RATE else None for arm in arms]
+    ceilings = [arm.reliable_median(metrics.CEILING_RATE) if metric.name == metrics.RATE else None for arm in arms]
     for row, (arm, ceiling) in enumerate(zip(arms, ceilings, strict=True)):
         _throughput_row(axis, row, arm, ceiling)
     furthest = _furthest(arms, ceilings)
@@ -62,7 +62,7 @@ def _throughput_row(axis: Axes, row: int, arm: ComparedArm, ceiling: float | Non
 
 
 def _furthest(arms: Sequence[ComparedArm], ceilings: Sequence[float | None]) -> float:
-    """How far the bars, dots and intervals reach; a far longer interval is cut."""
+    """The largest value to draw: of the bars, dots and intervals, where a very long interval is cut."""
     measured = max(max(*arm.values, ceiling or 0) for arm, ceiling in zip(arms, ceilings, strict=True))
     intervals = max((arm.interval or (0, 0))[1] for arm in arms)
     return min(max(measured, intervals), ROOM * measured)
@@ -71,9 +71,9 @@ def _furthest(arms: Sequence[ComparedArm], ceilings: Sequence[float | None]) -> 
 def _throughput_legend(axis: Axes, arms: Sequence[ComparedArm], *, with_ceiling: bool) -> None:
     handles = [Line2D([], [], color=CYCLE[1], linewidth=3, label="ceiling")] if with_ceiling else []
     if any(arm.interval for arm in arms):
-        handles.append(Line2D([], [], color=INK, linewidth=1.2, label="95 % interval"))
+        handles.append(Line2D([], [], color=INK, linewidth=1.2, label="95 % CI"))
     handles.append(
-        Line2D([], [], linestyle="", marker="o", color=PAPER, markeredgecolor=INK, markersize=4, label="a run")
+        Line2D([], [], linestyle="", marker="o", color=PAPER, markeredgecolor=INK, markersize=4, label="one run")
     )
     if any(arm.gain is not None and arm.gain.low is not None and not arm.gain.shown for arm in arms):
         handles.append(Line2D([], [], linestyle="", label="n.d.s.: no difference shown"))
@@ -89,7 +89,7 @@ def _short_gain(arm: ComparedArm) -> str:
 
 
 def ladder(group: Group, comparison: Comparison) -> Figure:
-    """The training loop of each rung, cut into waiting and the rest."""
+    """The training loop of each rung, split into waiting for data and the rest."""
     rungs = in_order(comparison, group)
     seconds_of, wait = metrics.metric(metrics.TRAIN_S), metrics.metric(metrics.WAIT_PCT)
     figure, axis = rows_figure(len(rungs))
@@ -102,12 +102,12 @@ def ladder(group: Group, comparison: Comparison) -> Figure:
         share = (arm.median(metrics.WAIT_PCT) or 0.0) / 100
         axis.barh(row, seconds * share, height=0.66, color=COLOURS["wait"])
         axis.barh(row, seconds * (1 - share), left=seconds * share, height=0.66, color=CYCLE[0])
-        gain = _short_gain(arm) or ("the first" if arm.is_baseline else "–")
+        gain = _short_gain(arm) or ("baseline" if arm.is_baseline else "–")
         text = f"  {seconds_of.quantity(seconds)}   {gain}   waits {100 * share:.0f} {wait.unit}"
         axis.text(seconds, row, text, va="center", fontsize=8.5)
     name_rows(axis, [cut(label) for label, _ in rungs])
     axis.set(
-        xlabel=f"training loop, median, {seconds_of.unit} (n.d.s.: no difference to the first shown)",
+        xlabel=f"training loop, median, {seconds_of.unit} (n.d.s.: no difference from the first rung shown)",
         xlim=(0, 1.42 * furthest or 1),
     )
     axis.grid(axis="x", linewidth=0.6)
@@ -121,7 +121,7 @@ def ladder(group: Group, comparison: Comparison) -> Figure:
 
 
 def phases(group: Group) -> Figure:
-    """The parts of a mean step, of the run in the middle of each arm."""
+    """The parts of a mean step, in the median run of each arm."""
     arms = with_bars(group)
     step = metrics.metric(metrics.STEP_MS)
     figure, axis = rows_figure(len(arms), extra=1.3)
@@ -138,13 +138,13 @@ def phases(group: Group) -> Figure:
     name_rows(axis, [cut(arm.label) for arm in arms])
     axis.margins(x=0.14)
     axis.set_xlim(left=0)
-    axis.set(xlabel=f"mean step of the run in the middle, {step.unit}")
+    axis.set(xlabel=f"mean step of the median run, {step.unit}")
     axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=7, fontsize=8, borderaxespad=0, handlelength=1.2)
     return figure
 
 
 def hidden(group: Group, comparison: Comparison) -> Figure:
-    """What a precision gains at the ceiling and with the loader, for each loader."""
+    """The gain of a precision at the ceiling and with the loader, for each loader."""
     gains = hidden_gains(grid(group, comparison.columns))
     figure, axis = rows_figure(2 * len(gains))
     for row, entry in enumerate(gains):
@@ -155,7 +155,7 @@ def hidden(group: Group, comparison: Comparison) -> Figure:
             axis.text(max(gain.value, gain.high or 0), row + offset, f"  {gain.value:.2f}x", va="center", fontsize=8.5)
     axis.axvline(1, color=INK, linewidth=0.9, linestyle="--")
     name_rows(axis, [f"{entry.precision} over {entry.over}\nwith {entry.loader}" for entry in gains])
-    axis.set(xlabel="gain, times", xlim=(0, None))
+    axis.set(xlabel="gain, as a ratio", xlim=(0, None))
     axis.margins(x=0.12)
     handles = [
         Patch(color=LOWEST_GREY, label="at the ceiling"),

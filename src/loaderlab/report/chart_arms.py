@@ -1,4 +1,4 @@
-"""Which arms a picture has room for, and how its caption says so."""
+"""The arms that fit into a picture, and the text of its caption if some are left out."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from loaderlab import metrics
 from loaderlab.compare.arms import ComparedArm, Group
 from loaderlab.compare.stats import median
 
-MOST_LINES = 8  # arms in a picture with a line each
-MOST_BARS = 40
+MAX_LINES = 8  # in a picture with one line per arm
+MAX_BARS = 40
 
 
 def with_lines(group: Group) -> Sequence[ComparedArm]:
-    """The arms that get a line of their own: the baseline and the fastest."""
-    return _few(group, MOST_LINES)
+    """The arms that are drawn as lines: the baseline and the best."""
+    return _baseline_and_best(group, MAX_LINES)
 
 
 def with_bars(group: Group) -> Sequence[ComparedArm]:
-    """The arms that get a bar or a dot of their own: the baseline and the fastest."""
-    return _few(group, MOST_BARS)
+    """The arms that are drawn as bars or dots: the baseline and the best."""
+    return _baseline_and_best(group, MAX_BARS)
 
 
-def _few(group: Group, most: int) -> Sequence[ComparedArm]:
+def _baseline_and_best(group: Group, count: int) -> Sequence[ComparedArm]:
     arms = group.arms
-    if len(arms) <= most:
+    if len(arms) <= count:
         return arms
     sign = -1 if metrics.higher_is_better(arms[0].metric) else 1
-    best = sorted(arms, key=lambda arm: sign * median(arm.values))[:most]
+    best = sorted(arms, key=lambda arm: sign * median(arm.values))[:count]
     kept = best if group.baseline is None or group.baseline in best else [group.baseline, *best[:-1]]
     return [arm for arm in arms if arm in kept]
 
 
 def bars_left_out(group: Group) -> str:
-    """For a caption: that not all arms have a bar; empty where they have."""
-    more = len(group.arms) - MOST_BARS
-    return f" The baseline and the best are drawn, {MOST_BARS} arms of {len(group.arms)}." if more > 0 else ""
+    """The caption's sentence if not all arms have a bar; otherwise empty."""
+    count = len(group.arms)
+    return f" Only the baseline and the best arms are drawn, {MAX_BARS} of {count}." if count > MAX_BARS else ""
 
 
 def lines_left_out(group: Group) -> str:
-    """For a caption: that not all arms have a line; empty where they have."""
+    """The caption's words if not all arms have a line; otherwise empty."""
     shown, count = len(with_lines(group)), len(group.arms)
-    return f" (the baseline and the fastest, {shown} of {count})" if shown < count else ""
+    return f" (only the baseline and the best arms, {shown} of {count})" if shown < count else ""

@@ -1,6 +1,6 @@
-"""How every picture looks. Nothing here or in the files that draw changes matplotlib's global state.
+"""The style of every picture. Neither this file nor those that draw change matplotlib's global state.
 
-Pictures are drawn once for light and dark pages: ink and grid take the colours of the page that an SVG stands in.
+One picture serves light and dark pages: in an SVG, text and grid take the colours of the page.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-INK, GRID, PAPER = "#1b1f24", "#d5d9de", "#fdfdfe"  # replaced by the page's own in an SVG
+INK, GRID, PAPER = "#1b1f24", "#d5d9de", "#fdfdfe"  # an SVG replaces them by the page's colours
 CYCLE = (
     "#0072B2",
     "#D55E00",
@@ -24,12 +24,12 @@ CYCLE = (
     "#56B4E9",
     "#8C6D31",
     "#6A51A3",
-)  # Okabe and Ito's, two more
+)  # Okabe and Ito's palette and two more
 DASHES = ("-", "--", "-.", ":")
 MARKERS = "osD^vP*X"
-TOO_DARK = (("#0072b2", "--blue"), ("#6a51a3", "--violet"))  # on a dark page: there lighter
-PARTS = ("wait", "transfer", "forward", "backward", "optimizer", "compute", "other")  # of a step, in the order drawn
-COLOURS = {  # of the parts; Okabe and Ito's palette: colour-blind readers can tell them apart too
+TOO_DARK = (("#0072b2", "--blue"), ("#6a51a3", "--violet"))  # a dark page uses lighter ones
+PARTS = ("wait", "transfer", "forward", "backward", "optimizer", "compute", "other")  # of a step, in drawing order
+COLOURS = {  # of the parts; Okabe and Ito's palette, which colour-blind readers can distinguish
     "wait": "#D55E00",
     "transfer": "#E69F00",
     "forward": "#56B4E9",
@@ -51,18 +51,18 @@ STYLE: Any = {
     "axes.spines.right": False,
     "legend.frameon": False,
     "font.size": 9,
-    "svg.fonttype": "path",  # the reader's machine need not have the font: no label is cut
-    "text.parse_math": False,  # a dollar in a label is a dollar
+    "svg.fonttype": "path",  # labels look the same if the reader's machine does not have the font
+    "text.parse_math": False,  # a dollar sign in a label does not start a formula
 }
 
 
 def in_style() -> AbstractContextManager[None]:
-    """Draw and save inside: matplotlib's own settings are back afterwards."""
+    """A context for drawing and saving; it restores matplotlib's settings afterwards."""
     return mpl.rc_context(STYLE)
 
 
 def figure(height: float) -> Figure:
-    """An empty one, of the width of all pictures.
+    """An empty figure, as wide as all pictures.
 
     Args:
         height: in inches.
@@ -71,13 +71,13 @@ def figure(height: float) -> Figure:
 
 
 def rows_figure(count: int, extra: float = 1.1) -> tuple[Figure, Axes]:
-    """One as tall as its rows need, and ``extra`` inches for the axis and the legend."""
+    """A figure for ``count`` rows, with ``extra`` inches for the axis and the legend."""
     drawn = figure(0.42 * count + extra)
     return drawn, drawn.subplots()
 
 
 def name_rows(axis: Axes, labels: Sequence[str]) -> None:
-    """Rows from the top, each with its name in place of a tick."""
+    """Orders the rows from the top, each with its name instead of a tick."""
     axis.set_yticks(range(len(labels)), labels)
     axis.invert_yaxis()
     axis.tick_params(axis="y", length=0)
@@ -85,19 +85,19 @@ def name_rows(axis: Axes, labels: Sequence[str]) -> None:
 
 
 def cut(label: str, length: int = 46) -> str:
-    """A label of at most ``length`` characters."""
+    """The label, shortened to at most ``length`` characters."""
     return label if len(label) <= length else label[: length - 1] + "…"
 
 
 def legend_above(drawn: Figure, axis: Axes) -> None:
-    """The labels of one axis over the whole figure, in as many columns as they fit in."""
+    """Adds the labels of one axis as a legend above the figure, in as many columns as fit."""
     handles, labels = axis.get_legend_handles_labels()
     columns = min(4, max(1, 120 // max(30, *map(len, labels), 1)))
     drawn.legend(handles, labels, loc="outside upper left", ncols=columns, fontsize=8)
 
 
 def svg(drawn: Figure, title: str) -> str:
-    """One element for a page: its ink follows the page's light or dark."""
+    """The picture as an SVG element for a page; its text colour follows the page's light or dark mode."""
     out = io.StringIO()
     no_metadata: Any = {"Date": None, "Creator": None, "Format": None, "Type": None}
     drawn.savefig(out, format="svg", transparent=True, metadata=no_metadata)

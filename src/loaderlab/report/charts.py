@@ -1,4 +1,4 @@
-"""The pictures of a comparison, each the answer to one question: which there are, and what they are called."""
+"""The pictures of a comparison. Each answers one question, which is its title."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from loaderlab.report import bar_charts, chart_style, cost_charts, step_charts
 from loaderlab.report.chart_arms import bars_left_out, lines_left_out, with_lines
 from loaderlab.report.step_charts import Series
 
-# {bars} and {lines}: that not all arms are drawn, where that is so
-THROUGHPUT = "Bars are medians over the runs, each run a dot, the line the 95 % interval of the arm's own centre (from three runs on)."
-CEILING = " The thick mark is the arm's ceiling: the same step with its batches at hand."
-LADDER = "The whole training loop of each rung; orange is the share of its measured window in which the loop waited for data."
-HIDDEN = "Gain over the first precision, with a bar for the same step on batches at hand and one for the loader as it is. Where the second is shorter, the loader hides the difference."
-WORKERS = "Left, medians with the interval of each count; right, the memory of all processes. The ring marks the knee, from three rounds on: the fewest that come within 5 % of the best."
-PHASES = "Mean of a step in the measured window, cut into what the loop does; orange is waiting for data. Of each arm the run in the middle, whose parts add up to its step.{bars}"
-LOSS = "Training loss of the run in the middle of each arm{lines}, over the time in the loop and over the samples seen. Where the right-hand lines lie on each other, the arms learn the same; the left-hand side shows who is sooner there."
-WAITS = "Each step's length in grey and, in orange, how much of it was waiting, over the time in the loop; the run in the middle of each arm{lines}. A bin shows its longest step."
-COST = "Each dot is an arm: what it takes against what it gives."
+# {bars} and {lines} stand for a remark if not all arms are drawn
+THROUGHPUT = "A bar is the median over the runs, each dot is one run, and the thin line is the 95 % CI of the arm's own centre (with at least three runs)."
+CEILING = " The thick mark is the arm's ceiling: the rate of the same step with batches that are already on the device."
+LADDER = "The whole training loop of each rung. Orange is the share of the measured window in which the loop waited for data."
+HIDDEN = "The gain over the first precision: one bar for the ceiling (batches already on the device), one for the run with its loader. If the second bar is shorter, the loader hides part of the gain."
+WORKERS = "Left: the median and the 95 % CI for each count. Right: the memory of all processes. With at least three repeats, the ring marks the knee: the fewest workers or threads within 5 % of the best."
+PHASES = "The mean step of the measured window, split into its phases. Orange is waiting for data. Each bar is the median run of its arm.{bars}"
+LOSS = "Training loss of the median run of each arm{lines}, over the time in the loop (left) and over the samples seen (right). If the lines on the right coincide, the arms learn the same; the left shows which arm gets there first."
+WAITS = "The length of each step in grey, and its wait for data in orange, over the time in the loop, for the median run of each arm{lines}. Each bin shows its longest step."
+COST = "Each dot is an arm: its memory (left) and its cores (right) against the compared metric."
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture: its file's name, the question that it answers, what to see, as SVG for a page."""
+    """A drawn picture: the name of its file, its title, its caption, and its SVG for a page."""
 
     name: str
     title: str
@@ -41,7 +41,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class _Planned:
-    """A picture that is still to be drawn; its caption has places for what is left out."""
+    """A picture that is not drawn yet; its caption has placeholders for arms that are left out."""
 
     name: str
     title: str
@@ -50,12 +50,12 @@ class _Planned:
 
 
 def draw(comparison: Comparison, series: Callable[[str], Series | None], folder: Path, main: str) -> list[Chart]:
-    """Every picture that this comparison has something for.
+    """All pictures for which this comparison has data.
 
     Args:
-        series: gives the steps of a run by its id; None where they are lost.
-        folder: where each is also written as PNG.
-        main: there also the name of a copy of the first, the one that answers the question.
+        series: returns the steps of a run by its id; None if they are lost.
+        folder: where each picture is also written as a PNG.
+        main: the file name, in that folder, for a copy of the first and most important picture.
     """
     charts: list[Chart] = []
     for number, group in enumerate(comparison.groups):
@@ -75,16 +75,16 @@ def _draw(planned: _Planned, file: Path) -> str:
     with chart_style.in_style():
         figure = planned.draw()
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # it is laid out by now; each saving would do it again
+        figure.set_layout_engine("none")  # the layout is done; otherwise each savefig would repeat it
         figure.savefig(file, dpi=110, facecolor="white")
         return chart_style.svg(figure, planned.title)
 
 
 def _planned(comparison: Comparison, group: Group, steps_of: Mapping[ComparedArm, Series]) -> Iterator[_Planned]:
-    """The pictures that a group has something for, the one that answers the question first."""
+    """The pictures for which a group has data, the most important one first."""
     arms = with_lines(group)
     if comparison.is_ladder and comparison.metric == metrics.TRAIN_S:
-        yield _Planned("ladder", "What did each rung bring?", LADDER, partial(bar_charts.ladder, group, comparison))
+        yield _Planned("ladder", "How much does each rung gain?", LADDER, partial(bar_charts.ladder, group, comparison))
     yield _throughput(comparison, group)
     if hidden_gains(grid(group, comparison.columns)):
         title = "How much of a precision's gain does the loader hide?"
@@ -95,20 +95,20 @@ def _planned(comparison: Comparison, group: Group, steps_of: Mapping[ComparedArm
     if any(arm.median(metrics.WAIT_MS) is not None for arm in group.arms):
         yield _Planned("phases", "Where does a step's time go?", PHASES, partial(bar_charts.phases, group))
     if any(steps.has_loss for steps in steps_of.values()):
-        title = "Did they learn the same, and how soon?"
+        title = "Do the arms learn the same, and how fast?"
         yield _Planned("loss", title, LOSS, partial(step_charts.loss, arms, steps_of))
     if steps_of:
-        yield _Planned("waits", "When did they wait?", WAITS, partial(step_charts.waits, arms, steps_of))
+        yield _Planned("waits", "When does each arm wait for data?", WAITS, partial(step_charts.waits, arms, steps_of))
     if any(arm.median(metrics.HOST_PEAK_MIB) for arm in group.arms) and len(group.arms) > 1:
-        better = "Up" if metrics.higher_is_better(comparison.metric) else "Down"
-        caption = f"{COST} {better} and to the left is better.{{bars}}"
+        corner = "top" if metrics.higher_is_better(comparison.metric) else "bottom"
+        caption = f"{COST} The {corner} left corner is best.{{bars}}"
         yield _Planned("cost", "What does the speed cost?", caption, partial(cost_charts.cost, group))
 
 
 def _throughput(comparison: Comparison, group: Group) -> _Planned:
     with_ceiling = comparison.metric == metrics.RATE and any(
-        arm.settled(metrics.CEILING_RATE) for arm in group.arms if not arm.is_ceiling
+        arm.reliable_median(metrics.CEILING_RATE) for arm in group.arms if not arm.is_ceiling
     )
-    title = "Which arm is better" + (", and how near is it to its ceiling?" if with_ceiling else "?")
+    title = "Which arm is best" + (", and how close is it to its ceiling?" if with_ceiling else "?")
     caption = THROUGHPUT + CEILING * with_ceiling + "{bars}"
     return _Planned("throughput", title, caption, partial(bar_charts.throughput, group))

@@ -1,4 +1,4 @@
-"""Pictures of what speed costs: over the number of workers, and against memory and cores."""
+"""Pictures of the cost of speed: the curve over workers, and the metric against memory and cores."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from loaderlab.report.chart_style import CYCLE, INK, MARKERS, PAPER, cut, figure
 MEMORY = metrics.metric(metrics.HOST_PEAK_MIB)
 CORES = metrics.metric(metrics.CPU_PCT)
 MEMORY_AXIS = f"{MEMORY.short_label}, {MEMORY.unit}"
-CORES_AXIS = f"of {CORES.of} in use, {CORES.unit}"
+CORES_AXIS = f"CPU use, {CORES.unit} of {CORES.of}"
 
 
 def workers(curve: Curve) -> Figure:
-    """The metric over the number of workers or threads, and beside it their memory."""
+    """The metric and the memory over the number of workers or threads."""
     drawn = figure(3.2)
     left, right = drawn.subplots(1, 2, gridspec_kw={"wspace": 0.06})
     counts = [count for count, _ in curve.arms]
     places = range(len(counts))
     metric = metrics.metric(curve.arms[0][1].metric)
     _worker_lines(left, curve, counts)
-    what = curve.setting.rpartition(".")[2].removeprefix("num_")
-    left.set(xlabel=what, ylabel=metric.axis, ylim=(0, None))
+    unit = curve.setting.rpartition(".")[2].removeprefix("num_")
+    left.set(xlabel=unit, ylabel=metric.axis, ylim=(0, None))
     memory = [arm.median(metrics.HOST_PEAK_MIB) or np.nan for _, arm in curve.arms]
     right.plot(places, memory, "-o", color=CYCLE[3])
-    right.set(xlabel=what, ylabel=MEMORY_AXIS, ylim=(0, 1.1 * right.get_ylim()[1]))
+    right.set(xlabel=unit, ylabel=MEMORY_AXIS, ylim=(0, 1.1 * right.get_ylim()[1]))
     for axis in (left, right):
         axis.set_xticks(places, counts)
         axis.grid(axis="y", linewidth=0.6)
@@ -40,7 +40,7 @@ def workers(curve: Curve) -> Figure:
 
 
 def _worker_lines(axis: Axes, curve: Curve, counts: list[int]) -> None:
-    """Medians with runs and intervals, the ceiling, and a ring around the knee."""
+    """Draws medians with runs and intervals, the ceiling, and a ring around the knee."""
     places = range(len(counts))
     medians = [median(arm.values) for _, arm in curve.arms]
     for place, (_, arm) in enumerate(curve.arms):
@@ -48,11 +48,11 @@ def _worker_lines(axis: Axes, curve: Curve, counts: list[int]) -> None:
             axis.plot([place, place], np.clip(arm.interval, 0, 2.5 * max(medians)), color=INK, linewidth=1.2)
         axis.plot([place] * len(arm.values), arm.values, "o", color=PAPER, markeredgecolor=INK, markersize=4)
     axis.plot(places, medians, "-", color=CYCLE[0], linewidth=1.8, label="median")
-    ceilings = [arm.settled(metrics.CEILING_RATE) for _, arm in curve.arms]
+    ceilings = [arm.reliable_median(metrics.CEILING_RATE) for _, arm in curve.arms]
     if curve.arms[0][1].metric == metrics.RATE and any(ceilings):
         heights = [value if value is not None else np.nan for value in ceilings]
         axis.plot(places, heights, "--", color=CYCLE[1], label="ceiling")
-    if curve.settled:
+    if curve.has_enough_repeats:
         knee = counts.index(curve.knee[0])
         axis.plot(
             [knee],
@@ -67,7 +67,7 @@ def _worker_lines(axis: Axes, curve: Curve, counts: list[int]) -> None:
 
 
 def cost(group: Group) -> Figure:
-    """The metric of each arm against the memory and the cores that it takes."""
+    """The metric of each arm against the memory and the cores that it uses."""
     drawn = figure(3.4)
     axes = drawn.subplots(1, 2, sharey=True)
     arms = with_bars(group)

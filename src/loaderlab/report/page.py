@@ -1,4 +1,4 @@
-"""What a comparison is handed on as: a page to mail, and files for machines and for a wiki."""
+"""The files of a comparison: one HTML page, Markdown for a wiki, CSV and JSON."""
 
 from __future__ import annotations
 
@@ -28,11 +28,13 @@ SHARED = ("data.name", "model.name", "batch_size", "epochs", "steps", "loader.na
 
 
 def facts(comparison: Comparison) -> dict[str, str]:
-    """What all runs share: the work, the hardware, the versions; what they do not share is left out."""
+    """The values that all runs share, by label: work, hardware, versions and more."""
     runs = [run for arm in comparison.arms for run in arm.runs]
     shared = {}
-    same = [(name, {run.settings.get(name, "null") for run in runs}) for name in SHARED]
-    work = [f"{short(name)} {values.pop()}" for name, values in same if len(values) == 1 and values - {"null", "auto"}]
+    values_of = [(name, {run.settings.get(name, "null") for run in runs}) for name in SHARED]
+    work = [
+        f"{short(name)} {values.pop()}" for name, values in values_of if len(values) == 1 and values - {"null", "auto"}
+    ]
     if work:
         shared["work"] = ", ".join(work)
     for label, tag in (
@@ -45,7 +47,7 @@ def facts(comparison: Comparison) -> dict[str, str]:
         values = {run.tags[tag] for run in runs if tag in run.tags}
         if len(values) == 1:
             shared[label] = values.pop()
-    shared["runs"] = f"{len(runs)}, of {len(comparison.arms)} arms"
+    shared["runs"] = f"{len(runs)} in {len(comparison.arms)} arms"
     return shared
 
 
@@ -73,10 +75,10 @@ def html(comparison: Comparison, charts: Sequence[Chart]) -> str:
 
 
 def markdown(comparison: Comparison, links: Sequence[str]) -> str:
-    """The same without the pictures, for a wiki, a pull request, or the page of a sweep in MLflow.
+    """The page as Markdown without the pictures, for a wiki, a pull request, or the page of a sweep in MLflow.
 
     Args:
-        links: in Markdown, to what is to stand below the answer: a picture, another page.
+        links: Markdown links to put below the headline: a picture, another page.
     """
     lines = [_plain(f"{line}\n") for line in sentences.headline(comparison)]
     lines += [text for link in links for text in (link, "")]
@@ -85,8 +87,8 @@ def markdown(comparison: Comparison, links: Sequence[str]) -> str:
         lines += [f"**{_plain(title)}**", ""] if title else []
         lines += [markdown_table(*arm_table(comparison, group))]
     for title, listed in (
-        ("Before you believe it", sentences.remarks(comparison)),
-        ("What was not measured", [f"{entry.name}: {entry.why}" for entry in comparison.missing]),
+        ("Caveats", sentences.remarks(comparison)),
+        ("Not measured", [f"{entry.name}: {entry.why}" for entry in comparison.missing]),
     ):
         lines += [f"**{title}**", "", *(f"- {_plain(line)}" for line in listed), ""] if listed else []
     lines += ["**Measured with**", "", *(f"- {name}: {_plain(value)}" for name, value in facts(comparison).items())]
@@ -94,7 +96,7 @@ def markdown(comparison: Comparison, links: Sequence[str]) -> str:
 
 
 def as_csv(comparison: Comparison) -> str:
-    """An arm a row: its settings, n, medians, the gain with its interval."""
+    """A CSV table with a row for each arm: its settings, n, medians, and the gain with its interval."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     names = sorted({name for arm in comparison.arms for run in arm.runs for name in run.figures})
@@ -130,7 +132,7 @@ def as_csv(comparison: Comparison) -> str:
 
 
 def runs_as_csv(comparison: Comparison) -> str:
-    """A run a row, as it was recorded: its settings and all its figures."""
+    """A CSV table with a row for each run: its settings and all its metrics, as recorded."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     runs = [(arm, run) for arm in comparison.arms for run in arm.runs]
@@ -144,7 +146,7 @@ def runs_as_csv(comparison: Comparison) -> str:
 
 
 def as_json(comparison: Comparison) -> str:
-    """All of it for machines, every run's figures among them."""
+    """The whole comparison as JSON, including the metrics of every run."""
     return json.dumps(
         {
             "title": comparison.title,
@@ -203,5 +205,5 @@ def _plain(text: str) -> str:
 def _version() -> str:
     try:
         return version("loaderlab")
-    except PackageNotFoundError:  # on a path, not installed
+    except PackageNotFoundError:  # imported from a folder, not installed
         return "from a checkout"

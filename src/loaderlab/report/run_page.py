@@ -1,4 +1,4 @@
-"""One run as rows of text and as a page in Markdown. Needs no comparison: `watch` writes it too."""
+"""One run as rows of text and as a Markdown page. It imports no comparison, since `watch` writes it too."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ ROWS = tuple(entry for entry in metrics.TABLE.values() if entry.row)
 
 
 def figure_rows(figures: Mapping[str, float]) -> list[tuple[str, str]]:
-    """(label, value with unit) of each figure that was measured; one that was not has no row. A part of the row above it is
-    indented by two spaces."""
+    """(label, value with unit) of each measured metric. A part of the row above it is indented by two spaces."""
     return [
         ("  " * (entry.row == metrics.PART) + entry.label, entry.text(figures[entry.name]))
         for entry in ROWS
@@ -22,7 +21,7 @@ def figure_rows(figures: Mapping[str, float]) -> list[tuple[str, str]]:
 
 
 def markdown(title: str, facts: Mapping[str, str], figures: Mapping[str, float], verdict: Verdict | None) -> str:
-    """One run as a page: the verdict, what was run, the figures."""
+    """One run as a page: the verdict, the facts of the run, the metrics."""
     lines = [f"# {title}", ""]
     if verdict is not None:
         lines += [f"**{verdict.grade}**{escape(verdict.sentence.removeprefix(verdict.grade))}.", ""]
@@ -31,6 +30,6 @@ def markdown(title: str, facts: Mapping[str, str], figures: Mapping[str, float],
         lines += [""] if verdict.advice else []
     lines += [f"- **{name}**: {escape(value)}" for name, value in facts.items()]
     if shown := [entry for entry in ROWS if entry.name in figures]:
-        lines += ["", "| figure | value | metric |", "|---|---:|---|"]
+        lines += ["", "| what | value | metric |", "|---|---:|---|"]
         lines += [f"| {entry.label} | {entry.text(figures[entry.name])} | `{entry.name}` |" for entry in shown]
     return "\n".join(lines) + "\n"

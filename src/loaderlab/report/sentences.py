@@ -1,12 +1,12 @@
-"""A comparison in words: which arm is faster, by how much, how near to the ceiling, at what cost, and what was learned."""
+"""A comparison in sentences: which arm is faster, by how much, how close to its ceiling, at what cost, does it learn the same."""
 
 from __future__ import annotations
 
 from loaderlab import metrics
-from loaderlab.compare.arms import ComparedArm, Comparison, Group, short
+from loaderlab.compare.arms import Arm, ComparedArm, Comparison, Group, short
 from loaderlab.compare.axes import Curve, Hidden, ceilings_that_differ, curve, grid, hidden_gains
 from loaderlab.compare.ladder import CAVEAT
-from loaderlab.compare.pairs import learning_rounds, not_shown_worse
+from loaderlab.compare.pairs import not_shown_worse, num_learning_pairs
 from loaderlab.compare.stats import LEAST_PAIRS, Ratio, median
 
 MEMORY = metrics.metric(metrics.HOST_PEAK_MIB)
@@ -14,45 +14,53 @@ CORES = metrics.metric(metrics.CPU_PCT)
 REPEATS = "repeat=1,2,3"
 
 
-def times(gain: Ratio | None) -> str:
-    """``1.31x (1.20 to 1.43, n = 3)``."""
-    if gain is None:
-        return "–"
+def interval(gain: Ratio) -> str:
+    """``95 % CI 1.20 to 1.43, n = 3``; with fewer than three pairs ``n = 2, too few for a confidence interval``."""
     if gain.low is None:
-        return f"{gain.value:.2f}x (n = {gain.num_pairs}, nothing claimed)"
-    return f"{gain.value:.2f}x ({gain.low:.2f} to {gain.high:.2f}, n = {gain.num_pairs})"
+        return f"n = {gain.num_pairs}, too few for a confidence interval"
+    return f"95 % CI {gain.low:.2f} to {gain.high:.2f}, n = {gain.num_pairs}"
+
+
+def compared(gain: Ratio | None, arm: Arm, other: str) -> str:
+    """``1.31x as fast as native (95 % CI 1.20 to 1.43, n = 3)``."""
+    if gain is None:
+        return f"not compared with {other}, since they have no repeat in common"
+    adjective = "energy-efficient" if arm.metric == metrics.JOULES_PER_SAMPLE else "fast"
+    return f"{gain.value:.2f}x as {adjective} as {other} ({interval(gain)})"
 
 
 def headline(comparison: Comparison) -> list[str]:
-    """The answer in a few sentences, group by group."""
+    """The answer in a few sentences for each group."""
     lines = []
     for group in comparison.groups:
-        where = ", ".join(f"{short(name)} {value}" for name, value in group.work.items())
-        lines += [f"{where}: {text}" if where else text for text in _of(group, comparison)]
+        work = ", ".join(f"{short(name)} {value}" for name, value in group.work.items())
+        lines += [f"{work}: {text}" if work else text for text in _group_sentences(group, comparison)]
     return lines
 
 
 def remarks(comparison: Comparison) -> list[str]:
-    """What a reader should know before believing it: of the whole, then of each arm, then what was not measured."""
+    """The caveats: of the whole comparison, of each arm, of the study."""
     lines = list(comparison.notes)
     if len(comparison.groups) > 1:
         names = ", ".join(
             short(name) for name in dict.fromkeys(name for group in comparison.groups for name in group.work)
         )
-        lines.append(f"unlike work is not compared: {len(comparison.groups)} tables, since the runs differ in {names}")
-    lines += [f"{arm.label}: {note}" for arm in comparison.arms for note in (*arm.notes, *_learns(arm))]
+        lines.append(
+            f"different work is not compared: there are {len(comparison.groups)} tables, since the runs differ in {names}"
+        )
+    lines += [f"{arm.label}: {note}" for arm in comparison.arms for note in (*arm.notes, *_learning(arm))]
     if comparison.study == "ladder":
         lines.append(CAVEAT)
     return lines
 
 
-def _learns(arm: ComparedArm) -> list[str]:
+def _learning(arm: ComparedArm) -> list[str]:
     assert not arm.learning or arm.partner is not None
     return [f"learns differently from {arm.partner.label}: {text}" for text in arm.learning if arm.partner is not None]
 
 
-def _of(group: Group, comparison: Comparison) -> list[str]:
-    lines = [_fastest(group, comparison)]
+def _group_sentences(group: Group, comparison: Comparison) -> list[str]:
+    lines = [_ranking(group, comparison)]
     if len(group.arms) > 1:
         best = _best(group)
         assert best is not None
@@ -61,8 +69,8 @@ def _of(group: Group, comparison: Comparison) -> list[str]:
     lines += [_hidden(hidden) for hidden in hidden_gains(cells)]
     for precision, loader, base, ratio in ceilings_that_differ(cells):
         lines.append(
-            f"The ceilings of {precision} are not the same: {loader} has {times(ratio)} that of {base}. Something else than the "
-            "loader differs, such as the cores that it leaves to the step, or the memory format of its batches."
+            f"The ceilings of {precision} differ: that of {loader} is {ratio.value:.2f}x that of {base} ({interval(ratio)}). "
+            "Something other than loading differs, such as the cores left for the step or the memory format of the batches."
         )
     if (points := curve(group, comparison.columns)) is not None:
         lines += _knee(points)
@@ -70,7 +78,7 @@ def _of(group: Group, comparison: Comparison) -> list[str]:
 
 
 def _more(comparison: Comparison) -> str:
-    """What to type for the rounds that are wanting."""
+    """The command-line arguments that run the missing repeats."""
     return "-m resume=latest" if any(entry.not_reached for entry in comparison.missing) else REPEATS
 
 
@@ -81,96 +89,94 @@ def _best(group: Group) -> ComparedArm | None:
 
 
 def measured(arm: ComparedArm) -> str:
-    """Its median with unit, its range and n."""
+    """``200 samples/s (range 198 to 202, n = 3)``: the median, the range and the number of runs."""
     metric, values = metrics.metric(arm.metric), arm.values
     if len(values) == 1:
         return f"{metric.quantity(values[0])} (n = 1)"
     extent = f"{metric.number(min(values))} to {metric.number(max(values))}"
-    return f"{metric.quantity(median(values))} ({extent}, n = {len(values)})"
+    return f"{metric.quantity(median(values))} (range {extent}, n = {len(values)})"
 
 
-def _words(metric: str) -> tuple[str, str, str]:
-    """Best, better and worse in this metric."""
+def _adjectives(metric: str) -> tuple[str, str, str]:
+    """The words for best, better and worse in this metric."""
     if metric == metrics.JOULES_PER_SAMPLE:
-        return "the most frugal", "more frugal", "less frugal"
+        return "the most energy-efficient", "more energy-efficient", "less energy-efficient"
     return "the fastest", "faster", "slower"
 
 
-def _fastest(group: Group, comparison: Comparison) -> str:
+def _ranking(group: Group, comparison: Comparison) -> str:
     best = _best(group)
     assert best is not None
     if len(group.arms) == 1:
-        why = " of this work" if len(comparison.groups) > 1 else ""
-        return f"One arm{why}: {best.label}, {measured(best)}. There is nothing to compare it with."
+        where = " in this group" if len(comparison.groups) > 1 else ""
+        return f"Only one arm{where}: {best.label}, {measured(best)}. There is no other arm to compare it with."
     if sum(arm.is_baseline for arm in group.arms) > 1:
-        return _twins(group, best)
+        return _several_baselines(group, best)
     if best.is_baseline:
         return _baseline_is_best(group, best, comparison)
     if best.partner is None:
-        return f"The best median is that of {best.label}, {measured(best)}. No arm of this work is the baseline: no gain can be told."
+        return f"{best.label} has the best median: {measured(best)}. This group has no baseline, so there are no gains."
     return _another_is_best(group, best, best.partner.label, comparison)
 
 
 def _baseline_is_best(group: Group, best: ComparedArm, comparison: Comparison) -> str:
-    most, more, less = _words(best.metric)
+    most, more, less = _adjectives(best.metric)
     others = [arm for arm in group.arms if arm is not best and not arm.is_ceiling]
     gains = [(arm, arm.gain) for arm in others if arm.partner is best and arm.gain is not None]
-    if faster := [(arm, gain) for arm, gain in gains if gain.above]:
+    if better := [(arm, gain) for arm, gain in gains if gain.above]:
+        arm, gain = better[0]
         return (
-            f"{best.label}, the baseline, has the best median, {measured(best)}, and yet in the rounds that both have "
-            f"{faster[0][0].label} is shown to be {more}: {times(faster[0][1])}."
+            f"{best.label}, the baseline, has the best median: {measured(best)}. But in their common repeats, {arm.label} is "
+            f"{compared(gain, arm, best.label)}."
         )
     if not others:
         return f"{best.label}: {measured(best)}."
     if all(arm.gain is None or arm.gain.low is None for arm in group.arms if arm is not best):
         return (
-            f"{best.label}, the baseline, has the best median, {measured(best)}; fewer than {LEAST_PAIRS} rounds claim "
-            f"nothing. Type: {_more(comparison)}"
+            f"{best.label}, the baseline, has the best median: {measured(best)}. A claim needs at least {LEAST_PAIRS} repeats. "
+            f"Type: {_more(comparison)}"
         )
     if sum(gain.below for _, gain in gains) == len(others):
-        return f"{best.label}, the baseline, is {most}: {measured(best)}. Every other arm is shown to be {less}."
+        return f"{best.label}, the baseline, is {most}: {measured(best)}. Every other arm is {less}."
     return f"No arm is shown to be {more} than {best.label}, the baseline: {measured(best)}."
 
 
 def _another_is_best(group: Group, best: ComparedArm, base: str, comparison: Comparison) -> str:
-    most, more, less = _words(best.metric)
     gain = best.gain
     if gain is None:
-        return f"{best.label} has the best median, {measured(best)}; it has no round in common with {base}."
+        return f"{best.label} has the best median: {measured(best)}. It has no repeat in common with {base}."
+    most, over_base = _adjectives(best.metric)[0], compared(gain, best, base)
     if gain.low is None:
-        return (
-            f"{best.label} ran at {gain.value:.2f}x of {base} in {gain.num_pairs} round{'s' * (gain.num_pairs > 1)}: fewer than "
-            f"{LEAST_PAIRS} claim nothing. Type: {_more(comparison)}"
-        )
+        return f"{best.label} is {over_base}. A claim needs at least {LEAST_PAIRS} repeats. Type: {_more(comparison)}"
     if best.strict is not None and best.strict.above:
         if not (equals := not_shown_worse(group, best)):
-            return f"{best.label} is {most}: {times(gain)} {base}, at {measured(best)}."
-        return (
-            f"{best.label} is shown to be {more} than {base}: {times(gain)}, at {measured(best)}. Not told apart from it: "
-            f"{_some([arm.label for arm in equals])}."
-        )
+            return f"{best.label} is {most}: {over_base}, with {measured(best)}."
+        labels = _some([arm.label for arm in equals])
+        return f"{best.label} is {over_base}, with {measured(best)}. No difference shown between it and {labels}."
     if gain.above:
-        arms = len([arm for arm in group.arms if not arm.is_ceiling])
+        num_arms = len([arm for arm in group.arms if not arm.is_ceiling])
         return (
-            f"{best.label} seems {most}, {times(gain)} {base}; as the best of {arms} arms it may be so by chance. "
-            "More repeats would tell."
+            f"{best.label} seems to be {most}: {over_base}. As the best of {num_arms} arms it may be ahead by chance. "
+            "More repeats are needed."
         )
     if gain.below:
-        return f"{best.label} is shown to be {less} than {base}, in the rounds that both have: {times(gain)}."
-    return f"No difference shown: {best.label}, with the best median, ran at {times(gain)} {base}."
+        return f"{best.label} has the best median, but in their common repeats it is {over_base}."
+    return f"No difference shown: {best.label} has the best median and is {over_base}."
 
 
-def _twins(group: Group, best: ComparedArm) -> str:
-    """Where each arm is compared with a baseline of its own."""
-    compared = [arm for arm in group.arms if arm.partner is not None and not arm.is_ceiling]
+def _several_baselines(group: Group, best: ComparedArm) -> str:
+    """The sentences for a group in which each arm is compared with its own baseline."""
     gains = []
-    for arm in compared:
-        assert arm.partner is not None
-        shown = arm.gain is None or arm.gain.low is None or arm.gain.shown
-        gains.append(f"{arm.label} {times(arm.gain)} {arm.partner.label}{'' if shown else ', no difference shown'}")
+    for arm in group.arms:
+        if arm.partner is None or arm.is_ceiling:
+            continue
+        unclear = arm.gain is not None and arm.gain.low is not None and not arm.gain.shown
+        gains.append(
+            f"{arm.label}: {compared(arm.gain, arm, arm.partner.label)}{', no difference shown' if unclear else ''}"
+        )
     if not gains:
-        return f"The best median is that of {best.label}, {measured(best)}. No arm is held against another."
-    return f"{'; '.join(gains)}. The best median is that of {best.label}, {measured(best)}."
+        return f"{best.label} has the best median: {measured(best)}. No arm is compared with another."
+    return f"{'; '.join(gains)}. {best.label} has the best median: {measured(best)}."
 
 
 def _some(names: list[str]) -> str:
@@ -178,19 +184,19 @@ def _some(names: list[str]) -> str:
 
 
 def _ceiling(arm: ComparedArm) -> str:
-    share = arm.settled(metrics.EFFICIENCY_PCT)
+    share = arm.reliable_median(metrics.EFFICIENCY_PCT)
     if share is None:
         return ""
-    headroom = arm.settled(metrics.HEADROOM_X) or 100 / share
+    headroom = arm.reliable_median(metrics.HEADROOM_X) or 100 / share
     if arm.verdict == "fed":
-        return "By its verdict it is fed: a faster loader has little or nothing more to give."
+        return "Its verdict is fed: a faster loader would gain little or nothing."
     if arm.verdict == "inconclusive":
-        return f"What a faster loader could still give is not clear; its verdict: {arm.verdicts}."
+        return f"It is not clear what a faster loader would gain. Its verdict is {arm.verdicts}."
     efficiency, gain = metrics.metric(metrics.EFFICIENCY_PCT), metrics.metric(metrics.HEADROOM_X)
     if headroom <= 1.05:
-        most = efficiency.quantity(min(share, 100))
-        return f"It runs at {most} of its ceiling: a faster loader has nothing more to give."
-    return f"It runs at {efficiency.quantity(share)} of its ceiling: a perfect loader could still give {gain.quantity(headroom)}."
+        capped_share = efficiency.quantity(min(share, 100))
+        return f"It runs at {capped_share} of its ceiling: a faster loader would gain almost nothing."
+    return f"It runs at {efficiency.quantity(share)} of its ceiling: a perfect loader would gain {gain.quantity(headroom)}."
 
 
 def _cost(arm: ComparedArm) -> str:
@@ -203,17 +209,17 @@ def _cost(arm: ComparedArm) -> str:
     own, other = arm.median(metrics.CPU_PCT), arm.partner.median(metrics.CPU_PCT)
     if own and other and abs(own - other) >= 5:
         parts.append(f"{CORES.text(own)} instead of {CORES.quantity(other)}")
-    return f"What it takes: {' and '.join(parts)}." if parts else ""
+    return f"It uses {' and '.join(parts)}." if parts else ""
 
 
 def _learned(arm: ComparedArm) -> str:
     if arm.partner is None or arm.gain is None or arm.gain.low is None:
         return ""
     if arm.learning:
-        return f"But it learns differently: {'; '.join(arm.learning)} of {arm.partner.label}."
-    if arm.is_ceiling or learning_rounds(arm) < LEAST_PAIRS:
+        return f"But it learns differently from {arm.partner.label}: {'; '.join(arm.learning)}."
+    if arm.is_ceiling or num_learning_pairs(arm) < LEAST_PAIRS:
         return ""
-    return "No difference in what it learns is shown."
+    return "No difference in learning shown."
 
 
 def _hidden(hidden: Hidden) -> str:
@@ -221,29 +227,29 @@ def _hidden(hidden: Hidden) -> str:
     text = f"{hidden.precision} over {hidden.over}: {at_ceiling.value:.2f}x at the ceiling, {with_loader.value:.2f}x with {hidden.loader}"
     if not at_ceiling.above:
         if at_ceiling.low is None:
-            return f"{text} (n = {at_ceiling.num_pairs}, nothing claimed)."
-        return f"{text}: at the ceiling no gain is shown, so there is none for a loader to hide."
+            return f"{text} ({interval(at_ceiling)})."
+        return f"{text}: no gain is shown at the ceiling, so the loader has none to hide."
     share = (at_ceiling.value - with_loader.value) / (at_ceiling.value - 1)
     if not with_loader.above:
         if with_loader.high is None or with_loader.high >= at_ceiling.value:
-            return f"{text}: the runs are too noisy to tell whether the loader hides it."
-        return f"{text}: no gain is shown with the loader, which hides it."
+            return f"{text}: the runs are too noisy to show whether the loader hides the gain."
+        return f"{text}: the loader hides the gain, since none is shown with it."
     if with_loader.value >= at_ceiling.value / 1.05:
-        return f"{text}: the loader lets it through."
-    return f"{text}: the loader hides {100 * share:.0f} % of it."
+        return f"{text}: the loader does not hide the gain."
+    return f"{text}: the loader hides {100 * share:.0f} % of the gain."
 
 
 def _knee(points: Curve) -> list[str]:
-    """Nothing where there are too few rounds to speak of one."""
-    (count, arm), (most, best) = points.knee, points.best
-    if not points.settled:
+    """The sentence on the fewest workers that are enough; none if there are too few repeats."""
+    (count, arm), (best_count, best) = points.knee, points.best
+    if not points.has_enough_repeats:
         return []
     unit = points.setting.rpartition(".")[2].removeprefix("num_").removesuffix("s")
     named = f"{count} {unit}{'s' * (count != 1)}"
     if count == points.arms[0][0]:
-        return [f"By the medians {named} {'is' if count == 1 else 'are'} enough: more bring less than 5 %."]
-    text = f"By the medians the knee lies at {named}"
-    text += ", the best count" if count == most else f", within 5 % of the best count, {most}"
-    own, other = arm.settled(metrics.HOST_PEAK_MIB), best.settled(metrics.HOST_PEAK_MIB)
-    text += f", with {MEMORY.quantity(other - own)} less" if own and other and other - own >= 1 else ""
-    return [f"{text}; that fewer are slower is {'shown' if points.shown else 'not shown'}."]
+        return [f"By the medians, {named} {'is' if count == 1 else 'are'} enough: more gain less than 5 %."]
+    text = f"By the medians, the knee is at {named}"
+    text += ", the best count" if count == best_count else f", within 5 % of the best count ({best_count})"
+    own, other = arm.reliable_median(metrics.HOST_PEAK_MIB), best.reliable_median(metrics.HOST_PEAK_MIB)
+    text += f", with {MEMORY.quantity(other - own)} less memory" if own and other and other - own >= 1 else ""
+    return [f"{text}. Fewer {unit}s are {'slower' if points.shown else 'not shown to be slower'}."]

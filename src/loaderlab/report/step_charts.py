@@ -1,4 +1,4 @@
-"""Pictures over the steps of a run, read from its ``steps.csv``: the loss, and when it waited."""
+"""Pictures over the steps of a run, read from its ``steps.csv``: the loss, and the wait of each step."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from loaderlab import metrics
 from loaderlab.compare.arms import ComparedArm
 from loaderlab.report.chart_style import COLOURS, CYCLE, DASHES, cut, figure, legend_above
 
-POINTS = 300  # of a line: a stall stays visible, since a bin shows its worst
+POINTS = 300  # of a line; a stall stays visible because a bin shows its longest step
 STEP_GREY = "#B4BCC5"
 TIME_AXIS = "time in the loop, s"
 
 
 @dataclass(frozen=True)
 class Series:
-    """Every step of one run: arrays of one length, and the seconds since the loop began, evaluation left out."""
+    """Every step of one run, as arrays of equal length. ``seconds``: time in the loop, without evaluation."""
 
     seconds: np.ndarray
     samples: np.ndarray
@@ -33,12 +33,12 @@ class Series:
 
     @property
     def has_loss(self) -> bool:
-        """Whether any step has a loss that is a number."""
+        """Whether any step has a finite loss."""
         return bool(np.isfinite(self.loss).any())
 
 
 def read_steps(text: str) -> Series | None:
-    """The ``steps.csv`` of a run; None where it has no steps."""
+    """The steps in the ``steps.csv`` of a run; None if there are none."""
     rows = list(csv.DictReader(io.StringIO(text)))
     if not rows:
         return None
@@ -59,7 +59,7 @@ def loss(arms: Sequence[ComparedArm], series: Mapping[ComparedArm, Series]) -> F
     """The training loss of each arm, over time and over samples.
 
     Args:
-        series: of the run in the middle of each arm; an arm whose steps are lost has none.
+        series: of the median run of each arm; an arm whose steps are lost has none.
     """
     drawn = figure(3.4)
     axes = drawn.subplots(1, 2, sharey=True)
@@ -82,7 +82,7 @@ def loss(arms: Sequence[ComparedArm], series: Mapping[ComparedArm, Series]) -> F
 
 
 def waits(arms: Sequence[ComparedArm], series: Mapping[ComparedArm, Series]) -> Figure:
-    """The length of each step and how much of it was waiting, a strip for each arm with a series."""
+    """The length of each step and its wait for data, with a strip for each arm that has a series."""
     arms = [arm for arm in arms if arm in series]
     drawn = figure(0.95 * len(arms) + 0.9)
     axes = drawn.subplots(len(arms), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
@@ -92,7 +92,7 @@ def waits(arms: Sequence[ComparedArm], series: Mapping[ComparedArm, Series]) -> 
         steps = series[arm]
         for values, colour, label in (
             (steps.step_ms, STEP_GREY, "step"),
-            (steps.wait_ms, COLOURS["wait"], "of it waiting"),
+            (steps.wait_ms, COLOURS["wait"], "wait for data"),
         ):
             ends, heights = binned(steps.seconds, values, np.nanmax)
             places, heights = np.concatenate([[0.0], ends]), np.concatenate([heights[:1], heights])
@@ -106,8 +106,8 @@ def waits(arms: Sequence[ComparedArm], series: Mapping[ComparedArm, Series]) -> 
     return drawn
 
 
-def binned(x: np.ndarray, values: np.ndarray, join: Callable[[np.ndarray], Any]) -> tuple[np.ndarray, np.ndarray]:
-    """At most `POINTS` bins of equal numbers of steps: the end of each and what its values join to."""
+def binned(x: np.ndarray, values: np.ndarray, reduce: Callable[[np.ndarray], Any]) -> tuple[np.ndarray, np.ndarray]:
+    """At most `POINTS` bins with equal numbers of steps: the end of each bin, and its values reduced to one."""
     chunks = np.array_split(np.arange(len(x)), min(POINTS, len(x)))
     kept = [chunk for chunk in chunks if np.isfinite(values[chunk]).any()]
-    return np.array([x[chunk[-1]] for chunk in kept]), np.array([join(values[chunk]) for chunk in kept])
+    return np.array([x[chunk[-1]] for chunk in kept]), np.array([reduce(values[chunk]) for chunk in kept])

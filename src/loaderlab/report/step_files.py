@@ -12,12 +12,12 @@ from loaderlab.meter.step import PHASES, Step
 from loaderlab.meter.summary import measured
 from loaderlab.system.files import write_text
 
-COARSE = ("wait", "transfer", "compute")  # what a loop tells that marks no phases
+COARSE = ("wait", "transfer", "compute")  # the phases of a loop that does not mark forward, backward and optimizer
 
 
 def write_steps(folder: Path, title: str, loop: LoopRecord, figures: Mapping[str, float]) -> None:
-    """Writes both. ``title``: of the picture."""
-    from loaderlab.report.step_picture import breakdown  # half a second: not at the start
+    """Writes both files. ``title``: of the picture."""
+    from loaderlab.report.step_picture import breakdown  # the import takes half a second
 
     text = to_csv(loop.steps, loop.warmup_steps, loop.parallel, coarse=not loop.phases_marked)
     write_text(folder / "steps.csv", text)
@@ -25,8 +25,8 @@ def write_steps(folder: Path, title: str, loop: LoopRecord, figures: Mapping[str
 
 
 def to_csv(steps: Sequence[Step], warmup_steps: int, ramp: int = 1, *, coarse: bool = False) -> str:
-    """Every step's raw phases, in ms; device columns are empty where there is no device clock. With ``coarse`` forward,
-    backward and optimizer are one column, compute: a watched loop does not tell them apart."""
+    """Every step's raw phases as CSV, in ms. Device columns are empty if the device has no clock of its own. With ``coarse``,
+    forward, backward and optimizer are one column, compute, since a watched loop does not mark them."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     names = COARSE if coarse else PHASES

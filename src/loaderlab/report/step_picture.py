@@ -1,4 +1,4 @@
-"""The picture of one run: where its steps' time went."""
+"""The picture of one run: how the time of its steps is spent."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from matplotlib.figure import Figure
 from loaderlab import metrics
 from loaderlab.report.chart_style import COLOURS, PARTS
 
-if TYPE_CHECKING:  # which needs torch, and a comparison does not
+if TYPE_CHECKING:  # this import needs torch, and a comparison should not
     from loaderlab.meter.step import Step
 
 
 def breakdown(path: Path, title: str, figures: Mapping[str, float], steps: Sequence[Step]) -> None:
-    """Where a mean step's time goes, each step's wait within its length, and the loss, as one PNG.
+    """Writes one PNG: the parts of a mean step, each step's length and wait, and the loss.
 
     Args:
-        path: the file.
-        title: of the picture; the verdict as a rule.
-        figures: the summary; the parts of the step are read from it.
-        steps: every one, warm-up included. Without losses there is no third picture.
+        path: the file to write.
+        title: of the picture; usually the verdict.
+        figures: the run's metrics, from which the parts of the step are read.
+        steps: all steps, including warm-up. Without losses there is no third plot.
     """
     losses = [entry.loss for entry in steps]
     with_loss = any(loss == loss for loss in losses)
@@ -47,7 +47,7 @@ def breakdown(path: Path, title: str, figures: Mapping[str, float], steps: Seque
     count = range(len(steps))
     series.plot(count, [entry.length_ms for entry in steps], color="#777777", linewidth=0.8, label="step")
     waits = [entry.host[0] / 1e6 for entry in steps]
-    if any(entry.device is not None for entry in steps):  # two clocks: a wait of the host need not starve the device
+    if any(entry.device is not None for entry in steps):  # two clocks: a waiting host need not starve the device
         series.plot(count, waits, color=COLOURS["other"], linewidth=0.8, label="host waits for the batch")
         series.fill_between(
             count,
@@ -59,7 +59,7 @@ def breakdown(path: Path, title: str, figures: Mapping[str, float], steps: Seque
         )
     else:
         series.fill_between(count, waits, color=COLOURS["wait"], alpha=0.8, linewidth=0, label="wait for the batch")
-    # a first batch or a compilation may be a thousand times a step: it would flatten all others
+    # a first batch or a compilation may take a thousand times as long as a step and would flatten all others
     tallest = float(np.percentile([entry.length_ms for entry in steps], 95)) if steps else 1.0
     series.set(xlabel="step", ylabel=step_ms, xlim=(0, max(1, len(steps) - 1)), ylim=(0, 1.6 * tallest or 1))
     series.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3, frameon=False, fontsize=8)

@@ -31,11 +31,11 @@ PICTURE = "comparison.png"
 
 
 def run_compare(config: CompareConfig, terminal: Terminal) -> None:
-    """What ``python -m experiments.compare`` does.
+    """Runs ``python -m experiments.compare``.
 
     Raises:
-        UserError: no such run, nothing to compare, a baseline that is not there.
-        Failed: the gate ``fail_if`` says so.
+        UserError: there is no such run, nothing to compare, or no such baseline.
+        Failed: the gate ``fail_if`` is not passed.
     """
     store = open_store(config.tracking, PROJECT, create=False)
     output = None if config.output is None else _output_folder(config.output)
@@ -49,7 +49,7 @@ def run_compare(config: CompareConfig, terminal: Terminal) -> None:
 
 
 def comparison_of(store: Store, config: CompareConfig) -> Comparison:
-    """The comparison that the settings ask for."""
+    """The comparison that the settings request."""
     options: dict[str, Any] = {"baseline": config.baseline_settings}
     if config.filter is not None or config.runs == "all":
         runs = [entry for entry in store.runs(config.filter or "") if entry.tags.get("sweep") != "parent"]
@@ -72,13 +72,13 @@ def comparison_of(store: Store, config: CompareConfig) -> Comparison:
         labels = (f"{base.run_id[:8]}", "now")
         runs = [*(_marked(entry, labels[0]) for entry in others), *(_marked(entry, labels[1]) for entry in runs)]
         options["baseline"] = {"sweep": labels[0]}
-        title += f", held against {base.name} ({base.run_id[:8]})"
+        title += f", compared with {base.name} ({base.run_id[:8]})"
     metric = _natural_metric(runs) if config.metric == AUTO else config.metric
     return compare(title, runs, missing, metric=metric, **options)
 
 
 def comparison_of_sweep(store: Store, parent_id: str) -> Comparison:
-    """Of the jobs of a sweep that have finished so far.
+    """The comparison of a sweep's jobs that have finished so far.
 
     Raises:
         UserError: none of its jobs has finished.
@@ -90,16 +90,16 @@ def comparison_of_sweep(store: Store, parent_id: str) -> Comparison:
 
 
 def _natural_metric(runs: Sequence[RunRecord]) -> str:
-    """Of a ladder the seconds, since it was published in them; else the rate."""
+    """The training time for a ladder, since the published one uses it; otherwise the rate."""
     rungs = [entry.settings.get("rung", "null") != "null" for entry in runs if entry.status == "FINISHED"]
     return metrics.TRAIN_S if rungs and all(rungs) else metrics.RATE
 
 
 def chosen_sweep(store: Store, chosen: str) -> RunRecord:
-    """The parent run that ``latest`` or a run id names.
+    """The parent run that ``latest`` or a run id selects.
 
     Raises:
-        UserError: there is none, or it is a single run.
+        UserError: there is no such run, or it is a single run.
     """
     if chosen == "latest":
         newest = store.newest_sweep()
@@ -113,22 +113,23 @@ def chosen_sweep(store: Store, chosen: str) -> RunRecord:
         return newest
     run = store.run(chosen)
     if run is None or run.tags.get("sweep") != "parent":
-        what = "there is no such run" if run is None else f"is {run.name}, a single run and no sweep"
+        problem = "there is no such run" if run is None else f"is {run.name}, a single run and not a sweep"
         parent = f"runs={run.parent_id}" if run is not None and run.parent_id else "runs=latest"
         known = store.sweeps()[-3:]
-        listed = "; the newest are " + ", ".join(f"{entry.run_id} ({entry.name})" for entry in known) if known else ""
-        raise refuse("runs", chosen, f"{what}{listed}", parent)
+        newest_sweeps = ", ".join(f"{entry.run_id} ({entry.name})" for entry in known)
+        listed = f"; the newest sweeps are {newest_sweeps}" if known else ""
+        raise refuse("runs", chosen, f"{problem}{listed}", parent)
     return run
 
 
 def _runs_of_sweep(store: Store, parent: RunRecord) -> tuple[list[RunRecord], list[Missing]]:
-    """Its runs in the order of the plan, and the jobs that have none."""
+    """The sweep's runs in the order of the plan, and the jobs without a run."""
     runs = store.runs(f"tags.`mlflow.parentRunId` = '{parent.run_id}'")
     text = store.read(parent.run_id, sweep_jobs.FILE)
-    if text is None:  # recorded before there were plans
+    if text is None:  # an old record without a plan
         return runs, []
     planned = sweep_jobs.from_json(text)
-    # arms in the order of the plan, whichever of their jobs has failed
+    # the arms keep the order of the plan even if some of their jobs failed
     arms = {arm: index for index, arm in enumerate(dict.fromkeys(job.arm for job in planned))}
     place = {job.hash: arms[job.arm] for job in planned}
     runs.sort(key=lambda entry: (place.get(entry.tags.get("config.hash", ""), len(arms)), entry.started_ms))
@@ -136,7 +137,7 @@ def _runs_of_sweep(store: Store, parent: RunRecord) -> tuple[list[RunRecord], li
 
 
 def _marked(entry: RunRecord, label: str) -> RunRecord:
-    """With the sweep that it belongs to as if it were a setting: what differs between the two."""
+    """The run with its sweep added as a setting, so that the two sweeps become different arms."""
     return replace(entry, settings={**entry.settings, "sweep": label})
 
 
@@ -144,7 +145,7 @@ def _marked(entry: RunRecord, label: str) -> RunRecord:
 
 
 def show(comparison: Comparison, terminal: Terminal) -> None:
-    """On the terminal: the answer, the tables, what to know before believing them."""
+    """Prints the headline, the tables and the caveats on the terminal."""
     terminal.say()
     for line in sentences.headline(comparison):
         terminal.say(line)
@@ -156,7 +157,7 @@ def show(comparison: Comparison, terminal: Terminal) -> None:
 
 
 def show_tables(comparison: Comparison, terminal: Terminal) -> None:
-    """On the terminal: the arms of each group side by side."""
+    """Prints the table of each group's arms on the terminal."""
     for group in comparison.groups:
         work = ", ".join(f"{short(name)} {value}" for name, value in group.work.items())
         terminal.table(work or comparison.title, *arm_table(comparison, group))
@@ -164,7 +165,7 @@ def show_tables(comparison: Comparison, terminal: Terminal) -> None:
 
 def save(comparison: Comparison, store: Store, folder: Path) -> None:
     """Writes report.html, comparison.csv, .json, .md, runs.csv and a PNG of each picture."""
-    from loaderlab.report import charts, step_charts  # a second of imports
+    from loaderlab.report import charts, step_charts  # these imports take a second
 
     @functools.cache
     def steps(run_id: str) -> step_charts.Series | None:
@@ -183,17 +184,15 @@ def save(comparison: Comparison, store: Store, folder: Path) -> None:
 
 
 def attach_to_sweep(comparison: Comparison, store: Store, parent: TrackedRun, *, pictures: bool = True) -> None:
-    """Saves all of it with the sweep's parent run, the picture on its page; without ``pictures`` only the words and the table."""
+    """Saves the comparison with the sweep's parent run and shows it on the run's page; without ``pictures``, only text."""
     links = []
     if pictures:
         with tempfile.TemporaryDirectory(prefix="loaderlab-") as folder:
             save(comparison, store, Path(folder))
             parent.artifacts(Path(folder), FOLDER)
         links.append(f"![the comparison](get-artifact?path={FOLDER}/{PICTURE}&run_uuid={parent.run_id})")
-    beside = (
-        f"[These runs side by side]({ui_view.charts_link(store.experiment_id)}), grouped by arm, with their charts."
-    )
-    note = page.markdown(comparison, [*links, beside])
+    view = f"[These runs side by side]({ui_view.charts_link(store.experiment_id)}), grouped by arm, with their charts."
+    note = page.markdown(comparison, [*links, view])
     parent.tags({"mlflow.note.content": note, "headline": " ".join(sentences.headline(comparison))})
 
 
@@ -208,30 +207,34 @@ def _output_folder(name: str) -> Path:
 
 
 def check_gate(comparison: Comparison, limit: float, terminal: Terminal) -> None:
-    """Passes, or raises.
+    """Prints that the gate is passed, or raises.
 
     Raises:
-        UserError: an arm cannot be judged: a gate that cannot see must not say yes.
-        Failed: an arm's whole interval lies below the limit.
+        UserError: an arm cannot be judged, so the gate must not pass.
+        Failed: an arm's whole interval is below the limit.
     """
     gate = judge_gate(comparison, limit)
     if not gate.has_baseline:
-        raise refuse("fail_if.rate_below", limit, "no arm has a baseline to be held against", "baseline=loader:native")
+        raise refuse("fail_if.rate_below", limit, "no arm has a baseline to be compared with", "baseline=loader:native")
     unpaired = [arm.label for arm in gate.unpaired]
-    for what, names in (("nothing to be held against for", unpaired), ("not measured", gate.unmeasured)):
+    for problem, names in (("no baseline run for", unpaired), ("not measured:", gate.unmeasured)):
         if names:
-            raise UserError(f"fail_if.rate_below={limit:g}: {what}: {_listed(names)}. Not all can be judged")
+            raise UserError(f"fail_if.rate_below={limit:g}: {problem} {_listed(names)}, so the gate cannot pass")
     if gate.unclear:
         unclear = _listed([arm.label for arm in gate.unclear])
         raise refuse(
             "fail_if.rate_below",
             f"{limit:g}",
-            f"fewer than {LEAST_PAIRS} rounds in common with the baseline: {unclear}. Nothing can be judged",
+            f"fewer than {LEAST_PAIRS} repeats in common with the baseline: {unclear}. The gate cannot pass",
             "repeat=1,2,3 in the sweep",
         )
     if gate.below:
-        gains = [f"{arm.label} at {sentences.times(arm.gain)} {arm.partner.label}" for arm in gate.below if arm.partner]
-        raise Failed(f"fail_if.rate_below={limit:g}: the whole interval lies below it: {_listed(gains)}")
+        gains = [
+            f"{arm.label} is {sentences.compared(arm.gain, arm, arm.partner.label)}"
+            for arm in gate.below
+            if arm.partner
+        ]
+        raise Failed(f"fail_if.rate_below={limit:g}: the whole interval is below it: {_listed(gains)}")
     count = len(gate.compared)
     terminal.say(f"fail_if.rate_below={limit:g}: passed by {count} arm{'s' * (count > 1)}")
 
