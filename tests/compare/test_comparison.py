@@ -341,7 +341,7 @@ def test_different_thread_counts_are_noted_on_a_cpu() -> None:
         {"dali": [200] * 3}, tags=tags
     )
     (note,) = compare("a sweep", runs).arms[1].notes
-    assert note.startswith("its step used 1 thread, the step of native 2 threads. ")
+    assert note.startswith("its step used 1 thread, but the step of native used 2 threads, which ")
     on_gpu = [replace(run, tags={**run.tags, "device.type": "cuda"}) for run in runs]
     assert compare("a sweep", on_gpu).arms[1].notes == []
 

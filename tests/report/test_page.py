@@ -175,7 +175,7 @@ def test_each_arm_has_its_own_baseline() -> None:
         (["fed", "inconclusive", "starved"], "It is not clear what a faster loader would gain. Its verdict is "),
         (
             ["starved", "partly starved", "starved"],
-            "It runs at 61 % of its ceiling: a perfect loader would gain 1.63x.",
+            "It runs at 61 % of its ceiling: with a perfect loader it would run 1.63x as fast.",
         ),
     ],
 )

@@ -73,8 +73,8 @@ def _different_threads(arm: Arm, partner: Arm) -> list[str]:
     if not own or not other or own == other or not arm.runs[0].shares_cores:
         return []
     return [
-        f"its step used {_counted(own, 'thread')}, the step of {partner.label} {_counted(other, 'thread')}. "
-        "That may be part of the difference. To exclude it, type for example: torch_threads=1"
+        f"its step used {_counted(own, 'thread')}, but the step of {partner.label} used {_counted(other, 'thread')}, which "
+        "may explain part of the difference. To exclude that, type for example: torch_threads=1"
     ]
 
 

@@ -196,7 +196,7 @@ def _ceiling(arm: ComparedArm) -> str:
     if headroom <= 1.05:
         capped_share = efficiency.quantity(min(share, 100))
         return f"It runs at {capped_share} of its ceiling: a faster loader would gain almost nothing."
-    return f"It runs at {efficiency.quantity(share)} of its ceiling: a perfect loader would gain {gain.quantity(headroom)}."
+    return f"It runs at {efficiency.quantity(share)} of its ceiling: with a perfect loader it would run {gain.quantity(headroom)} as fast."
 
 
 def _cost(arm: ComparedArm) -> str:
