@@ -182,7 +182,7 @@ PAGE = """<html><head><style>p { margin: 1rem; }</style></head><body><h1>sweep</
 <div class="answer"><p>{answer}</p></div>
 <table><thead><tr><th>loader</th><th>gain</th>{head}<th>wait</th></tr></thead>
 <tbody><tr><td>dali</td><td>{gain}</td>{cell}<td>{wait} %</td></tr></tbody></table>
-{remarks}<h2>When did they wait?</h2>
+{remarks}<h2>When does each arm wait for data?</h2>
 <figure><svg><!-- time in the loop, s --><!-- {wait} -->{legend}</svg><figcaption>Each step.</figcaption></figure>
 </body></html>"""
 
@@ -212,7 +212,7 @@ def test_a_page_is_compared_by_its_words() -> None:
         ("<th>wait</th>", "<th>data wait</th>"),
         ("1rem", "2rem"),
         ("<td>dali", "<td>DALI"),
-        ("When did", "Where did"),
+        ("When does", "Where does"),
     ):
         assert masks.page(quiet) != masks.page(noisy.replace(old, new)), new
 

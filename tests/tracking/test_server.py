@@ -60,4 +60,4 @@ def test_a_server_gets_what_a_file_gets(
     )
     compare_runs.run_compare(asked, terminal)
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "When did they wait?" in page  # the steps came over the wire too
+    assert "When does each arm wait for data?" in page  # the steps came over the wire too
