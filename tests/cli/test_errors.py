@@ -105,7 +105,7 @@ def test_an_error_ends_the_command(overrides: str, capsys: pytest.CaptureFixture
     def job(_config: config.TrainConfig, _overrides: list[str]) -> None:
         raise AssertionError("nothing may start")
 
-    assert main("train", config.TrainConfig, job, [overrides]) == 1
+    assert main("train", config.TrainConfig, job, [overrides]) == 2
     said = capsys.readouterr()
     assert said.err.startswith("\nerror: ")
     assert "Traceback" not in said.err
@@ -113,7 +113,7 @@ def test_an_error_ends_the_command(overrides: str, capsys: pytest.CaptureFixture
 
 
 def test_bad_job_of_a_sweep_stops_it_before_the_first(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main("train", config.TrainConfig, lambda *_: None, ["-m", "batch_size=8,0"]) == 1
+    assert main("train", config.TrainConfig, lambda *_: None, ["-m", "batch_size=8,0"]) == 2
     said = capsys.readouterr().err
     assert "job 2 (batch_size=0)" in said
     assert "No job was started" in said
