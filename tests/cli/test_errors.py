@@ -86,6 +86,7 @@ BAD = [  # overrides, what the message must contain
     ("data=photos data.num_files=100", ["data.num_files=100", "data.num_classes (1000)", "data.num_classes=5"]),
     ("data=custom data.target=a:b data.options.n=3", ["data.options.n", "+data.options.n=…"]),
     ("loader=native,dali", ["loader=native,dali", "-m loader=native,dali"]),
+    ("device=gpu", ["device=gpu: must be auto, cpu, cuda or cuda:N", "device=auto"]),
     ("a=b=c", ["quotes", "tracking.experiment="]),
 ]
 

@@ -48,7 +48,7 @@ def test_how_an_error_ends_a_command(error: BaseException, code: int, capsys: py
 def test_a_setting_that_is_refused_after_the_start_of_a_run_is_a_failed_run(
     make_config: Callable[..., TrainConfig], terminal: Terminal
 ) -> None:
-    config = make_config("loader.pin_memory=true", "device=cpu", "steps=2")
-    with pytest.raises(UserError, match="pin_memory") as raised:
+    config = make_config("device=cuda:99", "steps=2")
+    with pytest.raises(UserError, match="device=cuda:99") as raised:
         run.run(config, job.single(config, []), terminal)
     assert raised.value.exit_code == ExitCode.FAILED
