@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: help train test check ui install clean
+.PHONY: help train test check wheel ui install clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -24,6 +24,9 @@ check: $(READY) ## lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+wheel: $(READY) ## dist/loaderlab-VERSION-py3-none-any.whl
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
 ui: $(READY) ## the MLflow UI on this project's store: make ui PORT=5001
 	$(BIN)/python -m experiments.ui --port $(PORT)
 
@@ -33,7 +36,7 @@ $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11, 3.12 or 3.13 found. Install one, or type: make PYTHON=/path/to/python3.12"; exit 1; }
 	@echo "installing the pinned stack into $(VENV): about 7 GB and three minutes, once"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python tools/pip_progress.py --constraint constraints.txt --editable '.[suite,dali,spdl,docs,dev]'
 	@touch $(READY)
 
 clean: ## removes .venv and what the tools left behind

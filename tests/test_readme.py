@@ -13,6 +13,7 @@ from mlflow.tracking import MlflowClient
 
 from loaderlab.cli.compose import compose as hydra_compose
 from loaderlab.cli.compose import typed
+from loaderlab.cli.plain import read
 from loaderlab.cli.schemas import CONF
 from loaderlab.config import PROJECT as ROOT
 from loaderlab.config import CompareConfig, TraceConfig
@@ -54,7 +55,7 @@ def test_its_compare_commands_compose(line: str) -> None:
 @pytest.mark.parametrize("line", [line for line in LINES if "experiments.trace" in line])
 def test_its_trace_commands_compose(line: str) -> None:
     arguments = shlex.split(line.removeprefix("python -m experiments.trace"))
-    assert typed(hydra_compose("trace", arguments), TraceConfig)
+    assert read("trace", TraceConfig, arguments)
 
 
 @pytest.mark.parametrize("line", MAKE)

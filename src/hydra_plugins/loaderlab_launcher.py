@@ -12,7 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from loaderlab.cli.compose import typed
-from loaderlab.config import TrainConfig, UserError
+from loaderlab.config import TrainConfig, UserError, WrongUsage
 from loaderlab.runs import sweep
 
 
@@ -35,7 +35,7 @@ class LoaderlabLauncher(Launcher):
             planned = self._recorded(planned[0])
         jobs = [(self._composed(overrides, index), overrides) for index, overrides in enumerate(planned)]
         if any(config.resume != resume for config, _ in jobs):
-            raise UserError("resume: names the one sweep to go on with. Leave it out of the axes")
+            raise WrongUsage("resume: names the one sweep to go on with. Leave it out of the axes")
         jobs = [(replace(config, resume=None), overrides) for config, overrides in jobs]
         sweep.run_sweep(jobs, list(self._config.hydra.overrides.task), resume)
         return [JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED) for overrides in job_overrides]
@@ -56,7 +56,7 @@ class LoaderlabLauncher(Launcher):
         try:
             return typed(composed, TrainConfig)
         except UserError as error:
-            raise UserError(f"job {index + 1} ({' '.join(overrides)}): {error}\nNo job was started.") from None
+            raise WrongUsage(f"job {index + 1} ({' '.join(overrides)}): {error}\nNo job was started.") from None
 
 
 def _says_no_more_than_resume(overrides: Sequence[str]) -> bool:

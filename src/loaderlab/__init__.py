@@ -2,10 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.2.0"  # pyproject.toml reads it from here
+
 if TYPE_CHECKING:
     from loaderlab.attach.watch import watch
 
-__all__ = ["watch"]
+__all__ = ["__version__", "watch"]
 
 
 def __getattr__(name: str) -> Any:

@@ -86,6 +86,7 @@ BAD = [  # overrides, what the message must contain
     ("data=photos data.num_files=100", ["data.num_files=100", "data.num_classes (1000)", "data.num_classes=5"]),
     ("data=custom data.target=a:b data.options.n=3", ["data.options.n", "+data.options.n=…"]),
     ("loader=native,dali", ["loader=native,dali", "-m loader=native,dali"]),
+    ("device=gpu", ["device=gpu: must be auto, cpu, cuda or cuda:N", "device=auto"]),
     ("a=b=c", ["quotes", "tracking.experiment="]),
 ]
 
@@ -105,7 +106,7 @@ def test_an_error_ends_the_command(overrides: str, capsys: pytest.CaptureFixture
     def job(_config: config.TrainConfig, _overrides: list[str]) -> None:
         raise AssertionError("nothing may start")
 
-    assert main("train", config.TrainConfig, job, [overrides]) == 1
+    assert main("train", config.TrainConfig, job, [overrides]) == 2
     said = capsys.readouterr()
     assert said.err.startswith("\nerror: ")
     assert "Traceback" not in said.err
@@ -113,7 +114,7 @@ def test_an_error_ends_the_command(overrides: str, capsys: pytest.CaptureFixture
 
 
 def test_bad_job_of_a_sweep_stops_it_before_the_first(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main("train", config.TrainConfig, lambda *_: None, ["-m", "batch_size=8,0"]) == 1
+    assert main("train", config.TrainConfig, lambda *_: None, ["-m", "batch_size=8,0"]) == 2
     said = capsys.readouterr().err
     assert "job 2 (batch_size=0)" in said
     assert "No job was started" in said

@@ -97,7 +97,7 @@ def test_one_job_is_no_sweep(arguments: str, capsys: pytest.CaptureFixture[str])
     ],
 )
 def test_an_error_in_help(arguments: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main("train", TrainConfig, no_job, arguments.split()) == 1
+    assert main("train", TrainConfig, no_job, arguments.split()) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("\nerror: ")
     assert message in captured.err

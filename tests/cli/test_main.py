@@ -33,7 +33,7 @@ def test_nothing_else_reads_the_command_line() -> None:
     reading = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if "argv" in path.read_text()} - {
         "loaderlab/meter/nvml.py"
     }  # a program of its own: the process beside the run
-    assert reading == {"loaderlab/cli/main.py"}
+    assert reading == {"loaderlab/cli/main.py", "loaderlab/cli/entry.py", "loaderlab/system/program.py"}
 
 
 def test_frames_of_an_error_where_they_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,7 +142,7 @@ def test_the_gate_as_a_command(swept: Sweep, store_uri: str) -> None:
         "fail_if.rate_below=0.95",
     ]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert (
         "error: fail_if.rate_below=0.95: the whole interval is below it: dali is 0.50x as fast as native" in done.stderr
     )

@@ -212,7 +212,6 @@ def test_bad_resumes(make_config: Make, terminal: Terminal, tmp_path: Path) -> N
     ("overrides", "message"),
     [
         (["device=cuda"], "device=cuda: torch finds no CUDA device here"),
-        (["device=tpu"], "must be auto, cpu, cuda or cuda:N"),
         (["precision=tf32"], "precision=tf32: needs an NVIDIA GPU"),
         (["loader=dali", "loader.decode=mixed"], "loader.decode=mixed: decoding on the GPU needs a GPU"),
         (["loader.pin_memory=true"], "loader.pin_memory=true"),

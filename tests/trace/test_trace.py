@@ -15,7 +15,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 from torch.utils.data import DataLoader, TensorDataset
 
-from loaderlab.cli.main import main
+from loaderlab.cli.trace import start
 from loaderlab.config import PROJECT, TraceConfig, UserError
 from loaderlab.system.terminal import Terminal
 from loaderlab.trace.analysis import Reading
@@ -391,9 +391,7 @@ def test_only_json_on_stdout(tmp_path: Path) -> None:
 
 
 def run(*overrides: str) -> int:
-    from experiments.trace import job
-
-    return main("trace", TraceConfig, job, overrides)
+    return start(overrides)
 
 
 def test_what_is_unknown_is_null(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -454,8 +452,11 @@ BAD = [  # overrides, texts that the message must contain
     ("trace=OK waits=x", ["waits", "no such setting", "Did you mean wait?", "format"]),
     ("trace=OK +nosuch=1", ["nosuch", "no such setting", "wait"]),
     ("trace=OK loader=dali", ["loader", "no such setting", "wait"]),
-    ("trace=OK wait=f(x)", ["quotes", """'wait="a=b"'"""]),
-    ("trace=OK,OK", ["several values", "-m"]),
+    ("trace=OK wait=f(x)", ["wait=f(x)", "no range", LOADER]),
+    ("trace=OK wait", ["wait: is not name=value", "trace --help"]),
+    ("trace=OK -m", ["-m: is not name=value"]),
+    ("trace=OK trace.x=1", ["trace.x", "no such setting"]),
+    ("trace=OK,OK", ["there is no such file"]),
 ]
 
 
@@ -469,7 +470,7 @@ def test_bad_input(
 ) -> None:
     path = tmp_path / "trace.json"
     path.write_text(json.dumps(steps() + every(5, wait, 0, 400) + every(5, work, 300, 800)))
-    assert run(*overrides.replace("OK", str(path)).split()) == 1
+    assert run(*overrides.replace("OK", str(path)).split()) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("\nerror: ")

@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader
 from loaderlab.attach.loops import Loops, loop_of
 from loaderlab.attach.step_arguments import loss_scalar, sample_count
 from loaderlab.attach.torch_terms import in_torch_terms
-from loaderlab.config import AUTO, PROJECT, TrackingConfig, UserError
+from loaderlab.config import AUTO, TrackingConfig, UserError, store_root
 from loaderlab.device.resolve import capabilities, device_name, resolve_device
 from loaderlab.diagnosis.evidence import Setup
 from loaderlab.diagnosis.figures import NO_PROBES, LoopRecord, evidence_of, figures_of
@@ -44,6 +44,7 @@ from loaderlab.meter import resources
 from loaderlab.meter.peaks import PeakMemory
 from loaderlab.meter.phases import StepMeter, own_cost_ns
 from loaderlab.meter.sampler import DeviceSample, DeviceSampler
+from loaderlab.system.extras import require
 from loaderlab.system.files import write_text
 from loaderlab.system.machine import available_cores
 from loaderlab.system.processes import error_line
@@ -203,9 +204,10 @@ class Watch:
 
     def __enter__(self) -> Watch:
         if self._record is not None:
+            require("watch(record=...)", "mlflow", "matplotlib", "filelock")
             from loaderlab.tracking import open_store
 
-            store = open_store(self._tracking, PROJECT)
+            store = open_store(self._tracking, store_root())
             tags = {"device.type": self._device.type, "device.name": device_name(self._device)}
             tags |= {"arm": self._record, "mlflow.source.name": "loaderlab.watch"}
             self._tracked = store.start(self._record, None, tags)
@@ -272,7 +274,8 @@ def watch(
         sync: wait for the device at every mark. This removes its overlap with the host; it exists to validate the event
             timing.
         record: name of an MLflow run to record; None: no run.
-        uri, experiment: MLflow store and experiment of that run; `auto` is mlruns/mlflow.db of this checkout.
+        uri, experiment: MLflow store and experiment of that run; `auto` is mlruns/mlflow.db of the checkout,
+            or of the working folder if loaderlab is installed.
 
     Raises:
         UserError: there is no such device, or the store cannot be opened.

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from loaderlab.cli.messages import missing_value, no_such_setting
 from loaderlab.cli.schemas import CONF
-from loaderlab.config import UserError, refuse
+from loaderlab.config import WrongUsage, refuse
 
 T = TypeVar("T")
 _NO_NAME = re.compile(r"null|true|false|[-+]?(\d[\d_]*)?\.?\d+(e[-+]?\d+)?|nan|inf", re.IGNORECASE)
@@ -26,7 +26,7 @@ def compose(config_name: str, overrides: Sequence[str], *, with_hydra: bool = Fa
     """The configuration of one run or job.
 
     Args:
-        config_name: train, trace or compare.
+        config_name: train or compare.
         overrides: as they are typed, each with one value.
         with_hydra: keep Hydra's own settings, under ``hydra``.
 
@@ -49,7 +49,7 @@ def refuse_no_choice(arguments: Sequence[str]) -> None:
     """Refuses ``loader=null`` and ``loader=1``, which Hydra answers with a ValueError of its own.
 
     Raises:
-        UserError: a group has no name of a choice as its value.
+        WrongUsage: a group has no name of a choice as its value.
     """
     for text in arguments:
         group, equals, value = text.partition("=")
@@ -66,12 +66,12 @@ def typed(cfg: DictConfig, kind: type[T]) -> T:
     """The plain dataclass tree of a composed configuration.
 
     Raises:
-        UserError: a key that is no setting, a missing value, a wrong type, or values that contradict each other.
+        WrongUsage: a key that is no setting, a missing value, a wrong type, or values that contradict each other.
     """
     for key, known in _unknown_keys(cfg):
-        raise UserError(no_such_setting(key, cfg, known))
+        raise WrongUsage(no_such_setting(key, cfg, known))
     for key in sorted(OmegaConf.missing_keys(cfg)):
-        raise UserError(missing_value(key, cfg))
+        raise WrongUsage(missing_value(key, cfg))
     config = OmegaConf.to_object(cfg)
     assert isinstance(config, kind)
     return config

@@ -11,11 +11,12 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 
 from loaderlab.cli.compose import compose
-from loaderlab.cli.messages import example, nearest, no_such_setting
+from loaderlab.cli.messages import example, no_such_setting
 from loaderlab.cli.schemas import CONF, SCHEMAS
+from loaderlab.cli.setting_texts import nearest
 from loaderlab.config import Failed, UserError
 
-QUOTED = {"trace": "wait", "compare": "filter"}  # the setting with which a message shows how values are quoted
+QUOTED = {"compare": "filter"}  # the setting with which a message shows how values are quoted
 
 
 def explain(error: BaseException, config_name: str, arguments: Sequence[str]) -> str:
@@ -23,7 +24,7 @@ def explain(error: BaseException, config_name: str, arguments: Sequence[str]) ->
 
     Args:
         error: raised by Hydra, OmegaConf or loaderlab.
-        config_name: train, trace or compare.
+        config_name: train or compare.
         arguments: all that was typed; the choices of groups among them decide which settings a message names.
     """
     match error:

@@ -13,30 +13,9 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from loaderlab.cli.arguments import asks_for_sweep, overrides_of
 from loaderlab.cli.compose import compose, config_loader
+from loaderlab.cli.page import foot, head
 from loaderlab.cli.schemas import CONF
-
-INTRODUCTION = {  # what the entry point is for, then examples
-    "train": (
-        "loaderlab: is the GPU starved by its input pipeline, by how much, and what ends it?",
-        "loader=dali precision=bf16           one run",
-        "-m loader=native,dali repeat=1,2,3   a sweep: every combination, each in a process of its own",
-        "loader=dali --help                   this page, with the settings of loader=dali",
-    ),
-    "trace": (
-        "loaderlab: was the GPU starved by its input pipeline? Read from a trace of PyTorch's profiler, of any program",
-        "trace=log/host_1234.pt.trace.json.gz   a row for each profiler step, and the verdict",
-        "trace=trace.json format=json           the same for machines, alone on stdout",
-        "trace=trace.json wait=next_batch       a loop that waits for data in a range of its own name",
-    ),
-    "compare": (
-        "loaderlab: recorded runs side by side: who is faster, by how much, at what cost, and did they learn the same?",
-        "                                      the latest sweep",
-        "runs=RUN_ID output=report             a sweep by its run id, as report/report.html, .csv, .json and .md",
-        "runs=all baseline=loader:native       every run of the experiment, held against its native twin",
-        """'filter="params.batch_size = \\"64\\""'    of all runs those that an MLflow filter takes""",
-        "baseline=RUN_ID fail_if.rate_below=0.95   a gate: exit code 1 where the latest sweep is slower than that one",
-    ),
-}
+from loaderlab.cli.setting_texts import help_line
 
 
 def help_text(config_name: str, arguments: Sequence[str]) -> str:
@@ -48,18 +27,13 @@ def help_text(config_name: str, arguments: Sequence[str]) -> str:
         HydraException, OmegaConfBaseException: an override is wrong.
     """
     cfg, swept = _first_job(config_name, arguments)
-    title, *examples = INTRODUCTION[config_name]
-    lines = [title, "", *(f"  python -m experiments.{config_name} {example}" for example in examples), ""]
     groups = _groups(cfg)
-    lines += groups
+    lines = [*head(config_name), *groups]
     if swept:
         lines += [f"Help for the first job of the sweep: {' '.join(swept)}", ""]
     lines.append("Settings of the present choices (type name=value)" if groups else "Settings (type name=value)")
     lines += _settings(cfg)
-    lines += [
-        "",
-        "--cfg job prints the composed configuration; HYDRA_FULL_ERROR=1 shows the frames of an error.",
-    ]
+    lines += foot("--cfg job prints the composed configuration; HYDRA_FULL_ERROR=1 shows the frames of an error.")
     return "\n".join(lines)
 
 
@@ -130,8 +104,5 @@ def _settings(node: DictConfig, prefix: str = "") -> list[str]:
         if isinstance(value, DictConfig) and OmegaConf.get_type(value) is not dict:
             groups += [f"  {name}: {entry.metadata['doc']}", *_settings(value, f"{name}.")]
             continue
-        choices = entry.metadata["choices"]
-        among = f" [{'|'.join(map(str, choices))}]" if choices else ""
-        shown = "null" if value is None else str(value)
-        lines.append(f"    {name}={shown}".ljust(44) + f" {entry.metadata['doc']}{among}")
+        lines.append(help_line(name, value, entry))
     return lines + groups

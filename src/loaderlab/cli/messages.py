@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import fields
@@ -11,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from loaderlab.cli.schemas import SCHEMAS
+from loaderlab.cli.setting_texts import needed, no_such
 
 
 def no_such_setting(key: str, cfg: DictConfig, known: Sequence[str] | None = None) -> str:
@@ -28,9 +28,7 @@ def no_such_setting(key: str, cfg: DictConfig, known: Sequence[str] | None = Non
         return f"{key}: an option of your own is added with a plus. Type: +{key}=…"
     known = known or _settings(cfg, parent)
     where = _where(parent, name, cfg, known) if parent in SCHEMAS else ""
-    prefix = f"{parent}." if parent else ""
-    listed = ", ".join(f"{prefix}{entry}" for entry in known) or "none"
-    return f"{key}: there is no such setting{where}.{nearest(name, known, prefix)} Settings here: {listed}"
+    return no_such(key, known, where)
 
 
 def _where(group: str, name: str, cfg: DictConfig, known: Sequence[str]) -> str:
@@ -53,19 +51,12 @@ def _settings(cfg: DictConfig, parent: str) -> list[str]:
     return [str(key) for key in node] if isinstance(node, DictConfig) else []
 
 
-def nearest(given: str, known: Sequence[str], prefix: str = "") -> str:
-    """``Did you mean …?``, or nothing if no name is near."""
-    near = difflib.get_close_matches(given, known, n=1)
-    return f" Did you mean {prefix}{near[0]}?" if near else ""
-
-
 def missing_value(key: str, cfg: DictConfig) -> str:
     """The message on a setting that has no default and was not typed."""
     parent, _, name = key.rpartition(".")
     kind = OmegaConf.get_type(cfg, parent) if parent else OmegaConf.get_type(cfg)
     assert kind is not None
-    doc = next(entry.metadata["doc"] for entry in fields(kind) if entry.name == name)
-    return f"{key}: a value is needed ({doc}). Type for example: {key}=…"
+    return needed(key, next(entry for entry in fields(kind) if entry.name == name))
 
 
 def example(key: str, cfg: DictConfig) -> str:

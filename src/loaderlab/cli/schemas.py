@@ -9,11 +9,10 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from loaderlab import config as schema
-from loaderlab.config import PROJECT
 from loaderlab.system import machine
 from loaderlab.system.user import private_folder
 
-CONF = PROJECT / "conf"
+CONF = schema.CONF
 SCHEMAS: dict[str, dict[str, type]] = {
     "data": {
         "digits": schema.DigitsData,
@@ -43,7 +42,6 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "measure": {"measure": schema.MeasureConfig},
     "tracking": {"tracking": schema.TrackingConfig},
     "train": {"train": schema.TrainConfig},
-    "trace": {"trace": schema.TraceConfig},
     "compare": {"compare": schema.CompareConfig},
 }
 RESOLVERS: dict[str, Callable[[], Any]] = {  # what settings ask of the machine, as in ``${worker_counts:}``

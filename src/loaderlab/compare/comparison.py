@@ -15,6 +15,7 @@ from loaderlab.compare.notes import arm_notes, run_notes
 from loaderlab.compare.pairs import baselines, gain, learning_differences, partner_of
 from loaderlab.compare.stats import CONFIDENCE, Ratio
 from loaderlab.config import UserError, refuse
+from loaderlab.system.program import command
 from loaderlab.tracking.records import Missing, RunRecord
 
 
@@ -134,9 +135,7 @@ def _not_measured(runs: Sequence[RunRecord], metric: str) -> list[Missing]:
 
 def _no_values(runs: Sequence[RunRecord], metric: str, unmeasured: Sequence[Missing]) -> UserError:
     if not runs and not unmeasured:
-        return UserError(
-            "there is no run to compare. Type: python -m experiments.train -m repeat=1,2,3 loader=native,dali"
-        )
+        return UserError(f"there is no run to compare. Type: {command('train')} -m repeat=1,2,3 loader=native,dali")
     listed = "; ".join(f"{entry.name}: {entry.why}" for entry in unmeasured[:5])
     known = sorted(
         {name for run in runs if run.status == "FINISHED" for name in run.figures if name in metrics.COMPARED}

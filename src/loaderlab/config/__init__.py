@@ -7,9 +7,11 @@ code below the entry points uses `TrainConfig`, never a ``DictConfig``. Only the
 
 from loaderlab.config.base import (
     AUTO,
-    PROJECT,
     Failed,
+    GateFailed,
+    GateNotJudged,
     UserError,
+    WrongUsage,
     check_bounds,
     choice,
     flatten,
@@ -33,6 +35,7 @@ from loaderlab.config.data import (
     VectorsData,
     WebDatasetData,
 )
+from loaderlab.config.exit_codes import ExitCode
 from loaderlab.config.loader import (
     DaliLoader,
     HostLoader,
@@ -54,11 +57,14 @@ from loaderlab.config.model import (
     SgdOptimizer,
     TimmModel,
 )
+from loaderlab.config.places import CONF, INSTALLED, PROJECT, store_root
 from loaderlab.config.trace import TraceConfig
 from loaderlab.config.train import SweepConfig, TrainConfig
 
 __all__ = [
     "AUTO",
+    "CONF",
+    "INSTALLED",
     "MAX_PIXELS",
     "PROJECT",
     "AdamWOptimizer",
@@ -72,9 +78,12 @@ __all__ = [
     "DataConfig",
     "DigitsData",
     "EncodedData",
+    "ExitCode",
     "FailIfConfig",
     "Failed",
     "FeedForwardModel",
+    "GateFailed",
+    "GateNotJudged",
     "HostLoader",
     "ImageFolderData",
     "LoaderConfig",
@@ -99,10 +108,12 @@ __all__ = [
     "UserError",
     "VectorsData",
     "WebDatasetData",
+    "WrongUsage",
     "check_bounds",
     "choice",
     "flatten",
     "is_group",
     "refuse",
     "setting",
+    "store_root",
 ]

@@ -5,22 +5,44 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import field, fields, is_dataclass
-from pathlib import Path
 from typing import Any
+
+from loaderlab.config.exit_codes import ExitCode
 
 AUTO = "auto"
 MISSING: Any = "???"  # the default of a required setting; OmegaConf defines this text
 LARGEST = 2**31 - 1  # limit of whole numbers, unless a setting has its own
 LARGEST_SEED = 2**63 - 1
-PROJECT = Path(__file__).resolve().parents[3]  # conf/, mlruns/, data/
 
 
 class UserError(ValueError):
     """An error that the user can correct. Its text gives the value, what is allowed and what to type."""
 
+    exit_code = ExitCode.FAILED
+
+
+class WrongUsage(UserError):
+    """What was typed cannot be used, and no run was started."""
+
+    exit_code = ExitCode.WRONG_USAGE
+
 
 class Failed(Exception):
-    """The command finished, but a part of it failed or a gate did not pass. Its text is the last line of the output."""
+    """The command ended, and a part of it failed: the text is the last line that is printed."""
+
+    exit_code = ExitCode.FAILED
+
+
+class GateFailed(Failed):
+    """A gate was not passed."""
+
+    exit_code = ExitCode.GATE_NOT_PASSED
+
+
+class GateNotJudged(UserError):
+    """A gate was not passed because there are too few runs to judge it."""
+
+    exit_code = ExitCode.GATE_NOT_PASSED
 
 
 def setting(
@@ -52,7 +74,7 @@ def refuse(
     override: str,
     *,
     is_example: bool = True,
-    error: type[UserError] = UserError,
+    error: type[UserError] = WrongUsage,
 ) -> UserError:
     """The error for a rejected setting, in the form that all of them share.
 

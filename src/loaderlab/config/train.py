@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +84,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_bounds(self)
+        if not re.fullmatch(r"auto|(cpu|cuda)(:\d+)?", self.device):
+            raise refuse("device", self.device, "must be auto, cpu, cuda or cuda:N", "device=auto")
         if self.steps is not None and self.epochs != AUTO:
             raise refuse(
                 "steps",

@@ -9,21 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from loaderlab.config import DaliLoader
+from loaderlab.config import DaliLoader, refuse
 from loaderlab.data.spec import UINT8, DataError, EncodedImages, ImageFiles, Split
 from loaderlab.loaders.contract import LoaderError
 from loaderlab.loaders.decode import CROP_ATTEMPTS, decoder, read_image, why_unreadable
 from loaderlab.loaders.exif import one_orientation, without_exif
 from loaderlab.loaders.header import JPEG, JPEG_PIXELS_PER_BYTE, check_header, may_be_tiff
+from loaderlab.system.extras import how_to_install
 
 try:
     from nvidia.dali import backend, fn, pipeline_def, types
     from nvidia.dali.pipeline import Pipeline, do_not_convert
 except ImportError as error:
-    raise LoaderError(
-        f"loader=dali: NVIDIA DALI is not installed here ({error}). It exists for Linux only; "
-        + ("install nvidia-dali-cuda120" if sys.platform == "linux" else f"on {sys.platform} type loader=native")
-    ) from error
+    why = f"NVIDIA DALI is not installed here ({error}). It exists for Linux only"
+    install = how_to_install("dali") if sys.platform == "linux" else "loader=native"
+    raise refuse("loader", "dali", why, install, is_example=False, error=LoaderError) from error
 
 FILTERS = {"interp_type": types.INTERP_LINEAR, "antialias": True}
 # at byte 21 of a JPEG that begins as most do, with a JFIF segment of its usual length and then quantization tables: no EXIF data

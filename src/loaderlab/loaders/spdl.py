@@ -24,13 +24,13 @@ from loaderlab.loaders.fetch import Fetched, Request, requests, taken
 from loaderlab.loaders.fetchers import fetcher
 from loaderlab.loaders.resolve import SpdlSettings, spdl_capabilities, spdl_settings
 from loaderlab.system.causes import described
+from loaderlab.system.extras import how_to_install
 
 try:
     from spdl.pipeline import Pipeline, PipelineBuilder, PipelineFailure
 except ImportError as error:
-    raise LoaderError(
-        f"loader=spdl: SPDL is not installed here ({error}). Install spdl, or type loader=native"
-    ) from error
+    why, install = f"SPDL is not installed here ({error})", f"{how_to_install('spdl')}, or loader=native"
+    raise refuse("loader", "spdl", why, install, is_example=False, error=LoaderError) from error
 
 Built = Fetched | BaseException
 

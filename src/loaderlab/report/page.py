@@ -7,13 +7,13 @@ import io
 import json
 from collections.abc import Sequence
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
+from loaderlab import __version__
 from loaderlab.compare.arms import ComparedArm, Comparison, short
 from loaderlab.compare.ladder import MEANING
 from loaderlab.compare.stats import Ratio, median
@@ -69,7 +69,7 @@ def html(comparison: Comparison, charts: Sequence[Chart]) -> str:
         missing=comparison.missing,
         charts=drawn,
         rungs=MEANING if comparison.study == "ladder" else {},
-        version=_version(),
+        version=__version__,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     )
 
@@ -200,10 +200,3 @@ def _number(value: float | None) -> str:
 
 def _plain(text: str) -> str:
     return text.replace("<", "&lt;")
-
-
-def _version() -> str:
-    try:
-        return version("loaderlab")
-    except PackageNotFoundError:  # imported from a folder, not installed
-        return "from a checkout"

@@ -14,11 +14,12 @@ from loaderlab.compare.arms import Comparison, short
 from loaderlab.compare.comparison import compare
 from loaderlab.compare.gate import judge_gate
 from loaderlab.compare.stats import LEAST_PAIRS
-from loaderlab.config import AUTO, PROJECT, CompareConfig, Failed, UserError, refuse
+from loaderlab.config import AUTO, CompareConfig, GateFailed, GateNotJudged, refuse, store_root
 from loaderlab.report import page, sentences
 from loaderlab.report.arm_table import arm_table
 from loaderlab.runs import sweep_jobs
 from loaderlab.system.files import write_text
+from loaderlab.system.program import command
 from loaderlab.system.terminal import Terminal
 from loaderlab.system.user import expanded
 from loaderlab.tracking import open_store, ui_view
@@ -31,13 +32,13 @@ PICTURE = "comparison.png"
 
 
 def run_compare(config: CompareConfig, terminal: Terminal) -> None:
-    """Runs ``python -m experiments.compare``.
+    """Runs ``loaderlab compare``.
 
     Raises:
         UserError: there is no such run, nothing to compare, or no such baseline.
         Failed: the gate ``fail_if`` is not passed.
     """
-    store = open_store(config.tracking, PROJECT, create=False)
+    store = open_store(config.tracking, store_root(), create=False)
     output = None if config.output is None else _output_folder(config.output)
     comparison = comparison_of(store, config)
     show(comparison, terminal)
@@ -108,7 +109,7 @@ def chosen_sweep(store: Store, chosen: str) -> RunRecord:
                 "runs",
                 "latest",
                 f"there is no sweep in {store.uri} yet",
-                "python -m experiments.train -m repeat=1,2,3 loader=native,dali",
+                f"{command('train')} -m repeat=1,2,3 loader=native,dali",
             )
         return newest
     run = store.run(chosen)
@@ -210,16 +211,22 @@ def check_gate(comparison: Comparison, limit: float, terminal: Terminal) -> None
     """Prints that the gate is passed, or raises.
 
     Raises:
-        UserError: an arm cannot be judged, so the gate must not pass.
-        Failed: an arm's whole interval is below the limit.
+        GateNotJudged: an arm cannot be judged, so the gate is not passed.
+        GateFailed: an arm's whole interval is below the limit.
     """
     gate = judge_gate(comparison, limit)
     if not gate.has_baseline:
-        raise refuse("fail_if.rate_below", limit, "no arm has a baseline to be compared with", "baseline=loader:native")
+        raise refuse(
+            "fail_if.rate_below",
+            limit,
+            "no arm has a baseline to be compared with",
+            "baseline=loader:native",
+            error=GateNotJudged,
+        )
     unpaired = [arm.label for arm in gate.unpaired]
     for problem, names in (("no baseline run for", unpaired), ("not measured:", gate.unmeasured)):
         if names:
-            raise UserError(f"fail_if.rate_below={limit:g}: {problem} {_listed(names)}, so the gate cannot pass")
+            raise GateNotJudged(f"fail_if.rate_below={limit:g}: {problem} {_listed(names)}, so the gate cannot pass")
     if gate.unclear:
         unclear = _listed([arm.label for arm in gate.unclear])
         raise refuse(
@@ -227,6 +234,7 @@ def check_gate(comparison: Comparison, limit: float, terminal: Terminal) -> None
             f"{limit:g}",
             f"fewer than {LEAST_PAIRS} repeats in common with the baseline: {unclear}. The gate cannot pass",
             "repeat=1,2,3 in the sweep",
+            error=GateNotJudged,
         )
     if gate.below:
         gains = [
@@ -234,7 +242,7 @@ def check_gate(comparison: Comparison, limit: float, terminal: Terminal) -> None
             for arm in gate.below
             if arm.partner
         ]
-        raise Failed(f"fail_if.rate_below={limit:g}: the whole interval is below it: {_listed(gains)}")
+        raise GateFailed(f"fail_if.rate_below={limit:g}: the whole interval is below it: {_listed(gains)}")
     count = len(gate.compared)
     terminal.say(f"fail_if.rate_below={limit:g}: passed by {count} arm{'s' * (count > 1)}")
 

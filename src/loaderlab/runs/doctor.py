@@ -16,7 +16,6 @@ import psutil
 
 from loaderlab.config import (
     AUTO,
-    PROJECT,
     DataConfig,
     DigitsData,
     Failed,
@@ -30,6 +29,7 @@ from loaderlab.config import (
     TrainConfig,
     UserError,
     VectorsData,
+    store_root,
 )
 from loaderlab.data import digits, photos, treecache
 from loaderlab.system import doctor, machine
@@ -149,12 +149,12 @@ def _writable(folder: Path) -> bool:
 
 
 def _store(config: TrackingConfig) -> Iterator[Check]:
-    uri = store_uri(config, PROJECT)
+    uri = store_uri(config, store_root())
     try:
         from loaderlab.tracking import open_store
         from loaderlab.tracking.sqlite_store import sqlite_file
 
-        open_store(config, PROJECT)
+        open_store(config, store_root())
         file = sqlite_file(uri)
     except UserError as error:
         yield doctor.store(uri, str(error))

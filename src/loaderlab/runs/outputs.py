@@ -21,6 +21,7 @@ from loaderlab.runs.judge import Judged
 from loaderlab.runs.next_run import next_command
 from loaderlab.runs.prepare import Prepared
 from loaderlab.runs.sample_counts import data_fact, samples_text
+from loaderlab.system import program
 from loaderlab.system.files import write_text
 from loaderlab.system.processes import error_line
 from loaderlab.tracking.records import NOT_FINITE
@@ -81,7 +82,7 @@ def _say(context: RunContext, judged: Judged, *, failed: bool) -> None:
         context.terminal.table(context.job.name, ("", "measured"), rows)
     if not failed or len(judged.loop.window) >= LEAST_STEPS:
         context.terminal.say(str(judged.verdict))
-        command = next_command("python -m experiments.train", context.job.overrides, judged.verdict.advice)
+        command = next_command(program.command("train"), context.job.overrides, judged.verdict.advice)
         if command and context.job.parent_id is None:
             context.terminal.say(f"next: {command}")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from loaderlab.config import PROJECT, TrainConfig, UserError, flatten, refuse
+from loaderlab.config import INSTALLED, PROJECT, TrainConfig, UserError, WrongUsage, flatten, refuse, store_root
 from loaderlab.device.resolve import resolve_device
 from loaderlab.loaders.header import lift_pillow_limit
 from loaderlab.loaders.worker_death import explained
@@ -43,13 +43,13 @@ def run(config: TrainConfig, job: Job, terminal: Terminal) -> RunResult:
     if job.parent_id is not None and (why := _not_applicable(config)):
         return RunResult("", NOT_APPLICABLE, error=why)
     lift_pillow_limit()
-    store = open_store(config.tracking, PROJECT)
+    store = open_store(config.tracking, store_root())
     tags = {"arm": job.arm, "repeat": str(config.repeat), "versions": _versions()}
     if job.hash:
         tags["config.hash"] = job.hash
     if job.parity:
         tags[PARITY] = job.parity
-    if commit := versions.git_commit(PROJECT):
+    if not INSTALLED and (commit := versions.git_commit(PROJECT)):
         tags["git.commit"] = commit
     with contextlib.ExitStack() as stack:
         if job.parent_id is None:  # a sweep says it once, for all its jobs
@@ -62,6 +62,8 @@ def run(config: TrainConfig, job: Job, terminal: Terminal) -> RunResult:
             stages.run()
         except BaseException as error:
             explanation = _explained(config, error)
+            if isinstance(explanation, WrongUsage):  # the run has started: it failed
+                explanation = UserError(str(explanation))
             ignore_sigterm()  # a second one must not spoil the record; a second Ctrl-C may
             stages.close()  # first: another death of a worker must not spoil it either
             stages.record(explanation)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from loaderlab.config import PROJECT, Failed, TrackingConfig, TrainConfig, UserError
+from loaderlab.config import Failed, TrackingConfig, TrainConfig, UserError, WrongUsage, store_root
 from loaderlab.runs import sweep_jobs
+from loaderlab.system.program import command
 from loaderlab.tracking.records import NOT_APPLICABLE
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def recorded_overrides(settings: TrackingConfig, resume: str) -> list[list[str]]
     from loaderlab.runs.sweep_record import former_sweep
     from loaderlab.tracking import open_store
 
-    _, planned = former_sweep(open_store(settings, PROJECT), resume)
+    _, planned = former_sweep(open_store(settings, store_root()), resume)
     return [job.overrides for job in planned]
 
 
@@ -58,19 +59,19 @@ def run_sweep(
     jobs = sorted(jobs, key=lambda job: job[0].repeat)  # stable: the arms of a round stay in their order
     settings = jobs[0][0].tracking
     if any(config.tracking != settings for config, _ in jobs):
-        raise UserError("tracking: one sweep goes to one store and experiment. Leave tracking.* out of the axes")
+        raise WrongUsage("tracking: one sweep goes to one store and experiment. Leave tracking.* out of the axes")
     planned = sweep_jobs.sweep_jobs(jobs)
     if (same := sweep_jobs.duplicates(planned)) is not None:
         named = planned[same[1] - 1].name
-        raise UserError(
+        raise WrongUsage(
             f"jobs {same[0]} and {same[1]} of this sweep are the same: {named}. Leave one of the values out"
         )
     if len(planned) == 1 and resume is None:
-        raise UserError(
+        raise WrongUsage(
             "a sweep of one job has nothing to compare. Leave out -m, or give a setting several values: "
             "-m repeat=1,2,3 loader=native,dali"
         )
-    store = open_store(settings, PROJECT)
+    store = open_store(settings, store_root())
     parent, done = open_parent(store, planned, task_overrides, resume)
     with sigterm_raises(), parent:
         if resume is not None:
@@ -81,7 +82,7 @@ def run_sweep(
         except KeyboardInterrupt:
             store.close_dead_runs()  # a job that was ended at once
             _conclude(store, parent, terminal, pictures=False)
-            terminal.say(f"to go on: python -m experiments.train -m resume={parent.run_id}{store.typed}")
+            terminal.say(f"to go on: {command('train')} -m resume={parent.run_id}{store.typed}")
             raise
         finally:
             terminal.say(store.how_to_look())
@@ -93,7 +94,7 @@ def run_sweep(
         if failed:
             raise Failed(
                 f"{len(failed)} of {len(planned)} jobs did not finish: {'; '.join(failed)}. To run them again: "
-                f"python -m experiments.train -m resume={parent.run_id}{store.typed}"
+                f"{command('train')} -m resume={parent.run_id}{store.typed}"
             )
 
 
@@ -110,4 +111,4 @@ def _conclude(store: Store, parent: TrackedRun, terminal: Terminal, *, pictures:
         return
     compare_runs.show(comparison, terminal)
     compare_runs.attach_to_sweep(comparison, store, parent, pictures=pictures)
-    terminal.say(f"as a page: python -m experiments.compare runs={parent.run_id} output=report{store.typed}")
+    terminal.say(f"as a page: {command('compare')} runs={parent.run_id} output=report{store.typed}")

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from loaderlab.config import UserError, refuse
+from loaderlab.config import UserError, WrongUsage, refuse
 
 CHUNK = 1 << 20  # bytes read at a time
 LONGEST = 1 << 25  # characters of one event, or of one other value of the file
@@ -68,7 +68,7 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes] | gzip.GzipFile]]
     """The file, and the stream of its decompressed bytes."""
     if path.is_dir():
         inside = sorted([*path.glob("*.json"), *path.glob("*.json.gz")])
-        raise _refused(path, "is a folder", f"trace={inside[0]}" if inside else EXAMPLE)
+        raise _refused(path, "is a folder", f"trace={inside[0]}" if inside else EXAMPLE, error=WrongUsage)
     try:
         with path.open("rb") as file:
             magic = file.read(2)
@@ -81,7 +81,7 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes] | gzip.GzipFile]]
             with gzip.open(file) as plain:
                 yield file, plain
     except FileNotFoundError:
-        raise _refused(path, "there is no such file") from None
+        raise _refused(path, "there is no such file", error=WrongUsage) from None
     except EOFError:
         raise _cut(path) from None
     except (gzip.BadGzipFile, zlib.error) as error:
@@ -214,8 +214,9 @@ class _Text:
         return True
 
 
-def _refused(path: Path, why: str, example: str = EXAMPLE) -> UserError:
-    return refuse("trace", path, f"{why}; allowed: a file written by PyTorch's profiler, .json or .json.gz", example)
+def _refused(path: Path, why: str, example: str = EXAMPLE, *, error: type[UserError] = UserError) -> UserError:
+    allowed = f"{why}; allowed: a file written by PyTorch's profiler, .json or .json.gz"
+    return refuse("trace", path, allowed, example, error=error)
 
 
 def _cut(path: Path) -> UserError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Set
 
@@ -57,8 +57,8 @@ def _there(names: list[str]) -> str:
 
 
 def _typed(name: str) -> str:
-    """The override to type; Hydra needs quotes around some characters, and the shell must keep them."""
-    return f"wait={name}" if re.fullmatch(r"[\w./:*?-]+", name) else f"""'wait="{name}"'"""
+    """The override to type in a shell."""
+    return shlex.quote(f"wait={name}")
 
 
 def _most_frequent(trace: TraceEvents, threads: Set[Thread]) -> list[str]:

@@ -19,6 +19,7 @@ from mlflow.tracking import MlflowClient
 
 from loaderlab.config import AUTO, TrackingConfig, UserError, refuse
 from loaderlab.system.processes import process_identity, undisturbed
+from loaderlab.system.program import command
 from loaderlab.system.user import user_name
 from loaderlab.tracking import sqlite_store, ui_view
 from loaderlab.tracking.records import RunRecord, not_finite_in
@@ -71,7 +72,7 @@ class Store:
                 "tracking.uri",
                 self.uri,
                 "nothing has been recorded there yet",
-                "python -m experiments.train",
+                command("train"),
                 is_example=False,
                 error=NothingRecorded,
             )

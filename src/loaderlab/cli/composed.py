@@ -1,0 +1,30 @@
+"""Starts a command that Hydra composes, or says which package is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from loaderlab.cli.frame import framed
+from loaderlab.system.extras import require
+from loaderlab.system.program import command
+
+T = TypeVar("T")
+NEEDED = ("hydra", "omegaconf", "mlflow", "matplotlib", "jinja2", "filelock", "PIL")  # by any run and any comparison
+
+
+def composed(
+    config_name: str, kind: type[T], job: Callable[[T, list[str]], None], arguments: Sequence[str], typed: str = ""
+) -> int:
+    """The exit code of `loaderlab.cli.main.main`, which imports Hydra.
+
+    Args:
+        config_name, kind, job, arguments: see there.
+        typed: the command, if its name is not that of the configuration.
+    """
+    name = typed or config_name
+    if code := framed(name, lambda: require(command(name), *NEEDED)):
+        return code
+    from loaderlab.cli.main import main
+
+    return main(config_name, kind, job, arguments)

@@ -1,0 +1,43 @@
+"""``loaderlab doctor``: would a long run fail on this machine? One line for each check."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from loaderlab.cli.arguments import asks_for_help, asks_for_sweep
+from loaderlab.cli.composed import composed
+from loaderlab.cli.frame import framed
+from loaderlab.cli.page import foot
+from loaderlab.config import TrainConfig, WrongUsage
+from loaderlab.system.program import command
+from loaderlab.system.streams import lossy
+
+PAGE = """{command} [name=value ...]
+
+Would a long run fail on this machine? One line for each check.
+
+Takes the settings of the run, such as tracking.uri=sqlite:///… device=cuda checkpoint.dir=outputs; all other settings of
+{train} are accepted too. Creates the store if it is missing. Exit code 1 if a run would fail."""
+
+
+def job(config: TrainConfig, _overrides: list[str]) -> None:
+    """Checks the machine for one run."""
+    from loaderlab.runs.doctor import examine
+    from loaderlab.system.terminal import Terminal
+
+    examine(config, Terminal())
+
+
+def start(arguments: Sequence[str]) -> int:
+    """The exit code."""
+    is_sweep = asks_for_sweep(arguments) or any(text.startswith("study=") for text in arguments)
+    if not asks_for_help(arguments) and not is_sweep:
+        return composed("train", TrainConfig, job, arguments, "doctor")
+
+    def work() -> None:
+        if not asks_for_help(arguments):  # Hydra would run the sweep
+            raise WrongUsage("the doctor checks one run. Leave out -m, --multirun and study=…")
+        with lossy():
+            print("\n".join([PAGE.format(command=command("doctor"), train=command("train")), *foot()]))
+
+    return framed("doctor", work)

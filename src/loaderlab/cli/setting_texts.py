@@ -1,0 +1,41 @@
+"""Texts on one setting, for ``--help`` and for errors. Free of Hydra."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import Field
+from typing import Any
+
+
+def no_such(key: str, known: Sequence[str], where: str = "") -> str:
+    """The message on a key that is not a setting, with the nearest one and all settings next to it.
+
+    Args:
+        key: dotted, as it was typed: ``loader.num_worker``.
+        known: names of the settings next to it, without the dots.
+        where: which choice has no such setting; begins with a space.
+    """
+    parent, _, name = key.rpartition(".")
+    prefix = f"{parent}." if parent else ""
+    listed = ", ".join(f"{prefix}{entry}" for entry in known) or "none"
+    return f"{key}: there is no such setting{where}.{nearest(name, known, prefix)} Settings here: {listed}"
+
+
+def nearest(given: str, known: Sequence[str], prefix: str = "") -> str:
+    """``Did you mean …?``, or nothing if no name is near."""
+    near = difflib.get_close_matches(given, known, n=1)
+    return f" Did you mean {prefix}{near[0]}?" if near else ""
+
+
+def needed(key: str, entry: Field[Any]) -> str:
+    """The message on a setting that has no default and was not typed."""
+    return f"{key}: a value is needed ({entry.metadata['doc']}). Type for example: {key}=…"
+
+
+def help_line(name: str, value: object, entry: Field[Any]) -> str:
+    """The line of one setting in ``--help``: name, value, documentation and choices."""
+    choices = entry.metadata["choices"]
+    among = f" [{'|'.join(map(str, choices))}]" if choices else ""
+    shown = "null" if value is None else str(value)
+    return f"    {name}={shown}".ljust(44) + f" {entry.metadata['doc']}{among}"

@@ -1,0 +1,109 @@
+"""Runs ``pip install`` and prints one short line for each large download, also where there is no terminal.
+
+    python tools/pip_progress.py --constraint constraints.txt --editable '.[dev]'
+
+pip itself is either silent or prints thousands of lines. Its errors are printed as they are, and its exit code is kept.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+PIP = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
+FILE = re.compile(
+    r"\s*(?P<verb>Downloading|Using cached) (?P<file>\S+)\.(?:whl|tar\.gz|zip) \((?P<size>[\d.]+) (?P<unit>\w+)\)"
+)
+LOCAL = re.compile(r"Processing (?P<file>\S+)\.(?:whl|tar\.gz|zip)")
+LARGE_MB = 1.0
+MB = {"bytes": 1e-6, "kB": 1e-3, "MB": 1.0, "GB": 1e3}
+NUM_LAST = 15  # lines of pip that are printed after a failure
+EVERY = 25  # packages whose metadata is read between two lines
+
+
+def progress(lines: Iterable[str], total: int) -> Iterator[str]:
+    """What to print of pip's output.
+
+    Args:
+        lines: of pip's stdout, as they come.
+        total: number of packages that will be installed; 0 if it is not known.
+    """
+    collected = files = 0
+    of_total = f" of {total}" if total else ""
+    for line in lines:
+        if line.startswith("Collecting "):
+            collected += 1
+            if collected % EVERY == 0:
+                yield f"reading the list of packages … {collected}{of_total}"
+        elif match := FILE.match(line):
+            files += 1
+            megabytes = float(match["size"]) * MB.get(match["unit"], 0.0)
+            if megabytes >= LARGE_MB:
+                verb = "downloading" if match["verb"] == "Downloading" else "from pip's cache:"
+                yield f"{verb} {_package(match['file'])} ({_size(megabytes)}) … {files}{of_total}"
+        elif match := LOCAL.match(line):
+            files += 1
+            megabytes = _local_megabytes(line)
+            if megabytes >= LARGE_MB:
+                yield f"from a local folder: {_package(match['file'])} ({_size(megabytes)}) … {files}{of_total}"
+        elif line.startswith("Installing collected packages:"):
+            count = len(line.partition(":")[2].split(","))
+            yield f"unpacking {count} package{'s' * (count > 1)}; a hundred of them take a minute or two"
+
+
+def _package(file: str) -> str:
+    """``torch 2.15.0`` for the address or the name of a file without its ending."""
+    name, _, rest = file.rpartition("/")[2].replace("%2B", "+").partition("-")
+    return f"{name.replace('_', '-')} {rest.partition('-')[0]}".strip()
+
+
+def _local_megabytes(line: str) -> float:
+    """Of a file that pip has on this machine; 0 if it cannot be read."""
+    try:
+        return Path(line.split()[1]).stat().st_size / 1e6
+    except OSError:
+        return 0.0
+
+
+def _size(megabytes: float) -> str:
+    return f"{megabytes / 1e3:.1f} GB" if megabytes >= 1e3 else f"{megabytes:.0f} MB"
+
+
+def pins(arguments: Sequence[str]) -> int:
+    """Number of packages that the constraints among pip's arguments pin."""
+    files = [Path(after) for before, after in pairwise(arguments) if before == "--constraint"]
+    return sum(line.count("==") for file in files for line in file.read_text(encoding="utf-8").splitlines())
+
+
+def main(arguments: Sequence[str]) -> int:
+    """pip's exit code."""
+    began = time.monotonic()
+    last: deque[str] = deque(maxlen=NUM_LAST)
+
+    def kept(lines: Iterable[str]) -> Iterator[str]:
+        for line in lines:
+            last.append(line)
+            yield line
+
+    with subprocess.Popen([*PIP, *arguments], stdout=subprocess.PIPE, encoding="utf-8", errors="replace") as pip:
+        assert pip.stdout is not None
+        for line in progress(kept(pip.stdout), pins(arguments)):
+            print(line, flush=True)
+    if pip.returncode:
+        print(f"pip failed with exit code {pip.returncode}. Its last lines:", *last, sep="\n  ", file=sys.stderr)
+    else:
+        print(f"installed in {time.monotonic() - began:.0f} s", flush=True)
+    return pip.returncode
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
