@@ -1,4 +1,4 @@
-"""A user's own dataset: pairs and dicts, map-style and iterable, and everything it may do wrong."""
+"""A user's own dataset: pairs and dicts, map-style and iterable, and the mistakes it may make."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Pairs(Dataset[tuple[torch.Tensor, int]]):
     classes = ("low", "high")
 
     def __init__(self, size: int = 10) -> None:
-        self.size, self.asked = size, []  # type: ignore[var-annotated]
+        self.size = size
 
     def __len__(self) -> int:
         return self.size
@@ -32,7 +32,7 @@ class Pairs(Dataset[tuple[torch.Tensor, int]]):
 
 
 class Batched(Pairs):
-    """Has a ``__getitems__`` of its own, and an item that only that way gives."""
+    """Has its own ``__getitems__``, whose items differ from those of ``__getitem__``."""
 
     def __getitems__(self, ids: list[int]) -> list[tuple[torch.Tensor, int]]:
         return [(torch.tensor([float(index), 2.0]), 0) for index in ids]
@@ -176,14 +176,14 @@ def test_dali_refuses_an_iterable() -> None:
 @pytest.mark.parametrize(
     ("target", "settings", "message"),
     [
-        ("make", {"options": {"name": "nothing"}}, "gave a NoneType"),
-        ("make", {"options": {"name": "number"}}, "gave a int"),
+        ("make", {"options": {"name": "nothing"}}, "returned a NoneType"),
+        ("make", {"options": {"name": "number"}}, "returned a int"),
         ("make", {"options": {"name": "empty"}}, "empty"),
         ("make", {"options": {"name": "triples"}, "num_classes": 2}, "a tuple of 3"),
         ("make", {"options": {"name": "text"}, "num_classes": 2}, "the input of an item is a str"),
         ("make", {"options": {"name": "dicts"}, "num_classes": 2}, "keys image, label; data.input_key=None"),
         ("make", {"options": {"name": "words"}, "num_classes": 2, "input_key": "x", "target_key": "y"}, "is a str"),
-        ("make", {"options": {"name": "once"}, "num_classes": 2}, "used up after one pass"),
+        ("make", {"options": {"name": "once"}, "num_classes": 2}, "exhausted after one pass"),
         ("make", {"options": {"name": "no_classes"}}, "data.num_classes=10"),
         ("make", {"options": {"nosuch": 1}}, "unexpected keyword argument"),
         ("raising", {}, "ZeroDivisionError: by the user's own code"),
@@ -191,10 +191,10 @@ def test_dali_refuses_an_iterable() -> None:
         ("HERE", {}, "is a str, not a function"),
     ],
 )
-def test_a_wrong_target_is_told(target: str, settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=message) as told:
+def test_a_wrong_target_is_refused(target: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as refused:
         build(target, **settings)
-    assert f"data.target={HERE}:{target}" in str(told.value)
+    assert f"data.target={HERE}:{target}" in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -218,13 +218,15 @@ def test_a_target_that_does_not_import(target: str, message: str) -> None:
         ("FloatLabels", "class indexes"),
     ],
 )
-def test_a_dataset_that_fails_on_the_way_is_told(target: str, message: str, config: NativeLoader | DaliLoader) -> None:
+def test_a_dataset_that_fails_during_an_epoch_raises(
+    target: str, message: str, config: NativeLoader | DaliLoader
+) -> None:
     with pytest.raises(DataError, match=message):
         epoch(build(target), config, size=10)
 
 
 class Odd(Pairs):
-    """Its ``classes`` and its ``__len__`` are what the test says."""
+    """The test chooses its ``classes`` and its ``__len__``."""
 
     def __init__(self, classes: Any, length: Any = 10) -> None:
         super().__init__()
@@ -234,7 +236,7 @@ class Odd(Pairs):
     def __len__(self) -> int:
         if isinstance(self.length, BaseException):
             raise self.length
-        return self.length  # type: ignore[no-any-return]  # or whatever else a user's own does
+        return self.length  # type: ignore[no-any-return]  # a user's own may return anything
 
 
 class Listing(Odd):
@@ -282,7 +284,7 @@ def odd(name: str) -> Any:
         ("text", "`classes` of the dataset is a str, not a list of names"),
         ("empty", "`classes` of the dataset is empty"),
         ("failing", "its `classes` failed: FileNotFoundError: classes.txt"),
-        ("not implemented", "has __getitem__ and no __len__ that can be used: NotImplementedError: no length"),
+        ("not implemented", "has __getitem__ but no __len__ that can be used: NotImplementedError: no length"),
         ("float", "no __len__ that can be used: TypeError: 'float' object cannot be interpreted as an integer"),
         ("zero division", "its __len__ failed: ZeroDivisionError: by the user"),
         ("exit", "its __len__ failed: SystemExit: 0"),
@@ -298,7 +300,7 @@ def test_odd_attributes_are_refused_in_one_line(name: str, message: str) -> None
 
 
 @pytest.mark.parametrize("name", ["number", "method", "text", "empty"])
-def test_classes_that_are_no_list_of_names_count_as_absent(name: str) -> None:
+def test_classes_that_are_not_a_list_of_names_are_ignored(name: str) -> None:
     assert build("odd", options={"name": name}, num_classes=2).classes == ("0", "1")
 
 
@@ -307,7 +309,7 @@ def test_names_of_classes_in_any_collection(name: str) -> None:
     assert build("odd", options={"name": name}).classes == ("low", "high")
 
 
-def test_a_dataset_of_two_items_is_no_pair_of_datasets() -> None:
+def test_a_dataset_of_two_items_is_not_a_pair_of_datasets() -> None:
     spec = build("odd", options={"name": "list of two"})
     assert (spec.train.num_samples, spec.val) == (2, None)
 
@@ -325,7 +327,7 @@ class Unsized(Stream):
         raise NotImplementedError
 
 
-def test_an_iterable_that_says_it_has_no_length_has_none() -> None:
+def test_an_iterable_whose_length_is_not_implemented_has_none() -> None:
     spec = build("Unsized", input_key="x", target_key="y", num_classes=2)
     assert spec.train.num_samples is None
     assert [len(batch) for batch in epoch(spec, NativeLoader(num_workers=0))] == [4, 4, 2]

@@ -1,4 +1,4 @@
-"""The digits on disk: whole, the same each time, checked, never half written."""
+"""The digits on disk: complete, reproducible, checked, and never half written."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def config(root: Path) -> DigitsData:
 
 
 def nothing(_done: int, _total: int) -> None:
-    raise AssertionError("nothing is to be written")
+    raise AssertionError("nothing may be written")
 
 
-def test_tree_holds_all_digits_of_every_class(tree: Path) -> None:
+def test_the_tree_contains_all_digits_of_every_class(tree: Path) -> None:
     spec = digits.build(config(tree.parent), nothing)
     assert spec.val is not None
     assert isinstance(spec.train.source, ImageFiles)
@@ -49,12 +49,12 @@ def test_tree_holds_all_digits_of_every_class(tree: Path) -> None:
     assert path.parent.name == str(spec.train.source.labels[0])
 
 
-def test_written_twice_it_is_the_same(tree: Path, tmp_path: Path) -> None:
+def test_writing_it_twice_gives_the_same_files(tree: Path, tmp_path: Path) -> None:
     digits.build(config(tmp_path), lambda *_: None)
     assert (tmp_path / tree.name / digits.MANIFEST).read_text() == (tree / digits.MANIFEST).read_text()
 
 
-def test_a_changed_missing_or_added_file_is_noticed(tree: Path, tmp_path: Path) -> None:
+def test_a_changed_missing_or_added_file_is_refused(tree: Path, tmp_path: Path) -> None:
     import shutil
 
     name = next(iter(json.loads((tree / digits.MANIFEST).read_text())["sha256"]))
@@ -73,7 +73,7 @@ def test_a_changed_missing_or_added_file_is_noticed(tree: Path, tmp_path: Path) 
             digits.build(config(tmp_path / spoil), nothing)
 
 
-def test_an_interrupted_preparation_is_never_taken_for_a_whole_one(tmp_path: Path) -> None:
+def test_an_interrupted_preparation_leaves_no_tree(tmp_path: Path) -> None:
     def interrupt(done: int, _total: int) -> None:
         if done == 50:
             raise KeyboardInterrupt
@@ -94,7 +94,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
 def test_a_picture_that_does_not_fit_in_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("loaderlab.data.room.available_memory", lambda: 10**9)
     large = DigitsData(root=str(tmp_path), image_px=60_000)
-    with pytest.raises(DataError, match=r"data\.image_px=60000: .* 21\.6 GB of memory, and 1\.0 GB are available"):
+    with pytest.raises(DataError, match=r"data\.image_px=60000: .* 21\.6 GB of memory, but 1\.0 GB are available"):
         digits.build(large, nothing)
 
 

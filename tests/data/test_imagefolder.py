@@ -28,7 +28,7 @@ def paths(spec_split: Split | None) -> list[str]:
     return [source.paths[index] for index in range(len(source))]
 
 
-def test_seeded_split_is_disjoint_whole_and_stratified(image_tree: Path) -> None:
+def test_seeded_split_is_disjoint_complete_and_stratified(image_tree: Path) -> None:
     spec, again, other = make(image_tree), make(image_tree), make(image_tree, seed=1)
     assert spec.val is not None
     assert other.val is not None
@@ -49,7 +49,7 @@ def test_labels_belong_to_their_paths(image_tree: Path) -> None:
         assert Path(path).parent.name == spec.classes[label]
 
 
-def test_validation_root_of_its_own(image_tree: Path, own_tree: Path) -> None:
+def test_a_separate_validation_root(image_tree: Path, own_tree: Path) -> None:
     spec = make(image_tree, own_tree)
     assert spec.val is not None
     assert (spec.train.num_samples, spec.val.num_samples) == (23, 23)
@@ -66,7 +66,7 @@ def test_nested_folders_count_and_other_files_do_not(own_tree: Path) -> None:
     (own_tree / "ant" / "notes.txt").write_text("")
     spec = make(own_tree, fraction=0.0)
     assert spec.train.num_samples == 24
-    assert spec.notes == ("1 files under data.root are no images by their ending and were passed over",)
+    assert spec.notes == ("1 files under data.root were skipped: they have no image extension",)
 
 
 def a_file_instead(root: Path) -> None:
@@ -85,7 +85,7 @@ def an_empty_folder_instead(root: Path) -> None:
         (lambda root: shutil.rmtree(root), "does not exist"),
         (a_file_instead, "is a file"),
         (an_empty_folder_instead, "no sub-folder"),
-        (lambda root: (root / "cat").mkdir(), "class folder cat holds no image"),
+        (lambda root: (root / "cat").mkdir(), "class folder cat contains no image"),
         (
             lambda root: (root / "ant").rename(root / "train") and (root / "bee").rename(root / "val"),
             "data.val_root=",
@@ -100,9 +100,9 @@ def test_refused(spoil: Callable[[Path], object], message: str, own_tree: Path) 
     assert str(own_tree) in str(refused.value)
 
 
-def test_a_name_that_is_not_utf8_is_told(own_tree: Path) -> None:
+def test_a_name_that_is_not_utf8_is_refused(own_tree: Path) -> None:
     Path(os.fsdecode(os.fsencode(own_tree) + b"/\xe9.txt")).write_bytes(b"")
-    assert make(own_tree).train.num_samples == 18  # beside the classes it is no sample's name
+    assert make(own_tree).train.num_samples == 18  # outside the class folders it is not a sample
     Path(os.fsdecode(os.fsencode(own_tree / "bee") + b"/\xe9.jpg")).write_bytes(b"")
     with pytest.raises(DataError, match="is not UTF-8"):
         make(own_tree)
@@ -122,10 +122,10 @@ def test_split_keeps_one_sample_of_each_class() -> None:
 
 
 @pytest.mark.parametrize(("in_order", "digest"), [(False, "ab9c8bfeb40f78f1"), (True, "cef394c2e262c45f")])
-def test_split_of_a_seed_is_the_one_that_was_recorded_with_it(in_order: bool, digest: str) -> None:
+def test_a_seed_always_gives_the_same_split(in_order: bool, digest: str) -> None:
     labels = np.random.default_rng(0).integers(0, 50, 5000)
     train, val = stratified_split(np.sort(labels) if in_order else labels, 0.2, 7)
-    assert hashlib.sha256(val.tobytes()).hexdigest()[:16] == digest  # of the first version's ids
+    assert hashlib.sha256(val.tobytes()).hexdigest()[:16] == digest  # recorded with the first version
     assert np.array_equal(np.setdiff1d(np.arange(5000), val), train)
     small = np.array([3, 0, 0, 0, 0, 3, 3, 2, 0, 0, 1, 1, 2, 1, 1, 0, 2, 2, 0, 0])
     assert stratified_split(small, 0.3, 5)[1].tolist() == [0, 2, 3, 8, 10, 17]

@@ -19,8 +19,8 @@ def test_the_tensors_are_made_once_for_each_device() -> None:
     assert mean_and_std(IMAGENET, torch.device("cpu"))[0] is mean
 
 
-def test_all_users_compute_with_the_same_numbers() -> None:
-    """To the bit what each of them computed with tensors of its own."""
+def test_all_code_normalizes_with_the_same_numbers() -> None:
+    """Bit by bit the same as with freshly made tensors."""
     images = torch.randint(0, 256, (2, 3, 5, 7), dtype=torch.uint8)
     mean, std = torch.tensor(IMAGENET.mean), torch.tensor(IMAGENET.std)
     on_host = images.float().mul_(1 / 255).sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1))
@@ -30,4 +30,4 @@ def test_all_users_compute_with_the_same_numbers() -> None:
     assert torch.equal(front.scale, (1 / (255 * std)).view(1, -1, 1, 1))
     assert torch.equal(levels(on_host, IMAGENET), images.float())
     front.mean.zero_()
-    assert torch.equal(mean_and_std(IMAGENET, CPU)[0].flatten(), mean)  # the module has memory of its own
+    assert torch.equal(mean_and_std(IMAGENET, CPU)[0].flatten(), mean)  # the module has its own memory

@@ -1,4 +1,4 @@
-"""The table of paths: what it holds, parts of it, and how it travels to another process."""
+"""The table of paths: its content, parts of it, and how it is sent to another process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def table(tmp_path: Path) -> PathTable:
     return PathTable.of(tmp_path, NAMES)
 
 
-def test_it_holds_what_it_was_given(table: PathTable, tmp_path: Path) -> None:
+def test_it_returns_the_paths_it_was_made_of(table: PathTable, tmp_path: Path) -> None:
     assert every(table) == [str(tmp_path / name) for name in NAMES]
     assert table.encoded(1).decode() == table[1]
 
@@ -36,14 +36,14 @@ def test_a_part_has_its_own_order(table: PathTable) -> None:
     assert len(table.take(np.array([], np.int64))) == 0
 
 
-def test_the_first_of_another_kind(table: PathTable) -> None:
-    assert table.first_unlike({".jpg", ".png", ".gif", ""}) is None
-    assert table.first_unlike({".jpg", ".gif", ""}) == table[1]
-    assert table.first_unlike({".jpg", ".png"}) == table[2]
-    assert table.take(np.array([4, 0, 3])).first_unlike({".jpg", ".gif"}) == table[3]  # .jpg is a name, no ending
+def test_the_first_path_with_another_ending(table: PathTable) -> None:
+    assert table.first_without({".jpg", ".png", ".gif", ""}) is None
+    assert table.first_without({".jpg", ".gif", ""}) == table[1]
+    assert table.first_without({".jpg", ".png"}) == table[2]
+    assert table.take(np.array([4, 0, 3])).first_without({".jpg", ".gif"}) == table[3]  # .jpg is a name, not an ending
 
 
-def test_on_a_file_it_travels_by_name_until_that_is_replaced(tmp_path: Path) -> None:
+def test_on_a_file_it_is_sent_as_a_path_until_the_file_is_replaced(tmp_path: Path) -> None:
     packer, path = PathPacker(), tmp_path / "list"
     for index in range(1000):
         packer.add(f"class/{index:05d}.jpg", ".jpg")
@@ -53,7 +53,7 @@ def test_on_a_file_it_travels_by_name_until_that_is_replaced(tmp_path: Path) -> 
     assert len(sent) < 1000
     assert every(pickle.loads(sent)) == every(table)[:10]
     write(path, {}, PathTable.of(tmp_path, NAMES)._arrays)
-    with pytest.raises(ValueError, match="not the arrays"):
+    with pytest.raises(ValueError, match="does not contain the arrays"):
         pickle.loads(sent)
     again = pickle.loads(pickle.dumps(table))
     assert every(again) == every(table)
@@ -61,9 +61,9 @@ def test_on_a_file_it_travels_by_name_until_that_is_replaced(tmp_path: Path) -> 
     assert every(pickle.loads(pickle.dumps(table.take(np.arange(10))))) == every(table)[:10]
 
 
-def test_in_memory_it_travels_whole(table: PathTable) -> None:
+def test_in_memory_it_is_sent_whole(table: PathTable) -> None:
     assert every(pickle.loads(pickle.dumps(table))) == every(table)
 
 
-def test_indexes_are_as_small_as_they_can_be() -> None:
+def test_indices_have_the_smallest_type() -> None:
     assert (smallest(2**31 - 1), smallest(2**31)) == (np.int32, np.int64)

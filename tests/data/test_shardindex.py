@@ -1,4 +1,4 @@
-"""Indexes of tar files: one for each, used only while it is of the same file, and read back as it was written."""
+"""Indexes of tar files: one per file, used only for that file's current content, and read back as written."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHARDS = {"set.v2-000.tar": 30, "set.v2-001.tar": 30, "set.v2-002.tar": 30, "set
 
 
 def tar_of(path: Path, num_samples: int, first: int = 0, size: int = 20) -> Path:
-    """Sample i has i as its label and its image is ``size`` bytes of i."""
+    """A tar file in which sample i has the label i and an image of ``size`` bytes of value i."""
     members = []
     for index in range(first, first + num_samples):
         members += [(f"{index:04d}.jpg", bytes([index % 256]) * size), (f"{index:04d}.cls", str(index).encode())]
@@ -34,7 +34,7 @@ def tar_of(path: Path, num_samples: int, first: int = 0, size: int = 20) -> Path
 
 
 def labels_of(shards: object) -> list[int]:
-    """The labels of a set in order; each sample's image is checked to be its own."""
+    """The labels of a set in order. Also checks that each sample has its own image."""
     config = WebDatasetData(shards=str(shards), val_fraction=0.0, transform=TransformConfig(image_size=16))
     source = data.build(config, lambda *_: None).train.source
     assert isinstance(source, TarImages)
@@ -55,12 +55,12 @@ def wds2idx(tar: Path, index: Path) -> None:
 
 
 def newer(index: Path, tar: Path) -> None:
-    """As an index that was written well after its tar file's last change."""
+    """Makes the index look as if it was written long after the tar file's last change."""
     later = max(tar.stat().st_mtime_ns, tar.stat().st_ctime_ns) + HOUR_NS
     os.utime(index, ns=(later, later))
 
 
-def test_shards_whose_names_have_dots_have_an_index_each(tmp_path: Path) -> None:
+def test_shards_with_dots_in_their_names_have_one_index_each(tmp_path: Path) -> None:
     first = 0
     for name, num_samples in SHARDS.items():
         tar_of(tmp_path / name, num_samples, first)
@@ -70,7 +70,7 @@ def test_shards_whose_names_have_dots_have_an_index_each(tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.glob("*.idx")) == [f"{name}.loaderlab.idx" for name in SHARDS]
 
 
-def test_the_name_by_wds2idx_is_taken_for_the_only_shard_that_has_it(tmp_path: Path) -> None:
+def test_the_index_name_of_wds2idx_is_used_if_only_one_shard_has_it(tmp_path: Path) -> None:
     one, two = str(tmp_path / "set.v2-000.tar"), str(tmp_path / "set.v2-001.tar")
     tar_of(Path(one), 3)
     assert shardindex.paths([one]) == [tmp_path / "set.idx"]
@@ -78,22 +78,22 @@ def test_the_name_by_wds2idx_is_taken_for_the_only_shard_that_has_it(tmp_path: P
     assert shardindex.paths([one]) == [Path(one + ".loaderlab.idx")]
     wds2idx(Path(two), tmp_path / "set.idx")
     newer(tmp_path / "set.idx", Path(two))
-    kept = (tmp_path / "set.idx").read_bytes()
+    before = (tmp_path / "set.idx").read_bytes()
     assert labels_of(one) == labels_of(two) == [0, 1, 2]
-    assert (tmp_path / "set.idx").read_bytes() == kept
+    assert (tmp_path / "set.idx").read_bytes() == before
 
 
 @pytest.mark.parametrize(
     "names", [("data-00", "data-01"), ("a", "a.tar"), ("a.tar", "a.TAR"), ("a.loaderlab.tar", "a")]
 )
-def test_names_of_any_ending_have_an_index_each(names: tuple[str, str], tmp_path: Path) -> None:
+def test_names_with_any_ending_have_one_index_each(names: tuple[str, str], tmp_path: Path) -> None:
     for number, name in enumerate(names):
         tar_of(tmp_path / name, 3 + number, 10 * number)
     for _ in range(2):
         assert labels_of(tmp_path / names[0]) == [0, 1, 2]
         assert labels_of(tmp_path / names[1]) == [10, 11, 12, 13]
     assert len(list(tmp_path.glob("*.idx"))) == 2
-    assert len(labels_of(tmp_path / "*")) == 7  # indexes are no tar files
+    assert len(labels_of(tmp_path / "*")) == 7  # indexes are not tar files
 
 
 NAMES = st.lists(st.text("ab. é", min_size=1, max_size=5), unique=True, min_size=2, max_size=6).map(
@@ -120,7 +120,7 @@ def test_property_no_two_files_share_an_index(
 
 
 def replace_by_older(tar: Path, other: Path) -> None:
-    """As `cp -p` and `rsync -a` do."""
+    """Like `cp -p` and `rsync -a`."""
     shutil.copy2(other, tar)
 
 
@@ -139,7 +139,7 @@ CHANGES = [replace_by_older, rename_older, write_with_old_time]
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("by", ["loaderlab", "wds2idx"])
-def test_a_shard_replaced_by_an_older_one_is_indexed_anew(
+def test_a_shard_replaced_by_an_older_one_is_indexed_again(
     change: Callable[[Path, Path], None], by: str, tmp_path: Path
 ) -> None:
     tar, other = tar_of(tmp_path / "set.tar", 80), tar_of(tmp_path / "other", 120, 7)
@@ -152,8 +152,8 @@ def test_a_shard_replaced_by_an_older_one_is_indexed_anew(
 
 
 @pytest.mark.parametrize("num_samples", [119, 121])
-def test_an_index_by_wds2idx_of_another_size_is_not_used_though_newer(num_samples: int, tmp_path: Path) -> None:
-    """On a file system without a time of inodes, the size is what shows it."""
+def test_a_newer_index_by_wds2idx_of_another_size_is_not_used(num_samples: int, tmp_path: Path) -> None:
+    """On a file system without ctime, only the size differs."""
     tar, other = tar_of(tmp_path / "set.tar", 120), tar_of(tmp_path / "other", num_samples)
     wds2idx(other, tmp_path / "set.idx")
     newer(tmp_path / "set.idx", tar)
@@ -161,10 +161,10 @@ def test_an_index_by_wds2idx_of_another_size_is_not_used_though_newer(num_sample
 
 
 def test_an_index_by_wds2idx_is_not_used_after_its_tar_file_was_replaced(tmp_path: Path) -> None:
-    """By an older file that ends with a member of the same place and size."""
+    """The new file is older, and its last member has the same position and size."""
     tar, index = tar_of(tmp_path / "set.tar", 4), tmp_path / "set.idx"
     wds2idx(tar, index)
-    large = [("a.jpg", b"\5" * 5 * 512), ("a.cls", b"5")]  # as many bytes as two samples of the others
+    large = [("a.jpg", b"\5" * 5 * 512), ("a.cls", b"5")]  # as many bytes as two of the other samples
     other = [
         (f"{label}.{kind}", bytes([label]) * 20 if kind == "jpg" else b"%d" % label)
         for label in (6, 7)
@@ -178,10 +178,10 @@ def test_an_index_by_wds2idx_is_not_used_after_its_tar_file_was_replaced(tmp_pat
     assert labels_of(tar) == [5, 6, 7]
 
 
-def test_an_index_of_a_file_with_a_time_to_come_is_not_used_again(
+def test_an_index_of_a_file_with_a_future_time_is_not_used_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another change could have the same time: on a coarse clock, or one that was put back."""
+    """With a coarse clock, or one that was set back, another change could get the same time."""
     tar, stamp = tar_of(tmp_path / "set.tar", 3), shardindex._stamp
     monkeypatch.setattr(shardindex, "_stamp", lambda path: (*stamp(path)[:2], stamp(path)[2] + HOUR_NS, 0))
     scanned: list[str] = []
@@ -208,10 +208,10 @@ TIMES = st.sampled_from(["now", "kept", "older", "newer"])
 
 
 @given(changes=st.lists(st.tuples(WRITES, TIMES), min_size=1, max_size=3))
-def test_property_an_index_is_used_for_its_own_content_only(
+def test_property_an_index_is_used_only_for_its_own_content(
     changes: list[tuple[tuple[int, int, str], str]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Content, size and times change in any combination; each time the samples are those of the file."""
+    """Content, size and times change in any combination; the samples are always those of the file."""
     folder = tmp_path_factory.mktemp("fresh")
     try:
         tar = tar_of(folder / "set.tar", 2)
@@ -232,7 +232,7 @@ def test_property_an_index_is_used_for_its_own_content_only(
         shutil.rmtree(folder)
 
 
-def test_an_index_of_a_file_that_changes_meanwhile_is_not_used_again(
+def test_an_index_of_a_file_that_changes_during_the_scan_is_not_used_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tar, scan = tar_of(tmp_path / "set.tar", 3), tarscan.scan
@@ -251,7 +251,7 @@ def test_an_index_of_a_file_that_changes_meanwhile_is_not_used_again(
 @pytest.mark.parametrize(
     "damage", [lambda text: text[:-20], lambda text: text.replace("jpg 512", "jpg x"), lambda _: ""]
 )
-def test_a_damaged_index_is_made_anew(damage: Callable[[str], str], tmp_path: Path) -> None:
+def test_a_damaged_index_is_written_again(damage: Callable[[str], str], tmp_path: Path) -> None:
     tar, index = tar_of(tmp_path / "set.tar", 3), tmp_path / "set.idx"
     assert labels_of(tar) == [0, 1, 2]
     whole = index.read_text()
@@ -260,10 +260,10 @@ def test_a_damaged_index_is_made_anew(damage: Callable[[str], str], tmp_path: Pa
     assert index.read_text() == whole
 
 
-def test_a_file_that_is_no_index_is_left(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_index_is_not_overwritten(tmp_path: Path) -> None:
     tar = tar_of(tmp_path / "set.tar", 3)
     (tmp_path / "set.idx").write_text("a file of the user\n")
-    with pytest.raises(DataError, match=f"set.idx: not an index of {tar}. Rename or remove it"):
+    with pytest.raises(DataError, match=f"set.idx: not an index of {tar}, but .* Rename or remove it"):
         labels_of(tar)
     assert (tmp_path / "set.idx").read_text() == "a file of the user\n"
 

@@ -1,4 +1,4 @@
-"""Tar files that are not whole: each cut is reported, or no sample is missing."""
+"""Incomplete tar files: each cut is reported, or no sample is missing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def refused(path: Path) -> str:
         scan(str(path))
     message = str(error.value)
     assert "\n" not in message
-    assert message.startswith(f"{path}: not a whole, uncompressed tar file: ")
+    assert message.startswith(f"{path}: not a complete, uncompressed tar file: ")
     return message
 
 
@@ -69,12 +69,12 @@ def test_a_set_with_a_cut_file_is_refused(whole: bytes, tmp_path: Path) -> None:
     for name, num_bytes in (("a.tar", None), ("b.tar", 3 * SAMPLE_BYTES)):
         (tmp_path / name).write_bytes(whole[:num_bytes])
     config = WebDatasetData(shards=str(tmp_path), transform=TransformConfig(image_size=16))
-    with pytest.raises(DataError, match=r"b\.tar: not a whole, uncompressed tar file"):
+    with pytest.raises(DataError, match=r"b\.tar: not a complete, uncompressed tar file"):
         data.build(config, lambda *_: None)
     assert not (tmp_path / "b.idx").exists()
 
 
-def test_the_command_of_the_message_makes_a_complete_file_whole(whole: bytes, tmp_path: Path) -> None:
+def test_the_command_in_the_message_repairs_a_file_without_an_end(whole: bytes, tmp_path: Path) -> None:
     path = tmp_path / "it's a.tar"
     path.write_bytes(whole[:END])
     command = re.search(r"type: (truncate .*)\)\. ", refused(path))
@@ -89,7 +89,7 @@ def test_a_damaged_header_in_the_middle_is_reported(whole: bytes, tmp_path: Path
     assert f"the header at byte {2 * SAMPLE_BYTES} is damaged" in refused(path)
 
 
-def test_an_extended_header_that_tarfile_fails_on_is_reported(tmp_path: Path) -> None:
+def test_an_extended_header_that_tarfile_cannot_read_is_reported(tmp_path: Path) -> None:
     entry = tarfile.TarInfo("a.jpg")
     entry.pax_headers = {"GNU.sparse.map": "x"}
     with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as tar:
@@ -100,13 +100,13 @@ def test_an_extended_header_that_tarfile_fails_on_is_reported(tmp_path: Path) ->
 def test_a_hole_of_zeros_and_joined_files_are_reported(whole: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     path.write_bytes(whole[: 2 * SAMPLE_BYTES] + bytes(1024) + whole[2 * SAMPLE_BYTES + 1024 :])
-    assert "more data follow" in refused(path)
+    assert "there is more data after" in refused(path)
     path.write_bytes(whole + whole)
-    assert "more data follow, as in several tar files joined by cat" in refused(path)
+    assert "as in several tar files joined by cat" in refused(path)
 
 
 def reported(path: Path) -> str | None:
-    """What a scan is refused with; None if it is not."""
+    """The error message of a scan; None if there is no error."""
     try:
         scan(str(path))
     except DataError as error:
@@ -136,7 +136,7 @@ FORMATS = st.sampled_from([tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX
 def test_property_damage_is_a_data_error_of_one_line(
     kind: int, name: str, at: float, byte: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """With headers of all formats, long names among them; one byte is changed, and the end is cut there."""
+    """Headers of all formats, some with long names. One byte is changed, or the file is cut there."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=kind) as tar:
         for number in range(3):
@@ -152,12 +152,12 @@ def test_property_damage_is_a_data_error_of_one_line(
 
 
 def test_a_name_that_comes_twice_in_a_row_is_refused(tmp_path: Path) -> None:
-    """The second would take the place of the first, and a sample would be missing."""
+    """The second would replace the first, and a sample would be missing."""
     path = tmp_path / "twice.tar"
     with tarfile.open(path, "w") as tar:
         for name in ("a.jpg", "a.cls", "a.jpg", "a.cls"):
             tar.addfile(tarfile.TarInfo(name))
-    with pytest.raises(DataError, match=r"twice\.tar: two members of one sample are named 'a\.jpg'"):
+    with pytest.raises(DataError, match=r"twice\.tar: a sample has two members named 'a\.jpg'"):
         scan(str(path))
 
 

@@ -1,4 +1,4 @@
-"""CIFAR-10 and MNIST, from small files of the same format; and what is said where there are none."""
+"""CIFAR-10 and MNIST, from small files of the same format, and the error if there are none."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLOUR = TransformConfig(image_size=32, train_crop="center", flip=0.0)
 
 
 def write_mnist(root: Path) -> np.ndarray:
-    """Six training and two test images as IDX files, as torchvision keeps them."""
+    """Writes six training and two test images as IDX files, as torchvision stores them, and returns the images."""
     raw = root / "MNIST" / "raw"
     raw.mkdir(parents=True)
     images = np.random.default_rng(0).integers(0, 256, (8, 28, 28), dtype=np.uint8)
@@ -39,7 +39,7 @@ def write_mnist(root: Path) -> np.ndarray:
 
 
 def write_cifar(root: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    """Two images a batch file, pickled as the originals are; their checksums are not the originals'."""
+    """Writes two images per batch file, pickled like the originals (checksums are not checked), and returns the images."""
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     rows = np.random.default_rng(0).integers(0, 256, (12, 3072), dtype=np.uint8)
@@ -84,15 +84,15 @@ def test_cifar10_from_files_of_its_format(
 
 @pytest.mark.parametrize("download", [True, False])
 @pytest.mark.parametrize(("kind", "transform"), [(MnistData, GREY), (Cifar10Data, COLOUR)])
-def test_without_files_and_network_it_says_so(
+def test_missing_files_without_a_network_are_reported(
     kind: type, transform: TransformConfig, download: bool, tmp_path: Path
 ) -> None:
-    with pytest.raises(DataError, match="could not be downloaded") as told:
+    with pytest.raises(DataError, match="could not be downloaded") as refused:
         data.build(kind(root=str(tmp_path), download=download, transform=transform), lambda *_: None)
-    assert ("check the network" if download else "data.download=true") in str(told.value)
-    assert "\n" not in str(told.value)
+    assert ("Check the network" if download else "Type: data.download=true") in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
-def test_means_must_fit_the_channels(tmp_path: Path) -> None:
+def test_there_must_be_one_mean_per_channel(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="1 channel"):
         data.build(MnistData(root=str(tmp_path), transform=COLOUR), lambda *_: None)

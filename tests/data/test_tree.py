@@ -1,4 +1,4 @@
-"""Trees with links and hidden entries: what is listed, against a walk of the test's own; and links that lead back up."""
+"""Trees with links and hidden entries: the list is compared with a walk made here. Links that lead back up are refused."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_link_back_through_another_folder_is_named(pets: Path, tmp_path: Path)
         spec_of(pets)
 
 
-def test_a_link_that_is_added_to_a_kept_list_is_named(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_added_after_the_list_was_cached_is_named(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tree, "RACY_NS", 0)
     tick(pets.parent)
     spec_of(pets)
@@ -100,12 +100,12 @@ def test_links_elsewhere_are_followed(pets: Path, tmp_path: Path) -> None:
 
 def test_a_folder_that_is_reached_twice_is_noted(pets: Path) -> None:
     (pets / "cat" / "dogs").symlink_to("../dog")
-    for _ in range(2):  # read, then kept
+    for _ in range(2):  # listed, then cached
         spec = spec_of(pets)
         assert class_counts(spec) == {"cat": 2 * NUM_FILES, "dog": NUM_FILES}
         assert spec.notes == (
-            "1 folders under data.root are reached twice by symbolic links, so their samples are listed twice and may be in "
-            "training and validation: dog",
+            "1 folders under data.root are reached twice through symbolic links, so their samples are listed twice and may be "
+            "in training and validation: dog",
         )
 
 
@@ -159,8 +159,11 @@ class EndlessError(Exception):
 
 
 def walk(path: Path, depth: int, shown: str) -> tuple[list[str], list[str], int]:
-    """Files below a folder and the folders themselves by the names they are reached by, and the number of hidden entries.
-    More folders one in another than there are means that the walk has no end."""
+    """The files below a folder, the folders (by the names they are reached by), and the number of hidden entries.
+
+    Raises:
+        EndlessError: the folders are nested deeper than possible without a link that leads back up.
+    """
     if depth > len(FOLDERS) + 4:
         raise EndlessError
     files: list[str] = []
@@ -177,7 +180,7 @@ def walk(path: Path, depth: int, shown: str) -> tuple[list[str], list[str], int]
 
 
 def walked(root: Path) -> tuple[dict[str, tuple[list[str], list[str], int]], str]:
-    """`walk` of each class, and what the first class that is refused is refused for."""
+    """`walk` of each class, and the reason why a class must be refused, if there is one."""
     classes = {}
     for name in sorted(entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] != "."):
         try:
@@ -185,7 +188,7 @@ def walked(root: Path) -> tuple[dict[str, tuple[list[str], list[str], int]], str
         except EndlessError:
             return classes, "leads back up"
         if not classes[name][0]:
-            return classes, f"class folder {name} holds no image"
+            return classes, f"class folder {name} contains no image"
     return classes, ""
 
 
@@ -198,7 +201,7 @@ def names_of(listed: Tree) -> list[str]:
     files=st.lists(st.tuples(st.sampled_from(FOLDERS), ENTRIES), max_size=6),
     links=st.lists(LINKS, max_size=3, unique_by=lambda link: link[:2]),
 )
-def test_property_a_tree_is_listed_as_a_walk_reaches_it(
+def test_property_the_list_of_a_tree_is_that_of_a_walk(
     files: list[tuple[str, str]], links: list[tuple[str, str, str]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     base = tmp_path_factory.mktemp("tree").resolve()
@@ -238,7 +241,7 @@ def rename(root: Path) -> None:
 
 
 def swap(root: Path) -> None:
-    """The folder is replaced by another one with the same time, as by `rsync -a`."""
+    """Replaces a folder by another one with the same time, as `rsync -a` does."""
     before = (root / "a" / "c").stat()
     shutil.copytree(root / "a" / "c", root / "new")
     (root / "new" / f"s{len(os.listdir(root / 'new'))}.jpg").touch()
@@ -259,10 +262,10 @@ CHANGES: list[Callable[[Path], None]] = [add, remove, rename, swap, link, behind
 
 
 @given(changes=st.lists(st.tuples(st.sampled_from(CHANGES), st.booleans()), min_size=1, max_size=2))
-def test_property_a_kept_list_is_used_for_the_same_tree_only(
+def test_property_a_cached_list_is_used_only_for_the_same_tree(
     changes: list[tuple[Callable[[Path], None], bool]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Also where the times of folders are put back."""
+    """Also if the times of folders are set back."""
     base = tmp_path_factory.mktemp("kept").resolve()
     try:
         with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Lists that are kept: not made again while the tree is the same, and never taken when it is not."""
+"""Cached lists: used while the tree is unchanged, and never after it has changed."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def names(root: Path) -> list[str]:
 
 
 def scanned(root: Path) -> list[str]:
-    """Without a kept list: class by class, a folder's files before those below it."""
-    found: list[str] = []
+    """The files without a cached list: class by class, a folder's files before those below it."""
+    paths: list[str] = []
     for name in sorted(path.name for path in root.iterdir() if path.is_dir()):
         for folder, subfolders, files in os.walk(root / name, followlinks=True):
             subfolders.sort()
-            found += [os.path.relpath(os.path.join(folder, file), root) for file in sorted(files)]
-    return found
+            paths += [os.path.relpath(os.path.join(folder, file), root) for file in sorted(files)]
+    return paths
 
 
 @pytest.fixture
 def old_tree(own_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A tree that counts as unchanged for long, its list kept."""
+    """A tree that has not changed recently, with a cached list."""
     monkeypatch.setattr(tree, "RACY_NS", 0)
     (own_tree / "ant" / "deep").mkdir()
     shutil.copy(own_tree / "ant" / "00.jpg", own_tree / "ant" / "deep" / "z.jpg")
@@ -54,16 +54,16 @@ def old_tree(own_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The folders whose entries are read."""
-    found: list[str] = []
+    """The folders whose entries were read."""
+    folders: list[str] = []
     entries = tree._entries
 
     def read(path: str) -> tree._Entries:
-        found.append(path)
+        folders.append(path)
         return entries(path)
 
     monkeypatch.setattr(tree, "_entries", read)
-    return found
+    return folders
 
 
 def test_an_unchanged_tree_is_not_read_again(old_tree: Path, reads: list[str]) -> None:
@@ -120,7 +120,7 @@ def point_elsewhere(root: Path) -> None:
         "time-put-back",
     ],
 )
-def test_a_change_is_seen(change: Callable[[Path], object], old_tree: Path, reads: list[str]) -> None:
+def test_a_change_is_detected(change: Callable[[Path], object], old_tree: Path, reads: list[str]) -> None:
     before = names(old_tree)
     assert reads == []
     change(old_tree)
@@ -143,7 +143,7 @@ def test_a_tree_changed_just_now_is_read_again(
     assert len(reads) == 9
 
 
-def test_a_link_that_leads_nowhere_may_become_a_class(old_tree: Path, tmp_path: Path) -> None:
+def test_a_dangling_link_may_become_a_class(old_tree: Path, tmp_path: Path) -> None:
     (old_tree / "yak").symlink_to(tmp_path / "later")
     tick(tmp_path)
     assert "yak" not in listed(old_tree).tree.classes
@@ -152,9 +152,9 @@ def test_a_link_that_leads_nowhere_may_become_a_class(old_tree: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "foreign", "other root"])
-def test_a_damaged_list_is_made_anew(damage: str, old_tree: Path, image_tree: Path, reads: list[str]) -> None:
-    kept = treecache._path(old_tree)
-    content = bytearray(kept.read_bytes())
+def test_a_damaged_list_is_made_again(damage: str, old_tree: Path, image_tree: Path, reads: list[str]) -> None:
+    cached = treecache._path(old_tree)
+    content = bytearray(cached.read_bytes())
     match damage:
         case "flipped":
             content[-100] ^= 1
@@ -168,23 +168,23 @@ def test_a_damaged_list_is_made_anew(damage: str, old_tree: Path, image_tree: Pa
             listed(image_tree)
             content = bytearray(treecache._path(image_tree.resolve()).read_bytes())
             reads.clear()
-    kept.write_bytes(content)
+    cached.write_bytes(content)
     assert names(old_tree) == scanned(old_tree)
     assert len(reads) == 5
     listed(old_tree)
     assert len(reads) == 5
 
 
-def test_where_no_list_can_be_kept_it_says_so(
+def test_a_list_that_cannot_be_cached_is_noted(
     own_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: list[str]
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "below"))
     for count in (3, 6):
-        found = listed(own_tree)
-        assert found.note is not None
-        assert "data.root could not be kept under" in found.note
-        assert "XDG_CACHE_HOME" in found.note
+        listing = listed(own_tree)
+        assert listing.note is not None
+        assert "the file list of data.root could not be cached under" in listing.note
+        assert "XDG_CACHE_HOME" in listing.note
         assert len(reads) == count
     assert names(own_tree) == scanned(own_tree)
 
@@ -201,7 +201,7 @@ def test_an_interrupted_write_leaves_nothing(old_tree: Path, monkeypatch: pytest
     assert sorted(treecache.folder().iterdir()) == before
 
 
-def test_only_its_user_reads_a_list(old_tree: Path) -> None:
+def test_only_its_user_may_read_a_list(old_tree: Path) -> None:
     assert treecache._path(old_tree).stat().st_mode & 0o777 == 0o600
 
 

@@ -27,7 +27,7 @@ def test_made_from_the_seed() -> None:
     assert (first.train.source.inputs != other.train.source.inputs).any()
 
 
-def test_classes_can_be_told_apart() -> None:
+def test_classes_are_separable() -> None:
     source = data.build(VectorsData(num_samples=600), lambda *_: None).train.source
     assert isinstance(source, Vectors)
     inputs, labels = torch.from_numpy(source.inputs), torch.from_numpy(source.labels)
@@ -39,7 +39,7 @@ def test_work_rescales_by_the_samples_own_spread() -> None:
     sample = np.array([4.0, 0.0, 2.0, 6.0], np.float32)  # sorted 0 2 4 6: quartiles 2 and 6
     assert work(sample, 0).tolist() == [4, 0, 2, 6]
     assert work(sample, 1).tolist() == [1, 0, 0.5, 1.5]
-    assert work(sample, 2).tolist() == work(sample, 1).tolist()  # its spread is 1 by then
+    assert work(sample, 2).tolist() == work(sample, 1).tolist()  # its spread is 1 already
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_set_that_does_not_fit_in_memory_is_refused_before_anything_is_made(
 
 
 @pytest.mark.parametrize("fits", [True, False])
-def test_memory_is_asked_for_as_much_as_the_set_takes(fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_needed_memory_is_computed_exactly(fits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """(60 + 10) samples of 4 * 784 + 16 bytes, 60 rows that are added at a time, 10 classes of 4 * 784 + 64 bytes."""
     needed = 70 * (4 * 784 + 16) + 60 * 4 * 784 + 10 * (4 * 784 + 64)
     monkeypatch.setattr("loaderlab.data.room.available_memory", lambda: needed - (not fits))

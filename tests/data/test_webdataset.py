@@ -1,4 +1,4 @@
-"""WebDataset tar files: found, indexed, read by place, in the order that is documented."""
+"""WebDataset tar files: matched, indexed, read by position, in the documented order."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def jpeg(index: int) -> bytes:
 
 @pytest.fixture(scope="session")
 def tar_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three tar files; sample i of all is picture i, its class i % 4."""
+    """Three tar files. Sample i has picture i and class i % 4."""
     folder = tmp_path_factory.mktemp("tars")
     first = 0
     for number, size in enumerate(SIZES):
@@ -58,7 +58,7 @@ def source_of(spec: DataSpec) -> TarImages:
     return spec.train.source
 
 
-def test_samples_are_read_by_their_place(own_tars: Path) -> None:
+def test_samples_are_read_by_position(own_tars: Path) -> None:
     source = source_of(spec_of(own_tars, val_fraction=0.0))
     assert len(source) == sum(SIZES)
     assert source.labels.tolist() == [index % 4 for index in range(sum(SIZES))]
@@ -73,7 +73,7 @@ def test_ways_to_name_the_files(pattern: str, own_tars: Path) -> None:
     assert (spec.train.num_samples, spec.val and spec.val.num_samples, len(spec.classes)) == (21, 7, 4)
 
 
-def test_whole_files_are_held_back(own_tars: Path) -> None:
+def test_whole_files_are_reserved_for_validation(own_tars: Path) -> None:
     spec = spec_of(own_tars)
     assert spec.val is not None
     assert isinstance(spec.val.source, TarImages)
@@ -82,7 +82,7 @@ def test_whole_files_are_held_back(own_tars: Path) -> None:
     assert spec_of(own_tars / "part-00.tar").val is None  # the only one is for training
 
 
-def test_the_index_is_made_once_and_dali_reads_it(own_tars: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_index_is_written_once_and_dali_reads_it(own_tars: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nvidia.dali import fn
     from nvidia.dali.pipeline import Pipeline
 
@@ -111,7 +111,7 @@ def test_an_index_by_wds2idx_is_read(own_tars: Path) -> None:
     assert (again.offsets == before.offsets).all()
 
 
-def test_a_newer_tar_file_is_indexed_anew(own_tars: Path) -> None:
+def test_a_newer_tar_file_is_indexed_again(own_tars: Path) -> None:
     spec_of(own_tars)
     tar = own_tars / "part-00.tar"
     write_tar(tar, [("x.jpg", jpeg(1)), ("x.cls", b"3")])
@@ -121,26 +121,28 @@ def test_a_newer_tar_file_is_indexed_anew(own_tars: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("members", "said"),
+    ("members", "message"),
     [
         ([("a.jpg", b"x")], "no label cls"),
         ([("a.cls", b"1")], "none of the images jpg"),
         ([("a.jpg", b"x"), ("a.cls", b"cat")], "a class index is needed"),
-        ([], "holds no sample"),
+        ([], "contains no sample"),
     ],
 )
-def test_what_a_sample_lacks_is_said(members: list[tuple[str, bytes]], said: str, tmp_path: Path) -> None:
+def test_a_sample_with_a_missing_member_is_refused(
+    members: list[tuple[str, bytes]], message: str, tmp_path: Path
+) -> None:
     write_tar(tmp_path / "a.tar", members)
-    with pytest.raises(DataError, match=said) as refused:
+    with pytest.raises(DataError, match=message) as refused:
         spec_of(tmp_path)
     assert str(tmp_path / "a.tar") in str(refused.value)
 
 
 def test_no_tar_files(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no tar file there"):
+    with pytest.raises(DataError, match="there is no tar file"):
         spec_of(tmp_path)
     (tmp_path / "a.tar").write_bytes(b"no tar file" * 100)
-    with pytest.raises(DataError, match="not a whole, uncompressed tar file"):
+    with pytest.raises(DataError, match="not a complete, uncompressed tar file"):
         spec_of(tmp_path)
     (tmp_path / "a.tar").rename(tmp_path / "1.tar")
     with pytest.raises(DataError, match="2 of 3 files are missing"):
@@ -159,7 +161,7 @@ def test_order_is_by_file_and_block() -> None:
             for shard in dict.fromkeys(shards.tolist())
         ]
     )
-    for start in range(0, 120, 16):  # each block holds what the files in their order have there, and in another order
+    for start in range(0, 120, 16):  # each block has the same samples as in file order, but shuffled
         assert sorted(order[start : start + 16].tolist()) == sorted(whole[start : start + 16].tolist())
     assert order.tolist() != whole.tolist()
     assert order.tolist() != blocks.shuffled(np.random.default_rng(4)).tolist()
@@ -176,7 +178,7 @@ def test_a_set_with_several_dots_in_its_names_has_a_short_message(tmp_path: Path
     assert len(message) < 300
 
 
-def test_a_tar_file_that_links_name_twice_is_noted(own_tars: Path) -> None:
+def test_a_tar_file_that_is_also_named_by_a_link_is_noted(own_tars: Path) -> None:
     assert spec_of(own_tars).notes == ()
     (own_tars / "again.tar").symlink_to("part-00.tar")
     spec = spec_of(own_tars, val_fraction=0.0)

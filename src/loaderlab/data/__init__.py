@@ -1,4 +1,4 @@
-"""What the samples are. `build` turns a declaration into a `DataSpec`; nothing here knows how they are loaded."""
+"""What the samples are. `build` turns a configuration into a `DataSpec`; nothing here knows how samples are loaded."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from loaderlab.data.spec import DataSpec, OnError
 
 
 def build(config: DataConfig, on_progress: Callable[[int, int | None], None]) -> DataSpec:
-    """The samples that a configuration declares, prepared on disk where they have to be.
+    """The samples that a configuration describes. Prepares them on disk first if necessary.
 
     Args:
-        config: the declaration.
-        on_progress: called with (files done, files in all) while they are prepared; None where nobody knows how many.
+        config: the configuration.
+        on_progress: called with (files done, files in total) during the preparation; the total is None if unknown.
 
     Raises:
-        DataError: naming the file or the setting, and what to do.
+        DataError: the message names the file or the setting, and says what to do.
     """
     spec = _build(config, on_progress)
     if not isinstance(config, EncodedData):

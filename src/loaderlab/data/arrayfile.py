@@ -1,5 +1,5 @@
-"""Named arrays in one file. It is opened by mapping: the processes that open it share its pages, and pickling it sends
-its name instead of its content."""
+"""Named arrays in one memory-mapped file. Processes that open it share its pages, and pickling sends its path instead
+of its content."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from loaderlab.system.files import atomic_file
 Array = npt.NDArray[Any]
 
 MAGIC = b"loaderlab arrays 1".ljust(32)
-HEAD_BYTES = 64  # magic and SHA-256 of all that follows: one line of JSON, then the arrays
+HEAD_BYTES = 64  # the magic bytes and the SHA-256 of the rest of the file: one line of JSON, then the arrays
 ALIGN_BYTES = 64
 
 
 class ArrayFile(Mapping[str, Array]):
-    """The arrays of a file that `write` made, read-only, by name.
+    """The read-only arrays of a file that `write` made, by name.
 
     Args:
         path: the file.
-        digest: of the content that is expected. Without it the whole content is held against its own digest.
+        digest: of the expected content. Without it, the whole content is checked against the digest in the file.
 
     Attributes:
-        facts: what was written beside the arrays.
+        facts: the values that were written with the arrays.
 
     Raises:
-        OSError: there is no such file, or it cannot be read.
-        ValueError: it is none of ours, damaged, or holds something else than expected.
+        OSError: the file does not exist or cannot be read.
+        ValueError: the file has another format, is damaged, or does not have the expected content.
     """
 
     def __init__(self, path: Path, digest: bytes | None = None) -> None:
         with path.open("rb") as file:
             self._path, self._digest = path, _digest(file.read(HEAD_BYTES))
-            found = hashlib.file_digest(file, "sha256").digest() if digest is None else digest
-            if self._digest is None or found != self._digest:
-                raise ValueError(f"{path}: not the arrays that were written there")
+            expected = hashlib.file_digest(file, "sha256").digest() if digest is None else digest
+            if self._digest is None or expected != self._digest:
+                raise ValueError(f"{path}: does not contain the arrays that were written there")
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         end = mapped.find(b"\n", HEAD_BYTES)
         content = json.loads(mapped[HEAD_BYTES:end])
@@ -63,7 +63,7 @@ class ArrayFile(Mapping[str, Array]):
         return len(self._arrays)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """By name as long as the file there is still this one; the arrays themselves once it has been replaced."""
+        """Pickles the path while the file there is still this one, and the arrays themselves after it was replaced."""
         with contextlib.suppress(OSError), self._path.open("rb") as file:
             if _digest(file.read(HEAD_BYTES)) == self._digest:
                 return ArrayFile, (self._path, self._digest)
@@ -71,10 +71,10 @@ class ArrayFile(Mapping[str, Array]):
 
 
 def write(path: Path, facts: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
-    """Writes the file whole or not at all. Only this user may read it: it may list the names of private files.
+    """Writes the whole file or nothing. Only this user may read it, because it may list the names of private files.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     layout, offset = {}, 0
     for name, array in arrays.items():

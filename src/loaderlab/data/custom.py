@@ -1,4 +1,4 @@
-"""A user's own dataset: map-style or iterable, its items used as they are."""
+"""A user's own dataset, map-style or iterable. Its items are used unchanged."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ T = TypeVar("T")
 
 
 def build(config: CustomData) -> DataSpec:
-    """Calls ``data.target`` and looks at one item of what it gives.
+    """The spec of the dataset that ``data.target`` returns. Its first item is read for shape and dtype.
 
     Raises:
-        DataError: it gives no dataset, its items are not (input, target) pairs, or the classes are not known.
-        UserError: it does not import or raises.
+        DataError: it returns no dataset, its items are not (input, target) pairs, or the classes are unknown.
+        UserError: it cannot be imported, or it raises.
     """
     made = user_code.call("data.target", config.target, config.options)
     train, val = made if _is_pair(made) else (made, None)
@@ -46,13 +46,13 @@ def split_item(item: Any, source: UserItems, where: str) -> tuple[torch.Tensor, 
     """One item as (input, target).
 
     Raises:
-        DataError: it is neither a pair, nor a dict with the declared keys, or its input is no tensor or array.
+        DataError: the item is neither a pair nor a dict with the configured keys, or its input is not a tensor or array.
     """
     if isinstance(item, Mapping):
         for name, key in (("data.input_key", source.input_key), ("data.target_key", source.target_key)):
             if key is None or key not in item:
                 raise DataError(
-                    f"{where}: its items are dicts with the keys {', '.join(map(str, item))}; {name}={key} is none of them"
+                    f"{where}: its items are dicts with the keys {', '.join(map(str, item))}; {name}={key} is not one of them"
                 )
         item = (item[source.input_key], item[source.target_key])
     if isinstance(item, (tuple, list)) and len(item) == 2:
@@ -63,22 +63,22 @@ def split_item(item: Any, source: UserItems, where: str) -> tuple[torch.Tensor, 
         target = item[1]
         if isinstance(target, np.ndarray):
             target = as_tensor(target, where, "target")
-        elif isinstance(target, np.generic):  # torch's collation does not take all of them
+        elif isinstance(target, np.generic):  # torch's collate function does not accept all of these types
             target = target.item()
         return as_tensor(item[0], where, "input"), target
-    found = f"a {type(item).__name__}" + (f" of {len(item)}" if isinstance(item, (tuple, list)) else "")
+    kind = f"a {type(item).__name__}" + (f" of {len(item)}" if isinstance(item, (tuple, list)) else "")
     raise DataError(
-        f"{where}: its items must be (input, target) pairs, or dicts with data.input_key and data.target_key; got {found}"
+        f"{where}: its items must be (input, target) pairs, or dicts with data.input_key and data.target_key; got {kind}"
     )
 
 
 def as_tensor(value: torch.Tensor | np.ndarray, where: str, part: str) -> torch.Tensor:
-    """A tensor with the values of an array; it shares its memory where torch can have it as it lies.
+    """A tensor with the values of an array. It shares the array's memory if torch can use it.
 
-    An array with negative strides (``image[..., ::-1]``), one that is read-only and one of another byte order are copied.
+    Arrays with negative strides (``image[..., ::-1]``), read-only arrays and arrays of another byte order are copied.
 
     Raises:
-        DataError: torch has no such dtype, or some of its values are masked.
+        DataError: torch has no such dtype, or some of the values are masked.
     """
     if isinstance(value, torch.Tensor):
         return value.detach()
@@ -99,20 +99,22 @@ def _source(dataset: Any, config: CustomData, num_classes: int) -> UserItems:
     _refuse_no_dataset(dataset, config)
     iterable = isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__")
     source = UserItems(dataset, iterable, config.input_key, config.target_key, num_classes, config.sharded)
-    length = _asked(lambda: source.length, "its __len__", config)
-    if iterable and _asked(lambda: iter(dataset), "its __iter__", config) is dataset:
+    length = _run_user_code(lambda: source.length, "its __len__", config)
+    if iterable and _run_user_code(lambda: iter(dataset), "its __iter__", config) is dataset:
         raise DataError(
-            f"data.target={config.target}: gave a {type(dataset).__name__}, which is used up after one pass; give an object "
-            "whose __iter__ begins anew, such as a torch.utils.data.IterableDataset"
+            f"data.target={config.target}: returned a {type(dataset).__name__}, which is exhausted after one pass; return an "
+            "object whose __iter__ starts again each time, such as a torch.utils.data.IterableDataset"
         )
     if not iterable and length is None:
-        raise DataError(f"data.target={config.target}: the dataset has __getitem__ and no __len__{_why_none(dataset)}")
+        raise DataError(
+            f"data.target={config.target}: the dataset has __getitem__ but no __len__{_why_no_length(dataset)}"
+        )
     if length == 0 and not iterable:
         raise DataError(f"data.target={config.target}: the dataset is empty (its __len__ is 0)")
     return source
 
 
-def _why_none(dataset: Any) -> str:
+def _why_no_length(dataset: Any) -> str:
     try:
         len(dataset)
     except Exception as error:
@@ -120,34 +122,34 @@ def _why_none(dataset: Any) -> str:
     raise AssertionError
 
 
-def _asked(question: Callable[[], T], what: str, config: CustomData) -> T:
-    """An answer of the user's own code.
+def _run_user_code(code: Callable[[], T], what: str, config: CustomData) -> T:
+    """The result of a call into the user's code.
 
     Raises:
-        DataError: it fails.
+        DataError: the call fails.
     """
     try:
-        return question()
+        return code()
     except user_code.FAILURES as error:
         raise DataError(f"data.target={config.target}: {what} failed: {described(error)}") from error
 
 
 def _is_pair(made: Any) -> bool:
-    """A list of a class of its own is a dataset."""
+    """Whether this is a pair of datasets. An instance of a subclass of list is one dataset."""
     return (isinstance(made, tuple) or type(made) is list) and len(made) == 2
 
 
 def _refuse_no_dataset(dataset: Any, config: CustomData) -> None:
     if isinstance(dataset, str) or not (hasattr(dataset, "__getitem__") or hasattr(dataset, "__iter__")):
         raise DataError(
-            f"data.target={config.target}: gave a {type(dataset).__name__}; a dataset is needed (with __getitem__ and "
-            "__len__, or __iter__), or a (train, val) pair of them"
+            f"data.target={config.target}: returned a {type(dataset).__name__}; a dataset is needed (with __getitem__ and "
+            "__len__, or with __iter__), or a pair of datasets (train, val)"
         )
 
 
 def _first(source: UserItems, config: CustomData) -> Any:
     nothing = object()
-    item = _asked(
+    item = _run_user_code(
         lambda: next(iter(source.dataset), nothing) if source.iterable else source.dataset[0], "its first item", config
     )
     if item is nothing:
@@ -156,10 +158,10 @@ def _first(source: UserItems, config: CustomData) -> Any:
 
 
 def _classes(dataset: Any, config: CustomData) -> tuple[str, ...]:
-    """Names of the classes: the dataset's own ``classes`` if that is a list of names, else 0 to ``data.num_classes`` - 1."""
-    declared: Any = _asked(lambda: getattr(dataset, "classes", None), "its `classes`", config)
+    """Names of the classes: the dataset's own ``classes`` if that is a list of names, otherwise 0 to ``data.num_classes`` - 1."""
+    declared: Any = _run_user_code(lambda: getattr(dataset, "classes", None), "its `classes`", config)
     is_list = isinstance(declared, (Collection, np.ndarray)) and not isinstance(declared, (str, bytes))
-    if is_list and (names := _asked(lambda: tuple(map(str, declared)), "its `classes`", config)):
+    if is_list and (names := _run_user_code(lambda: tuple(map(str, declared)), "its `classes`", config)):
         return names
     if config.num_classes is not None:
         return tuple(map(str, range(config.num_classes)))

@@ -1,7 +1,7 @@
 """scikit-learn's 1,797 real handwritten digits, written once as a folder-per-class tree of JPEG files.
 
-The bitmaps are 8x8 (Alpaydin and Kaynak, UCI Optical Recognition of Handwritten Digits); they are enlarged to the
-size of choice, so that decoding and resizing cost what they cost on real photographs of that size.
+The bitmaps are 8x8 (Alpaydin and Kaynak, UCI Optical Recognition of Handwritten Digits). They are enlarged to the
+chosen size, so that decoding and resizing cost as much as for photographs of that size.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ SUBSAMPLING = {"444": 0, "420": 2}  # Pillow's codes
 
 
 def build(config: DigitsData, on_progress: Callable[[int, int], None]) -> DataSpec:
-    """The spec of the tree, which is written first where it is missing and checked against its manifest else.
+    """The spec of the tree. The tree is written if it is missing, and checked against its manifest.
 
     Args:
-        config: size, subsampling and quality of the JPEG files, and the folder they go under.
-        on_progress: called with (files written, files in all).
+        config: size, subsampling and quality of the JPEG files, and the parent folder.
+        on_progress: called with (files written, files in total).
 
     Raises:
-        DataError: the tree cannot be written, or a file of it differs from the manifest.
+        DataError: the tree cannot be written, or one of its files differs from the manifest.
     """
     tree = folder(config)
     try:
@@ -55,19 +55,19 @@ def folder(config: DigitsData) -> Path:
 
 
 def _write(folder: Path, config: DigitsData, on_progress: Callable[[int, int], None]) -> None:
-    """Writes the tree: an interrupted one never looks whole."""
-    from sklearn.datasets import load_digits  # half a second: only when there is something to write
+    """Writes the tree. An interrupted write leaves no tree."""
+    from sklearn.datasets import load_digits  # the import takes half a second, so it happens only when needed
 
     bitmaps, labels = load_digits(return_X_y=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     _check_room(bitmaps, config)
     labels = labels.astype(np.int64)
     _, val = imagefolder.stratified_split(labels, VAL_FRACTION, SPLIT_SEED)
-    held = set(val.tolist())
+    val_ids = set(val.tolist())
     with atomic_folder(folder) as partial:
         checksums = {}
         for index in range(len(labels)):
-            split = "val" if index in held else "train"
+            split = "val" if index in val_ids else "train"
             path = partial / split / str(labels[index]) / f"{index:04d}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             encoded = _encode(bitmaps[index].reshape(8, 8), config)
@@ -109,14 +109,14 @@ def _encode(bitmap: np.ndarray[tuple[int, int], np.dtype[np.float64]], config: D
 
 
 def _verify(folder: Path) -> None:
-    mend = f"Remove it and run again: rm -r {folder}"
+    advice = f"Remove the folder and run again: rm -r {folder}"
     try:
         checksums: dict[str, str] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"]
         for name, expected in checksums.items():
             if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
-                raise DataError(f"{folder / name}: differs from {MANIFEST}. {mend}")
+                raise DataError(f"{folder / name}: differs from {MANIFEST}. {advice}")
     except (OSError, json.JSONDecodeError, KeyError) as error:
-        raise DataError(f"{folder}: not the whole tree of digits: {error}. {mend}") from error
-    found = sum(len(files) for split in ("train", "val") for _, _, files in os.walk(folder / split))
-    if found != len(checksums):
-        raise DataError(f"{folder}: {found} files, {len(checksums)} in {MANIFEST}. {mend}")
+        raise DataError(f"{folder}: the tree of digits is incomplete: {error}. {advice}") from error
+    num_files = sum(len(files) for split in ("train", "val") for _, _, files in os.walk(folder / split))
+    if num_files != len(checksums):
+        raise DataError(f"{folder}: has {num_files} files, but {MANIFEST} lists {len(checksums)}. {advice}")

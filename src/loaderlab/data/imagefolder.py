@@ -1,4 +1,4 @@
-"""Folder-per-class trees of image files: listed in sorted order, split by seed where there is no validation root."""
+"""Folder-per-class trees of image files, listed in sorted order, and split by seed if there is no validation root."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from loaderlab.data.tree import Tree, scan
 
 @dataclass(frozen=True)
 class Listing:
-    """The image files of a tree, and a remark on how they were listed, if there is one."""
+    """The image files of a tree, and a note for the user if the list could not be cached."""
 
     root: Path
     tree: Tree
@@ -30,27 +30,26 @@ class Listing:
 
 
 def list_folder(root: Path, setting: str, on_progress: Callable[[int, int | None], None]) -> Listing:
-    """Lists a tree with one sub-folder a class; files at any depth below a class belong to it, hidden ones
-    excepted. The list is kept, and
-    taken from there as long as the tree does not change.
+    """The list of a tree with one sub-folder per class. Files at any depth below a class folder belong to that class;
+    hidden files and folders are skipped. The list is cached and reused until the tree changes.
 
     Args:
         root: the folder.
-        setting: the override that named it, for messages.
+        setting: the setting that gave the folder, for messages.
         on_progress: called with (files listed, None) while the tree is read.
 
     Raises:
-        DataError: no such folder, no class, a class without images, a tree that holds splits and not classes, a link
-            that leads back up, a file name that is not UTF-8, or a folder that cannot be read.
+        DataError: there is no such folder, no class, or a class without images; the sub-folders are splits, not
+            classes; a link leads back up; a file name is not UTF-8; or a folder cannot be read.
     """
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise DataError(
-            f"{setting}={root}: this folder {what}. Give a folder with one sub-folder a class: {setting}=/path"
+            f"{setting}={root}: this folder {what}. Give a folder with one sub-folder per class: {setting}=/path"
         )
     root = root.resolve()
-    if (kept := treecache.load(root)) is not None:
-        return Listing(root, kept)
+    if (cached := treecache.load(root)) is not None:
+        return Listing(root, cached)
     tree = scan(root, setting, on_progress)
     try:
         return Listing(root, treecache.store(root, tree))
@@ -58,16 +57,16 @@ def list_folder(root: Path, setting: str, on_progress: Callable[[int, int | None
         return Listing(
             root,
             tree,
-            f"the list of {setting} could not be kept under {treecache.folder()} ({error.strerror}): it is made anew "
-            "at each start. Set XDG_CACHE_HOME to a folder that can be written",
+            f"the file list of {setting} could not be cached under {treecache.folder()} ({error.strerror}), so the folder is "
+            "listed again at each start. Set XDG_CACHE_HOME to a writable folder",
         )
 
 
 def stratified_split(labels: INT64, fraction: float, seed: int) -> tuple[INT64, INT64]:
-    """Ids for training and for validation: the same share of every class, drawn by seed, in ascending order.
+    """Ids for training and for validation, in ascending order: the same share of every class, drawn by seed.
 
-    A class keeps at least one sample for training; where ``fraction`` is above 0 and a class has two samples or
-    more, at least one goes to validation.
+    Each class keeps at least one sample for training. If ``fraction`` is above 0, each class with two or more samples
+    gives at least one to validation.
     """
     rng = np.random.default_rng(seed)
     order = np.argsort(labels, kind="stable")  # class by class, ascending ids within each
@@ -89,31 +88,31 @@ def build(
     transform: TransformConfig,
     on_progress: Callable[[int, int | None], None],
 ) -> DataSpec:
-    """The spec of a tree, with a tree of its own for validation or a seeded split.
+    """The spec of a tree. Validation samples come from a second tree or from a seeded split.
 
     Raises:
-        DataError: see `list_folder`; or the two trees have different classes.
+        DataError: see `list_folder`; also if the two trees have different classes.
     """
     listing = list_folder(root, "data.root", on_progress)
     listings, files = [listing], listing.files
     if val_root is not None:
         num_files = len(files)
-        held = list_folder(val_root, "data.val_root", lambda done, _total: on_progress(num_files + done, None))
-        if held.tree.classes != listing.tree.classes:
-            differing = sorted(set(held.tree.classes) ^ set(listing.tree.classes))
+        val_listing = list_folder(val_root, "data.val_root", lambda done, _total: on_progress(num_files + done, None))
+        if val_listing.tree.classes != listing.tree.classes:
+            differing = sorted(set(val_listing.tree.classes) ^ set(listing.tree.classes))
             raise DataError(
-                f"data.val_root={val_root}: its classes differ from those of data.root={root}: "
-                f"{', '.join(differing[:10])} stand in one of the two only"
+                f"data.val_root={val_root}: its classes differ from those of data.root={root}. "
+                f"Only one of the two has: {', '.join(differing[:10])}"
             )
-        listings.append(held)
-        train_files, val_files = files, held.files
-        told_apart_by = held.tree.digest.encode()
+        listings.append(val_listing)
+        train_files, val_files = files, val_listing.files
+        split_identity = val_listing.tree.digest.encode()
     else:
-        kept, out = stratified_split(files.labels, val_fraction, split_seed)
-        train_files, val_files = files.take(kept), files.take(out)
-        told_apart_by = out.tobytes()
-    notes = _notes([found.tree for found in listings])
-    notes += [found.note for found in listings if found.note is not None]
+        train_ids, val_ids = stratified_split(files.labels, val_fraction, split_seed)
+        train_files, val_files = files.take(train_ids), files.take(val_ids)
+        split_identity = val_ids.tobytes()
+    notes = _notes([each.tree for each in listings])
+    notes += [each.note for each in listings if each.note is not None]
     train, val, normalization = transforms(transform)
     return DataSpec(
         name=name,
@@ -123,21 +122,21 @@ def build(
         sample_shape=(3, transform.image_size, transform.image_size),
         sample_dtype="uint8" if normalization.on_device else "float32",
         location=str(listing.root),
-        digest=hashlib.sha256(listing.tree.digest.encode() + told_apart_by).hexdigest()[:16],
+        digest=hashlib.sha256(listing.tree.digest.encode() + split_identity).hexdigest()[:16],
         notes=tuple(notes),
     )
 
 
 def _notes(trees: Sequence[Tree]) -> list[str]:
-    """One line for each kind of entry that was skipped, and for what is listed twice."""
+    """One line for each kind of skipped entry, and one for folders that are listed twice."""
     notes = []
-    if passed_over := sum(tree.others for tree in trees):
-        notes.append(f"{passed_over} files under data.root are no images by their ending and were passed over")
+    if others := sum(tree.others for tree in trees):
+        notes.append(f"{others} files under data.root were skipped: they have no image extension")
     if hidden := sum(tree.hidden for tree in trees):
         notes.append(f"{hidden} hidden folders and files under data.root were skipped: their names begin with a dot")
     if repeated := [name for tree in trees for name in tree.repeated]:
         notes.append(
-            f"{len(repeated)} folders under data.root are reached twice by symbolic links, so their samples are listed twice "
-            f"and may be in training and validation: {', '.join(repeated[:3])}{', ...' * (len(repeated) > 3)}"
+            f"{len(repeated)} folders under data.root are reached twice through symbolic links, so their samples are listed "
+            f"twice and may be in training and validation: {', '.join(repeated[:3])}{', ...' * (len(repeated) > 3)}"
         )
     return notes

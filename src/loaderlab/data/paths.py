@@ -1,4 +1,4 @@
-"""File paths by the million: one flat buffer that processes share, and no Python string that stays."""
+"""Millions of file paths in one flat buffer that processes share, without a Python string for each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from loaderlab.data.arrayfile import Array
 
 
 class PathPacker:
-    """Takes relative paths one by one, and gives the arrays that a `PathTable` stands on."""
+    """Collects relative paths one by one, and returns the arrays for a `PathTable`."""
 
     def __init__(self) -> None:
         self._text, self._lengths, self._kinds = bytearray(), array("H"), array("B")
@@ -31,12 +31,12 @@ class PathPacker:
 
     @property
     def endings(self) -> list[str]:
-        """Every ending that came, in the order of its code in ``kinds``."""
+        """Every ending so far, in the order of its code in ``kinds``."""
         return list(self._codes)
 
     def arrays(self) -> dict[str, Array]:
-        """``text``: (bytes,) uint8, the paths one behind the other as UTF-8; ``bounds``: (N + 1,) where each begins in
-        it; ``kinds``: (N,) uint8, each path's ending as a position in `endings`."""
+        """``text``: (bytes,) uint8, the concatenated paths as UTF-8; ``bounds``: (N + 1,), where each path begins;
+        ``kinds``: (N,) uint8, each path's ending as a position in `endings`."""
         bounds = np.zeros(len(self) + 1, smallest(len(self._text)))
         np.cumsum(np.frombuffer(self._lengths, np.uint16), out=bounds[1:])
         return {
@@ -47,13 +47,13 @@ class PathPacker:
 
 
 class PathTable:
-    """File paths by sample id. Memory does not grow when worker processes touch them, as that of a list of str would.
+    """File paths by sample id. Unlike a list of str, it takes no more memory when worker processes read it.
 
     Args:
-        root: what the paths are relative to.
-        arrays: see `PathPacker.arrays`. An `loaderlab.data.arrayfile.ArrayFile` goes to another process by its name.
+        root: the folder that the paths are relative to.
+        arrays: see `PathPacker.arrays`. An `loaderlab.data.arrayfile.ArrayFile` is sent to another process as its path.
         endings: of the paths, in lower case: see `PathPacker.endings`.
-        ids: which of the paths these are, and in which order; None: all.
+        ids: the chosen paths in their order; None for all.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class PathTable:
 
     @classmethod
     def of(cls, root: Path, paths: Sequence[str]) -> PathTable:
-        """A table of these relative paths, in memory."""
+        """A table of these relative paths, stored in memory."""
         packer = PathPacker()
         for path in paths:
             packer.add(path, ending(path))
@@ -88,29 +88,29 @@ class PathTable:
         return self.encoded(index).decode()
 
     def take(self, ids: npt.NDArray[np.integer]) -> PathTable:
-        """The table of some of these paths. The buffer is shared: only the ids are its own."""
+        """A table of some of these paths, which shares the buffer with this one."""
         chosen = ids if self._ids is None else self._ids[ids]
         return PathTable(self.root, self._arrays, self._endings, chosen.astype(smallest(len(self._arrays["kinds"]))))
 
     def has_any(self, endings: Collection[str]) -> bool:
-        """Whether any path, of all in the buffer, has one of these endings (lower case, with their dot)."""
+        """Whether any path in the buffer has one of these endings (lower case, with the dot)."""
         return not set(self._endings).isdisjoint(endings)
 
-    def first_unlike(self, endings: Collection[str]) -> str | None:
-        """The first path that has none of these endings (lower case, with their dot); None where all have one."""
+    def first_without(self, endings: Collection[str]) -> str | None:
+        """The first path that has none of these endings (lower case, with the dot); None if all have one."""
         others = [code for code, known in enumerate(self._endings) if known not in endings]
         if not others:
             return None
         kinds = self._arrays["kinds"] if self._ids is None else self._arrays["kinds"][self._ids]
-        found = np.flatnonzero(np.isin(kinds, others))
-        return self[int(found[0])] if len(found) else None
+        matches = np.flatnonzero(np.isin(kinds, others))
+        return self[int(matches[0])] if len(matches) else None
 
 
 def ending(path: str) -> str:
-    """The file name's extension with its dot, in lower case; empty where it has none."""
+    """The file name's extension with the dot, in lower case; empty if it has none."""
     return os.path.splitext(path)[1].lower()
 
 
 def smallest(largest: int) -> type[np.int32] | type[np.int64]:
-    """The smallest type of an index that has to reach this number."""
+    """The smallest integer type for indices up to this number."""
     return np.int32 if largest <= np.iinfo(np.int32).max else np.int64

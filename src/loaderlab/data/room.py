@@ -1,4 +1,4 @@
-"""Whether a generated set fits in memory and on the disk, checked before anything is made."""
+"""Checks that a generated set fits in memory and on the disk, before anything is generated."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from loaderlab.system.machine import available_memory
 
 
 def check_memory(setting: str, value: Any, contents: str, num_bytes: int, override: str) -> None:
-    """Checks a size against the memory that this process may still use.
+    """Checks that a set of this size fits in the memory that this process may still use.
 
     Args:
-        setting, value: what made it too large.
-        contents: the sentence's subject: ``700 samples``.
+        setting, value: the setting that makes the set too large.
+        contents: the subject of the message, such as ``700 samples``.
         override: what to type instead.
 
     Raises:
@@ -25,14 +25,14 @@ def check_memory(setting: str, value: Any, contents: str, num_bytes: int, overri
     free = available_memory()
     if num_bytes > free:
         allowed = (
-            f"{contents} take about {num_bytes / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are available to "
+            f"{contents} take about {num_bytes / 1e9:,.1f} GB of memory, but {free / 1e9:,.1f} GB are available to "
             "this process"
         )
         raise refuse(setting, value, allowed, override, error=DataError)
 
 
 def check_disk(setting: str, value: Any, contents: str, num_bytes: int, root: str, override: str) -> None:
-    """Checks a size against the free bytes of the disk under ``data.root``, which exists. See `check_memory`.
+    """Checks that a set of this size fits on the disk of ``data.root``, which must exist. See `check_memory`.
 
     Raises:
         DataError: it does not fit.
@@ -40,6 +40,6 @@ def check_disk(setting: str, value: Any, contents: str, num_bytes: int, root: st
     free = shutil.disk_usage(Path(root)).free
     if num_bytes > free:
         allowed = (
-            f"{contents} take about {num_bytes / 1e9:,.1f} GB, and {free / 1e9:,.1f} GB are free under data.root={root}"
+            f"{contents} take about {num_bytes / 1e9:,.1f} GB, but {free / 1e9:,.1f} GB are free under data.root={root}"
         )
         raise refuse(setting, value, allowed, override, error=DataError)

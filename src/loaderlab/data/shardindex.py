@@ -1,8 +1,8 @@
-"""Indexes of tar files, kept beside them: by extension, where each sample's members lie.
+"""Indexes of tar files, stored next to them: the position of each sample's members, by extension.
 
-An index has the format of DALI's ``wds2idx``, so DALI's reader takes it too. The first line of an index that is written here
-goes on with the size, times and inode of its tar file, which DALI does not read: it is used only while all of them are the
-same. An index without them, by ``wds2idx`` itself, is used only if it is newer than the last change of its tar file.
+An index has the format of DALI's ``wds2idx``, so DALI's reader accepts it too. The first line of an index that is written
+here also has the size, times and inode of the tar file, which DALI ignores. The index is used only while they all match. An
+index without them, made by ``wds2idx`` itself, is used only if it is newer than the last change of the tar file.
 """
 
 from __future__ import annotations
@@ -20,23 +20,21 @@ from loaderlab.data.spec import DataError
 from loaderlab.data.tarscan import BLOCK, Members, damage_at, scan
 from loaderlab.system.files import atomic_file
 
-VERSIONS = {"v1.1": 3, "v1.2": 4}  # of DALI's wds2idx: words that each member has in its line
-OWN_SUFFIX = (
-    ".loaderlab.idx"  # a name that wds2idx gives to no index: its names have one dot, after the first character
-)
+VERSIONS = {"v1.1": 3, "v1.2": 4}  # of DALI's wds2idx: number of words per member in a line
+OWN_SUFFIX = ".loaderlab.idx"  # wds2idx never writes such a name: its names have one dot after the first character
 MARK = "loaderlab"  # in the first line of an index that is written here
 UNQUOTED = string.punctuation.replace("%", "")
-EMPTY = "%00"  # stands for an extension of no characters; a tar member's name has no NUL
+EMPTY = "%00"  # stands for an empty extension; the name of a tar member cannot contain NUL
 TICK_S = 0.02  # the kernel's clock for files ticks every 1 to 10 ms
 Stamp = tuple[int, int, int, int]  # size, mtime, ctime, inode
-UNKNOWN = (0, 0, 0, 0)  # no tar file's stamp: the index is not used
+UNKNOWN = (0, 0, 0, 0)  # no tar file has this stamp, so the index is not used
 
 
 def paths(tars: Sequence[str]) -> list[Path]:
-    """The index file of each of these tar files, which are absolute paths: no other file of its folder has the same one.
+    """The index file of each of these tar files (absolute paths). No two files of a folder share an index.
 
-    ``wds2idx`` cuts a name at its first dot: ``set.idx`` for ``set.tar`` and for ``set.v2-000.tar``. That name is taken if it
-    belongs to one tar file only, else the whole name with a suffix.
+    ``wds2idx`` cuts a name at its first dot: ``set.idx`` for ``set.tar`` and for ``set.v2-000.tar``. That name is used if it
+    belongs to one tar file only; otherwise the index has the whole name with a suffix.
     """
     folders = {os.path.dirname(path) for path in tars}
     owners = {folder: Counter(map(_dali_name, _entries(folder))) for folder in folders}
@@ -51,45 +49,45 @@ def paths(tars: Sequence[str]) -> list[Path]:
 def _entries(folder: str) -> list[str]:
     try:
         return os.listdir(folder)
-    except OSError:  # may be entered and not listed: a name may then be shared, and its index is made again each time
+    except OSError:  # the folder cannot be listed: if two files share an index, it is written again each time
         return []
 
 
 def _dali_name(name: str) -> str | None:
-    """None for a file without the ending of a tar file: those that share its name are not looked for."""
+    """The index name that ``wds2idx`` gives; None if the file does not end with .tar."""
     return f"{name[: name.find('.', 1)]}.idx" if name.lower().endswith(".tar") and len(name) > len(".tar") else None
 
 
 def members(path: str, index: Path) -> list[Members]:
-    """The samples of a tar file, from its index if that is up to date; else from its headers, and a new index is left.
+    """The samples of a tar file, from its index if that is up to date; otherwise from its headers, and a new index is written.
 
     Raises:
-        DataError: it is no whole tar file, or a file of the index's name is no index.
+        DataError: the tar file is incomplete, or a file with the index's name is not an index.
     """
     stamp = _stamp(path)
-    if (kept := _read(path, index, stamp)) is not None:
-        return kept
+    if (indexed := _read(path, index, stamp)) is not None:
+        return indexed
     samples = None
     try:
         with atomic_file(index) as partial:
-            kept_stamp = stamp if _settled(partial, stamp) else UNKNOWN
+            written_stamp = stamp if _settled(partial, stamp) else UNKNOWN
             samples = scan(path)
-            partial.write_text(_text(samples, kept_stamp), encoding="ascii")
-    except OSError:  # a read-only folder, or a name that is too long: scanned again each time
+            partial.write_text(_text(samples, written_stamp), encoding="ascii")
+    except OSError:  # a read-only folder, or a name that is too long: the file is scanned each time
         return scan(path) if samples is None else samples
     return samples
 
 
 def _stamp(path: str) -> Stamp:
-    """What differs after any change of the file. With the time of its inode: `rsync -a`, `cp -p` and `tar x` set the other time
-    to what it was elsewhere."""
+    """Values that differ after any change of the file. They include ctime, because `rsync -a`, `cp -p` and `tar x` copy mtime
+    from elsewhere."""
     state = os.stat(path)
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
 
 
 def _settled(probe: Path, stamp: Stamp) -> bool:
-    """Whether a change of the tar file from now on gives it another time. If it was changed within the present tick of the
-    file system's clock, the next tick is awaited, for as long as a tick of any local file system takes.
+    """Whether any later change of the tar file will give it another time. If the file was changed within the current tick of
+    the file system's clock, this waits for the next tick, at most as long as a tick takes on a local file system.
 
     Args:
         probe: a file to touch, in the folder of the tar file.
@@ -106,10 +104,10 @@ def _settled(probe: Path, stamp: Stamp) -> bool:
 
 
 def _read(path: str, index: Path, stamp: Stamp) -> list[Members] | None:
-    """The samples by an index; None if there is none, or it is damaged or not up to date.
+    """The samples from an index; None if there is no index, or it is damaged or out of date.
 
     Raises:
-        DataError: a file of that name is no index.
+        DataError: a file of that name is not an index.
     """
     try:
         written_ns = index.stat().st_mtime_ns
@@ -118,7 +116,9 @@ def _read(path: str, index: Path, stamp: Stamp) -> list[Members] | None:
         return None
     version, *words = head.split() or ["v1.1"]
     if version not in VERSIONS:
-        raise DataError(f"{index}: not an index of {path}. Rename or remove it: an index of that name is written")
+        raise DataError(
+            f"{index}: not an index of {path}, but an index with this name must be written. Rename or remove it"
+        )
     own = words[1:2] == [MARK]
     if own and words[2:] != list(map(str, stamp)):
         return None
@@ -136,7 +136,7 @@ def _read(path: str, index: Path, stamp: Stamp) -> list[Members] | None:
 
 
 def _ends_as(path: str, last: tuple[int, int]) -> bool:
-    """Whether a tar file ends with a member of this offset and size: an index by ``wds2idx`` does not hold the file's size.
+    """Whether a tar file ends with a member of this offset and size. An index by ``wds2idx`` does not contain the file's size.
 
     Raises:
         OSError, tarfile.TarError: there is no such member.
@@ -155,12 +155,12 @@ def _parsed(words: Sequence[str], step: int, quoted: bool) -> Members:
         ValueError: it is damaged.
     """
     if len(words) % step:
-        raise ValueError("words are missing")
+        raise ValueError("the line has missing words")
     places: Members = {}
     for at in range(0, len(words), step):
         key, offset, size = words[at], int(words[at + 1]), int(words[at + 2])
         if offset % BLOCK or offset < BLOCK or size < 0:
-            raise ValueError("no place of a member")
+            raise ValueError("no member can have this offset and size")
         if quoted:
             key = "" if key == EMPTY else unquote(key, errors="surrogateescape")
         places[key] = offset, size

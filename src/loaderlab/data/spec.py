@@ -1,4 +1,4 @@
-"""What the samples are, as a declaration: every loader builds the same batches from it, and it knows no loader."""
+"""A description of the samples. Every loader builds the same batches from it, and it does not depend on any loader."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FLOAT32 = npt.NDArray[np.float32]
 
 
 class DataError(UserError):
-    """The samples are not what was declared: a folder is missing, a class is empty, a file does not decode."""
+    """The samples do not match the configuration: a folder is missing, a class is empty, a file does not decode."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class TransformSpec:
     """From a decoded image to a sample of shape (C, size, size), uint8.
 
     Attributes:
-        random_crop: random resized crop (area ``scale``, aspect ``ratio``), else resize and centre crop.
+        random_crop: random resized crop (area ``scale``, aspect ``ratio``); otherwise resize and centre crop.
         resize: length of the shorter side before the centre crop, pixels.
         flip: probability of a horizontal flip.
     """
@@ -53,20 +53,20 @@ class Normalization:
 
 @dataclass(frozen=True)
 class Blocks:
-    """An order for samples that lie one after the other in tar files: the files in random order, each from front to back,
-    and then a permutation within every block of so many samples. Reading stays sequential but for a block's width; two
-    samples of one file stay neighbours, which a permutation of all does not promise.
+    """An order for samples in tar files: the files in random order, each read from start to end, and then a permutation
+    within every block of ``size`` samples. Reading stays sequential except within a block. Samples of one file stay close
+    together, which a permutation of all samples does not give.
 
     Attributes:
-        ends: (shards,) one past the last sample id of each file; ids count through the files in their order.
-        size: samples of a block.
+        ends: (shards,) one past the last sample id of each file; ids count through the files in order.
+        size: samples per block.
     """
 
     ends: INT64
     size: int
 
     def shuffled(self, rng: np.random.Generator) -> INT64:
-        """(N,) every id once."""
+        """A random order of this kind, (N,): every id once."""
         starts = np.concatenate([[0], self.ends[:-1]])
         shards = rng.permutation(len(self.ends))
         order = np.concatenate([np.arange(starts[shard], self.ends[shard]) for shard in shards])
@@ -74,7 +74,7 @@ class Blocks:
 
 
 class EncodedImages(abc.ABC):
-    """Encoded images with one label each; they become RGB."""
+    """Encoded images with one label each. They are decoded to RGB."""
 
     labels: INT64
 
@@ -83,28 +83,28 @@ class EncodedImages(abc.ABC):
 
     @abc.abstractmethod
     def name(self, index: int) -> str:
-        """What a message calls the sample: a path."""
+        """The sample's name in messages: a path."""
 
     @abc.abstractmethod
     def files(self, ids: INT64) -> list[str]:
-        """The files that hold these samples, each once."""
+        """The files that contain these samples, each once."""
 
     @abc.abstractmethod
     def read(self, index: int) -> UINT8:
         """The encoded bytes.
 
         Raises:
-            OSError: they cannot be read.
+            OSError: the file cannot be read.
         """
 
     @abc.abstractmethod
     def take(self, ids: INT64) -> EncodedImages:
-        """The samples with these ids alone."""
+        """Only the samples with these ids."""
 
 
 @dataclass(frozen=True)
 class ImageFiles(EncodedImages):
-    """One file a sample."""
+    """Images with one file per sample."""
 
     paths: PathTable
     labels: INT64
@@ -124,12 +124,12 @@ class ImageFiles(EncodedImages):
 
 @dataclass(frozen=True)
 class TarImages(EncodedImages):
-    """Members of tar files, one after the other: shard by shard, in each by their place.
+    """Members of tar files, ordered by shard and by position in the shard.
 
     Attributes:
         shards: paths of the tar files.
         shard: (N,) index of each sample's tar file, ascending.
-        offsets, sizes: (N,) where its encoded bytes lie in it.
+        offsets, sizes: (N,) position of its encoded bytes in that file.
     """
 
     shards: tuple[str, ...]
@@ -142,7 +142,7 @@ class TarImages(EncodedImages):
         path, offset = self.shards[self.shard[index]], self.offsets[index]
         name = None
         with contextlib.suppress(OSError, tarfile.TarError), tarfile.open(path) as tar:
-            # only messages need it: memory would grow by every name
+            # read only for messages: storing every name would take memory
             name = next((member.name for member in tar if member.offset_data == offset), None)
         return f"{path}: {name or f'byte {offset}'}"
 
@@ -159,12 +159,12 @@ class TarImages(EncodedImages):
 
 @dataclass(frozen=True)
 class OnError:
-    """What becomes of an image that does not decode.
+    """What happens if an image does not decode.
 
     Attributes:
-        skip: go on, with another sample of the batch in its place; else the run stops.
-        max_skipped: share of a split's samples; beyond it the run stops all the same.
-        max_pixels: of an image (of all its frames, where it has several); a larger one does not count as decodable.
+        skip: continue with another sample of the batch instead; otherwise the run stops.
+        max_skipped: share of a split's samples; if more are skipped, the run stops.
+        max_pixels: of an image (of all its frames together); a larger image counts as not decodable.
     """
 
     skip: bool = False
@@ -197,7 +197,7 @@ class Vectors:
 
 @dataclass(frozen=True)
 class UserItems:
-    """A user's own dataset, its items used as they are: pairs, or dicts with these keys."""
+    """A user's own dataset. Its items are used unchanged: pairs, or dicts with these keys."""
 
     dataset: Any
     iterable: bool
@@ -208,11 +208,11 @@ class UserItems:
 
     @functools.cached_property
     def length(self) -> int | None:
-        """What the dataset says of itself, asked once; None where it says nothing. Of an iterable dataset it is a claim: it
-        may give more or fewer."""
+        """The dataset's ``__len__``, called once; None if it has none. An iterable dataset may yield more or fewer samples
+        than that."""
         try:
             return len(self.dataset)
-        except (TypeError, NotImplementedError):  # torch's own advice to those that have none
+        except (TypeError, NotImplementedError):  # torch recommends these to datasets without a length
             return None
 
     def __len__(self) -> int:
@@ -225,8 +225,8 @@ Source = EncodedImages | ImageArrays | Vectors | UserItems
 
 @dataclass(frozen=True)
 class Split:
-    """The samples of training or of validation, and what is done to each; ``blocks`` where they are to be read in the
-    order of tar files."""
+    """The samples of training or of validation, and how each is transformed. ``blocks`` is set for samples that are read in
+    the order of tar files."""
 
     source: Source
     transform: TransformSpec | None = None
@@ -241,7 +241,7 @@ class Split:
 
     @property
     def num_claimed(self) -> bool:
-        """Whether `num_samples` is what an iterable dataset says of itself: it may give more or fewer."""
+        """Whether `num_samples` is the ``__len__`` of an iterable dataset, which may yield more or fewer samples."""
         return isinstance(self.source, UserItems) and self.source.iterable
 
     @property
@@ -249,20 +249,20 @@ class Split:
         return isinstance(self.source, (ImageArrays, Vectors))
 
     @property
-    def at_hand(self) -> bool:
-        """In memory, and no work is to be done on each sample by itself."""
+    def ready_in_memory(self) -> bool:
+        """Whether the samples are in memory and need no work one by one."""
         return self.in_memory and not (isinstance(self.source, Vectors) and self.source.work)
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """All that a run knows of its samples.
+    """The description of a run's samples.
 
     Attributes:
-        sample_shape: of one input as it comes in a batch: (C, H, W), (F,), or what a user's dataset gives.
-        sample_dtype: of the same, by torch's name.
-        digest: tells two different sets apart (of names and labels, not of every byte).
-        notes: what was left out or is worth knowing, one line each.
+        sample_shape: of one input in a batch: (C, H, W), (F,), or the shape of a user's items.
+        sample_dtype: dtype of one input, as torch names it.
+        digest: identifies the set by its names and labels, not by every byte.
+        notes: skipped entries and other remarks for the user, one line each.
     """
 
     name: str
@@ -277,7 +277,7 @@ class DataSpec:
 
 
 def transforms(config: TransformConfig) -> tuple[TransformSpec, TransformSpec, Normalization]:
-    """The training transform, the validation transform and the normalisation that a declaration stands for."""
+    """The training transform, the validation transform and the normalisation of a configuration."""
     common = {
         "size": config.image_size,
         "scale": (config.scale[0], config.scale[1]),

@@ -1,7 +1,7 @@
-"""A tar file's samples by its headers, and whether the file is whole.
+"""The samples of a tar file, read from its headers, and a check that the file is complete.
 
-Python's tarfile ends without an error at a header that is cut, damaged or missing, so a file that was cut there would give
-fewer samples. A tar file is whole if an end-of-archive block of zeros follows its last member, and nothing after it.
+Python's tarfile stops without an error at a header that is truncated, damaged or missing, so samples would be lost silently.
+A tar file is complete if an end-of-archive block of zeros follows its last member, with nothing after it.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import tarfile
 from loaderlab.data.spec import DataError
 
 BLOCK = tarfile.BLOCKSIZE
-TAIL_BYTES = 2**20  # read after the end of the archive; tar fills up to 10,240 bytes with zeros
+TAIL_BYTES = 2**20  # read after the end of the archive; tar pads with zeros to a multiple of 10,240 bytes
 Members = dict[str, tuple[int, int]]  # of one sample: by extension, offset and size
 
 
 def scan(path: str) -> list[Members]:
-    """The samples of a tar file in its order. Members of one sample follow each other (as WebDataset has it); those whose
-    name or folder begins with a dot belong to none.
+    """The samples of a tar file in order. The members of a sample must be consecutive, as in WebDataset. Members whose name or
+    folder begins with a dot are skipped.
 
     Raises:
-        DataError: it is no tar file, compressed, or not whole, or has a sample with two members of one name.
+        DataError: the file is not a tar file, is compressed or incomplete, or a sample has two members of the same name.
     """
     samples: list[Members] = []
     last = None
@@ -42,26 +42,26 @@ def scan(path: str) -> list[Members]:
                     last = (folder, base)
                 if extension in samples[-1]:
                     raise DataError(
-                        f"{path}: two members of one sample are named {member.name!a}. Pack it again without one"
+                        f"{path}: a sample has two members named {member.name!a}. Make the file again with only one of them"
                     )
                 samples[-1][extension] = (member.offset_data, member.size)
             end = tar.offset
         damage = damage_at(path, end)
     except DataError:
         raise
-    except Exception as error:  # of a damaged header tarfile raises more than its own errors
+    except Exception as error:  # for a damaged header tarfile raises other errors than its own, too
         text = str(error).strip() or type(error).__name__
         damage = text.splitlines()[0] + after
     if damage is not None:
-        raise DataError(f"{path}: not a whole, uncompressed tar file: {damage}. Download or copy it again")
+        raise DataError(f"{path}: not a complete, uncompressed tar file: {damage}. Download or copy it again")
     return samples
 
 
 def damage_at(path: str, end: int) -> str | None:
-    """What is wrong with a tar file whose last member ends at this byte; None where it is whole.
+    """What is wrong with a tar file whose last member ends at this byte; None if it is complete.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with open(path, "rb") as file:
         file.seek(end)
@@ -74,5 +74,5 @@ def damage_at(path: str, end: int) -> str | None:
     if any(block):
         return f"the header at byte {end} is damaged"
     if any(tail):
-        return f"after its end-of-archive block at byte {end} more data follow, as in several tar files joined by cat"
+        return f"there is more data after its end-of-archive block at byte {end}, as in several tar files joined by cat"
     return None

@@ -1,4 +1,4 @@
-"""CIFAR-10 and MNIST: torchvision downloads and checks them, here they become arrays in memory."""
+"""CIFAR-10 and MNIST as arrays in memory. torchvision downloads and checks the files."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from loaderlab.system.causes import reason
 
 
 def build(config: TorchvisionData) -> DataSpec:
-    """Training and test set as (N, H, W, C) uint8 arrays: 32x32 RGB for CIFAR-10, 28x28 grey for MNIST.
+    """The spec of the training and test set as (N, H, W, C) uint8 arrays: 32x32 RGB for CIFAR-10, 28x28 grey for MNIST.
 
     Raises:
-        DataError: the files are neither there nor to be downloaded, or the means do not fit the channels.
+        DataError: the files are missing and cannot be downloaded, or the number of means differs from that of channels.
     """
     from torchvision.datasets import CIFAR10, MNIST
 
@@ -32,10 +32,10 @@ def build(config: TorchvisionData) -> DataSpec:
         try:
             data = kind(config.root, train=train, download=config.download)
         except (RuntimeError, OSError, URLError) as error:
-            mend = "check the network" if config.download else "type data.download=true"
+            advice = "Check the network" if config.download else "Type: data.download=true"
             raise DataError(
                 f"data={kind.__name__.lower()} data.root={config.root}: the files are not there and could not be "
-                f"downloaded ({reason(error)}): {mend}, or put torchvision's own files there"
+                f"downloaded ({reason(error)}). {advice}, or put torchvision's files there"
             ) from error
         images: UINT8 = np.ascontiguousarray(np.asarray(data.data, dtype=np.uint8))
         images = images.reshape(*images.shape[:3], channels)

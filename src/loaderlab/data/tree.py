@@ -1,7 +1,7 @@
-"""Lists a folder-per-class tree in one pass over its folders, and tells later whether it is still the same.
+"""Lists a folder-per-class tree in one pass over its folders, and checks later whether it has changed.
 
-Names that begin with a dot are skipped, folders and files. Symbolic links are followed: a link to a folder that leads back up
-is refused, and folders that are reached twice are counted."""
+Folders and files whose names begin with a dot are skipped. Symbolic links are followed: a link that leads back up is refused,
+and folders that are reached twice are counted."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from loaderlab.data.arrayfile import Array
 from loaderlab.data.paths import PathPacker, ending
 from loaderlab.data.spec import INT64, DataError
 
-#: what any of the decoders reads; each loader refuses those that its own does not
+#: the formats that at least one decoder reads; each loader refuses those that its own decoder does not read
 EXTENSIONS = frozenset(
     ".jpg .jpeg .jpe .png .webp .avif .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .jp2".split()  # noqa: SIM905
 )
-SPLITS = {"train", "val", "valid", "validation", "test"}  # names of folders that are no classes
+SPLITS = {"train", "val", "valid", "validation", "test"}  # names of folders that are not classes
 RACY_NS = 2_000_000_000  # the coarsest time stamp of a file system in use (FAT)
-READERS = 16  # folders that are looked at at the same time
-UNKNOWN = (0, 0, 0)  # no folder's stamp: it will not be found unchanged
+READERS = 16  # folders that are read at the same time
+UNKNOWN = (0, 0, 0)  # no folder has this stamp, so the folder counts as changed
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Tree:
     Attributes:
         classes: names of the class folders, sorted.
         endings: of the files, by their code in ``kinds``.
-        others: number of files that are no images by their ending.
-        hidden: number of folders and files that were skipped, their names beginning with a dot.
-        repeated: folders, relative to the root, whose files were listed before under another name.
+        others: number of files without an image extension.
+        hidden: number of folders and files that were skipped because their names begin with a dot.
+        repeated: folders, relative to the root, whose files are also listed under another name.
         folders: of the tree, relative to the root.
         digest: of classes and paths.
-        arrays: of `loaderlab.data.paths.PathPacker`; ``counts`` (C,) int64, files of each class; ``stamps`` (F, 3) int64,
-            of each folder.
+        arrays: of `loaderlab.data.paths.PathPacker`; ``counts`` (C,) int64, files per class; ``stamps`` (F, 3) int64,
+            one per folder.
     """
 
     classes: Sequence[str]
@@ -59,24 +59,24 @@ class Tree:
 
     @property
     def labels(self) -> INT64:
-        """(N,) int64, the class of each file."""
+        """The class of each file, (N,) int64."""
         return np.repeat(np.arange(len(self.classes), dtype=np.int64), self.arrays["counts"])
 
     def unchanged(self, root: Path) -> bool:
-        """Whether no folder has changed since: adding, removing or renaming an entry changes the time of its folder."""
+        """Whether no folder has changed since. Adding, removing or renaming an entry changes the time of its folder."""
         paths = [os.path.join(root, folder) for folder in self.folders]
         with ThreadPoolExecutor(READERS) as pool:
             try:
                 parts = list(pool.map(_stamps, (paths[first::READERS] for first in range(READERS))))
             except OSError:
                 return False
-        kept = self.arrays["stamps"]
-        return all(np.array_equal(part, kept[first::READERS]) for first, part in enumerate(parts))
+        earlier = self.arrays["stamps"]
+        return all(np.array_equal(part, earlier[first::READERS]) for first, part in enumerate(parts))
 
 
 def _stamp(state: os.stat_result) -> tuple[int, int, int]:
-    """What tells one state of a folder from another. With the time of its inode, which nobody can put back: `rsync -a`
-    and `tar` set the other one to what it was elsewhere. Without the device's number, which differs from node to node."""
+    """Values that differ after any change of a folder. They include ctime, which no program can set back: `rsync -a` and `tar`
+    copy mtime from elsewhere. They do not include the device number, which differs between nodes."""
     return state.st_ino % 2**63, state.st_mtime_ns, state.st_ctime_ns
 
 
@@ -85,14 +85,14 @@ def _stamps(folders: Sequence[str]) -> INT64:
 
 
 def scan(root: Path, setting: str, on_progress: Callable[[int, int | None], None]) -> Tree:
-    """Lists a tree; see `loaderlab.data.imagefolder.list_folder` for the arguments and what is refused."""
+    """The list of a tree; see `loaderlab.data.imagefolder.list_folder` for the arguments and errors."""
     enter = functools.partial(_enter, root, setting, time.time_ns())
     packer = PathPacker()
     top = enter("", None)
     classes = top.subfolders
     _refuse_no_classes(classes, root, setting)
     counts, others, hidden = [], 0, top.hidden
-    entered = [(top.name, top.stamp, top.identity)]  # not the folders themselves: they hold the names of all files
+    entered = [(top.name, top.stamp, top.identity)]  # not the `_Folder` objects: they keep the names of all files
     for name, folder in zip(classes, _ahead(enter, top), strict=True):
         before = len(packer)
         for each in _and_below(folder, enter):
@@ -107,7 +107,7 @@ def scan(root: Path, setting: str, on_progress: Callable[[int, int | None], None
         counts.append(len(packer) - before)
         if not counts[-1]:
             raise DataError(
-                f"{setting}={root}: the class folder {name} holds no image ({' '.join(sorted(EXTENSIONS))}). "
+                f"{setting}={root}: the class folder {name} contains no image ({' '.join(sorted(EXTENSIONS))}). "
                 "Put images into it or remove it"
             )
         on_progress(len(packer) + others, None)
@@ -122,14 +122,14 @@ def scan(root: Path, setting: str, on_progress: Callable[[int, int | None], None
 
 @dataclass(frozen=True)
 class _Folder:
-    """What one folder contains, links followed: names of its sub-folders and of its files, each sorted, without hidden ones."""
+    """The content of one folder, with links followed: sorted names of its sub-folders and files, without hidden ones."""
 
     name: str  # relative to the root
-    chain: Sequence[str]  # real paths of the root, of each folder down to this one, and of this one
+    chain: Sequence[str]  # real paths of the folders from the root to this one
     identity: tuple[int, int]  # device and inode
     stamp: tuple[int, int, int]
     subfolders: Sequence[str]
-    links: frozenset[str]  # those of the sub-folders that are links
+    links: frozenset[str]  # sub-folders that are links
     files: Sequence[str]
     hidden: int
 
@@ -139,9 +139,9 @@ def _enter(root: Path, setting: str, began_ns: int, name: str, parent: _Folder |
 
     Args:
         root, setting: see `loaderlab.data.imagefolder.list_folder`.
-        began_ns: when the tree was begun.
+        began_ns: when the listing of the tree began.
         name: of the folder, relative to the root.
-        parent: the folder that it is in; None for the root.
+        parent: the folder that contains it; None for the root.
     """
     path = os.path.join(root, name)
     real = os.fspath(root) if parent is None else os.path.join(parent.chain[-1], os.path.basename(name))
@@ -149,18 +149,18 @@ def _enter(root: Path, setting: str, began_ns: int, name: str, parent: _Folder |
         real = os.path.realpath(path)
         _refuse_way_up(path, real, parent.chain, setting, root)
     try:
-        state = os.stat(path)  # first: what changes from here on makes another stamp
+        state = os.stat(path)  # before the entries are read, so that a later change gives another stamp
         entries = _entries(path)
     except OSError as error:
         raise DataError(f"{setting}={root}: cannot read the folder {path}: {error.strerror}") from error
-    # changed just now, a folder could change once more and carry the same time; a link that leads nowhere could one day
-    # lead to a folder, which no folder of the tree would show
+    # a folder that has just changed could change again within the same time stamp; the target of a dangling link could be
+    # created later, which changes the stamp of no folder in the tree
     racy = max(_stamp(state)[1:]) > began_ns - RACY_NS
     return _Folder(
         name,
         (real,) if parent is None else (*parent.chain, real),
         (state.st_dev, state.st_ino),
-        UNKNOWN if racy or entries.lost else _stamp(state),
+        UNKNOWN if racy or entries.dangling else _stamp(state),
         entries.folders,
         entries.links,
         entries.files,
@@ -170,7 +170,7 @@ def _enter(root: Path, setting: str, began_ns: int, name: str, parent: _Folder |
 
 def _refuse_way_up(link: str, target: str, chain: Sequence[str], setting: str, root: Path) -> None:
     """Raises:
-    DataError: the link leads to a folder that it is reached through, or above one: it would be followed without end.
+    DataError: the link leads to a folder on its own path, or above it, and would be followed without end.
     """
     above = target.rstrip("/") + "/"
     if any(real == target or real.startswith(above) for real in chain):
@@ -191,14 +191,14 @@ Enter = Callable[[str, _Folder | None], _Folder]
 
 
 def _and_below(folder: _Folder, enter: Enter) -> Iterator[_Folder]:
-    """The folder, then those below it, each before its own."""
+    """The folder, then all folders below it, parents first."""
     yield folder
     for name in folder.subfolders:
         yield from _and_below(enter(f"{folder.name}/{name}", folder), enter)
 
 
 def _ahead(enter: Enter, top: _Folder) -> Iterator[_Folder]:
-    """The sub-folders in order. Those that come next are read meanwhile: a disk or a server has several to look for at once."""
+    """The sub-folders in order. The next ones are read ahead in threads: disks and servers handle several requests at once."""
     with ThreadPoolExecutor(READERS) as pool:
         pending: deque[Future[_Folder]] = deque()
         for name in top.subfolders:
@@ -227,20 +227,20 @@ def _is_utf8(name: str) -> bool:
 
 @dataclass(frozen=True)
 class _Entries:
-    """See `_Folder`; ``lost``: there is a link that leads nowhere."""
+    """See `_Folder`; ``dangling``: there is a link whose target does not exist."""
 
     folders: Sequence[str]
     links: frozenset[str]
     files: Sequence[str]
     hidden: int
-    lost: bool
+    dangling: bool
 
 
 def _entries(path: str) -> _Entries:
     folders: list[str] = []
     links: list[str] = []
     files: list[str] = []
-    hidden, lost = 0, False
+    hidden, dangling = 0, False
     with os.scandir(path) as entries:
         for entry in entries:
             if entry.name.startswith("."):
@@ -248,25 +248,25 @@ def _entries(path: str) -> _Entries:
                 continue
             try:
                 is_folder = entry.is_dir()
-                lost |= entry.is_symlink() and not is_folder and not entry.is_file()
-            except OSError:  # a link in a circle, or to where we may not look
-                is_folder, lost = False, True
+                dangling |= entry.is_symlink() and not is_folder and not entry.is_file()
+            except OSError:  # a circular link, or one whose target this user may not read
+                is_folder, dangling = False, True
             (folders if is_folder else files).append(entry.name)
             if is_folder and entry.is_symlink():
                 links.append(entry.name)
-    return _Entries(sorted(folders), frozenset(links), sorted(files), hidden, lost)
+    return _Entries(sorted(folders), frozenset(links), sorted(files), hidden, dangling)
 
 
 def _refuse_no_classes(classes: Sequence[str], root: Path, setting: str) -> None:
     if not classes:
-        raise DataError(f"{setting}={root}: holds no sub-folder; one a class is needed, with its images in it")
+        raise DataError(f"{setting}={root}: contains no sub-folder; one sub-folder of images per class is needed")
     if set(classes) <= SPLITS and "train" in classes:
         others = [name for name in classes if name != "train"]
         second = f" data.val_root={root / others[0]}" if others else ""
         raise refuse(
             setting,
             root,
-            f"holds the splits {', '.join(classes)}, which would be taken for classes",
+            f"its sub-folders are splits, not classes: {', '.join(classes)}",
             f"data.root={root / 'train'}{second}",
             is_example=False,
             error=DataError,

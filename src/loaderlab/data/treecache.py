@@ -1,5 +1,5 @@
-"""The lists of trees, kept from run to run under ``$XDG_CACHE_HOME/loaderlab/listings`` (``~/.cache`` without it): one
-file a tree, 40 MB and more for a million images. Any of them may be removed at any time."""
+"""Cached lists of trees under ``$XDG_CACHE_HOME/loaderlab/listings`` (default ``~/.cache``). There is one file per tree, 40 MB
+or more for a million images. Any of them may be deleted at any time."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from loaderlab.data.tree import EXTENSIONS, Tree
 from loaderlab.system import user
 
 FACTS = ("classes", "endings", "others", "hidden", "repeated", "folders", "digest")
-RULES = "2"  # of what is listed: a list that was made by others is not used
+RULES = "2"  # version of the listing rules: a list made by another version is not used
 
 
 def load(root: Path) -> Tree | None:
-    """The list of this resolved root where one is kept and the tree is still as it was then. What is damaged or of
-    another root is as good as none."""
+    """The cached list of this resolved root, if the tree has not changed since. None if there is no list, or it is damaged or
+    of another root."""
     try:
         file = ArrayFile(_path(root))
     except (OSError, ValueError):
@@ -29,10 +29,10 @@ def load(root: Path) -> Tree | None:
 
 
 def store(root: Path, tree: Tree) -> Tree:
-    """Keeps a list, and gives the same list as it stands on its file.
+    """Writes a list to the cache, and returns it with arrays that are mapped from the file.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     write(_path(root), {name: getattr(tree, name) for name in FACTS} | {"root": str(root)}, tree.arrays)
     file = ArrayFile(_path(root))
@@ -40,11 +40,11 @@ def store(root: Path, tree: Tree) -> Tree:
 
 
 def folder() -> Path:
-    """Where the lists are kept."""
+    """The folder of the cached lists."""
     return user.expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "loaderlab" / "listings"
 
 
 def _path(root: Path) -> Path:
-    """By root, by what counts as an image, and by the rules of a listing."""
+    """The cache file, named by the root, the image extensions and the version of the rules."""
     key = "\n".join([os.fspath(root), *sorted(EXTENSIONS), RULES])
     return folder() / hashlib.sha256(os.fsencode(key)).hexdigest()[:32]

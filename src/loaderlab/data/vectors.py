@@ -1,4 +1,4 @@
-"""In-memory vectors for the FeedForward study: one noisy cluster of points a class, made from a seed."""
+"""In-memory vectors for the FeedForward study: one noisy cluster of points per class, made from a seed."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from loaderlab.config import VectorsData
 from loaderlab.data import room
 from loaderlab.data.spec import FLOAT32, DataSpec, Split, Vectors
 
-CHUNK = 65_536  # samples whose centres are added in one go
+CHUNK = 65_536  # samples per addition of the centres
 CLASS_BYTES = 64  # of a class's name
-SAMPLE_BYTES = 16  # of a sample's label and of its place in an epoch's order
-SPREAD = 4.0  # standard deviation of a cluster, in units of the centres' own: learnable, not trivial
+SAMPLE_BYTES = 16  # of a sample's label and its id in an epoch's order
+SPREAD = 4.0  # standard deviation of a cluster relative to that of the centres: learnable, but not trivial
 
 
 def build(config: VectorsData) -> DataSpec:
-    """Training samples and a sixth as many for validation, from the same clusters.
+    """The spec of training samples, and a sixth as many validation samples from the same clusters.
 
     Raises:
-        DataError: they do not fit in memory.
+        DataError: the samples do not fit in memory.
     """
     _check_memory(config)
     rng = np.random.default_rng(config.data_seed)
@@ -28,7 +28,7 @@ def build(config: VectorsData) -> DataSpec:
         labels = rng.integers(0, config.num_classes, num_samples, dtype=np.int64)
         inputs = rng.standard_normal((num_samples, config.num_features), dtype=np.float32)
         inputs *= SPREAD
-        for start in range(0, num_samples, CHUNK):  # all at once would take the memory of a second set
+        for start in range(0, num_samples, CHUNK):  # adding all at once would need the memory of a second set
             inputs[start : start + CHUNK] += centres[labels[start : start + CHUNK]]
         return Split(Vectors(inputs, labels, config.work))
 
@@ -46,7 +46,7 @@ def build(config: VectorsData) -> DataSpec:
 
 def _check_memory(config: VectorsData) -> None:
     """Raises:
-    DataError: naming the setting that takes the most memory.
+    DataError: the samples do not fit in memory. The message names the setting that takes the most memory.
     """
     num_samples = config.num_samples + config.num_samples // 6
     row = 4 * config.num_features  # bytes of a float32 vector
@@ -61,17 +61,17 @@ def _check_memory(config: VectorsData) -> None:
     room.check_memory(
         f"data.{setting}",
         getattr(config, setting),
-        f"{num_samples:,} samples of {config.num_features:,} features, those of validation included,",
+        f"{num_samples:,} samples of {config.num_features:,} features, including those for validation,",
         sample_bytes + class_bytes,
         f"data.{setting}={smaller}",
     )
 
 
 def work(sample: FLOAT32, passes: int) -> FLOAT32:
-    """The per-sample work that ``data.work`` asks for, really done: each pass ranks the features and uses the ranks.
+    """The sample after ``data.work`` passes of per-sample work.
 
-    Stands for the parsing and feature making of tabular pipelines. One pass sorts the F features and rescales the
-    sample by its own interquartile range, which leaves it learnable: F log F work, nothing that a batch could share.
+    It stands for the parsing and feature engineering of tabular pipelines. One pass sorts the F features and divides the
+    sample by its interquartile range, so the sample stays learnable. It costs F log F and cannot be shared within a batch.
     """
     for _ in range(passes):
         order = np.sort(sample)

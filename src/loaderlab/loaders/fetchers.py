@@ -29,7 +29,7 @@ def check_formats(source: ImageFiles, reads: frozenset[str], loader: str, mend: 
     Raises:
         LoaderError: naming the first such file and what reads it.
     """
-    if (path := source.paths.first_unlike(reads)) is not None:
+    if (path := source.paths.first_without(reads)) is not None:
         raise LoaderError(f"{path}: {loader} reads {' '.join(sorted(reads))} only. {mend}")
 
 

@@ -89,7 +89,7 @@ def auto_workers(split: Split, device: torch.device) -> int:
     than making it."""
     if isinstance(split.source, UserItems) and split.source.iterable and not split.source.sharded:
         return 1
-    if split.at_hand:
+    if split.ready_in_memory:
         return 0
     return worker_share(uses_host_cores=capabilities(device).uses_host_cores)
 

@@ -23,7 +23,7 @@ def setup_of(context: RunContext, prepared: Prepared) -> Setup:
         batch_size=config.batch_size,
         precision=config.precision.name,
         in_memory=split.in_memory,
-        at_hand=split.at_hand,
+        at_hand=split.ready_in_memory,
         image_files=isinstance(source, EncodedImages),
         normalized_by_loader=normalization is not None and not normalization.on_device,
         compiled=config.model.compile,
