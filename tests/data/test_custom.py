@@ -213,9 +213,9 @@ def test_a_target_that_does_not_import(target: str, message: str) -> None:
     ("target", "message"),
     [
         ("Failing", "disk on fire"),
-        ("Uneven", "do not make a batch"),
+        ("Uneven", "cannot be collated"),
         ("WrongLabels", "2 classes"),
-        ("FloatLabels", "class indexes"),
+        ("FloatLabels", "class indices"),
     ],
 )
 def test_a_dataset_that_fails_during_an_epoch_raises(

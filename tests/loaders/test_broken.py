@@ -1,4 +1,4 @@
-"""Broken samples: named, or skipped in the same way by every loader; too many, and too large ones."""
+"""Broken samples: named, or skipped in the same way by every loader. Also too many broken samples, and too large images."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PLAN = EpochPlan(23, 4, True, False, seed=3)
 
 
 def as_bomb(path: Path) -> None:
-    """Its header now tells of 65,535 x 65,535 pixels."""
+    """Sets the size in a JPEG's header to 65,535 x 65,535 pixels."""
     encoded = bytearray(path.read_bytes())
     at = encoded.find(b"\xff\xc0")
     encoded[at + 5 : at + 9] = b"\xff" * 4
@@ -49,7 +49,7 @@ def as_bomb(path: Path) -> None:
 
 @pytest.fixture
 def spoiled(own_tree: Path) -> list[Path]:
-    """Four files of the 23: cut short, empty, no image, a bomb."""
+    """Breaks four of the 23 files: truncated, empty, not an image, a decompression bomb."""
     files = sorted(own_tree.rglob("*.jpg"))
     broken = [files[index] for index in (2, 7, 8, 20)]
     broken[0].write_bytes(broken[0].read_bytes()[:-400])
@@ -71,7 +71,7 @@ def split_of(tree: Path, on_error: str, max_skipped: float = 1.0) -> Split:
 
 
 def one_epoch(config: LoaderConfig, split: Split) -> None:
-    """One epoch, whatever comes of it."""
+    """Loads all batches of one epoch."""
     with contextlib.closing(loaders.build(config, split, PLAN, torch.device("cpu"))) as built:
         list(built.epoch(0))
 
@@ -82,14 +82,14 @@ ON_CUDA = [pytest.param((name, "cuda"), marks=pytest.mark.gpu) for name in ("nat
 @pytest.fixture(params=[*((name, "cpu") for name in LOADERS), *ON_CUDA])
 def loader(request: pytest.FixtureRequest, own_tree: Path, spoiled: list[Path]) -> Iterator[Loader]:
     name, device = request.param
-    place = torch.device("cuda", 0) if device == "cuda" else torch.device(device)
-    built = loaders.build(LOADERS[name], split_of(own_tree, "skip"), PLAN, place)
+    target = torch.device("cuda", 0) if device == "cuda" else torch.device(device)
+    built = loaders.build(LOADERS[name], split_of(own_tree, "skip"), PLAN, target)
     yield built
     built.close()
 
 
-def test_skipped_alike(loader: Loader, spoiled: list[Path]) -> None:
-    """Every loader skips the same and puts the same in their places; batches keep their shapes."""
+def test_every_loader_skips_the_same_samples(loader: Loader, spoiled: list[Path]) -> None:
+    """Every loader uses the same replacements, and batches keep their shapes."""
     broken = {2, 7, 8, 20}
     for epoch in (0, 1):
         batches = [loader.transfer(batch) for batch in loader.epoch(epoch)]
@@ -115,7 +115,7 @@ def test_skipped_alike(loader: Loader, spoiled: list[Path]) -> None:
 @pytest.mark.parametrize("name", ["native-2-workers", "spdl", "resident", "dali"])
 def test_too_many_are_refused(name: str, own_tree: Path, spoiled: list[Path]) -> None:
     with pytest.raises(
-        DataError, match=r"data.max_skipped=0.1: [34] of 23 samples do not load.*type: data.max_skipped=0.(26|35)"
+        DataError, match=r"data.max_skipped=0.1: [34] of 23 samples cannot be loaded.*type: data.max_skipped=0.(26|35)"
     ):
         one_epoch(LOADERS[name], split_of(own_tree, "skip", 0.1))
 
@@ -129,12 +129,12 @@ def test_a_bomb_stops_the_run_by_default(name: str, own_tree: Path) -> None:
     assert str(bomb) in str(refused.value)
 
 
-def test_a_batch_without_any_sample_to_load_is_refused() -> None:
+def test_a_batch_with_only_broken_samples_is_refused() -> None:
     broken = BrokenSamples(OnError(skip=True, max_skipped=1.0), 9)
     broken.add({3: "c.jpg: gone", 4: "d.jpg: gone"})
     assert broken.substituted(np.array([1, 3, 4, 2])).tolist() == [1, 2, 2, 2]
     assert broken.substituted(np.array([1, 2, 3])).tolist() == [1, 2, 1]
-    with pytest.raises(DataError, match="none of the 2 samples of a batch loads, the first: d.jpg: gone"):
+    with pytest.raises(DataError, match=r"none of the 2 samples of a batch can be loaded\. The first: d.jpg: gone"):
         broken.substituted(np.array([4, 3]))
 
 
@@ -142,23 +142,23 @@ def test_a_batch_without_any_sample_to_load_is_refused() -> None:
 def test_pixels_are_read_from_the_header(kind: str, tmp_path: Path) -> None:
     image, path = Image.new("RGB", (50, 30)), tmp_path / f"a.{kind if kind in ('png', 'webp') else 'jpg'}"
     exif = Image.Exif()
-    exif[0x010E] = "x\xff\xc0" * 40  # a frame's marker within another segment
+    exif[0x010E] = "x\xff\xc0" * 40  # a frame marker inside another segment
     options: dict[str, dict[str, Any]] = {"progressive": {"progressive": True}, "exif": {"exif": exif}}
     image.save(path, **options.get(kind, {}))
     encoded = np.fromfile(path, np.uint8)
     assert num_pixels(encoded)[0] == 1500
     if path.suffix == ".jpg":
         junk = np.concatenate([encoded[:2], np.array([0xFF, 0xFF, 0xFF, 0xD8, 7, 7], np.uint8), encoded[2:]])
-        assert num_pixels(junk)[0] == 1500  # libjpeg passes over it as well
+        assert num_pixels(junk)[0] == 1500  # libjpeg skips it too
         assert num_pixels(encoded[:12])[0] == 0
 
 
-def test_a_header_that_tells_of_more_than_the_bytes_can_hold(tmp_path: Path) -> None:
-    """The emptiest picture stays within the bound; the same with a taller frame in its header does not."""
+def test_a_header_with_more_pixels_than_the_bytes_can_encode_is_refused(tmp_path: Path) -> None:
+    """An empty picture is within the bound; the same file with a larger height in its header is not."""
     Image.new("L", (1024, 1024)).save(tmp_path / "a.jpg", optimize=True, quality=1)
     encoded = np.fromfile(tmp_path / "a.jpg", np.uint8)
     check_header(encoded, 10**9)
     at = encoded.tobytes().find(b"\xff\xc0")
     encoded[at + 5] = 0xF0
-    with pytest.raises(DataError, match="more than its .* bytes can hold"):
+    with pytest.raises(DataError, match="more than its .* bytes can encode"):
         check_header(encoded, 10**9)

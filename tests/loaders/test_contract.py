@@ -1,4 +1,4 @@
-"""One suite over every loader and every kind of samples: what `loaderlab.loaders.contract` promises."""
+"""The contract of `loaderlab.loaders.contract`, checked for every loader and every kind of samples."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ LOADERS: dict[str, LoaderConfig] = {
     "dali": DaliLoader(num_threads=2),
     "dali-deep-queue": DaliLoader(num_threads=1, prefetch_queue_depth=4),
 }
-BACKENDS = ("native", "spdl", "resident", "dali")  # each once, in its cheapest form
+BACKENDS = ("native", "spdl", "resident", "dali")  # each once, with its cheapest settings
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
@@ -108,13 +108,13 @@ SPLITS: dict[str, Callable[[Path], Split]] = {
     "arrays": arrays_split,
     "vectors": vectors_split,
     "user": user_split,
-    "vectors at hand": lambda tree: vectors_split(tree, work=0),
+    "vectors without work": lambda tree: vectors_split(tree, work=0),
 }
 REFUSED = [("resident", "vectors"), ("resident", "user")]
 ALL = [
     pair
     for pair in itertools.product(LOADERS, SPLITS)
-    if pair not in REFUSED and (pair[1] != "vectors at hand" or pair[0] == "resident")
+    if pair not in REFUSED and (pair[1] != "vectors without work" or pair[0] == "resident")
 ]
 EACH = [pair for pair in ALL if pair[0] in BACKENDS]
 
@@ -132,7 +132,7 @@ def built(request: pytest.FixtureRequest, image_tree: Path) -> Iterator[Callable
     yield build
     for loader in made:
         loader.close()
-        loader.close()  # again is harmless
+        loader.close()  # may be called twice
 
 
 def ids_of(batch: Batch) -> list[int]:
@@ -169,10 +169,10 @@ def test_each_sample_once_in_the_plans_order(
         assert inputs.dtype == expected_inputs.dtype
         assert inputs.shape == expected_inputs.shape
         difference = (inputs.cpu().float() - expected_inputs.float()).abs()
-        if subject.capabilities.decodes_on_device:  # a GPU's, which may upsample chroma otherwise
+        if subject.capabilities.decodes_on_device:  # a GPU's decoder may upsample chroma differently
             assert difference.flatten(1).mean(1).max() <= OTHER_DECODER_LEVELS
         else:
-            # the tolerance of docs/measuring.md: filters round differently, and treat an image's border differently
+            # the tolerance in docs/measuring.md: filters differ in rounding and at the image border
             assert difference.mean() <= 0.25
             assert difference.max() <= 16
             inner = difference[..., 1:-1, 1:-1] if difference.ndim == 4 else difference
@@ -198,7 +198,7 @@ def test_images_are_uint8_with_channels_last_strides(
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("loader", LOADERS)
-def test_batches_are_the_takers_own(loader: str, device: str, built: Callable[..., Loader]) -> None:
+def test_the_consumer_owns_its_batches(loader: str, device: str, built: Callable[..., Loader]) -> None:
     subject = built(loader, "files", EpochPlan(23, 4, False, False), device)
     kept = [subject.transfer(batch) for batch in subject.epoch(0)]
     copies = [batch.inputs.clone() for batch in kept]
@@ -210,17 +210,17 @@ def test_batches_are_the_takers_own(loader: str, device: str, built: Callable[..
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("loader", LOADERS)
-def test_a_batch_is_whole_until_the_device_has_read_it(loader: str, built: Callable[..., Loader]) -> None:
-    """The host runs ahead and lets go of each batch before the device has begun to read it."""
+def test_a_batch_is_not_overwritten_before_the_device_has_read_it(loader: str, built: Callable[..., Loader]) -> None:
+    """The host runs ahead and frees each batch before the device begins to read it."""
     plan = EpochPlan(23, 4, shuffle=True, drop_last=False, seed=3)
     subject, reference = built(loader, "arrays", plan, "cuda"), built("native", "arrays", plan)
     seen, expected = [], []
     for epoch in range(30):
         for batch in subject.epoch(epoch):
-            here = subject.transfer(batch)
+            on_device = subject.transfer(batch)
             torch.cuda._sleep(2_000_000)
-            seen.append(torch.stack([here.inputs.float().mean(), here.targets.float().mean()]))
-            del batch, here
+            seen.append(torch.stack([on_device.inputs.float().mean(), on_device.targets.float().mean()]))
+            del batch, on_device
         expected += [
             torch.stack([each.inputs.float().mean(), each.targets.float().mean()]) for each in reference.epoch(epoch)
         ]
@@ -228,12 +228,12 @@ def test_a_batch_is_whole_until_the_device_has_read_it(loader: str, built: Calla
 
 
 @pytest.mark.parametrize(("loader", "split"), [pair for pair in ALL if pair in EACH or pair[1] == "files"])
-def test_an_epoch_may_be_broken_off(loader: str, split: str, built: Callable[..., Loader]) -> None:
+def test_an_epoch_may_be_stopped_early(loader: str, split: str, built: Callable[..., Loader]) -> None:
     plan = EpochPlan(23, 4, True, False)
     subject = built(loader, split, plan)
-    broken = subject.epoch(0)
-    next(broken)
-    del broken
+    stopped = subject.epoch(0)
+    next(stopped)
+    del stopped
     ids, _, _ = all_of(list(subject.epoch(1)))
     assert ids.tolist() == plan.ids(1).tolist()
     assert len(list(subject.epoch(1))) == 6
@@ -243,7 +243,7 @@ def test_an_epoch_may_be_broken_off(loader: str, split: str, built: Callable[...
 def test_shards(loader: str, split: str, built: Callable[..., Loader], image_tree: Path) -> None:
     samples = SPLITS[split](image_tree)
     worlds = [(1, True), (2, False), (3, True)]
-    # DALI's pipelines take their time to build, and take what they are given
+    # DALI's pipelines are slow to build, and do not depend on the kind of samples here
     for world_size, shuffle in worlds if loader != "dali" or split == "files" else worlds[-1:]:
         seen: list[int] = []
         for rank in range(world_size):
@@ -264,7 +264,7 @@ def test_one_sample_and_none(loader: str, built: Callable[..., Loader], image_tr
 
 
 @pytest.mark.parametrize(("loader", "split"), REFUSED)
-def test_what_a_loader_cannot_do_is_refused(loader: str, split: str, built: Callable[..., Loader]) -> None:
+def test_a_split_that_a_loader_cannot_load_is_refused(loader: str, split: str, built: Callable[..., Loader]) -> None:
     with pytest.raises(LoaderError, match=f"loader={loader}: .* Type: loader=native"):
         built(loader, split, EpochPlan(23, 4, True, False))
 
@@ -304,8 +304,8 @@ def test_random_crops_differ_between_epochs_and_keep_the_means(
     center = built("native", folder_split(image_tree), plan)
     first, second = (all_of(list(subject.epoch(epoch)))[1].float() for epoch in (0, 1))
     assert (first - second).abs().mean() > 1
-    anew = built(loader, folder_split(image_tree, crop="random_resized"), plan)
-    assert (all_of(list(anew.epoch(1)))[1].float() - first).abs().mean() > 1  # a resumed run does not begin again
+    resumed = built(loader, folder_split(image_tree, crop="random_resized"), plan)
+    assert (all_of(list(resumed.epoch(1)))[1].float() - first).abs().mean() > 1  # not the crops of the first epoch
     many = torch.stack([all_of(list(subject.epoch(epoch)))[1].float().mean() for epoch in range(2, 12)])
     assert abs(many.mean() - all_of(list(center.epoch(0)))[1].float().mean()) < 8
 
@@ -326,10 +326,10 @@ def test_images_in_memory_are_cropped_at_random(loader: str, built: Callable[...
 def test_native_augmentation_does_not_depend_on_the_workers(workers: int, image_tree: Path) -> None:
     plan = EpochPlan(23, 4, True, False, seed=1)
     split = folder_split(image_tree, crop="random_resized")
-    wanted = loaders.build(NativeLoader(num_workers=0), split, plan, torch.device("cpu"))
+    reference = loaders.build(NativeLoader(num_workers=0), split, plan, torch.device("cpu"))
     subject = loaders.build(NativeLoader(num_workers=workers), split, plan, torch.device("cpu"))
-    for ours, theirs in zip(wanted.epoch(4), subject.epoch(4), strict=True):
-        assert (ours.inputs == theirs.inputs).all()
+    for expected, batch in zip(reference.epoch(4), subject.epoch(4), strict=True):
+        assert (expected.inputs == batch.inputs).all()
     subject.close()
 
 
@@ -343,9 +343,11 @@ def test_augmentation_is_that_of_native(
         folder_split(image_tree, "random_resized", flip=0.5),
         arrays_split(image_tree, "random_resized", flip=0.5),
     ):
-        ours, theirs = built(loader, split, plan, device), built("native", split, plan)
-        found, wanted = (torch.cat([batch.inputs.cpu().float() for batch in each.epoch(4)]) for each in (ours, theirs))
-        difference = (found - wanted).abs()
+        subject, native = built(loader, split, plan, device), built("native", split, plan)
+        inputs, expected = (
+            torch.cat([batch.inputs.cpu().float() for batch in each.epoch(4)]) for each in (subject, native)
+        )
+        difference = (inputs - expected).abs()
         assert difference.max() <= (1 if loader == "resident" else 0)
         assert difference.mean() < 1e-3
 

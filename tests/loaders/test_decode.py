@@ -1,4 +1,4 @@
-"""From a file to a sample: every kind of file, the crops, and what the two backends make of them."""
+"""From a file to a sample: every kind of file, and the crops, in both backends."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ BACKENDS: dict[str, LoaderConfig] = {
 
 
 def write(folder: Path, kind: str) -> Path:
-    """One file of an odd kind, all of the same picture."""
+    """Writes the same picture as a file of this kind, and returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(PICTURE)
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees
+    exif[0x0112] = 6  # rotated by 90 degrees
     path = folder / {"palette": "palette.png", "grey16": "grey16.png", "rgba": "rgba.png"}.get(kind, f"{kind}.jpg")
     match kind:
         case "grey":
@@ -78,11 +78,11 @@ def one(backend: str, root: Path, on_error: str = "error") -> torch.Tensor:
         loader.close()
 
 
-def test_dali_does_not_turn_what_readers_may_turn_differently(tmp_path: Path) -> None:
-    """nvImageCodec and OpenCV need not agree on damaged EXIF data, and the one writes to memory that the other has sized."""
+def test_dali_does_not_rotate_an_image_with_ambiguous_exif_data(tmp_path: Path) -> None:
+    """nvImageCodec and OpenCV may disagree on damaged EXIF data, and one writes to memory that the other has allocated."""
     path = write(tmp_path / "damaged" / "ant", "exif")
     whole = path.read_bytes()
-    path.write_bytes(whole.replace(b"\x01\x12\x00\x03", b"\x01\x12\x00\x04"))  # LONG in place of SHORT
+    path.write_bytes(whole.replace(b"\x01\x12\x00\x03", b"\x01\x12\x00\x04"))  # LONG instead of SHORT
     assert path.read_bytes() != whole
     write(tmp_path / "plain" / "ant", "plain")
     assert torch.equal(one("dali", tmp_path / "damaged", "skip"), one("dali", tmp_path / "plain"))
@@ -94,7 +94,7 @@ def test_dali_does_not_turn_what_readers_may_turn_differently(tmp_path: Path) ->
 @pytest.mark.parametrize("backend", ["torchcodec", "pillow", "dali"])
 def test_every_kind_of_file_becomes_the_same_picture(backend: str, kind: str, tmp_path: Path) -> None:
     write(tmp_path / "only", kind)
-    found = one(backend, tmp_path).float()
+    decoded = one(backend, tmp_path).float()
     expected = torch.from_numpy(PICTURE).permute(2, 0, 1).float()
     if kind in ("grey", "grey16"):
         expected = (expected * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(0).expand(3, -1, -1)
@@ -105,7 +105,7 @@ def test_every_kind_of_file_becomes_the_same_picture(backend: str, kind: str, tm
             torch.from_numpy(np.array(Image.fromarray(PICTURE).convert("P").convert("RGB"))).permute(2, 0, 1).float()
         )
     top, left = (expected.shape[1] - 48) // 2, (expected.shape[2] - 48) // 2
-    assert (found - expected[:, top : top + 48, left : left + 48]).abs().mean() < 2.5
+    assert (decoded - expected[:, top : top + 48, left : left + 48]).abs().mean() < 2.5
 
 
 @pytest.mark.parametrize(
@@ -119,18 +119,18 @@ def test_further_formats(backend: str, kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("backend", "kind", "mend"),
+    ("backend", "kind", "advice"),
     [("torchcodec", "bmp", "loader.decoder=pillow"), ("dali", "gif", "loader=native")],
 )
-def test_a_format_that_a_decoder_does_not_read_is_refused(backend: str, kind: str, mend: str, tmp_path: Path) -> None:
+def test_a_format_that_a_decoder_does_not_read_is_refused(backend: str, kind: str, advice: str, tmp_path: Path) -> None:
     write(tmp_path / "only", kind)
-    with pytest.raises(LoaderError, match=mend) as refused:
+    with pytest.raises(LoaderError, match=advice) as refused:
         one(backend, tmp_path)
     assert f"plain.{kind}" in str(refused.value)
 
 
 def spoiled(kind: str, folder: Path) -> bytes:
-    """A broken file; the whole one is written into the folder."""
+    """The bytes of a broken file. The intact file is written to the folder."""
     whole = Path(write(folder, "plain")).read_bytes()
     return {
         "truncated": whole[: len(whole) // 2],
@@ -159,7 +159,7 @@ def test_a_broken_file_is_named(backend: str, kind: str, own_tree: Path, tmp_pat
     finally:
         loader.close()
     assert str(bad) in str(named.value)
-    assert "does not decode" in str(named.value)
+    assert "cannot be decoded" in str(named.value)
     assert "\n" not in str(named.value)
     if kind == "empty":
         assert "0 bytes" in str(named.value)
@@ -196,7 +196,7 @@ def test_pillow_and_torchcodec_give_the_same_pixels(image_tree: Path) -> None:
         assert (decoder("pillow")(encoded) == decoder("torchcodec")(encoded)).all()
 
 
-def test_without_dali_it_says_why(monkeypatch: pytest.MonkeyPatch, image_tree: Path) -> None:
+def test_a_missing_dali_is_reported(monkeypatch: pytest.MonkeyPatch, image_tree: Path) -> None:
     monkeypatch.setitem(sys.modules, "nvidia.dali", None)
     monkeypatch.setitem(sys.modules, "nvidia.dali.backend", None)
     for name in ("dali", "dali_graph"):

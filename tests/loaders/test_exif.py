@@ -1,4 +1,4 @@
-"""Whether a file's EXIF data leaves two readers in any doubt."""
+"""Whether two readers could disagree about a file's EXIF orientation."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from PIL import Image
 from loaderlab.data.spec import UINT8
 from loaderlab.loaders.exif import one_orientation, without_exif
 
-TAG = struct.pack(">HHI", 0x0112, 3, 1)  # orientation, SHORT, one of it
+TAG = struct.pack(">HHI", 0x0112, 3, 1)  # orientation, SHORT, count 1
 
 
 def _jpeg(turned: int | None = 6) -> bytes:
     exif, out = Image.Exif(), io.BytesIO()
     if turned is not None:
         exif[0x0112] = turned
-        exif[0x010E] = "a caption that stands outside of its entry"
+        exif[0x010E] = "a caption that is stored outside its entry"
     Image.new("RGB", (66, 35), "teal").save(out, "JPEG", **({} if turned is None else {"exif": exif}))
     return out.getvalue()
 
@@ -29,7 +29,7 @@ def _array(encoded: bytes) -> UINT8:
 
 
 @pytest.mark.parametrize("turned", [None, 1, 3, 6, 8])
-def test_whole_files_leave_no_doubt(turned: int | None) -> None:
+def test_intact_files_have_one_orientation(turned: int | None) -> None:
     assert one_orientation(_array(_jpeg(turned)))
 
 
@@ -40,7 +40,7 @@ def test_both_byte_orders_are_read(order: str) -> None:
     assert one_orientation(_array(_jpeg(None)[:2] + segment + _jpeg(None)[2:]))
 
 
-def test_png_and_webp_are_not_looked_into() -> None:
+def test_png_and_webp_are_not_checked() -> None:
     exif = Image.Exif()
     exif[0x0112] = 99
     for kind in ("PNG", "WEBP"):
@@ -67,21 +67,23 @@ def test_png_and_webp_are_not_looked_into() -> None:
         pytest.param(b"\xff\xdb", b"\xff\xe1\0\x08Exif\0\0\xff\xdb", id="a second one"),
     ],
 )
-def test_damage_is_seen(old: bytes, new: bytes) -> None:
+def test_damage_is_detected(old: bytes, new: bytes) -> None:
     whole = _jpeg()
     assert whole.count(old) >= 1
     assert not one_orientation(_array(whole.replace(old, new, 1)))
 
 
-def test_it_ends_at_every_cut() -> None:
-    """A file that ends before its scan is damaged; where it holds EXIF data, that is in doubt."""
+def test_every_truncated_file_is_handled() -> None:
+    """A file that ends before its scan is damaged; if it has EXIF data, the orientation is ambiguous."""
     whole = _jpeg()
     first, scan = whole.find(b"Exif"), whole.find(b"\xff\xda")
     assert [cut for cut in range(scan) if one_orientation(_array(whole[:cut]))] == list(range(first + 4))
 
 
 def test_without_exif_nothing_else_changes() -> None:
-    blind = without_exif(_array(_jpeg(6)))
-    assert not Image.open(io.BytesIO(blind.tobytes())).getexif()
-    assert one_orientation(blind)
-    assert (np.asarray(Image.open(io.BytesIO(blind.tobytes()))) == np.asarray(Image.open(io.BytesIO(_jpeg(6))))).all()
+    stripped = without_exif(_array(_jpeg(6)))
+    assert not Image.open(io.BytesIO(stripped.tobytes())).getexif()
+    assert one_orientation(stripped)
+    assert (
+        np.asarray(Image.open(io.BytesIO(stripped.tobytes()))) == np.asarray(Image.open(io.BytesIO(_jpeg(6))))
+    ).all()

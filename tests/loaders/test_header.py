@@ -1,4 +1,4 @@
-"""Who lets Pillow open images of any size, and who refuses them instead."""
+"""Pillow's limit on image size is removed, and our own limit applies instead."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def small_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Limits(Dataset[Any]):
-    """Its items tell whether Pillow has no limit in the process that makes them."""
+    """Its items show whether Pillow has no limit in the process that makes them."""
 
     classes = ("limit", "no limit")
 
@@ -46,7 +46,7 @@ def encoded(size: tuple[int, int]) -> np.ndarray:
     return np.frombuffer(out.getvalue(), np.uint8)
 
 
-def test_our_own_limit_is_in_force_instead_of_pillows() -> None:
+def test_our_own_limit_replaces_that_of_pillow() -> None:
     with pytest.raises(Image.DecompressionBombError):
         check_header(encoded((50, 50)), 10_000)
     lift_pillow_limit()
@@ -56,7 +56,7 @@ def test_our_own_limit_is_in_force_instead_of_pillows() -> None:
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_workers_have_no_limit_of_pillows(method: str) -> None:
+def test_pillow_has_no_limit_in_workers(method: str) -> None:
     split = custom.build(CustomData(target="tests.loaders.test_header:Limits")).train
     config = NativeLoader(num_workers=1, start_method=method)
     loader = Native(config, split, EpochPlan(2, 2, False, False), torch.device("cpu"))
@@ -64,10 +64,10 @@ def test_workers_have_no_limit_of_pillows(method: str) -> None:
         assert [batch.inputs.tolist() for batch in loader.epoch(0)] == [[[1.0], [1.0]]]
     finally:
         loader.close()
-    assert Image.MAX_IMAGE_PIXELS == 100  # in this process it is for the entry points
+    assert Image.MAX_IMAGE_PIXELS == 100  # in this process the entry points remove it
 
 
-def test_a_run_lifts_it(
+def test_a_run_removes_the_limit(
     make_config: Callable[..., TrainConfig], terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_store(*_: object) -> None:
@@ -80,6 +80,6 @@ def test_a_run_lifts_it(
     assert Image.MAX_IMAGE_PIXELS is None
 
 
-def test_a_check_of_parity_lifts_it(terminal: Terminal) -> None:
+def test_a_parity_check_removes_the_limit(terminal: Terminal) -> None:
     check_all({}, terminal)
     assert Image.MAX_IMAGE_PIXELS is None

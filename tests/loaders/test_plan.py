@@ -1,4 +1,4 @@
-"""The plan of an epoch: each sample once, disjoint shards, the same for everybody who asks."""
+"""The plan of an epoch: each sample once, disjoint shards, always the same."""
 
 from __future__ import annotations
 

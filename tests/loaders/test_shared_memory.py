@@ -1,4 +1,4 @@
-"""/dev/shm without space: the thread of a worker that sends batches would print the error, and training would wait for ever."""
+"""/dev/shm without space: the worker's sending thread would only print the error, and training would wait forever."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TIFF files by the kind of their pixels: right in every backend that reads them, or refused by name in all of them."""
+"""TIFF files of each pixel type: correct in every backend that reads them, or refused by all with the file's name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.conftest import write_tar
 from tests.loaders.test_decode import one
 
 SIDE = 16
-GREY = np.arange(SIDE * SIDE, dtype=np.uint8).reshape(SIDE, SIDE)  # each value from black to white
+GREY = np.arange(SIDE * SIDE, dtype=np.uint8).reshape(SIDE, SIDE)  # all values from black to white
 BACKENDS: dict[str, LoaderConfig] = {
     "pillow": NativeLoader(num_workers=0, decoder="pillow"),
     "spdl": SpdlLoader(num_threads=1, decoder="pillow"),
@@ -30,7 +30,7 @@ BACKENDS: dict[str, LoaderConfig] = {
 
 
 def tiff(content: bytes, bits: int, sample_format: int, photometric: int = 1) -> bytes:
-    """A grey TIFF file of one strip, by TIFF 6.0."""
+    """A grey TIFF file with one strip (TIFF 6.0)."""
     entries = {256: SIDE, 257: SIDE, 258: bits, 259: 1, 262: photometric, 273: 0, 277: 1, 278: SIDE, 279: len(content)}
     entries |= {339: sample_format}
     begin = 8 + 2 + 12 * len(entries) + 4
@@ -41,7 +41,7 @@ def tiff(content: bytes, bits: int, sample_format: int, photometric: int = 1) ->
 
 
 def twelve_bits(values: np.ndarray) -> bytes:
-    """Two values in three bytes, the high bits first."""
+    """12-bit values, two in three bytes, high bits first."""
     first, second = values.astype(np.uint16).ravel()[::2], values.astype(np.uint16).ravel()[1::2]
     parts = [first >> 4, (first & 15) << 4 | second >> 8, second & 255]
     return np.stack(parts, 1).astype(np.uint8).tobytes()
@@ -56,11 +56,11 @@ READ = {
 }
 REFUSED = {
     "32-bit floats": tiff((GREY / np.float32(255)).tobytes(), 32, 3),
-    "32-bit signed whole numbers": tiff(WIDE.astype("<i4").tobytes(), 32, 2),
-    "32-bit whole numbers": tiff((WIDE << 24).astype("<u4").tobytes(), 32, 1),
-    "16-bit signed whole numbers": tiff((WIDE * 100).astype("<i2").tobytes(), 16, 2),
-    "8-bit signed whole numbers": tiff((WIDE - 128).astype("i1").tobytes(), 8, 2),
-    "16-bit numbers of which 0 is white": tiff((65535 - WIDE * 257).astype("<u2").tobytes(), 16, 1, photometric=0),
+    "32-bit signed integers": tiff(WIDE.astype("<i4").tobytes(), 32, 2),
+    "32-bit integers": tiff((WIDE << 24).astype("<u4").tobytes(), 32, 1),
+    "16-bit signed integers": tiff((WIDE * 100).astype("<i2").tobytes(), 16, 2),
+    "8-bit signed integers": tiff((WIDE - 128).astype("i1").tobytes(), 8, 2),
+    "16-bit numbers where 0 is white": tiff((65535 - WIDE * 257).astype("<u2").tobytes(), 16, 1, photometric=0),
 }
 
 
@@ -71,7 +71,7 @@ def folder_of(content: bytes, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", READ)
-def test_what_is_read_has_all_values(kind: str) -> None:
+def test_all_values_are_read(kind: str) -> None:
     encoded = np.frombuffer(READ[kind], np.uint8)
     check_header(encoded, 1000)
     assert torch.equal(decoder("pillow")(encoded), torch.from_numpy(GREY).expand(3, -1, -1))
@@ -80,7 +80,7 @@ def test_what_is_read_has_all_values(kind: str) -> None:
 @pytest.mark.parametrize("kind", READ)
 def test_dali_reads_the_same(kind: str, tmp_path: Path) -> None:
     root = folder_of(READ[kind], tmp_path)
-    assert (one("dali", root).int() - one("pillow", root).int()).abs().max() <= 1  # both resize it, and round
+    assert (one("dali", root).int() - one("pillow", root).int()).abs().max() <= 1  # both resize and round
 
 
 @pytest.mark.parametrize("kind", REFUSED)
@@ -89,20 +89,20 @@ def test_pixels_without_a_known_range_are_refused(backend: str, kind: str, tmp_p
     with pytest.raises(DataError) as refused:
         one(backend, folder_of(REFUSED[kind], tmp_path))
     assert str(refused.value) == (
-        f"{tmp_path}/only/image.tif: does not decode: its pixels are {kind}, which are not scaled to 0..255: convert it to "
-        "8 bits. Mend the file or take it out of the set"
+        f"{tmp_path}/only/image.tif: cannot be decoded: its pixels are {kind}, which have no known range; convert it to 8 "
+        "bits. Repair the file or remove it from the set"
     )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_in_a_tar_file_they_are_refused_too(backend: str, tmp_path: Path) -> None:
+def test_they_are_refused_in_a_tar_file_too(backend: str, tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", [("x.tif", REFUSED["32-bit floats"]), ("x.cls", b"0")])
     transform = TransformConfig(image_size=SIDE, train_crop="center", flip=0.0)
     config = WebDatasetData(shards=str(tmp_path), image_keys="tif", val_fraction=0.0, transform=transform)
     train = data.build(config, lambda *_: None).train
     loader = loaders.build(BACKENDS[backend], train, EpochPlan(1, 1, False, False), torch.device("cpu"))
     try:
-        with pytest.raises(DataError, match=r"a\.tar: x\.tif: does not decode: its pixels are 32-bit floats"):
+        with pytest.raises(DataError, match=r"a\.tar: x\.tif: cannot be decoded: its pixels are 32-bit floats"):
             next(iter(loader.epoch(0)))
     finally:
         loader.close()

@@ -37,32 +37,32 @@ def workers() -> list[psutil.Process]:
     return [child for child in psutil.Process().children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_shared_memory_is_shared_as_it_is() -> None:
+def test_shared_storage_is_shared_without_a_copy() -> None:
     tensor = torch.empty(0, dtype=torch.uint8).set_(shared_storage(12)).view(3, 4)
     assert tensor.is_shared()
     before = tensor.data_ptr()
-    assert tensor.share_memory_().data_ptr() == before  # nothing is left to copy
+    assert tensor.share_memory_().data_ptr() == before  # already shared, so nothing is copied
     assert not bytes_for_batch(3, 4).is_shared()  # in the training process
 
 
-def test_workers_end_while_an_epoch_that_was_broken_off_is_kept(loader: DataLoader[Any]) -> None:
+def test_workers_end_while_the_iterator_of_a_stopped_epoch_exists(loader: DataLoader[Any]) -> None:
     before = len(workers())
     epoch = iter(loader)
     next(epoch)
     assert len(workers()) == before + 2
     end_workers(loader)
     assert len(workers()) == before
-    end_workers(loader)  # again is harmless
+    end_workers(loader)  # may be called twice
 
 
 def test_workers_end_while_an_exception_is_handled(loader: DataLoader[Any]) -> None:
     before = len(workers())
-    with pytest.raises(ValueError, match="the sixteenth item") as kept:
+    with pytest.raises(ValueError, match="the sixteenth item") as error:
         list(loader)
     assert len(workers()) == before + 2
     end_workers(loader)
     assert len(workers()) == before
-    assert kept.value is not None
+    assert error.value is not None
 
 
 def test_a_loader_without_workers_has_none_to_end() -> None:
@@ -70,7 +70,7 @@ def test_a_loader_without_workers_has_none_to_end() -> None:
     end_workers(DataLoader(Squares(), num_workers=2, persistent_workers=True))  # not started
 
 
-def test_a_closed_native_loader_leaves_no_worker_behind() -> None:
+def test_a_closed_native_loader_leaves_no_worker() -> None:
     before = len(workers())
     split = vectors.build(VectorsData(num_samples=16, num_features=4)).train
     native = Native(NativeLoader(num_workers=2), split, EpochPlan(16, 4, False, False), torch.device("cpu"))

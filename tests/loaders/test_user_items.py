@@ -1,4 +1,4 @@
-"""Items of a user's own dataset as a batch: the right values or one line, and every batch of a stream."""
+"""Items of a user's own dataset as a batch: correct values or an error of one line, and all batches of a stream."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read_only(array: np.ndarray) -> np.ndarray:
 
 
 def unaligned(array: np.ndarray) -> np.ndarray:
-    """A view into records of one byte and the values: its strides are no multiple of a value's size."""
+    """A view of the values in records with one more byte: its strides are not a multiple of a value's size."""
     records = np.zeros(array.shape, [("pad", "u1"), ("value", array.dtype)])
     records["value"] = array
     view: np.ndarray = records["value"]
@@ -42,7 +42,7 @@ def unaligned(array: np.ndarray) -> np.ndarray:
 
 
 LAYOUTS: dict[str, Any] = {
-    "as it is": lambda array: array,
+    "unchanged": lambda array: array,
     "reversed": lambda array: array[::-1],
     "channels reversed": lambda array: array[..., ::-1],
     "every second": lambda array: np.repeat(array, 2, -1)[..., ::2],
@@ -129,35 +129,35 @@ def test_property_items_have_the_right_values_or_are_refused_in_one_line(
     [
         (
             [(np.zeros(2, "f4"), 0), (np.zeros(2, "f8"), 0)],
-            "items 0, 1 do not make a batch: .* dtypes float32, float64",
+            "items 0, 1 cannot be collated: .* dtypes float32, float64",
         ),
         ([(np.array(["a"]), 0)], "input of an item is an array of <U1"),
         ([(np.array([None]), 0)], "input of an item is an array of object"),
         ([(np.zeros(2, "M8[s]"), 0)], r"an array of datetime64\[s\]"),
         ([(np.ma.masked_array([1.0, 2.0], [True, False]), 0)], r"a masked array; fill it first: item\.filled\(0\)"),
         ([(np.zeros(2), np.ma.masked_array([1], [True]))], "the target of an item is a masked array"),
-        ([(np.zeros(2), 0), (np.zeros(3), 0)], "do not make a batch: stack expects"),
-        ([(np.zeros(2), 0), (np.zeros(2), 0.5)], "class indexes"),
-        ([(np.zeros(2), 0), (np.zeros(2), "dog")], "do not make a batch"),
+        ([(np.zeros(2), 0), (np.zeros(3), 0)], "cannot be collated: stack expects"),
+        ([(np.zeros(2), 0), (np.zeros(2), 0.5)], "class indices"),
+        ([(np.zeros(2), 0), (np.zeros(2), "dog")], "cannot be collated"),
     ],
 )
-def test_items_that_make_no_batch(items: list[Any], message: str) -> None:
+def test_items_that_cannot_be_collated_are_refused(items: list[Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         collate_items(items, KEYED, np.arange(len(items)))
 
 
 class Forgetful(list[tuple[torch.Tensor, int]]):
-    """Its ``__getitems__`` leaves out an item."""
+    """Its ``__getitems__`` omits an item."""
 
     def __getitems__(self, ids: list[int]) -> list[tuple[torch.Tensor, int]]:
         return [self[index] for index in ids[1:]]
 
 
-def test_fewer_items_than_were_asked_for() -> None:
+def test_fewer_items_than_requested_are_refused() -> None:
     source = UserItems(Forgetful([(torch.zeros(2), 0)] * 8), False, None, None, 2)
     plan = EpochPlan(8, 4, False, False)
     loader = Native(NativeLoader(num_workers=0), Split(source), plan, torch.device("cpu"))
-    with pytest.raises(DataError, match="asked for 4 items and gave 3"):
+    with pytest.raises(DataError, match="called for 4 items but returned 3"):
         list(loader.epoch(0))
     assert UserFetcher(source, batched=False)._many is None
 
@@ -193,8 +193,8 @@ def test_property_no_batch_is_lost_and_the_counts_are_true(
     loader = stream_loader(Stream(count, claim), size, drop_last)
     for epoch in range(2):
         values = [batch.inputs[:, 0].tolist() for batch in loader.epoch(epoch)]
-        kept = count - count % size if drop_last else count
-        assert [value for batch in values for value in batch] == list(range(kept))
+        num_used = count - count % size if drop_last else count
+        assert [value for batch in values for value in batch] == list(range(num_used))
         assert all(len(batch) == size for batch in values[:-1])
         assert loader.num_steps == len(values)
         assert loader.counted == Counted(count, whole=True)
@@ -202,18 +202,18 @@ def test_property_no_batch_is_lost_and_the_counts_are_true(
 
 
 @pytest.mark.parametrize("drop_last", [True, False])
-def test_workers_count_too(drop_last: bool) -> None:
+def test_samples_are_counted_with_workers_too(drop_last: bool) -> None:
     loader = stream_loader(Stream(23, 10), 4, drop_last, num_workers=1)
     assert len(list(loader.epoch(0))) == (5 if drop_last else 6)
     assert loader.counted == Counted(23, whole=True)
     loader.close()
 
 
-def test_an_epoch_that_is_broken_off_is_not_whole() -> None:
+def test_an_epoch_that_is_stopped_early_is_not_whole() -> None:
     loader = stream_loader(Stream(23, 10), 4, False)
     batches = loader.epoch(0)
     for _ in range(3):
         next(batches)
     assert loader.counted == Counted(12, whole=False)
-    assert loader.num_steps == 3  # by what it says
+    assert loader.num_steps == 3  # by its __len__
     loader.close()

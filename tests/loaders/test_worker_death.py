@@ -49,15 +49,15 @@ def native(dataset: Any, **settings: Any) -> Native:
 
 @pytest.mark.parametrize("persistent", [True, False])
 @pytest.mark.parametrize(
-    ("end", "says", "advice"),
+    ("end", "message", "advice"),
     [
-        (-signal.SIGKILL, "was ended by SIGKILL (as a rule: out of memory)", MEMORY),
-        (-signal.SIGBUS, "was ended by SIGBUS (as a rule: /dev/shm is full)", SHARED),
+        (-signal.SIGKILL, "was ended by SIGKILL (usual cause: out of memory)", MEMORY),
+        (-signal.SIGBUS, "was ended by SIGBUS (usual cause: /dev/shm is full)", SHARED),
         (-signal.SIGSEGV, "was ended by SIGSEGV. PYTHONFAULTHANDLER=1", ""),
         (3, "ended with exit code 3", ""),
     ],
 )
-def test_a_death_is_one_line(end: int, says: str, advice: str, persistent: bool) -> None:
+def test_a_death_is_one_line(end: int, message: str, advice: str, persistent: bool) -> None:
     loader = native(Deadly(end), persistent_workers=persistent)
     try:
         with pytest.raises(LoaderError) as error:
@@ -65,7 +65,7 @@ def test_a_death_is_one_line(end: int, says: str, advice: str, persistent: bool)
     finally:
         loader.close()
     line = str(error.value)
-    assert says in line
+    assert message in line
     assert advice in line
     assert "\n" not in line
     if not advice:
@@ -74,7 +74,7 @@ def test_a_death_is_one_line(end: int, says: str, advice: str, persistent: bool)
 
 
 class Broken:
-    """In place of torch's iterator: the pipe to a worker breaks."""
+    """Replaces torch's iterator; the pipe to a worker breaks."""
 
     _iterator = None
 
@@ -96,7 +96,9 @@ def end_with(code: int) -> None:
     "error",
     [EOFError(), FileNotFoundError(2, "No such file"), ConnectionResetError(104, "reset"), RuntimeError("pipe")],
 )
-def test_an_error_of_the_pipe_to_a_dead_worker_is_its_death(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_pipe_to_a_dead_worker_is_reported_as_its_death(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     worker = multiprocessing.get_context("fork").Process(target=end_with, args=(4,))
     worker.start()
     if isinstance(error, RuntimeError):  # torch has waited for the process
@@ -107,7 +109,7 @@ def test_an_error_of_the_pipe_to_a_dead_worker_is_its_death(error: Exception, mo
         list(loader.epoch(0))
 
 
-def test_an_error_without_a_dead_worker_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_without_a_dead_worker_is_raised_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     loader = native(Deadly(0))
     monkeypatch.setattr(loader, "_fetched", lambda: Broken(FileNotFoundError(2, "No such file"), None))
     with pytest.raises(FileNotFoundError):
@@ -115,7 +117,7 @@ def test_an_error_without_a_dead_worker_is_raised_as_it_is(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("DataLoader worker (pid 7) is killed by signal: Killed. ", "(pid 7) was ended by SIGKILL"),
         (
@@ -138,17 +140,17 @@ def test_an_error_without_a_dead_worker_is_raised_as_it_is(monkeypatch: pytest.M
         ),
     ],
 )
-def test_what_torch_says_wherever_it_comes_up(text: str, says: str) -> None:
+def test_messages_of_torch_are_explained(text: str, message: str) -> None:
     error = explained(RuntimeError(text))
     assert isinstance(error, LoaderError)
-    assert says in str(error)
-    assert (MEMORY in str(error)) == ("SIGKILL" in says)
+    assert message in str(error)
+    assert (MEMORY in str(error)) == ("SIGKILL" in message)
 
 
 @pytest.mark.parametrize(
     "error", [RuntimeError("my DataLoader worker is sad"), ValueError("DataLoader worker (pid 7)")]
 )
-def test_another_error_stays_as_it_is(error: Exception) -> None:
+def test_another_error_is_unchanged(error: Exception) -> None:
     assert explained(error) is error
 
 
@@ -156,7 +158,7 @@ def test_another_error_stays_as_it_is(error: Exception) -> None:
     "error", [OSError(30, "Read-only file system"), OSError(28, "No space left on device"), TypeError("cannot pickle")]
 )
 def test_workers_that_cannot_be_started(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A read-only /dev/shm refuses the semaphore of the first queue; a spawned worker's dataset may not pickle."""
+    """With a read-only /dev/shm the first queue gets no semaphore; the dataset of a spawned worker may not pickle."""
 
     def refuses(*_: Any, **__: Any) -> None:
         raise error
@@ -190,19 +192,19 @@ def test_too_many_open_files_when_workers_start(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_workers_that_are_not_persistent_are_closed_too() -> None:
-    """Where another worker has died, and the traceback keeps the iterator."""
+    """Also after another worker has died and the traceback refers to the iterator."""
     before = {child.pid for child in psutil.Process().children()}
     loader = native(Deadly(3), persistent_workers=False)
-    with pytest.raises(LoaderError) as kept:
+    with pytest.raises(LoaderError) as error:
         list(loader.epoch(0))
     loader.close()
     alive = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
     assert {child.pid for child in alive} <= before
-    assert kept.value is not None
+    assert error.value is not None
 
 
 def test_a_death_that_is_reported_while_another_error_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch raises it in a signal handler, wherever the training process happens to be: here too."""
+    """PyTorch raises it in a signal handler, so it can come at any point in the training process."""
 
     def reported(*_: object, **__: object) -> list[tuple[int, int]]:
         raise RuntimeError("DataLoader worker (pid 17) exited unexpectedly with exit code 3. Details are lost.")
@@ -214,7 +216,7 @@ def test_a_death_that_is_reported_while_another_error_is_explained(monkeypatch: 
     loader.close()
 
 
-def test_an_error_whose_text_cannot_be_shown_stays_as_it_is() -> None:
+def test_an_error_whose_text_cannot_be_shown_is_unchanged() -> None:
     class Unshown(RuntimeError):
         def __str__(self) -> str:
             raise TypeError("no text")

@@ -129,13 +129,13 @@ def test_sigterm_ends_the_job_too_and_says_so(
 def test_a_process_that_was_killed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "_child", killed)
     result = launch.launch(limited(None), JOB)
-    assert (result.status, result.error) == ("FAILED", "its process was ended by SIGKILL (as a rule: out of memory)")
+    assert (result.status, result.error) == ("FAILED", "its process was ended by SIGKILL (usual cause: out of memory)")
 
 
 @pytest.mark.parametrize(
     ("exit_code", "says"),
     [
-        (-signal.SIGBUS, "its process was ended by SIGBUS (as a rule: /dev/shm is full)"),
+        (-signal.SIGBUS, "its process was ended by SIGBUS (usual cause: /dev/shm is full)"),
         (-signal.SIGSEGV, "its process was ended by SIGSEGV"),
         (-40, "its process was ended by signal 40"),  # has no name
         (3, "its process ended with exit code 3 and without a result"),
@@ -151,6 +151,6 @@ def test_a_check_of_loaders_that_was_killed_costs_the_check(monkeypatch: pytest.
     assert found == {
         "a key": {
             "loader": "loader=dali",
-            "status": "not checked: its process was ended by SIGKILL (as a rule: out of memory)",
+            "status": "not checked: its process was ended by SIGKILL (usual cause: out of memory)",
         }
     }

@@ -260,7 +260,7 @@ def test_a_broken_file_fails_the_run_and_keeps_what_was_measured(
         f"seed={seed}",
         f"device={device}",
     )
-    with pytest.raises(UserError, match="does not decode"):
+    with pytest.raises(UserError, match="cannot be decoded"):
         go(config, terminal)
     failed = recorded(config)[0]
     assert failed.info.status == "FAILED"

@@ -1,4 +1,4 @@
-"""How samples reach the device: one file a backend, all of them on the contract of `loaderlab.loaders.contract`."""
+"""How samples reach the device: one file per backend. All follow the contract in `loaderlab.loaders.contract`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:  # heavy: a backend is imported when it is built
 
 
 def build(config: LoaderConfig, split: Split, plan: EpochPlan, device: torch.device) -> Loader:
-    """The loader that a configuration asks for.
+    """The loader of a configuration.
 
     Raises:
-        LoaderError: the backend is not installed, or cannot load this split in this way.
+        LoaderError: the backend is not installed, or cannot load this split with these settings.
     """
     match config:
         case NativeLoader():

@@ -1,4 +1,4 @@
-"""Samples that do not load: which they are, what takes their place, and how many are too many."""
+"""Samples that cannot be loaded: which ones, which samples replace them, and how many are allowed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from loaderlab.data.spec import INT64, DataError, OnError
 
 
 class Unreadable(DataError):
-    """Samples of one batch that do not load: ``reasons`` by id, each with the sample's name in it."""
+    """Samples of one batch cannot be loaded. ``reasons`` by sample id; each contains the sample's name."""
 
     def __init__(self, reasons: Mapping[int, str]) -> None:
         super().__init__(next(iter(reasons.values())))
@@ -18,10 +18,10 @@ class Unreadable(DataError):
 
 
 class BrokenSamples:
-    """What is known of one split's broken samples.
+    """The known broken samples of one split.
 
-    A broken sample's place in a batch goes to the next sample of that batch that loads, the first following the last. So
-    batches keep their shapes and lengths, and every loader puts the same sample there.
+    A broken sample is replaced by the next sample of its batch that can be loaded; the first sample follows the last. So
+    batches keep their shapes and lengths, and every loader chooses the same replacement.
 
     Args:
         on_error: of the split.
@@ -33,37 +33,39 @@ class BrokenSamples:
         self.reasons: dict[int, str] = {}
 
     def add(self, reasons: Mapping[int, str]) -> None:
-        """Raises:
-        DataError: more samples are broken than ``data.max_skipped`` allows.
+        """Adds broken samples with the reasons by id.
+
+        Raises:
+            DataError: more samples are broken than ``data.max_skipped`` allows.
         """
         self.reasons |= reasons
         count, allowed = len(self.reasons), self._on_error.max_skipped * self._num_samples
         if count > allowed:
             share = count / self._num_samples
             raise DataError(
-                f"data.max_skipped={self._on_error.max_skipped:g}: {count} of {self._num_samples} samples do not load, more "
-                f"than that share; the last: {list(self.reasons.values())[-1]}. Or type: data.max_skipped={min(1, 2 * share):.2g}"
+                f"data.max_skipped={self._on_error.max_skipped:g}: {count} of {self._num_samples} samples cannot be loaded, more "
+                f"than this share. The last: {list(self.reasons.values())[-1]}. Or type: data.max_skipped={min(1, 2 * share):.2g}"
             )
 
-    def among(self, ids: INT64) -> dict[int, str]:
-        """Those of these ids that are broken, with their reasons."""
+    def broken_in(self, ids: INT64) -> dict[int, str]:
+        """The broken samples among these ids, with the reasons."""
         if not self.reasons:
             return {}
         return {index: self.reasons[index] for index in ids.tolist() if index in self.reasons}
 
     def substituted(self, ids: INT64) -> INT64:
-        """The ids of a batch with other samples of it in place of the broken ones.
+        """The ids of a batch, with each broken sample replaced by another sample of the batch.
 
         Raises:
-            DataError: all of them are broken.
+            DataError: all samples of the batch are broken.
         """
-        broken = self.among(ids)
+        broken = self.broken_in(ids)
         if not broken:
             return ids
         good = np.flatnonzero([index not in broken for index in ids.tolist()])
         if not len(good):
             raise DataError(
-                f"none of the {len(ids)} samples of a batch loads, the first: {next(iter(broken.values()))}"
+                f"none of the {len(ids)} samples of a batch can be loaded. The first: {next(iter(broken.values()))}"
             )
         places = np.arange(len(ids))
         following = good[np.searchsorted(good, places) % len(good)]

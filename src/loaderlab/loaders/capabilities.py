@@ -1,24 +1,24 @@
-"""What a loader is able to do and what could be changed about it. Diagnosis reads this and knows no loader by name.
+"""The capabilities of a loader and the settings that could change them. Diagnosis uses only these, and no loader's name.
 
-Free of torch.
+Does not import torch.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-Choice = tuple[str, str]  # a setting and the value to give it
+Choice = tuple[str, str]  # a setting and the recommended value
 
 
 @dataclass(frozen=True)
 class Makers:
-    """The workers or threads that make batches side by side.
+    """The workers or threads that build batches in parallel.
 
     Attributes:
-        count: 0 if the training process makes the batches itself.
-        setting: whose value is that count.
+        count: 0 if the training process builds the batches itself.
+        setting: the setting that gives the count.
         are_processes: worker processes; otherwise threads of the training process, which share its interpreter.
-        whole_batches: each makes a batch of its own; otherwise all of them work on one batch.
+        whole_batches: each builds its own batch; otherwise all work on one batch.
     """
 
     count: int
@@ -28,14 +28,13 @@ class Makers:
 
     @property
     def kind(self) -> str:
-        """As people call them."""
+        """The usual word for them."""
         return "workers" if self.are_processes else "threads"
 
 
 @dataclass(frozen=True)
 class Queue:
-    """Batches that wait, finished, for the step: how many, and the setting whose value that is (for each maker, if it is
-    so counted)."""
+    """The queue of finished batches: its length, and the setting that gives the length (per maker, if it counts per maker)."""
 
     length: int
     setting: str
@@ -43,7 +42,7 @@ class Queue:
 
 @dataclass(frozen=True)
 class Copying:
-    """How batches in host memory are copied to the device. None: not known."""
+    """How batches in host memory are copied to the device. None: unknown."""
 
     pin_memory: bool
     non_blocking: bool
@@ -52,22 +51,22 @@ class Copying:
 
 @dataclass(frozen=True)
 class LoaderCapabilities:
-    """Capabilities of one loader as it is set up.
+    """Capabilities of one loader with its current settings.
 
     Attributes:
-        makers: None if nothing can be set about who makes the batches.
-        lookahead: batches that are prepared ahead of the consumer: the measured window opens after as many.
-        parallel: batches that are in the making at the same time: as many come in one burst.
-        loads_nothing: it serves batches that are on the device already: there is no loading to measure.
+        makers: None if the number of workers or threads cannot be set.
+        lookahead: batches that are prepared ahead of the consumer; the measured window begins after this many.
+        parallel: batches that are built at the same time, so this many can arrive in one burst.
+        loads_nothing: it serves batches that are already on the device, so there is no loading to measure.
         keeps_samples_on_device: its samples stay in the device's memory from epoch to epoch.
-        decodes_on_device: images are decoded by the device, to slightly other pixels than libjpeg's.
-        copying: None if it delivers on the device itself.
-        collates_samples: a batch is collated from single samples; ``loader.batched=true`` builds it whole.
-        keeps_makers: the makers stay from epoch to epoch.
-        faster_decoder: another image decoder that is faster than the one in use.
-        decode_on_device, keep_on_device, use_processes, use_threads: what to choose instead, for images to be decoded on the
-            device, for samples to stay in its memory, for makers with an interpreter of their own, and for makers that hand
-            nothing over to another process.
+        decodes_on_device: images are decoded by the device, which gives slightly different pixels from libjpeg.
+        copying: None if it delivers batches on the device itself.
+        collates_samples: a batch is collated from single samples; ``loader.batched=true`` builds the whole batch at once.
+        keeps_makers: the workers or threads stay alive from epoch to epoch.
+        faster_decoder: another image decoder that is faster than the current one.
+        decode_on_device, keep_on_device, use_processes, use_threads: the choice that decodes images on the device, that keeps
+            samples in its memory, that uses worker processes with their own interpreters, and that uses threads, which do not
+            have to send batches to another process.
         queue: None if it does not work ahead.
     """
 
@@ -93,5 +92,5 @@ class LoaderCapabilities:
 
     @property
     def busy_cores(self) -> int:
-        """Cores that the makers keep busy beside the training process's own."""
+        """Cores that the workers or threads keep busy, in addition to those of the training process."""
         return self.makers.count if self.makers is not None else 0

@@ -16,28 +16,27 @@ from loaderlab.data.spec import INT64, Blocks
 from loaderlab.loaders.capabilities import LoaderCapabilities
 from loaderlab.loaders.resolve import LoaderSettings
 
-SMALL_BYTES = 2**16  # of a tensor that travels in the message itself
+SMALL_BYTES = 2**16  # a tensor up to this size is sent in the message itself
 
 
 class LoaderError(UserError):
-    """A loader cannot do what was asked, or died."""
+    """A loader cannot work with these settings, or has failed."""
 
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """Which samples make which batch: the same for every backend, from (seed, epoch) alone.
+    """The samples of each batch. They depend only on (seed, epoch), so they are the same for every backend.
 
-    Each sample comes once an epoch over all ranks together. Rank r of w gets every w-th id of the common order,
-    so the ranks' shares are disjoint and their sizes differ by one at most.
+    Each sample comes once per epoch, over all ranks together. Rank r of w gets every w-th id of the common order, so the
+    ranks' shares are disjoint and their sizes differ by at most one.
 
     Attributes:
         num_samples: in the split.
-        batch_size: samples of a batch of one rank.
-        shuffle: a new order each epoch, see `blocks`; else ascending ids.
-        drop_last: leave out the last batch where it is short. With several ranks every rank then makes the same
-            number of steps.
+        batch_size: samples per batch of one rank.
+        shuffle: a new order each epoch, see `blocks`; otherwise ascending ids.
+        drop_last: leave out the last batch if it is short. With several ranks, every rank then has the same number of steps.
         seed: of the permutations.
-        blocks: how the samples lie in tar files, which are to be read from front to back: None for a permutation of all.
+        blocks: the position of samples in tar files, which are read from start to end; None to shuffle all samples.
     """
 
     num_samples: int
@@ -50,7 +49,7 @@ class EpochPlan:
     blocks: Blocks | None = None
 
     def ids(self, epoch: int) -> INT64:
-        """This rank's sample ids in order, before the cut into batches: (n,) int64."""
+        """This rank's sample ids in order, not yet divided into batches: (n,) int64."""
         if self.shuffle:
             rng = np.random.default_rng([self.seed, epoch])
             order = self.blocks.shuffled(rng) if self.blocks is not None else rng.permutation(self.num_samples)
@@ -59,7 +58,7 @@ class EpochPlan:
         return np.ascontiguousarray(order[self.rank :: self.world_size], np.int64)
 
     def batches(self, epoch: int) -> list[INT64]:
-        """The ids of each batch; the last one is short unless it is dropped."""
+        """The ids of each batch. The last batch may be short, unless it is dropped."""
         ids = self.ids(epoch)
         return [
             ids[start : start + self.batch_size]
@@ -68,7 +67,7 @@ class EpochPlan:
 
     @property
     def num_steps(self) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
         if self.drop_last:
             return self.num_samples // self.world_size // self.batch_size
         share = len(range(self.rank, self.num_samples, self.world_size))
@@ -80,14 +79,15 @@ class Batch:
     """One step's samples.
 
     Attributes:
-        inputs: images (N, C, H, W), uint8 0..255 with channels-last strides, or float32 normalised where the
-            declaration says so; vectors (N, F) float32; a user's own as they are.
-        targets: (N,) int64; a user's own as they are.
+        inputs: images (N, C, H, W), uint8 0..255 with channels-last strides, or normalised float32 if the configuration
+            says so; vectors (N, F) float32; a user's own inputs unchanged.
+        targets: (N,) int64; a user's own targets unchanged.
         ids: (N,) int64 on the host: positions in the split. None for an iterable dataset, which has no ids.
-        skipped: samples that do not load, by id, with the reason: others of the batch stand in their places, ids too.
+        skipped: samples that could not be loaded, by id, with the reason. Other samples of the batch replace them, also in
+            ``ids``.
 
-    Whoever takes a batch owns its tensors: no loader writes into them again. `replay` alone hands out the same
-    tensors more than once; they are not to be written into.
+    The consumer of a batch owns its tensors: no loader writes into them again. Only `replay` returns the same tensors more
+    than once; they must not be modified.
     """
 
     inputs: torch.Tensor
@@ -99,12 +99,12 @@ class Batch:
         return len(self.targets)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """From a worker to the training process: the inputs in shared memory, what is small in the message itself. A
-        tensor costs a file descriptor and half a millisecond or more to hand over."""
+        """Sends the inputs in shared memory and small tensors in the message itself: a tensor in shared memory costs a file
+        descriptor and half a millisecond or more."""
         return _received, (self.inputs, _as_message(self.targets), _as_message(self.ids), self.skipped)
 
     def pin_memory(self) -> Batch:
-        """A copy in page-locked memory; DataLoader's pinning thread calls it by this name."""
+        """A copy in page-locked memory. DataLoader's pinning thread calls a method of this name."""
         return Batch(self.inputs.pin_memory(), self.targets.pin_memory(), self.ids, self.skipped)
 
 
@@ -119,10 +119,10 @@ def _received(inputs: torch.Tensor, targets: Any, ids: Any, skipped: Mapping[int
 
 @dataclass(frozen=True)
 class Counted:
-    """Samples that an iterable dataset has given in an epoch, those of a last batch that was dropped among them.
+    """The number of samples that an iterable dataset yielded in an epoch, including those of a dropped last batch.
 
     Attributes:
-        whole: the epoch has ended; else so many of it so far.
+        whole: the epoch has ended; otherwise this is the number so far.
     """
 
     num_samples: int
@@ -130,26 +130,26 @@ class Counted:
 
 
 class Loader(abc.ABC):
-    """Gives the batches of one split, epoch after epoch.
+    """Delivers the batches of one split, epoch after epoch.
 
-    An epoch may be broken off: the next call of `epoch` begins anew. One epoch at a time.
+    An epoch may be stopped early; the next call of `epoch` starts a new one. Only one epoch can run at a time.
     """
 
-    #: what it is able to do, as it is set up
+    #: its capabilities with the current settings
     capabilities: LoaderCapabilities = LoaderCapabilities()
-    #: its settings in force, for the record; None if there are none
+    #: its effective settings, for the record; None if it has none
     settings: LoaderSettings | None = None
-    #: samples that did not load so far, by id, with the reason; others were taken in their place
+    #: samples that could not be loaded so far, by id, with the reason; other samples replaced them
     broken: Mapping[int, str] = MappingProxyType({})
 
-    #: whether `num_steps` is sure: an iterable dataset's first epoch may have more or fewer than its ``__len__`` says
+    #: whether `num_steps` is exact: an iterable dataset's first epoch may have more or fewer than its ``__len__`` says
     knows_length: bool = True
-    #: of an iterable dataset: what its last epoch has given
+    #: the number of samples that an iterable dataset yielded in its last epoch; None for other datasets
     counted: Counted | None = None
 
     @property
     def parallel(self) -> int:
-        """Batches that are in the making at the same time."""
+        """Batches that are built at the same time."""
         return self.capabilities.parallel
 
     @property
@@ -160,29 +160,28 @@ class Loader(abc.ABC):
     @property
     @abc.abstractmethod
     def num_steps(self) -> int | None:
-        """Batches an epoch; of an iterable dataset those of its last whole epoch, before the first one what it says of itself
-        or None."""
+        """Batches per epoch. For an iterable dataset, the number in its last complete epoch; before that, the number by its
+        ``__len__``, or None."""
 
     @abc.abstractmethod
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch, counted from 0.
 
         Raises:
-            DataError: while iterating: a sample does not load; the message names it.
-            LoaderError: while iterating: the loader itself broke.
+            DataError: while iterating: a sample cannot be loaded; the message names it.
+            LoaderError: while iterating: the loader itself failed.
         """
 
     @abc.abstractmethod
     def transfer(self, batch: Batch) -> Batch:
-        """The batch on the device: ids stay on the host. May return before an asynchronous copy has ended, which
-        the device's current stream then waits for."""
+        """The batch on the device; ids stay on the host. May return before an asynchronous copy has ended. The device's
+        current stream waits for that copy."""
 
     def stages(self, seconds: float) -> Mapping[str, float] | None:
-        """Seconds per sample, in this process and without any overlap, that it takes to ``prepare`` samples (read,
-        decode, transform) and to ``collate`` them into a batch, over the first batches of ``seconds``; None where the
-        backend cannot tell."""
+        """Seconds per sample, measured in this process without overlap, to ``prepare`` samples (read, decode, transform) and
+        to ``collate`` them into a batch. Measures batches for ``seconds``. None if the backend cannot separate the two."""
         return None
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Ends workers and threads and frees what they held. Again is harmless."""
+        """Ends workers and threads and frees their memory. May be called again."""

@@ -1,4 +1,4 @@
-"""From host memory to the device: on the step's own stream, or on one beside it."""
+"""Copies batches from host memory to the device, on the step's stream or on a side stream."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from loaderlab.loaders.resolve import copying
 class DeviceCopy:
     """Copies inputs and targets to the device; ids stay on the host.
 
-    On the step's stream a copy waits for all work that is queued there, so it takes its time between two steps. On a
-    stream of its own it runs beside the step that is still at work, and the step's stream waits for it alone. The batch's
-    memory then belongs to that stream's pool: the step's stream is recorded with it, so that it is not handed out again
-    before the step has done with it.
+    On the step's stream a copy waits for all work queued there, so it adds to the time between two steps. On a side stream
+    it overlaps with the step that is still running, and the step's stream waits only for the copy. The batch's memory then
+    belongs to the side stream's pool. `record_stream` keeps it from being reused before the step has finished with it.
 
     Attributes:
-        settings: those in force.
+        settings: the effective settings.
 
     Raises:
-        LoaderError: the configuration asks for what only a GPU has.
+        LoaderError: a setting needs a GPU.
     """
 
     def __init__(self, config: HostLoader, device: torch.device) -> None:
@@ -35,19 +34,19 @@ class DeviceCopy:
 
     @property
     def pinned(self) -> bool:
-        """Whether batches are to come in pinned memory."""
+        """Whether batches must be in pinned memory."""
         return self.settings.pin_memory
 
     def __call__(self, batch: Batch) -> Batch:
         if self._stream is None:
             return self._copied(batch)
         with torch.cuda.stream(self._stream):
-            here = self._copied(batch)
-        step = torch.cuda.current_stream(self._device)
-        step.wait_stream(self._stream)
-        for tensor in (here.inputs, here.targets):
-            tensor.record_stream(step)
-        return here
+            copied = self._copied(batch)
+        step_stream = torch.cuda.current_stream(self._device)
+        step_stream.wait_stream(self._stream)
+        for tensor in (copied.inputs, copied.targets):
+            tensor.record_stream(step_stream)
+        return copied
 
     def _copied(self, batch: Batch) -> Batch:
         inputs, targets = (

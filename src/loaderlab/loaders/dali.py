@@ -1,7 +1,8 @@
-"""The DALI loader: NVIDIA DALI, driven by the plan: an external source gives paths and ids, the pipeline reads, decodes and crops.
+"""The DALI loader: NVIDIA DALI in the order of the plan. An external source gives paths and ids; the pipeline reads, decodes and
+crops.
 
-DALI's own file reader is not used: its shuffling covers a buffer only and its epochs are not exact. Its interpreter
-of the plan here is `_Feed`, which runs in the training process and costs microseconds for files.
+DALI's own file reader is not used: it shuffles only within a buffer, and its epochs are not exact. `_Feed` gives DALI the
+batches of the plan. It runs in the training process and costs microseconds for files.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch.utils.dlpack
 from loaderlab.config import DaliLoader, refuse
 from loaderlab.data.spec import INT64, DataError, EncodedImages, ImageArrays, ImageFiles, Split, UserItems, Vectors
 from loaderlab.data.tree import EXTENSIONS
-from loaderlab.loaders import dali_graph  # first: it says so where DALI is not installed
+from loaderlab.loaders import dali_graph  # first, because it raises a clear error if DALI is not installed
 from loaderlab.loaders.broken import BrokenSamples, Unreadable
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
 from loaderlab.loaders.fetch import Request as ItemRequest
@@ -32,22 +33,22 @@ READS = EXTENSIONS - {".avif", ".gif"}
 
 
 class _Feed:
-    """The external source: the arrays of one batch of the plan a call, StopIteration at an epoch's end."""
+    """The external source. Each call returns the arrays of the plan's next batch; StopIteration ends the epoch."""
 
     def __init__(self, split: Split, plan: EpochPlan, skipped: BrokenSamples) -> None:
         self._source, self._plan, self._skipped = split.source, plan, skipped
         self._max_pixels = split.on_error.max_pixels
         self._batches: Iterator[INT64] = iter(())
         self._user = UserFetcher(split.source, batched=True) if isinstance(split.source, UserItems) else None
-        self.fed: deque[INT64] = deque()  # handed to the pipeline and not yet out of it
+        self.in_flight: deque[INT64] = deque()  # ids of the batches that are inside the pipeline
 
     def start(self, epoch: int, step: int) -> None:
         self._batches = itertools.islice(self._plan.batches(epoch), step, None)
-        self.fed.clear()
+        self.in_flight.clear()
 
     def __call__(self) -> tuple[Any, ...]:
         ids = self._skipped.substituted(next(self._batches))
-        self.fed.append(ids)
+        self.in_flight.append(ids)
         return self._payload(ids)
 
     def _payload(self, ids: INT64) -> tuple[Any, ...]:
@@ -56,7 +57,7 @@ class _Feed:
                 return [np.frombuffer(paths.encoded(i), np.uint8) for i in ids.tolist()], labels[ids], ids
             case EncodedImages(labels=labels):
                 read, limit = self._source.read, self._max_pixels
-                return [dali_graph.scaled(limit, read(i)) for i in ids.tolist()], labels[ids], ids
+                return [dali_graph.drop_unscaled_tiff(limit, read(i)) for i in ids.tolist()], labels[ids], ids
             case ImageArrays(images=images, labels=labels):
                 return images[ids], labels[ids], ids
             case Vectors(labels=labels):
@@ -83,12 +84,12 @@ class Dali(Loader):
             raise LoaderError(why)
         source = split.source
         if isinstance(source, UserItems) and source.iterable:
-            allowed = "an iterable dataset has no ids that DALI could ask for"
+            allowed = "DALI reads samples by id, and an iterable dataset has no ids"
             raise refuse("loader", "dali", allowed, "loader=native", is_example=False, error=LoaderError)
         if isinstance(source, UserItems):
-            self._refuse_odd_items(source)
+            self._refuse_non_numpy_items(source)
         if isinstance(source, ImageFiles):
-            check_formats(source, READS, "loader=dali", "Type: loader=native, with loader.decoder=pillow if need be")
+            check_formats(source, READS, "loader=dali", "Type: loader=native, with loader.decoder=pillow if necessary")
         self.settings = dali_settings(config, split, device)
         self.capabilities = dali_capabilities(self.settings)
         self._skipped = BrokenSamples(split.on_error, plan.num_samples)
@@ -96,17 +97,19 @@ class Dali(Loader):
         self._feed = _Feed(split, plan, self._skipped)
         self._pipeline: Any = None
         self._num_built = 0
-        self._clean = True  # nothing of a former epoch is left inside the pipeline
-        self._in_copy: deque[tuple[torch.cuda.Event, list[torch.Tensor]]] = deque()  # DALI's, held until they are read
+        self._clean = True  # the pipeline contains no batch of an earlier epoch
+        self._in_copy: deque[tuple[torch.cuda.Event, list[torch.Tensor]]] = (
+            deque()
+        )  # DALI's tensors until they are copied
 
     @staticmethod
-    def _refuse_odd_items(source: UserItems) -> None:
+    def _refuse_non_numpy_items(source: UserItems) -> None:
         batch = UserFetcher(source, batched=True).build(ItemRequest(np.zeros(1, np.int64), 0, 0, 0))
         for name, tensor in (("inputs", batch.inputs), ("targets", batch.targets)):
             try:
                 tensor.numpy()
             except TypeError as error:
-                allowed = f"takes the {name} of a dataset as NumPy arrays: {error}"
+                allowed = f"needs the {name} of a dataset as NumPy arrays: {error}"
                 raise refuse("loader", "dali", allowed, "loader=native", is_example=False, error=LoaderError) from error
 
     @property
@@ -124,13 +127,13 @@ class Dali(Loader):
             batch_size=min(self._plan.batch_size, max(1, self._plan.num_samples)),
             num_threads=self.settings.num_threads,
             device_id=self._device.index if self._device.type == "cuda" else None,
-            # a pipeline that is built anew, for a resumed run too, must not draw the first epoch's crops again
+            # a pipeline that is built again, or in a resumed run, must not repeat the first epoch's crops
             seed=int(np.random.SeedSequence([seed, self._plan.rank, epoch, self._num_built]).generate_state(1)[0] >> 1),
         )
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         if not self._clean:
-            self._drop_pipeline()  # broken off: what it had prepared belongs to the old epoch
+            self._drop_pipeline()  # it contains batches of an epoch that was stopped early
         self._feed.start(epoch, 0)
         step = 0
         while step < self.num_steps:
@@ -138,17 +141,17 @@ class Dali(Loader):
                 self._pipeline = self._build(epoch)
             self._clean = False
             try:
-                # returns once the batch is ready, so that a wait for decoding on the GPU is seen as waiting; the
-                # batches after it go on being made meanwhile
+                # returns when the batch is ready, so waiting for the GPU's decoder counts as data wait; the next batches
+                # are built meanwhile
                 inputs, targets, ids, within = self._pipeline.run()
                 if not np.asarray(within.as_array()).all():
-                    raise RuntimeError("an image was not decoded for what its header says")
-            except (RuntimeError, OSError) as error:  # OSError: of `_Feed`, which reads tar files
-                self._drop_pipeline()  # DALI calls it invalid
-                self._learn(error)
+                    raise RuntimeError("an image was not decoded because of its header")
+            except (RuntimeError, OSError) as error:  # OSError comes from `_Feed`, which reads tar files
+                self._drop_pipeline()  # after an error DALI's pipeline is invalid
+                self._handle_failure(error)
                 self._feed.start(epoch, step)
                 continue
-            self._feed.fed.popleft()
+            self._feed.in_flight.popleft()
             inputs, targets = self._owned(inputs, targets)
             if self._split.transform is not None:
                 inputs = inputs.permute(0, 3, 1, 2)
@@ -158,14 +161,14 @@ class Dali(Loader):
             self._rewind()
 
     def _owned(self, *outputs: Any) -> list[torch.Tensor]:
-        """Tensors that the taker may keep or drop when it likes.
+        """Tensors that the consumer may keep or free at any time.
 
-        On a GPU copies: what nobody holds any more DALI uses again at once, on a stream of its own that does not wait for what
-        torch has queued to read it. A copy moves the batch once within the device's memory.
+        On a GPU these are copies. DALI reuses freed memory at once, on its own stream, which does not wait for torch's queued
+        reads. The copy moves the batch once within the device's memory.
         """
         if self._device.type != "cuda":
             return [torch.utils.dlpack.from_dlpack(out.as_tensor()) for out in outputs]
-        # -1: the batch is ready, there is no stream to wait for; DALI's holds the batches after it already
+        # -1: do not wait for a stream: the batch is ready, and DALI's stream is already working on the next batches
         views = [torch.utils.dlpack.from_dlpack(out.as_tensor().__dlpack__(stream=-1)) for out in outputs]
         copies = [view.clone() for view in views]
         copied = torch.cuda.Event()
@@ -176,36 +179,36 @@ class Dali(Loader):
         return copies
 
     def _rewind(self) -> None:
-        """From an epoch's end to where the next one can begin."""
+        """Resets the pipeline at the end of an epoch, so that the next one can begin."""
         try:
             self._pipeline.run()
         except StopIteration:
             self._pipeline.reset()
             self._clean = True
             return
-        raise AssertionError("the pipeline gave more batches than the plan holds")
+        raise AssertionError("the pipeline returned more batches than the plan has")
 
-    def _learn(self, error: RuntimeError | OSError) -> None:
-        """Which samples in flight made the pipeline fail: they are left out from now on.
+    def _handle_failure(self, error: RuntimeError | OSError) -> None:
+        """Adds the samples that made the pipeline fail to the broken ones, so that they are skipped from now on.
 
         Raises:
-            DataError: samples do not load, and are not to be skipped, or are too many.
-            LoaderError: it was something else.
+            DataError: samples cannot be loaded, and may not be skipped or are too many.
+            LoaderError: the pipeline failed for another reason.
         """
         source, on_error = self._split.source, self._split.on_error
         if isinstance(source, EncodedImages):
-            for ids in self._feed.fed:
-                if found := dali_graph.undecodable(source, ids.tolist(), on_error.max_pixels):
+            for ids in self._feed.in_flight:
+                if reasons := dali_graph.undecodable(source, ids.tolist(), on_error.max_pixels):
                     if not on_error.skip:
-                        raise Unreadable(found) from None
-                    self._skipped.add(found)
+                        raise Unreadable(reasons) from None
+                    self._skipped.add(reasons)
                     return
         elif isinstance(source, UserItems) and "DataError" in str(error):
             raise DataError(str(error).split("DataError: ", 1)[1].splitlines()[0]) from None
         raise LoaderError(f"loader=dali: the pipeline failed: {dali_graph.reason(error)}") from None
 
     def transfer(self, batch: Batch) -> Batch:
-        return batch  # the pipeline's last operators have put it there
+        return batch  # the pipeline's last operators have copied it to the device
 
     def close(self) -> None:
         self._drop_pipeline()
@@ -216,4 +219,4 @@ class Dali(Loader):
             copied.synchronize()
         self._in_copy.clear()
         self._pipeline, self._clean = None, True
-        gc.collect()  # the pipeline and its operators hold each other
+        gc.collect()  # the pipeline and its operators refer to each other

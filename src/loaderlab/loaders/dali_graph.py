@@ -1,4 +1,4 @@
-"""DALI's side of a batch: the pipeline's graph, from paths or bytes to images, and which samples it cannot decode."""
+"""The graph of the DALI pipeline, from paths or bytes to images, and a search for the samples that it cannot decode."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ except ImportError as error:
     ) from error
 
 FILTERS = {"interp_type": types.INTERP_LINEAR, "antialias": True}
-# at byte 21 of a JPEG that begins as most do, with a JFIF segment of its usual length and then quantization tables: no EXIF data
+# byte 21 of a JPEG without EXIF data, which usually begins with a JFIF segment of the standard length and quantization tables
 DQT = 0xDB
 TIFF_ENDINGS = {".tif", ".tiff"}
-WHOLE = {"subpixel_scale": False, **FILTERS}  # as torchvision takes sizes; `random_resized_crop` knows no other way
+WHOLE = {"subpixel_scale": False, **FILTERS}  # whole sizes, as in torchvision; `random_resized_crop` always does this
 
 
 def build(
@@ -43,8 +43,8 @@ def build(
     device_id: int | None,
     seed: int,
 ) -> Pipeline:
-    """A pipeline that gives (inputs, labels, ids, within) a batch: images (N, size, size, C), others as they are fed;
-    ``within`` tells for each sample whether its header let it be decoded (uint8, of encoded images only)."""
+    """A pipeline whose batches are (inputs, labels, ids, within). Images are (N, size, size, C); other inputs are unchanged.
+    ``within`` (uint8, for encoded images only) says for each sample whether it was decoded or refused for its header."""
 
     @pipeline_def(enable_conditionals=True)  # type: ignore[untyped-decorator]
     def graph() -> tuple[Any, ...]:
@@ -53,7 +53,9 @@ def build(
         if isinstance(split.source, EncodedImages):
             encoded = fn.io.file.read(first) if isinstance(split.source, ImageFiles) else first
             if isinstance(split.source, ImageFiles) and split.source.paths.has_any(TIFF_ENDINGS):
-                encoded = fn.python_function(encoded, function=functools.partial(scaled, split.on_error.max_pixels))
+                encoded = fn.python_function(
+                    encoded, function=functools.partial(drop_unscaled_tiff, split.on_error.max_pixels)
+                )
             inputs, within = _decoded(encoded, split, config, decode)
             inputs = _finished(inputs, split, cropped=_crops(split, decode))
         elif split.transform is not None:
@@ -67,30 +69,30 @@ def build(
         device_id=device_id,
         seed=seed,
         prefetch_queue_depth=config.prefetch_queue_depth,
-        exec_dynamic=True,  # its outputs own their memory: torch may keep them
+        exec_dynamic=True,  # its outputs own their memory, so torch may keep them
     )
     pipeline.build()
     return pipeline
 
 
 def _decoded(encoded: Any, split: Split, config: DaliLoader, decode: str) -> tuple[Any, Any]:
-    """Images as they are in the file, or cut to a random window; black pixels for what its header rules out."""
+    """Full images, or random crops if ``_crops``, and the flag ``within``. An image that is refused for its header is black."""
     assert split.transform is not None
     decoding: dict[str, Any] = {"device": decode, "output_type": types.RGB}
     if decode == "mixed":
         decoding["hw_decoder_load"] = config.hw_decoder_load
     shape = fn.peek_image_shape(
         encoded
-    )  # fails for what its parser does not read: the decoder may crash on a batch with such
+    )  # raises for a header that it cannot parse: the decoder could crash on such an image
     pixels, num_bytes = shape[0] * shape[1], encoded.shape(dtype=types.INT64)[0]
-    held = (encoded[0] != JPEG[0]) | (pixels <= JPEG_PIXELS_PER_BYTE * num_bytes)  # see `check_header`
-    within = (pixels <= split.on_error.max_pixels) & held
-    if split.on_error.skip:  # noqa: SIM102  # this is Python's condition, the next one the graph's
-        if encoded[21] != DQT:  # of each sample: the pipeline splits its batch here
-            encoded = fn.python_function(encoded, function=_settled)
+    plausible = (encoded[0] != JPEG[0]) | (pixels <= JPEG_PIXELS_PER_BYTE * num_bytes)  # see `check_header`
+    within = (pixels <= split.on_error.max_pixels) & plausible
+    if split.on_error.skip:  # noqa: SIM102  # Python evaluates this condition, and the graph the next one
+        if encoded[21] != DQT:  # for each sample: the pipeline splits its batch here
+            encoded = fn.python_function(encoded, function=_with_one_orientation)
     if within:
         if _crops(split, decode):
-            images = fn.decoders.image_random_crop(encoded, **decoding, **_window(split))  # no more than the crop
+            images = fn.decoders.image_random_crop(encoded, **decoding, **_window(split))  # decodes only the crop
         else:
             images = fn.decoders.image(encoded, **decoding)
     else:
@@ -99,23 +101,23 @@ def _decoded(encoded: Any, split: Split, config: DaliLoader, decode: str) -> tup
 
 
 @do_not_convert  # type: ignore[untyped-decorator]
-def scaled(max_pixels: int, data: UINT8) -> UINT8:
-    """The same image; nothing in place of a TIFF file that `check_header` refuses: DALI decodes floats as if they were 0 to 1,
-    and does not decode nothing."""
-    return data if not may_be_tiff(data) or _fits(data, max_pixels) else np.zeros(1, np.uint8)
+def drop_unscaled_tiff(max_pixels: int, data: UINT8) -> UINT8:
+    """The same bytes, or one byte instead of a TIFF file that `check_header` refuses. DALI would decode floats as if they were
+    0 to 1, but it refuses a single byte."""
+    return data if not may_be_tiff(data) or _header_accepted(data, max_pixels) else np.zeros(1, np.uint8)
 
 
-@do_not_convert  # type: ignore[untyped-decorator]  # conditionals would rewrite it, and what it calls
-def _settled(data: UINT8) -> UINT8:
-    """The same image, with an orientation that every reader finds."""
+@do_not_convert  # type: ignore[untyped-decorator]  # DALI's conditionals would rewrite this function and those it calls
+def _with_one_orientation(data: UINT8) -> UINT8:
+    """The same image, without EXIF data if readers could disagree about its orientation."""
     return data if one_orientation(data) else without_exif(data)
 
 
 def _crops(split: Split, decode: str) -> bool:
-    """Whether decoding stops at the random window.
+    """Whether only the random crop is decoded.
 
-    Not on a GPU: nvImageCodec 0.9, which every DALI from 2.3 on asks for, ends the process there on some GPUs and fails on
-    others (NVIDIA/nvImageCodec issue 55).
+    Not on a GPU: nvImageCodec 0.9, which DALI requires from version 2.3 on, crashes there on some GPUs and fails on others
+    (NVIDIA/nvImageCodec issue 55).
     """
     assert split.transform is not None
     return split.transform.random_crop and decode != "mixed"
@@ -128,7 +130,7 @@ def _window(split: Split) -> dict[str, Any]:
 
 
 def _finished(images: Any, split: Split, *, cropped: bool) -> Any:
-    """Crop (where decoding has not ``cropped``), resize, flip, normalise as declared."""
+    """Images after crop (unless already ``cropped``), resize, flip and normalisation."""
     spec, normalization = split.transform, split.normalization
     assert spec is not None
     assert normalization is not None
@@ -153,31 +155,31 @@ def _finished(images: Any, split: Split, *, cropped: bool) -> Any:
 
 
 def undecodable(source: EncodedImages, ids: Sequence[int], max_pixels: int) -> dict[int, str]:
-    """Those of these samples that DALI cannot decode, each with the reason: it does not say which one of a batch has
-    failed, so they are decoded one by one."""
-    plain = decoder("pillow")  # says in plainer words what is wrong
-    found: dict[int, str] = {}
+    """The samples that DALI cannot decode, by id, with the reason. DALI does not say which sample of a batch failed, so they
+    are decoded one by one."""
+    pillow = decoder("pillow")  # its error messages are clearer
+    reasons: dict[int, str] = {}
     one: Pipeline | None = None
     for index in ids:
         try:
             data = source.read(index)
-            if _fits(data, max_pixels):
+            if _header_accepted(data, max_pixels):
                 one = one or _decode_one()
-                one.feed_input("encoded", [_settled(data)])
+                one.feed_input("encoded", [_with_one_orientation(data)])
                 one.run()
                 continue
-            said = "its header"
+            message = "its header"
         except OSError as error:
-            said = str(error)
+            message = str(error)
         except RuntimeError as error:
-            one, said = None, reason(error)
+            one, message = None, reason(error)
         try:
-            read_image(source, index, plain, max_pixels)
+            read_image(source, index, pillow, max_pixels)
         except DataError as error:
-            found[index] = str(error)
+            reasons[index] = str(error)
         else:
-            found[index] = why_unreadable(source, index, RuntimeError(said))
-    return found
+            reasons[index] = why_unreadable(source, index, RuntimeError(message))
+    return reasons
 
 
 def _decode_one() -> Pipeline:
@@ -187,8 +189,8 @@ def _decode_one() -> Pipeline:
     return pipeline
 
 
-def _fits(data: UINT8, max_pixels: int) -> bool:
-    """By the header alone; one that does not read is DALI's to judge."""
+def _header_accepted(data: UINT8, max_pixels: int) -> bool:
+    """Whether `check_header` accepts the image. A header that cannot be read is left to DALI."""
     try:
         check_header(data, max_pixels)
     except DataError:
@@ -209,5 +211,5 @@ def reason(error: Exception) -> str:
 
 
 def release_memory() -> None:
-    """What the memory pools keep when their pipelines are gone goes back to the system and the device."""
+    """Returns the memory that DALI's pools keep after their pipelines are gone to the system and the device."""
     backend.ReleaseUnusedMemory()

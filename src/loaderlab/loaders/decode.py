@@ -1,6 +1,6 @@
-"""From a file to a sample on the CPU, as the native loader's workers do it: decode, crop, resize, flip.
+"""From a file to a sample on the CPU, in the native loader's workers: decode, crop, resize, flip.
 
-Every step agrees with DALI's CPU operators to within the tolerance that ``docs/measuring.md`` states.
+Every step agrees with DALI's CPU operators within the tolerance in ``docs/measuring.md``.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from loaderlab.data.tree import EXTENSIONS
 from loaderlab.loaders.header import BITS, JPEG, check_header
 
 T = TypeVar("T")
-ORIENTATION = 0x0112  # EXIF's tag; from 5 on images lie on their side
-CROP_ATTEMPTS = 10  # as torchvision and DALI
+ORIENTATION = 0x0112  # EXIF tag; from 5 on, height and width are swapped
+CROP_ATTEMPTS = 10  # the same as in torchvision and DALI
 READS = {"torchcodec": frozenset([".jpg", ".jpeg", ".jpe", ".png", ".webp", ".avif"]), "pillow": EXTENSIONS}
 Decoder = Callable[[UINT8], torch.Tensor]
 
 
 def decoder(name: str) -> Decoder:
-    """The function that turns encoded bytes into an RGB image (3, H, W) uint8, upright by its EXIF orientation.
+    """The function that decodes bytes to an RGB image (3, H, W) uint8, rotated upright by its EXIF orientation.
 
-    Grey, CMYK and palette images become RGB, those of 12 and 16 bits are scaled to 8, transparency is dropped. The function
-    raises for anything that does not decode whole; see `read_image`.
+    Grey, CMYK and palette images become RGB, images of 12 and 16 bits are scaled to 8 bits, and transparency is dropped. The
+    function raises for anything that cannot be decoded completely; see `read_image`.
     """
     if name == "torchcodec":
         from torchcodec.decoders import decode_image, decode_jpeg  # type: ignore[attr-defined]
@@ -55,23 +55,23 @@ def decoder(name: str) -> Decoder:
 
 
 def _bits(image: Image.Image) -> int:
-    """Of the pixels of a grey image with more than 8 bits: Pillow scales all but those of TIFF files to 16."""
+    """Bits per pixel of a grey image with more than 8 bits. Pillow scales to 16 bits, except for TIFF files."""
     return int(image.tag_v2[BITS][0]) if isinstance(image, TiffImageFile) else 16
 
 
 def image_size(data: UINT8) -> tuple[int, int]:
-    """Height and width of the image upright, by its header."""
+    """Height and width of the upright image, from its header."""
     with Image.open(io.BytesIO(data.tobytes())) as image:
         width, height = image.size
-        on_its_side = image.getexif().get(ORIENTATION, 1) >= 5
-    return (width, height) if on_its_side else (height, width)
+        swapped = image.getexif().get(ORIENTATION, 1) >= 5
+    return (width, height) if swapped else (height, width)
 
 
 def read_image(source: EncodedImages, index: int, decode: Callable[[UINT8], T], max_pixels: int) -> T:
-    """What ``decode`` makes of one sample's encoded bytes.
+    """The result of ``decode`` for one sample's encoded bytes.
 
     Raises:
-        DataError: naming the file, for anything that does not read or decode whole, or is larger than ``max_pixels``.
+        DataError: the file cannot be read or decoded completely, or is larger than ``max_pixels``. The message names it.
     """
     try:
         data = source.read(index)
@@ -85,17 +85,17 @@ def why_unreadable(source: EncodedImages, index: int, error: Exception) -> str:
     """One line that names the sample and says what is wrong with it."""
     name = source.name(index)
     if isinstance(error, OSError) and error.strerror:
-        return f"{name}: does not decode: {error.strerror}. Mend the file or take it out of the set"
+        return f"{name}: cannot be decoded: {error.strerror}. Repair the file or remove it from the set"
     try:
         if not len(source.read(index)):
-            return f"{name}: does not decode: the file is empty (0 bytes). Mend the file or take it out of the set"
+            return f"{name}: cannot be decoded: the file is empty (0 bytes). Repair the file or remove it from the set"
     except OSError as missing:
         return why_unreadable(source, index, missing)
-    text = "no known image format" if isinstance(error, UnidentifiedImageError) else str(error).strip()
+    text = "unknown image format" if isinstance(error, UnidentifiedImageError) else str(error).strip()
     reason = text.splitlines()[0].rstrip(".") if text else type(error).__name__
     if not isinstance(error, DataError):
         reason = reason.split(", ")[-1]
-    return f"{name}: does not decode: {reason}. Mend the file or take it out of the set"
+    return f"{name}: cannot be decoded: {reason}. Repair the file or remove it from the set"
 
 
 def crop_window(height: int, width: int, spec: TransformSpec, draws: np.ndarray) -> tuple[int, int, int, int]:
@@ -103,7 +103,7 @@ def crop_window(height: int, width: int, spec: TransformSpec, draws: np.ndarray)
 
     Args:
         height, width: of the image, pixels.
-        draws: (CROP_ATTEMPTS, 4) uniform in 0..1: area, aspect ratio, top, left of each attempt.
+        draws: (CROP_ATTEMPTS, 4) uniform in 0..1: area, aspect ratio, top and left for each attempt.
     """
     low, high = math.log(spec.ratio[0]), math.log(spec.ratio[1])
     for area_draw, ratio_draw, top_draw, left_draw in draws.tolist():
@@ -112,36 +112,36 @@ def crop_window(height: int, width: int, spec: TransformSpec, draws: np.ndarray)
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
             return int(top_draw * (height - h + 1)), int(left_draw * (width - w + 1)), h, w
-    ratio = width / height  # none fitted: the centre, as near to the ratio's bounds as the image lets it
+    ratio = width / height  # no attempt fitted: a centre crop, with a ratio as near to the bounds as possible
     w = round(height * spec.ratio[1]) if ratio > spec.ratio[1] else width
     h = round(width / spec.ratio[0]) if ratio < spec.ratio[0] else height
     return (height - h) // 2, (width - w) // 2, h, w
 
 
 def center_window(height: int, width: int, spec: TransformSpec) -> tuple[int, int, int, int]:
-    """Height and width that an image is resized to, and top and left of what is then kept of it."""
+    """Height and width to resize an image to, then top and left of the centre crop."""
     scaled = max(spec.size, int(spec.resize * max(height, width) / min(height, width) + 0.5))
     height, width = (spec.resize, scaled) if height <= width else (scaled, spec.resize)
     return height, width, (height - spec.size + 1) // 2, (width - spec.size + 1) // 2
 
 
 def resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Bilinear with antialiasing, uint8 to uint8: (C, H, W) to (C, height, width)."""
+    """The image resized from (C, H, W) to (C, height, width): bilinear with antialiasing, uint8 to uint8."""
     if image.shape[1:] == (height, width):
         return image
-    # torch has a kernel for channels-last bytes, twice as fast and as exact; image[None] would hide from it that these are
+    # torch's kernel for channels-last bytes is twice as fast and as exact; image[None] would lose the channels-last strides
     batch = image.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
     return F.interpolate(batch, size=(height, width), mode="bilinear", antialias=True)[0]
 
 
 def resize_center_crop(image: torch.Tensor, spec: TransformSpec) -> torch.Tensor:
-    """The shorter side to ``spec.resize``, then the central square of ``spec.size``."""
+    """The image with its shorter side resized to ``spec.resize``, then cropped to the central square of ``spec.size``."""
     height, width, top, left = center_window(image.shape[1], image.shape[2], spec)
     return resize(image, height, width)[:, top : top + spec.size, left : left + spec.size]
 
 
 def transform_into(out: torch.Tensor, image: torch.Tensor, spec: TransformSpec, draws: np.ndarray, flip: bool) -> None:
-    """Writes the sample made of ``image`` into ``out``, a (C, size, size) view of the batch."""
+    """Crops, resizes and flips ``image`` into ``out``, a (C, size, size) view of the batch."""
     if spec.random_crop:
         top, left, height, width = crop_window(image.shape[1], image.shape[2], spec, draws)
         image = image[:, top : top + height, left : left + width]

@@ -1,4 +1,4 @@
-"""Which fetcher builds the batches of a split, and which files its decoder refuses."""
+"""The fetcher that builds the batches of a split, and a check for files that its decoder cannot read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from loaderlab.loaders.user_items import UserFetcher
 
 
 def fetcher(split: Split, batched: bool, decoder_name: str) -> BatchFetcher:
-    """The worker's side of the native loader for a map-style split."""
+    """The fetcher for a map-style split, which runs in the native loader's workers."""
     match split.source:
         case ImageFiles():
             check_decodable(split.source, decoder_name)
@@ -23,17 +23,19 @@ def fetcher(split: Split, batched: bool, decoder_name: str) -> BatchFetcher:
             return UserFetcher(split.source, batched)
 
 
-def check_formats(source: ImageFiles, reads: frozenset[str], loader: str, mend: str) -> None:
-    """Refuses a set with files that a decoder does not read.
+def check_formats(source: ImageFiles, reads: frozenset[str], loader: str, advice: str) -> None:
+    """Refuses a set that contains files in a format that the decoder does not read.
 
     Raises:
-        LoaderError: naming the first such file and what reads it.
+        LoaderError: the message names the first such file, and says what to do.
     """
     if (path := source.paths.first_without(reads)) is not None:
-        raise LoaderError(f"{path}: {loader} reads {' '.join(sorted(reads))} only. {mend}")
+        raise LoaderError(f"{path}: {loader} reads only {' '.join(sorted(reads))}. {advice}")
 
 
 def check_decodable(source: ImageFiles, decoder_name: str) -> None:
     """`check_formats` for a decoder of `loaderlab.loaders.decode`."""
-    mend = "Type: loader.decoder=pillow" if decoder_name == "torchcodec" else "Convert it or take it out of the folder"
-    check_formats(source, READS[decoder_name], f"loader.decoder={decoder_name}", mend)
+    advice = (
+        "Type: loader.decoder=pillow" if decoder_name == "torchcodec" else "Convert it or remove it from the folder"
+    )
+    check_formats(source, READS[decoder_name], f"loader.decoder={decoder_name}", advice)

@@ -1,4 +1,4 @@
-"""The native loader: PyTorch's own DataLoader, driven by the plan; worker processes build whole batches."""
+"""The native loader: PyTorch's DataLoader in the order of the plan. Worker processes build whole batches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from loaderlab.data.spec import Split, UserItems
 from loaderlab.loaders.broken import BrokenSamples
 from loaderlab.loaders.contract import Batch, Counted, EpochPlan, Loader, LoaderError
 from loaderlab.loaders.copying import DeviceCopy
-from loaderlab.loaders.fetch import BatchFetcher, Fetched, Request, requests, taken
+from loaderlab.loaders.fetch import BatchFetcher, Fetched, Request, received, requests
 from loaderlab.loaders.fetchers import fetcher
 from loaderlab.loaders.header import lift_pillow_limit
 from loaderlab.loaders.resolve import NativeSettings, native_capabilities, native_settings
@@ -27,7 +27,7 @@ from loaderlab.system.processes import killed_with_parent, undisturbed
 
 
 class _Requests:
-    """The batch sampler: the plan's batches of the epoch that was last set."""
+    """The batch sampler: yields the plan's batches for the current ``epoch``."""
 
     def __init__(self, plan: EpochPlan) -> None:
         self._plan = plan
@@ -41,25 +41,25 @@ class _Requests:
 
 
 class _BeginWorker:
-    """What a worker does before its first batch: one that was spawned has none of what the training process has set."""
+    """Prepares a worker before its first batch. A spawned worker does not inherit the settings of the training process."""
 
     def __init__(self, start_method: str | None) -> None:
         self._start_method = start_method
         self._from_main_thread = True
 
-    def started_here(self) -> None:
-        """Notes the thread that is about to start workers: Linux takes the end of that thread for the parent's death."""
+    def note_thread(self) -> None:
+        """Records the thread that will start the workers: Linux treats the end of that thread as the parent's death."""
         self._from_main_thread = threading.current_thread() is threading.main_thread()
 
     def __call__(self, _: int) -> None:
         lift_pillow_limit()
-        if self._from_main_thread and self._start_method != "forkserver":  # whose workers are the server's children
+        if self._from_main_thread and self._start_method != "forkserver":  # its workers are children of the fork server
             killed_with_parent()
 
 
-def _as_it_is(fetched: Any) -> Any:
-    """In a worker: puts the inputs into shared memory here, where an error reaches the training process. The thread that
-    sends batches would only print it, and the training process would wait for ever."""
+def _share_inputs(fetched: Any) -> Any:
+    """The same value. In a worker, the inputs are moved to shared memory here, so that an error reaches the training process.
+    The thread that sends batches would only print the error, and the training process would wait forever."""
     if isinstance(fetched, Batch) and get_worker_info() is not None:
         fetched.inputs.share_memory_()
     return fetched
@@ -80,8 +80,8 @@ class Native(Loader):
             raise refuse(
                 "loader.num_workers",
                 num_workers,
-                "every worker would yield the whole of an iterable dataset",
-                "loader.num_workers=1, or data.sharded=true if it splits itself by torch.utils.data.get_worker_info",
+                "each worker would yield the whole iterable dataset",
+                "loader.num_workers=1, or data.sharded=true if the dataset splits itself by torch.utils.data.get_worker_info",
                 is_example=False,
                 error=LoaderError,
             )
@@ -98,7 +98,7 @@ class Native(Loader):
             "pin_memory": self._copy.pinned,
             "in_order": config.in_order,
             "multiprocessing_context": self.settings.start_method,
-            "collate_fn": _as_it_is,
+            "collate_fn": _share_inputs,
             "worker_init_fn": self._begin_worker,
         }
         self._loader: DataLoader[Any] | None
@@ -110,8 +110,8 @@ class Native(Loader):
             stream = UserStream(source, plan.batch_size, plan.drop_last)
             self._num_steps = None
             if source.length is not None and not source.sharded:
-                cut = math.floor if plan.drop_last else math.ceil
-                self._num_steps = cut(source.length / plan.batch_size)
+                rounded = math.floor if plan.drop_last else math.ceil
+                self._num_steps = rounded(source.length / plan.batch_size)
             self._loader = DataLoader(stream, batch_size=None, **common)
         else:
             self._num_steps = plan.num_steps
@@ -128,20 +128,20 @@ class Native(Loader):
         self._requests.epoch = epoch
         num_steps = num_samples = 0
         try:
-            for fetched in self._fetched() if self._in_process is None else self._fetched_here(self._in_process):
+            for fetched in self._fetched() if self._in_process is None else self._fetched_in_process(self._in_process):
                 if isinstance(fetched, StreamEnd):
                     num_samples += fetched.num_dropped
                     continue
-                batch = taken(fetched, self._skipped)
+                batch = received(fetched, self._skipped)
                 if self._iterable:
                     num_steps, num_samples = num_steps + 1, num_samples + len(batch)
                     self.counted = Counted(num_samples, whole=False)
                 yield batch
-        except GeneratorExit:  # broken off: workers that are not persistent end with their iterator
+        except GeneratorExit:  # stopped early: workers that are not persistent end with their iterator
             self._running = None
             raise
         except (RuntimeError, OSError, EOFError) as error:
-            if (explanation := self._given_up(error)) is error:
+            if (explanation := self._explain_and_stop(error)) is error:
                 raise
             raise explanation from error
         if self._iterable:
@@ -149,7 +149,7 @@ class Native(Loader):
 
     def _fetched(self) -> Iterator[Fetched | StreamEnd]:
         assert self._loader is not None, "closed"
-        self._begin_worker.started_here()
+        self._begin_worker.note_thread()
         try:
             self._try_queue()
             self._running = iter(self._loader)
@@ -161,34 +161,37 @@ class Native(Loader):
         self._running = None
 
     def _try_queue(self) -> None:
-        """Where no queue can be made, torch's half-made iterator would print a traceback when it is collected."""
+        """Creates and closes one queue of the kind that the workers need.
+
+        If this fails, torch's iterator is not created. A half-created one would print a traceback when it is garbage-collected.
+        """
         if self.settings.num_workers:
             queue = multiprocessing.get_context(self.settings.start_method).Queue()
             queue.close()
             queue.join_thread()
 
-    def _given_up(self, error: BaseException) -> BaseException:
-        """What to raise for an error, after whose explanation the workers have ended: PyTorch's handler of SIGCHLD no longer
-        looks for their deaths, and reports none wherever the training process is by then."""
+    def _explain_and_stop(self, error: BaseException) -> BaseException:
+        """The error to raise instead. If it is an explanation, the workers have been ended, so that PyTorch's SIGCHLD handler
+        does not report their deaths later somewhere else in the training process."""
         assert self._loader is not None, "closed"
         try:
             with undisturbed():
                 if (explanation := self._explained(error)) is not error:
                     end_workers(self._loader, self._running)
                 return explanation
-        except RuntimeError as death:  # the handler ran just before signals were held
+        except RuntimeError as death:  # the handler ran just before signals were deferred
             return explained(death)
 
     def _explained(self, error: BaseException) -> BaseException:
-        """An error of the pipe to a dead worker as the death of the worker."""
+        """The error, or the death of the worker that caused an error of its pipe."""
         pipe_broke = isinstance(error, (OSError, EOFError))
         deaths = dead_workers(self._running, patience_s=1.0 if pipe_broke else 0.0)
-        if self._iterable:  # a worker whose share of the samples is used up has ended as it should
+        if self._iterable:  # a worker that has no more samples has ended normally
             deaths = [(pid, code) for pid, code in deaths if code != 0]
         return explained(error, deaths)
 
-    def _fetched_here(self, fetch: BatchFetcher) -> Iterator[Fetched]:
-        """Without workers whole batches need no DataLoader, which takes as long for a small one as making it does."""
+    def _fetched_in_process(self, fetch: BatchFetcher) -> Iterator[Fetched]:
+        """Batches without workers and without DataLoader, which would take as long for a small batch as building it."""
         for request in self._requests:
             fetched = fetch.__getitems__(request)
             yield fetched.pin_memory() if self._copy.pinned and isinstance(fetched, Batch) else fetched

@@ -1,4 +1,4 @@
-"""The replay loader: a few real batches, loaded once, resident on the device and served again and again: no loader can be faster."""
+"""The replay loader: a few real batches, loaded once to the device and served again and again. No loader can be faster."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from loaderlab.loaders.resolve import ReplaySettings
 
 
 class Replay(Loader):
-    """The replay backend. See `Loader` for the contract; its ids are those of the resident batches, so an epoch
-    does not hold each sample once. What it trains is not worth keeping; its speed is the ceiling."""
+    """The replay backend. See `Loader` for the contract. It repeats its batches, so an epoch does not contain each sample once,
+    and the trained model is useless. Its speed is the ceiling."""
 
     def __init__(self, config: ReplayLoader, split: Split, plan: EpochPlan, device: torch.device) -> None:
-        # Pillow reads every format that any decoder does; the pixels are the same
+        # Pillow reads all formats, and gives the same pixels as the other decoders
         source = Native(NativeLoader(num_workers=0, decoder="pillow"), split, plan, device)
         if source.num_steps is None:
-            allowed = "an iterable dataset without a length has no epoch to fill"
+            allowed = "needs the length of an epoch, and this iterable dataset has no length"
             raise refuse("loader", "replay", allowed, "loader=native", is_example=False, error=LoaderError)
         self._num_steps = source.num_steps
         try:

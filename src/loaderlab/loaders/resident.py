@@ -1,7 +1,7 @@
-"""The resident loader: the whole set in the device's memory: for small data no other loader has so little to do.
+"""The resident loader: the whole set stays in the device's memory. For small data it has the least work per batch.
 
-Encoded images are decoded once, when the loader is built. From then on a batch is picked by its ids on the device, and there images
-are cropped, flipped and resized all at once, by the random numbers that the native loader draws for the same batch.
+Encoded images are decoded once, when the loader is built. After that, a batch is selected by its ids on the device, where its
+images are cropped, flipped and resized together, with the same random numbers as in the native loader.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from loaderlab.loaders.resolve import ResidentSettings
 from loaderlab.system.machine import available_cores
 
 T = TypeVar("T")
-KEPT_FREE = 0.25  # of the free memory, for the model, its gradients and the batches
-CHUNK = 1024  # images that are rearranged at once
+KEPT_FREE = 0.25  # share of the free memory for the model, its gradients and the batches
+CHUNK = 1024  # images that are copied at once
 
 
 class Resident(Loader):
     """The resident backend. See `Loader` for the contract.
 
     Raises:
-        LoaderError: the samples do not fit into the device's memory, or are not the same in each epoch.
-        DataError: an image does not decode: here, not while iterating.
+        LoaderError: the samples do not fit in the device's memory, or may differ between epochs.
+        DataError: an image cannot be decoded. This is raised here, not while iterating.
     """
 
     def __init__(self, config: ResidentLoader, split: Split, plan: EpochPlan, device: torch.device) -> None:
@@ -56,19 +56,19 @@ class Resident(Loader):
         source = split.source
         match source:
             case UserItems():
-                raise _refused(
-                    "the items of your own dataset may be others each time that they are asked for, and would be kept as they "
-                    "come first"
+                raise _refusal(
+                    "the items of your own dataset may differ each time they are read, but only their first values would be "
+                    "used"
                 )
             case Vectors(work=work) if work:
-                raise _refused(
-                    f"data.work={work} stands for work on each sample in each epoch, and samples that stay on the device have "
-                    "it behind them",
+                raise _refusal(
+                    f"data.work={work} means work on each sample in each epoch, but samples that stay on the device are "
+                    "prepared only once",
                     "loader=native, or data.work=0",
                 )
             case Vectors():
-                if device.type != "cpu":  # where they are already
-                    self._make_room(source.inputs.nbytes)
+                if device.type != "cpu":  # on a CPU they are in memory already
+                    self._check_memory(source.inputs.nbytes)
                 self._inputs: torch.Tensor | None = torch.from_numpy(source.inputs).to(device)
             case ImageArrays():
                 num_images, height, width, channels = source.images.shape
@@ -87,39 +87,41 @@ class Resident(Loader):
         self.capabilities = LoaderCapabilities(keeps_samples_on_device=True)
 
     def _images(self, channels: int) -> torch.Tensor:
-        """Memory for images of these sizes (N, height, C, width), as high and wide as the largest: `resample` says why in
-        this order."""
+        """An empty tensor (N, height, C, width) for the images, padded to the largest size. `resample` needs this order."""
         (height, width), spec = self._sizes.max(0).tolist(), self._split.transform
         assert spec is not None
-        # of a batch: its images as bytes and as floats, half-way resized, and the weights with what they are made of
+        # memory of a batch: images as bytes and as floats, half-resized images, weights and their intermediate values
         floats = channels * height * (width + 2 * spec.size) + 8 * spec.size * (height + width)
         batch = self._plan.batch_size * (channels * height * width + 4 * floats)
-        self._make_room(
+        self._check_memory(
             len(self._sizes) * channels * height * width + batch, f", each padded to {height} x {width} pixels"
         )
         self._inputs = torch.empty((len(self._sizes), height, channels, width), dtype=torch.uint8, device=self._device)
         return self._inputs
 
-    def _make_room(self, num_bytes: int, padded: str = "") -> None:
+    def _check_memory(self, num_bytes: int, padded: str = "") -> None:
+        """Raises:
+        LoaderError: so many bytes do not fit in the device's free memory.
+        """
         if self._device.type == "cuda":
             unused = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
             free = torch.cuda.mem_get_info(self._device)[0] + unused
         else:
             free = psutil.virtual_memory().available
         if num_bytes > (1 - KEPT_FREE) * free:
-            raise _refused(
+            raise _refusal(
                 f"{self._split.num_samples} samples need {num_bytes / 2**30:.3g} GiB{padded}; {self._device} has "
-                f"{free / 2**30:.3g} GiB free, of which a quarter is left to the model"
+                f"{free / 2**30:.3g} GiB free, and a quarter of it is reserved for the model"
             )
 
     def _load(self, encoded: EncodedImages, decoder_name: str) -> None:
-        """Twice through the encoded images: for their sizes, by which memory is asked for, then for what they show."""
+        """Reads the encoded images twice: first their sizes, to allocate memory, then their pixels."""
         decode, on_error = decoder(decoder_name), self._split.on_error
 
         def each(task: Callable[[int], T]) -> list[T | None]:
-            """What it makes of each sample; None of those that do not load."""
+            """The result of the task for each sample; None for samples that cannot be loaded."""
 
-            def tried(index: int) -> T | None:
+            def attempt(index: int) -> T | None:
                 try:
                     return None if index in self.broken else task(index)
                 except DataError as error:
@@ -128,14 +130,14 @@ class Resident(Loader):
                     self._skipped.add({index: str(error)})
                     return None
 
-            return list(threads.map(tried, range(len(encoded))))
+            return list(threads.map(attempt, range(len(encoded))))
 
-        def put(index: int) -> None:
+        def store(index: int) -> None:
             image = read_image(encoded, index, decode, on_error.max_pixels)
             _, height, width = image.shape
             if (height, width) != tuple(self._sizes[index].tolist()):
                 raise DataError(
-                    f"{encoded.name(index)}: decodes to {height} x {width} pixels, and its header tells of others"
+                    f"{encoded.name(index)}: decodes to {height} x {width} pixels, but its header gives another size"
                 )
             images[index, :height, :, :width] = image.permute(1, 0, 2)
 
@@ -143,7 +145,7 @@ class Resident(Loader):
             sizes = each(lambda index: read_image(encoded, index, image_size, on_error.max_pixels))
             self._sizes = np.array([size or (1, 1) for size in sizes], np.int64)
             images = self._images(channels=3)
-            each(put)
+            each(store)
 
     @property
     def num_steps(self) -> int:
@@ -156,9 +158,9 @@ class Resident(Loader):
             if self._split.transform is not None:
                 inputs, labels = self._transformed(self._inputs, ids, request, self._split.transform)
             else:
-                here = self._on_device(ids)
-                inputs, labels = self._inputs.index_select(0, here), self._labels.index_select(0, here)
-            yield Batch(inputs, labels, torch.from_numpy(ids), self._skipped.among(request.ids))
+                chosen = self._on_device(ids)
+                inputs, labels = self._inputs.index_select(0, chosen), self._labels.index_select(0, chosen)
+            yield Batch(inputs, labels, torch.from_numpy(ids), self._skipped.broken_in(request.ids))
 
     def _transformed(
         self, images: torch.Tensor, ids: INT64, request: Request, spec: TransformSpec
@@ -167,19 +169,19 @@ class Resident(Loader):
         sizes = self._sizes[ids].tolist()
         windows = [_window(height, width, spec, draws) for (height, width), draws in zip(sizes, crops, strict=True)]
         numbers = self._on_device(np.column_stack([windows, ids, flips]))  # one copy
-        here, (_, height, _, width) = numbers[:, 8], images.shape
+        chosen, (_, height, _, width) = numbers[:, 8], images.shape
         rows = axis_weights(numbers[:, :4], None, spec.size, height)
         columns = axis_weights(numbers[:, 4:8], numbers[:, 9].bool(), spec.size, width)
-        inputs = resample(images.index_select(0, here), rows, columns)
+        inputs = resample(images.index_select(0, chosen), rows, columns)
         normalization = self._split.normalization
         if normalization is not None and not normalization.on_device:
             inputs = normalize(inputs, normalization)
-        return inputs, self._labels.index_select(0, here)
+        return inputs, self._labels.index_select(0, chosen)
 
     def _on_device(self, numbers: INT64) -> torch.Tensor:
-        """A copy that does not wait for the device's work."""
-        here = torch.from_numpy(numbers)
-        return here.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else here
+        """A copy on the device, which does not wait for the device's queued work."""
+        tensor = torch.from_numpy(numbers)
+        return tensor.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else tensor
 
     def transfer(self, batch: Batch) -> Batch:
         return batch
@@ -188,12 +190,12 @@ class Resident(Loader):
         self._inputs = None
 
 
-def _refused(why: str, override: str = "loader=native") -> UserError:
-    return refuse("loader", "resident", why, override, is_example=False, error=LoaderError)
+def _refusal(reason: str, override: str = "loader=native") -> UserError:
+    return refuse("loader", "resident", reason, override, is_example=False, error=LoaderError)
 
 
 def _window(height: int, width: int, spec: TransformSpec, draws: np.ndarray) -> tuple[int, ...]:
-    """What `axis_weights` needs of one image: of its rows, then of its columns."""
+    """One row of `axis_weights`' windows for the rows of an image, then one for its columns."""
     if spec.random_crop:
         top, left, cropped_height, cropped_width = crop_window(height, width, spec, draws)
         return top, cropped_height, spec.size, 0, left, cropped_width, spec.size, 0

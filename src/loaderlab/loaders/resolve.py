@@ -1,4 +1,4 @@
-"""What a loader's ``auto`` settings become (number of workers, threads, pinning), and the capabilities that follow."""
+"""The effective settings of each loader (``auto`` resolved to workers, threads, pinning), and its capabilities."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from loaderlab.system.machine import available_cores, worker_share
 from loaderlab.system.versions import has_gil
 
 MAX_AUTO_THREADS = 16
-BETWEEN_STAGES = 5  # batches that SPDL 0.8 holds beside those in the making and those in its sink
+BETWEEN_STAGES = 5  # batches in SPDL 0.8 in addition to those that are being built and those in its sink
 KEEP_ON_DEVICE: Choice = ("loader", "resident")
 DECODE_ON_DEVICE: Choice = ("loader", "dali")
 
 
 @dataclass(frozen=True)
 class NativeSettings:
-    """In force in the native loader. ``prefetch_factor`` and ``start_method`` are None without workers."""
+    """Effective settings of the native loader. ``prefetch_factor`` and ``start_method`` are None without workers."""
 
     num_workers: int
     prefetch_factor: int | None
@@ -34,7 +34,7 @@ class NativeSettings:
 
 @dataclass(frozen=True)
 class SpdlSettings:
-    """In force in the SPDL loader; ``gil``: on or off, of this Python."""
+    """Effective settings of the SPDL loader. ``gil``: on or off, in this Python."""
 
     num_threads: int
     buffer_size: int
@@ -45,7 +45,7 @@ class SpdlSettings:
 
 @dataclass(frozen=True)
 class DaliSettings:
-    """In force in the DALI loader; ``decode``: cpu or mixed."""
+    """Effective settings of the DALI loader. ``decode``: cpu or mixed."""
 
     num_threads: int
     decode: str
@@ -54,7 +54,7 @@ class DaliSettings:
 
 @dataclass(frozen=True)
 class ResidentSettings:
-    """In force in the resident loader."""
+    """Effective settings of the resident loader."""
 
     decoder: str
     samples_mib: float
@@ -62,7 +62,7 @@ class ResidentSettings:
 
 @dataclass(frozen=True)
 class ReplaySettings:
-    """In force in the replay loader."""
+    """Effective settings of the replay loader."""
 
     num_batches: int
 
@@ -71,7 +71,7 @@ LoaderSettings = NativeSettings | SpdlSettings | DaliSettings | ResidentSettings
 
 
 def in_force(settings: LoaderSettings | Copying) -> dict[str, str | None]:
-    """Setting to value as text, for the record; None for what does not apply."""
+    """Each effective setting with its value as text, for the record; None if it does not apply."""
     values: dict[str, str | None] = {}
     for entry in fields(settings):
         value = getattr(settings, entry.name)
@@ -84,9 +84,8 @@ def in_force(settings: LoaderSettings | Copying) -> dict[str, str | None]:
 
 
 def auto_workers(split: Split, device: torch.device) -> int:
-    """Workers by the cores that this process may use, one of them left to the training process; half of them if the step
-    computes on the cores too. 0 for data in memory without per-sample work: handing a batch to another process costs more
-    than making it."""
+    """The number of workers: all cores that this process may use but one, or half of them if the step computes on the CPU too.
+    0 for data in memory without per-sample work, because sending a batch to another process costs more than building it."""
     if isinstance(split.source, UserItems) and split.source.iterable and not split.source.sharded:
         return 1
     if split.ready_in_memory:
@@ -95,13 +94,13 @@ def auto_workers(split: Split, device: torch.device) -> int:
 
 
 def auto_threads(split: Split, device: torch.device) -> int:
-    """As many as the native loader has workers if the work is decoding. One otherwise: Python code is run by one thread
-    at a time, and nobody knows whether a user's dataset is thread-safe."""
+    """The number of threads: for encoded images, the native loader's number of workers. Otherwise one, because only one thread
+    at a time runs Python code, and a user's dataset may not be thread-safe."""
     return auto_workers(split, device) if isinstance(split.source, EncodedImages) else 1
 
 
 def copying(config: HostLoader, device: torch.device) -> Copying:
-    """How a loader that makes its batches in host memory copies them to this device."""
+    """How a loader that builds batches in host memory copies them to this device."""
     pinned = capabilities(device).takes_copies if config.pin_memory == AUTO else bool(config.pin_memory)
     non_blocking = pinned if config.non_blocking == AUTO else bool(config.non_blocking)
     side_stream = pinned and non_blocking if config.side_stream == AUTO else bool(config.side_stream)
@@ -109,9 +108,9 @@ def copying(config: HostLoader, device: torch.device) -> Copying:
 
 
 def native_settings(config: NativeLoader, split: Split, device: torch.device) -> NativeSettings:
-    """What a native loader's settings become for these samples on this device."""
+    """The effective settings of a native loader for these samples on this device."""
     num_workers = auto_workers(split, device) if config.num_workers == AUTO else int(config.num_workers)
-    # named in any case: a job of a sweep was spawned itself, and would hand that down to its workers
+    # always explicit: the job of a sweep was itself spawned, and its workers would inherit that method
     method = multiprocessing.get_all_start_methods()[0] if config.start_method == AUTO else config.start_method
     prefetch = 2 if config.prefetch_factor == AUTO else int(config.prefetch_factor)
     return NativeSettings(
@@ -125,7 +124,7 @@ def native_settings(config: NativeLoader, split: Split, device: torch.device) ->
 
 
 def native_capabilities(settings: NativeSettings, *, batched: bool) -> LoaderCapabilities:
-    """``batched``: a worker builds whole batches."""
+    """Capabilities of a native loader. ``batched``: a worker builds whole batches."""
     return LoaderCapabilities(
         makers=Makers(settings.num_workers, "loader.num_workers", are_processes=True, whole_batches=True),
         lookahead=settings.num_workers * (settings.prefetch_factor or 0),
@@ -142,7 +141,7 @@ def native_capabilities(settings: NativeSettings, *, batched: bool) -> LoaderCap
 
 
 def spdl_settings(config: SpdlLoader, split: Split, device: torch.device) -> SpdlSettings:
-    """What an SPDL loader's settings become for these samples on this device."""
+    """The effective settings of an SPDL loader for these samples on this device."""
     return SpdlSettings(
         num_threads=auto_threads(split, device) if config.num_threads == AUTO else int(config.num_threads),
         buffer_size=config.buffer_size,
@@ -167,10 +166,10 @@ def spdl_capabilities(settings: SpdlSettings) -> LoaderCapabilities:
 
 
 def dali_settings(config: DaliLoader, split: Split, device: torch.device) -> DaliSettings:
-    """What a DALI loader's settings become for these samples on this device."""
-    able, cores = capabilities(device), available_cores()
-    auto = min(MAX_AUTO_THREADS, max(1, cores // 2) if able.uses_host_cores else cores)
-    decode = ("mixed" if able.decodes_images else "cpu") if config.decode == AUTO else str(config.decode)
+    """The effective settings of a DALI loader for these samples on this device."""
+    device_can, cores = capabilities(device), available_cores()
+    auto = min(MAX_AUTO_THREADS, max(1, cores // 2) if device_can.uses_host_cores else cores)
+    decode = ("mixed" if device_can.decodes_images else "cpu") if config.decode == AUTO else str(config.decode)
     return DaliSettings(
         num_threads=auto if config.num_threads == AUTO else int(config.num_threads),
         decode=decode if isinstance(split.source, EncodedImages) else "cpu",

@@ -1,8 +1,8 @@
-"""The SPDL loader: SPDL, driven by the plan: threads of this process build whole batches, where the native loader has worker processes.
+"""The SPDL loader: SPDL in the order of the plan. Threads of this process build whole batches, instead of worker processes.
 
-A thread builds a batch by the native loader's own fetcher, so pixels, random draws and errors are the same. What differs
-is how batches are made side by side: no process to start, nothing to hand over, and one interpreter lock for all. What
-decodes and resizes lets go of that lock; Python code and arrays in memory gain little or nothing from a second thread.
+A thread uses the native loader's fetcher, so pixels, random draws and errors are the same. The difference is in parallelism: there
+are no processes to start and no batches to send, but all threads share one interpreter lock. Decoding and resizing release the
+lock; Python code and arrays in memory gain little or nothing from a second thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from loaderlab.data.spec import Split, UserItems
 from loaderlab.loaders.broken import BrokenSamples
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
 from loaderlab.loaders.copying import DeviceCopy
-from loaderlab.loaders.fetch import Fetched, Request, requests, taken
+from loaderlab.loaders.fetch import Fetched, Request, received, requests
 from loaderlab.loaders.fetchers import fetcher
 from loaderlab.loaders.resolve import SpdlSettings, spdl_capabilities, spdl_settings
 from loaderlab.system.causes import described
@@ -38,7 +38,7 @@ Built = Fetched | BaseException
 class Spdl(Loader):
     """The SPDL backend. See `Loader` for the contract.
 
-    A user's own map-style dataset is asked from threads: where it is not thread-safe, ``loader.num_threads=1`` it is.
+    A user's map-style dataset is read from several threads. If it is not thread-safe, use ``loader.num_threads=1``.
 
     Raises:
         LoaderError: an iterable dataset, or pinned memory without a GPU.
@@ -48,9 +48,11 @@ class Spdl(Loader):
 
     def __init__(self, config: SpdlLoader, split: Split, plan: EpochPlan, device: torch.device) -> None:
         if isinstance(split.source, UserItems) and split.source.iterable:
-            allowed = "an iterable dataset has no ids that threads could ask for"
+            allowed = "SPDL reads samples by id, and an iterable dataset has no ids"
             raise refuse("loader", "spdl", allowed, "loader=native", is_example=False, error=LoaderError)
-        logging.getLogger("spdl").setLevel(logging.CRITICAL)  # a failure is raised, once: its log would print it before
+        logging.getLogger("spdl").setLevel(
+            logging.CRITICAL
+        )  # a failure is raised here; the log would print it a second time
         self._plan, self._buffer_size = plan, config.buffer_size
         self._copy = DeviceCopy(config, device)
         self.settings = spdl_settings(config, split, device)
@@ -61,25 +63,25 @@ class Spdl(Loader):
         self.broken = self._skipped.reasons
         self._builders: ThreadPoolExecutor | None = _builders(self._num_threads, device)
         self._running: Pipeline[Built] | None = None
-        self._ended: Pipeline[Built] | None = None  # has given all its batches
+        self._ended: Pipeline[Built] | None = None  # the pipeline of the last complete epoch
 
     @property
     def num_steps(self) -> int:
         return self._plan.num_steps
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        self._stop(self._running)  # broken off, and its iterator still about
+        self._stop(self._running)  # of an epoch that was stopped early, if its iterator still exists
         if self.num_steps == 0:
             return
         pipeline = self._running = self._pipeline(epoch)
         pipeline.start()
         try:
             for _ in range(self.num_steps):
-                yield taken(_built(pipeline), self._skipped)
-        except BaseException:  # broken off, or broken: what is in the making belongs to nobody
+                yield received(_built(pipeline), self._skipped)
+        except BaseException:  # stopped early or failed: the batches in the pipeline are not needed
             pipeline.stop()
             raise
-        # its threads notice within a tenth of a second, too long for a gap between epochs: the next one joins them
+        # its threads take up to 0.1 s to end, which would delay the next epoch: they are joined at the end of that epoch
         self._stop(self._ended)
         self._running, self._ended = None, pipeline
         with contextlib.suppress(TimeoutError):
@@ -88,7 +90,7 @@ class Spdl(Loader):
     def _pipeline(self, epoch: int) -> Pipeline[Built]:
         assert self._builders is not None, "closed"
 
-        async def source() -> AsyncIterator[Request]:  # a plain iterator would get a thread of its own
+        async def source() -> AsyncIterator[Request]:  # SPDL would run a plain iterator in an extra thread
             for request in requests(self._plan, epoch):
                 yield request
 
@@ -101,8 +103,8 @@ class Spdl(Loader):
         )
 
     def _build(self, request: Request) -> Built:
-        """In a builder's thread. SPDL leaves out a batch whose builder raises, and waits for ever after a SystemExit:
-        whatever is raised is handed over as a value."""
+        """The batch, or the exception that was raised. SPDL would drop the batch after an exception, and wait forever after a
+        SystemExit. Runs in a builder thread."""
         try:
             fetched = self._fetcher.__getitems__(request)
             return fetched.pin_memory() if self._copy.pinned and isinstance(fetched, Batch) else fetched
@@ -111,7 +113,7 @@ class Spdl(Loader):
 
     @staticmethod
     def _stop(pipeline: Pipeline[Built] | None) -> None:
-        """Joins a pipeline's threads and drops its batches; again is harmless."""
+        """Joins a pipeline's threads and drops its batches. May be called again."""
         if pipeline is not None:
             pipeline.stop()
 
@@ -130,19 +132,19 @@ class Spdl(Loader):
 
 
 def _builders(num_threads: int, device: torch.device) -> ThreadPoolExecutor:
-    """Threads in which torch's operators keep to one core, whatever the training thread's take."""
+    """Threads in which torch's operators use one core each, independent of the training thread."""
 
     def begin() -> None:
-        torch.get_num_threads()  # a thread's first question takes over the process's number: one set before is lost
+        torch.get_num_threads()  # the first call in a thread copies the process's number, so it must precede the next line
         torch.set_num_threads(1)
         if device.type == "cuda":
-            torch.cuda.set_device(device)  # memory is pinned for the current one
+            torch.cuda.set_device(device)  # memory is pinned for the current device
 
-    in_force = torch.get_num_threads()
+    torch_threads = torch.get_num_threads()
     builders = ThreadPoolExecutor(num_threads, "spdl_builder", begin)
-    all_here = threading.Barrier(num_threads)
-    list(builders.map(lambda _: all_here.wait(), range(num_threads)))
-    torch.set_num_threads(in_force)  # the builders' ones were left as the number of threads to come
+    all_started = threading.Barrier(num_threads)
+    list(builders.map(lambda _: all_started.wait(), range(num_threads)))
+    torch.set_num_threads(torch_threads)  # otherwise later threads would inherit the builders' number
     return builders
 
 
@@ -151,7 +153,7 @@ def _built(pipeline: Pipeline[Built]) -> Fetched:
         built = pipeline.get_item()
     except PipelineFailure as failure:
         cause = failure.exceptions[0]
-        raise LoaderError(f"loader=spdl: the pipeline broke: {described(cause)}") from cause
+        raise LoaderError(f"loader=spdl: the pipeline failed: {described(cause)}") from cause
     if isinstance(built, BaseException):
-        raise LoaderError(f"loader=spdl: a thread broke: {described(built)}") from built
+        raise LoaderError(f"loader=spdl: a thread failed: {described(built)}") from built
     return built

@@ -1,4 +1,4 @@
-"""Batches of a user's own dataset, built in a worker: map-style ones and streams."""
+"""Batches of a user's own dataset, map-style or iterable, built in a worker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from loaderlab.system.causes import described, reason, safe_text
 
 
 class UserFetcher(BatchFetcher):
-    """Batches of a user's map-style dataset, by its own ``__getitems__`` where it has one."""
+    """Batches of a user's map-style dataset, read with its own ``__getitems__`` if it has one."""
 
     def __init__(self, source: UserItems, batched: bool) -> None:
         super().__init__(batched=True)
@@ -38,7 +38,7 @@ class UserFetcher(BatchFetcher):
                 f"data=custom: the dataset failed at ids {_brief(ids)}: {described(error)}{length}"
             ) from error
         if len(items) != len(ids):
-            raise DataError(f"data=custom: its __getitems__ was asked for {len(ids)} items and gave {len(items)}")
+            raise DataError(f"data=custom: its __getitems__ was called for {len(ids)} items but returned {len(items)}")
         return items
 
     def build(self, request: Request) -> Batch:
@@ -54,13 +54,13 @@ class UserFetcher(BatchFetcher):
 
 @dataclass(frozen=True)
 class StreamEnd:
-    """The last that a worker sends of an iterable dataset: items that were left out, being fewer than a batch."""
+    """A worker's last message for an iterable dataset: the number of items in a last batch that was dropped."""
 
     num_dropped: int
 
 
 class UserStream(IterableDataset[Any]):
-    """A user's iterable dataset, cut into batches in the worker."""
+    """A user's iterable dataset, divided into batches in the worker."""
 
     def __init__(self, source: UserItems, batch_size: int, drop_last: bool) -> None:
         self._source, self._batch_size, self._drop_last = source, batch_size, drop_last
@@ -84,41 +84,41 @@ class UserStream(IterableDataset[Any]):
 
 
 def collate_items(items: Sequence[Any], source: UserItems, ids: INT64 | None) -> Batch:
-    """A user's items as one batch, by torch's own collation.
+    """A user's items as one batch, by torch's own collate function.
 
     Raises:
-        DataError: the items do not stack: other shapes, or other types.
+        DataError: the items differ in shape or type.
     """
     named = f"{_brief(ids.tolist())} " if ids is not None else ""
     pairs = [split_item(item, source, "data=custom") for item in items]
-    if len(dtypes := {pair[0].dtype for pair in pairs}) > 1:  # torch would round some of them, in a worker only
+    if len(dtypes := {pair[0].dtype for pair in pairs}) > 1:  # in a worker, torch would convert some of them silently
         names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
-        raise DataError(f"data=custom: the items {named}do not make a batch: their inputs are of the dtypes {names}")
+        raise DataError(f"data=custom: the items {named}cannot be collated: their inputs have the dtypes {names}")
     try:
         inputs, targets = (
             default_collate([pair[0] for pair in pairs]),
             default_collate([pair[1] for pair in pairs]),
         )
-    except Exception as error:  # whatever torch's collation makes of what it does not know
+    except Exception as error:  # torch raises various types for items that it cannot collate
         advice = shared_memory_advice(safe_text(error))
-        raise DataError(f"data=custom: the items {named}do not make a batch: {reason(error)}{advice}") from error
+        raise DataError(f"data=custom: the items {named}cannot be collated: {reason(error)}{advice}") from error
     if not isinstance(inputs, torch.Tensor) or not isinstance(targets, torch.Tensor):
         raise DataError(
             f"data=custom: a batch must be two tensors, got {type(inputs).__name__} and {type(targets).__name__}"
         )
-    # on a GPU a label out of range would end the process with an assertion of the device, steps later
+    # on a GPU a label out of range would end the process with a device assertion some steps later
     if targets.is_floating_point() or targets.is_complex() or targets.ndim != 1:
         raise DataError(
-            f"data=custom: targets must be class indexes, one integer a sample; got {targets.dtype} {tuple(targets.shape)}"
+            f"data=custom: targets must be class indices, one integer per sample; got {targets.dtype} {tuple(targets.shape)}"
         )
     targets = targets.long()
     if targets.min() < 0 or targets.max() >= source.num_classes:
         raise refuse(
             "data",
             "custom",
-            f"a target is {int(targets.max())} (smallest {int(targets.min())}), and there are {source.num_classes} classes, "
+            f"the targets go from {int(targets.min())} to {int(targets.max())}, but there are {source.num_classes} classes, "
             "counted from 0",
-            "data.num_classes=N, or mend the dataset's `classes`",
+            "data.num_classes=N, or correct the dataset's `classes`",
             is_example=False,
             error=DataError,
         )

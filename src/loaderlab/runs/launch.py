@@ -127,7 +127,7 @@ def _end(process: BaseProcess) -> None:
 def _how_it_died(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
         name = signal_name(-exitcode)
-        cause = f" (as a rule: {USUAL_CAUSES[name]})" if name in USUAL_CAUSES else ""
+        cause = f" (usual cause: {USUAL_CAUSES[name]})" if name in USUAL_CAUSES else ""
         return f"its process was ended by {name}{cause}"
     return f"its process ended with exit code {exitcode} and without a result"
 
