@@ -31,12 +31,12 @@ def make_folder(folder: Path, letter: str, barrier: object) -> None:
         (partial / "b").write_text(letter)
 
 
-def interrupted(path: Path, error: type[BaseException]) -> None:
+def interrupt(path: Path, error: type[BaseException]) -> None:
     path.write_text("half")
     raise error
 
 
-def test_a_file_is_replaced_and_its_parents_are_made(tmp_path: Path) -> None:
+def test_a_file_is_replaced_and_its_parent_folders_are_created(tmp_path: Path) -> None:
     path = tmp_path / "some" / "where" / "file.json"
     for content in ("first", "second"):
         with atomic_file(path) as partial:
@@ -47,23 +47,23 @@ def test_a_file_is_replaced_and_its_parents_are_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, OSError])
-def test_an_interrupted_write_leaves_the_former_file(tmp_path: Path, error: type[BaseException]) -> None:
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "file"
-    path.write_text("former")
+    path.write_text("old")
     with pytest.raises(error), atomic_file(path) as partial:
-        interrupted(partial, error)
-    assert path.read_text() == "former"
+        interrupt(partial, error)
+    assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_killed_process_leaves_the_former_file(tmp_path: Path) -> None:
+def test_a_killed_process_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    path.write_text("former")
+    path.write_text("old")
     process = multiprocessing.get_context("spawn").Process(target=killed_while_writing, args=(path,))
     process.start()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL
-    assert path.read_text() == "former"
+    assert path.read_text() == "old"
 
 
 def test_two_writers_never_mix(tmp_path: Path) -> None:
@@ -81,10 +81,10 @@ def test_two_writers_never_mix(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_folder_is_complete_or_absent(tmp_path: Path) -> None:
     folder = tmp_path / "some" / "folder"
     with pytest.raises(KeyboardInterrupt), atomic_folder(folder) as partial:
-        interrupted(partial / "file", KeyboardInterrupt)
+        interrupt(partial / "file", KeyboardInterrupt)
     assert not folder.exists()
     assert list(folder.parent.iterdir()) == []
     with atomic_folder(folder) as partial:
@@ -93,7 +93,7 @@ def test_a_folder_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(folder.parent.iterdir()) == [folder]
 
 
-def test_of_two_writers_of_a_folder_the_first_one_stays(tmp_path: Path) -> None:
+def test_the_first_of_two_writers_of_a_folder_wins(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(2)
@@ -108,13 +108,13 @@ def test_of_two_writers_of_a_folder_the_first_one_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("atomic", [atomic_file, atomic_folder])
-def test_where_no_folder_can_be_made_the_error_names_it(tmp_path: Path, atomic: object) -> None:
+def test_a_folder_that_cannot_be_created_is_named(tmp_path: Path, atomic: object) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"Not a directory|File exists"), atomic(tmp_path / "file" / "x"):  # type: ignore[operator]
         raise AssertionError("not reached")
 
 
-def test_a_folder_in_the_place_of_a_file_is_not_replaced(tmp_path: Path) -> None:
+def test_a_folder_with_the_name_of_the_file_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "file").mkdir()
     with pytest.raises(IsADirectoryError), atomic_file(tmp_path / "file") as partial:
         partial.write_text("content")

@@ -1,4 +1,4 @@
-"""What else goes on on a machine, and what its processor can do."""
+"""The load of a machine, and the abilities of its processor."""
 
 from __future__ import annotations
 
@@ -26,24 +26,27 @@ def test_bf16_of_the_processor(flags: str, expected: bool, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("cores", "counts"), [(1, [0, 1, 2]), (2, [0, 1, 2, 4]), (6, [0, 1, 2, 4, 6, 8])])
-def test_worker_counts_reach_beyond_the_cores(cores: int, counts: list[int]) -> None:
+def test_worker_counts_exceed_the_cores(cores: int, counts: list[int]) -> None:
     assert machine.worker_counts(cores) == counts
 
 
 def test_state_is_in_range(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "LOOK_S", 0.01)
-    found = machine.state()
-    assert 0 <= found["machine/busy_pct"] <= 100
-    assert found["machine/load_1min"] >= 0
-    assert all(name.startswith("machine/") for name in found)
+    state = machine.state()
+    assert 0 <= state["machine/busy_pct"] <= 100
+    assert state["machine/load_1min"] >= 0
+    assert all(name.startswith("machine/") for name in state)
 
 
-def test_what_would_spoil_a_measurement_is_told() -> None:
+def test_a_state_that_affects_a_measurement_gives_a_warning() -> None:
     quiet = {"machine/busy_pct": 3.0, "machine/load_1min": 0.1}
     assert list(machine.warnings(quiet)) == []
-    loud = {"machine/busy_pct": 60.0, "machine/gpu_processes": 2.0, "machine/gpu_temperature_c": 91.0}
-    told = list(machine.warnings(loud))
-    assert [text.split(" ")[0] for text in told] == ["other", "2", "91"]
+    busy = {"machine/busy_pct": 60.0, "machine/gpu_processes": 2.0, "machine/gpu_temperature_c": 91.0}
+    assert list(machine.warnings(busy)) == [
+        "other programs use 60 % of the processor: results will be affected",
+        "2 other programs use the GPUs: results will be affected",
+        "the temperature is 91 °C: heat may slow down what is measured",
+    ]
 
 
 CACHE = "active_file 300\ninactive_file 200\ntotal_active_file 30\ntotal_inactive_file 20\n"

@@ -1,4 +1,4 @@
-"""NVML where it is, where it answers in part, and where there is none."""
+"""NVML with GPUs, with queries that fail, and without a driver."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def failing(*_: Any) -> Any:
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    """Puts a pynvml with two GPUs in the place of the real one; its own functions may be replaced."""
+    """Installs a fake pynvml with two GPUs. Its functions can be replaced."""
 
     def install(**functions: Any) -> list[str]:
         calls: list[str] = []
@@ -80,15 +80,15 @@ def test_without_a_driver_there_are_no_gpus(fake: Callable[..., list[str]], func
     assert machine.has_bf16() == machine.cpu_has_bf16()
 
 
-def test_what_the_gpus_answer_becomes_facts_of_the_machine(
+def test_values_of_the_gpus_are_part_of_the_machine_state(
     fake: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake()
     monkeypatch.setattr(machine, "LOOK_S", 0.01)
-    figures = machine.state()
-    assert figures["machine/gpu_temperature_c"] == 50
-    assert figures["machine/gpu_processes"] == 4
-    assert "machine/gpu_clock_mhz" not in figures  # absent, not 0
+    state = machine.state()
+    assert state["machine/gpu_temperature_c"] == 50
+    assert state["machine/gpu_processes"] == 4
+    assert "machine/gpu_clock_mhz" not in state  # absent, not 0
     assert machine.has_bf16()
     assert resolve.driver_gpus() == {"driver": "570.1", "names": ["name of gpu0", "name of gpu1"]}
 

@@ -16,7 +16,7 @@ from loaderlab.system.versions import has_gil
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(PROJECT / "src")}
 
 
-def test_leaving_runs_the_atexit_handlers_and_no_teardown() -> None:
+def test_leaving_runs_the_atexit_handlers_without_the_shutdown() -> None:
     code = """
 import atexit
 from loaderlab.system.processes import leave
@@ -32,7 +32,7 @@ leave(7)
     assert (done.returncode, done.stdout.splitlines(), done.stderr) == (7, ["last line", "handler"], "")
 
 
-def test_whether_the_interpreter_has_its_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whether_the_interpreter_has_a_gil(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
     assert not has_gil()
     monkeypatch.delattr(sys, "_is_gil_enabled")
@@ -66,9 +66,9 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's signal at a parent's death is Linux's")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux sends a signal when the parent dies")
 def test_workers_end_with_a_trainer_that_is_killed(tmp_path: Path) -> None:
-    """Each is within an item that takes a minute: nothing but the kernel ends it before."""
+    """Each worker is inside an item that takes a minute, so only the kernel can end it earlier."""
     (tmp_path / "trainer.py").write_text(TRAINER)
     command = [sys.executable, str(tmp_path / "trainer.py"), "fork"]
     with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT) as trainer:
@@ -98,16 +98,16 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's signal at a parent's death is Linux's")
-def test_a_worker_whose_parent_has_died_already_ends_at_once(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux sends a signal when the parent dies")
+def test_a_worker_whose_parent_is_already_dead_ends_at_once(tmp_path: Path) -> None:
     (tmp_path / "trainer.py").write_text(ORPHAN)
     command = [sys.executable, str(tmp_path / "trainer.py")]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60, env=ENVIRONMENT)
     assert (done.stdout, done.stderr) == ("", "")  # the pipe is closed when the worker has ended
 
 
-def test_a_death_of_a_worker_is_put_off_while_the_store_is_written() -> None:
-    """torch raises it in a handler of SIGCHLD; what came with it is not lost."""
+def test_the_death_of_a_worker_is_deferred_while_the_store_is_written() -> None:
+    """torch raises it in a SIGCHLD handler; another signal at the same time is not lost."""
     raised: list[int] = []
 
     def note(number: int, _: object) -> None:

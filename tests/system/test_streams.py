@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full, or lack a character."""
+"""Standard streams that are closed, full, or unable to encode a character."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ SAYS = (
 POSIX = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
-def said(redirection: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A program that says one line, run by a shell with its streams redirected."""
+def run_redirected(redirection: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The result of a program that prints one line, run by a shell with redirected streams."""
     command = ["sh", "-c", f'exec "$0" -c "$1" {redirection}', sys.executable, SAYS]
     return subprocess.run(
         command, cwd=PROJECT, env=os.environ | environment, capture_output=True, encoding="utf-8", timeout=60
@@ -31,13 +31,13 @@ def said(redirection: str, **environment: str) -> subprocess.CompletedProcess[st
 
 
 def test_a_closed_stderr_does_not_change_the_exit_code() -> None:
-    done = said("2>&- <&-")
+    done = run_redirected("2>&- <&-")
     assert (done.returncode, done.stderr) == (0, "")
     assert "1.02× of ünïcode" in done.stdout
 
 
-def test_a_full_stdout_is_one_line_and_an_exit_code() -> None:
-    done = said(">/dev/full")
+def test_a_full_stdout_gives_one_line_and_an_exit_code() -> None:
+    done = run_redirected(">/dev/full")
     assert done.returncode == 1
     assert done.stderr == (
         "error: stdout cannot be written: No space left on device. Runs that were recorded are complete\n"
@@ -45,7 +45,7 @@ def test_a_full_stdout_is_one_line_and_an_exit_code() -> None:
 
 
 def test_a_locale_that_lacks_a_character_does_not_end_a_run() -> None:
-    done = said("", **POSIX)
+    done = run_redirected("", **POSIX)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "1.02\\xd7 of \\xfcn\\xefcode \\udcff\n"
 
@@ -68,7 +68,7 @@ def test_help_in_a_locale_without_utf8_and_on_a_full_stdout() -> None:
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
 
 
-def test_a_removed_working_folder_is_one_line(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_removed_working_folder_gives_one_line(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("gone")
     command = ["sh", "-c", 'rmdir "$(pwd)"; exec "$0" -m experiments.train', sys.executable]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(PROJECT / "src"), str(PROJECT)])}
@@ -79,12 +79,12 @@ def test_a_removed_working_folder_is_one_line(tmp_path_factory: pytest.TempPathF
 
 
 @given(st.text(st.characters()), st.sampled_from(["utf-8", "ascii", "latin-1", "cp1252"]))
-def test_any_text_is_encodable_and_text_that_was_stays_as_it_is(text: str, encoding: str) -> None:
-    made = encodable(text, encoding)
-    made.encode(encoding)
+def test_any_text_becomes_encodable_and_encodable_text_is_unchanged(text: str, encoding: str) -> None:
+    result = encodable(text, encoding)
+    result.encode(encoding)
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
-        assert made != text
+        assert result != text
     else:
-        assert made == text
+        assert result == text

@@ -1,4 +1,4 @@
-"""What a person reads: whole in a wide window, without some figures in a narrow one, plain lines in a log."""
+"""Terminal output: complete in a wide window, fewer columns in a narrow one, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def shown(width: int, interactive: bool = False) -> tuple[Terminal, StringIO]:
     return Terminal(Console(file=out, width=width, force_terminal=interactive, color_system=None)), out
 
 
-def test_a_wide_table_is_whole_and_markup_is_text() -> None:
+def test_a_wide_table_is_complete_and_markup_is_text() -> None:
     terminal, out = shown(120)
     terminal.table("all jobs", COLUMNS, ROWS)
     for word in (*COLUMNS, "1,234", "0.9876", "987", "loader=dali [bold]"):
@@ -30,14 +30,14 @@ def test_a_wide_table_is_whole_and_markup_is_text() -> None:
     assert "987" in terminal.said[0]
 
 
-def test_a_narrow_table_leaves_figures_out_before_its_last_column_and_says_so() -> None:
+def test_a_narrow_table_leaves_out_columns_before_the_last_one_and_names_them() -> None:
     terminal, out = shown(50)
     terminal.table("all jobs", COLUMNS, ROWS)
     assert "1,234" in out.getvalue()
     assert "host MiB" in out.getvalue()
     assert "too narrow for: val acc)" in out.getvalue()
     assert max(map(len, out.getvalue().splitlines())) <= 50
-    assert "val acc" in terminal.said[0]  # what is kept is whole
+    assert "val acc" in terminal.said[0]  # the stored copy is complete
 
 
 def arms_side_by_side() -> tuple[list[str], list[list[str]]]:
@@ -71,7 +71,7 @@ def test_the_verdict_is_shown_in_any_window(width: int, left_out: str) -> None:
     assert all(column in terminal.said[0] for column in columns)
 
 
-def test_a_long_verdict_is_wrapped_at_its_words() -> None:
+def test_a_long_verdict_is_wrapped_between_words() -> None:
     columns, rows = ["loader", "n", "samples/s", "verdict"], [["native", "3", "100", "partly starved (2 of 3)"]]
     terminal, out = shown(40)
     terminal.table("a sweep", columns, rows)
@@ -80,7 +80,7 @@ def test_a_long_verdict_is_wrapped_at_its_words() -> None:
     assert "partly starved (2 of 3)" in terminal.said[0]
 
 
-def test_a_long_first_column_is_folded_before_a_figure_is_left_out() -> None:
+def test_a_long_first_column_is_folded_before_a_column_is_left_out() -> None:
     terminal, out = shown(72)
     terminal.table("a sweep", COLUMNS, [["loader=native data.root=/a/long/path/of/images", *ROWS[0][1:]]])
     assert "too narrow" not in out.getvalue()
@@ -100,7 +100,7 @@ def test_plain_progress_is_a_few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[0] == "training 100/1000 loss 0.010"
 
 
-def test_a_bar_where_a_person_looks() -> None:
+def test_a_terminal_shows_a_progress_bar() -> None:
     terminal, out = shown(120, interactive=True)
     with terminal.progress("training", 10) as bar:
         bar.update(5, "loss 0.5, 100 samples/s, wait 3 %")

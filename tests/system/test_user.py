@@ -1,4 +1,4 @@
-"""The user's name and home folder, of a uid that /etc/passwd does not have too."""
+"""The user's name and home folder, also for a uid that is not in /etc/passwd."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME")
 
 @pytest.fixture
 def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A uid without an entry, a name or a home folder; gives the folder for temporary files."""
+    """A uid without an entry, a name or a home folder. Returns the folder for temporary files."""
 
     def no_entry(uid: int) -> Any:
         raise KeyError(f"getpwuid(): uid not found: {uid}")
@@ -43,17 +43,17 @@ def test_a_user_without_a_home_gets_a_private_one(nobody: Path) -> None:
     assert user.home() == folder
 
 
-def test_the_home_that_somebody_else_put_there_is_not_used(nobody: Path) -> None:
+def test_a_home_that_another_user_created_is_not_used(nobody: Path) -> None:
     (nobody / f"loaderlab-home-{os.getuid()}").symlink_to("/etc")
     assert user.home().parent == nobody
     assert not user.home().is_symlink()
 
 
-def test_lists_of_files_are_kept_without_a_home(nobody: Path) -> None:
+def test_lists_of_files_are_cached_without_a_home(nobody: Path) -> None:
     assert treecache.folder() == user.home() / ".cache" / "loaderlab" / "listings"
 
 
-def test_name_and_home_are_given_only_where_there_are_none(nobody: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_and_home_are_set_only_if_there_are_none(nobody: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("USER", "ann")
     monkeypatch.setenv("HOME", "/home/ann")
     user.give_name_and_home()
@@ -61,7 +61,7 @@ def test_name_and_home_are_given_only_where_there_are_none(nobody: Path, monkeyp
     assert os.environ["HOME"] == "/home/ann"
     monkeypatch.delenv("USER")
     monkeypatch.delenv("HOME")
-    monkeypatch.setenv("LOGNAME", "")  # put back at the end
+    monkeypatch.setenv("LOGNAME", "")  # restored at the end
     user.give_name_and_home()
     assert os.environ["LOGNAME"] == str(os.getuid())
     assert os.environ["HOME"] == str(user.home())
@@ -78,7 +78,7 @@ def test_expanded(path: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_mlflow_is_imported_for_a_uid_without_an_entry(tmp_path: Path) -> None:
-    """Its import asks for the home folder, torch's compiler and a run's record for the user's name."""
+    """The import queries the home folder; torch's compiler and a run's record query the user's name."""
     code = (
         "import pwd\n"
         "def no_entry(uid): raise KeyError(uid)\n"

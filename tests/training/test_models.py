@@ -135,9 +135,9 @@ def test_precisions_of_a_cpu() -> None:
         Precision(PrecisionConfig(name="tf32"), CPU)
 
 
-def test_a_precision_that_is_not_in_force_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_precision_that_is_not_in_effect_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Precision, "autocast", lambda self: torch.autocast("cpu", enabled=False))
-    with pytest.raises(UserError, match="not in force"):
+    with pytest.raises(UserError, match="is not in effect"):
         Precision(PrecisionConfig(name="bf16"), CPU)
 
 

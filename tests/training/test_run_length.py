@@ -1,4 +1,4 @@
-"""How long a run is said to be, and the learning rate that follows, where a dataset is mistaken about its length."""
+"""The expected length of a run and its learning rate, for datasets whose length is wrong."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from loaderlab.training.run_length import RunLength
 
 
 def rates(length: RunLength, schedule: str, true_steps: int, epochs: int) -> list[float]:
-    """The learning rate at each update of a run whose epochs have so many steps."""
+    """The learning rate at each update of a run whose epochs have ``true_steps`` steps."""
     share = factor(SgdOptimizer(lr=1.0, schedule=schedule), length.num_updates(), length.num_updates)
     updates, result = 0, []
     for epoch in range(epochs):
@@ -26,17 +26,17 @@ def rates(length: RunLength, schedule: str, true_steps: int, epochs: int) -> lis
     return result
 
 
-def test_twenty_that_are_two_hundred() -> None:
-    """Ten times as many as is said: after the first epoch the schedule is the true one, and it ends with the run."""
+def test_ten_times_as_many_steps_as_claimed() -> None:
+    """After the first epoch the schedule is the true one, and it ends with the run."""
     claimed = rates(RunLength(5, None, 1, 2, exact=False), "linear", 20, 5)
     true = rates(RunLength(5, None, 1, 20), "linear", 20, 5)
     assert true[20:] == [pytest.approx(1 - update / 100) for update in range(20, 100)]
     assert claimed[20:] == true[20:]
-    assert claimed[:4] == [1.0, 1 - 1 / 10, 1 - 2 / 20, 1 - 3 / 20]  # the guess is doubled to four steps an epoch
+    assert claimed[:4] == [1.0, 1 - 1 / 10, 1 - 2 / 20, 1 - 3 / 20]  # the estimate is doubled to four steps per epoch
     assert min(claimed[:20]) >= 0.8  # the first of five epochs
 
 
-def test_a_thousand_that_are_two_hundred() -> None:
+def test_a_fifth_of_the_steps_that_are_claimed() -> None:
     claimed = rates(RunLength(5, None, 1, 100, exact=False), "linear", 20, 5)
     assert claimed[:20] == [pytest.approx(1 - update / 500) for update in range(20)]
     assert claimed[20:] == [pytest.approx(1 - update / 100) for update in range(20, 100)]
@@ -71,13 +71,13 @@ def test_updates_of_a_run(length: RunLength, updates: int | None) -> None:
 def test_property_the_rate_is_never_0_and_after_an_epoch_the_true_one(
     claim: int, true_steps: int, epochs: int, accumulate: int, schedule: str
 ) -> None:
-    guessed = rates(RunLength(epochs, None, accumulate, claim, exact=False), schedule, true_steps, epochs)
+    estimated = rates(RunLength(epochs, None, accumulate, claim, exact=False), schedule, true_steps, epochs)
     true = rates(RunLength(epochs, None, accumulate, true_steps), schedule, true_steps, epochs)
     first = -(-true_steps // accumulate)
-    assert all(rate > 0 for rate in guessed)
-    assert guessed[first:] == pytest.approx(true[first:])
+    assert all(rate > 0 for rate in estimated)
+    assert estimated[first:] == pytest.approx(true[first:])
     if claim == true_steps:
-        assert guessed == pytest.approx(true)
+        assert estimated == pytest.approx(true)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The loop: what it trains is what the textbook says, whoever feeds it."""
+"""The training loop gives the same weights as a textbook loop, for any loader."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Listed(Loader):
 
 
 class Claiming(Listed):
-    """Says that it has another number of batches than it has."""
+    """Claims a wrong number of batches."""
 
     knows_length = False
 
@@ -117,7 +117,7 @@ def same(left: nn.Module, right: nn.Module, tolerance: float = 1e-6) -> bool:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_it_trains_as_a_loop_written_by_hand(device: str) -> None:
+def test_it_trains_like_a_handwritten_loop(device: str) -> None:
     model, progress, meter = run(samples(12, 4), epochs=3, device=device)
     assert same(model, by_hand(samples(12, 4), 3), 1e-5)
     assert (progress.epoch, progress.step, progress.updates) == (3, 9, 9)
@@ -127,7 +127,7 @@ def test_it_trains_as_a_loop_written_by_hand(device: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_accumulated_steps_make_the_update_of_one_large_batch(device: str) -> None:
+def test_accumulated_steps_give_the_update_of_one_large_batch(device: str) -> None:
     accumulated, progress, _ = run(samples(12, 2), epochs=3, accumulate=2, device=device)
     assert same(accumulated, by_hand(samples(12, 4), 3), 1e-5)
     assert (progress.step, progress.updates) == (18, 9)
@@ -146,7 +146,7 @@ def test_the_last_group_of_an_epoch_of_unknown_length() -> None:
 
 
 def test_an_epoch_of_unknown_length_that_ends_inside_the_last_group_of_a_run() -> None:
-    # five steps an epoch: a group of four, one of the fifth step alone, and the run's last step in the next epoch
+    # five steps per epoch: a group of four, a group of the fifth step, and the run's last step in the next epoch
     accumulated, progress, _ = run(samples(10, 2), steps=6, accumulate=4, known=False)
     assert (progress.step, progress.updates) == (6, 3)
     steps = samples(10, 2)
@@ -155,7 +155,7 @@ def test_an_epoch_of_unknown_length_that_ends_inside_the_last_group_of_a_run() -
 
 
 @pytest.mark.parametrize("claim", [0, 1, 2, 3, 4, 5, 6, 8, 100])
-def test_groups_of_steps_are_whole_whatever_a_dataset_says_of_its_length(claim: int) -> None:
+def test_groups_of_steps_are_correct_for_any_claimed_length(claim: int) -> None:
     accumulated, progress, _ = run(samples(10, 2), epochs=2, accumulate=2, claim=claim)
     assert (progress.step, progress.updates) == (10, 6)
     assert same(accumulated, by_hand(samples(10, 4), 2))
@@ -174,7 +174,7 @@ def test_a_loader_that_does_not_know_its_length() -> None:
 
 
 def test_an_empty_epoch_is_refused() -> None:
-    with pytest.raises(UserError, match="gave no batch"):
+    with pytest.raises(UserError, match="there was no training batch"):
         run([], epochs=1)
 
 
@@ -185,7 +185,7 @@ def test_lower_precisions_learn_too(precision: str, device: str) -> None:
     assert meter.steps[-1].loss < meter.steps[0].loss
 
 
-def test_evaluation_is_over_all_samples_the_short_batch_included() -> None:
+def test_evaluation_covers_all_samples_including_a_short_batch() -> None:
     batches = samples(10, 4)
     model, _, _ = run(batches, epochs=1)
     device = torch.device("cpu")

@@ -1,1 +1,1 @@
-"""The machine, the processes and the terminal. Free of torch."""
+"""The machine, the processes and the terminal. Does not import torch."""

@@ -1,8 +1,8 @@
-"""Files and folders that appear whole or not at all, even if the process that writes them is interrupted or killed.
+"""Writes files and folders atomically: they are complete or absent, even if the writing process is interrupted or killed.
 
-Both context managers give a path of its own beside the target and rename it at the end, on the same file system: other
-processes see the former content until then, and the new one afterwards. The name is random, so any number of processes and
-threads may write the same target. A killed process leaves its unfinished path behind, named ``.<target's name>.<random>``.
+Both context managers return a temporary path next to the target and rename it at the end, on the same file system. Other
+processes see the old content until then, and the new content afterwards. The name is random, so several processes and threads
+may write the same target. A killed process leaves its temporary path, named ``.<target's name>.<random>``.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pathlib import Path
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Gives a path to write to, which replaces ``path`` at the end. On any exception ``path`` stays as it was, and what was
-    written is removed. The parent folders are made.
+    """A temporary path to write to, which replaces ``path`` at the end. After an exception ``path`` is unchanged, and the
+    temporary file is removed. Creates the parent folders.
 
     Raises:
-        OSError: the folder cannot be made, or the file cannot be renamed.
+        OSError: the folder cannot be created, or the file cannot be renamed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _beside(path)
@@ -34,11 +34,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Gives an empty folder to write to, which is named ``folder`` at the end. On any exception it is removed. The parent
-    folders are made. If another process finishes the same folder first, that one stays and this one is removed.
+    """An empty temporary folder to write to, which is renamed to ``folder`` at the end. After an exception it is removed.
+    Creates the parent folders. If another process finishes the same folder first, that one stays and this one is removed.
 
     Raises:
-        OSError: the folder cannot be made or renamed.
+        OSError: the folder cannot be created or renamed.
     """
     partial = _beside(folder)
     partial.mkdir(parents=True)
@@ -54,12 +54,12 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    r"""Writes a text file as UTF-8, whatever the locale. Bytes of a file's name that are not UTF-8 become ``\xff``."""
+    r"""Writes a text file as UTF-8 in any locale. Bytes of file names that are not UTF-8 are written as ``\xff``."""
     path.write_text(encodable(text), encoding="utf-8")
 
 
 def encodable(text: str, encoding: str = "utf-8") -> str:
-    r"""The text with ``\xff`` in place of what an encoding lacks: the bytes of a file's name that are not UTF-8, for one.
+    r"""The text with ``\xff`` instead of characters that the encoding lacks, such as bytes of file names that are not UTF-8.
 
     >>> encodable("é", "ascii"), encodable("\udcff.jpg")
     ('\\xe9', '\\udcff.jpg')

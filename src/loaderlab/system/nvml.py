@@ -1,7 +1,7 @@
-"""NVML, the query library of NVIDIA's driver: the one place that opens it.
+"""Access to NVML, the query library of NVIDIA's driver.
 
-pynvml is loaded when it is first needed. Where it is not installed, or there is no driver or no GPU, there is nothing to
-query. `loaderlab.meter.nvml`, which runs as a script without this package, is the one exception.
+pynvml is imported when it is first needed. Without pynvml, driver or GPU, the list of GPUs is empty. All NVML queries are made
+here, except in `loaderlab.meter.nvml`, which runs as a script without this package.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def gpus() -> Iterator[list[Any]]:
-    """NVML's handles of this machine's GPUs, in the driver's order, valid inside the block. A GPU that does not answer any
-    more is left out."""
+    """NVML handles of this machine's GPUs in the driver's order, valid inside the block. A GPU that no longer responds is left
+    out."""
     try:
         import pynvml
     except ImportError:
@@ -31,7 +31,7 @@ def gpus() -> Iterator[list[Any]]:
         handles = []
         with contextlib.suppress(pynvml.NVMLError):
             for index in range(pynvml.nvmlDeviceGetCount()):
-                with contextlib.suppress(pynvml.NVMLError):  # fallen off the bus
+                with contextlib.suppress(pynvml.NVMLError):  # the GPU no longer responds
                     handles.append(pynvml.nvmlDeviceGetHandleByIndex(index))
         yield handles
     finally:
@@ -39,11 +39,11 @@ def gpus() -> Iterator[list[Any]]:
 
 
 def query(gpu: Any, question: Callable[[Any, Any], T]) -> T | None:
-    """The answer of one NVML query, or None where this GPU or driver does not support it.
+    """The result of one NVML query; None if the GPU or driver does not support it.
 
     Args:
-        gpu: one of the handles of `gpus`, inside its block.
-        question: is called with the module pynvml and the handle.
+        gpu: a handle from `gpus`, inside its block.
+        question: called with the module pynvml and the handle.
     """
     import pynvml
 

@@ -1,4 +1,4 @@
-"""Signals, time limits and the end of processes; which process is which, and how old it is."""
+"""Signals, time limits and the end of processes; the identity and the age of a process."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ USUAL_CAUSES = {"SIGKILL": "out of memory", "SIGBUS": "/dev/shm is full"}  # of 
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came. A KeyboardInterrupt, so that what handles Ctrl-C handles it as well."""
+    """SIGTERM was received. A subclass of KeyboardInterrupt, so that code that handles Ctrl-C handles it too."""
 
     exit_code = 128 + signal.SIGTERM
 
 
 class OutOfTime(KeyboardInterrupt):
-    """A job of a sweep took longer than its time limit."""
+    """A job of a sweep exceeded its time limit."""
 
 
 def error_line(error: BaseException) -> str:
@@ -44,7 +44,7 @@ def error_line(error: BaseException) -> str:
         if isinstance(error, OutOfTime):
             return str(error)
         return "interrupted by SIGTERM" if isinstance(error, Terminated) else "interrupted by Ctrl-C"
-    if isinstance(error, UserError):  # its text is one line that was written for the user
+    if isinstance(error, UserError):  # its text is already one line for the user
         return " ".join(str(error).split("\n"))
     return described(error)
 
@@ -58,19 +58,19 @@ def signal_name(number: int) -> str:
 
 
 def leave(code: int) -> NoReturn:
-    """Runs the atexit handlers and ends the process at once: tearing torch and mlflow down takes the interpreter 2 to 3 s.
+    """Runs the atexit handlers, then ends the process at once: the normal shutdown with torch and mlflow takes 2 to 3 s.
 
-    Calls ``atexit._run_exitfuncs``: no public function runs the handlers without the teardown. Checked with Python 3.11.
+    Calls ``atexit._run_exitfuncs``: no public function runs the handlers without the shutdown. Checked with Python 3.11.
     """
     atexit._run_exitfuncs()
     os._exit(code if flushed() else code or 1)
 
 
 def time_limit_raises() -> None:
-    """From now on SIGUSR1 raises `OutOfTime` in the main thread: how a sweep tells a job that its time is over."""
+    """From now on, SIGUSR1 raises `OutOfTime` in the main thread. A sweep sends it to a job that exceeds its time limit."""
 
     def end(number: int, frame: FrameType | None) -> None:
-        if not _put_off(number, frame):
+        if not _deferred(number, frame):
             raise OutOfTime("took longer than its time limit, sweep.job_minutes")
 
     signal.signal(signal.SIGUSR1, end)
@@ -78,7 +78,7 @@ def time_limit_raises() -> None:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Without garbage collection: it would walk all that torch and mlflow bring, again and again, for a sixth of the time."""
+    """Disables garbage collection during imports, because it takes a sixth of the time to import torch and mlflow."""
     gc.disable()
     try:
         yield
@@ -88,10 +88,10 @@ def importing() -> Iterator[None]:
 
 @contextmanager
 def sigterm_raises() -> Iterator[None]:
-    """Raises `Terminated` in the main thread when SIGTERM comes; the former handler is put back at the end."""
+    """Raises `Terminated` in the main thread on SIGTERM. Restores the previous handler at the end."""
 
     def terminate(number: int, frame: FrameType | None) -> None:
-        if not _put_off(number, frame):
+        if not _deferred(number, frame):
             raise Terminated
 
     before: Any = signal.signal(signal.SIGTERM, terminate)
@@ -101,8 +101,9 @@ def sigterm_raises() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _put_off(number: int, frame: FrameType | None) -> bool:
-    """Sends a signal again, a moment later, where it came within a finalizer: what is raised there Python prints and forgets."""
+def _deferred(number: int, frame: FrameType | None) -> bool:
+    """Whether the signal came inside a finalizer. If so, it is sent again 0.05 s later, because Python only prints an exception
+    that is raised in a finalizer."""
     while frame is not None:
         if frame.f_code.co_name == "__del__":
             threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
@@ -112,55 +113,57 @@ def _put_off(number: int, frame: FrameType | None) -> bool:
 
 
 def ignore_sigterm() -> None:
-    """From now on, until `sigterm_raises` ends, SIGTERM is ignored: the run is ending and writes its record."""
+    """From now on, until `sigterm_raises` ends, SIGTERM is ignored, because the run is writing its record."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-_held_off = False  # within `undisturbed`; of the main thread, the only one that raises on signals
+_deferring = False  # inside `undisturbed`; only for the main thread, because signals raise only there
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Puts off what Ctrl-C, SIGTERM, the time limit and the death of a DataLoader worker raise until the block has ended; a
-    second Ctrl-C comes through.
+    """Defers the exceptions of Ctrl-C, SIGTERM, the time limit and the death of a DataLoader worker until the block has ended. A
+    second Ctrl-C is raised at once.
 
-    An exception raised within a statement of SQLite keeps its connection, and with it the lock on the whole file, alive in
-    the traceback: the record that is to follow would find the store locked. In the main thread only; elsewhere nothing is
-    raised by signals. A block within a block is part of it.
+    An exception inside an SQLite statement keeps the connection, and so the lock on the whole file, alive in the traceback. The
+    store would be locked when the record is written. This works in the main thread only; in other threads signals raise nothing.
+    A nested block is part of the outer one.
     """
-    global _held_off
-    if threading.current_thread() is not threading.main_thread() or _held_off:
+    global _deferring
+    if threading.current_thread() is not threading.main_thread() or _deferring:
         yield
         return
     before: dict[int, Any] = {}
-    held: list[tuple[int, FrameType | None]] = []
+    deferred: list[tuple[int, FrameType | None]] = []
     over = False
 
-    def hold(number: int, frame: FrameType | None) -> None:
-        # after the end too, should a signal come between two handlers that are put back
-        if over or (number == signal.SIGINT and any(earlier == number for earlier, _ in held)):
+    def defer(number: int, frame: FrameType | None) -> None:
+        # `over`: a signal may come at the end, before all handlers are restored
+        if over or (number == signal.SIGINT and any(earlier == number for earlier, _ in deferred)):
             before[number](number, frame)
         else:
-            held.append((number, frame))
+            deferred.append((number, frame))
 
     try:
-        _held_off = True
+        _deferring = True
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD):
             if callable(handler := signal.getsignal(number)):  # neither the default nor ignored
                 before[number] = handler
-                signal.signal(number, hold)
+                signal.signal(number, defer)
         yield
     finally:
-        over, _held_off = True, False
+        over, _deferring = True, False
         for earlier, handler in before.items():
             signal.signal(earlier, handler)
-        if held:
-            first, frame = min(held, key=lambda entry: entry[0] == signal.SIGCHLD)  # that comes up again by itself
+        if deferred:
+            first, frame = min(
+                deferred, key=lambda entry: entry[0] == signal.SIGCHLD
+            )  # SIGCHLD last: torch checks again
             before[first](first, frame)
 
 
 def end_with_parent() -> None:
-    """From now on this process gets SIGTERM when the process that started it is gone, however that ended."""
+    """From now on, this process gets SIGTERM when its parent process has ended for any reason."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "not a child of multiprocessing"
 
@@ -172,22 +175,22 @@ def end_with_parent() -> None:
 
 
 def killed_with_parent() -> None:
-    """From now on, on Linux, the kernel kills this process when the thread that started it ends, however that happens.
+    """From now on, on Linux, the kernel kills this process when the thread that started it ends for any reason.
 
-    To be called in a process that `multiprocessing` has forked or spawned. Elsewhere it does nothing.
+    Call it in a process that `multiprocessing` forked or spawned. On other systems it does nothing.
     """
     parent = multiprocessing.parent_process()
     if sys.platform != "linux" or parent is None:
         return
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent.pid:  # it has died before the call
+    if os.getppid() != parent.pid:  # the parent died before this call
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def process_identity(pid: int) -> str | None:
-    """What tells this process from any other that has or will have its number; None where there is none.
+    """An identity of this process that no other process with the same number has; None if there is no such process.
 
-    On Linux the boot and the start in clock ticks since then, which no change of the wall clock moves.
+    On Linux it is the boot id and the start time in clock ticks since boot, which do not depend on the wall clock.
     """
     try:
         status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
@@ -201,7 +204,7 @@ def process_identity(pid: int) -> str | None:
 
 
 def process_age_s() -> float:
-    """Seconds since this process was started, imports included."""
+    """Seconds since this process was started, including imports."""
     if not Path("/proc/self/stat").exists():
         return time.time() - psutil.Process().create_time()
     started = int(Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19])

@@ -1,4 +1,4 @@
-"""The process's standard streams: they may be closed, full, or of an encoding that lacks a character."""
+"""The process's standard streams, which may be closed, full, or unable to encode a character."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ STDOUT_CLOSED = "stdout is closed (>&-). To discard what is printed, type: >/dev
 
 
 def prepare_streams() -> None:
-    """Opens stdin and stderr on /dev/null where they are closed, and has stdout print any character.
+    """Opens stdin and stderr on /dev/null if they are closed, and makes stdout print any character.
 
-    The next file to be opened would take the number of a closed stream: what a library writes to stderr would land in it.
+    Otherwise the next opened file would get the number of a closed stream, and libraries that write to stderr would write to it.
     """
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 2):
@@ -21,7 +21,7 @@ def prepare_streams() -> None:
             os.fstat(number)
         except OSError:
             os.dup2(null, number)
-    if null > 2:  # else it took the place of a closed stream
+    if null > 2:  # otherwise it has the number of a closed stream
         os.close(null)
     if sys.stderr is None:
         sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
@@ -29,20 +29,20 @@ def prepare_streams() -> None:
 
 
 def print_any_character() -> None:
-    r"""From now on stdout prints ``\\xd7`` for a ``×`` that its encoding lacks, as stderr does."""
-    with contextlib.suppress(AttributeError, ValueError, OSError):  # replaced by a stream of another kind, or closed
+    r"""From now on, stdout prints ``\\xd7`` for ``×`` if its encoding lacks the character, like stderr."""
+    with contextlib.suppress(AttributeError, ValueError, OSError):  # closed, or replaced by another kind of stream
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
-_lost: list[str] = []  # why stdout could not be written
+_lost: list[str] = []  # reasons why stdout could not be written
 
 
 @contextlib.contextmanager
 def lossy() -> Iterator[None]:
-    """A full disk under stdout, or a terminal that is gone, does not end what prints here: `flushed` reports it at the end.
+    """Ignores a full disk under stdout or a closed terminal while printing; `flushed` reports it at the end.
 
     Raises:
-        BrokenPipeError: the reader of stdout has ended: `… | head`.
+        BrokenPipeError: the reader of stdout has ended, as in `… | head`.
     """
     try:
         yield
@@ -53,19 +53,19 @@ def lossy() -> Iterator[None]:
 
 
 def lost() -> list[str]:
-    """Flushes stdout. Why parts of what this process printed are lost, for another process to report."""
+    """Flushes stdout, and returns the reasons why output of this process was lost, for another process to report."""
     with contextlib.suppress(AttributeError, ValueError, BrokenPipeError), lossy():  # closed, or `… | head`
         sys.stdout.flush()
     return list(_lost)
 
 
 def add_lost(reasons: list[str]) -> None:
-    """Has `flushed` report what a child process could not print, in the same line as this process's own."""
+    """Adds lost output of a child process, so that `flushed` reports it in the same line as that of this process."""
     _lost.extend(reasons)
 
 
 def flushed() -> bool:
-    """Flushes stdout and stderr. False, with one line on stderr, if a part of what was printed is lost."""
+    """Flushes stdout and stderr. Returns False, and prints one line on stderr, if some output was lost."""
     lost()
     with contextlib.suppress(AttributeError, ValueError, OSError):
         if _lost:

@@ -1,4 +1,4 @@
-"""The terminal: lines, progress bars, tables. Everything printed is kept for ``log.txt``."""
+"""Output on the terminal: lines, progress bars, tables. All text is also stored for ``log.txt``."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from rich.text import Text
 
 from loaderlab.system.streams import lossy, print_any_character
 
-REDRAW_S = 0.5  # between two drawings of the bar: a drawing costs about a millisecond of the training process
+REDRAW_S = 0.5  # between two updates of the bar: an update takes about 1 ms of the training process
 PLAIN_WIDTH = 150  # characters
-QUIET_S = 10.0  # between two plain lines of work of unknown length
-FIRST_COLUMN = 24  # characters that the first column of a table keeps before another one is left out
-LEADING_COLUMNS = 3  # that are shown in any window, with the last one
-PLAIN_LINES = 10  # of progress, where nobody looks at a terminal
+QUIET_S = 10.0  # between two plain lines of progress if the total is unknown
+FIRST_COLUMN = 24  # minimum width of a table's first column, in characters, before other columns are left out
+LEADING_COLUMNS = 3  # these and the last column are always shown
+PLAIN_LINES = 10  # of progress, if stdout is not a terminal
 
 
 def _console() -> Console:
-    """stdout; as wide as a table needs where nobody's window bounds it."""
+    """A console on stdout, with a fixed width if stdout is not a terminal."""
     print_any_character()
     return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
 @dataclass
 class Terminal:
-    """Says things on stdout and keeps a plain copy of them."""
+    """Prints on stdout, and keeps a plain copy of the text in ``said``."""
 
     console: Console = field(default_factory=_console)
     said: list[str] = field(default_factory=list)
@@ -46,10 +46,10 @@ class Terminal:
         self.say(f"warning: {text}")
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table, the first column to the left and the others to the right.
+        """Prints a table: the first column is aligned left, the others right.
 
-        Where the window is too narrow the first column is folded and the last one, which has the answer, is wrapped at its
-        words; then the columns before the last one are left out, from the right. The copy that is kept has them all.
+        If the window is too narrow, the first column is folded and the last one, which has the answer, is wrapped between words.
+        Then columns before the last one are left out, starting from the right. The stored copy has all columns.
         """
         layout = _fitting(columns, rows, self.console.width)
         with lossy():
@@ -66,7 +66,7 @@ class Terminal:
 
     @contextmanager
     def progress(self, label: str, total: int | None) -> Iterator[Bar]:
-        """A bar where a person looks, plain lines otherwise. ``total`` None: length unknown."""
+        """A progress bar on a terminal, plain lines otherwise. ``total`` None: unknown."""
         if not self.console.is_terminal:
             yield PlainBar(self, label, total)
             return
@@ -87,7 +87,7 @@ class _Layout:
 
     Attributes:
         shown: indices of the columns.
-        first, last: width of the outer ones, in characters; None where all of their text fits.
+        first, last: width of the first and last shown column, in characters; None if their text fits.
     """
 
     shown: Sequence[int]
@@ -96,17 +96,17 @@ class _Layout:
 
 
 def _fitting(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> _Layout:
-    """The most columns that fit: at least the leading ones and the last one, which are wrapped if they have to be."""
+    """The layout with the most columns that fit: at least the leading ones and the last one, wrapped if necessary."""
     num_columns = len(columns)
     shown = list(range(num_columns))
     if num_columns < 2 or _total(_widths(columns, rows, shown)) <= width:
         return _Layout(shown)
-    # its heading stays in one line
+    # the heading of the last column must stay in one line
     longest_word = max(len(columns[-1]), *(len(word) for row in rows for word in row[-1].split()), 0)
     while True:
         widths = _widths(columns, rows, shown)
         least_first, least_last = min(widths[0], FIRST_COLUMN), min(widths[-1], longest_word)
-        room = width - _total(widths) + widths[0] + widths[-1]  # that the first and the last one share
+        room = width - _total(widths) + widths[0] + widths[-1]  # for the first and the last column together
         if room >= least_first + least_last or len(shown) <= LEADING_COLUMNS + 1:
             last = max(least_last, min(widths[-1], room - least_first))
             return _Layout(shown, max(1, min(widths[0], room - last)), last)
@@ -130,27 +130,27 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], la
 
 
 def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]], shown: Sequence[int]) -> list[int]:
-    """Characters of the longest line in each of these columns."""
+    """The length of the longest line in each of these columns, in characters."""
     return [max(len(line) for row in (columns, *rows) for line in row[index].split("\n")) for index in shown]
 
 
 def _total(widths: Sequence[int]) -> int:
-    """Characters that a table takes: columns of these widths, a space on both sides of each, and the borders."""
+    """The width of a table in characters: columns of these widths, a space on both sides of each, and the borders."""
     return sum(widths) + 3 * len(widths) + 1
 
 
 class Bar:
-    """Progress of one long piece of work."""
+    """The progress of a long task."""
 
     def update(self, done: int, note: str = "") -> None:
         raise NotImplementedError
 
     def due(self, done: int) -> bool:
-        """Whether `update` would show anything now: lets a caller spare itself the note."""
+        """Whether `update` would show anything now. If not, the caller need not make the note."""
         raise NotImplementedError
 
     def set_total(self, total: int | None) -> None:
-        """Replaces the total, which turned out to be another one. None: unknown."""
+        """Replaces the total after it has changed. None: unknown."""
         raise NotImplementedError
 
 
@@ -184,7 +184,7 @@ class RichBar(Bar):
 
 
 class PlainBar(Bar):
-    """About `PLAIN_LINES` lines over the work, `QUIET_S` apart where its length is unknown."""
+    """About `PLAIN_LINES` lines in total; one line every `QUIET_S` if the total is unknown."""
 
     def __init__(self, terminal: Terminal, label: str, total: int | None) -> None:
         self._terminal, self._label = terminal, label

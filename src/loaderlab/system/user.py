@@ -1,6 +1,6 @@
-"""The user's name and home folder, also where the uid has no entry in /etc/passwd, as in ``docker run --user`` and OpenShift.
+"""The user's name and home folder, even if the uid has no entry in /etc/passwd, as with ``docker run --user`` and OpenShift.
 
-Python, torch and MLflow ask the system for both, and raise where it has neither.
+Python, torch and MLflow query both, and raise an error if the system does not know them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def user_name() -> str:
-    """The user's name; the uid where it has none."""
+    """The user's name, or the uid if it has no name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # OSError from Python 3.13 on
@@ -21,7 +21,7 @@ def user_name() -> str:
 
 
 def home() -> Path:
-    """The home folder; one under the folder for temporary files where the user has none."""
+    """The home folder, or a private temporary folder if the user has no home."""
     try:
         return Path.home()
     except RuntimeError:
@@ -29,7 +29,7 @@ def home() -> Path:
 
 
 def expanded(path: str) -> Path:
-    """The path, with a leading ``~`` replaced by the home folder. ``~name`` stays as it is where there is no such user."""
+    """The path with a leading ``~`` replaced by the home folder. ``~name`` is unchanged if there is no such user."""
     rest = path.removeprefix("~")
     if rest != path and rest[:1] in ("", "/"):
         return home() / rest.lstrip("/")
@@ -37,8 +37,8 @@ def expanded(path: str) -> Path:
 
 
 def give_name_and_home() -> None:
-    """Sets LOGNAME and HOME for this process and those that it starts, if the system knows no name or home folder;
-    and a folder for matplotlib's cache if the home folder cannot be written."""
+    """Sets LOGNAME and HOME for this process and its children if the system knows no name or home folder. Also sets a folder for
+    matplotlib's cache if the home folder cannot be written."""
     try:
         getpass.getuser()
     except (KeyError, OSError):
@@ -52,7 +52,7 @@ def give_name_and_home() -> None:
 
 
 def private_folder(name: str) -> Path:
-    """A folder of this user's own for temporary files: one that somebody else has made under the same name is not used."""
+    """A temporary folder that belongs to this user. A folder of the same name that another user created is not used."""
     folder = Path(tempfile.gettempdir()) / f"loaderlab-{name}-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A user's own code by name: ``package.module:function``, imported and called with keyword arguments."""
+"""Imports a user's own function by name, ``package.module:function``, and calls it with keyword arguments."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 from loaderlab.config import UserError, refuse
 from loaderlab.system.causes import described
 
-FAILURES = (Exception, SystemExit)  # what ends the code of a user; ``exit()`` must not end the run without a record
+FAILURES = (Exception, SystemExit)  # SystemExit too: ``exit()`` in user code must not end the run without a record
 
 
 def call(setting: str, target: str, options: dict[str, Any]) -> Any:
-    """What the function gives. The present folder is importable, as for ``python -m``.
+    """The function's result. The working folder is importable, as with ``python -m``.
 
     Raises:
-        UserError: it does not import, is not callable, or does not take the options. What the function itself
-            raises comes as the cause, with its frames.
+        UserError: it cannot be imported, is not callable, does not accept the options, or raises. Its own exception is the
+            cause, with its frames.
     """
     module_name, colon, name = target.partition(":")
     if not colon or not module_name or not name:

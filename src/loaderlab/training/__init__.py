@@ -1,1 +1,1 @@
-"""The loop, and what it trains: model, optimizer, precision, checkpoint."""
+"""The training loop with its model, optimizer, precision and checkpoint."""

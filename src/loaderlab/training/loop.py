@@ -1,4 +1,4 @@
-"""The loop, explicit from top to bottom: wait, transfer, forward, backward, optimizer; an evaluation each epoch."""
+"""The training loop, written out: wait, transfer, forward, backward, optimizer, and an evaluation after each epoch."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from loaderlab.training.precision import Precision
 
 @dataclass
 class Progress:
-    """State of the loop beside the weights: what a checkpoint holds and what the summary needs."""
+    """The loop's state in addition to the weights. Checkpoints store a part of it, and the summary uses the rest."""
 
-    epoch: int = 0  # epochs finished, those before a resume included
-    step: int = 0  # steps done, likewise
-    updates: int = 0  # of the weights, likewise
-    train_s: float = 0.0  # time in the loop of this process, evaluation and pauses left out
+    epoch: int = 0  # finished epochs, including those before a resume
+    step: int = 0  # finished steps, including those before a resume
+    updates: int = 0  # updates of the weights, including those before a resume
+    train_s: float = 0.0  # time in this process's loop, without evaluation and pauses
     val_loss: list[float] = field(default_factory=list)
     val_accuracy: list[float] = field(default_factory=list)
-    learning_rates: list[float] = field(default_factory=list)  # one a step of this process
+    learning_rates: list[float] = field(default_factory=list)  # one per step of this process
 
 
 @dataclass
 class Observers:
-    """What the loop tells others, at moments of its own choice."""
+    """Functions that the loop calls after steps and epochs."""
 
     on_step: Callable[[Progress, StepMeter], None]
-    on_epoch: Callable[[Progress, StepMeter], None]  # after the evaluation, outside every window
+    on_epoch: Callable[[Progress, StepMeter], None]  # after the evaluation, outside the measured windows
 
 
 @dataclass
 class Parts:
-    """What is trained, on what, how."""
+    """The parts of a training run: model, optimizer, precision, loaders and device."""
 
     model: nn.Module
     optimizer: Optimizer
@@ -54,7 +54,7 @@ class Parts:
     device: torch.device
 
     def state(self) -> dict[str, Any]:
-        """Plain state for a checkpoint."""
+        """The state of all parts for a checkpoint."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -79,13 +79,13 @@ def train(
     steps: int | None,
     accumulate: int,
 ) -> None:
-    """Trains until ``epochs`` epochs or ``steps`` steps in all are done; one of the two is None.
+    """Trains until ``epochs`` epochs or ``steps`` steps in total are done; one of the two is None.
 
     Args:
-        parts: on the device already.
-        meter: gets every step of this process.
-        progress: where to begin, and where what was done is kept as it goes.
-        accumulate: steps whose mean gradient makes one update; an epoch's end makes one from fewer.
+        parts: the model must already be on the device.
+        meter: measures every step of this process.
+        progress: the state to start from, which is updated as training proceeds.
+        accumulate: steps per update, which uses their mean gradient. The last update of an epoch may have fewer.
     """
     model, optimizer = parts.model, parts.optimizer
     autocast, scaler = parts.precision.autocast, parts.precision.scaler
@@ -98,13 +98,13 @@ def train(
         batches = iter(parts.loader.epoch(progress.epoch))
         in_epoch = 0  # steps of this epoch
         group = 0  # steps since the last update
-        size = accumulate  # steps that the present group is to have
+        size = accumulate  # number of steps in the current group
 
         while steps is None or progress.step < steps:
             meter.next_step()
             batch = next(batches, None)
             if batch is None:
-                if group:  # only where the loader does not know its length: each loss was divided by too large a group
+                if group:  # only if the loader does not know its length: the losses were divided by too large a number
                     for parameter in model.parameters():
                         if parameter.grad is not None:
                             parameter.grad.mul_(size / group)
@@ -142,7 +142,7 @@ def train(
         progress.train_s += time.perf_counter() - began
         if in_epoch == 0:
             raise UserError(
-                "data: the training samples gave no batch. With drop_last=true a set needs at least batch_size samples"
+                "data: there was no training batch. With drop_last=true a set needs at least batch_size samples"
             )
         progress.epoch += 1
         if parts.val_loader is not None:
@@ -153,8 +153,8 @@ def train(
 
 
 def update(parts: Parts, progress: Progress) -> None:
-    """One update of the weights and of the learning rate. With fp16 the host waits for the device here: torch's
-    scaler has to know whether a gradient overflowed, in which case nothing is updated."""
+    """Updates the weights and the learning rate once. With fp16 the host waits for the device here, because torch's scaler must
+    know whether a gradient overflowed. In that case nothing is updated."""
     scaler = parts.precision.scaler
     scale = scaler.get_scale() if scaler.is_enabled() else 1.0
     scaler.step(parts.optimizer)
@@ -167,7 +167,7 @@ def update(parts: Parts, progress: Progress) -> None:
 
 @torch.no_grad()
 def evaluate(parts: Parts, loader: Loader) -> tuple[float, float]:
-    """Mean loss and accuracy (0 to 1) over all samples of a loader, the last short batch included."""
+    """Mean loss and accuracy (0 to 1) over all samples of a loader, including a short last batch."""
     parts.model.eval()
     loss_sum = torch.zeros((), dtype=torch.float64, device=parts.device)
     correct = torch.zeros((), dtype=torch.int64, device=parts.device)
@@ -180,5 +180,5 @@ def evaluate(parts: Parts, loader: Loader) -> tuple[float, float]:
         correct += (logits.argmax(1) == batch.targets).sum()
         count += len(batch)
     if count == 0:
-        raise UserError("data: the validation samples gave no batch. Type: evaluate=false, or give some")
-    return loss_sum.item() / count, correct.item() / count  # the device is waited for here, once
+        raise UserError("data: there was no validation batch. Type: evaluate=false, or add validation samples")
+    return loss_sum.item() / count, correct.item() / count  # waits for the device here, once

@@ -1,4 +1,4 @@
-"""How the weights are updated, and the learning rate over the updates."""
+"""The optimizer and the learning rate schedule."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from loaderlab.config import AdamWOptimizer, OptimizerConfig, SgdOptimizer, UserError, refuse
 
-NumUpdates = Callable[[int], int | None]  # of the whole run, as far as is known when so many are done
+NumUpdates = Callable[[int], int | None]  # the number of updates in the whole run, as known after this many updates
 
 
 def build(
     config: OptimizerConfig, model: nn.Module, num_updates: int | None, revised: NumUpdates | None = None
 ) -> tuple[Optimizer, LambdaLR]:
-    """The optimizer and its schedule, which is stepped once an update.
+    """The optimizer and its schedule, which is stepped once per update.
 
     Args:
         config: sgd or adamw.
-        model: whose trainable parameters are updated.
-        num_updates: of the whole run; None where an iterable dataset does not tell.
-        revised: the same as it turns out to be, asked at each update; `set_rate` puts it in force between two updates.
+        model: its trainable parameters are updated.
+        num_updates: of the whole run; None if an iterable dataset has no length.
+        revised: the current estimate of the same number, called at each update. `set_rate` applies it between two updates.
 
     Raises:
-        UserError: a schedule that needs to know its end, and there is none; a model with nothing to train.
+        UserError: the schedule needs the number of updates, which is unknown, or the model has no trainable parameter.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
-        raise UserError("model: has no parameter to train")
+        raise UserError("model: has no trainable parameter")
     optimizer: Optimizer
     match config:
         case SgdOptimizer():
@@ -54,7 +54,7 @@ def build(
 def factor(
     config: OptimizerConfig, num_updates: int | None, revised: NumUpdates | None = None
 ) -> Callable[[int], float]:
-    """Share of ``optimizer.lr`` in force at an update, counted from 0: linear warm-up, then the schedule to 0.
+    """A function from an update (counted from 0) to the factor on ``optimizer.lr``: linear warm-up, then the schedule to 0.
 
     Raises:
         UserError: see `build`.
@@ -64,12 +64,12 @@ def factor(
         raise refuse(
             "optimizer.schedule",
             config.schedule,
-            "needs the number of steps, and this iterable dataset has no length",
+            "needs the number of steps, but this iterable dataset has no length",
             "steps=1000, or optimizer.schedule=constant",
             is_example=False,
         )
     if num_updates is not None and warmup >= num_updates > 0:
-        allowed = f"the whole run has {num_updates} updates"
+        allowed = f"the whole run has only {num_updates} updates"
         raise refuse("optimizer.warmup_steps", warmup, allowed, f"optimizer.warmup_steps={num_updates // 10}")
 
     def at(update: int) -> float:
@@ -85,7 +85,7 @@ def factor(
 
 
 def set_rate(optimizer: Optimizer, schedule: LambdaLR) -> None:
-    """Puts the learning rate of the next update in force, where the number of updates has turned out to be another."""
+    """Recomputes the learning rate of the next update, after the estimated number of updates has changed."""
     for group, base, share in zip(optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
         group["lr"] = base * share(schedule.last_epoch)
 

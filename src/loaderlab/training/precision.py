@@ -1,4 +1,4 @@
-"""The arithmetic of the step: set, observed by a product whose result tells it, and logged."""
+"""The arithmetic of the step: sets it, and checks with a test product that it is in effect."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def unable(config: PrecisionConfig, device: torch.device) -> UserError | None:
-    """Why a device has no such arithmetic; None where it has."""
+    """The error for a precision that the device does not support; None if it does."""
     if device.type != "cuda":
         if config.name == "tf32":
             return refuse(
                 "precision",
                 "tf32",
-                "needs an NVIDIA GPU (Ampere or newer), and this run is on the CPU",
+                "needs an NVIDIA GPU (Ampere or newer), but this run is on the CPU",
                 "precision=fp32",
             )
         return None
@@ -29,40 +29,40 @@ def unable(config: PrecisionConfig, device: torch.device) -> UserError | None:
         return refuse(
             "precision",
             config.name,
-            f"needs compute capability 8.0; {name} has {capability[0]}.{capability[1]}",
+            f"needs compute capability 8.0, but {name} has {capability[0]}.{capability[1]}",
             "precision=fp16",
         )
     return None
 
 
 def unsuited(config: PrecisionConfig, device: torch.device, *, ladder: bool) -> UserError | None:
-    """Why a study leaves a precision out on a device that can do it, and was not made for it."""
+    """The reason why a study leaves out a precision that the device supports only slowly; None if it does not."""
     if device.type != "cuda" and config.name == "bf16" and ladder and not machine.cpu_has_bf16():
         return refuse(
             "precision",
             "bf16",
-            "this processor has no bf16 arithmetic, and emulates it several times slower than fp32",
+            "this processor has no bf16 arithmetic and emulates it, several times slower than fp32",
             "study=loader_precision, to see by how much",
         )
     if device.type != "cuda" and config.name == "fp16":
         return refuse(
             "precision",
             "fp16",
-            "is a format for GPUs, several times slower than fp32 on a CPU: a study leaves it out here",
+            "is several times slower than fp32 on a CPU, so studies leave it out",
             "precision=fp16, without a study",
         )
     return None
 
 
 class Precision:
-    """Precision of one run.
+    """The precision of one run.
 
     Args:
         config: fp32, tf32, bf16 or fp16.
-        device: where the step runs.
+        device: the device of the step.
 
     Raises:
-        UserError: the device has no such arithmetic.
+        UserError: the device does not support the precision.
     """
 
     def __init__(self, config: PrecisionConfig, device: torch.device) -> None:
@@ -75,21 +75,21 @@ class Precision:
         self.in_force = self._observe()
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Around the forward pass and the loss; does nothing for fp32 and tf32."""
+        """A context for the forward pass and the loss. It does nothing for fp32 and tf32."""
         if self._dtype is None:
             return nullcontext()
         return torch.autocast(self._device.type, dtype=self._dtype)
 
     def _set_flags(self) -> None:
-        """By the older settings, which write the newer ones along: with the newer ones alone the older raise when they are
-        read, and the compiler of some torch versions reads them (pytorch issue 166387)."""
+        """Sets torch's older flags, which also set the newer ones. If only the newer ones are set, reading the older ones raises,
+        and the compiler of some torch versions reads them (pytorch issue 166387)."""
         torch.set_float32_matmul_precision("high" if self.name == "tf32" else "highest")
         torch.backends.cudnn.allow_tf32 = self.name == "tf32"
 
     def _observe(self) -> dict[str, str]:
-        """Multiplies 1 + 2^-12 by the identity under the run's settings: fp32 keeps it, every other loses it.
+        """The effective precision, observed by a product of 1 + 2^-12 with the identity. Only fp32 keeps this value.
 
-        TF32 has 10 bits of mantissa, fp16 10 and bf16 7, so each of them rounds it to 1.
+        TF32 and fp16 have 10 bits of mantissa and bf16 has 7, so each of them rounds the value to 1.
         """
         value = 1 + 2**-12
         factor = torch.full((256, 256), value, device=self._device)
@@ -99,8 +99,8 @@ class Precision:
         expected_dtype = self._dtype or torch.float32
         if product.dtype != expected_dtype or kept != (self.name == "fp32"):
             raise UserError(
-                f"precision={self.name}: not in force: a product came back as {product.dtype} with "
-                f"{'all' if kept else 'fewer than'} 24 bits of mantissa. Another library may have set torch's flags"
+                f"precision={self.name}: is not in effect: a test product is {product.dtype} with "
+                f"{'all' if kept else 'fewer than'} 24 bits of mantissa. Another library may have changed torch's flags"
             )
         return {
             "matmul_dtype": str(product.dtype).removeprefix("torch."),

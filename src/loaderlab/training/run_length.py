@@ -1,4 +1,4 @@
-"""How many updates of the weights a run is to have, which an iterable dataset may know only as it goes."""
+"""The number of weight updates in a run. For an iterable dataset it becomes known only during the run."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 @dataclass
 class RunLength:
-    """The number of updates of a run, as far as it is known.
+    """The number of updates in a run, as far as it is known.
 
-    Exact where the length of an epoch is known. Otherwise ``epoch_steps`` is a guess: in the first epoch what the dataset says
-    of itself, doubled as often as the epoch turns out to be longer, and from then on the length of the epoch before. So a
-    schedule that ends at 0 gets there at the end of the run, not before.
+    It is exact if the length of an epoch is known. Otherwise ``epoch_steps`` is an estimate: in the first epoch the dataset's
+    ``__len__``, doubled each time the epoch is longer; after that, the length of the previous epoch. So a schedule that ends at 0
+    reaches 0 at the end of the run, not before.
 
     Attributes:
         epochs, steps: of the run; one of the two is None.
-        accumulate: steps of an update.
-        epoch_steps: steps of an epoch; None where nobody says.
-        exact: it is sure.
-        epochs_done, steps_done, updates_done: when `epoch_steps` was last counted.
+        accumulate: steps per update.
+        epoch_steps: steps per epoch; None if unknown.
+        exact: whether ``epoch_steps`` is exact.
+        epochs_done, steps_done, updates_done: the numbers when `epoch_steps` was last counted.
     """
 
     epochs: int | None
@@ -31,7 +31,7 @@ class RunLength:
     updates_done: int = 0
 
     def num_updates(self, update: int = 0) -> int | None:
-        """Updates of the whole run, as far as is known when so many are done; None where nobody says."""
+        """The number of updates in the whole run, as known after ``update`` updates; None if unknown."""
         per_epoch = self.epoch_steps
         if per_epoch is not None and not self.exact:
             per_epoch = max(1, per_epoch)
@@ -47,18 +47,18 @@ class RunLength:
         return self.updates_done + (self.epochs - self.epochs_done) * self._updates(per_epoch)
 
     def num_steps(self) -> int | None:
-        """Steps of the whole run, as far as is known; None where nobody says."""
+        """The number of steps in the whole run, as far as it is known; None if unknown."""
         if self.steps is not None or self.epoch_steps is None:
             return self.steps
         assert self.epochs is not None
         return self.steps_done + (self.epochs - self.epochs_done) * self.epoch_steps
 
     def end_epoch(self, *, epochs: int, steps: int, updates: int) -> None:
-        """Counts the epoch that has ended: the numbers are those done in all."""
+        """Records the end of an epoch. The arguments are totals of the whole run."""
         self.resume(epoch_steps=steps - self.steps_done, epochs=epochs, steps=steps, updates=updates)
 
     def resume(self, *, epoch_steps: int, epochs: int, steps: int, updates: int) -> None:
-        """Goes on from numbers that are done in all, with so many steps an epoch."""
+        """Continues from these totals of the whole run, with ``epoch_steps`` steps per epoch."""
         self.epoch_steps = epoch_steps
         self.epochs_done, self.steps_done, self.updates_done = epochs, steps, updates
 
