@@ -1,4 +1,4 @@
-"""The made photographs: as many, as large and as heavy as declared, the same each time, never half written."""
+"""The generated photographs: the configured number and sizes, reproducible, and never half written."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def config(root: Path, **settings: int) -> PhotosData:
 
 
 def nothing(_done: int, total: int | None) -> None:
-    assert total is None, "nothing is to be written"
+    assert total is None, "nothing may be written"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -52,26 +52,26 @@ def test_every_class_is_in_both_splits(tree: Path) -> None:
     assert (spec.name, spec.classes) == ("photos", ("0000", "0001", "0002", "0003", "0004"))
 
 
-def test_sizes_are_as_mixed_as_declared(tree: Path) -> None:
-    found = []
+def test_sizes_vary_as_documented(tree: Path) -> None:
+    sizes = []
     for path in tree.rglob("*.jpg"):
         with Image.open(path) as image:
-            found.append(image.size)
+            sizes.append(image.size)
             assert (image.format, image.mode) == ("JPEG", "RGB")
             assert image.layer[0][1:3] == (2, 2)  # type: ignore[attr-defined]  # luma at twice the chroma's resolution
-    assert 0.4 < sum(size == (64, 48) for size in found) / len(found) < 0.7
-    assert sum(height > width for width, height in found) >= 5
-    assert np.mean([width * height for width, height in found]) == pytest.approx(64 * 48, rel=0.05)
+    assert 0.4 < sum(size == (64, 48) for size in sizes) / len(sizes) < 0.7
+    assert sum(height > width for width, height in sizes) >= 5
+    assert np.mean([width * height for width, height in sizes]) == pytest.approx(64 * 48, rel=0.05)
 
 
-def test_files_are_as_heavy_as_imagenets() -> None:
+def test_files_have_the_bytes_of_imagenets() -> None:
     painter = synthesis.Painter(0, 500, 375)
     sizes = [len(painter.jpeg(index, index)) for index in range(240, 270)]
     assert 105_000 < np.mean(sizes) < 115_000
     assert 20_000 < np.std(sizes) < 60_000
 
 
-def test_a_label_is_told_by_its_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colours_identify_the_label(monkeypatch: pytest.MonkeyPatch) -> None:
     painter = synthesis.Painter(0, 64, 48)
 
     def coarse(index: int, label: int) -> np.ndarray:
@@ -88,7 +88,9 @@ def test_a_label_is_told_by_its_colours(monkeypatch: pytest.MonkeyPatch) -> None
     assert right == [0, 1, 2]
 
 
-def test_processes_make_the_same_as_one(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes_make_the_same_files_as_one(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(photos, "FILES_A_PROCESS", 20)
     monkeypatch.setattr(photos, "available_cores", lambda: 2)
     photos.build(config(tmp_path), lambda *_: None)
@@ -98,7 +100,7 @@ def test_processes_make_the_same_as_one(tree: Path, tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("spoil", ["cut", "remove", "add", "class", "manifest", "version"])
-def test_a_tree_that_is_not_as_it_was_written_is_refused(spoil: str, tree: Path, tmp_path: Path) -> None:
+def test_a_tree_that_has_changed_is_refused(spoil: str, tree: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tree, tmp_path / tree.name))
     first, manifest = folder / "train" / "0000" / "0000000.jpg", folder / photos.MANIFEST
     match spoil:
@@ -118,7 +120,7 @@ def test_a_tree_that_is_not_as_it_was_written_is_refused(spoil: str, tree: Path,
         photos.build(config(tmp_path), nothing)
 
 
-def test_an_interrupted_preparation_is_never_taken_for_a_whole_one(tree: Path, tmp_path: Path) -> None:
+def test_an_interrupted_preparation_leaves_no_tree(tree: Path, tmp_path: Path) -> None:
     def interrupt(_done: int, _total: int | None) -> None:
         raise KeyboardInterrupt
 
@@ -144,7 +146,7 @@ def test_a_folder_that_cannot_be_written_and_a_disk_that_is_too_small(
         photos.build(config(tmp_path, num_files=1_000_000, width_px=500, height_px=375), nothing)
 
 
-def test_a_disk_that_fills_up_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 

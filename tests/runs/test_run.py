@@ -200,9 +200,9 @@ def test_bad_resumes(make_config: Make, terminal: Terminal, tmp_path: Path) -> N
     assert "no checkpoint under" in told("resume=latest")
     assert "no such checkpoint" in told(f"resume={tmp_path}/nosuch.pt")
     (tmp_path / "junk.pt").write_bytes(b"junk")
-    assert "is no checkpoint of loaderlab" in told(f"resume={tmp_path}/junk.pt")
+    assert "is not a checkpoint of loaderlab" in told(f"resume={tmp_path}/junk.pt")
     go(make_config("epochs=2", "checkpoint.every_minutes=0", "checkpoint.keep=true"), terminal)
-    assert "has 2 epochs already. Type for example: epochs=4" in told("resume=latest")
+    assert "already has 2 epochs. Type for example: epochs=4" in told("resume=latest")
     other = told("resume=latest", "batch_size=8", "optimizer.lr=0.5")
     assert "batch_size (was 4, is 8)" in other
     assert "optimizer.lr" in other

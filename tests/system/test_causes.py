@@ -1,4 +1,4 @@
-"""An exception in one line: the last line of the innermost cause is always in it."""
+"""An exception in one line, which always contains the last line of the innermost cause."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Unprintable(Exception):
 
 
 def raised(*errors: BaseException, explicit: bool = True) -> BaseException:
-    """The last error, raised from the one before it, and so on."""
+    """The last error, raised from the previous one, and so on."""
     try:
         if len(errors) > 1:
             try:
@@ -27,14 +27,14 @@ def raised(*errors: BaseException, explicit: bool = True) -> BaseException:
             except BaseException as cause:
                 if explicit:
                     raise errors[-1] from cause
-                raise errors[-1]  # noqa: B904  # while the other is handled
+                raise errors[-1]  # noqa: B904  # while the previous error is handled
         raise errors[0]
     except BaseException as error:
         return error
 
 
 def sent() -> RuntimeError:
-    """As a DataLoader worker sends an error."""
+    """An error in the form in which a DataLoader worker sends it."""
     frames = "".join(traceback.format_exception(raised(OSError("disk on fire"))))
     return RuntimeError(f"Caught OSError in DataLoader worker process 0.\nOriginal {frames}")
 
@@ -77,7 +77,7 @@ def test_a_cause_that_was_suppressed_is_left_out() -> None:
     assert described(error.value) == "ValueError: 2"
 
 
-def test_a_circle_of_causes_ends() -> None:
+def test_circular_causes_end() -> None:
     first, second = ValueError("1"), ValueError("2")
     first.__cause__, second.__cause__ = second, first
     assert described(first) == "ValueError: 1; cause: ValueError: 2"
@@ -89,12 +89,12 @@ def test_a_reason_leaves_out_the_type_of_the_error_itself() -> None:
     assert reason(OSError()) == "OSError"
 
 
-def test_a_message_for_the_user_is_kept_as_it_is() -> None:
+def test_a_message_for_the_user_is_unchanged() -> None:
     assert error_line(raised(OSError("1"), UserError("a=1: no. Type: a=2"))) == "a=1: no. Type: a=2"
 
 
 @given(st.lists(st.text(max_size=30), min_size=1, max_size=4), st.booleans())
-def test_property_one_line_with_the_last_of_the_innermost(texts: list[str], explicit: bool) -> None:
+def test_property_one_line_contains_the_last_line_of_the_innermost_cause(texts: list[str], explicit: bool) -> None:
     line = described(raised(*(ValueError(text) for text in texts), explicit=explicit))
     lines = [[part.strip() for part in text.splitlines() if part.strip()] for text in texts]
     innermost = next((parts[-1] for parts in lines if parts), "")

@@ -1,4 +1,4 @@
-"""Each check of the doctor on machines that are made up."""
+"""Each check of the doctor, on invented machines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from loaderlab.system.doctor import GIB, MIB, Check
 
 
 @pytest.mark.parametrize(
-    ("check", "state", "says"),
+    ("check", "state", "message"),
     [
         (doctor.cores(8, None), "ok", "8 by affinity, no quota"),
         (doctor.cores(8, 0.5), "warning", "0.5 by the cgroup quota: less than one core"),
@@ -52,16 +52,16 @@ from loaderlab.system.doctor import GIB, MIB, Check
         (doctor.device("", "device=cuda: none here"), "fails", "none here"),
     ],
 )
-def test_a_check(check: Check, state: str, says: str) -> None:
+def test_a_check(check: Check, state: str, message: str) -> None:
     assert check.state == state
-    assert check.name == "user" or check.text.isascii()  # readable where stdout has no other characters
-    assert says in check.text
+    assert check.name == "user" or check.text.isascii()  # readable on a stdout without other characters
+    assert message in check.text
     assert "\n" not in str(check)
     assert str(check).startswith(state)
 
 
 @pytest.mark.parametrize(
-    ("error", "words"),
+    ("error", "message"),
     [
         (MemoryError("Unable to allocate 728. TiB"), doctor.MEMORY),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), doctor.MEMORY),
@@ -73,5 +73,5 @@ def test_a_check(check: Check, state: str, says: str) -> None:
         (FileNotFoundError(errno.ENOENT, "No such file"), ""),
     ],
 )
-def test_a_run_dies_in_the_doctors_words(error: Exception, words: str) -> None:
-    assert doctor.cause(error) == words
+def test_errors_are_explained_in_the_words_of_the_checks(error: Exception, message: str) -> None:
+    assert doctor.cause(error) == message

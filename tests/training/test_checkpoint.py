@@ -15,7 +15,7 @@ from tests.conftest import compose
 
 @pytest.mark.parametrize("name", FREE)
 def test_every_free_name_is_a_setting_or_a_group(name: str) -> None:
-    """And starts no other name: `load` takes them as prefixes."""
+    """No other setting begins with it, because `load` uses these names as prefixes."""
     settings = [setting for setting, _ in flatten(compose([])) if setting.startswith(name)]
     assert settings if name.endswith(".") else settings == [name]
 

@@ -1,4 +1,4 @@
-"""What is trained, and in which arithmetic."""
+"""The models, and the precision of training."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_cnn_takes_images_of_any_size(size: int, channels: int) -> None:
     ).shape == (2, 3)
 
 
-def test_vectors_go_in_as_they_are() -> None:
+def test_vectors_are_used_unchanged() -> None:
     model = models.build(FeedForwardModel(hidden=[4]), vectors(), CPU)
     assert model(torch.zeros(2, 6)).shape == (2, 3)
     assert models.num_parameters(model) == 6 * 4 + 4 + 4 * 3 + 3
@@ -108,9 +108,9 @@ def test_normalisation_in_front_is_the_declared_one() -> None:
         (
             CustomModel(target=f"{__name__}:custom", options={"width": 4}),
             images(),
-            r"gives \(2, 4\); logits \(2, 3\)",
+            r"returns \(2, 4\) for a batch of 2; logits \(2, 3\)",
         ),
-        (CustomModel(target=f"{__name__}:narrow"), images(), r"does not take a batch \(2, 3, 32, 32\)"),
+        (CustomModel(target=f"{__name__}:narrow"), images(), r"fails on a batch \(2, 3, 32, 32\)"),
         (CnnModel(), vectors(), "needs images"),
         (CustomModel(target=f"{__name__}:no_module"), images(), "not a torch.nn.Module"),
         (CustomModel(target=f"{__name__}:custom", options={"nosuch": 1}), images(), "unexpected keyword"),
@@ -118,7 +118,7 @@ def test_normalisation_in_front_is_the_declared_one() -> None:
         (FeedForwardModel(channels_last=True), vectors(), "model.channels_last"),
     ],
 )
-def test_a_model_that_does_not_fit_is_told(config: ModelConfig, spec: DataSpec, message: str) -> None:
+def test_a_model_that_does_not_fit_is_refused(config: ModelConfig, spec: DataSpec, message: str) -> None:
     with pytest.raises(UserError, match=message):
         models.build(config, spec, CPU)
 
@@ -160,7 +160,7 @@ def test_compile_gives_the_same() -> None:
 
 
 class TwoHeads(nn.Module):
-    """Gives its auxiliary logits too, in training only, as torchvision's googlenet does."""
+    """Also returns auxiliary logits in training mode, like torchvision's googlenet."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -193,12 +193,15 @@ class Leaves(TwoHeads):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("TwoHeads", r"gives a tuple in training mode; logits \(2, 3\) are needed.*: aux_logits=false"),
+        (
+            "TwoHeads",
+            r"returns a tuple in training mode for a batch of 2; logits \(2, 3\) are needed.*: aux_logits=false",
+        ),
         (
             "FailsInTraining",
-            r"does not take a batch \(2, 6\) float32 of data=vectors in training mode: KeyError: 'targets'",
+            r"fails on a batch \(2, 6\) float32 of data=vectors in training mode: KeyError: 'targets'",
         ),
-        ("Leaves", r"does not take a batch \(2, 6\) float32 of data=vectors: SystemExit: 0"),
+        ("Leaves", r"fails on a batch \(2, 6\) float32 of data=vectors: SystemExit: 0"),
     ],
 )
 def test_a_model_is_tried_in_training_mode_too(name: str, message: str) -> None:
@@ -237,17 +240,17 @@ def test_whether_a_model_trains_on_one_sample(name: str, takes: bool) -> None:
         ("local-dir:/nosuch", """'+model.options={model_name: "local-dir:/nosuch", num_classes: 10}'"""),
     ],
 )
-def test_names_of_a_hub_are_refused_with_what_to_type(name: str, advice: str) -> None:
+def test_names_of_a_hub_are_refused_with_an_override(name: str, advice: str) -> None:
     with pytest.raises(UserError) as error:
         models.build(TimmModel(name=name), images(), CPU)
     assert str(error.value).startswith(
-        f"model.name={name}: models are built by timm's own names, without a network. Type"
+        f"model.name={name}: only timm's own model names are allowed, which need no network. Type"
     )
     assert advice in str(error.value)
 
 
-def test_a_buffer_that_forward_replaces_is_put_back() -> None:
-    """A memory bank grows with each batch: its shape after the trial is another."""
+def test_a_buffer_that_forward_replaces_is_restored() -> None:
+    """A memory bank grows with each batch, so its shape differs after the trial."""
 
     class Bank(torch.nn.Module):
         def __init__(self) -> None:

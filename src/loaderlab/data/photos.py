@@ -1,8 +1,7 @@
-"""A set of ImageNet's size and entropy, made once from a seed as a folder-per-class tree of JPEG files.
+"""A generated set with the file sizes and entropy of ImageNet, made once from a seed as a folder-per-class tree of JPEG files.
 
-It stands in for photographs where throughput is measured: of their sizes, bytes and decoding cost, see
-`loaderlab.data.synthesis`. A model learns something from it (each class has coarse colours of its own), and nothing about the
-world.
+It replaces photographs in throughput measurements, because it has the same sizes, bytes and decoding cost: see
+`loaderlab.data.synthesis`. A model can learn it (each class has its own coarse colours), but learns nothing about the world.
 """
 
 from __future__ import annotations
@@ -27,28 +26,28 @@ from loaderlab.system.machine import available_cores
 from loaderlab.system.processes import end_with_parent
 
 MANIFEST = "manifest.json"
-VERSION = 1  # of the pictures: another one makes other files
-VAL_SHARE = 0.04  # of the number of training files, as ImageNet's; at least one a class
-CHUNK = 32  # files that a process makes in one go
-FILES_A_PROCESS = 100  # fewer are not worth another process
-BLOCK_BYTES = 4096  # that the smallest file takes on most disks
-PAINT_BYTES_PER_PX = 55  # of memory while the largest is painted: 32 measured at 4,000 x 3,000 pixels, times 1.28 ** 2
+VERSION = 1  # of the pictures: changes when the files change
+VAL_SHARE = 0.04  # of the number of training files, as in ImageNet; at least one file per class
+CHUNK = 32  # files that a process makes per task
+FILES_A_PROCESS = 100  # a further process is started only for this many files
+BLOCK_BYTES = 4096  # the smallest size of a file on most disks
+PAINT_BYTES_PER_PX = 55  # memory to paint the largest picture: 32 measured at 4,000 x 3,000 pixels, times 1.28 ** 2
 LOOKED_AT = 1000  # files whose size is checked at each start
 OnProgress = Callable[[int, int | None], None]
 
 
 def build(config: PhotosData, on_progress: OnProgress) -> DataSpec:
-    """The spec of the tree, which is written first where it is missing.
+    """The spec of the tree, which is written first if it is missing.
 
     What is checked at each start: the manifest against the settings, the number of files in both splits, and the sizes of 1,000
     files spread over the set. Their content is not read.
 
     Args:
-        config: number and size of the pictures, their seed, and the folder they go under.
-        on_progress: called with (files written, files in all).
+        config: number and size of the pictures, their seed, and the parent folder.
+        on_progress: called with (files written, files in total).
 
     Raises:
-        DataError: the tree cannot be written or does not fit on the disk, or it is not as it was written.
+        DataError: the tree cannot be written, does not fit on the disk, or has changed since it was written.
     """
     photo_set = PhotoSet(config)
     tree = folder(config)
@@ -75,13 +74,13 @@ def build(config: PhotosData, on_progress: OnProgress) -> DataSpec:
 
 
 def folder(config: PhotosData) -> Path:
-    """The tree's own folder below ``data.root``."""
+    """The folder of the tree, below ``data.root``."""
     return Path(config.root) / PhotoSet(config).name
 
 
 @dataclass(frozen=True)
 class PhotoSet:
-    """Which picture goes where: training files first, then those of validation, class after class in turn."""
+    """The path and label of each picture: training files first, then validation files, with the classes in turn."""
 
     config: PhotosData
 
@@ -95,7 +94,7 @@ class PhotoSet:
 
     @property
     def facts(self) -> dict[str, int]:
-        """All that determines the content."""
+        """All values that determine the content."""
         names = ("num_files", "num_classes", "width_px", "height_px", "data_seed")
         return {"version": VERSION} | {name: getattr(self.config, name) for name in names}
 
@@ -106,17 +105,17 @@ class PhotoSet:
 
     @property
     def num_bytes(self) -> int:
-        """What they are going to take, about."""
+        """The estimated size of all files."""
         each = max(BLOCK_BYTES, BYTES_PER_PX * MEAN_AREA * self.config.width_px * self.config.height_px)
         return round(self.num_files * each)
 
     @property
     def num_processes(self) -> int:
-        """That paint; 0 and 1: this process alone."""
+        """The number of processes that paint. 0 and 1: only this process."""
         return min(available_cores(), self.num_files // FILES_A_PROCESS)
 
     def place(self, index: int) -> tuple[str, int]:
-        """Path below the folder, and label."""
+        """The path below the folder, and the label."""
         split, position = ("train", index) if index < self.config.num_files else ("val", index - self.config.num_files)
         label = position % self.config.num_classes
         return f"{split}/{label:04d}/{index:07d}.jpg", label
@@ -128,7 +127,7 @@ class PhotoSet:
 
 
 def _write(folder: Path, photo_set: PhotoSet, on_progress: OnProgress) -> None:
-    """Writes the tree: an interrupted one never looks whole."""
+    """Writes the tree. An interrupted write leaves no tree."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     _check_room(photo_set)
     with atomic_folder(folder) as partial:
@@ -142,13 +141,13 @@ def _write(folder: Path, photo_set: PhotoSet, on_progress: OnProgress) -> None:
 
 def _check_room(photo_set: PhotoSet) -> None:
     """Raises:
-    DataError: the files do not fit on the disk, or the pictures that are painted at a time in memory.
+    DataError: the files do not fit on the disk, or the pictures that are painted at the same time do not fit in memory.
     """
     config = photo_set.config
     room.check_disk(
         "data.num_files",
         config.num_files,
-        f"{photo_set.num_files:,} photos with those of validation",
+        f"{photo_set.num_files:,} photos, including those for validation,",
         photo_set.num_bytes,
         config.root,
         f"data.num_files={max(config.num_classes, min(2_000, config.num_files // 10))}, or data.root=/path",
@@ -157,14 +156,14 @@ def _check_room(photo_set: PhotoSet) -> None:
     room.check_memory(
         "data.width_px",
         config.width_px,
-        f"{num_processes} pictures of {config.width_px} x {config.height_px} pixels, painted at a time,",
+        f"{num_processes} pictures of {config.width_px} x {config.height_px} pixels, painted at the same time,",
         round(num_processes * PAINT_BYTES_PER_PX * config.width_px * config.height_px),
         "data.width_px=500 data.height_px=375",
     )
 
 
 def _paint_all(folder: Path, photo_set: PhotoSet, on_progress: OnProgress) -> None:
-    """By as many processes as there are cores. Each file depends on its index alone, whichever process makes it."""
+    """Writes all files with one process per core. Each file depends only on its index, not on the process."""
     done = 0
     paint = functools.partial(_paint, folder, photo_set)
     starts = range(0, photo_set.num_files, CHUNK)
@@ -182,12 +181,12 @@ def _paint_all(folder: Path, photo_set: PhotoSet, on_progress: OnProgress) -> No
 
 
 def _begin_process() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits for this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C
     end_with_parent()
 
 
 def _paint(folder: Path, photo_set: PhotoSet, start: int) -> int:
-    """Writes up to `CHUNK` files from this index on, and gives their number."""
+    """Writes up to `CHUNK` files starting at this index, and returns their number."""
     painter = _painter(photo_set.config.data_seed, photo_set.config.width_px, photo_set.config.height_px)
     indexes = range(start, min(start + CHUNK, photo_set.num_files))
     for index in indexes:
@@ -198,5 +197,5 @@ def _paint(folder: Path, photo_set: PhotoSet, start: int) -> int:
 
 @functools.lru_cache(1)
 def _painter(seed: int, width_px: int, height_px: int) -> Painter:
-    """One for all chunks of a process: it takes half a second to begin."""
+    """The painter for all chunks of a process. It takes half a second to create."""
     return Painter(seed, width_px, height_px)

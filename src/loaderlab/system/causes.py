@@ -1,10 +1,10 @@
-"""An exception in one line that always has the last line of its innermost cause: the reason that a user can act on."""
+"""Describes an exception in one line, which always contains the last line of its innermost cause: users can act on that."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-TRACEBACK = "Traceback (most recent call last)"  # within the text of an error that another process has sent
+TRACEBACK = "Traceback (most recent call last)"  # in the text of an error from another process
 
 
 def described(error: BaseException) -> str:
@@ -42,13 +42,13 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _typed(error: BaseException) -> str:
     text = _text(error)
-    if TRACEBACK in safe_text(error):  # its last line names the type that was raised there
+    if TRACEBACK in safe_text(error):  # its last line names the original type
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _text(error: BaseException) -> str:
-    """An error's text in one line: the first line and the last, the last alone of a traceback."""
+    """An error's text in one line: the first and the last line, or only the last line of a traceback."""
     raw = safe_text(error)
     lines = [line.strip() for line in raw.splitlines() if line.strip()]
     if not lines:
@@ -59,7 +59,7 @@ def _text(error: BaseException) -> str:
 
 
 def safe_text(error: BaseException) -> str:
-    """``str(error)``, also where that raises."""
+    """``str(error)``, or a note if that raises."""
     try:
         return str(error)
     except Exception as failure:

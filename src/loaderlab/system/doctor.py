@@ -1,6 +1,6 @@
-"""What of a machine and its settings ends a run or spoils it: one check each, in the words that a run uses when it dies of it.
+"""Checks of a machine and its settings for conditions that make runs fail or slow. Runs report them in the same words.
 
-Each function takes what was read, so that a test can give it anything. `loaderlab.runs.doctor` reads the machine.
+Each function takes the values that were read, so that tests can pass any values. `loaderlab.runs.doctor` reads the machine.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FILES = "too many files are open. Type in the shell: ulimit -n 4096"
 DISK = "no space is left on the disk. Free some, or set TMPDIR to a folder on another disk"
 MEMORY = "not enough memory. Type a smaller batch_size, or loader.num_workers=0"
 CWD = "the working folder was removed. Type in the shell: cd to a folder that exists"
-TEMPORARY = "no folder for temporary files can be written. Set TMPDIR to one that can"
+TEMPORARY = "there is no writable folder for temporary files. Set TMPDIR to a writable folder"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Check:
 
     Attributes:
         state: ok; warning: a run may be slow or fail; fails: a run would fail.
-        text: what was read, and, unless it is ok, what to do.
+        text: the values that were read, and what to do if the state is not ok.
     """
 
     name: str
@@ -53,7 +53,7 @@ def _check(name: str, text: str, *, fails: str = "", warns: str = "") -> Check:
 
 
 def cores(affinity: int, quota: float | None) -> Check:
-    """Cores of the affinity mask, and of the cgroup's quota."""
+    """Checks the cores of the affinity mask and the cgroup's quota."""
     text = f"{affinity} by affinity, {'no quota' if quota is None else f'{quota:g} by the cgroup quota'}"
     short = (
         "less than one core: steps will stall. Raise the container's CPU limit"
@@ -64,7 +64,7 @@ def cores(affinity: int, quota: float | None) -> Check:
 
 
 def shm(total: int | None, free: int, *, writable: bool) -> Check:
-    """/dev/shm, in bytes; ``total`` None: there is none."""
+    """Checks /dev/shm, with sizes in bytes. ``total`` None: it does not exist."""
     if total is None or not writable:
         why = "workers pass their batches through it. Type: loader.num_workers=0"
         return _check("/dev/shm", "missing" if total is None else "cannot be written", fails=why)
@@ -81,7 +81,7 @@ def descriptors(limit: int, num_workers: int, least: int = RUN_FILES) -> Check:
 
 
 def memory(available: int, limit: int | None) -> Check:
-    """Bytes that are available, and that the cgroup allows in all."""
+    """Checks the available bytes, and the cgroup's limit in bytes."""
     text = f"{available / GIB:.1f} GiB available, {'no limit' if limit is None else f'{limit / GIB:.1f} GiB by the cgroup'}"
     least = min(available, limit if limit is not None else available)
     return _check("memory", text, fails=MEMORY if least < GIB / 4 else "", warns=MEMORY if least < LEAST_MEMORY else "")
@@ -96,25 +96,25 @@ def encoding(stdout: str, locale: str) -> Check:
 
 
 def user(name: str, folder: str, *, temporary: bool, writable: bool) -> Check:
-    """The user's name and home folder."""
-    why = "lists of files are not kept. Set HOME to a folder that can be written"
+    """Checks the user's name and home folder."""
+    why = "file lists are not cached. Set HOME to a writable folder"
     text = f"{name}, HOME {folder}"
     if temporary:
-        return _check("user", text, warns="a temporary one, since the user has none. Set HOME")
+        return _check("user", text, warns="a temporary folder, because the user has no home. Set HOME")
     return _check("user", text, warns="" if writable else f"cannot be written: {why}")
 
 
 def folders(cwd: str | None, temporary: str | None) -> Check:
-    """The working folder and that for temporary files; None: removed, or none can be written."""
+    """Checks the working folder (None: it was removed) and the temporary folder (None: there is no writable one)."""
     text = f"working {cwd}, temporary {temporary}" if cwd and temporary else ""
     return _check("folders", text, fails=CWD if cwd is None else TEMPORARY if temporary is None else "")
 
 
 def disk(name: str, folder: str, free: int | None) -> Check:
-    """Bytes left for what is written there; None: the folder cannot be written."""
+    """Checks the free bytes of an output folder. None: the folder cannot be written."""
     if free is None:
         return _check(
-            name, folder, fails="cannot be written. Choose another folder, or give this user the right to write"
+            name, folder, fails="cannot be written. Choose another folder, or give this user write permission"
         )
     text = f"{free / GIB:,.1f} GiB free in {folder}"
     return _check(
@@ -129,32 +129,32 @@ def cache(folder: str, *, writable: bool) -> Check:
 
 
 def clock(now: float) -> Check:
-    """Seconds since 1970."""
+    """Checks the clock, in seconds since 1970."""
     text = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now))
     return _check(
-        "clock", text, fails="" if now >= EPOCH_2024 else "in the past: runs would be sorted wrongly. Set the clock"
+        "clock", text, fails="" if now >= EPOCH_2024 else "in the past, so runs would be sorted wrongly. Set the clock"
     )
 
 
 def driver(names: list[str], version: str) -> Check:
-    """GPUs that the driver names, and its version."""
+    """The GPUs that the driver lists, and its version."""
     return _check(
-        "driver", f"{version}: {', '.join(names)}" if names else "no NVIDIA driver, or no GPU: runs are on the CPU"
+        "driver", f"{version}: {', '.join(names)}" if names else "no NVIDIA driver or no GPU: runs are on the CPU"
     )
 
 
 def store(uri: str, error: str) -> Check:
-    """The MLflow store, and why it cannot be written."""
+    """Checks the MLflow store. ``error``: the reason why it cannot be written, or empty."""
     return _check("store", "" if error else f"{uri} can be written", fails=error)
 
 
 def device(name: str, error: str) -> Check:
-    """The device that a run gets, and why it gets none."""
+    """The device of a run. ``error``: the reason why there is none, or empty."""
     return _check("device", "" if error else name, fails=error)
 
 
 def working_folders() -> Check:
-    """`folders` of this process."""
+    """The check `folders` for this process."""
     try:
         cwd: str | None = os.getcwd()
     except OSError:
@@ -166,7 +166,7 @@ def working_folders() -> Check:
 
 
 def cause(error: BaseException) -> str:
-    """The condition that an error comes from, in the words of its check; empty if it comes from none."""
+    """The condition that caused an error, in the words of its check; empty if it is none of these conditions."""
     text = safe_text(error)
     if isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in text:
         return MEMORY

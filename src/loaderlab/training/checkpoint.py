@@ -1,4 +1,4 @@
-"""Checkpoints: saving, resuming, and which settings may differ between a run and its continuation."""
+"""Saves and loads checkpoints, and checks which settings may differ between a run and its continuation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from loaderlab.system.files import atomic_file
 from loaderlab.training.loop import Parts, Progress
 
 NAME = "checkpoint.pt"
-#: what may differ between a run and its continuation: how long, what is recorded, how samples are brought, the machine's own
+#: settings that may differ between a run and its continuation: length, records, loading of samples, and the machine
 FREE = (
     "epochs",
     "steps",
@@ -32,7 +32,7 @@ FREE = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds beside the weights' state."""
+    """The content of a checkpoint."""
 
     path: Path
     state: dict[str, Any]
@@ -41,10 +41,10 @@ class Checkpoint:
 
 
 def save(path: Path, parts: Parts, progress: Progress, config: TrainConfig, run_id: str) -> None:
-    """Replaces the checkpoint. An interrupted write leaves the former one as it was.
+    """Replaces the checkpoint. An interrupted write leaves the old one unchanged.
 
     Raises:
-        UserError: the disk does not take it.
+        UserError: it cannot be written.
     """
     content = {
         "state": parts.state(),
@@ -65,10 +65,10 @@ def save(path: Path, parts: Parts, progress: Progress, config: TrainConfig, run_
 
 
 def load(config: TrainConfig) -> Checkpoint:
-    """The checkpoint that ``resume`` names, held against the configuration.
+    """The checkpoint that ``resume`` names, after a comparison with the configuration.
 
     Raises:
-        UserError: there is none, it cannot be read, or the run it belongs to was configured otherwise.
+        UserError: there is none, it cannot be read, or its run had another configuration.
     """
     path = _find(str(config.resume), Path(config.checkpoint.dir))
     try:
@@ -79,8 +79,8 @@ def load(config: TrainConfig) -> Checkpoint:
             content["config"],
             content["run_id"],
         )
-    except Exception as error:  # whatever torch makes of a file that is none of its own
-        raise UserError(f"resume={config.resume}: {path} is no checkpoint of loaderlab: {reason(error)}") from error
+    except Exception as error:  # torch raises various types for a file that is not a checkpoint
+        raise UserError(f"resume={config.resume}: {path} is not a checkpoint of loaderlab: {reason(error)}") from error
     now = {name: _plain(value) for name, value in flatten(config)}
     differing = [
         f"{name} (was {saved.get(name)}, is {now.get(name)})"
@@ -89,14 +89,14 @@ def load(config: TrainConfig) -> Checkpoint:
     ]
     if differing:
         raise UserError(
-            f"resume={config.resume}: this run is configured otherwise than that of {path}: {'; '.join(differing)}"
+            f"resume={config.resume}: this config differs from that of the checkpoint {path}: {'; '.join(differing)}"
         )
     goal = config.steps if config.steps is not None else config.num_epochs
     reached = done["step"] if config.steps is not None else done["epoch"]
     assert goal is not None
     if reached >= goal:
         unit = "steps" if config.steps is not None else "epochs"
-        raise refuse("resume", config.resume, f"{path} has {reached} {unit} already", f"{unit}={2 * reached}")
+        raise refuse("resume", config.resume, f"{path} already has {reached} {unit}", f"{unit}={2 * reached}")
     return Checkpoint(path, state, Progress(**done), run_id)
 
 

@@ -1,4 +1,4 @@
-"""What is trained: built for the declared samples, with normalisation in front of it where that happens on the device."""
+"""Builds the model for the samples, preceded by normalisation if that happens on the device."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from loaderlab.system import user_code
 from loaderlab.system.causes import described, reason, safe_text
 
 BATCH_OF_ONE = "Expected more than 1 value per channel"  # torch's BatchNorm, of a batch that has no variance
-HUB = re.compile(r"(hf[-_]hub|local-dir):(?P<owner>[^/]*)/?(?P<model>.*)")  # other sources than timm's own table
+HUB = re.compile(r"(hf[-_]hub|local-dir):(?P<owner>[^/]*)/?(?P<model>.*)")  # sources other than timm's own list
 
 
 class Normalize(nn.Module):
@@ -64,8 +64,8 @@ def feedforward(config: FeedForwardModel, num_features: int, num_classes: int) -
 
 
 def cnn(config: CnnModel, channels: int, num_classes: int) -> nn.Module:
-    """A strided stem and three stages of convolution, batch norm, ReLU and pooling, each twice as wide as the one
-    before; global average; logits (N, num_classes). For images of 8 pixels and more."""
+    """A strided stem, three stages of convolution, batch norm, ReLU and pooling (each twice as wide as the previous one), and a
+    global average; returns logits (N, num_classes). For images of 8 pixels or more."""
 
     def stage(before: int, after: int, stride: int) -> list[nn.Module]:
         return [
@@ -83,10 +83,10 @@ def cnn(config: CnnModel, channels: int, num_classes: int) -> nn.Module:
 
 
 def from_timm(config: TimmModel, spec: DataSpec) -> nn.Module:
-    """A model of timm for these classes, channels and, where the architecture fixes it, image size.
+    """A timm model for these classes and channels, and for this image size if the architecture has a fixed one.
 
     Raises:
-        UserError: timm has no such model, or does not build it for these samples.
+        UserError: timm has no such model, or cannot build it for these samples.
     """
     import timm
 
@@ -95,7 +95,7 @@ def from_timm(config: TimmModel, spec: DataSpec) -> nn.Module:
     if not timm.is_model(config.name):
         near = difflib.get_close_matches(config.name, timm.list_models(), n=3)
         hint = f" Did you mean {', '.join(near)}?" if near else ""
-        raise UserError(f"model.name={config.name}: timm has no such model.{hint} timm.list_models() gives all names")
+        raise UserError(f"model.name={config.name}: timm has no such model.{hint} timm.list_models() lists all names")
     channels, height, _ = _image_shape(spec, config.name)
     cfg = timm.get_pretrained_cfg(config.name)
     options: dict[str, Any] = {"img_size": height} if cfg is not None and cfg.fixed_input_size else {}
@@ -107,16 +107,16 @@ def from_timm(config: TimmModel, spec: DataSpec) -> nn.Module:
             in_chans=channels,
             **options,
         )
-    except Exception as error:  # timm's own, the network's, those of huggingface_hub
+    except Exception as error:  # from timm, from the network or from huggingface_hub
         raise UserError(
-            f"model.name={config.name}: timm does not build it for {channels}x{height}x{height} samples: {reason(error)}"
+            f"model.name={config.name}: timm cannot build it for {channels}x{height}x{height} samples: {reason(error)}"
         ) from error
     return model
 
 
 def _refuse_hub(name: str, hub: re.Match[str]) -> UserError:
-    """A model is what timm has under its name, and builds without a network: a hub's may change or go."""
-    why = "models are built by timm's own names, without a network"
+    """The error for a model name of a hub. Such a model needs a network, and may change or disappear."""
+    why = "only timm's own model names are allowed, which need no network"
     if hub["owner"] == "timm":
         return refuse("model.name", name, why, f"model.name={hub['model']}", is_example=False)
     custom = f"model=custom model.target=timm:create_model '+model.options={{model_name: \"{name}\", num_classes: 10}}'"
@@ -125,13 +125,15 @@ def _refuse_hub(name: str, hub: re.Match[str]) -> UserError:
 
 def _image_shape(spec: DataSpec, name: str) -> tuple[int, int, int]:
     if len(spec.sample_shape) != 3:
-        raise UserError(f"model={name}: needs images (C, H, W); a sample of data={spec.name} is {spec.sample_shape}")
+        raise UserError(
+            f"model={name}: needs images (C, H, W), but a sample of data={spec.name} is {spec.sample_shape}"
+        )
     channels, height, width = spec.sample_shape
     return channels, height, width
 
 
 def build(config: ModelConfig, spec: DataSpec, device: torch.device) -> nn.Module:
-    """The model on the device: raw inputs of a batch to logits (N, num_classes).
+    """The model on the device, which maps the raw inputs of a batch to logits (N, num_classes).
 
     Raises:
         UserError: the model does not fit the samples.
@@ -147,7 +149,9 @@ def build(config: ModelConfig, spec: DataSpec, device: torch.device) -> nn.Modul
         case CustomModel():
             made = user_code.call("model.target", config.target, config.options)
             if not isinstance(made, nn.Module):
-                raise UserError(f"model.target={config.target}: gave a {type(made).__name__}, not a torch.nn.Module")
+                raise UserError(
+                    f"model.target={config.target}: returned a {type(made).__name__}, not a torch.nn.Module"
+                )
             model = made
         case _:
             raise AssertionError(config)
@@ -156,7 +160,7 @@ def build(config: ModelConfig, spec: DataSpec, device: torch.device) -> nn.Modul
             raise refuse(
                 "model.channels_last",
                 "true",
-                f"needs images; a sample is {spec.sample_shape}",
+                f"needs images, but a sample is {spec.sample_shape}",
                 "model.channels_last=false",
             )
         model = model.to(memory_format=torch.channels_last)
@@ -167,14 +171,14 @@ def build(config: ModelConfig, spec: DataSpec, device: torch.device) -> nn.Modul
     _try_out(model, config, spec, device)
     if config.compile:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of torch's own parts, at its first import
+            warnings.simplefilter("ignore", DeprecationWarning)  # torch's own code warns at its first import
             model.compile()
     return model
 
 
 def _try_out(model: nn.Module, config: ModelConfig, spec: DataSpec, device: torch.device) -> None:
-    """A forward pass of two blank samples as in an evaluation, and one as in training: a model that does not fit is refused
-    before anything starts."""
+    """Runs a forward pass of two blank samples in evaluation mode and in training mode, so that a model that does not fit is
+    refused before the run starts."""
     model.eval()
     _refuse_other_than_logits(_forward(model, config, spec, device), config, spec, "")
     with state_kept(model, device):
@@ -196,28 +200,28 @@ def _forward(model: nn.Module, config: ModelConfig, spec: DataSpec, device: torc
             raise torch.OutOfMemoryError(f"cuDNN: {reason(error)}") from error
         mode = " in training mode" if model.training else ""
         raise UserError(
-            f"model={choice(config)}: does not take a batch {tuple(batch.shape)} {spec.sample_dtype} of data={spec.name}{mode}: "
+            f"model={choice(config)}: fails on a batch {tuple(batch.shape)} {spec.sample_dtype} of data={spec.name}{mode}: "
             f"{described(error)}"
         ) from error
 
 
 def _refuse_other_than_logits(logits: Any, config: ModelConfig, spec: DataSpec, mode: str) -> None:
     """Raises:
-    UserError: what a model gives for two samples is not one logit a class for each.
+    UserError: the model does not return one logit per class for each of two samples.
     """
     num_classes = len(spec.classes)
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, num_classes):
         got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else f"a {type(logits).__name__}"
-        auxiliary = ". Models of torchvision with auxiliary heads take: aux_logits=false" if mode else ""
+        auxiliary = ". For torchvision models with auxiliary heads, set: aux_logits=false" if mode else ""
         raise UserError(
-            f"model={choice(config)}: for a batch of 2 it gives {got}{mode}; logits (2, {num_classes}) are needed, one a "
+            f"model={choice(config)}: returns {got}{mode} for a batch of 2; logits (2, {num_classes}) are needed, one per "
             f"class{auxiliary}"
         )
 
 
 @contextmanager
 def state_kept(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Puts back the buffers of a model (the statistics of its BatchNorm layers among them), its mode and the random states."""
+    """Restores a model's buffers (such as BatchNorm statistics), its mode and the random states at the end."""
     training = model.training
     buffers = [
         (module, name, buffer, buffer.clone())
@@ -232,7 +236,7 @@ def state_kept(model: nn.Module, device: torch.device) -> Iterator[None]:
         with torch.no_grad():
             for module, name, buffer, value in buffers:
                 buffer.copy_(value)
-                setattr(module, name, buffer)  # forward may have put another in its place
+                setattr(module, name, buffer)  # forward may have replaced the buffer
         model.train(training)
 
 
