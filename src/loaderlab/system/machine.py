@@ -104,7 +104,7 @@ def _cgroup_quota(root: Path = Path("/sys/fs/cgroup")) -> float | None:
 
 
 def worker_counts(cores: int) -> list[int]:
-    """The worker counts of ``study=workers``: 0, powers of two up to the number of cores, the number of cores, and one count above.
+    """The worker counts of ``study=workers``: 0, powers of two up to the number of cores, the number of cores, and the next power of two.
 
     >>> worker_counts(2), worker_counts(6)
     ([0, 1, 2, 4], [0, 1, 2, 4, 6, 8])
