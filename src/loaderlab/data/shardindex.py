@@ -70,7 +70,7 @@ def members(path: str, index: Path) -> list[Members]:
     samples = None
     try:
         with atomic_file(index) as partial:
-            written_stamp = stamp if _settled(partial, stamp) else UNKNOWN
+            written_stamp = stamp if _stamp_is_final(partial, stamp) else UNKNOWN
             samples = scan(path)
             partial.write_text(_text(samples, written_stamp), encoding="ascii")
     except OSError:  # a read-only folder, or a name that is too long: the file is scanned each time
@@ -85,7 +85,7 @@ def _stamp(path: str) -> Stamp:
     return state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
 
 
-def _settled(probe: Path, stamp: Stamp) -> bool:
+def _stamp_is_final(probe: Path, stamp: Stamp) -> bool:
     """Whether any later change of the tar file will give it another time. If the file was changed within the current tick of
     the file system's clock, this waits for the next tick, at most as long as a tick takes on a local file system.
 
@@ -128,14 +128,14 @@ def _read(path: str, index: Path, stamp: Stamp) -> list[Members] | None:
         samples = [_parsed(line.split(), VERSIONS[version], own) for line in lines if line]
         if len(samples) != int(words[0]):
             return None
-        if not own and not _ends_as(path, max(place for each in samples for place in each.values())):
+        if not own and not _ends_with_member(path, max(place for each in samples for place in each.values())):
             return None
     except (ValueError, IndexError, OSError, tarfile.TarError):
         return None
     return samples
 
 
-def _ends_as(path: str, last: tuple[int, int]) -> bool:
+def _ends_with_member(path: str, last: tuple[int, int]) -> bool:
     """Whether a tar file ends with a member of this offset and size. An index by ``wds2idx`` does not contain the file's size.
 
     Raises:

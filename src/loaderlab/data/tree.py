@@ -93,9 +93,9 @@ def scan(root: Path, setting: str, on_progress: Callable[[int, int | None], None
     _refuse_no_classes(classes, root, setting)
     counts, others, hidden = [], 0, top.hidden
     entered = [(top.name, top.stamp, top.identity)]  # not the `_Folder` objects: they keep the names of all files
-    for name, folder in zip(classes, _ahead(enter, top), strict=True):
+    for name, folder in zip(classes, _read_ahead(enter, top), strict=True):
         before = len(packer)
-        for each in _and_below(folder, enter):
+        for each in _with_descendants(folder, enter):
             entered.append((each.name, each.stamp, each.identity))
             hidden += each.hidden
             _refuse_other_encodings(os.path.join(root, each.name), each.files, setting, root)
@@ -147,7 +147,7 @@ def _enter(root: Path, setting: str, began_ns: int, name: str, parent: _Folder |
     real = os.fspath(root) if parent is None else os.path.join(parent.chain[-1], os.path.basename(name))
     if parent is not None and os.path.basename(name) in parent.links:
         real = os.path.realpath(path)
-        _refuse_way_up(path, real, parent.chain, setting, root)
+        _refuse_link_upwards(path, real, parent.chain, setting, root)
     try:
         state = os.stat(path)  # before the entries are read, so that a later change gives another stamp
         entries = _entries(path)
@@ -168,7 +168,7 @@ def _enter(root: Path, setting: str, began_ns: int, name: str, parent: _Folder |
     )
 
 
-def _refuse_way_up(link: str, target: str, chain: Sequence[str], setting: str, root: Path) -> None:
+def _refuse_link_upwards(link: str, target: str, chain: Sequence[str], setting: str, root: Path) -> None:
     """Raises:
     DataError: the link leads to a folder on its own path, or above it, and would be followed without end.
     """
@@ -190,14 +190,14 @@ def _repeated(folders: Sequence[str], identities: Sequence[tuple[int, int]]) -> 
 Enter = Callable[[str, _Folder | None], _Folder]
 
 
-def _and_below(folder: _Folder, enter: Enter) -> Iterator[_Folder]:
+def _with_descendants(folder: _Folder, enter: Enter) -> Iterator[_Folder]:
     """The folder, then all folders below it, parents first."""
     yield folder
     for name in folder.subfolders:
-        yield from _and_below(enter(f"{folder.name}/{name}", folder), enter)
+        yield from _with_descendants(enter(f"{folder.name}/{name}", folder), enter)
 
 
-def _ahead(enter: Enter, top: _Folder) -> Iterator[_Folder]:
+def _read_ahead(enter: Enter, top: _Folder) -> Iterator[_Folder]:
     """The sub-folders in order. The next ones are read ahead in threads: disks and servers handle several requests at once."""
     with ThreadPoolExecutor(READERS) as pool:
         pending: deque[Future[_Folder]] = deque()

@@ -119,9 +119,9 @@ class _Stages:
 def _not_applicable(config: TrainConfig) -> str:
     """Why a job of a sweep has nothing to run on here; empty where it has. A run of its own is refused instead."""
     device = resolve_device(config.device)
-    refused = precision.unable(config.precision, device)
+    refused = precision.unsupported(config.precision, device)
     if refused is None and config.study is not None:
-        refused = precision.unsuited(config.precision, device, ladder=config.rung is not None)
+        refused = precision.unsuitable(config.precision, device, ladder=config.rung is not None)
     if refused is not None:
         return str(refused)
     return config.loader.needs_gpu() if device.type != "cuda" else ""

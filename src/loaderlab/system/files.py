@@ -24,7 +24,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         OSError: the folder cannot be created, or the file cannot be renamed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _beside(path)
+    partial = _temporary_path(path)
     try:
         yield partial
         os.replace(partial, path)
@@ -40,7 +40,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     Raises:
         OSError: the folder cannot be created or renamed.
     """
-    partial = _beside(folder)
+    partial = _temporary_path(folder)
     partial.mkdir(parents=True)
     try:
         yield partial
@@ -67,5 +67,5 @@ def encodable(text: str, encoding: str = "utf-8") -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def _beside(path: Path) -> Path:
+def _temporary_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}")

@@ -12,7 +12,7 @@ from loaderlab.system import machine
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def unable(config: PrecisionConfig, device: torch.device) -> UserError | None:
+def unsupported(config: PrecisionConfig, device: torch.device) -> UserError | None:
     """The error for a precision that the device does not support; None if it does."""
     if device.type != "cuda":
         if config.name == "tf32":
@@ -35,7 +35,7 @@ def unable(config: PrecisionConfig, device: torch.device) -> UserError | None:
     return None
 
 
-def unsuited(config: PrecisionConfig, device: torch.device, *, ladder: bool) -> UserError | None:
+def unsuitable(config: PrecisionConfig, device: torch.device, *, ladder: bool) -> UserError | None:
     """The reason why a study leaves out a precision that the device supports only slowly; None if it does not."""
     if device.type != "cuda" and config.name == "bf16" and ladder and not machine.cpu_has_bf16():
         return refuse(
@@ -68,7 +68,7 @@ class Precision:
     def __init__(self, config: PrecisionConfig, device: torch.device) -> None:
         self.name, self._device = config.name, device
         self._dtype = AUTOCAST.get(config.name)
-        if (refused := unable(config, device)) is not None:
+        if (refused := unsupported(config, device)) is not None:
             raise refused
         self._set_flags()
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.name == "fp16")
