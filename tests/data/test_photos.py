@@ -141,7 +141,7 @@ def test_a_folder_that_cannot_be_written_and_a_disk_that_is_too_small(
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9))
     with pytest.raises(
-        DataError, match="data.num_files=1000000: 1,040,000 photos .* 1[0-9]{2}\\.. GB, but 1.0 GB are free"
+        DataError, match="data.num_files=1000000: 1,040,000 photos, .* 1[0-9]{2}\\.. GB, but 1.0 GB are free"
     ):
         photos.build(config(tmp_path, num_files=1_000_000, width_px=500, height_px=375), nothing)
 

@@ -23,7 +23,7 @@ from loaderlab.system.files import atomic_folder
 
 MANIFEST = "manifest.json"
 VAL_FRACTION, SPLIT_SEED = 0.2, 0
-MEMORY_BYTES_PER_PX = 6  # while a file is encoded, measured at 4,000 pixels
+MEMORY_BYTES_PER_PX = 6  # memory to encode a picture, measured at 4,000 pixels
 SUBSAMPLING = {"444": 0, "420": 2}  # Pillow's codes
 
 
@@ -50,7 +50,7 @@ def build(config: DigitsData, on_progress: Callable[[int, int], None]) -> DataSp
 
 
 def folder(config: DigitsData) -> Path:
-    """The tree's own folder below ``data.root``."""
+    """The folder of the tree, below ``data.root``."""
     return Path(config.root) / f"{config.image_px}px_{config.subsampling}_q{config.quality}"
 
 
@@ -87,7 +87,7 @@ def _write(folder: Path, config: DigitsData, on_progress: Callable[[int, int], N
 
 def _check_room(bitmaps: np.ndarray[tuple[int, int], np.dtype[np.float64]], config: DigitsData) -> None:
     """Raises:
-    DataError: one picture does not fit in memory, or all files, by the size of the first, do not fit on the disk.
+    DataError: a picture does not fit in memory, or the files (estimated by the first) do not fit on the disk.
     """
     size = f"{config.image_px} x {config.image_px} pixels"
     num_bytes = MEMORY_BYTES_PER_PX * config.image_px**2

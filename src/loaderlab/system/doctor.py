@@ -17,7 +17,7 @@ MIB, GIB = 2**20, 2**30
 LEAST_SHM = 64 * MIB  # bytes: 8 workers x 2 batches of 64 images of 224 x 224 need 150 MiB
 LEAST_DISK = GIB
 LEAST_MEMORY = 2 * GIB  # a run with two workers takes 1 GiB
-RUN_FILES = 12  # open at a time without workers. Measured: 8
+RUN_FILES = 12  # open files of a run without workers. Measured: 8
 SPDL_FILES = 24  # measured: 14; with a limit of 16 a run did not end in 80 s
 WORKER_FILES = 5  # for each worker of training and validation. Measured: 20, 29, 48, 82 with 2, 4, 8, 16 workers
 EPOCH_2024 = 1_704_067_200  # seconds since 1970
@@ -73,7 +73,7 @@ def shm(total: int | None, free: int, *, writable: bool) -> Check:
 
 
 def descriptors(limit: int, num_workers: int, least: int = RUN_FILES) -> Check:
-    """The soft limit of open files, compared with what a run needs: ``least`` and some for each worker process."""
+    """Checks the soft limit of open files. A run needs ``least`` files, and some more for each worker process."""
     needed = least + WORKER_FILES * num_workers
     text = f"{limit:,} at most, about {needed:,} needed by this run"
     few = "less than twice as many as needed. Type in the shell: ulimit -n 4096"
@@ -88,10 +88,10 @@ def memory(available: int, limit: int | None) -> Check:
 
 
 def encoding(stdout: str, locale: str) -> Check:
-    """Encodings of stdout and of the locale. Files are UTF-8 in any."""
+    """Checks the encodings of stdout and of the locale. Files are always UTF-8."""
     lacking = ""
     if "utf" not in stdout.lower():
-        lacking = "a character that stdout lacks is printed as a code, such as \\xd7 for a multiplication sign. Set LC_ALL=C.UTF-8"
+        lacking = "characters that stdout cannot print appear as codes, such as \\xd7 for a multiplication sign. Set LC_ALL=C.UTF-8"
     return _check("encoding", f"stdout {stdout}, locale {locale}, files UTF-8", warns=lacking)
 
 
@@ -123,8 +123,8 @@ def disk(name: str, folder: str, free: int | None) -> Check:
 
 
 def cache(folder: str, *, writable: bool) -> Check:
-    """The folder in which lists of files are kept from run to run."""
-    why = "cannot be written: the files are listed again at each start. Set XDG_CACHE_HOME to a folder that can be written"
+    """Checks the folder of the cached file lists."""
+    why = "cannot be written, so files are listed again at each start. Set XDG_CACHE_HOME to a writable folder"
     return _check("listing cache", folder, warns="" if writable else why)
 
 
