@@ -52,6 +52,7 @@ PRIVATE = {  # private names of other packages, each in a wrapper that says why;
     "loaders/torch_internals.py": {"_iterator", "_shutdown_workers", "_workers", "_new_shared"},
     "system/processes.py": {"_run_exitfuncs"},
     "system/versions.py": {"_is_gil_enabled"},
+    "tracking/store.py": {"_artifact_repos_cache"},
 }
 WRITES = {  # attributes of another object that a file may assign to
     "attach/loops.py": {
