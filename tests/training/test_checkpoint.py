@@ -77,7 +77,10 @@ def test_which_is_the_latest_is_not_guessed(tmp_path: Path) -> None:
     newest = write(tmp_path, "c", 10**18, 5, 3)
     assert _find("latest", tmp_path) == newest
     (tmp_path / "b" / NAME).write_bytes(b"cut off")
-    with pytest.raises(UserError, match=r"resume=latest: .*b/checkpoint.pt cannot be read, .*Type: resume=/path/checkpoint.pt, or remove") as error:
+    with pytest.raises(
+        UserError,
+        match=r"resume=latest: .*b/checkpoint.pt cannot be read, .*Type: resume=/path/checkpoint.pt, or remove",
+    ) as error:
         _find("latest", tmp_path)
     assert "\n" not in str(error.value)
 

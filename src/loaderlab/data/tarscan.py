@@ -10,6 +10,7 @@ import shlex
 import tarfile
 
 from loaderlab.data.spec import DataError
+from loaderlab.system.causes import reason
 
 BLOCK = tarfile.BLOCKSIZE
 TAIL_BYTES = 2**20  # read after the end of the archive; tar fills up to 10,240 bytes with zeros
@@ -50,8 +51,7 @@ def scan(path: str) -> list[Members]:
     except DataError:
         raise
     except Exception as error:  # of a damaged header tarfile raises more than its own errors
-        text = str(error).strip() or type(error).__name__
-        damage = text.splitlines()[0] + after
+        damage = reason(error) + after
     if damage is not None:
         raise DataError(f"{path}: not a whole, uncompressed tar file: {damage}. Download or copy it again")
     return samples

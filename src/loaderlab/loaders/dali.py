@@ -27,6 +27,7 @@ from loaderlab.loaders.fetch import vectors_of
 from loaderlab.loaders.fetchers import check_formats
 from loaderlab.loaders.resolve import DaliSettings, dali_capabilities, dali_settings
 from loaderlab.loaders.user_items import UserFetcher
+from loaderlab.system.causes import reason
 
 READS = EXTENSIONS - {".avif", ".gif"}
 
@@ -40,6 +41,7 @@ class _Feed:
         self._batches: Iterator[INT64] = iter(())
         self._user = UserFetcher(split.source, batched=True) if isinstance(split.source, UserItems) else None
         self.fed: deque[INT64] = deque()  # handed to the pipeline and not yet out of it
+        self.failure: DataError | None = None  # DALI's own error has its text only, without the causes
 
     def start(self, epoch: int, step: int) -> None:
         self._batches = itertools.islice(self._plan.batches(epoch), step, None)
@@ -48,7 +50,11 @@ class _Feed:
     def __call__(self) -> tuple[Any, ...]:
         ids = self._skipped.substituted(next(self._batches))
         self.fed.append(ids)
-        return self._payload(ids)
+        try:
+            return self._payload(ids)
+        except DataError as error:
+            self.failure = error
+            raise
 
     def _payload(self, ids: INT64) -> tuple[Any, ...]:
         match self._source:
@@ -106,7 +112,7 @@ class Dali(Loader):
             try:
                 tensor.numpy()
             except TypeError as error:
-                allowed = f"takes the {name} of a dataset as NumPy arrays: {error}"
+                allowed = f"takes the {name} of a dataset as NumPy arrays: {reason(error)}"
                 raise refuse("loader", "dali", allowed, "loader=native", is_example=False, error=LoaderError) from error
 
     @property
@@ -200,8 +206,8 @@ class Dali(Loader):
                         raise Unreadable(found) from None
                     self._skipped.add(found)
                     return
-        elif isinstance(source, UserItems) and "DataError" in str(error):
-            raise DataError(str(error).split("DataError: ", 1)[1].splitlines()[0]) from None
+        elif isinstance(source, UserItems) and self._feed.failure is not None:
+            raise self._feed.failure
         raise LoaderError(f"loader=dali: the pipeline failed: {dali_graph.reason(error)}") from None
 
     def transfer(self, batch: Batch) -> Batch:

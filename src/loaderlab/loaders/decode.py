@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -19,9 +20,11 @@ from PIL.TiffImagePlugin import TiffImageFile
 from loaderlab.data.spec import UINT8, DataError, EncodedImages, TransformSpec
 from loaderlab.data.tree import EXTENSIONS
 from loaderlab.loaders.header import BITS, JPEG, check_header
+from loaderlab.system.causes import reason, with_cause
 
 T = TypeVar("T")
 ORIENTATION = 0x0112  # EXIF's tag; from 5 on images lie on their side
+PLACE_IN_SOURCE = re.compile(r"\w+, \S+\.cpp:\d+, ")  # with which the messages of torchcodec begin
 CROP_ATTEMPTS = 10  # as torchvision and DALI
 READS = {"torchcodec": frozenset([".jpg", ".jpeg", ".jpe", ".png", ".webp", ".avif"]), "pillow": EXTENSIONS}
 Decoder = Callable[[UINT8], torch.Tensor]
@@ -85,17 +88,15 @@ def why_unreadable(source: EncodedImages, index: int, error: Exception) -> str:
     """One line that names the sample and says what is wrong with it."""
     name = source.name(index)
     if isinstance(error, OSError) and error.strerror:
-        return f"{name}: does not decode: {error.strerror}. Mend the file or take it out of the set"
+        return f"{name}: does not decode: {with_cause(error, error.strerror)}. Mend the file or take it out of the set"
     try:
         if not len(source.read(index)):
             return f"{name}: does not decode: the file is empty (0 bytes). Mend the file or take it out of the set"
     except OSError as missing:
         return why_unreadable(source, index, missing)
-    text = "no known image format" if isinstance(error, UnidentifiedImageError) else str(error).strip()
-    reason = text.splitlines()[0].rstrip(".") if text else type(error).__name__
-    if not isinstance(error, DataError):
-        reason = reason.split(", ")[-1]
-    return f"{name}: does not decode: {reason}. Mend the file or take it out of the set"
+    text = "no known image format" if isinstance(error, UnidentifiedImageError) else reason(error)
+    text = PLACE_IN_SOURCE.sub("", text).removesuffix(".")
+    return f"{name}: does not decode: {text}. Mend the file or take it out of the set"
 
 
 def crop_window(height: int, width: int, spec: TransformSpec, draws: np.ndarray) -> tuple[int, int, int, int]:

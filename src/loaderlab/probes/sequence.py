@@ -23,6 +23,7 @@ from loaderlab.probes.cold import cold_and_warm
 from loaderlab.probes.inputs import ProbeInputs
 from loaderlab.probes.loader_alone import loader_alone
 from loaderlab.probes.state import untouched
+from loaderlab.system.causes import reason
 
 TOO_FEW_STEPS = "too few steps in the time. Type for example: measure.probe_s=10"
 
@@ -127,7 +128,7 @@ class Probes:
         """Turns the reason why a probe has no figure into a note."""
         try:
             yield
-        except (Unmeasurable, UserError, OSError) as reason:
-            self._note(f"{name}: {reason}")
+        except (Unmeasurable, UserError, OSError) as error:
+            self._note(f"{name}: {reason(error)}")
         except torch.OutOfMemoryError:
             self._note(f"{name}: the device's memory holds no batches beside those of the run")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from loaderlab.system.causes import safe_text
+
 LOCK_S = 120.0
 BUSY_S = 30.0
 
@@ -43,7 +45,7 @@ def try_once(file: Path, *, create: bool) -> None:
         try:
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
-            if "locked" not in str(error):  # by a process that writes: so it can be written
+            if "locked" not in safe_text(error):  # by a process that writes: so it can be written
                 raise
 
 

@@ -19,6 +19,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.tracking._tracking_service import utils
 
 from loaderlab.config import AUTO, TrackingConfig, UserError, refuse
+from loaderlab.system.causes import causes, reason, safe_text, with_cause
 from loaderlab.system.processes import process_identity, undisturbed
 from loaderlab.system.user import user_name
 from loaderlab.tracking import artifacts, sqlite_store, ui_view
@@ -63,7 +64,7 @@ class Store:
             try:
                 file = sqlite_store.sqlite_file(self.uri)
             except ValueError as error:
-                raise self._refused(str(error)) from None
+                raise self._refused(reason(error)) from None
             self._file = file
             self.client, self.experiment_id = self._open(None) if file is None else self._open_file(file)
             self.close_dead_runs()
@@ -94,7 +95,7 @@ class Store:
             port = found.port or (443 if found.scheme == "https" else 80)
             socket.create_connection((found.hostname or "", port), timeout=10).close()
         except (OSError, ValueError) as error:
-            raise self._refused(f"no tracking server answers there: {error}", "tracking.uri=auto") from None
+            raise self._refused(f"no tracking server answers there: {reason(error)}", "tracking.uri=auto") from None
 
     def _refused(self, why: str, override: str = "tracking.uri=sqlite:////tmp/mlflow.db") -> UserError:
         return refuse("tracking.uri", self.uri, why, override, error=StoreError)
@@ -203,7 +204,7 @@ class Store:
                     raise refuse(
                         "filter",
                         query,
-                        f"MLflow does not understand it: {str(error).splitlines()[0]}",
+                        f"MLflow does not understand it: {reason(error)}",
                         """'filter="metrics.`rate/samples_per_s` > 1000"'""",
                     ) from None
                 found += page
@@ -247,7 +248,6 @@ class Store:
         except UserError:
             raise
         except Exception as error:
-            reason = str(getattr(error, "orig", None) or error).strip().splitlines()
             if isinstance(error, ImportError):  # of the database's driver
                 why = f"needs the Python package {error.name}, which is not installed"
                 raise self._refused(why, f"pip install {DRIVERS.get(str(error.name), error.name)}") from None
@@ -257,15 +257,18 @@ class Store:
             if not known:
                 raise
             upgrade = ""
-            if "out-of-date" in str(error) or "schema" in str(error):
+            if "out-of-date" in safe_text(error) or "schema" in safe_text(error):
                 upgrade = f" The store is of another MLflow version: mlflow db upgrade {self.uri}"
-            line = next(
-                (text for text in reason if "Error" in text or "error" in text),
-                reason[0] if reason else "no reason given",
-            )
+            line = with_cause(error, reason(_of_the_driver(error))).removesuffix(".")
             raise self._refused(
                 f"the MLflow store cannot be opened or written: {line}.{upgrade} It needs a writable disk with space left"
             ) from error
+
+
+def _of_the_driver(error: Exception) -> BaseException:
+    """The database driver's error within an error of MLflow or SQLAlchemy, whose texts add the statement and a link."""
+    inner = (getattr(each, "orig", None) for each in (error, *causes(error)))
+    return next((each for each in inner if isinstance(each, BaseException)), error)
 
 
 def _forget_folders() -> None:
