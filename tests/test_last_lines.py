@@ -149,4 +149,8 @@ def test_dali_keeps_the_cause_of_a_dataset_that_fails() -> None:
     with pytest.raises(DataError, match="caught fire") as error:
         list(loader.epoch(0))
     assert "\n" not in str(error.value)
+    # where DALI passes on the text alone, as it does for some errors, the dataset's own error is raised
+    with pytest.raises(DataError) as again:
+        loader._learn(RuntimeError("Critical error in pipeline:\nDataError: a part of it\nAt:"))
+    assert again.value is error.value
     loader.close()
