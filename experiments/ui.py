@@ -6,6 +6,7 @@ import socket
 import sys
 
 from loaderlab.cli.platforms import unsupported
+from loaderlab.system.causes import reason
 
 
 def main() -> None:
@@ -59,7 +60,9 @@ def refuse_taken(host: str, port: int) -> None:
             probe.bind((host, port))
         except (OSError, OverflowError) as error:
             free = 5000 if not 0 < port < 65535 else port + 1
-            sys.exit(f"error: --port={port}: cannot listen on {host}:{port}: {error}. Type: make ui PORT={free}")
+            sys.exit(
+                f"error: --port={port}: cannot listen on {host}:{port}: {reason(error)}. Type: make ui PORT={free}"
+            )
 
 
 if __name__ == "__main__":

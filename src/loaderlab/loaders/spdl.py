@@ -23,13 +23,13 @@ from loaderlab.loaders.copying import DeviceCopy
 from loaderlab.loaders.fetch import Fetched, Request, received, requests
 from loaderlab.loaders.fetchers import fetcher
 from loaderlab.loaders.resolve import SpdlSettings, spdl_capabilities, spdl_settings
-from loaderlab.system.causes import described
+from loaderlab.system.causes import described, reason
 
 try:
     from spdl.pipeline import Pipeline, PipelineBuilder, PipelineFailure
 except ImportError as error:
     raise LoaderError(
-        f"loader=spdl: SPDL is not installed here ({error}). Install spdl, or type loader=native"
+        f"loader=spdl: SPDL is not installed here ({reason(error)}). Install spdl, or type loader=native"
     ) from error
 
 Built = Fetched | BaseException
