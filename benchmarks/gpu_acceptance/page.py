@@ -26,6 +26,7 @@ from loaderlab.report import page
 from loaderlab.report.arm_table import arm_table
 from loaderlab.report.markdown import markdown_table
 from loaderlab.runs import compare_runs
+from loaderlab.system.causes import described
 from loaderlab.tracking.store import Store
 
 RESULTS = PROJECT / "docs" / "results"
@@ -319,7 +320,7 @@ def draw(found: Found, beside: Path) -> tuple[dict[str, str], dict[str, str]]:
                     shutil.copy(Path(made) / file, beside / f"{part}.{suffix}")
             pictures[part] = f"![{part}]({beside.name}/{part}.png)"
         except Exception as error:
-            undrawn[part] = f"{type(error).__name__}: {error}"
+            undrawn[part] = described(error)
             pictures[part] = f"Its picture could not be drawn: {undrawn[part]}"
     return pictures, undrawn
 

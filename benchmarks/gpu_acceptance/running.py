@@ -18,6 +18,7 @@ from typing import Any
 from benchmarks.gpu_acceptance import kept
 from benchmarks.gpu_acceptance.parts import Part, Setting
 from loaderlab.config import PROJECT, TrackingConfig, UserError
+from loaderlab.system.causes import reason
 from loaderlab.system.files import atomic_file
 from loaderlab.system.versions import git_commit
 from loaderlab.tracking import open_store
@@ -134,7 +135,9 @@ def read(file: Path) -> Any:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{file} is damaged: {error}. Remove its folder, and this part is measured again") from None
+        raise UserError(
+            f"{file} is damaged: {reason(error)}. Remove its folder, and this part is measured again"
+        ) from None
 
 
 def keep(file: Path, state: State) -> None:

@@ -29,6 +29,7 @@ from loaderlab.data.paths import PathTable
 from loaderlab.data.spec import DataError, ImageFiles, OnError, Split, transforms
 from loaderlab.loaders.contract import EpochPlan
 from loaderlab.loaders.decode import decoder, read_image
+from loaderlab.system.causes import described
 
 PATIENCE_S = 600.0  # for one chunk
 CHUNK = 2_000  # mutated files
@@ -162,7 +163,7 @@ def work(name: str, chunks: int, send: Connection, log: str) -> None:
                 names = of_like_sizes(folder, names)
             send.send((number, len(names) - num_whole, *checked(LOADERS[name], folder, names, num_whole, number)))
         except Exception as error:
-            send.send((number, 0, 0, f"{type(error).__name__}: {str(error).splitlines()[0]}"))
+            send.send((number, 0, 0, described(error)))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

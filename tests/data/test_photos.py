@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import namedtuple
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
+from hypothesis import assume, given
 from PIL import Image
 
 from loaderlab.config import PhotosData, TransformConfig
@@ -99,13 +102,22 @@ def test_several_processes_make_the_same_files_as_one(
     assert other != contents(tree)["train/0000/0000000.jpg"] == synthesis.Painter(0, 64, 48).jpeg(0, 0)
 
 
-@pytest.mark.parametrize("spoil", ["cut", "remove", "add", "class", "manifest", "version"])
+@pytest.mark.parametrize(
+    "spoil", ["cut", "shifted", "remove", "add", "class", "manifest", "list", "old", "version", "seed"]
+)
 def test_a_tree_that_has_changed_is_refused(spoil: str, tree: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(tree, tmp_path / tree.name))
     first, manifest = folder / "train" / "0000" / "0000000.jpg", folder / photos.MANIFEST
     match spoil:
         case "cut":
             first.write_bytes(first.read_bytes()[:-1])
+        case "shifted":  # the sum of the sizes and the modification times stay
+            second = folder / "train" / "0001" / "0000001.jpg"
+            times = [path.stat().st_mtime_ns for path in (first, second)]
+            second.write_bytes(second.read_bytes() + first.read_bytes()[-3:])
+            first.write_bytes(first.read_bytes()[:-3])
+            for path, time_ns in zip((first, second), times, strict=True):
+                os.utime(path, ns=(time_ns, time_ns))
         case "remove":
             first.unlink()
         case "add":
@@ -114,10 +126,32 @@ def test_a_tree_that_has_changed_is_refused(spoil: str, tree: Path, tmp_path: Pa
             shutil.rmtree(folder / "val" / "0003")
         case "manifest":
             manifest.write_text("{")
+        case "list":
+            manifest.write_text("[]")
+        case "old":  # it has the sum of the sizes only
+            del (content := json.loads(manifest.read_text()))["sizes"]
+            manifest.write_text(json.dumps(content | {"looked_at_bytes": 1}))
+        case "seed":  # a folder that was renamed to that of another set
+            folder = folder.rename(folder.with_name(NAME.replace("seed0", "seed1")))
         case "version":
             manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"version": 0}))
     with pytest.raises(DataError, match=f"rm -r {folder}"):
-        photos.build(config(tmp_path), nothing)
+        photos.build(config(tmp_path, data_seed=int(spoil == "seed")), nothing)
+
+
+@given(st.integers(0, 44), st.integers(0, 44), st.integers(1, 30))
+def test_property_bytes_moved_between_two_files_are_refused(
+    tree: Path, shorter: int, longer: int, num_bytes: int
+) -> None:
+    """Differing sizes are refused, even if their sum is the same."""
+    assume(shorter != longer)
+    photo_set = photos.PhotoSet(config(tree.parent))
+    manifest = json.loads((tree / photos.MANIFEST).read_text())
+    photos._check_manifest(manifest, photo_set, tree)
+    manifest["sizes"][photo_set.place(shorter)[0]] += num_bytes
+    manifest["sizes"][photo_set.place(longer)[0]] -= num_bytes
+    with pytest.raises(DataError, match="2 files differ in size"):
+        photos._check_manifest(manifest, photo_set, tree)
 
 
 def test_an_interrupted_preparation_leaves_no_tree(tree: Path, tmp_path: Path) -> None:

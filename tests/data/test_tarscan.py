@@ -167,3 +167,42 @@ def test_members_of_hidden_folders_belong_to_no_sample(tmp_path: Path) -> None:
         for name in ("./cat/0.jpg", "./cat/.ipynb_checkpoints/0.jpg", "../cat/1.jpg"):
             tar.addfile(tarfile.TarInfo(name))
     assert len(scan(str(path))) == 2
+
+
+MEMBERS = st.lists(
+    st.tuples(
+        st.sampled_from(["", "a/", "a/b/", ".h/", "a/.h/b/", "./", "../", "..a/"]),
+        st.sampled_from(["0", "1", "é", "日", ".dot", "a b", "%#?"]),
+        st.sampled_from(["jpg", "cls", "seg.png", "J P", ""]),
+    ),
+    max_size=8,
+)
+
+
+def expected_samples(entries: list[tuple[str, str, str]]) -> list[set[str]] | None:
+    """The extensions of each sample; None if a sample has the same extension twice."""
+    samples: list[tuple[str, set[str]]] = []
+    for folder, base, extension in entries:
+        if base == ".dot" or ".h" in folder or "..a" in folder:
+            continue
+        if not samples or samples[-1][0] != folder + base:
+            samples.append((folder + base, set()))
+        if extension in samples[-1][1]:
+            return None
+        samples[-1][1].add(extension)
+    return [extensions for _, extensions in samples]
+
+
+@given(entries=MEMBERS)
+def test_property_doubled_names_are_refused_and_hidden_folders_left_out(
+    entries: list[tuple[str, str, str]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "members.tar"
+    write_tar(path, [(f"{folder}{base}.{extension}", b"0") for folder, base, extension in entries])
+    expected = expected_samples(entries)
+    if expected is None:
+        with pytest.raises(DataError, match="a sample has two members named") as error:
+            scan(str(path))
+        assert "\n" not in str(error.value)
+    else:
+        assert [set(sample) for sample in scan(str(path))] == expected

@@ -217,3 +217,43 @@ def test_an_epoch_that_is_stopped_early_is_not_whole() -> None:
     assert loader.counted == Counted(12, whole=False)
     assert loader.num_steps == 3  # by its __len__
     loader.close()
+
+
+class Claimed(list[tuple[torch.Tensor, int]]):
+    """A map-style dataset whose ``__len__`` may be wrong."""
+
+    def __init__(self, count: int, claim: int) -> None:
+        super().__init__((torch.full((2,), float(index)), 0) for index in range(count))
+        self.claim = claim
+
+    def __len__(self) -> int:
+        return self.claim
+
+
+@given(count=st.integers(0, 30), claim=st.integers(1, 30), size=st.integers(1, 9), drop_last=st.booleans())
+def test_property_a_map_style_dataset_gives_what_its_length_says(
+    count: int, claim: int, size: int, drop_last: bool
+) -> None:
+    """Each item once, the last batch short or dropped; a dataset with fewer items fails in one line."""
+    split = Split(UserItems(Claimed(count, claim), False, None, None, 2))
+    plan = EpochPlan(claim, size, False, drop_last)
+    loader = Native(NativeLoader(num_workers=0), split, plan, torch.device("cpu"))
+    used = claim - claim % size if drop_last else claim
+    values: list[float] = []
+    sizes: list[int] = []
+
+    def take() -> None:
+        for batch in loader.epoch(0):
+            values.extend(batch.inputs[:, 0].tolist())
+            sizes.append(len(batch))
+
+    if count < used:
+        with pytest.raises(DataError, match=f"its __len__ says {claim}") as error:
+            take()
+        assert "\n" not in str(error.value)
+    else:
+        take()
+        assert values == list(range(used))
+        assert len(sizes) == loader.num_steps == -(-used // size)
+        assert sizes[:-1] == [size] * (len(sizes) - 1)
+    loader.close()

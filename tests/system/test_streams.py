@@ -36,6 +36,14 @@ def test_a_closed_stderr_does_not_change_the_exit_code() -> None:
     assert "1.02× of ünïcode" in done.stdout
 
 
+def test_output_to_a_closed_stderr_does_not_reach_stdout() -> None:
+    """`print` writes to stdout if its file is None."""
+    code = "import sys; from loaderlab.system.streams import prepare_streams; prepare_streams(); print('x', file=sys.stderr)"
+    command = ["sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, code]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, encoding="utf-8", timeout=60)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
 def test_a_full_stdout_gives_one_line_and_an_exit_code() -> None:
     done = run_redirected(">/dev/full")
     assert done.returncode == 1

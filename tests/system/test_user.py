@@ -8,8 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
 from loaderlab.config import PROJECT
 from loaderlab.data import treecache
@@ -107,3 +110,17 @@ def test_matplotlib_has_a_cache_where_the_home_folder_cannot_be_written(
     monkeypatch.setattr("loaderlab.system.user.os.access", lambda *_: writable)
     user.give_name_and_home()
     assert ("MPLCONFIGDIR" in os.environ) == (not writable)
+
+
+TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=12)
+
+
+@given(name=TEXT, home=TEXT, rest=TEXT)
+def test_property_any_name_and_any_home_folder(name: str, home: str, rest: str) -> None:
+    """Of any script, with spaces, and with what a shell or a URI takes for its own."""
+    with mock.patch.dict(os.environ, {"LOGNAME": name, "HOME": f"/home/{home}"}):
+        assert user.user_name() == name
+        assert user.expanded(f"~/{rest}") == Path(f"/home/{home}") / rest.lstrip("/")
+        assert user.expanded(f"/{rest}") == Path(f"/{rest}")
+        user.give_name_and_home()
+        assert os.environ["HOME"] == f"/home/{home}"

@@ -1,15 +1,22 @@
-"""Which settings may change when a run is resumed."""
+"""Which settings may change when a run is resumed, and which checkpoint is the latest."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
+import hypothesis.strategies as st
 import pytest
+import torch
+from hypothesis import given
 
-from loaderlab.config import TrainConfig, flatten
+from loaderlab.config import TrainConfig, UserError, flatten
 from loaderlab.runs import job, run
 from loaderlab.system.terminal import Terminal
-from loaderlab.training.checkpoint import FREE
+from loaderlab.training.checkpoint import FREE, NAME, _find
 from tests.conftest import compose
 
 
@@ -30,3 +37,59 @@ def test_a_run_resumes_with_another_number_of_threads(
         assert result.status == "FINISHED"
         assert "train/loss" in result.figures
     assert any(text.startswith("resumed from") and "1 epochs" in text for text in terminal.said)
+
+
+def write(folder: Path, name: str, written_ns: int | None, step: int, mtime_ns: int) -> Path:
+    path = folder / name / NAME
+    path.parent.mkdir()
+    content = {"trained": {"epoch": 1, "step": step, "updates": step}, "state": {}, "config": {}, "run_id": name}
+    torch.save(content if written_ns is None else content | {"written_ns": written_ns}, path)
+    os.utime(path, ns=(mtime_ns, mtime_ns))
+    return path
+
+
+@given(st.permutations(range(3)), st.permutations(range(3)), st.booleans(), st.booleans())
+def test_property_the_latest_checkpoint_was_written_last(
+    written: list[int], mtimes: list[int], is_equal: bool, has_old: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root)
+        for index, (order, mtime) in enumerate(zip(written, mtimes, strict=True)):
+            write(folder, f"run{index}", 10**18 + order, 100 - order, 10**18 + (0 if is_equal else mtime))
+        if has_old:  # of an earlier version, with the newest modification time
+            write(folder, "old", None, 1000, 2 * 10**18)
+        assert _find("latest", folder).parent.name == f"run{written.index(2)}"
+
+
+def test_copies_of_one_checkpoint_are_the_same_latest(tmp_path: Path) -> None:
+    first = write(tmp_path, "b", 10**18, 5, 10**18)
+    shutil.copytree(first.parent, tmp_path / "a")
+    write(tmp_path, "c", 10**18 - 1, 5, 2 * 10**18)
+    assert _find("latest", tmp_path).parent.name == "a"
+
+
+def test_an_unknown_latest_checkpoint_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "a", None, 5, 1)
+    assert _find("latest", tmp_path).parent.name == "a"  # the only one
+    write(tmp_path, "b", None, 5, 2)
+    with pytest.raises(
+        UserError, match=r"resume=latest: 2 checkpoints are from an earlier .*example: resume=.*a/check"
+    ):
+        _find("latest", tmp_path)
+    newest = write(tmp_path, "c", 10**18, 5, 3)
+    assert _find("latest", tmp_path) == newest
+    (tmp_path / "b" / NAME).write_bytes(b"cut off")
+    with pytest.raises(
+        UserError,
+        match=r"resume=latest: .*b/checkpoint.pt cannot be read, .*Type: resume=/path/checkpoint.pt, or remove",
+    ) as error:
+        _find("latest", tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_checkpoint_records_when_it_was_written(make_config: Callable[..., TrainConfig], terminal: Terminal) -> None:
+    for epochs in (1, 2):
+        config = make_config("checkpoint.every_minutes=0", "checkpoint.keep=true", f"epochs={epochs}")
+        run_id = run.run(config, job.single(config, []), terminal).run_id
+        os.utime(Path(config.checkpoint.dir) / run_id / NAME, ns=(0, 0))
+    assert _find("latest", Path(config.checkpoint.dir)).parent.name == run_id

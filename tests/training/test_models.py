@@ -223,14 +223,6 @@ def test_trying_a_model_changes_neither_its_statistics_nor_the_random_states() -
     }
 
 
-@pytest.mark.parametrize(("name", "takes"), [("OneHead", False), ("custom", True)])
-def test_whether_a_model_trains_on_one_sample(name: str, takes: bool) -> None:
-    model = models.build(CustomModel(target=f"{__name__}:{name}"), vectors(), CPU)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    assert models.takes_batch_of_one(model, vectors(), CPU) is takes
-    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-
-
 @pytest.mark.parametrize(
     ("name", "advice"),
     [

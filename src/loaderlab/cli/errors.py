@@ -15,6 +15,7 @@ from loaderlab.cli.messages import example, no_such_setting
 from loaderlab.cli.schemas import CONF, SCHEMAS
 from loaderlab.cli.setting_texts import nearest
 from loaderlab.config import Failed, UserError
+from loaderlab.system.causes import causes, reason, safe_text, with_cause
 
 QUOTED = {"compare": "filter"}  # the setting with which a message shows how values are quoted
 
@@ -37,12 +38,11 @@ def explain(error: BaseException, config_name: str, arguments: Sequence[str]) ->
                 + ", ".join(error.options)
             )
         case OverrideParseException():
-            text = str(error).splitlines()[0]
             return (
-                f"{text}\nValues with = ( ) < > ? or spaces need quotes that the shell leaves in place, "
+                f"{reason(error)}\nValues with = ( ) < > ? or spaces need quotes that the shell leaves in place, "
                 f"""for example: '{QUOTED.get(config_name, "tracking.experiment")}="a=b"'"""
             )
-    text = f"{error}\n{error.__cause__ or ''}"
+    text = "\n".join(safe_text(each) for each in (error, *causes(error)))
     if match := re.search(r"Ambiguous value for argument '(.*)'", text):
         return f"{match[1]}: several values make a sweep. Type: -m {match[1]}"
     if match := re.search(r"Key '(\S+)' is not in struct\s+full_key: (\S+)", text):
@@ -51,7 +51,7 @@ def explain(error: BaseException, config_name: str, arguments: Sequence[str]) ->
         return no_such_setting(match[1].partition("@")[0], _background(config_name, arguments))
     if match := re.search(r"(Value .*|Invalid .*|.*could not be converted.*)\s+full_key: (\S+)", text):
         return f"{match[2]}: {match[1].strip()}.{example(match[2], _background(config_name, arguments))}"
-    return str(error)
+    return with_cause(error, " ".join(safe_text(error).split()) or type(error).__name__)
 
 
 def _background(config_name: str, arguments: Sequence[str]) -> DictConfig:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from loaderlab.cli import exit_table
 from loaderlab.cli.frame import framed
 from loaderlab.config import INSTALLED, TrackingConfig, UserError, store_root
+from loaderlab.system.causes import reason
 from loaderlab.system.extras import require
 from loaderlab.system.program import command
 
@@ -85,4 +86,4 @@ def refuse_taken(host: str, port: int) -> None:
         except (OSError, OverflowError) as error:
             free = 5000 if not 0 < port < 65535 else port + 1
             again = f"{command('ui')} --port {free}" if INSTALLED else f"make ui PORT={free}"
-            raise UserError(f"--port={port}: cannot listen on {host}:{port}: {error}. Type: {again}") from None
+            raise UserError(f"--port={port}: cannot listen on {host}:{port}: {reason(error)}. Type: {again}") from None

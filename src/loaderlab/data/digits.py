@@ -19,6 +19,7 @@ from PIL import Image
 from loaderlab.config import DigitsData, refuse
 from loaderlab.data import imagefolder, room
 from loaderlab.data.spec import UINT8, DataError, DataSpec
+from loaderlab.system.causes import reason
 from loaderlab.system.files import atomic_folder
 
 MANIFEST = "manifest.json"
@@ -43,7 +44,11 @@ def build(config: DigitsData, on_progress: Callable[[int, int], None]) -> DataSp
             _write(tree, config, on_progress)
     except OSError as error:
         raise refuse(
-            "data.root", config.root, f"cannot write the digits there: {error}", "data.root=/path", error=DataError
+            "data.root",
+            config.root,
+            f"cannot write the digits there: {reason(error)}",
+            "data.root=/path",
+            error=DataError,
         ) from error
     _verify(tree)
     return imagefolder.build("digits", tree / "train", tree / "val", 0.0, 0, config.transform, lambda *_: None)
@@ -116,7 +121,7 @@ def _verify(folder: Path) -> None:
             if hashlib.sha256((folder / name).read_bytes()).hexdigest() != expected:
                 raise DataError(f"{folder / name}: differs from {MANIFEST}. {advice}")
     except (OSError, json.JSONDecodeError, KeyError) as error:
-        raise DataError(f"{folder}: the tree of digits is incomplete: {error}. {advice}") from error
+        raise DataError(f"{folder}: the tree of digits is incomplete: {reason(error)}. {advice}") from error
     num_files = sum(len(files) for split in ("train", "val") for _, _, files in os.walk(folder / split))
     if num_files != len(checksums):
         raise DataError(f"{folder}: has {num_files} files, but {MANIFEST} lists {len(checksums)}. {advice}")

@@ -10,6 +10,7 @@ import shlex
 import tarfile
 
 from loaderlab.data.spec import DataError
+from loaderlab.system.causes import reason
 
 BLOCK = tarfile.BLOCKSIZE
 TAIL_BYTES = 2**20  # read after the end of the archive; tar pads with zeros to a multiple of 10,240 bytes
@@ -50,8 +51,7 @@ def scan(path: str) -> list[Members]:
     except DataError:
         raise
     except Exception as error:  # for a damaged header tarfile raises other errors than its own, too
-        text = str(error).strip() or type(error).__name__
-        damage = text.splitlines()[0] + after
+        damage = reason(error) + after
     if damage is not None:
         raise DataError(f"{path}: not a complete, uncompressed tar file: {damage}. Download or copy it again")
     return samples

@@ -28,6 +28,7 @@ from loaderlab.loaders.fetch import vectors_of
 from loaderlab.loaders.fetchers import check_formats
 from loaderlab.loaders.resolve import DaliSettings, dali_capabilities, dali_settings
 from loaderlab.loaders.user_items import UserFetcher
+from loaderlab.system.causes import reason
 
 READS = EXTENSIONS - {".avif", ".gif"}
 
@@ -41,6 +42,7 @@ class _Feed:
         self._batches: Iterator[INT64] = iter(())
         self._user = UserFetcher(split.source, batched=True) if isinstance(split.source, UserItems) else None
         self.in_flight: deque[INT64] = deque()  # ids of the batches that are inside the pipeline
+        self.failure: DataError | None = None  # DALI's own error has only the text of it, not its causes
 
     def start(self, epoch: int, step: int) -> None:
         self._batches = itertools.islice(self._plan.batches(epoch), step, None)
@@ -49,7 +51,11 @@ class _Feed:
     def __call__(self) -> tuple[Any, ...]:
         ids = self._skipped.substituted(next(self._batches))
         self.in_flight.append(ids)
-        return self._payload(ids)
+        try:
+            return self._payload(ids)
+        except DataError as error:
+            self.failure = error
+            raise
 
     def _payload(self, ids: INT64) -> tuple[Any, ...]:
         match self._source:
@@ -109,7 +115,7 @@ class Dali(Loader):
             try:
                 tensor.numpy()
             except TypeError as error:
-                allowed = f"needs the {name} of a dataset as NumPy arrays: {error}"
+                allowed = f"needs the {name} of a dataset as NumPy arrays: {reason(error)}"
                 raise refuse("loader", "dali", allowed, "loader=native", is_example=False, error=LoaderError) from error
 
     @property
@@ -203,8 +209,8 @@ class Dali(Loader):
                         raise Unreadable(reasons) from None
                     self._skipped.add(reasons)
                     return
-        elif isinstance(source, UserItems) and "DataError" in str(error):
-            raise DataError(str(error).split("DataError: ", 1)[1].splitlines()[0]) from None
+        elif isinstance(source, UserItems) and self._feed.failure is not None:
+            raise self._feed.failure
         raise LoaderError(f"loader=dali: the pipeline failed: {dali_graph.reason(error)}") from None
 
     def transfer(self, batch: Batch) -> Batch:

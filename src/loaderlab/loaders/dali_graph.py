@@ -15,13 +15,14 @@ from loaderlab.loaders.contract import LoaderError
 from loaderlab.loaders.decode import CROP_ATTEMPTS, decoder, read_image, why_unreadable
 from loaderlab.loaders.exif import one_orientation, without_exif
 from loaderlab.loaders.header import JPEG, JPEG_PIXELS_PER_BYTE, check_header, may_be_tiff
+from loaderlab.system import causes
 from loaderlab.system.extras import how_to_install
 
 try:
     from nvidia.dali import backend, fn, pipeline_def, types
     from nvidia.dali.pipeline import Pipeline, do_not_convert
 except ImportError as error:
-    why = f"NVIDIA DALI is not installed here ({error}). It exists for Linux only"
+    why = f"NVIDIA DALI is not installed here ({causes.reason(error)}). It exists for Linux only"
     install = how_to_install("dali") if sys.platform == "linux" else "loader=native"
     raise refuse("loader", "dali", why, install, is_example=False, error=LoaderError) from error
 
@@ -170,7 +171,7 @@ def undecodable(source: EncodedImages, ids: Sequence[int], max_pixels: int) -> d
                 continue
             message = "its header"
         except OSError as error:
-            message = str(error)
+            message = causes.reason(error)
         except RuntimeError as error:
             one, message = None, reason(error)
         try:
@@ -202,12 +203,12 @@ def _header_accepted(data: UINT8, max_pixels: int) -> bool:
 
 def reason(error: Exception) -> str:
     """The line of DALI's message that says what went wrong, without the frames of the pipeline's definition."""
-    lines: Sequence[str] = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in causes.safe_text(error).splitlines() if line.strip()]
     for marker in ("Error when executing", "nvImageCodec failure", "Failed to", "Could not", "Assert"):
         for line in lines:
             if marker in line:
-                return line.split("]: ")[-1]
-    return lines[0] if lines else "no reason given"
+                return causes.with_cause(error, line.split("]: ")[-1])
+    return causes.reason(error)
 
 
 def release_memory() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -19,9 +20,11 @@ from PIL.TiffImagePlugin import TiffImageFile
 from loaderlab.data.spec import UINT8, DataError, EncodedImages, TransformSpec
 from loaderlab.data.tree import EXTENSIONS
 from loaderlab.loaders.header import BITS, JPEG, check_header
+from loaderlab.system.causes import reason, with_cause
 
 T = TypeVar("T")
 ORIENTATION = 0x0112  # EXIF tag; from 5 on, height and width are swapped
+PLACE_IN_SOURCE = re.compile(r"\w+, \S+\.cpp:\d+, ")  # the beginning of torchcodec's messages
 CROP_ATTEMPTS = 10  # the same as in torchvision and DALI
 READS = {"torchcodec": frozenset([".jpg", ".jpeg", ".jpe", ".png", ".webp", ".avif"]), "pillow": EXTENSIONS}
 Decoder = Callable[[UINT8], torch.Tensor]
@@ -85,17 +88,17 @@ def why_unreadable(source: EncodedImages, index: int, error: Exception) -> str:
     """One line that names the sample and says what is wrong with it."""
     name = source.name(index)
     if isinstance(error, OSError) and error.strerror:
-        return f"{name}: cannot be decoded: {error.strerror}. Repair the file or remove it from the set"
+        return (
+            f"{name}: cannot be decoded: {with_cause(error, error.strerror)}. Repair the file or remove it from the set"
+        )
     try:
         if not len(source.read(index)):
             return f"{name}: cannot be decoded: the file is empty (0 bytes). Repair the file or remove it from the set"
     except OSError as missing:
         return why_unreadable(source, index, missing)
-    text = "unknown image format" if isinstance(error, UnidentifiedImageError) else str(error).strip()
-    reason = text.splitlines()[0].rstrip(".") if text else type(error).__name__
-    if not isinstance(error, DataError):
-        reason = reason.split(", ")[-1]
-    return f"{name}: cannot be decoded: {reason}. Repair the file or remove it from the set"
+    text = "unknown image format" if isinstance(error, UnidentifiedImageError) else reason(error)
+    text = PLACE_IN_SOURCE.sub("", text).removesuffix(".")
+    return f"{name}: cannot be decoded: {text}. Repair the file or remove it from the set"
 
 
 def crop_window(height: int, width: int, spec: TransformSpec, draws: np.ndarray) -> tuple[int, int, int, int]:

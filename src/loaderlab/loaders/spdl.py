@@ -23,13 +23,13 @@ from loaderlab.loaders.copying import DeviceCopy
 from loaderlab.loaders.fetch import Fetched, Request, received, requests
 from loaderlab.loaders.fetchers import fetcher
 from loaderlab.loaders.resolve import SpdlSettings, spdl_capabilities, spdl_settings
-from loaderlab.system.causes import described
+from loaderlab.system.causes import described, reason
 from loaderlab.system.extras import how_to_install
 
 try:
     from spdl.pipeline import Pipeline, PipelineBuilder, PipelineFailure
 except ImportError as error:
-    why, install = f"SPDL is not installed here ({error})", f"{how_to_install('spdl')}, or loader=native"
+    why, install = f"SPDL is not installed here ({reason(error)})", f"{how_to_install('spdl')}, or loader=native"
     raise refuse("loader", "spdl", why, install, is_example=False, error=LoaderError) from error
 
 Built = Fetched | BaseException

@@ -23,6 +23,7 @@ from loaderlab.probes.cold import cold_and_warm
 from loaderlab.probes.inputs import ProbeInputs
 from loaderlab.probes.loader_alone import loader_alone
 from loaderlab.probes.state import untouched
+from loaderlab.system.causes import reason
 
 TOO_FEW_STEPS = "too few steps in the probe's time. Type for example: measure.probe_s=10"
 
@@ -134,7 +135,7 @@ class Probes:
         """Records the reason why a probe has no result as a note."""
         try:
             yield
-        except (Unmeasurable, UserError, OSError) as reason:
-            self._note(f"{name}: {reason}")
+        except (Unmeasurable, UserError, OSError) as error:
+            self._note(f"{name}: {reason(error)}")
         except torch.OutOfMemoryError:
             self._note(f"{name}: not enough device memory for the probe's batches")

@@ -29,7 +29,7 @@ from loaderlab.runs.resolve import RunSettings, resolve_run
 from loaderlab.runs.sample_counts import data_fact, samples_text
 from loaderlab.system.files import write_text
 from loaderlab.system.versions import versions
-from loaderlab.training import checkpoint, models, optimizers
+from loaderlab.training import batch_of_one, checkpoint, models, optimizers
 from loaderlab.training.loop import Parts, Progress
 from loaderlab.training.precision import Precision
 from loaderlab.training.run_length import RunLength
@@ -147,13 +147,18 @@ def _refuse_batch_of_one(
     config: TrainConfig, spec: DataSpec, plan: EpochPlan, model: nn.Module, device: torch.device
 ) -> None:
     """Raises:
-    UserError: a batch of the plan will have one sample, and the model has a BatchNorm layer that needs more.
+    UserError: a batch of training or validation will have one sample, and the model cannot take it.
     """
-    rest = plan.num_samples % config.batch_size
-    has_one = config.batch_size == 1 or (rest == 1 and not config.drop_last and not spec.train.num_claimed)
-    reached = config.batch_size == 1 or config.steps is None or config.steps >= plan.num_steps
-    if has_one and reached and not models.takes_batch_of_one(model, spec, device):
-        raise models.refuse_batch_of_one(config, plan.num_samples or None)
+    in_training = config.batch_size == 1
+    if plan.num_samples % config.batch_size == 1 and not config.drop_last and not spec.train.num_claimed:
+        in_training |= config.steps is None or config.steps >= plan.num_steps
+    if in_training and (why := batch_of_one.problem(model, spec, device, in_training=True)):
+        raise batch_of_one.refuse_training(config, why, plan.num_samples or None)
+    if not config.evaluate or spec.val is None or spec.val.num_claimed or not spec.val.num_samples:
+        return
+    in_evaluation = config.batch_size == 1 or spec.val.num_samples % config.batch_size == 1
+    if in_evaluation and (why := batch_of_one.problem(model, spec, device, in_training=False)):
+        raise batch_of_one.refuse_evaluation(config, why, spec.val.num_samples)
 
 
 def _resume(context: RunContext, parts: Parts, length: RunLength) -> Progress:

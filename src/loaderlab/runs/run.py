@@ -30,7 +30,7 @@ from loaderlab.system.terminal import Terminal
 from loaderlab.tracking import open_store
 from loaderlab.tracking.records import NOT_APPLICABLE
 from loaderlab.training import precision
-from loaderlab.training.models import BATCH_OF_ONE, refuse_batch_of_one
+from loaderlab.training.batch_of_one import BatchOfOne, refuse_evaluation, refuse_training
 
 
 def run(config: TrainConfig, job: Job, terminal: Terminal) -> RunResult:
@@ -137,6 +137,9 @@ def _versions() -> str:
 
 def _explained(config: TrainConfig, error: BaseException) -> BaseException:
     """The error itself, or what a user can make of it."""
+    if isinstance(error, BatchOfOne):  # of a stream; where the length is known, the model was tried before
+        refused = refuse_training if error.in_training else refuse_evaluation
+        return refused(config, str(error))
     if isinstance(error, torch.OutOfMemoryError):
         return _out_of_memory(config, error)
     if (explanation := explained(error)) is not error:
@@ -146,8 +149,6 @@ def _explained(config: TrainConfig, error: BaseException) -> BaseException:
     if isinstance(error, RuntimeError) and "deterministic" in safe_text(error) and config.deterministic:
         allowed = reason(error).removesuffix(".")
         return refuse("deterministic", "true", allowed, "deterministic=false", is_example=False)
-    if isinstance(error, ValueError) and BATCH_OF_ONE in safe_text(error):
-        return refuse_batch_of_one(config)
     if not isinstance(error, UserError) and (why := doctor.cause(error)):
         return UserError(f"{why} ({described(error)})")
     return error

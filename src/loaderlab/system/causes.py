@@ -8,25 +8,26 @@ TRACEBACK = "Traceback (most recent call last)"  # in the text of an error from 
 
 
 def described(error: BaseException) -> str:
-    """The type and the text of an error in one line, and after it the innermost cause where its text is another."""
-    return _with_cause(error, _typed(error))
+    """The type and the text of an error in one line, followed by the innermost cause if its text is not yet included."""
+    return with_cause(error, _typed(error))
 
 
 def reason(error: BaseException) -> str:
-    """`described` without the type of the error itself, which a sentence of ours stands in for."""
-    return _with_cause(error, _text(error) or type(error).__name__)
+    """`described` without the type of the error itself, for use inside a sentence."""
+    return with_cause(error, _text(error) or type(error).__name__)
 
 
-def _with_cause(error: BaseException, line: str) -> str:
-    texts = [(cause, text) for cause in _causes(error) if (text := _text(cause))]
+def with_cause(error: BaseException, line: str) -> str:
+    """A line about an error, followed by the innermost cause unless the line contains it."""
+    texts = [(cause, text) for cause in causes(error) if (text := _text(cause))]
     if not texts or texts[-1][1] in line:
         return line
     cause = _typed(texts[-1][0])
     return f"{line.rstrip('. ')}; cause: {cause}" if _text(error) else cause
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """What an error was raised from, or while it was handled; the innermost last."""
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The errors that an error was raised from, or during the handling of which it was raised; the innermost last."""
     seen = {id(error)}
     current: BaseException | None = error
     while current is not None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from loaderlab.config import UserError, WrongUsage, refuse
+from loaderlab.system.causes import reason, with_cause
 
 CHUNK = 1 << 20  # bytes read at a time
 LONGEST = 1 << 25  # characters of one event, or of one other value of the file
@@ -85,9 +86,11 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes] | gzip.GzipFile]]
     except EOFError:
         raise _cut(path) from None
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise _refused(path, f"is damaged ({error})") from None
+        raise _refused(path, f"is damaged ({reason(error)})") from None
     except OSError as error:
-        raise _refused(path, f"cannot be read ({error.strerror or error})") from None
+        raise _refused(
+            path, f"cannot be read ({with_cause(error, error.strerror) if error.strerror else reason(error)})"
+        ) from None
 
 
 class _Text:

@@ -1,8 +1,4 @@
-"""A store that is an SQLite file: opened once before MLflow tries for two minutes, and its artifacts, which stand beside it.
-
-MLflow keeps the absolute path of every run's artifacts. Where the store's folder was moved or copied, or is mounted elsewhere,
-that path is of the past: `follow_move` puts the present one in its place.
-"""
+"""A store that is an SQLite file: its path, its lock, and one attempt to open it before MLflow tries for two minutes."""
 
 from __future__ import annotations
 
@@ -11,9 +7,10 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
+
+from loaderlab.system.causes import safe_text
 
 LOCK_S = 120.0
 BUSY_S = 30.0
@@ -35,25 +32,20 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(str(url.database).removeprefix("file:"))
 
 
-def artifacts_folder(file: Path) -> Path:
-    """Where a store keeps its artifacts: ``artifacts`` beside mlflow.db; other stores of the same folder have their own."""
-    return file.parent.resolve() / ("artifacts" if file.name == "mlflow.db" else f"{file.name}.artifacts")
-
-
 def try_once(file: Path, *, create: bool) -> None:
     """Opens the file, and writes to it if the store is to be written.
 
     Raises:
         sqlite3.Error: it cannot be opened, is no database, or cannot be written.
     """
-    with closing(_connect(file)) as connection:
+    with closing(connect(file)) as connection:
         connection.execute("PRAGMA schema_version").fetchone()
         if not create:
             return
         try:
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
-            if "locked" not in str(error):  # by a process that writes: so it can be written
+            if "locked" not in safe_text(error):  # by a process that writes: so it can be written
                 raise
 
 
@@ -93,53 +85,14 @@ def without_stray_folder(uri: str, file: Path) -> Iterator[None]:
                 break
 
 
-def follow_move(file: Path, experiment_id: str) -> str | None:
-    """Corrects the experiment's folder of artifacts, and that of each ended run whose artifacts stand beside the store.
-
-    Returns:
-        The folder that the experiment's artifacts were in; None if the store has not been moved.
-
-    Raises:
-        sqlite3.Error: the store cannot be written.
-    """
-    with closing(_connect(file)) as connection, connection:
-        row = connection.execute("SELECT artifact_location FROM experiments WHERE experiment_id = ?", (experiment_id,))
-        former = _local_path((row.fetchone() or ("",))[0])
-        if former is None or former.parent == file.parent.resolve():
-            return None
-        present = file.parent.resolve() / former.name
-        query = "SELECT run_uuid, artifact_uri, status FROM runs WHERE experiment_id = ?"
-        runs = connection.execute(query, (experiment_id,)).fetchall()
-        moved = [run_id for run_id, uri, _ in runs if _local_path(uri) is not None and (present / run_id).is_dir()]
-        if not moved and not _was_ours(former, file):
-            return None  # somebody chose this folder
-        update = "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?"
-        connection.execute(update, (present.as_uri(), experiment_id))
-        ended = {run_id for run_id, _, status in runs if status != "RUNNING"}
-        rows = [((present / run_id / "artifacts").as_uri(), run_id) for run_id in moved if run_id in ended]
-        connection.executemany("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", rows)
-        return str(former)
-
-
-def _was_ours(former: Path, file: Path) -> bool:
-    """Whether a store made this folder beside itself: it was copied, or moved before anything was in it."""
-    if former.name not in ("artifacts", f"{file.name}.artifacts"):
-        return False
-    return (former.parent / file.name).exists() or not former.parent.exists()
-
-
-def _local_path(uri: str | None) -> Path | None:
-    parts = urlsplit(uri or "")
-    return Path(unquote(parts.path)) if parts.scheme == "file" and not parts.netloc else None
-
-
 def _has_tables(file: Path) -> bool:
     try:
-        with closing(_connect(file)) as connection:
+        with closing(connect(file)) as connection:
             return bool(connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'").fetchone())
     except sqlite3.Error:
         return False
 
 
-def _connect(file: Path) -> sqlite3.Connection:
+def connect(file: Path) -> sqlite3.Connection:
+    """A connection that waits for other writers."""
     return sqlite3.connect(file, timeout=BUSY_S)

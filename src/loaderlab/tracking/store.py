@@ -16,12 +16,14 @@ from urllib.parse import urlsplit
 from mlflow.entities import Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.tracking._tracking_service import utils
 
 from loaderlab.config import AUTO, TrackingConfig, UserError, refuse
+from loaderlab.system.causes import causes, reason, safe_text, with_cause
 from loaderlab.system.processes import process_identity, undisturbed
 from loaderlab.system.program import command
 from loaderlab.system.user import user_name
-from loaderlab.tracking import sqlite_store, ui_view
+from loaderlab.tracking import artifacts, sqlite_store, ui_view
 from loaderlab.tracking.records import RunRecord, not_finite_in
 from loaderlab.tracking.tracked_run import TrackedRun, short_tags
 from loaderlab.tracking.uri import store_uri, ui_command
@@ -54,6 +56,7 @@ class Store:
 
     def __init__(self, config: TrackingConfig, root: Path, *, create: bool = True) -> None:
         self.uri, self._config, self._create = store_uri(config, root), config, create
+        self._missing = artifacts.Missing()
         if "://" not in self.uri:
             raise self._refused("must be sqlite:///… or the http://… of a tracking server")
         with self.guarded():
@@ -62,7 +65,8 @@ class Store:
             try:
                 file = sqlite_store.sqlite_file(self.uri)
             except ValueError as error:
-                raise self._refused(str(error)) from None
+                raise self._refused(reason(error)) from None
+            self._file = file
             self.client, self.experiment_id = self._open(None) if file is None else self._open_file(file)
             self.close_dead_runs()
 
@@ -79,9 +83,10 @@ class Store:
         file.parent.mkdir(parents=True, exist_ok=True)
         with sqlite_store.creating(file), sqlite_store.without_stray_folder(self.uri, file):
             sqlite_store.try_once(file, create=self._create)
-            client, experiment_id = self._open(sqlite_store.artifacts_folder(file).as_uri())
+            client, experiment_id = self._open(artifacts.artifacts_folder(file).as_uri())
             with suppress(sqlite3.OperationalError) if not self._create else nullcontext():  # a store that is only read
-                sqlite_store.follow_move(file, experiment_id)
+                self._missing = artifacts.follow(file, experiment_id)
+            _forget_folders()
             return client, experiment_id
 
     def _refuse_unreachable(self) -> None:
@@ -91,12 +96,12 @@ class Store:
             port = found.port or (443 if found.scheme == "https" else 80)
             socket.create_connection((found.hostname or "", port), timeout=10).close()
         except (OSError, ValueError) as error:
-            raise self._refused(f"no tracking server answers there: {error}", "tracking.uri=auto") from None
+            raise self._refused(f"no tracking server answers there: {reason(error)}", "tracking.uri=auto") from None
 
     def _refused(self, why: str, override: str = "tracking.uri=sqlite:////tmp/mlflow.db") -> UserError:
         return refuse("tracking.uri", self.uri, why, override, error=StoreError)
 
-    def _open(self, artifacts: str | None) -> tuple[MlflowClient, str]:
+    def _open(self, location: str | None) -> tuple[MlflowClient, str]:
         if urlsplit(self.uri).scheme.partition("+")[0] in SERVERS:  # once: MLflow would try for two minutes
             from sqlalchemy import create_engine  # its import sets up a logger
 
@@ -114,7 +119,7 @@ class Store:
         if found is None:
             # without the tag the UI opens the experiment as one of prompts and traces
             tags = {"mlflow.experimentKind": "custom_model_development", **ui_view.tags()}
-            return client, client.create_experiment(name, artifact_location=artifacts, tags=tags)
+            return client, client.create_experiment(name, artifact_location=location, tags=tags)
         if found.lifecycle_stage != "active":
             raise refuse(
                 "tracking.experiment",
@@ -148,9 +153,11 @@ class Store:
         return "".join(f" {shlex.quote(word)}" for word in words)
 
     def how_to_look(self) -> str:
-        """Three lines: the command that starts the UI, and where it shows the runs as a list and as charts."""
+        """The command that starts the UI, where it shows the runs as a list and as charts, and a note where artifacts of earlier
+        runs are missing."""
         server = self.uri.rstrip("/") if self.uri.startswith("http") else "http://127.0.0.1:5000"
-        return "\n".join((f"recorded: {ui_command(self.uri)}", *ui_view.addresses(server, self.experiment_id)))
+        lines = [f"recorded: {ui_command(self.uri)}", *ui_view.addresses(server, self.experiment_id)]
+        return "\n".join([*lines, str(self._missing)] if self._missing.num_runs else lines)
 
     def start(self, name: str, parent_id: str | None, tags: dict[str, str]) -> TrackedRun:
         """A new run, RUNNING until `TrackedRun.end`."""
@@ -167,6 +174,9 @@ class Store:
         """A run of before, RUNNING again in this process."""
         own = {HOST_TAG: _host(), PID_TAG: str(os.getpid()), STARTED_TAG: str(process_identity(os.getpid()))}
         with self.guarded():
+            if self._file is not None:
+                artifacts.adopt(self._file, run_id)
+                _forget_folders()
             self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in own.items()])
             self.client.update_run(run_id, status="RUNNING")
             if "error" in self.client.get_run(run_id).data.tags:
@@ -197,7 +207,7 @@ class Store:
                     raise refuse(
                         "filter",
                         query,
-                        f"MLflow does not understand it: {str(error).splitlines()[0]}",
+                        f"MLflow does not understand it: {reason(error)}",
                         """'filter="metrics.`rate/samples_per_s` > 1000"'""",
                     ) from None
                 found += page
@@ -241,7 +251,6 @@ class Store:
         except UserError:
             raise
         except Exception as error:
-            reason = str(getattr(error, "orig", None) or error).strip().splitlines()
             if isinstance(error, ImportError):  # of the database's driver
                 why = f"needs the Python package {error.name}, which is not installed"
                 raise self._refused(why, f"pip install {DRIVERS.get(str(error.name), error.name)}") from None
@@ -251,15 +260,23 @@ class Store:
             if not known:
                 raise
             upgrade = ""
-            if "out-of-date" in str(error) or "schema" in str(error):
+            if "out-of-date" in safe_text(error) or "schema" in safe_text(error):
                 upgrade = f" The store is of another MLflow version: mlflow db upgrade {self.uri}"
-            line = next(
-                (text for text in reason if "Error" in text or "error" in text),
-                reason[0] if reason else "no reason given",
-            )
+            line = with_cause(error, reason(_of_the_driver(error))).removesuffix(".")
             raise self._refused(
                 f"the MLflow store cannot be opened or written: {line}.{upgrade} It needs a writable disk with space left"
             ) from error
+
+
+def _of_the_driver(error: Exception) -> BaseException:
+    """The database driver's error within an error of MLflow or SQLAlchemy, whose texts add the statement and a link."""
+    inner = (getattr(each, "orig", None) for each in (error, *causes(error)))
+    return next((each for each in inner if isinstance(each, BaseException)), error)
+
+
+def _forget_folders() -> None:
+    """MLflow keeps each run's folder by the run's id for the whole process; a copy of a store has the same ids."""
+    utils._artifact_repos_cache.clear()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ def save(path: Path, parts: Parts, progress: Progress, config: TrainConfig, run_
         "trained": {"epoch": progress.epoch, "step": progress.step, "updates": progress.updates},
         "config": {name: _plain(value) for name, value in flatten(config)},
         "run_id": run_id,
+        "written_ns": time.time_ns(),  # the modification time changes when the file is copied
     }
     try:
         with atomic_file(path) as partial:
@@ -106,13 +108,7 @@ def _plain(value: Any) -> Any:
 
 def _find(resume: str, folder: Path) -> Path:
     if resume == "latest":
-        found = sorted(folder.glob(f"*/{NAME}"), key=lambda path: path.stat().st_mtime)
-        if not found:
-            raise UserError(
-                f"resume=latest: no checkpoint under checkpoint.dir={folder}. Runs of a few minutes leave none: "
-                "checkpoint.every_minutes=0 writes one each epoch, checkpoint.keep=true keeps the last"
-            )
-        return found[-1]
+        return _latest(folder)
     path = Path(resume)
     path = path / NAME if path.is_dir() else path
     if not path.is_file():
@@ -120,3 +116,48 @@ def _find(resume: str, folder: Path) -> Path:
             "resume", resume, "no such checkpoint", f"resume=latest, or the path of a {NAME}", is_example=False
         )
     return path
+
+
+def _latest(folder: Path) -> Path:
+    """The checkpoint that was written last, by the time recorded in each checkpoint.
+
+    Modification times are not used, because cp, rsync and tar change them. Files with the same time are copies.
+
+    Raises:
+        UserError: there is none, one cannot be read, or several are from earlier versions that did not record the time.
+    """
+    paths = sorted(folder.glob(f"*/{NAME}"))
+    if not paths:
+        raise UserError(
+            f"resume=latest: no checkpoint under checkpoint.dir={folder}. Runs of a few minutes leave none: "
+            "checkpoint.every_minutes=0 writes one each epoch, checkpoint.keep=true keeps the last"
+        )
+    if len(paths) == 1:
+        return paths[0]
+    orders = {path: _order(path) for path in paths}
+    newest = max(orders.values())
+    undated = [path for path, (written_ns, _) in orders.items() if not written_ns]
+    if newest[0] == 0:
+        raise refuse(
+            "resume",
+            "latest",
+            f"{len(undated)} checkpoints are from an earlier version and do not record when they were written",
+            f"resume={undated[0]}",
+        )
+    return next(path for path in paths if orders[path] == newest)
+
+
+def _order(path: Path) -> tuple[int, int]:
+    """The time in ns when a checkpoint was written (0 if not recorded), and its number of steps.
+
+    Raises:
+        UserError: it cannot be read, so it is unknown whether it is the latest.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # reads no weights
+        return int(content.get("written_ns", 0)), int(content["trained"]["step"])
+    except Exception as error:  # torch raises various types for a file that is not a checkpoint
+        allowed = f"{path} cannot be read, so the latest checkpoint is unknown: {reason(error)}"
+        raise refuse(
+            "resume", "latest", allowed, f"resume=/path/{NAME}, or remove that file", is_example=False
+        ) from error

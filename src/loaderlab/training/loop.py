@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from loaderlab.config import UserError
 from loaderlab.loaders.contract import Loader
 from loaderlab.meter.phases import StepMeter
+from loaderlab.training.batch_of_one import logits_of
 from loaderlab.training.optimizers import learning_rate
 from loaderlab.training.precision import Precision
 
@@ -116,7 +117,7 @@ def train(
             meter.mark()  # transfer
 
             with autocast():
-                loss = F.cross_entropy(model(batch.inputs), batch.targets)
+                loss = F.cross_entropy(logits_of(model, batch.inputs), batch.targets)
             meter.mark()  # forward
 
             in_epoch, group = in_epoch + 1, group + 1
@@ -175,7 +176,7 @@ def evaluate(parts: Parts, loader: Loader) -> tuple[float, float]:
     for batch in loader.epoch(0):
         batch = loader.transfer(batch)
         with parts.precision.autocast():
-            logits = parts.model(batch.inputs)
+            logits = logits_of(parts.model, batch.inputs)
         loss_sum += F.cross_entropy(logits.float(), batch.targets, reduction="sum")
         correct += (logits.argmax(1) == batch.targets).sum()
         count += len(batch)

@@ -20,7 +20,6 @@ from loaderlab.config import (
     FeedForwardModel,
     ModelConfig,
     TimmModel,
-    TrainConfig,
     UserError,
     choice,
     refuse,
@@ -31,7 +30,6 @@ from loaderlab.device.random_states import random_states_kept
 from loaderlab.system import user_code
 from loaderlab.system.causes import described, reason, safe_text
 
-BATCH_OF_ONE = "Expected more than 1 value per channel"  # torch's BatchNorm, of a batch that has no variance
 HUB = re.compile(r"(hf[-_]hub|local-dir):(?P<owner>[^/]*)/?(?P<model>.*)")  # sources other than timm's own list
 
 
@@ -192,17 +190,22 @@ def _forward(model: nn.Module, config: ModelConfig, spec: DataSpec, device: torc
     try:
         with torch.no_grad():
             return model(batch)
-    except torch.OutOfMemoryError:
-        raise
     except user_code.FAILURES as error:
-        said = safe_text(error)
-        if "find an engine" in said or "CUDNN_STATUS_ALLOC" in said:  # cuDNN's way to say that memory is short
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        if is_out_of_memory(error):
             raise torch.OutOfMemoryError(f"cuDNN: {reason(error)}") from error
         mode = " in training mode" if model.training else ""
         raise UserError(
             f"model={choice(config)}: fails on a batch {tuple(batch.shape)} {spec.sample_dtype} of data={spec.name}{mode}: "
             f"{described(error)}"
         ) from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that the device has no memory left. torch and cuDNN use different words for it."""
+    text = safe_text(error)
+    return isinstance(error, torch.OutOfMemoryError) or "find an engine" in text or "CUDNN_STATUS_ALLOC" in text
 
 
 def _refuse_other_than_logits(logits: Any, config: ModelConfig, spec: DataSpec, mode: str) -> None:
@@ -238,33 +241,6 @@ def state_kept(model: nn.Module, device: torch.device) -> Iterator[None]:
                 buffer.copy_(value)
                 setattr(module, name, buffer)  # forward may have replaced the buffer
         model.train(training)
-
-
-def takes_batch_of_one(model: nn.Module, spec: DataSpec, device: torch.device) -> bool:
-    """Whether it trains on one sample: BatchNorm needs more than one value a channel. Nothing of the model is changed."""
-    blank = torch.zeros(1, *spec.sample_shape, dtype=getattr(torch, spec.sample_dtype), device=device)
-    with state_kept(model, device), torch.no_grad():
-        model.train()
-        try:
-            model(blank)
-        except ValueError as error:
-            return BATCH_OF_ONE not in safe_text(error)
-    return True
-
-
-def refuse_batch_of_one(config: TrainConfig, num_samples: int | None = None) -> UserError:
-    """The refusal of a model with BatchNorm and a batch of one sample; ``num_samples``: of the training set, if known."""
-    allowed = "a BatchNorm layer of the model cannot train on a batch of one sample"
-    if config.batch_size == 1:
-        return refuse("batch_size", 1, allowed, "batch_size=2")
-    if num_samples == 1:
-        return refuse("data", choice(config.data), f"there is one training sample, and {allowed}", "data=digits")
-    of = (
-        f"the last of {num_samples} training samples is a batch of its own" if num_samples else "a batch has one sample"
-    )
-    return refuse(
-        "drop_last", "false", f"{of}, and {allowed}", "drop_last=true, or another batch_size", is_example=False
-    )
 
 
 def num_parameters(model: nn.Module) -> int:
