@@ -67,6 +67,21 @@ def test_a_store_with_another_path_writes_into_its_own_folder(
     assert unchanged == before
 
 
+@pytest.mark.parametrize("is_copied", [True, False])
+def test_a_folder_that_was_moved_or_copied_and_its_store_renamed(is_copied: bool, first: Path, tmp_path: Path) -> None:
+    """Artifacts next to the store are read from there, also under the name of the former store's folder."""
+    former = kept(opened(first), tmp_path, "former")
+    if is_copied:
+        shutil.copytree(tmp_path / "a", tmp_path / "x")
+        (tmp_path / "a" / "artifacts" / former / "artifacts" / "note.txt").write_text("of the original")
+    else:
+        (tmp_path / "a").rename(tmp_path / "x")
+    file = (tmp_path / "x" / "mlflow.db").rename(tmp_path / "x" / "renamed.db")
+    store = opened(file)
+    assert store.read(former, "note.txt") == "former"
+    assert "note:" not in store.how_to_look()
+
+
 def test_a_run_that_is_continued_in_a_copy_leaves_the_original_as_it_was(first: Path, tmp_path: Path) -> None:
     run_id = kept(opened(first), tmp_path, "former")
     before = files_below(tmp_path / "a")
