@@ -146,6 +146,7 @@ class Dali(Loader):
             if self._pipeline is None:
                 self._pipeline = self._build(epoch)
             self._clean = False
+            failure: RuntimeError | OSError | None = None
             try:
                 # returns when the batch is ready, so waiting for the GPU's decoder counts as data wait; the next batches
                 # are built meanwhile
@@ -153,8 +154,10 @@ class Dali(Loader):
                 if not np.asarray(within.as_array()).all():
                     raise RuntimeError("an image was not decoded because of its header")
             except (RuntimeError, OSError) as error:  # OSError comes from `_Feed`, which reads tar files
+                failure = error
+            if failure is not None:  # outside the handler, so DALI's error is not the cause of what is raised here
                 self._drop_pipeline()  # after an error DALI's pipeline is invalid
-                self._handle_failure(error)
+                self._handle_failure(failure)
                 self._feed.start(epoch, step)
                 continue
             self._feed.in_flight.popleft()
