@@ -112,7 +112,7 @@ def test_artifacts_that_are_gone_are_named_in_one_line(first: Path, tmp_path: Pa
     copy = Path(shutil.copy(first, tmp_path / "x" / "renamed.db"))
     assert "note:" not in opened(copy).how_to_look()
     shutil.rmtree(tmp_path / "a")
-    assert opened(copy).how_to_look().splitlines()[2:] == [
+    assert [line for line in opened(copy).how_to_look().splitlines() if "note:" in line] == [
         f"note: 1 earlier runs have their artifacts in {tmp_path / 'a' / 'artifacts'}, and there is no such folder now"
     ]
 
