@@ -124,7 +124,7 @@ def test_bad_job_of_a_sweep_stops_it_before_the_first(capsys: pytest.CaptureFixt
 def test_a_group_without_a_choice_is_refused_with_the_choices(
     override: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main("train", config.TrainConfig, lambda *_: None, [override]) == 1
+    assert main("train", config.TrainConfig, lambda *_: None, [override]) == 2
     message = capsys.readouterr().err.strip()
     assert message.startswith(f"error: {override}: is not a choice: one of ")
     assert len(message.splitlines()) == 1
