@@ -1,9 +1,9 @@
-"""How long a comparison of many runs takes, with its page and pictures.
+"""Times the comparison of many runs, with its page and pictures.
 
     python -m benchmarks.compare_scale --runs 1000 --times 3
 
-Records runs of 20 arms as a training run would (63 settings, 45 figures, a loss curve, 1,000 steps as an artifact) in a
-fresh store in a temporary folder, then times the whole command, start-up included. Prints the median and the range.
+Records runs of 20 arms as training does (63 settings, 45 metrics, a loss curve, 1,000 steps as an artifact) in a new
+store in a temporary folder. Then times the whole command, including its start. Prints the median and the range.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ STEPS = 1000
 
 
 def steps_csv(rng: np.random.Generator) -> str:
+    """The content of a ``steps.csv`` with random phase times."""
     names = ("wait", "transfer", "forward", "backward", "optimizer", "other")
     lines = ["epoch,step,num_samples,measured,loss," + ",".join(f"host_{name}_ms" for name in names)]
     for step, row in enumerate(rng.exponential(3.0, (STEPS, len(names)))):
@@ -36,6 +37,7 @@ def steps_csv(rng: np.random.Generator) -> str:
 
 
 def record(store: Store, count: int, folder: Path) -> None:
+    """Records this many runs; ``folder`` is where their artifacts are written first."""
     import numpy as np
 
     from loaderlab import metrics
@@ -56,8 +58,8 @@ def record(store: Store, count: int, folder: Path) -> None:
             rate = 1000 * (1 + arm / 10) * float(np.exp(rng.normal(0, 0.03)))
             figures = {metrics.RATE: rate, metrics.CEILING_RATE: 4000.0, metrics.STEP_MS: 64e3 / rate}
             figures |= {metrics.WAIT_PCT: 30.0, metrics.HOST_PEAK_MIB: 900.0 + 50 * arm, metrics.CPU_PCT: 50.0}
-            others = [name for name in metrics.TABLE if name not in (*figures, metrics.TRAIN_LOSS)]
-            figures |= {name: float(number) for number, name in enumerate(others[:39])}
+            other_names = [name for name in metrics.TABLE if name not in (*figures, metrics.TRAIN_LOSS)]
+            figures |= {name: float(number) for number, name in enumerate(other_names[:39])}
             for name, value in figures.items():
                 run.metric(name, value, STEPS)
             for step in range(0, STEPS, 10):
@@ -69,19 +71,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from benchmarks.harness import options
 
     parser = options.parser(__doc__)
-    parser.add_argument("--runs", type=options.count, default=1000, help="that are recorded and compared")
-    parser.add_argument("--times", type=options.count, default=3, help="that they are compared")
+    parser.add_argument("--runs", type=options.count, default=1000, help="number of runs to record and compare")
+    parser.add_argument("--times", type=options.count, default=3, help="repeats of the comparison")
     chosen = parser.parse_args(arguments)
 
     from loaderlab.config import TrackingConfig
     from loaderlab.tracking import open_store
 
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / "of each run"
-        made.mkdir()
+        artifacts = Path(folder) / "artifacts"
+        artifacts.mkdir()
         uri = f"sqlite:///{folder}/mlflow.db"
         started = time.perf_counter()
-        record(open_store(TrackingConfig(uri=uri), Path(folder)), chosen.runs, made)
+        record(open_store(TrackingConfig(uri=uri), Path(folder)), chosen.runs, artifacts)
         print(f"{chosen.runs} runs recorded in {time.perf_counter() - started:.0f} s")
         command = [
             sys.executable,
@@ -91,18 +93,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"tracking.uri={uri}",
             f"output={folder}/report",
         ]
-        took = []
+        durations_s = []
         for _ in range(chosen.times):
             started = time.perf_counter()
             subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-            took.append(time.perf_counter() - started)
-            print(f"compared in {took[-1]:.1f} s")
-        page = (Path(folder) / "report" / "report.html").stat().st_size / 2**20
+            durations_s.append(time.perf_counter() - started)
+            print(f"compared in {durations_s[-1]:.1f} s")
+        page_mib = (Path(folder) / "report" / "report.html").stat().st_size / 2**20
         print(
-            f"median {statistics.median(took):.1f} s ({min(took):.1f} to {max(took):.1f}, n = {len(took)}), page {page:.1f} MiB"
+            f"median {statistics.median(durations_s):.1f} s ({min(durations_s):.1f} to {max(durations_s):.1f}, n = {len(durations_s)}), page {page_mib:.1f} MiB"
         )
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))  # run by its path, a file finds only its own folder
+    sys.path.insert(0, str(ROOT))  # started by its path, Python imports only from this file's folder
     main()

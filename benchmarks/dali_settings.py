@@ -1,11 +1,12 @@
-"""Which settings of ``loader=dali`` are fast on this machine: a grid of them in turns, each against the default.
+"""Compares a grid of settings of ``loader=dali`` with the default on this machine, in turns.
 
     python -m benchmarks.dali_settings --rounds 10 --seconds 4 --sizes 400x320 500x375 --threads 1 2 3 --depth 1 2 3 4
     python -m benchmarks.dali_settings --device cuda --hw 0 0.35 0.65 0.9 --threads 4 --depth 2
 
-The default is what ``conf/loader/dali.yaml`` gives; the grid holds it again, by its numbers: how far those two are apart
-is noise. An axis may be one value: with CUDA a grid of all three is large, and every arm holds a context and a pipeline on
-the device, so take one or two axes at a time. ``--hw`` is ``hw_decoder_load``, which only decoding on the GPU has.
+The default is what ``conf/loader/dali.yaml`` gives. The grid includes the same settings once more: the difference between
+those two arms is noise. An axis may have one value. With CUDA, a grid of all three axes is large, and every arm keeps a
+context and a pipeline on the device, so use one or two axes at a time. ``--hw`` is ``hw_decoder_load``, which applies only
+to decoding on the GPU.
 """
 
 from __future__ import annotations
@@ -27,8 +28,7 @@ HW_LOADS = (0.0, 0.35, 0.65, 0.9)
 def settings_by_name(
     threads: Sequence[int], depths: Sequence[int], loads: Sequence[float] | None
 ) -> dict[str, DaliLoader]:
-    """The default, then every combination of the axes; ``loads`` is None where the processor decodes."""
-
+    """The default, then every combination of the axes; ``loads`` is None if the processor decodes."""
     from omegaconf import OmegaConf
 
     from loaderlab.config import PROJECT, DaliLoader
@@ -46,16 +46,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from benchmarks.harness import options
 
     parser = options.parser(__doc__)
-    parser.add_argument("--rounds", type=options.count, default=10, help="turns of each arm")
-    parser.add_argument("--seconds", type=options.number_above_0, default=4.0, help="of a turn")
+    parser.add_argument("--rounds", type=options.count, default=10, help="repeats: turns of each arm")
+    parser.add_argument("--seconds", type=options.number_above_0, default=4.0, help="length of a turn")
     parser.add_argument(
-        "--sizes", type=options.size, nargs="+", default=["400x320", "500x375"], help="of the photos, px"
+        "--sizes", type=options.size, nargs="+", default=["400x320", "500x375"], help="sizes of the photos in pixels"
     )
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the batches go")
-    parser.add_argument("--threads", type=options.count, nargs="+", help="(default: 1, 2, 3 and the number of cores)")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="device that the batches are copied to"
+    )
+    parser.add_argument(
+        "--threads", type=options.count, nargs="+", help="num_threads (default: 1, 2, 3 and the number of cores)"
+    )
     parser.add_argument("--depth", type=options.count, nargs="+", default=[1, 2, 3, 4], help="prefetch_queue_depth")
     parser.add_argument(
-        "--hw", type=float, nargs="+", default=HW_LOADS, help="hw_decoder_load, with --device cuda only"
+        "--hw", type=float, nargs="+", default=HW_LOADS, help="hw_decoder_load, only with --device cuda"
     )
     parser.add_argument("--root", help="folder of the photos (default: loaderlab_photos in the temporary folder)")
     chosen = parser.parse_args(arguments)
@@ -73,13 +77,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = settings_by_name(threads, chosen.depth, chosen.hw if cuda else None)
     for size in chosen.sizes:
         files = photos(size, chosen.root)
-        data.build(files, lambda *_: None)  # written once, before the arms look
-        arms = [Arm(name, ours, (files, each, device)) for name, each in settings.items()]
+        data.build(files, lambda *_: None)  # written once, before the arms start
+        arms = [Arm(name, ours, (files, loader, device)) for name, loader in settings.items()]
         turns = take_turns(arms, chosen.rounds, chosen.seconds)
         print(f"\n{NUM_FILES} photos of {size} on {device}, {available_cores()} cores")
         print(table(turns, "default"), flush=True)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))  # run by its path, a file finds only its own folder
+    sys.path.insert(0, str(ROOT))  # started by its path, Python imports only from this file's folder
     main()

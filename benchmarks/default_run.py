@@ -1,9 +1,9 @@
-"""What a newcomer waits for: ``--help``, the default run from nothing to its record, and the memory of both processes.
+"""Times ``--help`` and the default run from start to record, and measures the memory of trainer and launcher.
 
     python benchmarks/default_run.py --runs 3
 
-Each run prepares its data anew and writes to a fresh store, in a temporary folder. Prints the median and the range of
-the whole process's wall time, and how much of it is start-up, the loop, and the rest (preparation, evaluation, record).
+Each run prepares its data again and writes to a new store, in a temporary folder. Prints the median and the range of the
+wall time of the whole process, and how much of it is start, loop, and the rest (evaluation and record).
 """
 
 from __future__ import annotations
@@ -25,18 +25,20 @@ TRAIN = [sys.executable, "-m", "experiments.train"]
 
 
 def timed(command: Sequence[str]) -> float:
+    """Seconds that the command takes."""
     started = time.perf_counter()
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - started
 
 
 def proportional_mib(pid: int) -> float:
-    """Proportional set size of one process, without those below it."""
+    """Proportional set size of one process, without its children."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
 def recorded(folder: str) -> list[Run]:
+    """All runs of the store in a folder."""
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
@@ -46,21 +48,22 @@ def recorded(folder: str) -> list[Run]:
 
 
 def default_run(folder: str) -> dict[str, float]:
+    """Seconds of a default run, in total and by part."""
     from loaderlab import metrics
 
-    wall = timed([*TRAIN, f"tracking.uri=sqlite:///{folder}/mlflow.db", f"data.root={folder}/digits"])
+    wall_s = timed([*TRAIN, f"tracking.uri=sqlite:///{folder}/mlflow.db", f"data.root={folder}/digits"])
     (run,) = recorded(folder)
     figures = run.data.metrics
     return {
-        "whole command, s": wall,
-        "of it: loop, s": figures[metrics.TRAIN_S],
-        "of it: start to loop, preparation included, s": figures[metrics.STARTUP_S],
-        "of it: evaluation and record, s": wall - figures[metrics.TRAIN_S] - figures[metrics.STARTUP_S],
+        "whole command, s": wall_s,
+        "loop, s": figures[metrics.TRAIN_S],
+        "start to loop, with preparation, s": figures[metrics.STARTUP_S],
+        "evaluation and record, s": wall_s - figures[metrics.TRAIN_S] - figures[metrics.STARTUP_S],
     }
 
 
 def memory(folder: str) -> dict[str, float]:
-    """A sweep of two jobs with two workers: the first job's processes together, and the launching process by itself."""
+    """Peak memory of a sweep of two jobs with two workers: a job's processes in total, and the launching process alone."""
     command = [
         *TRAIN,
         "-m",
@@ -70,11 +73,11 @@ def memory(folder: str) -> dict[str, float]:
         f"tracking.uri=sqlite:///{folder}/mlflow.db",
     ]
     launcher = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    peak = 0.0
+    peak_mib = 0.0
     while launcher.poll() is None:
         time.sleep(1.0)
         try:
-            peak = max(peak, proportional_mib(launcher.pid))
+            peak_mib = max(peak_mib, proportional_mib(launcher.pid))
         except OSError:
             break
     if launcher.wait():
@@ -84,7 +87,7 @@ def memory(folder: str) -> dict[str, float]:
     job = next(run for run in recorded(folder) if HOST_PEAK_MIB in run.data.metrics)
     return {
         "trainer and two workers, MiB": job.data.metrics[HOST_PEAK_MIB],
-        "launching process of a sweep, MiB": peak,
+        "launching process of a sweep, MiB": peak_mib,
     }
 
 
@@ -92,7 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from benchmarks.harness import options
 
     parser = options.parser(__doc__)
-    parser.add_argument("--runs", type=options.count, default=3, help="each with a store and data of its own")
+    parser.add_argument(
+        "--runs", type=options.count, default=3, help="number of runs, each with its own store and data"
+    )
     runs = parser.parse_args(arguments).runs
     rows: dict[str, list[float]] = {"--help, s": [timed([*TRAIN, "--help"]) for _ in range(max(5, runs))]}
     for _ in range(runs):
@@ -105,5 +110,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))  # run by its path, a file finds only its own folder
+    sys.path.insert(0, str(ROOT))  # started by its path, Python imports only from this file's folder
     main()

@@ -1,10 +1,11 @@
-"""Train, a sweep, compare, trace and watch under conditions that have broken runs in the field, and a table of how each ended.
+"""Runs train, a sweep, compare, trace and watch under difficult conditions, and prints how each ended.
 
     python benchmarks/hostile_conditions.py
     python benchmarks/hostile_conditions.py --conditions posix_locale full_stdout
 
-Each must end in a complete record, for which the store is opened, or in one clear line on stderr, never in a traceback and never
-after --limit seconds. Exit code 1 if one does not. A condition that this machine does not permit (another uid and mounts need root) is named as not tried.
+Each must end within --limit seconds, either in a complete record (the store is opened to check it) or in one clear line on
+stderr, never in a traceback. Exit code 1 if one does not. A condition that this machine does not permit (another uid and
+mounts need root) is listed as not tried.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # where it is started by its path
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a start by the path of this file
 
 from benchmarks.harness import options
 from benchmarks.harness.record_check import StoredRun, missing_in_command, stored_runs
@@ -35,7 +36,7 @@ with watch("cpu", record="hostile", uri=sys.argv[1]) as meter:
         for _ in meter.batches(torch.zeros(20, 4)):
             meter.step(num_samples=1)
 """
-KNOWN = re.compile(r"$^")  # lines on stderr that are no error: none so far
+HARMLESS_LINES = re.compile(r"$^")  # lines on stderr that are not errors: none so far
 POSIX = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 READ_ONLY = f"mount --bind {ROOT} {ROOT} && mount -o remount,ro,bind {ROOT} && "
 SMALL_SHM = "mount -t tmpfs -o size=64k tmpfs /dev/shm && "
@@ -48,9 +49,10 @@ class Condition:
 
     Attributes:
         before: shell words before the command.
-        after: redirections behind it.
-        mounts: shell commands that need a mount namespace of their own.
-        unset: names taken out of the environment.
+        after: redirections after it.
+        mounts: shell commands that need their own mount namespace.
+        unset: names of environment variables that are removed.
+        train: further overrides of the training run.
     """
 
     before: str = ""
@@ -67,7 +69,7 @@ class Condition:
 
 
 NAMES = ("LOGNAME", "USER", "LNAME", "USERNAME")
-# it may read everything, since this Python may lie under /root, and write what anybody may
+# it may read everything, because this Python may be under /root, but write only what every user may
 READS = "--inh-caps +dac_read_search --ambient-caps +dac_read_search"
 OTHER_UID = f"setpriv --reuid=54321 --regid=54321 --clear-groups {READS} "
 CONDITIONS = {
@@ -85,7 +87,7 @@ CONDITIONS = {
 
 
 def commands(store: str, condition: Condition, trace: Path) -> dict[str, list[str]]:
-    """What is run, by name."""
+    """Each command by its name."""
     uri = f"tracking.uri={store}"
     train = [sys.executable, "-m", "experiments.train", *TINY.split(), uri, *condition.train.split()]
     return {
@@ -98,7 +100,7 @@ def commands(store: str, condition: Condition, trace: Path) -> dict[str, list[st
 
 
 def shell(condition: Condition, command: list[str]) -> list[str]:
-    """The command as it is started."""
+    """The command line that starts the command under the condition."""
     start = [] if not condition.mounts else ["unshare", "--mount"]
     run = condition.before + ("exec " if ";" in condition.before or not condition.before else "") + '"$@"'
     return [*start, "sh", "-c", f"{condition.mounts}{run} {condition.after}", "sh", *command]
@@ -106,7 +108,7 @@ def shell(condition: Condition, command: list[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended; ``code`` None: it took too long."""
+    """How a command ended; ``code`` is None if it took too long."""
 
     code: int | None
     stdout: str
@@ -114,7 +116,7 @@ class Ended:
 
 
 def run(condition: Condition, command: list[str], limit_s: float) -> Ended:
-    """Runs the command to its end, or for ``limit_s`` seconds."""
+    """How the command ended, or that it did not within ``limit_s`` seconds."""
     environment = {name: value for name, value in os.environ.items() if name not in condition.unset}
     environment |= {"PYTHONPATH": str(ROOT / "src"), "PYTHONDONTWRITEBYTECODE": "1"} | condition.environment
     process = subprocess.Popen(
@@ -135,19 +137,19 @@ def run(condition: Condition, command: list[str], limit_s: float) -> Ended:
 
 
 def problem_in(condition: Condition, command: str, ended: Ended, runs: Sequence[StoredRun]) -> str:
-    """Why this is neither a complete record nor one clear line; empty where it is one of them."""
+    """Why this is neither a complete record nor one clear line; empty if it is one of them."""
     if ended.code is None:
         return "did not end in time"
     if "Traceback" in ended.stdout + ended.stderr or "--- Logging error ---" in ended.stderr:
         return "a traceback was printed"
-    lines = [line for line in ended.stderr.splitlines() if line.strip() and not KNOWN.match(line)]
+    lines = [line for line in ended.stderr.splitlines() if line.strip() and not HARMLESS_LINES.match(line)]
     if ended.code == 0:
         if lines:
             return f"exit code 0, and on stderr: {lines[0][:150]}"
         if not ended.stdout.strip() and command != "watch" and not condition.loses_stdout:
             return "exit code 0, and nothing on stdout"
         return missing_in_command(command, runs)
-    # each failed job of a sweep has its line, and the sweep has one
+    # one line for each failed job, and one for the sweep
     num_lines = range(1, 4 if command == "sweep" and not condition.loses_stdout else 2)
     if len(lines) not in num_lines or not all(line.startswith("error: ") for line in lines):
         return f"exit code {ended.code}, and {len(lines)} lines on stderr: {' / '.join(lines)[:150]}"
@@ -158,7 +160,7 @@ def problem_in(condition: Condition, command: str, ended: Ended, runs: Sequence[
 
 
 def outcome_of(condition: Condition, command: str, ended: Ended, runs: Sequence[StoredRun]) -> str:
-    """A good end in words: what is recorded, and the line."""
+    """Describes a correct end: what is recorded, and the error line."""
     complete = command in ("train", "sweep", "watch") and not missing_in_command(command, runs)
     record = "complete record" if complete else "result printed" if ended.code == 0 else ""
     lines = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
@@ -167,18 +169,18 @@ def outcome_of(condition: Condition, command: str, ended: Ended, runs: Sequence[
 
 def not_permitted(condition: Condition) -> str:
     """Why a condition cannot be tried here; empty if it can."""
-    again = "import subprocess, sys; subprocess.run([sys.executable, '-c', ''], check=True)"
-    probe = shell(replace(condition, after=""), [sys.executable, "-c", again])
+    nested = "import subprocess, sys; subprocess.run([sys.executable, '-c', ''], check=True)"
+    probe = shell(replace(condition, after=""), [sys.executable, "-c", nested])
     done = subprocess.run(probe, capture_output=True, encoding="utf-8", errors="replace", timeout=30)
     return done.stderr.strip().splitlines()[-1] if done.returncode and done.stderr.strip() else ""
 
 
 def write_trace(path: Path) -> None:
-    """Ten profiler steps, half of each waiting for data."""
+    """Writes a trace of ten profiler steps; half of each step waits for data."""
     events = [
-        {"ph": "X", "cat": kind, "name": name, "pid": 1, "tid": 1, "ts": 1000 * step + begin, "dur": took}
+        {"ph": "X", "cat": kind, "name": name, "pid": 1, "tid": 1, "ts": 1000 * step + begin, "dur": duration}
         for step in range(10)
-        for kind, name, begin, took in (
+        for kind, name, begin, duration in (
             ("user_annotation", f"ProfilerStep#{step}", 0, 999),
             ("user_annotation", "enumerate(DataLoader)#_SingleProcessDataLoaderIter.__next__", 1, 500),
             ("kernel", "gemm", 501, 400),
@@ -187,11 +189,11 @@ def write_trace(path: Path) -> None:
     path.write_text(json.dumps({"schemaVersion": 1, "traceEvents": events}), encoding="utf-8")
 
 
-def tried(name: str, limit_s: float) -> int:
-    """Runs all commands under one condition and prints a row for each. The number that did not end as they must."""
+def num_failed(name: str, limit_s: float) -> int:
+    """The number of commands that end wrongly under one condition; prints a row for each command."""
     condition, failed, known = CONDITIONS[name], 0, set[str]()
     with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
-        os.chmod(folder, 0o777)  # another uid writes there too
+        os.chmod(folder, 0o777)  # another uid writes there as well
         trace, file = Path(folder) / "trace.json", Path(folder) / "store" / "mlflow.db"
         write_trace(trace)
         for command, words in commands(f"sqlite:///{file}", condition, trace).items():
@@ -211,18 +213,20 @@ def tried(name: str, limit_s: float) -> int:
 def main() -> int:
     """The exit code."""
     parser = options.parser(__doc__)
-    parser.add_argument("--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS), help="to try")
-    parser.add_argument("--limit", type=options.number_above_0, default=90.0, help="seconds for each command")
+    parser.add_argument(
+        "--conditions", nargs="+", choices=CONDITIONS, default=list(CONDITIONS), help="conditions to try"
+    )
+    parser.add_argument("--limit", type=options.number_above_0, default=90.0, help="seconds that each command may take")
     chosen = parser.parse_args()
     failed, untried = 0, []
-    print("| condition | command | as it must | how it ended | s |\n|---|---|---|---|---|")
+    print("| condition | command | correct | how it ended | s |\n|---|---|---|---|---|")
     for name in chosen.conditions:
         if reason := not_permitted(CONDITIONS[name]):
             untried.append(f"{name} ({reason})")
             continue
-        failed += tried(name, chosen.limit)
-    print(f"not tried here: {'; '.join(untried) or 'none'}")
-    print(f"{failed} ended otherwise than they must" if failed else "all ended in a complete record or one clear line")
+        failed += num_failed(name, chosen.limit)
+    print(f"not tried: {'; '.join(untried) or 'none'}")
+    print(f"{failed} ended wrongly" if failed else "all ended in a complete record or one clear line")
     return 1 if failed else 0
 
 

@@ -1,9 +1,9 @@
-"""A sweep of 2 loaders x 2 precisions x 3 repeats on the digits, killed (SIGKILL) in the middle and gone on with.
+"""Kills a sweep of 2 loaders x 2 precisions x 3 repeats on the digits with SIGKILL, then resumes it.
 
     python -m benchmarks.killed_sweep
 
-Checks that every job is there once, that nothing was lost and that the report is whole; prints what it found. A fresh
-store in a temporary folder; a few minutes.
+Checks that every job is recorded once, that nothing was lost and that the report is complete, and prints the result. Uses a
+new store in a temporary folder and takes a few minutes.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ JOBS = 12
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Kills and resumes the sweep, then checks its records."""
     from benchmarks.harness import options
 
     parser = options.parser(__doc__)
-    parser.add_argument("--epochs", type=options.count, default=2, help="of each job")
+    parser.add_argument("--epochs", type=options.count, default=2, help="epochs of each job")
     parser.add_argument(
         "--kill-in",
         type=int,
         choices=range(1, JOBS + 1),
         metavar="JOB",
         default=6,
-        help="the job in which the launching process is killed, from 1",
+        help="the job during which the launching process is killed, counted from 1",
     )
     chosen = parser.parse_args(arguments)
 
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"killed in job {chosen.kill_in} of {JOBS}")
         while any(_in_group(int(entry.name), process.pid) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
             time.sleep(0.2)
-        print("no process is left of it")
+        print("none of its processes is left")
         done = subprocess.run(
             [*train, "resume=latest", uri], cwd=ROOT, capture_output=True, text=True, encoding="utf-8", errors="replace"
         )
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         statuses = collections.Counter(child.status for child in children)
         finished = collections.Counter(child.tags["config.hash"] for child in children if child.status == "FINISHED")
         comparison = compare_runs.comparison_of_sweep(store, parent.run_id)
-        print(f"children: {dict(statuses)}; finished once each: {len(finished)}; parent {parent.status}")
+        print(f"children: {dict(statuses)}; different finished jobs: {len(finished)}; parent {parent.status}")
         print(f"report: {[(arm.label, len(arm.runs)) for arm in comparison.arms]}, missing {comparison.missing}")
         assert set(finished.values()) == {1}
         assert len(finished) == JOBS
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         assert [len(arm.runs) for arm in comparison.arms] == [3, 3, 3, 3]
         assert comparison.missing == []
         assert store.read(parent.run_id, "comparison/report.html")
-        print("every job once, nothing lost, the report whole")
+        print("every job is recorded once, nothing was lost, the report is complete")
 
 
 def _in_group(pid: int, group: int) -> bool:
@@ -90,6 +91,6 @@ def _in_group(pid: int, group: int) -> bool:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))  # run by its path, a file finds only its own folder
+    sys.path.insert(0, str(ROOT))  # started by its path, Python imports only from this file's folder
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     main()

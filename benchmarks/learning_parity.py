@@ -1,10 +1,10 @@
-"""Did the arms of a sweep learn the same? Final accuracies with their spread, and loss curves held against each other.
+"""Shows whether the arms of a sweep learn the same: final accuracies with their spread, and a comparison of loss curves.
 
     python -m experiments.train -m repeat=1,2,3 loader=native,dali
     python benchmarks/learning_parity.py
 
-Reads the newest finished sweep of the store. Two curves are within each other's spread at a step where the ranges of
-their repeats overlap.
+Reads the newest finished sweep of the store. Two curves are within each other's spread at a step if the ranges of their
+repeats overlap there.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ def newest_sweep(client: MlflowClient, experiment_name: str) -> dict[str, list[R
 
 
 def curve(client: MlflowClient, run: Run) -> dict[int, float]:
+    """Training loss by step."""
     from loaderlab.metrics import TRAIN_LOSS
 
     return {point.step: point.value for point in client.get_metric_history(run.info.run_id, TRAIN_LOSS)}
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     parser = options.parser(__doc__)
     parser.add_argument("--store", help="URI of the store (default: this project's)")
-    parser.add_argument("--experiment", default="loaderlab", help="that holds the sweep")
+    parser.add_argument("--experiment", default="loaderlab", help="MLflow experiment of the sweep")
     chosen = parser.parse_args(arguments)
 
     from mlflow.tracking import MlflowClient
@@ -78,11 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         steps = sorted(set.intersection(*(set(points) for points in curves[left] + curves[right])))
         overlapping = 0
         for step in steps:
-            a, b = ([points[step] for points in curves[arm]] for arm in (left, right))
-            overlapping += max(min(a), min(b)) <= min(max(a), max(b))
+            losses, others = ([points[step] for points in curves[arm]] for arm in (left, right))
+            overlapping += max(min(losses), min(others)) <= min(max(losses), max(others))
         print(f"\nloss of {left} and {right}: within each other's spread at {overlapping} of {len(steps)} points")
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))  # run by its path, a file finds only its own folder
+    sys.path.insert(0, str(ROOT))  # started by its path, Python imports only from this file's folder
     main()

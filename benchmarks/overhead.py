@@ -1,11 +1,11 @@
-"""What the meter costs: the training loop with it against the same loop without, in turns, on the same batches.
+"""Measures what the meter costs: the training loop with and without it, in turns, on the same batches.
 
     python -m benchmarks.overhead                     # a model whose step takes about 1 ms on one core
     python -m benchmarks.overhead --device cuda --model resnet50 --batch 64
 
-Prints the median ratio of the paired blocks with its 95 % interval (bootstrap over pairs), beside what a run reports as
-``meter/overhead_pct``; then the ceiling probe against a loop written by hand on the same resident batches, and against the same loop
-fed by the replay of DALI's own loader evaluator.
+Prints the median ratio of the paired blocks with its 95 % confidence interval (bootstrap over pairs), and the value that a
+run reports as ``meter/overhead_pct``. Then compares the ceiling probe with a loop written by hand on the same resident
+batches, and with the same loop fed by the replay of DALI's own loader evaluator.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def meter_cost(
     parts: Parts, batches: list[Batch], device: torch.device, pairs: int, steps: int
 ) -> tuple[list[float], list[float]]:
-    """Of each comparison the ratio metered / bare, and the ms of a bare step."""
+    """The ratio metered / bare of each comparison, and the milliseconds of the bare steps."""
     import numpy as np
 
     from benchmarks.harness.overhead_loops import Bare, Turns, block_s, blocks
@@ -35,22 +35,22 @@ def meter_cost(
 
     for meter in (Bare(device), StepMeter(device)):
         block_s(parts, batches, meter, steps)
-    if device.type == "cuda":  # the host runs ahead: only whole blocks, waited for at their end, tell the time
+    if device.type == "cuda":  # the host runs ahead: only whole blocks that end in a wait can be timed
         return blocks(parts, batches, device, pairs, steps)
     turns = Turns(device)
     block_s(parts, batches, turns, pairs * steps)
     lengths = np.array(turns.lengths[steps:], np.float64)
     ratios = []
     for chunk in np.array_split(lengths, len(lengths) // 40):
-        on, off = (float(np.median(chunk[chunk[:, 0] == turn, 1])) for turn in (1, 0))
-        ratios.append(on / off)
+        with_meter, without = (float(np.median(chunk[chunk[:, 0] == is_on, 1])) for is_on in (1, 0))
+        ratios.append(with_meter / without)
     return ratios, list(lengths[lengths[:, 0] == 0, 1] / 1e6)
 
 
 def ceiling_ratios(
     parts: Parts, batches: list[Batch], seconds: float, rounds: int
 ) -> dict[str, tuple[float, float, float]]:
-    """Of the loop by hand and of DALI's evaluator: the ceiling's rate over theirs, its median and 95 % interval."""
+    """The ceiling's rate divided by that of the loop by hand and of DALI's evaluator: median and 95 % confidence interval."""
     from nvidia.dali.plugin.pytorch.loader_evaluator import LoaderEvaluator
 
     from benchmarks.harness.overhead_loops import by_hand, median_and_interval
@@ -59,7 +59,7 @@ def ceiling_ratios(
     def ceiling() -> float:
         rate = step_alone.ceiling(parts, batches, seconds, 1)
         if rate is None:
-            raise SystemExit(f"error: --seconds {seconds}: too few steps for a rate")
+            raise SystemExit(f"error: --seconds {seconds}: this is too short to measure a rate")
         return rate.samples_per_s
 
     def evaluator() -> float:
@@ -74,23 +74,29 @@ def ceiling_ratios(
             samples_per_s[arm].append(arms[arm]())
     return {
         arm: median_and_interval(
-            [mine / other for mine, other in zip(samples_per_s["ceiling"], samples_per_s[arm], strict=True)]
+            [
+                ceiling_rate / rate
+                for ceiling_rate, rate in zip(samples_per_s["ceiling"], samples_per_s[arm], strict=True)
+            ]
         )
         for arm in ("by_hand", "evaluator")
     }
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """The measured ratios, which are also printed."""
     from benchmarks.harness import options
 
     parser = options.parser(__doc__)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what the steps run on")
-    parser.add_argument("--model", default="mlp", help="mlp, or a model of timm")
-    parser.add_argument("--batch", type=options.count, default=64, help="samples of a batch")
-    parser.add_argument("--pairs", type=options.count, help="of blocks (default: 40 on a GPU, 1200 elsewhere)")
-    parser.add_argument("--steps", type=options.count, default=50, help="of a block")
-    parser.add_argument("--rounds", type=options.count, default=100, help="of ceiling, loop by hand and evaluator")
-    parser.add_argument("--seconds", type=options.number_above_0, default=0.3, help="of a turn of those three")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="device of the steps")
+    parser.add_argument("--model", default="mlp", help="mlp, or the name of a timm model")
+    parser.add_argument("--batch", type=options.count, default=64, help="samples in a batch")
+    parser.add_argument("--pairs", type=options.count, help="pairs of blocks (default: 40 on a GPU, 1200 otherwise)")
+    parser.add_argument("--steps", type=options.count, default=50, help="steps in a block")
+    parser.add_argument(
+        "--rounds", type=options.count, default=100, help="repeats of ceiling, loop by hand and evaluator"
+    )
+    parser.add_argument("--seconds", type=options.number_above_0, default=0.3, help="length of a turn of those three")
     chosen = parser.parse_args(arguments)
 
     import numpy as np
@@ -110,21 +116,21 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     ratio, low, high = median_and_interval(ratios)
     step_ms = float(np.median(bare_ms))
     reported = own_cost_ns(device) / 1e4 / step_ms
-    print(f"{chosen.model} on {device}: a step of {step_ms:.3f} ms, n = {len(ratios)} comparisons")
+    print(f"{chosen.model} on {device}: a step takes {step_ms:.3f} ms, n = {len(ratios)} comparisons")
     print(f"metered / bare: {ratio:.4f} ({low:.4f} to {high:.4f}); the run would report {reported:.3f} % overhead")
-    against = ceiling_ratios(parts, batches, chosen.seconds, chosen.rounds)
-    for arm, what in (("by_hand", "loop by hand"), ("evaluator", "DALI's replay evaluator")):
-        middle, least, most = against[arm]
-        print(f"ceiling / {what}: {middle:.4f} ({least:.4f} to {most:.4f}), n = {chosen.rounds}")
+    ratios_by_arm = ceiling_ratios(parts, batches, chosen.seconds, chosen.rounds)
+    for arm, label in (("by_hand", "loop by hand"), ("evaluator", "DALI's replay evaluator")):
+        median, lower, upper = ratios_by_arm[arm]
+        print(f"ceiling / {label}: {median:.4f} ({lower:.4f} to {upper:.4f}), n = {chosen.rounds}")
     return {
         "model": chosen.model,
         "ratio": (ratio, low, high),
         "reported_pct": reported,
-        "ceiling": against,
+        "ceiling": ratios_by_arm,
         "step_ms": step_ms,
     }
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))  # run by its path, a file finds only its own folder
+    sys.path.insert(0, str(ROOT))  # started by its path, Python imports only from this file's folder
     main()

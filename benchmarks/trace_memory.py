@@ -1,10 +1,10 @@
-"""Time and peak memory of reading a large trace.
+"""Measures the time and the peak memory of reading a large trace.
 
     python benchmarks/trace_memory.py 1000
 
-Writes a trace of that size (1,000 by default) to a temporary folder, as PyTorch's profiler writes it on a GPU: steps of
-14 ms, 3 of them in the DataLoader, then 2,000 operators with a launch and a kernel each. Reads it by the command in a
-process of its own, prints what that took, checks the figures and removes the file.
+Writes a trace of that many MB (1,000 by default) to a temporary folder, in the format of PyTorch's profiler on a GPU: steps
+of 14 ms, with 3 ms in the DataLoader and then 2,000 operators with a launch and a kernel each. Reads it with the command in
+a separate process, prints the time and the peak memory, checks the results and removes the file.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ LOADER = "enumerate(DataLoader)#_MultiProcessingDataLoaderIter.__next__"
 
 
 def write(path: Path, size_mb: int) -> int:
-    """Writes the trace and returns its number of steps."""
+    """The number of steps of the trace that it writes."""
     steps = events = 0
     with path.open("w", encoding="utf-8") as file:
         file.write(HEAD)
@@ -76,10 +76,11 @@ def write(path: Path, size_mb: int) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Writes the trace, reads it and prints the costs."""
     from benchmarks.harness import options
 
     parser = options.parser(__doc__)
-    parser.add_argument("size_mb", type=options.count, nargs="?", default=1000, help="size of the trace, MB")
+    parser.add_argument("size_mb", type=options.count, nargs="?", default=1000, help="size of the trace in MB")
     size_mb = parser.parse_args(arguments).size_mb
     with tempfile.TemporaryDirectory(prefix="trace_memory_") as folder:
         path = Path(folder) / "trace.json"
@@ -103,5 +104,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))  # run by its path, a file finds only its own folder
+    sys.path.insert(0, str(ROOT))  # started by its path, Python imports only from this file's folder
     main()

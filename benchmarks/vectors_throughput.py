@@ -1,10 +1,11 @@
-"""Vectors in memory to batches of 64: loaderlab's native loader against one sample at a time, in turns.
+"""Compares loaderlab's native loader with fetching one sample at a time: vectors in memory to batches of 64, in turns.
 
     python -m benchmarks.vectors_throughput --rounds 15 --seconds 2 --samples 60000 --features 784
 
-The recipe is a ``TensorDataset`` in a plain DataLoader with 0 and with 2 workers, torch's defaults else; ours is
-``data=vectors loader=native`` as it comes (0 workers, whole batches). Prints the samples a second of each and the ratios;
-the bar is 10 times, for the lower end of the interval. See `benchmarks.harness.turns` for the turns.
+The recipe is a ``TensorDataset`` in a plain DataLoader with 0 and with 2 workers and torch's other defaults. Ours is
+``data=vectors loader=native`` with its defaults (0 workers, whole batches). Prints the samples per second of each arm and the
+ratios. The target is 10 times, for the lower end of the confidence interval. The turns are described in
+`benchmarks.harness.turns`.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
     from loaderlab.data.spec import Split
 
 ROOT = Path(__file__).resolve().parents[1]
-BATCH, BAR = 64, 10.0
+BATCH, TARGET = 64, 10.0
 
 
 def train_split(samples: int, features: int) -> Split:
+    """The training samples of ``data=vectors``."""
     from loaderlab.config import VectorsData
     from loaderlab.data import vectors
 
@@ -31,6 +33,7 @@ def train_split(samples: int, features: int) -> Split:
 
 
 def recipe(samples: int, features: int, workers: int) -> Served:
+    """A plain DataLoader that fetches one sample at a time."""
     import torch
     from torch.utils.data import DataLoader, TensorDataset
 
@@ -54,6 +57,7 @@ def recipe(samples: int, features: int, workers: int) -> Served:
 
 
 def native(samples: int, features: int) -> Served:
+    """loaderlab's native loader with its defaults."""
     import torch
 
     from benchmarks.harness.turns import Served
@@ -68,13 +72,14 @@ def native(samples: int, features: int) -> Served:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures the arms in turns and prints their ratios."""
     from benchmarks.harness import options
 
     parser = options.parser(__doc__)
-    parser.add_argument("--rounds", type=options.count, default=15, help="turns of each arm")
-    parser.add_argument("--seconds", type=options.number_above_0, default=2.0, help="of a turn")
+    parser.add_argument("--rounds", type=options.count, default=15, help="repeats: turns of each arm")
+    parser.add_argument("--seconds", type=options.number_above_0, default=2.0, help="length of a turn")
     parser.add_argument("--samples", type=options.count, default=60_000, help="vectors in memory")
-    parser.add_argument("--features", type=options.count, default=784, help="numbers of a vector")
+    parser.add_argument("--features", type=options.count, default=784, help="numbers in a vector")
     chosen = parser.parse_args(arguments)
 
     from benchmarks.harness.turns import Arm, paired, shown, table, take_turns
@@ -90,10 +95,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(table(turns, arms[0].name))
     for arm in arms[:2]:
         ratio = paired(turns, "native", arm.name)
-        said = "not judged" if ratio.low is None else "reached" if ratio.low >= BAR else "NOT reached"
-        print(f"native / {arm.name}: {shown(ratio)}; the bar, lower end >= {BAR:g}, is {said}")
+        outcome = "no verdict" if ratio.low is None else "reached" if ratio.low >= TARGET else "NOT reached"
+        print(f"native / {arm.name}: {shown(ratio)}; target, lower end >= {TARGET:g}: {outcome}")
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))  # run by its path, a file finds only its own folder
+    sys.path.insert(0, str(ROOT))  # started by its path, Python imports only from this file's folder
     main()

@@ -1,4 +1,4 @@
-"""Every benchmark answers --help at once, and says which option makes no sense."""
+"""Every benchmark answers --help at once, and names an option that is not valid."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ COMMANDS = sorted((PROJECT / "benchmarks").glob("*.py"))
 HEAVY = {"torch", "mlflow", "nvidia", "matplotlib", "scipy"}
 
 
-def helped(*start: str) -> str:
-    """What --help prints; the process then names the heavy modules that it has imported."""
+def help_text(*start: str) -> str:
+    """The output of --help; its last line lists the heavy modules that were imported."""
     code = (
         "import atexit, runpy, sys\n"
         f"atexit.register(lambda: print('imported', sorted({HEAVY!r} & set(sys.modules))))\n"
@@ -31,13 +31,13 @@ def helped(*start: str) -> str:
 @pytest.mark.parametrize(
     "start", [*(str(path) for path in COMMANDS), "benchmarks.gpu_acceptance"], ids=lambda start: start.split("/")[-1]
 )
-def test_help_runs_nothing(start: str) -> None:
-    text = helped(start)
+def test_help_imports_no_heavy_module(start: str) -> None:
+    text = help_text(start)
     assert text.startswith("usage: ")
     assert text.splitlines()[-1] == "imported []"
 
 
-def test_a_benchmark_runs_by_its_path_and_says_what_is_wrong() -> None:
+def test_benchmark_started_by_its_path_names_a_wrong_option() -> None:
     command = [sys.executable, "benchmarks/planted_truths.py", "--repeats", "0"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
@@ -60,9 +60,9 @@ def test_bad_options(arguments: list[str], message: str, capsys: pytest.CaptureF
     parser.add_argument("--count", type=options.count)
     parser.add_argument("--seconds", type=options.number_above_0)
     parser.add_argument("--size", type=options.size)
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit_info:
         parser.parse_args(arguments)
-    assert ended.value.code == 2
+    assert exit_info.value.code == 2
     assert message in capsys.readouterr().err
 
 

@@ -1,4 +1,4 @@
-"""What counts as a complete record or one clear line; an exit code alone is not enough."""
+"""Which ends of a command count as a complete record or one clear line; the exit code alone is not enough."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHILDREN = [replace(COMPLETE, run_id=name, tags={"verdict": "fed", "mlflow.paren
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "problem"),
     [
         ({}, ""),
         ({"status": "RUNNING"}, "its status is RUNNING"),
@@ -32,8 +32,8 @@ CHILDREN = [replace(COMPLETE, run_id=name, tags={"verdict": "fed", "mlflow.paren
         ({"artifacts": ("steps.csv",)}, "no config.yaml"),
     ],
 )
-def test_what_a_run_lacks(change: dict[str, object], says: str) -> None:
-    assert missing_in(replace(COMPLETE, **change)) == says  # type: ignore[arg-type]
+def test_incomplete_runs(change: dict[str, object], problem: str) -> None:
+    assert missing_in(replace(COMPLETE, **change)) == problem  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_what_a_run_lacks(change: dict[str, object], says: str) -> None:
         ("compare", [COMPLETE], False),
     ],
 )
-def test_what_a_command_leaves(command: str, runs: list[StoredRun], complete: bool) -> None:
+def test_incomplete_records_of_commands(command: str, runs: list[StoredRun], complete: bool) -> None:
     assert (missing_in_command(command, runs) == "") == complete
 
 
@@ -71,10 +71,10 @@ def test_what_a_command_leaves(command: str, runs: list[StoredRun], complete: bo
         (Ended(None, "", ""), [], "did not end"),
     ],
 )
-def test_how_a_command_ended(ended: Ended, runs: list[StoredRun], problem: str) -> None:
-    said = problem_in(USUAL, "train", ended, runs)
-    assert problem in said
-    assert bool(said) == bool(problem)
+def test_wrong_ends_of_commands(ended: Ended, runs: list[StoredRun], problem: str) -> None:
+    message = problem_in(USUAL, "train", ended, runs)
+    assert problem in message
+    assert bool(message) == bool(problem)
 
 
 def test_a_full_stdout_does_not_excuse_a_missing_record() -> None:

@@ -1,4 +1,4 @@
-"""What the comparison of recorded output reports, and what it passes over."""
+"""The differences that the comparison of recorded output reports, and those that it ignores."""
 
 from __future__ import annotations
 
@@ -84,15 +84,15 @@ def test_equal_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     ],
     ids=["missing metric", "steps of a metric", "renamed tag", "changed param", "lost artifact", "changed CSV header"],
 )
-def test_what_is_reported(
+def test_reported_differences(
     change: Callable[[dict[str, Any]], Any], lines: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     changed = copy.deepcopy(DUMP)
     change(changed["runs"]["a run"])
     arguments = ["compare", written(tmp_path / "before", DUMP), written(tmp_path / "after", changed)]
     assert record_equality.main(arguments) == 1
-    *told, last = capsys.readouterr().out.splitlines()
-    assert told == lines
+    *reported, last = capsys.readouterr().out.splitlines()
+    assert reported == lines
     fields = sum(not line.startswith(" ") for line in lines)
     assert last == f"different: {fields} of 14 fields of 1 runs and 4 files"
 
@@ -100,7 +100,7 @@ def test_what_is_reported(
 def test_a_folder_without_records(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="records.json cannot be read"):
         record_equality.main(["compare", str(tmp_path), str(tmp_path)])
-    with pytest.raises(SystemExit, match="is no checkout"):
+    with pytest.raises(SystemExit, match="not a checkout"):
         record_equality.main(["record", "--checkout", str(tmp_path), "--to", str(tmp_path / "new")])
 
 
@@ -130,7 +130,7 @@ Bottleneck: interference.
 """
 
 
-def test_what_a_noisy_run_concluded_is_passed_over() -> None:
+def test_conclusions_of_noisy_runs_are_ignored() -> None:
     assert masks.lines(REPORT) == masks.lines(NOISIER)
     for old, new in (("step, mean", "mean step"), (" ms", " s"), ("**device**", "**machine**"), ("step_ms", "step_s")):
         assert masks.lines(REPORT) != masks.lines(NOISIER.replace(old, new)), new
@@ -172,7 +172,7 @@ What a faster loader could give is not clear.
 """
 
 
-def test_remarks_on_noise_are_passed_over() -> None:
+def test_remarks_on_noise_are_ignored() -> None:
     assert masks.lines(COMPARISON) == masks.lines(NOISIER_COMPARISON)
     for old, new in (("samples/s", "rate"), ("Measured with", "Facts"), ("samples: ", "data: "), ("native |", "own |")):
         assert masks.lines(COMPARISON) != masks.lines(NOISIER_COMPARISON.replace(old, new)), new
@@ -239,12 +239,12 @@ def test_columns_that_only_some_runs_have() -> None:
 
 def test_a_store_as_fields(store_uri: str, tmp_path: Path) -> None:
     store = open_store(TrackingConfig(uri=store_uri, experiment="sweeps"), tmp_path)
-    report, made = tmp_path / "report", tmp_path / "made"
-    for folder in (report, made / "inner"):
+    report, artifacts = tmp_path / "report", tmp_path / "artifacts"
+    for folder in (report, artifacts / "inner"):
         folder.mkdir(parents=True)
     (report / "runs.csv").write_text("run_id,name\n1,2\n")
-    (made / "inner" / "steps.csv").write_text("epoch,step\n0,1\n")
-    (made / "picture.png").write_bytes(b"\x89PNG")
+    (artifacts / "inner" / "steps.csv").write_text("epoch,step\n0,1\n")
+    (artifacts / "picture.png").write_bytes(b"\x89PNG")
     with store.start("a run", None, {"verdict": "fed", "bottleneck": "storage", "cores": "2", "say": "3 runs"}) as run:
         run.params([("batch_size", 64), ("data.root", f"{tmp_path}/digits")])
         run.metric(metrics.RATE, 10.5, 3)
@@ -252,16 +252,16 @@ def test_a_store_as_fields(store_uri: str, tmp_path: Path) -> None:
         run.metric(metrics.TRAIN_LOSS, 1.5, 1)
         run.metric(metrics.TRAIN_LOSS, 1.25, 2)
         run.metric(metrics.CHANGE_STEP, 100.0, 3)
-        run.artifacts(made)
+        run.artifacts(artifacts)
     dumped = recorded_output.dump(store_uri, report, {str(tmp_path): "<folder>"})
-    (found,) = dumped["runs"].values()
-    assert found["metrics"] == {
+    (dumped_run,) = dumped["runs"].values()
+    assert dumped_run["metrics"] == {
         metrics.RATE: "number, one step",
         metrics.SKIPPED_SAMPLES: "whole number, one step",
         metrics.TRAIN_LOSS: "number, several steps",
     }
-    assert found["params"] == {"batch_size": "64", "data.root": "<folder>/digits"}
-    tags = {name: found["tags"].get(name) for name in ("verdict", "bottleneck", "cores", "say")}
+    assert dumped_run["params"] == {"batch_size": "64", "data.root": "<folder>/digits"}
+    tags = {name: dumped_run["tags"].get(name) for name in ("verdict", "bottleneck", "cores", "say")}
     assert tags == {"verdict": "<text>", "bottleneck": None, "cores": "2", "say": "# runs"}
-    assert found["artifacts"] == {"inner/steps.csv": ["epoch", "step"], "picture.png": "<file>"}
+    assert dumped_run["artifacts"] == {"inner/steps.csv": ["epoch", "step"], "picture.png": "<file>"}
     assert dumped["report"] == {"runs.csv": ["run_id", "name"]}
