@@ -1,10 +1,11 @@
-"""loaderlab's loaders against the bare code of their peers: the same JPEG files to batches of 64 on the CPU, in turns.
+"""Compares loaderlab's loaders with plain code for the same libraries: JPEG files to batches of 64 on the CPU, in turns.
 
     python -m benchmarks.loader_throughput --rounds 15 --seconds 4 --sizes 400x320 500x375 --arms native recipe
 
-Prints of each arm the samples a second, the ratio to torchvision's usual recipe and the share of what the decoder alone
-gives on the same cores (DALI decodes no more than the crop, so it may pass that). Then the bars, each reached or not. Every
-arm has as many workers or threads as there are cores, one torch thread in each; see `benchmarks.harness.turns` for the turns.
+Prints for each arm the samples per second, the ratio to torchvision's usual recipe, and the share of the throughput of the
+decoder alone on the same cores. (DALI decodes only the crop, so its share may exceed 100 %.) Then prints whether each target
+is reached. Every arm has as many workers or threads as there are cores, with one torch thread in each. The turns are
+described in `benchmarks.harness.turns`.
 """
 
 from __future__ import annotations
@@ -21,17 +22,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from benchmarks.harness import options
 
     parser = options.parser(__doc__)
-    parser.add_argument("--rounds", type=options.count, default=15, help="turns of each arm")
-    parser.add_argument("--seconds", type=options.number_above_0, default=4.0, help="of a turn")
+    parser.add_argument("--rounds", type=options.count, default=15, help="repeats: turns of each arm")
+    parser.add_argument("--seconds", type=options.number_above_0, default=4.0, help="length of a turn")
     parser.add_argument(
-        "--sizes", type=options.size, nargs="+", default=["400x320", "500x375"], help="of the photos, px"
+        "--sizes", type=options.size, nargs="+", default=["400x320", "500x375"], help="sizes of the photos in pixels"
     )
-    parser.add_argument("--arms", nargs="+", help="those that run (default: all)")
-    parser.add_argument("--workers", type=options.count, help="or threads of an arm (default: as many as cores)")
+    parser.add_argument("--arms", nargs="+", help="arms to run (default: all)")
+    parser.add_argument(
+        "--workers", type=options.count, help="workers or threads of an arm (default: the number of cores)"
+    )
     parser.add_argument("--root", help="folder of the photos (default: loaderlab_photos in the temporary folder)")
     chosen = parser.parse_args(arguments)
 
-    from benchmarks.harness.loader_arms import NUM_FILES, all_arms, judged, photos
+    from benchmarks.harness.loader_arms import NUM_FILES, all_arms, photos, target_lines
     from benchmarks.harness.peers import LIMITS, missing_for_spdl
     from benchmarks.harness.turns import median_rate, table, take_turns
     from loaderlab import data
@@ -52,15 +55,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"\n{NUM_FILES} photos of {size}, {statistics.fmean(num_bytes) / 1024:.0f} KiB each; {workers} workers or threads"
         )
         for arm in arms:
-            print(f"  {arm.name}: {arm.what}")
+            print(f"  {arm.name}: {arm.label}")
         turns = take_turns(arms, chosen.rounds, chosen.seconds)
         first = next(iter(turns))
         limits = [name for name in LIMITS if name in turns]
         limit = max(limits, key=lambda name: median_rate(turns[name]), default=None)
         print(table(turns, "recipe" if "recipe" in turns else first, limit), flush=True)
-        print("\n".join(judged(turns)), flush=True)
+        print("\n".join(target_lines(turns)), flush=True)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))  # run by its path, a file finds only its own folder
+    sys.path.insert(0, str(ROOT))  # started by its path, Python imports only from this file's folder
     main()

@@ -1,16 +1,17 @@
-"""Known causes of starvation, planted in the real loop in real time: does the meter find them, by share and by name?
+"""Checks that the meter measures and names known causes of starvation, which are planted in the real loop in real time.
 
     python -m benchmarks.planted_truths --repeats 3 --only stall
 
-Sleeps are planted in the loader, the copy, the model and the optimizer, so that the true share is known; the loop, the
+Sleeps are planted in the loader, the copy, the model and the optimizer, so that the true share is known. The loop, the
 native loader with its worker processes, the probes and the verdict are those of a run. Prints the truth, the measured
-shares and the verdicts, and ends with 1 where a share is off by more than 3 points or a verdict is named wrongly. Where
-the machine itself was too busy to keep the planted times, it says so. No GPU is needed, and none is used.
+shares and the wrong verdicts. The exit code is 1 if a share is off by more than 3 points or a verdict is wrong. Uses no
+GPU.
 
     python -m benchmarks.planted_truths --follow --repeats 1
 
-runs cases that lack workers and loaders that are faster than the step, follows the advice (workers, a longer queue, larger
-batches), and compares the predicted gain with the measured one. Where the verdict predicts none, the workers are doubled.
+runs cases with too few workers and loaders that are faster than the step, follows the advice (workers, a longer queue,
+larger batches), and compares the predicted gain with the measured one. If the verdict predicts no gain, it doubles the
+workers.
 """
 
 from __future__ import annotations
@@ -25,14 +26,17 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 1 if a share or a verdict is wrong."""
     from benchmarks.harness import options
 
     parser = options.parser(__doc__)
-    parser.add_argument("--repeats", type=options.count, default=3, help="of each case")
+    parser.add_argument("--repeats", type=options.count, default=3, help="runs of each case")
     parser.add_argument(
-        "--follow", action="store_true", help="instead: follow the advice, and compare predicted and measured gain"
+        "--follow",
+        action="store_true",
+        help="follow the advice instead, and compare the predicted and the measured gain",
     )
-    parser.add_argument("--only", default="", help="the cases with this text in their name (default: all)")
+    parser.add_argument("--only", default="", help="run only the cases with this text in their name (default: all)")
     chosen = parser.parse_args(arguments)
 
     from benchmarks.harness.planted_cases import BATCH, CASES, FAST, FOLLOWED, POINTS, run
@@ -53,24 +57,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shares, truths = [figures[metrics.STARVED_PCT] for figures, _ in results], [math.nan] * len(results)
         if case.truth is not None:
             truths = [case.truth(BATCH / figures[metrics.CEILING_RATE]) for figures, _ in results]
-        off = [share - truth for share, truth in zip(shares, truths, strict=True)]
-        right = sum(case.named_rightly(verdict) for _, verdict in results)
-        good = right == len(results) and not any(abs(points) > POINTS for points in off)
-        wrong += not good
-        known = ""
+        errors = [share - truth for share, truth in zip(shares, truths, strict=True)]
+        num_right = sum(case.is_named_by(verdict) for _, verdict in results)
+        passed = num_right == len(results) and not any(abs(points) > POINTS for points in errors)
+        wrong += not passed
+        truth_text = ""
         if case.truth is not None:
-            known = f"truth {statistics.median(truths):4.1f} %, off by {min(off):+.1f} to {max(off):+.1f}; "
+            truth_text = f"truth {statistics.median(truths):4.1f} %, off by {min(errors):+.1f} to {max(errors):+.1f}; "
         print(
-            f"{case.name:32s} {known}measured {statistics.median(shares):4.1f} ({min(shares):.1f} to {max(shares):.1f}), "
-            f"n = {len(shares)}; named rightly {right} of {len(results)}: {'ok' if good else 'WRONG'}",
+            f"{case.name:32s} {truth_text}measured {statistics.median(shares):4.1f} ({min(shares):.1f} to {max(shares):.1f}), "
+            f"n = {len(shares)}; correct verdicts {num_right} of {len(results)}: {'ok' if passed else 'WRONG'}",
             flush=True,
         )
-        for _, given in results:
-            if not case.named_rightly(given):
-                print(f"    {given}")
+        for _, verdict in results:
+            if not case.is_named_by(verdict):
+                print(f"    {verdict}")
     return 1 if wrong else 0
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))  # run by its path, a file finds only its own folder
+    sys.path.insert(0, str(ROOT))  # started by its path, Python imports only from this file's folder
     sys.exit(main())

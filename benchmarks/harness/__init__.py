@@ -1,1 +1,1 @@
-"""What the benchmarks are made of: measurements and rules. Each command is a file of ``benchmarks/``."""
+"""The measurements and rules of the benchmarks. Each command is a file of ``benchmarks/``."""

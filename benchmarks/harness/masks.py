@@ -1,6 +1,6 @@
-"""What two records of the same code may differ in, and the form of everything else that has to be equal.
+"""Removes from a record everything in which two runs of the same code may differ; the rest must be equal.
 
-Each rule removes one kind of noise and nothing more. A record consists of fields; a masked value is compared as text.
+Each rule removes one kind of noise. A record consists of fields; a masked value is compared as text.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from loaderlab.metrics import CHANGE_STEP, MACHINE_LOAD, STARVED_BEFORE_PCT, STA
 
 # ---- the rules -------------------------------------------------------------------------------------------------
 
-# Metrics that only some runs have: a change of the starved share within the window is rare, and chance decides it.
+# Metrics that only some runs have: a change of the starved share within the window is rare and random.
 OPTIONAL_METRICS = (CHANGE_STEP, STARVED_BEFORE_PCT, STARVED_SINCE_PCT)
 
-# What the machine did before a run may be a whole number by chance; other metrics are whole in every run or in none.
+# The machine's load before a run may be a whole number by chance; other metrics are whole in every run or in none.
 MACHINE = MACHINE_LOAD.partition("/")[0] + "/"
 
-# Tags whose text is what a noisy run concluded, or says who ran when and where: only their presence is compared.
+# Tags with the conclusion of a noisy run, or with its user, time and place: only their presence is compared.
 NOISY_TAGS = (
     "verdict",
     "verdict.because",
@@ -35,43 +35,43 @@ NOISY_TAGS = (
     "process.pid",
     "process.started",
 )
-OPTIONAL_TAGS = ("bottleneck", "advice")  # a run that is fed has none: not even their presence is compared
+OPTIONAL_TAGS = ("bottleneck", "advice")  # a run that is fed has none: their presence is not compared either
 
 # Identifiers and numbers in any text, in this order.
 IDENTIFIERS = (
     (r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "<uuid>"),
     (r"\b[0-9a-f]{40}\b", "<commit>"),
     (r"\b[0-9a-f]{32}\b", "<run>"),
-    (r"\b[0-9a-f]{16}\b", "<digest>"),  # of the data and the config, which hold the folder's path
+    (r"\b[0-9a-f]{16}\b", "<digest>"),  # of the data and the config, which contain the folder's path
 )
-NUMBER = r"(?<!\w)\d+(?:,\d{3})*(?:\.\d+)*(?:e[+-]?\d+)?"  # or a version; within a name (fp32, p95) it is no number
+NUMBER = r"(?<!\w)\d+(?:,\d{3})*(?:\.\d+)*(?:e[+-]?\d+)?"  # or a version; not a number within a name (fp32, p95)
 
-# Lines of a run's report, log or note that depend on its figures; None drops the line, for it may be missing.
+# Lines of a run's report, log or note that depend on its metrics; None removes the line, because it may be missing.
 GRADES = "(?:fed|partly starved|starved|inconclusive)"
 NOISY_LINES = (
     (rf"\*\*{GRADES}\*\*(?:: | of data ).*", "<verdict>"),
     (rf"{GRADES}(?:: | of data ).*", "<verdict>"),
     (r"Bottleneck: .*", None),
     (r"- try .*", None),
-    (r"(?:training|probes) #/# .*", None),  # progress: how many lines of it depends on the speed
+    (r"(?:training|probes) #/# .*", None),  # progress: the number of lines depends on the speed
     (r"warning: other programs .*", None),
 )
-# The first paragraphs of a comparison say which arm is faster, as far as its noise allows: up to this line.
+# The first paragraphs of a comparison say which arm is faster, which depends on noise. They end at this line.
 HEADLINE_ENDS = "![the comparison]"
-# Remarks on noise and other programs: the heading and what follows it, up to the next heading.
+# Remarks on noise and other programs: from this heading to the next.
 REMARKS = "Caveats"
-# Columns of a comparison's table with words that depend on noise; `note` is there only where an arm has one.
+# Columns of a comparison's table whose words depend on noise; `note` exists only if an arm has one.
 NOISY_COLUMNS = ("gain", "verdict")
 OPTIONAL_COLUMNS = ("note",)
-# Text in the pictures that depends on figures: marks on an axis and the like have no word of three letters.
+# Text of pictures that is compared: labels of axis marks, which depend on metrics, have no word of three letters.
 CHART_TEXT = r"[A-Za-z]{3}"
-OPTIONAL_CHART_TEXTS = ("n.d.s.: no difference shown",)  # the legend of a mark that a noisy arm has
+OPTIONAL_CHART_TEXTS = ("n.d.s.: no difference shown",)  # the legend of a mark that only noisy arms have
 
-# Lists in JSON that are empty in one run and not in another: the list itself is compared, its items are not.
+# Lists in JSON that may be empty in one run and not in another: their presence is compared, not their items.
 OPTIONAL_JSON = (r"\.notes\[\]", r"\.learns_differently\[\]", r"\.mismatches\[\]")
 
 
-# ---- their use -------------------------------------------------------------------------------------------------
+# ---- how they are applied ---------------------------------------------------------------------------------------
 
 
 def with_places(text: str, places: Mapping[str, str]) -> str:
@@ -89,23 +89,23 @@ def masked(text: str) -> str:
 
 
 def tags(values: Mapping[str, str], places: Mapping[str, str]) -> dict[str, Any]:
-    """Tag to its masked text; a note is a list of lines, and a tag that is nothing but a number keeps it."""
-    kept: dict[str, Any] = {}
+    """The masked text of each tag; a note is a list of lines, and a tag that is only a number keeps it."""
+    masked_tags: dict[str, Any] = {}
     for name, value in values.items():
         if name in OPTIONAL_TAGS:
             continue
         text = with_places(value, places)
         if name in NOISY_TAGS:
-            kept[name] = "<text>" if value else ""
+            masked_tags[name] = "<text>" if value else ""
         elif name == "mlflow.note.content":
-            kept[name] = lines(text)
+            masked_tags[name] = lines(text)
         else:
-            kept[name] = text if re.fullmatch(NUMBER, text) else masked(text)
-    return kept
+            masked_tags[name] = text if re.fullmatch(NUMBER, text) else masked(text)
+    return masked_tags
 
 
 def content(path: str, text: str, places: Mapping[str, str]) -> Any:
-    """What is compared of a file: columns of CSV, paths and types of JSON, lines of other text."""
+    """The part of a file that is compared: columns of CSV, paths and types of JSON, lines of other text."""
     text = with_places(text, places)
     match path.rpartition(".")[2]:
         case "csv":
@@ -115,14 +115,14 @@ def content(path: str, text: str, places: Mapping[str, str]) -> Any:
             return tree(json.loads(text))
         case "html":
             return page(text)
-        case "yaml":  # what was typed and chosen: not measured, so its numbers count
+        case "yaml":  # settings, not measurements: their numbers are compared too
             return text.splitlines()
         case _:
             return lines(text)
 
 
 def tree(value: Any) -> dict[str, str]:
-    """Path of each part of a JSON document to its type; items of a list share one path, null and a type are one string."""
+    """The type at each path of a JSON document; items of a list share one path, and several types are one string."""
     kinds: dict[str, set[str]] = {}
     for path, kind in _parts(value, ""):
         if not any(re.search(rule, path) for rule in OPTIONAL_JSON) and path.rpartition(".")[2] not in OPTIONAL_METRICS:
@@ -141,13 +141,13 @@ def _parts(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def lines(text: str) -> list[str]:
-    """The masked lines of a Markdown document, a log or a note, without the noisy ones and the empty ones."""
-    kept: list[str] = []
+    """The masked lines of a Markdown document, a log or a note, without noisy and empty lines."""
+    masked_lines: list[str] = []
     columns: list[str] | None = None
     remarks = False
     for line in text.splitlines():
         if line.startswith(HEADLINE_ENDS):
-            kept = [*(former for former in kept if former.startswith("# ")), "<headline>"]
+            masked_lines = [*(heading for heading in masked_lines if heading.startswith("# ")), "<headline>"]
         if line.startswith("**") and line.endswith("**"):
             remarks = line == f"**{REMARKS}**"
         if not line.startswith("|"):
@@ -157,10 +157,10 @@ def lines(text: str) -> list[str]:
         if remarks or not line.strip():
             continue
         if columns is not None:
-            kept.append("| " + " | ".join(_quiet(columns, _cells(line))) + " |")
-        elif (quiet := _without_noise(masked(line))) is not None:
-            kept.append(quiet)
-    return kept
+            masked_lines.append("| " + " | ".join(_masked_row(columns, _cells(line))) + " |")
+        elif (quiet_line := _without_noise(masked(line))) is not None:
+            masked_lines.append(quiet_line)
+    return masked_lines
 
 
 def _without_noise(line: str) -> str | None:
@@ -174,8 +174,8 @@ def _cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip().strip("|").split(" | ")]
 
 
-def _quiet(columns: Sequence[str], cells: Sequence[str]) -> list[str]:
-    """The cells of a row, masked, without those that may be missing; the header's are kept as they are."""
+def _masked_row(columns: Sequence[str], cells: Sequence[str]) -> list[str]:
+    """The masked cells of a row, without those that may be missing; cells of the header are not masked."""
     pairs = zip(columns, cells, strict=False)
     return [
         cell if cell == column else "<noisy>" if column in NOISY_COLUMNS else masked(cell)
@@ -185,7 +185,7 @@ def _quiet(columns: Sequence[str], cells: Sequence[str]) -> list[str]:
 
 
 def page(text: str) -> list[str]:
-    """The masked texts of an HTML page, each after its element's name; pictures by the words in them."""
+    """The masked texts of an HTML page, each after the name of its element; of pictures, their words."""
     reader = _Page()
     reader.feed(text)
     reader.close()
@@ -223,7 +223,7 @@ class _Page(HTMLParser):
             self._column += 1
 
     def handle_comment(self, data: str) -> None:
-        """Matplotlib draws letters as shapes and writes the text in a comment."""
+        """Keeps the words of a picture: Matplotlib draws letters as shapes and writes the text into a comment."""
         if "svg" in self._open and re.search(CHART_TEXT, data) and data.strip() not in OPTIONAL_CHART_TEXTS:
             self._keep("svg", masked(data.strip()))
 

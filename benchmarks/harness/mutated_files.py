@@ -1,4 +1,4 @@
-"""JPEG files that are spoiled in many ways, through each loader in a process of its own."""
+"""Damages JPEG files in many ways and reads them with each loader in its own process."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from loaderlab.loaders.contract import EpochPlan
 from loaderlab.loaders.decode import decoder, read_image
 from loaderlab.system.causes import described
 
-PATIENCE_S = 600.0  # for one chunk
+TIMEOUT_S = 600.0  # for one chunk
 CHUNK = 2_000  # mutated files
-MAX_PIXELS = 4_000_000  # a header may claim any size: larger ones are bombs here
+MAX_PIXELS = 4_000_000  # a header may claim any size; larger ones are rejected as decompression bombs
 LOADERS: dict[str, LoaderConfig] = {
     "native": NativeLoader(num_workers=1),
     "native, Pillow": NativeLoader(num_workers=1, decoder="pillow"),
@@ -44,8 +44,8 @@ LOADERS: dict[str, LoaderConfig] = {
 
 
 def pictures(rng: np.random.Generator) -> list[bytes]:
-    """Whole files of several kinds."""
-    found = []
+    """Intact files of several kinds."""
+    files = []
     for number in range(24):
         height, width = rng.integers(24, 90, 2)
         y, x = np.mgrid[0:height, 0:width]
@@ -57,13 +57,13 @@ def pictures(rng: np.random.Generator) -> list[bytes]:
         out = io.BytesIO()
         kind = image.convert("L") if number % 6 == 4 else image
         kind.save(out, "JPEG", quality=85, subsampling=2 * (number % 2), progressive=number % 6 == 5, exif=exif)
-        found.append(out.getvalue())
-    return found
+        files.append(out.getvalue())
+    return files
 
 
-def mutated(whole: bytes, rng: np.random.Generator) -> bytes:
-    """One way or another of spoiling a file; some leave it decodable."""
-    data = bytearray(whole)
+def mutated(intact: bytes, rng: np.random.Generator) -> bytes:
+    """The file with damage of a random kind; some kinds leave it decodable."""
+    data = bytearray(intact)
     match rng.integers(6):
         case 0:
             for bit in rng.integers(0, 8 * len(data), rng.integers(1, 17)):
@@ -89,33 +89,33 @@ def mutated(whole: bytes, rng: np.random.Generator) -> bytes:
 
 
 def written(folder: Path, number: int) -> tuple[list[str], int]:
-    """The files of one chunk, the whole ones first; how many those are."""
+    """The names of the files of one chunk, intact ones first, and the number of intact ones."""
     rng = np.random.default_rng(number)
-    whole = pictures(rng)
-    contents = [whole[index % len(whole)] for index in range(CHUNK // 3)]
-    num_whole = len(contents)
-    contents += [mutated(whole[rng.integers(len(whole))], rng) for _ in range(CHUNK)]
+    intact = pictures(rng)
+    contents = [intact[index % len(intact)] for index in range(CHUNK // 3)]
+    num_intact = len(contents)
+    contents += [mutated(intact[rng.integers(len(intact))], rng) for _ in range(CHUNK)]
     names = [f"{index:05d}.jpg" for index in range(len(contents))]
     for name, content in zip(names, contents, strict=True):
         (folder / name).write_bytes(content)
-    return names, num_whole
+    return names, num_intact
 
 
-def of_like_sizes(folder: Path, names: list[str]) -> list[str]:
-    """Without those whose header claims a large picture: the resident loader pads all samples to the largest, and refuses."""
+def of_small_size(folder: Path, names: list[str]) -> list[str]:
+    """The files whose header claims a small picture: the resident loader pads all samples to the largest and rejects large ones."""
 
     def is_small(name: str) -> bool:
         try:
             with Image.open(folder / name) as image:
                 return max(image.size) <= 256
-        except Exception:  # whatever Pillow makes of a spoiled file
+        except Exception:  # Pillow raises many types for a damaged file
             return True
 
     return [name for name in names if is_small(name)]
 
 
-def checked(config: LoaderConfig, folder: Path, names: list[str], num_whole: int, seed: int) -> tuple[int, str]:
-    """Samples skipped of one chunk, and what was wrong; empty where all is well."""
+def checked(config: LoaderConfig, folder: Path, names: list[str], num_intact: int, seed: int) -> tuple[int, str]:
+    """The number of skipped samples of one chunk, and the first problem; empty if there is none."""
     train, _, normalization = transforms(TransformConfig(image_size=32))
     source = ImageFiles(PathTable.of(folder, names), np.zeros(len(names), np.int64))
     split = Split(source, train, normalization, OnError(skip=True, max_skipped=1.0, max_pixels=MAX_PIXELS))
@@ -132,44 +132,44 @@ def checked(config: LoaderConfig, folder: Path, names: list[str], num_whole: int
         loader.close()
     broken = dict(loader.broken)
     if steps != plan.num_steps:
-        return len(broken), f"{steps} batches of {plan.num_steps}"
+        return len(broken), f"{steps} batches instead of {plan.num_steps}"
     if lost := set(range(len(names))) - delivered - set(broken):
         return len(broken), f"{len(lost)} files neither delivered nor skipped: {names[min(lost)]}"
     if unnamed := [index for index, reason in broken.items() if names[index] not in reason]:
         return len(broken), f"{len(unnamed)} files skipped without their name"
-    if wrong := [index for index in broken if index < num_whole]:
-        return len(broken), f"{len(wrong)} whole files skipped: {broken[wrong[0]]}"
+    if wrong := [index for index in broken if index < num_intact]:
+        return len(broken), f"{len(wrong)} intact files skipped: {broken[wrong[0]]}"
     if isinstance(config, HostLoader):
-        alone = set()
+        undecodable = set()
         for index in range(len(names)):
             try:
                 read_image(source, index, decoder(config.decoder), MAX_PIXELS)
             except DataError:
-                alone.add(index)
-        if alone != set(broken):
-            return len(broken), f"{len(alone ^ set(broken))} files are judged otherwise when decoded alone"
+                undecodable.add(index)
+        if undecodable != set(broken):
+            return len(broken), f"{len(undecodable ^ set(broken))} files have a different outcome when decoded alone"
     return len(broken), ""
 
 
 def work(name: str, chunks: int, send: Connection, log: str) -> None:
-    """One loader through all chunks, in a process of its own; what libraries write about broken files goes to a file."""
-    quiet = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(quiet, 2)
+    """Reads all chunks with one loader in its own process; messages of libraries about broken files go to ``log``."""
+    log_file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log_file, 2)
     for number in range(chunks):
         folder = Path(tempfile.mkdtemp(prefix="mutated-"))
         try:
-            names, num_whole = written(folder, number)
+            names, num_intact = written(folder, number)
             if isinstance(LOADERS[name], ResidentLoader):
-                names = of_like_sizes(folder, names)
-            send.send((number, len(names) - num_whole, *checked(LOADERS[name], folder, names, num_whole, number)))
+                names = of_small_size(folder, names)
+            send.send((number, len(names) - num_intact, *checked(LOADERS[name], folder, names, num_intact, number)))
         except Exception as error:
             send.send((number, 0, 0, described(error)))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def through(name: str, chunks: int) -> bool:
-    """Whether one loader did well; prints what it found."""
+def passes(name: str, chunks: int) -> bool:
+    """Whether one loader passes all checks; prints its result."""
     context = multiprocessing.get_context("spawn")
     receive, send = context.Pipe(duplex=False)
     log = tempfile.NamedTemporaryFile(prefix="mutated-", suffix=".log")  # noqa: SIM115
@@ -178,25 +178,25 @@ def through(name: str, chunks: int) -> bool:
     process.start()
     send.close()
     files = skipped = 0
-    wrong: list[str] = []
+    problems: list[str] = []
     for number in range(chunks):
         try:
-            if not receive.poll(PATIENCE_S):
-                wrong.append(f"chunk {number}: no answer in {PATIENCE_S:.0f} s")
+            if not receive.poll(TIMEOUT_S):
+                problems.append(f"chunk {number}: no answer within {TIMEOUT_S:.0f} s")
                 process.kill()
                 break
-            _, count, broken, said = receive.recv()
+            _, count, broken, problem = receive.recv()
         except EOFError:
             process.join()
-            wrong.append(f"chunk {number}: the process ended with {process.exitcode}")
+            problems.append(f"chunk {number}: the process ended with exit code {process.exitcode}")
             break
         files, skipped = files + count, skipped + broken
-        if said:
-            wrong.append(f"chunk {number}: {said}")
+        if problem:
+            problems.append(f"chunk {number}: {problem}")
     process.join()
     spent = time.perf_counter() - began
     print(
-        f"{name:<16}{files:>9,} mutated files, {skipped:>7,} skipped by name, {spent:6.0f} s: {'; '.join(wrong) or 'well'}",
+        f"{name:<16}{files:>9,} mutated files, {skipped:>7,} skipped by name, {spent:6.0f} s: {'; '.join(problems) or 'passed'}",
         flush=True,
     )
-    return not wrong
+    return not problems

@@ -7,7 +7,7 @@ import re
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the description's lines and shows each default that is a value."""
+    """Keeps the lines of the description and shows every default that is a value."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None or isinstance(action.default, bool):
@@ -21,7 +21,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def number_above_0(text: str) -> float:
-    """Raises argparse.ArgumentTypeError for anything that is not a number above 0."""
+    """The number; raises argparse.ArgumentTypeError unless it is above 0."""
     try:
         value = float(text)
     except ValueError:
@@ -32,7 +32,7 @@ def number_above_0(text: str) -> float:
 
 
 def count(text: str) -> int:
-    """Raises argparse.ArgumentTypeError for anything that is not a whole number above 0."""
+    """The whole number; raises argparse.ArgumentTypeError unless it is above 0."""
     try:
         value = int(text)
     except ValueError:
@@ -43,7 +43,7 @@ def count(text: str) -> int:
 
 
 def size(text: str) -> str:
-    """``500x375``. Raises argparse.ArgumentTypeError for anything else."""
+    """A size like ``500x375``; raises argparse.ArgumentTypeError for any other text."""
     if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", text, re.ASCII):
         raise argparse.ArgumentTypeError(f"{text}: must be WIDTHxHEIGHT, like 500x375")
     return text

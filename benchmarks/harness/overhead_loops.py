@@ -22,7 +22,7 @@ from loaderlab.training.precision import Precision
 
 
 class Bare(StepMeter):
-    """A meter that does nothing at all."""
+    """A meter that does nothing."""
 
     def begin_epoch(self, epoch: int) -> None: ...
     def next_step(self) -> None: ...
@@ -38,8 +38,11 @@ class Bare(StepMeter):
 
 
 class Turns(Bare):
-    """A meter that is on or off by the toss of a coin at each step, and keeps the length of each: they are compared a few
-    milliseconds apart. In strict turns the memory allocator, which has turns of its own, is measured along with it."""
+    """A meter that is on or off at random at each step and keeps the length of each step.
+
+    Steps that are compared are a few milliseconds apart. With strict turns the memory allocator, which has its own turns,
+    would be measured too.
+    """
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
@@ -55,21 +58,22 @@ class Turns(Bare):
         if self._last:
             self.lengths.append((self._on, now - self._last))
         self._on = self._coin.randrange(2)
-        self.__dict__.update(self._calls[self._on])  # the loop then calls the real methods, or those that do nothing
+        self.__dict__.update(self._calls[self._on])  # the loop then calls the real methods or those that do nothing
         self._last = time.perf_counter_ns()
         if self._on:
             self._real.next_step()
 
 
 class Fixed(CycledBatches):
-    """Resident batches, a given number of times."""
+    """Resident batches for a given number of steps."""
 
     def __init__(self, batches: list[Batch], steps: int) -> None:
-        left = itertools.count(1)
-        super().__init__(batches, lambda: next(left) > steps)
+        counter = itertools.count(1)
+        super().__init__(batches, lambda: next(counter) > steps)
 
 
 def make(device: torch.device, model_name: str, batch_size: int) -> tuple[Parts, list[Batch]]:
+    """The parts of the training loop, and random batches on the device."""
     torch.manual_seed(0)
     if model_name == "mlp":
         model: nn.Module = nn.Sequential(nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10)).to(device)
@@ -82,7 +86,7 @@ def make(device: torch.device, model_name: str, batch_size: int) -> tuple[Parts,
     optimizer, schedule = optimizers.build(AdamWOptimizer(schedule="constant"), model, None)
     batches = [
         Batch(torch.rand(batch_size, *shape, device=device), torch.randint(0, 10, (batch_size,), device=device), None)
-        for _ in range(5)  # odd: every batch is seen by turns with the meter on and off
+        for _ in range(5)  # an odd number, so that every batch is used with the meter on and off in turn
     ]
     loader = Fixed(batches, 0)
     return Parts(
@@ -91,7 +95,7 @@ def make(device: torch.device, model_name: str, batch_size: int) -> tuple[Parts,
 
 
 def block_s(parts: Parts, batches: list[Batch], meter: StepMeter, steps: int) -> float:
-    """Seconds a step of one block."""
+    """Seconds per step of one block."""
     parts.loader = Fixed(batches, steps)
     began = time.perf_counter()
     train(parts, meter, Progress(), Observers(lambda *_: None, lambda *_: None), epochs=1, steps=None, accumulate=1)
@@ -101,7 +105,7 @@ def block_s(parts: Parts, batches: list[Batch], meter: StepMeter, steps: int) ->
 def blocks(
     parts: Parts, batches: list[Batch], device: torch.device, pairs: int, steps: int
 ) -> tuple[list[float], list[float]]:
-    """Of each pair of blocks the ratio metered / bare, and the ms of a bare step."""
+    """The ratio metered / bare of each pair of blocks, and the milliseconds of the bare steps."""
     ratios, bare_ms = [], []
     for pair in range(pairs):
         metered: dict[bool, float] = {}
@@ -113,20 +117,20 @@ def blocks(
 
 
 def by_hand(parts: Parts, batches: Iterable[Batch], seconds: float) -> float:
-    """Samples a second of the plainest loop, warm-up left out; ``batches`` are gone through again and again."""
+    """Samples per second of the simplest loop, without its warm-up; ``batches`` are repeated."""
     model, optimizer, count, began = parts.model, parts.optimizer, 0, time.perf_counter()
-    until, endless = began + seconds, itertools.chain.from_iterable(itertools.repeat(batches))
+    deadline, endless = began + seconds, itertools.chain.from_iterable(itertools.repeat(batches))
     for index, batch in enumerate(endless):
         if index == WARMUP_STEPS:
             _wait(parts.device)
-            began, count, until = time.perf_counter(), 0, time.perf_counter() + seconds
+            began, count, deadline = time.perf_counter(), 0, time.perf_counter() + seconds
         loss = F.cross_entropy(model(batch.inputs), batch.targets)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         parts.schedule.step()
         count += 1
-        if time.perf_counter() >= until:
+        if time.perf_counter() >= deadline:
             break
     _wait(parts.device)
     return count * len(batch) / (time.perf_counter() - began)
@@ -138,6 +142,7 @@ def _wait(device: torch.device) -> None:
 
 
 def median_and_interval(values: list[float]) -> tuple[float, float, float]:
-    drawn = np.random.default_rng(0).choice(values, (500, len(values)))
-    low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])
+    """The median and the ends of its 95 % confidence interval, by bootstrap."""
+    samples = np.random.default_rng(0).choice(values, (500, len(values)))
+    low, high = np.percentile(np.median(samples, axis=1), [2.5, 97.5])
     return float(np.median(values)), float(low), float(high)

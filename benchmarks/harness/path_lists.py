@@ -1,4 +1,4 @@
-"""A list of a million paths in a process of its own: seconds until it is ready, and memory of a run's processes."""
+"""Measures a list of a million paths in a new process: seconds until it is ready, and memory of a run's processes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from loaderlab.meter.resources import proportional_memory_mib
 
 
 def build(root: Path) -> DataSpec:
+    """The data of a folder-per-class tree."""
     return data.build(ImageFolderData(root=str(root)), lambda *_: None)
 
 
 def seconds_to_list(root: Path) -> tuple[float, float]:
-    """Seconds, and the MiB by which the process's peak grew meanwhile."""
+    """Seconds to list the tree, and the MiB by which the peak memory of the process grew."""
     before = _peak_mib()
     started = time.perf_counter()
     build(root)
@@ -38,7 +39,7 @@ def _peak_mib() -> float:
 
 
 class PathLengths(Dataset[Any]):
-    """Looks up paths and labels, opens no file."""
+    """A data set that looks up paths and labels and opens no file."""
 
     def __init__(self, files: ImageFiles) -> None:
         self._files = files
@@ -47,7 +48,8 @@ class PathLengths(Dataset[Any]):
         return sum(len(self._files.paths[index]) for index in ids.tolist()), int(self._files.labels[ids].sum())
 
 
-def as_it_is(fetched: Any) -> Any:
+def unchanged(fetched: Any) -> Any:
+    """The items as the data set returned them."""
     return fetched
 
 
@@ -64,17 +66,18 @@ def memory_mib(root: Path, method: str, num_workers: int) -> float:
         num_workers=num_workers,
         persistent_workers=True,
         multiprocessing_context=method,
-        collate_fn=as_it_is,
+        collate_fn=unchanged,
     )
     sums = list(loader)
     assert sum(labels for _, labels in sums) == int(files.labels.sum())
     del sums
     gc.collect()
-    found = proportional_memory_mib()
-    assert found is not None
-    return found
+    total_mib = proportional_memory_mib()
+    assert total_mib is not None
+    return total_mib
 
 
-def in_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
+def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of a function that is called in a new process."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()

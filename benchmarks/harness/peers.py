@@ -1,7 +1,7 @@
-"""The peers' own recipes, bare: JPEG files of a folder-per-class tree to shuffled training batches of 64 on the CPU.
+"""The usual code of other libraries: JPEG files of a folder-per-class tree to shuffled batches of 64 on the CPU.
 
-Random resized crop to 224 and a flip in every one, N workers or threads, one torch thread in each. Nothing of loaderlab
-is in them. The tree is listed many times over, so that no epoch ends within a run.
+Each has a random resized crop to 224 and a flip, N workers or threads, and one torch thread in each. None of them uses
+loaderlab. The list of the tree is repeated many times, so that no epoch ends during a run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, default_collate
-from torchcodec.decoders import decode_image  # type: ignore[attr-defined]  # torchcodec names it in no __all__
+from torchcodec.decoders import decode_image  # type: ignore[attr-defined]  # not listed in __all__
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
@@ -28,12 +28,12 @@ from torchvision.transforms import v2
 from benchmarks.harness.turns import Served
 
 BATCH, SIZE = 64, 224
-SAMPLES = 200_000  # an epoch's
+SAMPLES = 200_000  # in an epoch
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def items(folder: Path) -> list[tuple[str, int]]:
-    """Paths and labels, the tree as often as makes an epoch of `SAMPLES`."""
+    """Paths and labels of the tree, repeated to at least `SAMPLES`."""
     samples: list[tuple[str, int]] = ImageFolder(str(folder)).samples
     return samples * math.ceil(SAMPLES / len(samples))
 
@@ -46,13 +46,13 @@ def _served(dataset: Dataset[Any], workers: int) -> Served:
         num_workers=workers,
         drop_last=True,
         persistent_workers=True,
-        multiprocessing_context="fork",  # Linux's own way; a spawned arm would hand down its own
+        multiprocessing_context="fork",  # Linux's default; a spawned arm would pass on "spawn"
     )
     return Served((len(targets) for _ in itertools.count() for _, targets in loader), 2 * workers, workers)
 
 
 def recipe(folder: Path, workers: int) -> Served:
-    """torchvision's: ImageFolder, Pillow, float32 samples normalised one by one."""
+    """torchvision's recipe: ImageFolder, Pillow, and float32 samples that are normalised one by one."""
     crop, flip = transforms.RandomResizedCrop(SIZE), transforms.RandomHorizontalFlip()
     transform = transforms.Compose([crop, flip, transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
     dataset = ImageFolder(str(folder), transform)
@@ -61,7 +61,7 @@ def recipe(folder: Path, workers: int) -> Served:
 
 
 class Decoded(Dataset[Any]):
-    """torchcodec's tensors, cropped and flipped by torchvision."""
+    """Tensors that torchcodec decodes and torchvision crops and flips."""
 
     def __init__(self, folder: Path) -> None:
         self._items = items(folder)
@@ -74,16 +74,17 @@ class Decoded(Dataset[Any]):
         return self.sample(self._items[index])
 
     def sample(self, item: tuple[str, int]) -> tuple[torch.Tensor, int]:
+        """The cropped and flipped image of a path, and its label."""
         return self._transform(decode_image(item[0])), item[1]
 
 
 def torchcodec(folder: Path, workers: int) -> Served:
-    """torchcodec in a plain DataLoader: uint8 samples, the normalisation left to the device."""
+    """torchcodec in a plain DataLoader: uint8 samples, which the device would normalise."""
     return _served(Decoded(folder), workers)
 
 
 def dali(folder: Path, threads: int) -> Served:
-    """DALI's reader, its decoder that decodes no more than the crop, resize, flip; uint8."""
+    """DALI's reader, its decoder that decodes only the crop, resize and flip; uint8."""
     import torch.utils.dlpack
     from nvidia.dali import fn, types
     from nvidia.dali.pipeline import Pipeline
@@ -125,18 +126,18 @@ def _window(height: int, width: int) -> tuple[int, int, int, int]:
 
 
 def missing_for_spdl() -> str:
-    """What SPDL's own decoder lacks here; empty where it runs."""
+    """Why SPDL's own decoder cannot run here; empty if it can."""
     import spdl.io.utils
 
     try:
         spdl.io.utils.get_ffmpeg_versions()
     except RuntimeError:
-        return "spdl.io decodes by FFmpeg's shared libraries (libavutil and others), and there are none here"
+        return "spdl.io decodes by FFmpeg's shared libraries (libavutil and others), which are not installed"
     return ""
 
 
 def spdl(folder: Path, threads: int) -> Served:
-    """SPDL alone: spdl.io decodes, crop, scale and flip are a filter graph of each sample's own."""
+    """SPDL alone: spdl.io decodes; crop, scale and flip are a separate filter graph for each sample."""
     import spdl.io
 
     def sample(path: str) -> Any:
@@ -155,7 +156,7 @@ def spdl(folder: Path, threads: int) -> Served:
 
 
 def spdl_torchcodec(folder: Path, threads: int) -> Served:
-    """SPDL's pipeline of threads around torchcodec and torchvision, in place of its own decoder."""
+    """SPDL's pipeline of threads around torchcodec and torchvision, instead of its own decoder."""
     dataset = Decoded(folder)
 
     def batch(listed: list[tuple[str, int]]) -> Any:
@@ -165,8 +166,10 @@ def spdl_torchcodec(folder: Path, threads: int) -> Served:
 
 
 def _pipelined(folder: Path, threads: int, batch: Any) -> Served:
-    """A thread makes a whole batch, as in SPDL's example of image loading: sample by sample its event loop takes half a
-    millisecond of processor time for each."""
+    """A pipeline in which a thread makes a whole batch, as in SPDL's example of image loading.
+
+    With single samples, its event loop takes half a millisecond of processor time for each.
+    """
     from spdl.pipeline import Pipeline, PipelineBuilder
 
     buffered = 3
@@ -179,20 +182,20 @@ def _pipelined(folder: Path, threads: int, batch: Any) -> Served:
         .build(num_threads=threads, max_failures=0)
     )
     pipeline.start()
-    # the stage before the sink holds another, and what it makes comes as it gets ready
+    # the stage before the sink buffers one more batch; batches arrive when they are ready
     return Served((len(targets) for _, targets in pipeline), buffered + 2, threads)
 
 
 def decoding(folder: Path, workers: int, decoder: str) -> Served:
-    """The limit: as many processes that only decode, whole images from memory, and hand over nothing."""
+    """The limit: the same number of processes, which only decode whole images from memory and return nothing."""
     context = multiprocessing.get_context("fork")
     counts = [context.RawValue("q", 0) for _ in range(workers)]
     encoded = [Path(path).read_bytes() for path, _ in ImageFolder(str(folder)).samples]
     for rank, count in enumerate(counts):
         context.Process(target=_decode, args=(decoder, encoded, rank, count), daemon=True).start()
 
-    def looks() -> Iterator[int]:
-        while not all(count.value for count in counts):  # they import
+    def decoded() -> Iterator[int]:
+        while not all(count.value for count in counts):  # the processes are still importing
             time.sleep(0.05)
         before = 0
         while True:
@@ -201,7 +204,7 @@ def decoding(folder: Path, workers: int, decoder: str) -> Served:
             yield now - before
             before = now
 
-    return Served(looks(), ahead=1)
+    return Served(decoded(), ahead=1)
 
 
 def _decode(decoder: str, encoded: list[bytes], rank: int, count: Any) -> None:

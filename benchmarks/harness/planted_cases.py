@@ -1,4 +1,4 @@
-"""Causes of starvation, planted in the real loop in real time: sleeps in the loader, the copy, the model and the optimizer."""
+"""Plants causes of starvation in the real loop in real time: sleeps in the loader, the copy, the model and the optimizer."""
 
 from __future__ import annotations
 
@@ -31,51 +31,56 @@ from loaderlab.training.loop import Observers, Parts, Progress, train
 from loaderlab.training.precision import Precision
 
 BATCH = 4
-POINTS = 3.0
-Truth = Callable[[float], float]  # of the step's length without a loader, seconds; percent
+POINTS = 3.0  # tolerated error of a starved share
+Truth = Callable[[float], float]  # from the length of the step without a loader, in seconds, to the starved share in %
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is planted; seconds. ``truth``: the starved share that follows from it and from the length of the step, which
-    the ceiling probe tells without any loader; None where it follows from nothing known."""
+    """A planted cause. All times are in seconds.
+
+    Attributes:
+        truth: the starved share that follows from the case and from the length of the step, which the ceiling probe
+            measures without a loader; None if it does not follow from known quantities.
+    """
 
     name: str
     truth: Truth | None
     grade: str | tuple[str, ...]
     bottleneck: str | tuple[str, ...]
-    prepare: Callable[[int], float] = lambda _: 0.0  # of the n-th batch that a maker makes
+    prepare: Callable[[int], float] = lambda _: 0.0  # time of the n-th batch that a worker makes
     workers: int = 0
     transfer: float = 0.0
-    forward: float = 0.060  # with the next two 100 ms: handing a batch over takes a millisecond or two
+    forward: float = 0.060  # 100 ms with the next two: the hand-over of a batch takes one or two milliseconds
     backward: float = 0.030
     optimizer: float = 0.010
-    steps: int = 50  # an epoch
+    steps: int = 50  # in an epoch
     epochs: int = 1
-    start: float = 0.0  # of a worker
+    start: float = 0.0  # time until a worker is ready
     burn: bool = False  # compute instead of sleeping
-    batch: int = BATCH  # all times above are for BATCH samples, and grow with it
-    matmul: bool = False  # the step computes with as many threads as the workers leave, instead of sleeping
+    batch: int = BATCH  # all times above are for BATCH samples and grow with the batch
+    matmul: bool = False  # instead of sleeping, the step computes with all threads that the workers leave free
     options: dict[str, Any] = field(default_factory=dict)
 
-    def named_rightly(self, verdict: Verdict) -> bool:
-        """Whether a verdict names the grade and the bottleneck that were planted."""
+    def is_named_by(self, verdict: Verdict) -> bool:
+        """Whether a verdict has the grade and the bottleneck that were planted."""
         return verdict.grade in self.grade and (
             verdict.bottleneck == self.bottleneck or verdict.bottleneck in tuple(self.bottleneck)
         )
 
 
 def alone(prepare: float) -> Truth:
-    """Nothing works ahead: the step waits for the whole of the batch's making."""
+    """The share if no batch is made ahead: the step waits while its batch is made."""
     return lambda step: 100 * prepare / (prepare + step)
 
 
 def ahead(prepare: float, workers: int) -> Truth:
-    """Workers make a batch every prepare / workers seconds."""
+    """The share if the workers make a batch every ``prepare / workers`` seconds."""
     return lambda step: 100 * max(0.0, 1 - step * workers / prepare)
 
 
 def onset(prepare: float, before: int, after: int) -> Truth:
+    """The share if only the steps ``after`` the onset wait."""
     return lambda step: 100 * after * prepare / ((before + after) * step + after * prepare)
 
 
@@ -123,21 +128,21 @@ CASES = [
     ),
 ]
 
-# of a loader that is fast enough, and is not to be blamed: no disk, no decoding
+# bottlenecks of a loader that is fast enough: neither disk nor decoding
 DELIVERY = ("device compute", "batch hand-over", "uneven batches", "start of each epoch")
 SHORT: dict[str, Any] = {
     "forward": 0.012,
     "backward": 0.006,
     "optimizer": 0.002,
     "steps": 150,
-}  # 20 ms: a hand-over shows
+}  # 20 ms: short enough for a hand-over to show
 FAST = [  # loaders that are faster than the step
     Case("fast loader, no worker", alone(0.010), ("partly starved", "starved"), "storage", lambda _: 0.010, 0, **SHORT),
     Case("fast loader, 1 worker", None, ("fed", "partly starved"), DELIVERY, lambda _: 0.012, 1, **SHORT),
     Case("fast loader, 2 workers", None, ("fed", "partly starved"), DELIVERY, lambda _: 0.020, 2, **SHORT),
     Case("fast loader, 4 workers", None, ("fed", "partly starved"), DELIVERY, lambda _: 0.032, 4, **SHORT),
 ]
-FOLLOWED = [  # cases whose advice is followed; the last five need no more workers
+FOLLOWED = [  # cases whose advice is followed; the last five do not need more workers
     Case("0 workers, 40 ms", alone(0.040), "starved", "storage", lambda _: 0.040),
     Case("0 workers, 80 ms", alone(0.080), "starved", "storage", lambda _: 0.080),
     Case("0 workers, 150 ms", alone(0.150), "starved", "storage", lambda _: 0.150),
@@ -167,7 +172,7 @@ FOLLOWED = [  # cases whose advice is followed; the last five need no more worke
         backward=0,
     ),
     Case(
-        "late batches, 1 worker",  # fast enough on average: nine of 5 ms and one of 110 ms in ten steps of 20 ms
+        "late batches, 1 worker",  # fast enough on average: in ten steps of 20 ms, nine batches take 5 ms and one 110 ms
         None,
         ("partly starved", "starved"),
         "uneven batches",
@@ -180,7 +185,7 @@ FOLLOWED = [  # cases whose advice is followed; the last five need no more worke
 
 
 def spend(seconds: float, burn: bool) -> None:
-    """Sleeps, or computes as much as takes this long on an idle core."""
+    """Sleeps, or computes an amount that takes this long on an idle core."""
     if not burn:
         time.sleep(seconds)
         return
@@ -193,6 +198,7 @@ def _burn() -> None:
 
 
 def burns_per_s() -> float:
+    """The speed of this core."""
     began, count = time.perf_counter(), 0
     while time.perf_counter() - began < 0.3:
         _burn()
@@ -205,6 +211,8 @@ MATMULS, SQUARE = 6, torch.ones(1024, 1024)
 
 
 class Samples(Dataset[Any]):
+    """A data set whose batches take the planted time."""
+
     classes = ("a", "b")
 
     def __init__(self, case: Case) -> None:
@@ -214,7 +222,7 @@ class Samples(Dataset[Any]):
         return self._case.steps * self._case.batch
 
     def __getitem__(self, index: int) -> Any:
-        raise AssertionError("asked for batches")
+        raise AssertionError("only whole batches can be read")
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[torch.Tensor, int]]:
         case = self._case
@@ -227,6 +235,8 @@ class Samples(Dataset[Any]):
 
 
 class SlowCopy(Native):
+    """The native loader with a planted time of the copy."""
+
     copy_s = 0.0
 
     def transfer(self, batch: Batch) -> Batch:
@@ -235,21 +245,23 @@ class SlowCopy(Native):
 
 
 class Planted(torch.autograd.Function):
-    """The identity, which takes its time both ways."""
+    """The identity, with a planted time forward and backward."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: torch.Tensor, ahead_s: float, back_s: float, burn: bool) -> torch.Tensor:
-        ctx.back_s, ctx.burn = back_s, burn
-        spend(ahead_s, burn)
+    def forward(ctx: Any, inputs: torch.Tensor, forward_s: float, backward_s: float, burn: bool) -> torch.Tensor:
+        ctx.backward_s, ctx.burn = backward_s, burn
+        spend(forward_s, burn)
         return inputs.clone()
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
-        spend(ctx.back_s, ctx.burn)
+        spend(ctx.backward_s, ctx.burn)
         return gradients[0], None, None, None
 
 
 class Model(nn.Module):
+    """A small model with the planted times of a case."""
+
     def __init__(self, case: Case) -> None:
         super().__init__()
         self._case, self._first, self._last = case, nn.Linear(4, 4), nn.Linear(4, 2)
@@ -268,14 +280,16 @@ class Model(nn.Module):
 
 
 def run(case: Case) -> tuple[dict[str, float], Verdict]:
-    """One run of a case: its figures and its verdict."""
+    """The metrics and the verdict of one run of a case."""
     device = torch.device("cpu")
     cores = available_cores()
     threads = max(1, cores - case.workers) if case.matmul else 1
     torch.set_num_threads(threads)
     dataset = Samples(case)
     split = Split(UserItems(dataset, False, None, None, 2))
-    plan = EpochPlan(len(dataset), case.batch, False, True)  # in order: the planted batches are known by their number
+    plan = EpochPlan(
+        len(dataset), case.batch, False, True
+    )  # not shuffled: planted batches are identified by their number
     config = NativeLoader(num_workers=case.workers, **case.options)
 
     def build() -> Native:
@@ -304,8 +318,8 @@ def run(case: Case) -> tuple[dict[str, float], Verdict]:
         probes = Probes()
         inputs = ProbeInputs(parts, MeasureConfig(probe_s=2.0), build, split, plan, epoch=0, accumulate=1, rate=rate)
         probes.run(inputs, lambda *_: None)
-        if (other := threads_to_probe(evidence_of(loop, probes.results), setup)) is not None:
-            probes.run_ceiling(inputs, other)
+        if (other_threads := threads_to_probe(evidence_of(loop, probes.results), setup)) is not None:
+            probes.run_ceiling(inputs, other_threads)
     finally:
         parts.loader.close()
     return figures_of(loop, probes.results, setup), judge(evidence_of(loop, probes.results), setup)

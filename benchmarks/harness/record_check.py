@@ -1,4 +1,4 @@
-"""Whether the runs that a command left in a store are complete. MLflow is imported when a store is opened."""
+"""Checks whether the runs that a command recorded are complete. MLflow is imported when a store is opened."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ARTIFACTS = ("steps.csv", "config.yaml")
 
 @dataclass(frozen=True)
 class StoredRun:
-    """One run as the store has it.
+    """One run in the store.
 
     Attributes:
         artifacts: names of its files.
@@ -33,7 +33,7 @@ class StoredRun:
 
 
 def stored_runs(file: Path, known: Collection[str] = ()) -> list[StoredRun]:
-    """All runs of an SQLite store except those whose ids are known; none where there is no such file."""
+    """All runs of an SQLite store except those whose ids are known; none if the file does not exist."""
     if not file.exists():
         return []
     from mlflow.tracking import MlflowClient
@@ -54,16 +54,19 @@ def stored_runs(file: Path, known: Collection[str] = ()) -> list[StoredRun]:
 
 
 def missing_in(run: StoredRun, artifacts: Sequence[str] = ARTIFACTS) -> str:
-    """What a training run lacks; empty where it is complete."""
-    lacks = [] if run.status == "FINISHED" else [f"its status is {run.status}"]
-    lacks += [] if run.num_metrics else ["no metrics"]
-    lacks += [] if run.tags.get("verdict") else ["no verdict"]
-    lacks += [f"no {name}" for name in artifacts if name not in run.artifacts]
-    return ", ".join(lacks)
+    """What is missing in a training run; empty if it is complete."""
+    problems = [] if run.status == "FINISHED" else [f"its status is {run.status}"]
+    problems += [] if run.num_metrics else ["no metrics"]
+    problems += [] if run.tags.get("verdict") else ["no verdict"]
+    problems += [f"no {name}" for name in artifacts if name not in run.artifacts]
+    return ", ".join(problems)
 
 
 def missing_in_command(command: str, runs: Sequence[StoredRun]) -> str:
-    """What the new runs of ``train``, ``sweep`` or ``watch`` lack; empty where the record is complete. Other commands leave none."""
+    """What is missing in the new runs of a command; empty if the record is complete.
+
+    Only ``train``, ``sweep`` and ``watch`` record runs.
+    """
     if command not in ("train", "sweep", "watch"):
         return f"{len(runs)} runs were recorded" if runs else ""
     parents = [run for run in runs if run.is_parent]
@@ -77,4 +80,4 @@ def missing_in_command(command: str, runs: Sequence[StoredRun]) -> str:
         if any(run.parent_id != parent.run_id for run in trained):
             return "a run that does not belong to the parent run"
     artifacts = ("steps.csv",) if command == "watch" else ARTIFACTS
-    return next((lacks for run in trained if (lacks := missing_in(run, artifacts))), "")
+    return next((problem for run in trained if (problem := missing_in(run, artifacts))), "")

@@ -1,4 +1,4 @@
-"""What a store of MLflow and a folder of files hold, as fields that two checkouts can be compared by."""
+"""Turns an MLflow store and a folder of files into fields, by which two checkouts can be compared."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ def dump(store_uri: str, report: Path, places: Mapping[str, str]) -> dict[str, A
     """All runs of a store by name, and the files of a folder, masked by `benchmarks.harness.masks`.
 
     Args:
-        places: path to the name that stands for it.
+        places: each path and the name that replaces it.
     """
     client = MlflowClient(store_uri)
     experiments = client.search_experiments()
-    runs = [run for each in experiments for run in client.search_runs([each.experiment_id], max_results=10_000)]
+    runs = [
+        run for experiment in experiments for run in client.search_runs([experiment.experiment_id], max_results=10_000)
+    ]
     names, whole = [_name(run) for run in runs], whole_metrics(runs)
     assert len(names) == len(set(names)), f"runs of the same name: {names}"
     return {
-        "experiments": {each.name: masks.tags(each.tags, places) for each in experiments},
+        "experiments": {experiment.name: masks.tags(experiment.tags, places) for experiment in experiments},
         "runs": {_name(run): _run(client, run, whole, places) for run in sorted(runs, key=_name)},
         "report": {path.name: _file(path, path.name, places) for path in sorted(report.iterdir())},
     }
@@ -40,14 +42,16 @@ def _name(run: Run) -> str:
 
 
 def whole_metrics(runs: list[Run]) -> set[str]:
-    """The metrics that are a whole number in every run. A zero says nothing: a share may be zero by chance, and so may
-    what the machine did before a run be whole."""
+    """The metrics that are a whole number in every run.
+
+    Zeros do not count, because a share may be zero by chance. The load of the machine may be whole by chance too.
+    """
     values: dict[str, list[float]] = {}
     for run in runs:
         for name, value in run.data.metrics.items():
             if value and not name.startswith(masks.MACHINE):
                 values.setdefault(name, []).append(value)
-    return {name for name, known in values.items() if all(value.is_integer() for value in known)}
+    return {name for name, recorded in values.items() if all(value.is_integer() for value in recorded)}
 
 
 def _run(client: MlflowClient, run: Run, whole: set[str], places: Mapping[str, str]) -> dict[str, Any]:
@@ -73,7 +77,7 @@ def _run(client: MlflowClient, run: Run, whole: set[str], places: Mapping[str, s
 
 
 def _kind(client: MlflowClient, run_id: str, name: str, whole: bool) -> str:
-    """``number, one step``: what kind of values a metric has, and whether it was logged at more than one step."""
+    """The kind of a metric's values and whether it has more than one step, as in ``number, one step``."""
     points = client.get_metric_history(run_id, name)
     steps = "several steps" if len({point.step for point in points}) > 1 else "one step"
     finite = all(math.isfinite(point.value) for point in points)
@@ -90,7 +94,7 @@ def _artifacts(client: MlflowClient, run_id: str, folder: str) -> Iterator[str]:
 
 
 def _file(path: Path, name: str, places: Mapping[str, str]) -> Any:
-    """The masked content of a text; of a picture only that it is there."""
+    """The masked content of a text file; of a picture, only that it exists."""
     return masks.content(name, path.read_text(encoding="utf-8"), places) if path.suffix in TEXTS else "<file>"
 
 
@@ -108,7 +112,7 @@ def fields(dumped: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """A line, or several where a text differs, for each field that is not equal."""
+    """A line for each field that differs, or several for a text."""
     first, second = fields(before), fields(after)
     lines: list[str] = []
     for path in sorted(first.keys() | second.keys()):
@@ -134,6 +138,6 @@ def _change(before: Any, after: Any) -> str:
 
 
 def counts(dumped: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Fields, runs and files of a dump."""
+    """The numbers of fields, runs and files of a dump."""
     runs = dumped["runs"]
     return len(fields(dumped)), len(runs), len(dumped["report"]) + sum(len(run["artifacts"]) for run in runs.values())

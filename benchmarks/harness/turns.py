@@ -1,9 +1,9 @@
-"""Arms that are measured in turns: each has a process group of its own, which is stopped while it is not its turn.
+"""Measures arms in turns: each has its own process group, which is stopped while it is not its turn.
 
-Stopped (SIGSTOP) workers, threads and queues take no processor from the others, and keep what they have: no turn pays for a
-start. A turn throws away what had been made ahead, then counts batches for a fixed time, up to a whole number of bursts:
-workers that build whole batches deliver as many at once as there are workers. The order of the arms rotates from round to
-round; the parent sleeps in a pipe meanwhile.
+Workers, threads and queues that are stopped (SIGSTOP) take no processor time from the others and keep their state, so no turn
+includes a start. A turn discards the batches that were made ahead. Then it counts batches for a fixed time, up to a whole
+number of bursts, because workers that build whole batches deliver one each at about the same time. The order of the arms
+changes with each repeat. The parent process waits in a pipe meanwhile.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from loaderlab.compare import stats
 
 @dataclass(frozen=True)
 class Served:
-    """What an arm gives without an end: the number of samples of each next batch.
+    """The endless batches of an arm, each as its number of samples.
 
     Attributes:
-        ahead: batches that are made before they are asked for.
-        parallel: batches that are in the making at the same time.
+        ahead: batches that are made before they are requested.
+        parallel: batches that are made at the same time.
     """
 
     batches: Iterator[int]
@@ -41,38 +41,41 @@ class Served:
 
 @dataclass(frozen=True)
 class Arm:
-    """``build(*args)``, called in the arm's own process, gives what is measured; ``what`` is for the reader."""
+    """What is measured: the result of ``build(*args)``, called in the arm's own process; ``label`` describes it."""
 
     name: str
     build: Callable[..., Served]
     args: tuple[Any, ...]
-    what: str = ""
+    label: str = ""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """``cpu_ms``: processor time that the arm's processes took for a sample. Other programs slow it down too, by far less
-    than the rate."""
+    """The result of one turn.
+
+    Attributes:
+        cpu_ms: processor time of the arm's processes for a sample. Other programs affect it far less than the rate.
+    """
 
     samples_per_s: float
     cpu_ms: float
 
 
-Turns = dict[str, list[Turn]]  # of each arm, round by round
+Turns = dict[str, list[Turn]]  # the turns of each arm, in the order of the repeats
 
 
 def take_turns(arms: Sequence[Arm], rounds: int, seconds: float) -> Turns:
-    """Every arm's turn of this length in every round, once all of them have been built."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # so that the arms end too
+    """The turns of all arms: one of this length for each arm in each round, after all arms were built."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # so that the arms are ended as well
     context = multiprocessing.get_context("spawn")
     links: dict[str, tuple[int, Connection]] = {}
     turns: Turns = {arm.name: [] for arm in arms}
     try:
         for arm in arms:
-            link, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(arm, theirs))
+            link, arm_link = context.Pipe()
+            process = context.Process(target=_serve, args=(arm, arm_link))
             process.start()
-            theirs.close()  # an arm that dies is then an EOFError here
+            arm_link.close()  # so that the death of an arm raises EOFError here
             assert process.pid is not None
             links[arm.name] = process.pid, link
             link.recv()
@@ -93,7 +96,7 @@ def take_turns(arms: Sequence[Arm], rounds: int, seconds: float) -> Turns:
 
 def _serve(arm: Arm, link: Connection) -> None:
     os.setpgrp()
-    torch.set_num_threads(1)  # the cores belong to the arm's workers
+    torch.set_num_threads(1)  # the arm's workers need the cores
     served = arm.build(*arm.args)
     next(served.batches)
     link.send("ready")
@@ -109,44 +112,46 @@ def _turn(served: Served, seconds: float) -> Turn:
     while True:
         samples += next(served.batches)
         count += 1
-        took = time.perf_counter() - began
-        if took >= seconds and count % served.parallel == 0:
-            return Turn(samples / took, 1e3 * (_cpu_s() - began_cpu_s) / samples)
+        elapsed_s = time.perf_counter() - began
+        if elapsed_s >= seconds and count % served.parallel == 0:
+            return Turn(samples / elapsed_s, 1e3 * (_cpu_s() - began_cpu_s) / samples)
 
 
 def _cpu_s() -> float:
-    """Processor time of this process and of those that it started."""
-    own = psutil.Process()
-    spent = [process.cpu_times() for process in (own, *own.children(recursive=True))]
-    return sum(times.user + times.system for times in spent)
+    """Processor time of this process and its descendants."""
+    parent = psutil.Process()
+    cpu_times = [process.cpu_times() for process in (parent, *parent.children(recursive=True))]
+    return sum(times.user + times.system for times in cpu_times)
 
 
 def paired(turns: Turns, arm: str, other: str, confidence: float = stats.CONFIDENCE) -> stats.Ratio:
     """The ratio of two arms' rates, paired by round."""
     pairs = zip(turns[arm], turns[other], strict=True)
-    return stats.ratio([(one.samples_per_s, two.samples_per_s) for one, two in pairs], confidence)
+    return stats.ratio([(turn.samples_per_s, baseline.samples_per_s) for turn, baseline in pairs], confidence)
 
 
 def median_rate(turns: Sequence[Turn]) -> float:
+    """Median samples per second of an arm."""
     return statistics.median(turn.samples_per_s for turn in turns)
 
 
 def shown(ratio: stats.Ratio) -> str:
+    """The ratio as text, with its confidence interval."""
     interval = "no interval" if ratio.low is None else f"{ratio.low:.3f} to {ratio.high:.3f}"
     return f"{ratio.value:.3f} ({interval}, n = {ratio.num_pairs})"
 
 
-def table(turns: Turns, against: str, limit: str | None = None) -> str:
-    """Rows of Markdown: median and range of the rate, the ratio to ``against``, the share of ``limit``'s median."""
+def table(turns: Turns, baseline: str, limit: str | None = None) -> str:
+    """A Markdown table: median and range of the rate, the ratio to ``baseline``, and the share of the median of ``limit``."""
     rows = [
-        f"| arm | samples/s: median (range) | × {against} (95 %) | CPU ms a sample |"
+        f"| arm | samples/s: median (range) | × {baseline} (95 % CI) | CPU ms per sample |"
         + (f" of {limit} |" if limit else ""),
         "|---|---|---|---|" + ("---|" if limit else ""),
     ]
-    for name, taken in turns.items():
-        rates = [turn.samples_per_s for turn in taken]
-        row = f"| {name} | {median_rate(taken):,.0f} ({min(rates):,.0f} to {max(rates):,.0f}) | "
-        row += "1 |" if name == against else f"{shown(paired(turns, name, against))} |"
-        row += f" {statistics.median(turn.cpu_ms for turn in taken):.3g} |"
-        rows.append(row + (f" {100 * median_rate(taken) / median_rate(turns[limit]):.0f} % |" if limit else ""))
+    for name, arm_turns in turns.items():
+        rates = [turn.samples_per_s for turn in arm_turns]
+        row = f"| {name} | {median_rate(arm_turns):,.0f} ({min(rates):,.0f} to {max(rates):,.0f}) | "
+        row += "1 |" if name == baseline else f"{shown(paired(turns, name, baseline))} |"
+        row += f" {statistics.median(turn.cpu_ms for turn in arm_turns):.3g} |"
+        rows.append(row + (f" {100 * median_rate(arm_turns) / median_rate(turns[limit]):.0f} % |" if limit else ""))
     return "\n".join(rows)
