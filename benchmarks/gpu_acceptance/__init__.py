@@ -1,1 +1,1 @@
-"""Everything that only a GPU can show, part by part, and the page of results that it makes: ``python -m benchmarks.gpu_acceptance``."""
+"""Runs all measurements that need a GPU, in parts, and writes the page of results: ``python -m benchmarks.gpu_acceptance``."""

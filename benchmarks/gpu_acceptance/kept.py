@@ -1,8 +1,9 @@
-"""A plugin of pytest that keeps how each test ended as soon as it has, so that a run that is cut goes on where it was:
+"""A pytest plugin that stores the outcome of each test at once, so that an interrupted run can continue:
 
     python -m pytest -m gpu -p benchmarks.gpu_acceptance.kept --kept=FOLDER
 
-What has passed with this code is not run again; a test in which a run before was cut comes last, lest it cut this one too.
+Tests that passed with this code are not run again. A test that interrupted an earlier run comes last, because it may
+interrupt this one as well.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ WORST_LAST = ("passed", "skipped", "failed")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a test ended: ``chosen`` (its turn has not come), ``begun`` (it was cut), ``passed``, ``skipped``, ``failed``.
+    """The outcome of a test: ``chosen`` (not started), ``begun`` (interrupted), ``passed``, ``skipped``, ``failed``.
 
     Attributes:
-        code: by `code_digest`.
-        why: it was skipped.
+        code: the value of `code_digest` at the time.
+        why: the reason why it was skipped.
     """
 
     test: str
@@ -36,7 +37,7 @@ class Outcome:
 
 
 def code_digest() -> str:
-    """Of all that a test runs: a commit says nothing of a file that was changed since, nor of a checkout without Git."""
+    """A digest of all files that a test uses: a commit would miss uncommitted changes and a checkout without Git."""
     digest = hashlib.sha1()
     for folder in ("src", "tests", "conf"):
         for path in sorted((PROJECT / folder).rglob("*")):
@@ -46,23 +47,23 @@ def code_digest() -> str:
 
 
 def read(folder: Path) -> dict[str, Outcome]:
-    """The last that is known of each test, by its name; a line that was cut short is left out."""
+    """The last outcome of each test, by its name; an incomplete line is left out."""
     try:
         lines = (folder / FILE).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return {}
-    found = {}
+    outcomes = {}
     for line in lines:
         try:
             outcome = Outcome(**json.loads(line))
         except json.JSONDecodeError:
             continue
-        found[outcome.test] = outcome
-    return found
+        outcomes[outcome.test] = outcome
+    return outcomes
 
 
 class Keeper:
-    """Writes a line whenever something becomes of a test."""
+    """Writes a line when a test is chosen, starts or ends."""
 
     def __init__(self, folder: Path) -> None:
         self.before = read(folder)
@@ -71,33 +72,35 @@ class Keeper:
         self._ended: dict[str, tuple[str, str]] = {}
 
     def _write(self, test: str, outcome: str, why: str = "") -> None:
-        told = {"test": test, "outcome": outcome, "code": self._code, "why": why}
-        self._file.write(json.dumps(told) + "\n")
+        line = {"test": test, "outcome": outcome, "code": self._code, "why": why}
+        self._file.write(json.dumps(line) + "\n")
         self._file.flush()
 
     def is_done(self, test: str) -> bool:
-        known = self.before.get(test)
-        return known is not None and known.outcome == "passed" and known.code == self._code
+        """Whether the test has passed with this code."""
+        before = self.before.get(test)
+        return before is not None and before.outcome == "passed" and before.code == self._code
 
-    def cut_one_before(self, test: str) -> bool:
+    def interrupted_before(self, test: str) -> bool:
+        """Whether an earlier run was interrupted in the test."""
         return test in self.before and self.before[test].outcome == "begun"
 
-    @pytest.hookimpl(trylast=True)  # after `-m` has chosen
+    @pytest.hookimpl(trylast=True)  # after `-m` was applied
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         done = [item for item in items if self.is_done(item.nodeid)]
         config.hook.pytest_deselected(items=done)
         items[:] = sorted(
-            (item for item in items if item not in done), key=lambda item: self.cut_one_before(item.nodeid)
+            (item for item in items if item not in done), key=lambda item: self.interrupted_before(item.nodeid)
         )
         for item in items:
-            if not self.cut_one_before(item.nodeid):
+            if not self.interrupted_before(item.nodeid):
                 self._write(item.nodeid, "chosen")
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self._write(nodeid, "begun")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Of the three phases of a test the worst counts; written when all are over."""
+        """Writes the worst outcome of the three phases of a test after the last one."""
         why = str(report.longrepr[2]).removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else ""
         before = self._ended.pop(report.nodeid, ("passed", ""))
         worst = max(before, (report.outcome, why), key=lambda ended: WORST_LAST.index(ended[0]))
@@ -111,7 +114,7 @@ class Keeper:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--kept", type=Path, required=True, help="the folder that keeps how each test ended")
+    parser.addoption("--kept", type=Path, required=True, help="folder in which the outcome of each test is stored")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,4 +1,4 @@
-"""The parts that are no sweep: ``python -m benchmarks.gpu_acceptance.measured NAME DEVICE FOLDER`` leaves FOLDER/found.json."""
+"""The parts that are not sweeps: ``python -m benchmarks.gpu_acceptance.measured NAME DEVICE FOLDER`` writes FOLDER/found.json."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from loaderlab.system.nvml import gpus, query
 
 MIB = 1 << 20
 DEVICE = DEVICE_PCT.partition("/")[0] + "/"
-# what holds a clock down (nvml.h, nvmlClocksEventReason*); the other bits are settings or rest
-HELD_DOWN = {
+# reasons that limit the clock (nvml.h, nvmlClocksEventReason*); the other bits are settings or idle states
+CLOCK_LIMITS = {
     0x04: "software power cap",
     0x08: "hardware slowdown",
     0x20: "software thermal slowdown",
@@ -34,7 +34,7 @@ HELD_DOWN = {
 
 
 def environment(device_name: str, folder: Path) -> dict[str, Any]:
-    """GPU, driver, CUDA, cores, memory, versions; clocks under load and what holds them down; the storage of the data."""
+    """GPU, driver, CUDA, cores, memory and versions; clocks under load and what limits them; the storage of the data."""
     device = resolve_device(device_name)
     full = device.type == "cuda"
     return {
@@ -45,35 +45,35 @@ def environment(device_name: str, folder: Path) -> dict[str, Any]:
 
 
 def under_load(device: torch.device, side: int, seconds: float) -> dict[str, Any]:
-    """What the device gives and does while it multiplies two square matrices over and over.
+    """Speed and state of the device while it repeatedly multiplies two square matrices.
 
     Returns:
-        ``tflops`` of the products (2 side^3 operations each, in fp16 on a GPU, fp32 elsewhere); of a GPU that NVML tells
-        of, the means of clocks and power, the highest temperature, ``pcie`` and ``held_down``: of each reason that held
-        the clock down, the share of samples in %.
+        ``tflops`` of the products (2 side^3 operations each, in fp16 on a GPU, otherwise in fp32). For a GPU that NVML
+        supports also the means of clocks and power, the highest temperature, ``pcie``, and ``held_down``: for each reason
+        that limited the clock, its share of the samples in %.
     """
-    number = torch.float16 if device.type == "cuda" else torch.float32
-    left, right = (torch.randn(side, side, device=device, dtype=number) for _ in range(2))
-    _multiply(left, right, seconds / 5)  # clocks rise, libraries load
+    dtype = torch.float16 if device.type == "cuda" else torch.float32
+    left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    _multiply(left, right, seconds / 5)  # warm-up: clocks rise and libraries are loaded
     if device.type != "cuda":
         return {"tflops": _multiply(left, right, seconds)}
     uuid = str(torch.cuda.get_device_properties(device).uuid)
     with DeviceSampler(uuid) as sampler:
         began = time.perf_counter_ns()
-        found: dict[str, Any] = {"tflops": _multiply(left, right, seconds)}
+        results: dict[str, Any] = {"tflops": _multiply(left, right, seconds)}
         window = (began, time.perf_counter_ns())
         pcie = _pcie(uuid)
         samples = sampler.stop()
     figures = device_figures(samples, [window], 0, {os.getpid()})
-    found |= {name.removeprefix(DEVICE): round(value, 1) for name, value in figures.items()}
+    results |= {name.removeprefix(DEVICE): round(value, 1) for name, value in figures.items()}
     if sampler.problem:
-        found["problem"] = sampler.problem
+        results["problem"] = sampler.problem
     inside = [sample for sample in samples if window[0] <= sample.at_ns <= window[1]]
-    return found | {"pcie": pcie, "held_down": held_down(inside)}
+    return results | {"pcie": pcie, "held_down": clock_limits(inside)}
 
 
 def _multiply(left: torch.Tensor, right: torch.Tensor, seconds: float) -> float:
-    """10^12 operations a second."""
+    """The speed of the products, in 10^12 operations per second."""
     out = torch.empty_like(left)
     _wait(left.device)
     count, began = 0, time.perf_counter()
@@ -91,26 +91,26 @@ def _wait(device: torch.device) -> None:
 
 
 def _pcie(uuid: str) -> str | None:
-    """Generation and lanes of the link as it is now: at rest many GPUs run a slower one."""
+    """The current generation and lanes of the link, which many idle GPUs lower."""
     with gpus() as handles:
         for gpu in handles:
-            own = query(gpu, lambda nvml, gpu: nvml.nvmlDeviceGetUUID(gpu))
-            if str(own).removeprefix("GPU-") == uuid.removeprefix("GPU-"):
+            gpu_uuid = query(gpu, lambda nvml, gpu: nvml.nvmlDeviceGetUUID(gpu))
+            if str(gpu_uuid).removeprefix("GPU-") == uuid.removeprefix("GPU-"):
                 generation = query(gpu, lambda nvml, gpu: nvml.nvmlDeviceGetCurrPcieLinkGeneration(gpu))
                 lanes = query(gpu, lambda nvml, gpu: nvml.nvmlDeviceGetCurrPcieLinkWidth(gpu))
                 return f"generation {generation}, {lanes} lanes"
     return None
 
 
-def held_down(samples: Sequence[DeviceSample]) -> dict[str, float]:
-    """Of each reason the share of samples in which it held the clock down, in %; none of those that never did."""
+def clock_limits(samples: Sequence[DeviceSample]) -> dict[str, float]:
+    """For each reason that limited the clock, the share of samples in which it did, in %."""
     masks = [sample.throttle_reasons for sample in samples if sample.throttle_reasons is not None]
-    seen = Counter(name for mask in masks for bit, name in HELD_DOWN.items() if mask & bit)
-    return {name: round(100 * count / len(masks), 1) for name, count in seen.most_common()}
+    num_samples = Counter(name for mask in masks for bit, name in CLOCK_LIMITS.items() if mask & bit)
+    return {name: round(100 * count / len(masks), 1) for name, count in num_samples.most_common()}
 
 
 def storage(folder: Path, size_mib: int) -> dict[str, float]:
-    """MiB/s of one file, written to the disk and read back from it: its pages are dropped from the cache in between."""
+    """MiB/s of writing one file to disk and of reading it after its pages were dropped from the cache."""
     path, block = folder / "storage.bin", os.urandom(MIB)
     try:
         began = time.perf_counter()
@@ -119,7 +119,7 @@ def storage(folder: Path, size_mib: int) -> dict[str, float]:
                 file.write(block)
             file.flush()
             os.fsync(file.fileno())
-        wrote_s = time.perf_counter() - began
+        write_s = time.perf_counter() - began
         filecache.drop([str(path)])
         with path.open("rb", buffering=0) as file:
             began = time.perf_counter()
@@ -128,15 +128,17 @@ def storage(folder: Path, size_mib: int) -> dict[str, float]:
             read_s = time.perf_counter() - began
     finally:
         path.unlink(missing_ok=True)
-    return {"size_mib": size_mib, "write_mib_per_s": size_mib / wrote_s, "read_mib_per_s": size_mib / read_s}
+    return {"size_mib": size_mib, "write_mib_per_s": size_mib / write_s, "read_mib_per_s": size_mib / read_s}
 
 
 def overhead(device_name: str, _: Path) -> dict[str, Any]:
-    """Of ResNet-50 steps on a GPU; of a step of a millisecond where there is none."""
-    from benchmarks import overhead as overheads  # DALI's evaluator among it: the machine is told of without DALI too
+    """The overhead for ResNet-50 steps on a GPU; without a GPU, for steps of one millisecond."""
+    from benchmarks import (
+        overhead as overhead_benchmark,
+    )  # imports DALI's evaluator; `environment` must work without DALI
 
     if device_name == "cuda":
-        return overheads.main(
+        return overhead_benchmark.main(
             [
                 "--device",
                 "cuda",
@@ -152,14 +154,15 @@ def overhead(device_name: str, _: Path) -> dict[str, Any]:
                 "1",
             ]
         )
-    return overheads.main(["--pairs", "40", "--steps", "10", "--rounds", "3", "--seconds", "0.05"])
+    return overhead_benchmark.main(["--pairs", "40", "--steps", "10", "--rounds", "3", "--seconds", "0.05"])
 
 
 def main(name: str, device: str, folder: str) -> None:
+    """Measures one part and writes its results."""
     program: Callable[[str, Path], dict[str, Any]] = {"environment": environment, "overhead": overhead}[name]
-    found = program(device, Path(folder))
+    results = program(device, Path(folder))
     with atomic_file(Path(folder) / "found.json") as partial:
-        partial.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        partial.write_text(json.dumps(results, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

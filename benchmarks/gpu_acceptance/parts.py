@@ -1,4 +1,4 @@
-"""What is measured, each part by a program of its own; at full size on a GPU, at a small one in a dry run."""
+"""The parts of the measurements, each with its own program; full size on a GPU, small in a trial run."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how: ``folder`` keeps all parts, their data and their store; ``dry`` is the small size, on the CPU."""
+    """Place and size of the measurements.
+
+    Attributes:
+        folder: contains all parts, their data and their store.
+        trial: the small size, on the CPU.
+    """
 
     folder: Path
-    dry: bool
+    trial: bool
 
     @property
     def device(self) -> str:
-        return "cpu" if self.dry else "cuda"
+        return "cpu" if self.trial else "cuda"
 
     @property
     def store(self) -> str:
@@ -25,11 +30,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Part:
-    """A sweep of ``overrides`` (or, where there are none, the program of this name).
+    """A sweep of ``overrides``, or the program of this name if there are none.
 
     Attributes:
         title: its heading on the page.
-        small: overrides that a dry run adds: of an axis, the later one holds.
+        small: overrides that a trial run adds; they replace earlier ones of the same setting.
     """
 
     name: str
@@ -37,31 +42,46 @@ class Part:
     overrides: tuple[str, ...] = ()
     small: tuple[str, ...] = ()
 
-    def typed(self, setting: Setting) -> list[str]:
-        """The overrides of its sweep; none where it is no sweep."""
-        chosen = (*COMMON, *self.overrides, *(self.small if setting.dry else ())) if self.overrides else ()
-        return list({text.partition("=")[0]: text for text in chosen}.values())  # the last of each
+    def sweep_overrides(self, setting: Setting) -> list[str]:
+        """The overrides of its sweep; none if it is not a sweep."""
+        chosen = (*COMMON, *self.overrides, *(self.small if setting.trial else ())) if self.overrides else ()
+        return list({text.partition("=")[0]: text for text in chosen}.values())  # the last override of each setting
 
     def command(self, setting: Setting, again: bool) -> list[str]:
-        """``again``: this sweep was begun before and is to be gone on with."""
-        where = setting.folder / self.name
+        """The command line of the part; with ``again`` it resumes a sweep that was started before."""
+        part_folder = setting.folder / self.name
         if self.name == "tests":
-            # one process: two would share the GPU, and some of these tests measure it; other versions' warnings are no failures
-            asked = ["-m", "gpu", "-q", "--numprocesses=0", "-W", "default", "-p", "no:cacheprovider"]
-            return [sys.executable, "-m", "pytest", *asked, "-p", "benchmarks.gpu_acceptance.kept", f"--kept={where}"]
+            # one process, because some of these tests measure the GPU; warnings of other versions are not failures
+            options = ["-m", "gpu", "-q", "--numprocesses=0", "-W", "default", "-p", "no:cacheprovider"]
+            return [
+                sys.executable,
+                "-m",
+                "pytest",
+                *options,
+                "-p",
+                "benchmarks.gpu_acceptance.kept",
+                f"--kept={part_folder}",
+            ]
         if not self.overrides:
-            return [sys.executable, "-m", "benchmarks.gpu_acceptance.measured", self.name, setting.device, str(where)]
+            return [
+                sys.executable,
+                "-m",
+                "benchmarks.gpu_acceptance.measured",
+                self.name,
+                setting.device,
+                str(part_folder),
+            ]
         train = [sys.executable, "-m", "experiments.train", "-m"]
-        kept = [f"tracking.uri={setting.store}", f"tracking.experiment={self.name}"]
+        tracking = [f"tracking.uri={setting.store}", f"tracking.experiment={self.name}"]
         if again:
-            return [*train, "resume=latest", *kept]
-        # a folder for each number of files: a ladder over epochs takes few
+            return [*train, "resume=latest", *tracking]
+        # a separate folder for each number of files: a ladder over epochs uses few
         roots = [
             f"data.root={setting.folder}/photos_{text.partition('=')[2]}"
-            for text in self.typed(setting)
+            for text in self.sweep_overrides(setting)
             if text.startswith("data.num_files=")
         ]
-        return [*train, *self.typed(setting), *roots, f"device={setting.device}", *kept]
+        return [*train, *self.sweep_overrides(setting), *roots, f"device={setting.device}", *tracking]
 
 
 COMMON = ("repeat=1,2,3", "evaluate=false")
@@ -94,19 +114,19 @@ FEW = (
 )
 LADDER_VECTORS = "ladder_vectors"
 
-PARTS = (  # in the order of what they are worth, should the time end
+PARTS = (  # the most valuable first, in case the time runs out
     Part("environment", "The machine"),
     Part("tests", "The tests that need a GPU"),
     Part(
         "fed",
-        "ResNet-50 from JPEG files: which loader feeds it",
+        "ResNet-50 from JPEG files: which loader is fast enough",
         (*BF16, "steps=180", "loader=native,spdl,dali,replay"),
         (*FEW, "measure=default", "measure.probe_s=0.05", "loader=native,replay"),
     ),
-    Part("overhead", "The meter's own cost, and the ceiling against a loop by hand"),
+    Part("overhead", "The meter's own cost, and the ceiling compared with a loop written by hand"),
     Part(
         LADDER_VECTORS,
-        "The ladder, FeedForward network on vectors",
+        "The ladder: FeedForward network on vectors",
         ("study=ladder",),
         (
             "repeat=1",
@@ -120,14 +140,14 @@ PARTS = (  # in the order of what they are worth, should the time end
     ),
     Part(
         "dali_decode",
-        "DALI: decoding on the processor, or with the GPU's help",
+        "DALI: decoding on the processor or with the GPU",
         (*BF16, "steps=180", "loader=dali", "loader.decode=cpu,mixed"),
         (*FEW, "loader.decode=cpu,auto"),
     ),
     Part(
         "ladder_images",
-        "The ladder, ResNet-18 on JPEG files",
-        # epochs, of 60 steps: workers that are kept are kept from one to the next, and no epoch is all made ahead
+        "The ladder: ResNet-18 on JPEG files",
+        # two epochs of 60 steps: persistent workers continue from one to the next, and no epoch is made ahead as a whole
         (
             "study=ladder",
             *PHOTOS,
@@ -158,7 +178,7 @@ PARTS = (  # in the order of what they are worth, should the time end
     ),
     Part(
         "workers",
-        "How many workers",
+        "Number of workers",
         ("study=workers", *BF16, "batch_size=64", "steps=150"),
         (*FEW, "loader.num_workers=0,1"),
     ),

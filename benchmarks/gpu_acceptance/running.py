@@ -1,4 +1,4 @@
-"""A part's process, and what is kept of how it went."""
+"""Runs the process of a part, and stores how each run of it ended."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from loaderlab.system.versions import git_commit
 from loaderlab.tracking import open_store
 from loaderlab.tracking.store import NothingRecorded, Store
 
-PATIENCE_S = 60  # for a part to end after a Ctrl-C: a sweep records what it has
-# asks Linux for a SIGTERM when the process that started this one is gone (prctl's PR_SET_PDEATHSIG), then becomes the program
+END_TIMEOUT_S = 60  # for a part to end after Ctrl-C: a sweep records its results
+# asks Linux for SIGTERM when the parent process ends (prctl with PR_SET_PDEATHSIG), then becomes the program
 TETHERED = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sys.argv[1], sys.argv[1:])"
 
 
 @dataclass
 class Turn:
-    """One go at a part.
+    """One run of a part.
 
     Attributes:
-        began: date and time with the zone.
-        commit: and where there is no Git, what the code itself gives.
-        status: ``done``, ``failed``, or ``cut``: out of time, or ended from outside.
-        seconds: None where nobody lived to write it.
+        began: date and time with the time zone.
+        commit: the Git commit; without Git, a digest of the code.
+        status: ``done``, ``failed``, or ``cut`` if the time ran out or it was interrupted.
+        seconds: None if this program was killed before it could write them.
     """
 
     began: str
@@ -50,7 +50,11 @@ class Turn:
 
 @dataclass
 class State:
-    """How a part went, over all turns at it; kept as its ``part.json``."""
+    """All runs of a part; stored in its ``part.json``.
+
+    Attributes:
+        typed: the overrides of its sweep.
+    """
 
     device: str
     typed: list[str]
@@ -58,38 +62,39 @@ class State:
 
     @property
     def status(self) -> str:
-        """Of the last turn; ``not run`` where there was none."""
+        """The status of the last run; ``not run`` if there was none."""
         return self.turns[-1].status if self.turns else "not run"
 
     @property
     def seconds(self) -> float:
+        """The duration of all runs."""
         return sum(turn.seconds or 0.0 for turn in self.turns)
 
 
 def state_of(setting: Setting, part: Part) -> State:
-    """What is kept of a part; of one that was another sweep then, nothing.
+    """The stored runs of a part; none if its sweep has changed since.
 
     Raises:
-        UserError: the folder belongs to a run on another device, or what is kept there is damaged.
+        UserError: the folder belongs to a run on another device, or the stored file is damaged.
     """
-    fresh = State(setting.device, part.typed(setting))
+    fresh = State(setting.device, part.sweep_overrides(setting))
     file = setting.folder / part.name / "part.json"
     if not file.exists():
         return fresh
-    kept = read(file)
-    found = State(kept["device"], kept["typed"], [Turn(**turn) for turn in kept["turns"]])
-    if found.device != fresh.device:
+    content = read(file)
+    stored = State(content["device"], content["typed"], [Turn(**turn) for turn in content["turns"]])
+    if stored.device != fresh.device:
         raise UserError(
-            f"{setting.folder} holds parts of a run on {found.device}. Type another folder: --folder {setting.folder}_{setting.device}"
+            f"{setting.folder} contains a run on {stored.device}. Choose another folder: --folder {setting.folder}_{setting.device}"
         )
-    return found if found.typed == fresh.typed else fresh
+    return stored if stored.typed == fresh.typed else fresh
 
 
 def run(setting: Setting, part: Part, minutes: float) -> State:
-    """Runs one part, ``minutes`` at most, and keeps how it went.
+    """The state of a part after another run of at most ``minutes``, which is stored.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C or SIGTERM here; the part has then ended, as one that was cut.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM; the part was ended, with the status ``cut``.
     """
     folder = setting.folder / part.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +102,7 @@ def run(setting: Setting, part: Part, minutes: float) -> State:
     command = part.command(setting, again=bool(state.turns) and sweep_of(setting, part) is not None)
     turn = Turn(datetime.now().astimezone().isoformat(timespec="seconds"), " ".join(command[1:]), commit())
     state.turns.append(turn)
-    keep(folder / "part.json", state)  # whoever ends us: it was begun
+    keep(folder / "part.json", state)  # stored now, in case this program is killed
     began = time.monotonic()
     with (folder / "output.txt").open("a", encoding="utf-8") as out:
         process = subprocess.Popen(
@@ -123,52 +128,49 @@ def run(setting: Setting, part: Part, minutes: float) -> State:
 
 
 def commit() -> str:
+    """The Git commit; without Git, a digest of the code."""
     return git_commit(PROJECT) or f"unknown, code {kept.code_digest()}"
 
 
 def read(file: Path) -> Any:
-    """What was kept as JSON.
+    """The content of a JSON file.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the file is damaged.
     """
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(
-            f"{file} is damaged: {reason(error)}. Remove its folder, and this part is measured again"
-        ) from None
+        raise UserError(f"{file} is damaged: {reason(error)}. Remove its folder to measure this part again") from None
 
 
 def keep(file: Path, state: State) -> None:
-    """Whole or not at all."""
+    """Writes the state; an interruption leaves the old file."""
     with atomic_file(file) as partial:
         partial.write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
 
 
 def environment() -> dict[str, str]:
-    """The project's source is found without an installation."""
-    known: Sequence[str] = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(PROJECT / "src"), str(PROJECT), *known])}
+    """The environment variables with which Python imports the project without an installation."""
+    paths: Sequence[str] = [os.environ["PYTHONPATH"]] if os.environ.get("PYTHONPATH") else []
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(PROJECT / "src"), str(PROJECT), *paths])}
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Asks it to end, and sees to it that it and all that it has started have."""
-    with suppress(
-        ProcessLookupError, subprocess.TimeoutExpired, KeyboardInterrupt
-    ):  # a second Ctrl-C is out of patience
+    """Asks the process to end with SIGINT, then kills it with all processes that it started."""
+    with suppress(ProcessLookupError, subprocess.TimeoutExpired, KeyboardInterrupt):  # a second Ctrl-C kills it at once
         os.killpg(process.pid, signal.SIGINT)
-        process.wait(PATIENCE_S)
+        process.wait(END_TIMEOUT_S)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def sweep_of(setting: Setting, part: Part) -> tuple[Store, str] | None:
-    """Where the part's sweep is recorded, and its run's id; None where none has been begun.
+    """The store of the part's sweep and the id of its run; None if no sweep was started.
 
     Raises:
-        StoreError: the store is not one, or cannot be read.
+        StoreError: the store is not valid or cannot be read.
     """
     if not part.overrides:
         return None

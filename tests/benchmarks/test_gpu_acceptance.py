@@ -1,4 +1,4 @@
-"""The acceptance run on a GPU, as far as it shows without one: its course, its verdicts, its page."""
+"""The acceptance run, tested without a GPU: the order of its parts, its verdicts and its page."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ENVIRONMENT: dict[str, Any] = {
         "cores_available": 16,
         "memory_gib": 128.0,
         "versions": {"torch": "2.15.0"},
-        "host": "not to be told",
+        "host": "secret-host",
     },
     "load": {
         "tflops": 700.123,
@@ -58,12 +58,13 @@ HERE = Turn("2026-11-20T10:00:00+00:00", "experiments.train", "abc", "done", 60.
 
 
 def part(code: str, monkeypatch: pytest.MonkeyPatch) -> Part:
-    """One that runs this Python."""
+    """A part that runs this Python code."""
     monkeypatch.setattr(Part, "command", lambda *_, **__: [sys.executable, "-c", code])
     return Part("a_part", "A part")
 
 
 def fed(shares: dict[str, float]) -> Comparison:
+    """The comparison of loaders that reach these shares of their ceiling, in %."""
     runs = []
     for loader, share in shares.items():
         figures = {"starvation/efficiency_pct": share, "energy/joules_per_sample": share / 100, "device/power_w": 400.0}
@@ -73,88 +74,94 @@ def fed(shares: dict[str, float]) -> Comparison:
 
 @pytest.mark.parametrize(
     ("code", "minutes", "status"),
-    [("print('said')", 1, "done"), ("raise SystemExit(3)", 1, "failed"), ("import time; time.sleep(60)", 0.03, "cut")],
+    [
+        ("print('output')", 1, "done"),
+        ("raise SystemExit(3)", 1, "failed"),
+        ("import time; time.sleep(60)", 0.03, "cut"),
+    ],
 )
-def test_how_a_part_ended_is_kept(
+def test_the_end_of_a_part_is_stored(
     code: str, minutes: float, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    setting = Setting(tmp_path, dry=True)
+    setting = Setting(tmp_path, trial=True)
     tried = part(code, monkeypatch)
     assert running.run(setting, tried, minutes).status == status
-    found = running.state_of(setting, tried)
-    assert [turn.status for turn in found.turns] == [status]
-    assert found.turns[0].exit_code == {"done": 0, "failed": 3, "cut": None}[status]
-    assert ("said" in (tmp_path / "a_part" / "output.txt").read_text()) == (status == "done")
+    stored = running.state_of(setting, tried)
+    assert [turn.status for turn in stored.turns] == [status]
+    assert stored.turns[0].exit_code == {"done": 0, "failed": 3, "cut": None}[status]
+    assert ("output" in (tmp_path / "a_part" / "output.txt").read_text()) == (status == "done")
     running.run(setting, tried, minutes)
     again = running.state_of(setting, tried)
-    assert again.turns[0] == found.turns[0]  # what was known of it is not lost
+    assert again.turns[0] == stored.turns[0]  # the first run is not lost
     assert again.seconds == pytest.approx(sum(turn.seconds or 0 for turn in again.turns))
     assert len(again.turns) == 2
 
 
-def test_a_part_that_became_another_sweep_begins_anew(tmp_path: Path) -> None:
+def test_a_part_with_a_changed_sweep_starts_again(tmp_path: Path) -> None:
     first = Part("a_part", "A part", ("loader=native",))
-    setting = Setting(tmp_path, dry=False)
+    setting = Setting(tmp_path, trial=False)
     (tmp_path / "a_part").mkdir()
-    running.keep(tmp_path / "a_part" / "part.json", State("cuda", first.typed(setting), [HERE]))
+    running.keep(tmp_path / "a_part" / "part.json", State("cuda", first.sweep_overrides(setting), [HERE]))
     assert running.state_of(setting, first).status == "done"
     assert running.state_of(setting, Part("a_part", "A part", ("loader=dali",))).status == "not run"
-    with pytest.raises(UserError, match="run on cuda. Type another folder"):
-        running.state_of(Setting(tmp_path, dry=True), first)
+    with pytest.raises(UserError, match="run on cuda. Choose another folder"):
+        running.state_of(Setting(tmp_path, trial=True), first)
 
 
 def sleeping(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Part:
-    """A part that says who it is and then takes its time."""
+    """A part that writes its process id and then sleeps."""
     return part(
         f"import os, time; open({str(folder / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)", monkeypatch
     )
 
 
-def begun(folder: Path) -> psutil.Process:
-    """The part's process, once there is one."""
+def started_process(folder: Path) -> psutil.Process:
+    """The part's process, as soon as it exists."""
     while not ((folder / "pid").exists() and (folder / "pid").read_text()):
         time.sleep(0.02)
     return psutil.Process(int((folder / "pid").read_text()))
 
 
-def test_a_command_that_is_told_to_end_ends_its_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_gets_sigterm_ends_its_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = sleeping(tmp_path, monkeypatch)
     monkeypatch.setattr(acceptance, "PARTS", [tried])
-    theirs: list[psutil.Process] = []
+    processes: list[psutil.Process] = []
 
-    def tell() -> None:
-        theirs.append(begun(tmp_path))
+    def terminate() -> None:
+        processes.append(started_process(tmp_path))
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=tell).start()
-    setting = Setting(tmp_path, dry=True)
-    assert acceptance.course(setting, ["a_part"], 1, None) == 143
-    theirs[0].wait(30)
+    threading.Thread(target=terminate).start()
+    setting = Setting(tmp_path, trial=True)
+    assert acceptance.run_parts(setting, ["a_part"], 1, None) == 143
+    processes[0].wait(30)
     assert running.state_of(setting, tried).status == "cut"
 
 
-def test_a_command_that_is_killed_leaves_nothing_on_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    setting, tried = Setting(tmp_path, dry=True), sleeping(tmp_path, monkeypatch)
-    ours = multiprocessing.get_context("fork").Process(target=running.run, args=(setting, tried, 1))
-    ours.start()
-    theirs = begun(tmp_path)
-    ours.kill()
-    ours.join()
-    theirs.wait(30)  # not ours to reap: waits for it to be gone
+def test_a_command_that_is_killed_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    setting, tried = Setting(tmp_path, trial=True), sleeping(tmp_path, monkeypatch)
+    command = multiprocessing.get_context("fork").Process(target=running.run, args=(setting, tried, 1))
+    command.start()
+    process = started_process(tmp_path)
+    command.kill()
+    command.join()
+    process.wait(30)  # not a child of this process: waits until it is gone
     assert running.state_of(setting, tried).status == "cut"
 
 
-def test_what_is_done_is_not_done_again(
+def test_finished_parts_are_not_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    begun: list[str] = []
+    started: list[str] = []
 
     def run(setting: Setting, chosen: Part, _minutes: float) -> State:
-        begun.append(chosen.name)
+        started.append(chosen.name)
         folder = setting.folder / chosen.name
         folder.mkdir(parents=True, exist_ok=True)
-        status = "failed" if chosen.name == "fed" and begun.count("fed") == 1 else "done"
-        state = State("cpu", chosen.typed(setting), [Turn("2026-11-20T10:00:00+00:00", "", "abc", status, 1.0, 0)])
+        status = "failed" if chosen.name == "fed" and started.count("fed") == 1 else "done"
+        state = State(
+            "cpu", chosen.sweep_overrides(setting), [Turn("2026-11-20T10:00:00+00:00", "", "abc", status, 1.0, 0)]
+        )
         running.keep(folder / "part.json", state)
         if chosen.name == "environment":
             (folder / "found.json").write_text(json.dumps(ENVIRONMENT))
@@ -165,60 +172,60 @@ def test_what_is_done_is_not_done_again(
     assert acceptance.main() == 1
     assert "not done: fed. Type the command again" in capsys.readouterr().err
     assert acceptance.main() == 0
-    assert begun == [*(chosen.name for chosen in PARTS), "fed"]
+    assert started == [*(chosen.name for chosen in PARTS), "fed"]
     monkeypatch.setattr(sys, "argv", ["", "--cpu", "--folder", str(tmp_path / "new"), "--parts", "workers"])
-    assert acceptance.main() == 0  # the others were not asked for, the machine is always looked at
-    assert begun[-2:] == ["environment", "workers"]
+    assert acceptance.main() == 0  # other parts were not requested; the machine is always measured
+    assert started[-2:] == ["environment", "workers"]
     assert "no page is written without a GPU" in capsys.readouterr().out
 
 
-def test_nothing_is_measured_on_a_machine_that_is_not_known(
+def test_nothing_is_measured_if_the_machine_is_unknown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Part, "command", lambda *_, **__: [sys.executable, "-c", "raise SystemExit(2)"])
     monkeypatch.setattr(sys, "argv", ["", "--cpu", "--folder", str(tmp_path)])
     assert acceptance.main() == 1
-    told = capsys.readouterr()
-    assert "nothing is known of the machine" in told.err
-    assert "tests" not in told.out
+    output = capsys.readouterr()
+    assert "the machine was not measured" in output.err
+    assert "tests" not in output.out
 
 
 @pytest.mark.parametrize("damaged", ["workers/part.json", "environment/found.json", "mlflow.db"])
-def test_what_is_damaged_is_told(
+def test_damaged_files_are_named(
     damaged: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    setting = Setting(tmp_path, dry=True)
+    setting = Setting(tmp_path, trial=True)
     for chosen in (PARTS[0], PARTS[-1]):
         (tmp_path / chosen.name).mkdir()
-        running.keep(tmp_path / chosen.name / "part.json", State("cpu", chosen.typed(setting), [HERE]))
+        running.keep(tmp_path / chosen.name / "part.json", State("cpu", chosen.sweep_overrides(setting), [HERE]))
     (tmp_path / "environment" / "found.json").write_text(json.dumps(ENVIRONMENT))
     (tmp_path / damaged).write_text('{"cut sh')
     monkeypatch.setattr(sys, "argv", ["", "--cpu", "--folder", str(tmp_path), "--parts", "workers"])
     assert acceptance.main() == 1
-    told = capsys.readouterr().err
-    assert told.startswith("error: ")
-    assert str(tmp_path / damaged) in told
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert str(tmp_path / damaged) in error
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ("--minutes 0", "0: must be above 0"),
-        ("--name ../x", "../x: must be made of letters"),
+        ("--name ../x", "../x: must consist of letters"),
         ("--parts nosuch", "invalid choice"),
     ],
 )
-def test_arguments_that_make_no_sense(
-    arguments: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_invalid_arguments(
+    arguments: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["", *arguments.split()])
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit_info:
         acceptance.main()
-    assert ended.value.code == 2
-    assert told in capsys.readouterr().err
+    assert exit_info.value.code == 2
+    assert message in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_made_is_told(
+def test_a_folder_that_cannot_be_made_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
@@ -227,27 +234,27 @@ def test_a_folder_that_cannot_be_made_is_told(
     assert f"error: --folder {tmp_path / 'file'}: cannot be written: File exists" in capsys.readouterr().err
 
 
-def test_what_does_not_fit_into_the_time_is_not_begun(
+def test_parts_that_do_not_fit_into_the_time_are_not_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tried = part("import time; time.sleep(60)", monkeypatch)
     monkeypatch.setattr(acceptance, "PARTS", [tried, Part("another", "Another")])
-    setting = Setting(tmp_path, dry=True)
-    assert acceptance.course(setting, ["a_part", "another"], 8, 0.01) is None
+    setting = Setting(tmp_path, trial=True)
+    assert acceptance.run_parts(setting, ["a_part", "another"], 8, 0.01) is None
     assert running.state_of(setting, tried).status == "cut"
-    assert "another              not begun: the time is over" in capsys.readouterr().out
+    assert "another              not started: no time is left" in capsys.readouterr().out
 
 
-def test_two_at_once_do_not_share_a_folder(
+def test_two_commands_cannot_share_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["", "--cpu", "--folder", str(tmp_path)])
     with FileLock(tmp_path / "lock"):
         assert acceptance.main() == 1
-    assert "another run is at work" in capsys.readouterr().err
+    assert "another run uses" in capsys.readouterr().err
 
 
-def test_without_a_gpu_it_says_what_to_type(
+def test_without_a_gpu_the_error_names_the_option(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(resolve, "driver_gpus", lambda: None)
@@ -256,28 +263,28 @@ def test_without_a_gpu_it_says_what_to_type(
     assert "--cpu" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("dry", [True, False])
-def test_every_sweep_is_one_that_can_be_typed(dry: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("trial", [True, False])
+def test_the_commands_of_the_sweeps_are_valid(trial: bool, tmp_path: Path) -> None:
     for chosen in (each for each in PARTS if each.overrides):
-        command = chosen.command(Setting(tmp_path, dry), again=False)
+        command = chosen.command(Setting(tmp_path, trial), again=False)
         names = [text.partition("=")[0] for text in command[4:]]
-        assert len(names) == len(set(names))  # Hydra takes no setting twice
-        assert f"device={'cpu' if dry else 'cuda'}" in command
-        assert chosen.command(Setting(tmp_path, dry), again=True)[4] == "resume=latest"
+        assert len(names) == len(set(names))  # Hydra rejects a setting that occurs twice
+        assert f"device={'cpu' if trial else 'cuda'}" in command
+        assert chosen.command(Setting(tmp_path, trial), again=True)[4] == "resume=latest"
 
 
 @pytest.mark.parametrize("chosen", [each for each in PARTS if each.overrides], ids=lambda each: each.name)
 def test_the_jobs_of_its_sweeps_compose(chosen: Part, tmp_path: Path) -> None:
-    """At full size: the first of each axis, and the last."""
+    """At full size, the first and the last job of each sweep are valid."""
     for end in (0, -1):
-        typed = [text.partition("=") for text in chosen.typed(Setting(tmp_path, dry=False))]
-        config = compose([f"{name}={values.split(',')[end]}" for name, _, values in typed])
+        overrides = [text.partition("=") for text in chosen.sweep_overrides(Setting(tmp_path, trial=False))]
+        config = compose([f"{name}={values.split(',')[end]}" for name, _, values in overrides])
         assert config.device == "auto"
         assert config.repeat == (1, 3)[end]
 
 
-def outcome(test: str, ended: str, why: str = "") -> Outcome:
-    return Outcome(f"tests/{test}", ended, "abc", why)
+def outcome(test: str, result: str, why: str = "") -> Outcome:
+    return Outcome(f"tests/{test}", result, "abc", why)
 
 
 def test_verdicts_on_the_criteria() -> None:
@@ -287,35 +294,36 @@ def test_verdicts_on_the_criteria() -> None:
         outcome("test_models.py::test_precisions_of_a_gpu[fp16]", "skipped"),
         outcome("loaders/test_contract.py::test_each_sample_once_in_the_plans_order[native-cuda]", "passed"),
         outcome("loaders/test_contract.py::test_each_sample_once_in_the_plans_order[dali-cuda]", "skipped"),
-        outcome("test_run.py::test_memory_comes_back_after_each_of_ten_jobs_or_so", "passed"),  # another one
+        outcome("test_run.py::test_memory_comes_back_after_each_of_ten_jobs_or_so", "passed"),  # another test
     ]
     comparison = fed({"native": 96.4, "dali": 91.0, "resident": 99.0, "replay": 100.0})
-    told = {found.what: found for found in criteria.criteria({"fed": comparison}, OVERHEAD, tests, 16)}
-    first = next(iter(told.values()))
+    judged = {each.target: each for each in criteria.criteria({"fed": comparison}, OVERHEAD, tests, 16)}
+    first = next(iter(judged.values()))
     assert first.reached
-    # resident has the larger share, and is not fed from files
+    # resident has a larger share but does not read files
     assert first.measured == "96.4 % (96.4 to 96.4, n = 3): native, 16 cores"
-    reached = {what: found.reached for what, found in told.items()}
+    reached = {target: criterion.reached for target, criterion in judged.items()}
     assert reached["the meter costs at most 0.2 % of a ResNet-50 step"]
-    assert reached["the ceiling is what a loop by hand reaches, within 2 %"]
-    assert reached["the ceiling is what DALI's replay evaluator gives, within 2 %"] is False
-    assert reached["every precision is in force as it says"] is False
-    assert reached["memory is back at the start after each of 10 jobs"] is None
-    every = told["every loader delivers each sample once, with the same pixels, on CUDA"]
-    assert every.reached is None  # one that was skipped shows nothing
-    assert every.measured == "1 of 2 tests pass, 1 skipped or not ended"
-    assert all(found.reached is None for found in criteria.criteria({}, None, (), None))
+    assert reached["the ceiling equals the rate of a loop written by hand, within 2 %"]
+    assert reached["the ceiling equals the rate of DALI's replay evaluator, within 2 %"] is False
+    assert reached["every precision has the effect that its settings say"] is False
+    assert reached["memory use returns to its initial value after each of 10 jobs"] is None
+    every = judged["every loader delivers each sample once, with the same pixels, on CUDA"]
+    assert every.reached is None  # a skipped test is not enough to decide
+    assert every.measured == "1 of 2 tests pass, 1 skipped or not finished"
+    assert all(criterion.reached is None for criterion in criteria.criteria({}, None, (), None))
 
 
 @pytest.mark.parametrize(("low", "high", "reached"), [(0.999, 1.0015, True), (1.003, 1.01, False), (0.99, 1.01, None)])
-def test_noise_is_no_verdict_on_the_meter(low: float, high: float, reached: bool | None) -> None:
-    told = criteria.criteria({}, {**OVERHEAD, "ratio": (1.001, low, high)}, (), None)
-    assert {found.what: found.reached for found in told}["the meter costs at most 0.2 % of a ResNet-50 step"] is reached
+def test_a_noisy_overhead_has_no_verdict(low: float, high: float, reached: bool | None) -> None:
+    judged = criteria.criteria({}, {**OVERHEAD, "ratio": (1.001, low, high)}, (), None)
+    outcomes = {criterion.target: criterion.reached for criterion in judged}
+    assert outcomes["the meter costs at most 0.2 % of a ResNet-50 step"] is reached
 
 
-def test_the_tests_that_criteria_name_are_there() -> None:
-    written = "".join(path.read_text() for path in (PROJECT / "tests").rglob("test_*.py"))
-    assert all(f"def {name}(" in written for _, name in criteria.BY_TEST)
+def test_the_tests_that_criteria_name_exist() -> None:
+    sources = "".join(path.read_text() for path in (PROJECT / "tests").rglob("test_*.py"))
+    assert all(f"def {name}(" in sources for _, name in criteria.BY_TEST)
 
 
 SUITE = """
@@ -337,7 +345,7 @@ def test_comes_after(): pass
 """
 
 
-def test_tests_that_were_cut_go_on_where_they_were(pytester: pytest.Pytester) -> None:
+def test_interrupted_tests_continue(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(SUITE)
     folder = pytester.path
 
@@ -345,22 +353,24 @@ def test_tests_that_were_cut_go_on_where_they_were(pytester: pytest.Pytester) ->
         pytester.inline_run(
             "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "benchmarks.gpu_acceptance.kept", f"--kept={folder}"
         )
-        return {name.partition("::test_")[2]: found.outcome for name, found in kept.read(folder).items()}
+        return {name.partition("::test_")[2]: test.outcome for name, test in kept.read(folder).items()}
 
     first = {"passes": "passed", "fails": "failed", "is_skipped": "skipped", "breaks_afterwards": "failed"}
     assert run() == {**first, "ends_all": "begun", "comes_after": "chosen"}
-    assert "needs a CUDA device" in [found.why for found in kept.read(folder).values()]
+    assert "needs a CUDA device" in [test.why for test in kept.read(folder).values()]
     before = len((folder / kept.FILE).read_text().splitlines())
     assert run() == {**first, "ends_all": "passed", "comes_after": "passed"}
     lines = [json.loads(line) for line in (folder / kept.FILE).read_text().splitlines()[before:]]
-    turns = [line["test"].partition("::test_")[2] for line in lines if line["outcome"] == "begun"]
-    # what has passed is not run again, what had cut the run comes last
-    assert turns == ["fails", "is_skipped", "breaks_afterwards", "comes_after", "ends_all"]
+    started = [line["test"].partition("::test_")[2] for line in lines if line["outcome"] == "begun"]
+    # passed tests are not run again, and the test that interrupted the run comes last
+    assert started == ["fails", "is_skipped", "breaks_afterwards", "comes_after", "ends_all"]
 
 
-def test_what_passed_with_other_code_is_run_again(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tests_that_passed_with_other_code_run_again(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytester.makepyfile("def test_passes(): pass")
-    ran = []
+    num_passed = []
     for code in ("before", "before", "after"):
         monkeypatch.setattr(kept, "code_digest", lambda code=code: code)
         pytester.inline_run(
@@ -372,13 +382,13 @@ def test_what_passed_with_other_code_is_run_again(pytester: pytest.Pytester, mon
             "benchmarks.gpu_acceptance.kept",
             f"--kept={pytester.path}",
         )
-        ran.append((pytester.path / kept.FILE).read_text().count('"passed"'))
-    assert ran == [1, 1, 2]
+        num_passed.append((pytester.path / kept.FILE).read_text().count('"passed"'))
+    assert num_passed == [1, 1, 2]
     monkeypatch.undo()
     assert kept.code_digest() == kept.code_digest()
 
 
-def test_a_line_that_was_cut_short_is_left_out(tmp_path: Path) -> None:
+def test_an_incomplete_line_is_left_out(tmp_path: Path) -> None:
     (tmp_path / kept.FILE).write_text(
         '{"test": "a", "outcome": "passed", "code": "abc", "why": ""}\n{"test": "b", "outc'
     )
@@ -386,7 +396,8 @@ def test_a_line_that_was_cut_short_is_left_out(tmp_path: Path) -> None:
     assert kept.read(tmp_path / "nosuch") == {}
 
 
-def found_of(comparisons: dict[str, Comparison]) -> page.Found:
+def results_of(comparisons: dict[str, Comparison]) -> page.Results:
+    """Results with these comparisons, and parts and tests with every outcome."""
     states = {chosen.name: State("cuda", [], [HERE]) for chosen in PARTS}
     states["workers"] = State("cuda", [])
     states["ladder_images"] = State("cuda", [], [HERE, Turn("2026-11-21T09:00:00+00:00", "", "def", "cut", 420.0)])
@@ -396,36 +407,36 @@ def found_of(comparisons: dict[str, Comparison]) -> page.Found:
         outcome("test_a.py::three", "begun"),
         outcome("test_a.py::four", "skipped", "needs two GPUs"),
     ]
-    return page.Found(states, ENVIRONMENT, OVERHEAD, {test.test: test for test in tests}, comparisons)
+    return page.Results(states, ENVIRONMENT, OVERHEAD, {test.test: test for test in tests}, comparisons)
 
 
-def test_the_page_says_what_was_measured_and_what_was_not() -> None:
-    found = found_of({"fed": fed({"native": 96.4, "dali": 91.0})})
-    text = page.compose(found, {"fed": "![fed](a-gpu/fed.png)"}, "a-gpu")
-    for told in (
-        "2026-11-20 to 2026-11-21, on commit abc, def. 3 of 10 targets are reached, 6 not measured or not shown, 1 not reached.",
-        "| ResNet-50 in bf16 from JPEG files at 95 % of its ceiling or better with the best loader | reached | 96.4 %",
-        "`pytest -m gpu`: 1 passed, 1 failed, 1 did not end, 1 skipped; [each by name](a-gpu/tests.jsonl).",
+def test_the_page_names_measured_and_missing_results() -> None:
+    results = results_of({"fed": fed({"native": 96.4, "dali": 91.0})})
+    text = page.compose(results, {"fed": "![fed](a-gpu/fed.png)"}, "a-gpu")
+    for line in (
+        "2026-11-20 to 2026-11-21, at commit abc, def. 3 of 10 targets are reached, 6 not measured or not shown, 1 not reached.",
+        "| ResNet-50 in bf16 from JPEG files reaches 95 % of its ceiling with the best loader | reached | 96.4 %",
+        "`pytest -m gpu`: 1 passed, 1 failed, 1 did not finish, 1 skipped; [all by name](a-gpu/tests.jsonl).",
         "- failed: `tests/test_a.py::two`",
-        "- did not end: `tests/test_a.py::three`",
+        "- did not finish: `tests/test_a.py::three`",
         "- skipped 1: needs two GPUs",
         "![fed](a-gpu/fed.png)",
         "[of each arm](a-gpu/fed.csv), [of each run](a-gpu/fed.runs.csv)",
-        "## How many workers\n\nNot run.\n\n## Energy",
-        "## The ladder, ResNet-18 on JPEG files\n\nCut after 480 s: not all of it was measured.\n\nNo job of it has finished.",
+        "## Number of workers\n\nNot run.\n\n## Energy",
+        "## The ladder: ResNet-18 on JPEG files\n\nStopped after 480 s: some results are missing.\n\nNo job has finished.",
         "| ceiling / DALI's replay evaluator | 1.0400 | 1.0300 to 1.0500 |",
         "tflops 700.1, sm clock mhz 1700.0, pcie generation 5, 16 lanes",
-        "- clock held down by: software power cap 40.0 % of the samples",
+        "- clock limited by: software power cap 40.0 % of the samples",
         "| native | 0.964 | 0.964 to 0.964 | 3 | 400 |",
     ):
-        assert told in text, told
+        assert line in text, line
     assert text.startswith("# A GPU 80GB\n")
-    assert "not to be told" not in text
+    assert "secret-host" not in text
 
 
 @pytest.fixture
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project without pages, whose pictures are not drawn."""
+def results_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the pages of a project without pages; pictures are not drawn."""
     monkeypatch.setattr(page, "RESULTS", tmp_path / "docs" / "results")
     monkeypatch.setattr(page, "README", tmp_path / "README.md")
 
@@ -437,47 +448,51 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "docs" / "results"
 
 
-def test_what_the_page_was_made_of_lies_beside_it(results: Path) -> None:
-    found = found_of({"fed": fed({"native": 96.4}), "workers": fed({"native": 96.4})})
-    found.stores = dict.fromkeys(found.comparisons, cast(Store, None))  # its user is replaced in `results`
-    target, undrawn = page.write(found, None)
-    assert (target, undrawn) == (results / "a-gpu-80gb.md", {})
-    names = {path.name for path in (results / "a-gpu-80gb").iterdir()}
+def test_the_data_of_a_page_is_next_to_it(results_folder: Path) -> None:
+    results = results_of({"fed": fed({"native": 96.4}), "workers": fed({"native": 96.4})})
+    results.stores = dict.fromkeys(
+        results.comparisons, cast(Store, None)
+    )  # `results_folder` replaces the function that uses it
+    target, undrawn = page.write(results, None)
+    assert (target, undrawn) == (results_folder / "a-gpu-80gb.md", {})
+    names = {path.name for path in (results_folder / "a-gpu-80gb").iterdir()}
     sweeps = {f"{part}.{suffix}" for part in ("fed", "workers") for suffix in ("png", "csv", "runs.csv")}
     assert names == {"environment.json", "overhead.json", "tests.jsonl", *sweeps}
     links = [text.partition(")")[0] for text in target.read_text().split("](")[1:]]
     assert links
-    assert all((results / link).exists() for link in links)
-    assert "not to be told" not in "".join(path.read_text() for path in results.rglob("*") if path.is_file())
-    found.environment = {**ENVIRONMENT, "machine": {**ENVIRONMENT["machine"], "cores_available": 8}}
+    assert all((results_folder / link).exists() for link in links)
+    assert "secret-host" not in "".join(path.read_text() for path in results_folder.rglob("*") if path.is_file())
+    results.environment = {**ENVIRONMENT, "machine": {**ENVIRONMENT["machine"], "cores_available": 8}}
     with pytest.raises(
-        UserError, match="another machine .A CPU, 16 cores.. Type a name for this one: --name a-gpu-80gb-8-cores"
+        UserError, match="another machine .A CPU, 16 cores.. Choose another name: --name a-gpu-80gb-8-cores"
     ):
-        page.write(found, None)
-    assert page.write(found, "mine")[0] == results / "mine.md"
+        page.write(results, None)
+    assert page.write(results, "mine")[0] == results_folder / "mine.md"
 
 
-def test_a_picture_that_fails_costs_itself_only(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_picture_does_not_lose_the_page(results_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def write(*_: object) -> None:
         raise ValueError("no canvas")
 
     monkeypatch.setattr(compare_runs, "save", write)
-    found = found_of({"fed": fed({"native": 96.4})})
-    found.stores = dict.fromkeys(found.comparisons, cast(Store, None))  # its user is replaced in `results`
-    target, undrawn = page.write(found, None)
+    results = results_of({"fed": fed({"native": 96.4})})
+    results.stores = dict.fromkeys(
+        results.comparisons, cast(Store, None)
+    )  # `results_folder` replaces the function that uses it
+    target, undrawn = page.write(results, None)
     assert undrawn == {"fed": "ValueError: no canvas"}
     assert "Its picture could not be drawn: ValueError: no canvas" in target.read_text()
-    assert results.exists()
+    assert results_folder.exists()
 
 
-def test_the_ladder_comes_to_the_first_screen(results: Path) -> None:
-    readme = results.parent.parent / "README.md"
+def test_the_ladder_comes_to_the_first_screen(results_folder: Path) -> None:
+    readme = results_folder.parent.parent / "README.md"
     opened, closed = page.FIRST_SCREEN
     readme.write_text(f"# loaderlab\n\n{opened}\nan older ladder\n{closed}\n\nthe rest\n")
-    assert not page.first_screen(found_of({}), results / "a-gpu.md")
-    found = found_of({"ladder_vectors": fed({"native": 96.4, "dali": 91.0})})
+    assert not page.first_screen(results_of({}), results_folder / "a-gpu.md")
+    results = results_of({"ladder_vectors": fed({"native": 96.4, "dali": 91.0})})
     for _ in range(2):
-        assert page.first_screen(found, results / "a-gpu.md")
+        assert page.first_screen(results, results_folder / "a-gpu.md")
     text = readme.read_text()
     assert text.startswith(f"# loaderlab\n\n{opened}\n| ")
     assert text.endswith(f"\n{closed}\n\nthe rest\n")
@@ -488,12 +503,12 @@ def test_the_ladder_comes_to_the_first_screen(results: Path) -> None:
     assert real.count(opened) == real.count(closed) == 1
 
 
-def test_reasons_that_hold_a_clock_down() -> None:
+def test_reasons_that_limit_the_clock() -> None:
     samples = [
         DeviceSample(at_ns=index, throttle_reasons=mask) for index, mask in enumerate((0x4, 0x4 | 0x40, 0x1, 0x1))
     ]
-    assert measured.held_down([*samples, DeviceSample(at_ns=9)]) == {
+    assert measured.clock_limits([*samples, DeviceSample(at_ns=9)]) == {
         "software power cap": 50.0,
         "hardware thermal slowdown": 25.0,
     }
-    assert measured.held_down([]) == {}
+    assert measured.clock_limits([]) == {}
