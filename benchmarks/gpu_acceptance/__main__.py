@@ -55,7 +55,7 @@ def main() -> int:
         "--folder", type=Path, help="where everything is kept (outputs/gpu_acceptance; _cpu of a dry run)"
     )
     parser.add_argument("--name", type=file_name, help="of the page under docs/results (the GPU's)")
-    parser.add_argument("--readme", action="store_true", help="put the ladder's table onto the README's first screen")
+    parser.add_argument("--ladder", action="store_true", help="put this machine's ladder into docs/results.md")
     chosen = parser.parse_args()
 
     from benchmarks.gpu_acceptance import page
@@ -73,7 +73,7 @@ def main() -> int:
         with FileLock(setting.folder / "lock", timeout=0):
             asked = ["environment", *(name for name in chosen.parts if name != "environment")]
             ended = course(setting, asked, chosen.minutes, chosen.total)
-            code = page.conclude(setting, asked, chosen.name, chosen.readme)
+            code = page.conclude(setting, asked, chosen.name, chosen.ladder)
             return code if ended is None else ended
     except Timeout:
         error = f"another run is at work in {setting.folder}. Type another folder: --folder"

@@ -427,7 +427,7 @@ def test_the_page_says_what_was_measured_and_what_was_not() -> None:
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project without pages, whose pictures are not drawn."""
     monkeypatch.setattr(page, "RESULTS", tmp_path / "docs" / "results")
-    monkeypatch.setattr(page, "README", tmp_path / "README.md")
+    monkeypatch.setattr(page, "LADDER_PAGE", tmp_path / "docs" / "results.md")
 
     def write(comparison: Comparison, _store: object, folder: Path) -> None:
         for name in (compare_runs.PICTURE, "comparison.csv", "runs.csv"):
@@ -470,21 +470,22 @@ def test_a_picture_that_fails_costs_itself_only(results: Path, monkeypatch: pyte
     assert results.exists()
 
 
-def test_the_ladder_comes_to_the_first_screen(results: Path) -> None:
-    readme = results.parent.parent / "README.md"
-    opened, closed = page.FIRST_SCREEN
-    readme.write_text(f"# loaderlab\n\n{opened}\nan older ladder\n{closed}\n\nthe rest\n")
-    assert not page.first_screen(found_of({}), results / "a-gpu.md")
+def test_the_ladder_comes_to_the_results(results: Path) -> None:
+    ladder_page = results.parent / "results.md"
+    ladder_page.parent.mkdir()
+    opened, closed = page.LADDER_PLACE
+    ladder_page.write_text(f"# Results\n\n{opened}\nan older ladder\n{closed}\n\nthe rest\n")
+    assert not page.publish_ladder(found_of({}), results / "a-gpu.md")
     found = found_of({"ladder_vectors": fed({"native": 96.4, "dali": 91.0})})
     for _ in range(2):
-        assert page.first_screen(found, results / "a-gpu.md")
-    text = readme.read_text()
-    assert text.startswith(f"# loaderlab\n\n{opened}\n| ")
-    assert text.endswith(f"\n{closed}\n\nthe rest\n")
+        assert page.publish_ladder(found, results / "a-gpu.md")
+    text = ladder_page.read_text()
+    assert text.startswith(f"# Results\n\n{opened}\n\n| ")
+    assert text.endswith(f"\n\n{closed}\n\nthe rest\n")
     assert "an older ladder" not in text
-    assert "](docs/results/a-gpu/ladder_vectors.png)" in text
-    assert "[All results](docs/results/a-gpu.md)" in text
-    real = (PROJECT / "README.md").read_text()
+    assert "](results/a-gpu/ladder_vectors.png)" in text
+    assert "[All results](results/a-gpu.md)" in text
+    real = (PROJECT / "docs" / "results.md").read_text()
     assert real.count(opened) == real.count(closed) == 1
 
 
