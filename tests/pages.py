@@ -17,7 +17,7 @@ from PIL import Image
 
 from loaderlab.config import PROJECT
 
-GENERATED = {"settings.md", "metrics.md", "code_map.md"}
+GENERATED = {"settings.md", "metrics.md", "code_map.md", "exit_codes.md"}
 PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
 WRITTEN = [page for page in PAGES if page.name not in GENERATED]
 BLOCK = re.compile(r"```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)```\n", re.DOTALL)

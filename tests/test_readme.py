@@ -15,7 +15,6 @@ from mlflow.tracking import MlflowClient
 
 from loaderlab.cli.compose import compose as hydra_compose
 from loaderlab.cli.compose import typed
-from loaderlab.cli.plain import read
 from loaderlab.cli.schemas import CONF
 from loaderlab.config import PROJECT as ROOT
 from loaderlab.config import CompareConfig, TraceConfig, UserError
@@ -84,9 +83,14 @@ def test_compare_commands_compose(arguments: str) -> None:
     assert typed(hydra_compose("compare", overrides), CompareConfig)
 
 
+def trace_settings(arguments: str) -> TraceConfig:
+    """What the trace reader makes of its arguments."""
+    return typed(hydra_compose("trace", shlex.split(arguments)), TraceConfig)
+
+
 @pytest.mark.parametrize("arguments", arguments_of("trace"))
 def test_trace_commands_compose(arguments: str) -> None:
-    assert read("trace", TraceConfig, shlex.split(arguments))
+    assert trace_settings(arguments)
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("make ")])
@@ -160,8 +164,7 @@ def test_runs_that_are_shown(
 def test_traces_that_are_shown(
     arguments: str, inputs: Path, terminal: Terminal, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    overrides = shlex.split(arguments.replace("/path/to", str(inputs)))
-    report(read("trace", TraceConfig, overrides), terminal)
+    report(trace_settings(arguments.replace("/path/to", str(inputs))), terminal)
     printed = "\n".join(terminal.said) + capsys.readouterr().out
     assert "starved" in printed
 
