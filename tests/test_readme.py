@@ -15,6 +15,7 @@ from mlflow.tracking import MlflowClient
 
 from loaderlab.cli.compose import compose as hydra_compose
 from loaderlab.cli.compose import typed
+from loaderlab.cli.plain import read
 from loaderlab.cli.schemas import CONF
 from loaderlab.config import PROJECT as ROOT
 from loaderlab.config import CompareConfig, TraceConfig, UserError
@@ -85,7 +86,7 @@ def test_compare_commands_compose(arguments: str) -> None:
 
 def trace_settings(arguments: str) -> TraceConfig:
     """What the trace reader makes of its arguments."""
-    return typed(hydra_compose("trace", shlex.split(arguments)), TraceConfig)
+    return read("trace", TraceConfig, shlex.split(arguments))
 
 
 @pytest.mark.parametrize("arguments", arguments_of("trace"))
