@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: help train test check wheel ui install clean
+.PHONY: help train test check wheel ui docs install clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -29,6 +29,9 @@ wheel: $(READY) ## dist/loaderlab-VERSION-py3-none-any.whl
 
 ui: $(READY) ## the MLflow UI on this project's store: make ui PORT=5001
 	$(BIN)/python -m experiments.ui --port $(PORT)
+
+docs: $(READY) ## the documentation as a site in site/; open site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 install: $(READY) ## .venv with the pinned stack, nothing else
 

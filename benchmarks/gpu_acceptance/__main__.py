@@ -57,7 +57,7 @@ def main() -> int:
         "--folder", type=Path, help="folder of all results (outputs/gpu_acceptance; with _cpu for a trial run)"
     )
     parser.add_argument("--name", type=file_name, help="name of the page in docs/results (the GPU's)")
-    parser.add_argument("--readme", action="store_true", help="put the ladder's table onto the README's first screen")
+    parser.add_argument("--ladder", action="store_true", help="put this machine's ladder into docs/results.md")
     chosen = parser.parse_args()
 
     from benchmarks.gpu_acceptance import page
@@ -77,7 +77,7 @@ def main() -> int:
         with FileLock(setting.folder / "lock", timeout=0):
             requested = ["environment", *(name for name in chosen.parts if name != "environment")]
             signal_code = run_parts(setting, requested, chosen.minutes, chosen.total)
-            code = page.conclude(setting, requested, chosen.name, chosen.readme)
+            code = page.conclude(setting, requested, chosen.name, chosen.ladder)
             return code if signal_code is None else signal_code
     except Timeout:
         message = f"another run uses {setting.folder}. Choose another folder with --folder"

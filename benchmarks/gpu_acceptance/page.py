@@ -30,8 +30,8 @@ from loaderlab.system.causes import described
 from loaderlab.tracking.store import Store
 
 RESULTS = PROJECT / "docs" / "results"
-README = PROJECT / "README.md"
-FIRST_SCREEN = ("<!-- the ladder: replaced by --readme -->", "<!-- end of the ladder -->")
+LADDER_PAGE = PROJECT / "docs" / "results.md"
+LADDER_PLACE = ("<!-- the ladder: replaced by --ladder -->", "<!-- end of the ladder -->")
 MACHINE = ("processor", "cores_available", "device")  # the fields that identify a machine
 OUTCOME_TEXTS = {"begun": "did not finish", "chosen": "not run"}  # of tests; other outcomes are their own text
 
@@ -217,7 +217,7 @@ def _energy(comparisons: Mapping[str, Comparison]) -> list[str]:
     ]
 
 
-def conclude(setting: Setting, requested: Sequence[str], name: str | None, readme: bool) -> int:
+def conclude(setting: Setting, requested: Sequence[str], name: str | None, ladder: bool) -> int:
     """Writes the page if there is a GPU, and prints what is missing.
 
     Returns:
@@ -236,13 +236,13 @@ def conclude(setting: Setting, requested: Sequence[str], name: str | None, readm
     else:
         target, undrawn = write(results, name)
         print(f"written: {target}")
-        if readme:
+        if ladder:
             print(
-                "README.md: "
+                "docs/results.md: "
                 + (
-                    "its first table is this one's"
-                    if first_screen(results, target)
-                    else "untouched, since no ladder on vectors has finished"
+                    "its ladder is now this machine's"
+                    if publish_ladder(results, target)
+                    else "unchanged, because no ladder on vectors has finished"
                 )
             )
         for part, why in undrawn.items():
@@ -334,16 +334,16 @@ def draw(results: Results, data_folder: Path) -> tuple[dict[str, str], dict[str,
     return pictures, undrawn
 
 
-def first_screen(results: Results, target: Path) -> bool:
-    """Puts the ladder of a page into the README's first screen.
+def publish_ladder(results: Results, target: Path) -> bool:
+    """Replaces the ladder of docs/results.md by that of a machine's page.
 
     Returns:
-        False where there is no such ladder.
+        False if the machine has no such ladder.
     """
     if LADDER_VECTORS not in results.comparisons:
         return False
     comparison = results.comparisons[LADDER_VECTORS]
-    where = os.path.relpath(target.with_suffix(""), README.parent)
+    where = os.path.relpath(target.with_suffix(""), LADDER_PAGE.parent)
     facts = page.facts(comparison)
     lines = [markdown_table(*arm_table(comparison, group)) for group in comparison.groups]
     lines += [f"![each rung's training loop, and how much of it waits for data]({where}/{LADDER_VECTORS}.png)", ""]
@@ -351,10 +351,11 @@ def first_screen(results: Results, target: Path) -> bool:
         f"`python -m experiments.train study=ladder`, {facts.get('device', 'several devices')}: {facts.get('work', '')}; {facts['runs']}. "
         f"[All results]({where}.md). The published study is not known in full: compare the ratios, not the seconds."
     ]
-    text = README.read_text(encoding="utf-8")
-    before, opened, rest = text.partition(FIRST_SCREEN[0])
-    _, closed, after = rest.partition(FIRST_SCREEN[1])
-    assert opened, f"the README has no {FIRST_SCREEN[0]}"
-    assert closed, f"the README has no {FIRST_SCREEN[1]}"
-    README.write_text("\n".join([before + opened, *lines, closed + after]), encoding="utf-8")
+    text = LADDER_PAGE.read_text(encoding="utf-8")
+    before, opened, rest = text.partition(LADDER_PLACE[0])
+    _, closed, after = rest.partition(LADDER_PLACE[1])
+    assert opened, f"docs/results.md has no {LADDER_PLACE[0]}"
+    assert closed, f"docs/results.md has no {LADDER_PLACE[1]}"
+    # the empty line: a table that follows a comment at once is none for MkDocs
+    LADDER_PAGE.write_text("\n".join([before + opened, "", *lines, "", closed + after]), encoding="utf-8")
     return True

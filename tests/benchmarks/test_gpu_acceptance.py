@@ -438,7 +438,7 @@ def test_the_page_names_measured_and_missing_results() -> None:
 def results_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the pages of a project without pages; pictures are not drawn."""
     monkeypatch.setattr(page, "RESULTS", tmp_path / "docs" / "results")
-    monkeypatch.setattr(page, "README", tmp_path / "README.md")
+    monkeypatch.setattr(page, "LADDER_PAGE", tmp_path / "docs" / "results.md")
 
     def write(comparison: Comparison, _store: object, folder: Path) -> None:
         for name in (compare_runs.PICTURE, "comparison.csv", "runs.csv"):
@@ -485,21 +485,22 @@ def test_a_failed_picture_does_not_lose_the_page(results_folder: Path, monkeypat
     assert results_folder.exists()
 
 
-def test_the_ladder_comes_to_the_first_screen(results_folder: Path) -> None:
-    readme = results_folder.parent.parent / "README.md"
-    opened, closed = page.FIRST_SCREEN
-    readme.write_text(f"# loaderlab\n\n{opened}\nan older ladder\n{closed}\n\nthe rest\n")
-    assert not page.first_screen(results_of({}), results_folder / "a-gpu.md")
+def test_the_ladder_comes_to_the_results(results_folder: Path) -> None:
+    ladder_page = results_folder.parent / "results.md"
+    ladder_page.parent.mkdir()
+    opened, closed = page.LADDER_PLACE
+    ladder_page.write_text(f"# Results\n\n{opened}\nan older ladder\n{closed}\n\nthe rest\n")
+    assert not page.publish_ladder(results_of({}), results_folder / "a-gpu.md")
     results = results_of({"ladder_vectors": fed({"native": 96.4, "dali": 91.0})})
     for _ in range(2):
-        assert page.first_screen(results, results_folder / "a-gpu.md")
-    text = readme.read_text()
-    assert text.startswith(f"# loaderlab\n\n{opened}\n| ")
-    assert text.endswith(f"\n{closed}\n\nthe rest\n")
+        assert page.publish_ladder(results, results_folder / "a-gpu.md")
+    text = ladder_page.read_text()
+    assert text.startswith(f"# Results\n\n{opened}\n\n| ")
+    assert text.endswith(f"\n\n{closed}\n\nthe rest\n")
     assert "an older ladder" not in text
-    assert "](docs/results/a-gpu/ladder_vectors.png)" in text
-    assert "[All results](docs/results/a-gpu.md)" in text
-    real = (PROJECT / "README.md").read_text()
+    assert "](results/a-gpu/ladder_vectors.png)" in text
+    assert "[All results](results/a-gpu.md)" in text
+    real = (PROJECT / "docs" / "results.md").read_text()
     assert real.count(opened) == real.count(closed) == 1
 
 

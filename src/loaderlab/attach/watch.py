@@ -274,8 +274,9 @@ def watch(
         sync: wait for the device at every mark. This removes its overlap with the host; it exists to validate the event
             timing.
         record: name of an MLflow run to record; None: no run.
-        uri, experiment: MLflow store and experiment of that run; `auto` is mlruns/mlflow.db of the checkout,
-            or of the working folder if loaderlab is installed.
+        uri: MLflow store of that run; `auto` is mlruns/mlflow.db of the checkout, or of the working folder if
+            loaderlab is installed.
+        experiment: MLflow experiment of that run.
 
     Raises:
         UserError: there is no such device, or the store cannot be opened.

@@ -1,6 +1,6 @@
 """From a file to a sample on the CPU, in the native loader's workers: decode, crop, resize, flip.
 
-Every step agrees with DALI's CPU operators within the tolerance in ``docs/measuring.md``.
+Every step agrees with DALI's CPU operators within the tolerance in ``docs/same_work.md``.
 """
 
 from __future__ import annotations

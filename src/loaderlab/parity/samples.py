@@ -38,7 +38,7 @@ from loaderlab.loaders.fetchers import fetcher
 from loaderlab.parity.result import ResultBuilder
 
 # Measured in comparison with Pillow on 4:4:4, 4:2:2 and 4:2:0 JPEG files, digits and noise, with every resizing: see
-# docs/measuring.md. At the border a filter may repeat the edge or leave it out; its weight outside the image is at most
+# docs/same_work.md. At the border a filter may repeat the edge or leave it out; its weight outside the image is at most
 # 1/8, in a corner 1 - (7/8)^2, so that the difference is at most this share of 255 levels.
 INSIDE_LEVELS = 1
 BORDER_LEVELS = 60

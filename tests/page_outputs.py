@@ -1,0 +1,111 @@
+"""Runs the commands whose output a page shows, and puts what they print into the page: python -m tests.page_outputs [PAGE …].
+
+A block of commands is followed by ``<!-- output -->`` or ``<!-- output: REGULAR EXPRESSION -->`` and a block of text. The
+expression says which lines are shown; lines that are left out become one ``…``. A run or sweep that several pages show runs once. It
+trains, so it takes about 15 minutes on a quiet machine. Results depend on what else the machine does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import textwrap
+from pathlib import Path
+
+from loaderlab.config import PROJECT
+from tests.pages import BLOCK, SHOWN, WRITTEN, Block, blocks, make_inputs
+
+CHECKOUT = "/home/you/loaderlab"  # the output names no folder of this machine
+WIDTH = 110  # characters
+BORDERS = tuple("┏┃┡│└├")  # of the rows of a table
+# the console script of a checkout that is not installed
+INSTALLED = (
+    r"python -m loaderlab \1" if (PROJECT / "src/loaderlab/__main__.py").exists() else r"python -m experiments.\1"
+)
+
+
+class Runner:
+    """Runs commands one after the other. The output of a run or sweep is kept: several pages show the same one."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._known, self._exit_code = folder, dict[str, str](), 0
+
+    def printed(self, block: Block) -> str:
+        """What a block's commands print, as a reader would see it; errors included."""
+        return "".join(map(self._output, block.commands))
+
+    def _output(self, command: str) -> str:
+        if command in self._known:
+            return self._known[command]
+        if command.startswith("source "):  # this environment is the one
+            return ""
+        print(command, flush=True)
+        text = re.sub(r"^loaderlab (\w+)", INSTALLED, command.replace("/path/to", str(self._folder)))
+        done = subprocess.run(
+            ["bash", "-c", f"(exit {self._exit_code}); {text}"],
+            cwd=self._folder,
+            env=os.environ | {"PYTHONPATH": f"{PROJECT}:{PROJECT / 'src'}:{self._folder}", "COLUMNS": str(WIDTH)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._exit_code = done.returncode
+        output = done.stdout.replace(str(self._folder), "/path/to").replace(str(PROJECT), CHECKOUT)
+        if not command.startswith(
+            ("loaderlab compare", "python -m experiments.compare", "echo ")
+        ):  # of the latest sweep
+            self._known[re.sub(r"^python -m experiments\.", "loaderlab ", command)] = output
+            self._known[command] = output
+        return output
+
+
+def excerpt(output: str, lines: str) -> str:
+    """The lines of an output that match, with ``…`` for each stretch that is left out.
+
+    Rows of a table are left out without a mark; of several tables, only the last is shown. A long sentence is broken between words, as in a terminal.
+    """
+    shown: list[str] = []
+    before = ""
+    printed = output.strip("\n").splitlines()
+    last_table = max((index for index, line in enumerate(printed) if line.startswith("┏")), default=0)
+    for index, line in enumerate(printed):
+        is_row = line.startswith(BORDERS)
+        if (not lines or re.search(lines, line)) and not (is_row and index < last_table):
+            shown += [line.rstrip()] if is_row else textwrap.wrap(line, WIDTH, break_long_words=False) or [""]
+        elif shown and shown[-1] != "…" and not (is_row and before.startswith(BORDERS)):
+            shown.append("…")
+        before = line
+    return "\n".join(shown).removesuffix("…").rstrip("\n") + "\n"
+
+
+def update(page: Path, runner: Runner) -> None:
+    """Puts the outputs into a page."""
+    for block in blocks(page):
+        if not block.shows:
+            continue
+        output = excerpt(runner.printed(block), block.lines)
+        text = page.read_text(encoding="utf-8")
+        opened = next(match for match in BLOCK.finditer(text) if match["text"] == block.text)
+        shown = SHOWN.match(text, opened.end())
+        assert shown is not None
+        start, end = shown.span("output")
+        page.write_text(text[:start] + output + text[end:], encoding="utf-8")
+
+
+def main(names: list[str]) -> None:
+    """Updates the named pages in this order, or all."""
+    pages = [page for name in names for page in WRITTEN if page.stem == Path(name).stem] if names else WRITTEN
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made).resolve()
+        make_inputs(folder, num_images=480)
+        runner = Runner(folder)
+        for page in pages:
+            update(page, runner)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
