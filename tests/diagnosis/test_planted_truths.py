@@ -124,6 +124,17 @@ def test_a_loader_that_takes_the_cores_of_the_step() -> None:
     assert as_override(verdict.advice[0]) == "torch_threads=1"
 
 
+def test_a_starved_loop_whose_step_was_slow_for_no_known_reason_is_inconclusive() -> None:
+    """The starved share allows a gain of 2x; the ceiling, measured after another program had ended, would allow 8x."""
+    loop = Loop(lambda _: 40.0, 0, slowed=4.0)
+    meter = play(loop)
+    loop.slowed = 1.0
+    figures, verdict = measure(loop, meter, setup(loop))
+    assert figures["starvation/starved_pct"] == pytest.approx(50, abs=1)
+    assert (verdict.grade, verdict.bottleneck) == ("inconclusive", None)
+    assert "no measurement explains why" in verdict.because
+
+
 def test_a_slow_step_that_nothing_explains_is_inconclusive() -> None:
     loop = Loop(lambda _: 1.0, 2, slowed=1.6)
     meter = play(loop)

@@ -13,6 +13,7 @@ FED, PARTLY, STARVED, INCONCLUSIVE = "fed", "partly starved", "starved", "inconc
 PARTLY_FROM_PCT, STARVED_FROM_PCT = 5.0, 20.0
 LEAST_STEPS = 15  # measured steps that a verdict on a run needs
 POTENTIAL_X = 1.1  # ceiling / rate above which NVIDIA calls the input a potential bottleneck
+BOTTLENECK_X = 1.5  # the same ratio from which NVIDIA calls it a bottleneck
 CLOCKS_PCT = 5.0  # by which the two clocks of one window may differ
 TOLERANCE = 0.1  # allowed difference of rates measured one after the other: run, ceiling, contended ceiling
 QUEUING = 0.8  # host time / device time of a step, from which the host's launches bound the step
