@@ -79,33 +79,33 @@ def test_a_sweep_by_its_id_all_runs_and_a_filter(swept: Sweep, asked: Asked, sto
     swept([100, 101, 99], [200, 201, 199])
     by_id = compare_runs.comparison_of(store, asked(f"runs={first}"))
     assert [arm.values for arm in by_id.arms] == [[1, 1, 1], [5, 5, 5]]
-    everything = compare_runs.comparison_of(store, asked("runs=all"))
-    assert [len(arm.runs) for arm in everything.arms] == [6, 6]
-    assert "not interleaved" in everything.notes[-1]
-    some = compare_runs.comparison_of(
+    all_runs = compare_runs.comparison_of(store, asked("runs=all"))
+    assert [len(arm.runs) for arm in all_runs.arms] == [6, 6]
+    assert "not interleaved" in all_runs.notes[-1]
+    filtered = compare_runs.comparison_of(
         store, asked("filter='metrics.`rate/samples_per_s` > 50'", "baseline=loader:dali")
     )
-    assert [(arm.label, len(arm.runs), arm.partner.label if arm.partner else None) for arm in some.arms] == [
+    assert [(arm.label, len(arm.runs), arm.partner.label if arm.partner else None) for arm in filtered.arms] == [
         ("native", 3, "dali"),
         ("dali", 3, None),
     ]
-    worse = compare_runs.comparison_of(store, asked("baseline=[loader:dali]"))
-    assert worse.arms[0].gain is not None
-    assert worse.arms[0].gain.value == pytest.approx(0.5, rel=0.01)
+    by_baseline = compare_runs.comparison_of(store, asked("baseline=[loader:dali]"))
+    assert by_baseline.arms[0].gain is not None
+    assert by_baseline.arms[0].gain.value == pytest.approx(0.5, rel=0.01)
 
 
 def test_another_sweep_as_the_baseline(swept: Sweep, asked: Asked, store: Store, terminal: Terminal) -> None:
-    former = swept([100, 101, 99], [200, 202, 198])
+    baseline_id = swept([100, 101, 99], [200, 202, 198])
     swept([98, 102, 101], [100, 101, 99])
-    config = asked(f"baseline={former}", "fail_if.rate_below=0.95")
-    found = compare_runs.comparison_of(store, config)
-    pairs = {arm.label: arm.partner.label for arm in found.arms if arm.partner is not None}
-    assert pairs == {"now · native": f"{former[:8]} · native", "now · dali": f"{former[:8]} · dali"}
+    config = asked(f"baseline={baseline_id}", "fail_if.rate_below=0.95")
+    comparison = compare_runs.comparison_of(store, config)
+    pairs = {arm.label: arm.partner.label for arm in comparison.arms if arm.partner is not None}
+    assert pairs == {"now · native": f"{baseline_id[:8]} · native", "now · dali": f"{baseline_id[:8]} · dali"}
     with pytest.raises(
         Failed, match=r"fail_if.rate_below=0.95: the whole interval is below it: now · dali is 0.50x as fast as"
     ):
         compare_runs.run_compare(config, terminal)
-    compare_runs.run_compare(asked(f"baseline={former}", "fail_if.rate_below=0.4"), terminal)
+    compare_runs.run_compare(asked(f"baseline={baseline_id}", "fail_if.rate_below=0.4"), terminal)
     assert terminal.said[-1] == "fail_if.rate_below=0.4: passed by 2 arms"
 
 
