@@ -1,4 +1,4 @@
-"""BatchNorm and a last batch of one sample: refused before training, in one line, and only where it comes to that."""
+"""BatchNorm and a last batch of one sample: refused before training, in one line, and only if the run reaches it."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_validation_that_the_model_takes(
     ("count", "overrides"),
     [(17, "epochs=1 drop_last=true"), (18, "epochs=1 drop_last=false"), (17, "steps=2 drop_last=false")],
 )
-def test_trained_where_no_batch_of_one_is_reached(
+def test_trains_if_no_batch_of_one_is_reached(
     count: int, overrides: str, make_config: Make, terminal: Terminal
 ) -> None:
     assert go(make_config, terminal, "pairs", count, *overrides.split()) == "FINISHED"
