@@ -46,11 +46,11 @@ def loses_lines(sending: Connection, _config: TrainConfig, _job: Job) -> None:
     sending.send((RunResult("an id", "FINISHED"), ["No space left on device"]))
 
 
-def killed(_sending: Connection, _config: TrainConfig, _job: Job) -> None:
+def kills_itself(_sending: Connection, _config: TrainConfig, _job: Job) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def killed_checking(_sending: Connection, _arms: dict[str, TrainConfig]) -> None:
+def kills_itself_while_checking(_sending: Connection, _arms: dict[str, TrainConfig]) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -127,7 +127,7 @@ def test_sigterm_ends_the_job_and_is_reported(
 
 
 def test_a_killed_process_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "_child", killed)
+    monkeypatch.setattr(launch, "_child", kills_itself)
     result = launch.launch(limited(None), JOB)
     assert (result.status, result.error) == ("FAILED", "its process was ended by SIGKILL (usual cause: out of memory)")
 
@@ -146,7 +146,7 @@ def test_how_a_process_died(exit_code: int, message: str) -> None:
 
 
 def test_a_killed_parity_check_leaves_loaders_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "_checking_child", killed_checking)
+    monkeypatch.setattr(launch, "_checking_child", kills_itself_while_checking)
     results = launch.check_parity([ComparedLoader("a key", "loader=dali", compose([]))], None)
     assert results == {
         "a key": {

@@ -192,18 +192,18 @@ def test_a_finished_run_keeps_no_checkpoint_by_default(make_config: Make, termin
 
 
 def test_bad_resumes(make_config: Make, terminal: Terminal, tmp_path: Path) -> None:
-    def told(*overrides: str) -> str:
+    def error_of(*overrides: str) -> str:
         with pytest.raises(UserError) as error:
             go(make_config("epochs=2", *overrides), terminal)
         return str(error.value)
 
-    assert "no checkpoint under" in told("resume=latest")
-    assert "no such checkpoint" in told(f"resume={tmp_path}/nosuch.pt")
+    assert "no checkpoint under" in error_of("resume=latest")
+    assert "no such checkpoint" in error_of(f"resume={tmp_path}/nosuch.pt")
     (tmp_path / "junk.pt").write_bytes(b"junk")
-    assert "is not a checkpoint of loaderlab" in told(f"resume={tmp_path}/junk.pt")
+    assert "is not a checkpoint of loaderlab" in error_of(f"resume={tmp_path}/junk.pt")
     go(make_config("epochs=2", "checkpoint.every_minutes=0", "checkpoint.keep=true"), terminal)
-    assert "already has 2 epochs. Type for example: epochs=4" in told("resume=latest")
-    other = told("resume=latest", "batch_size=8", "optimizer.lr=0.5")
+    assert "already has 2 epochs. Type for example: epochs=4" in error_of("resume=latest")
+    other = error_of("resume=latest", "batch_size=8", "optimizer.lr=0.5")
     assert "batch_size (was 4, is 8)" in other
     assert "optimizer.lr" in other
 

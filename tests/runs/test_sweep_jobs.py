@@ -107,8 +107,8 @@ def test_the_reason_of_a_job_without_a_run_is_kept(
     with pytest.raises(Failed) as raised:
         sweep.run_sweep(planned, [])
     store, parent = store_and_parent(planned)
-    told = compare_runs.comparison_of_sweep(store, parent.run_id).missing
-    assert [(entry.name, entry.why) for entry in told] == [
+    missing = compare_runs.comparison_of_sweep(store, parent.run_id).missing
+    assert [(entry.name, entry.why) for entry in missing] == [
         ("loader=dali", "killed: took longer than sweep.job_minutes=1")
     ]
     for output in (str(raised.value), capsys.readouterr().out):  # the printed command names this store
@@ -125,9 +125,9 @@ def test_a_resumed_sweep_may_grow_but_not_change(jobs: Callable[..., Jobs], laun
     launched.names = []
     sweep.run_sweep(jobs("repeat=1,2,3", "loader=native,dali"), [], resume="latest")
     assert launched.names == ["repeat=3 loader=native", "repeat=3 loader=dali"]
-    with pytest.raises(UserError, match="batch_size was 64, now 32") as told:
+    with pytest.raises(UserError, match="batch_size was 64, now 32") as refused:
         sweep.run_sweep(jobs("repeat=1,2,3", "loader=native,dali", batch_size="32"), [], resume="latest")
-    assert "epochs" not in str(told.value)
+    assert "epochs" not in str(refused.value)
     with pytest.raises(UserError, match="repeat was 3, now"):
         sweep.run_sweep(planned, [], resume="latest")
 

@@ -150,7 +150,7 @@ class MeasuredLoop:
             self._context.terminal.warn(f"no GPU utilisation, power and clocks: {sampler.problem}")
 
     def _plan_profile(self) -> StepProfiler | None:
-        """The profiler, or None if an epoch is too short. A trace lies in one epoch: an evaluation belongs to no step."""
+        """The profiler, or None if an epoch is too short. A trace fits in one epoch: an evaluation is not part of a step."""
         config, per_epoch = self._context.config, self._epoch_steps
         measure = config.measure
         num_steps = measure.profile_steps if per_epoch is None else min(measure.profile_steps, per_epoch - BEYOND - 1)
