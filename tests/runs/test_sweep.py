@@ -73,10 +73,10 @@ def test_a_multirun_with_a_failing_job(common: list[str], store_uri: str, own_tr
     assert "1 of 2 jobs did not finish" in done.stderr
     assert "Traceback" not in done.stderr
     assert f"-m resume={parent.info.run_id}" in done.stderr
-    last_lines = done.stdout[done.stdout.index("One arm: ") :]
+    last_lines = done.stdout[done.stdout.index("Only one arm: ") :]
     assert "not measured: loader=native: failed: " in last_lines
     assert f"mlflow ui --backend-store-uri {store_uri}" in last_lines
-    assert "not measured" in parent.data.tags["mlflow.note.content"]
+    assert "Not measured" in parent.data.tags["mlflow.note.content"]
     client = MlflowClient(store_uri)
     files = {Path(entry.path).name for entry in client.list_artifacts(parent.info.run_id, "comparison")}
     assert {"report.html", "comparison.csv", "comparison.json", "comparison.md", "comparison.png"} <= files
