@@ -1,4 +1,4 @@
-"""What several tests need: small image folders, a store, a quiet terminal, and no way out to the network."""
+"""Fixtures of several tests: small image folders, a store, a silent terminal, and no access to the network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # two processes of tests on two cores; torch reads it once, at its import
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes share two cores; torch reads this once, at import
 
 import hypothesis
 import numpy as np
@@ -36,19 +36,19 @@ from loaderlab.cli.compose import typed
 from loaderlab.cli.schemas import CONF, register
 from loaderlab.system.terminal import Terminal
 
-# 200 examples for each property in CI; by hand: HYPOTHESIS_PROFILE=many pytest -n0 -k property
+# 200 examples for each property in CI; for more: HYPOTHESIS_PROFILE=many pytest -n0 -k property
 hypothesis.settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True)
 hypothesis.settings.register_profile("many", max_examples=20_000, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-pytest_plugins = ["pytester"]  # a test of our own plugin
+pytest_plugins = ["pytester"]  # for a test of our own plugin
 
 LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test that reaches for the network fails at once and says so."""
+    """A test that uses the network fails at once with a clear message."""
     connect = socket.socket.connect
 
     def local_only(self: socket.socket, address: Any) -> None:
@@ -60,13 +60,13 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def hydra_knows_us() -> None:
+def registered_schemas() -> None:
     register()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """File lists are kept in a folder of the tests, those of the processes that they start too."""
+    """The tests and their subprocesses cache file lists in a temporary folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
@@ -74,13 +74,13 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def terminal() -> Terminal:
-    """Says nothing; what it would have said stands in ``said``."""
+    """A silent terminal; its lines are in ``said``."""
     return Terminal(Console(file=StringIO(), width=120))
 
 
 @pytest.fixture(scope="session")
 def image_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes of 13 and 10 JPEG files, each of another size, each with a picture of its own."""
+    """Two classes of 13 and 10 JPEG files with different sizes and pictures."""
     root = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     for label, count in (("ant", 13), ("bee", 10)):
@@ -94,7 +94,7 @@ def image_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def picture(height: int, width: int, index: int) -> np.ndarray:
-    """A smooth picture (height, width, 3) uint8, another for each index."""
+    """A smooth picture (height, width, 3) uint8; each index gives a different one."""
     y, x = np.mgrid[0:height, 0:width]
     red = 127 + 120 * np.sin(x / 9 + index)
     return np.stack([red, y * 255 / height, (x + 2 * y + 31 * index) % 256 / 2 + 60], -1).astype(np.uint8)
@@ -110,7 +110,7 @@ def write_tar(path: Path, members: list[tuple[str, bytes]]) -> None:
 
 
 def tick(folder: Path) -> None:
-    """Returns when the file system's clock shows another time than before."""
+    """Waits until the file system's clock has advanced."""
     probe = folder / "clock"
     probe.touch()
     before = probe.stat().st_mtime_ns
@@ -121,13 +121,13 @@ def tick(folder: Path) -> None:
 
 @pytest.fixture
 def own_tree(image_tree: Path, tmp_path: Path) -> Path:
-    """A copy of `image_tree` to spoil."""
+    """A copy of `image_tree` that a test may change."""
     return Path(shutil.copytree(image_tree, tmp_path / "images"))
 
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A store whose tables exist: making them takes seconds, so it is made once and the tests copy it."""
+    """A store with its tables. Creating them takes seconds, so this is done once and the tests copy it."""
     from loaderlab.tracking import open_store
 
     base = tmp_path_factory.getbasetemp()
@@ -149,7 +149,7 @@ def store_uri(empty_store: Path, tmp_path: Path) -> str:
 
 @pytest.fixture
 def make_config(store_uri: str, image_tree: Path, tmp_path: Path) -> Callable[..., config.TrainConfig]:
-    """A typed configuration from overrides, on the small image folder and a store of the test's own."""
+    """Makes a typed configuration from overrides, with the small image folder and the test's own store."""
 
     def make(*overrides: str) -> config.TrainConfig:
         base = [
@@ -160,7 +160,7 @@ def make_config(store_uri: str, image_tree: Path, tmp_path: Path) -> Callable[..
             "measure.probe_s=0.05",
         ]
         if not any(text.startswith("measure=") for text in overrides):
-            base += ["measure=bare"]  # probes take seconds: a test that is about them says measure=default
+            base += ["measure=bare"]  # probes take seconds, so only tests of the probes use measure=default
         if not any(text.startswith("data=") for text in overrides):
             base += [
                 "data=imagefolder",
@@ -174,13 +174,16 @@ def make_config(store_uri: str, image_tree: Path, tmp_path: Path) -> Callable[..
 
 
 def compose(overrides: list[str]) -> config.TrainConfig:
-    """As the command line does, with the same errors; see `composed`."""
+    """The configuration that the command line would compose, with the same errors; see `composed`."""
     return typed(composed(overrides), config.TrainConfig)
 
 
 def composed(overrides: list[str]) -> DictConfig:
-    """Composes as Hydra does, which takes a quarter of a second: once for each set of choices, to which changes of settings are
-    then applied. What is more than such a change, or wrong, is left to Hydra: the errors are its own."""
+    """The configuration that Hydra would compose.
+
+    Hydra takes a quarter of a second, so it composes each set of choices once, and changed settings are applied to a copy.
+    Everything else, including errors, is left to Hydra.
+    """
     chosen = [text for text in overrides if (CONF / text.partition("=")[0]).is_dir()]
     try:
         settings = OverridesParser.create().parse_overrides([text for text in overrides if text not in chosen])
@@ -202,8 +205,8 @@ def _chosen(choices: tuple[str, ...]) -> DictConfig:
 
 
 @pytest.fixture(autouse=True)
-def flags_put_back() -> Iterator[None]:
-    """What a run sets in torch for its whole process must not reach the next test."""
+def restored_torch_settings() -> Iterator[None]:
+    """Restores the process-wide settings of torch that a run may change."""
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
@@ -216,7 +219,7 @@ SLOW = (
     "test_ui.py",
     "test_readme.py",
     "test_sweep_plan.py",
-)  # first, so that no process idles at the end
+)  # these run first, so that no process is idle at the end
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -229,10 +232,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """A DALI loader collects garbage whenever it ends, which takes a third of a second where it walks all that was imported."""
+    """Freezes the imported objects: a DALI loader collects garbage when it ends, which takes 0.3 s longer with them."""
     gc.collect()
     gc.freeze()
 
 
 def pytest_unconfigure() -> None:
-    gc.unfreeze()  # or triton's bindings tell at exit what they take for leaks
+    gc.unfreeze()  # otherwise triton's bindings report false leaks at exit

@@ -1,4 +1,4 @@
-"""In place of the fresh processes of a sweep's jobs; needs no torch."""
+"""A fake for the fresh processes of a sweep's jobs; needs no torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from loaderlab.tracking.records import NOT_APPLICABLE
 
 
 class Launched:
-    """In place of fresh processes: writes a record of each job and ends as it is told."""
+    """Replaces the launching of jobs: writes a record of each job, and ends it as ``ends`` says."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -29,7 +29,7 @@ class Launched:
         end = next((end for name, end in self.ends.items() if name in job.name), "FINISHED")
         if end == NOT_APPLICABLE:
             return RunResult("", NOT_APPLICABLE, error="precision=tf32: needs a GPU")
-        if end == "LOST":  # before it had a run
+        if end == "LOST":  # it ended before it had a run
             return RunResult("", "KILLED", error="took longer than sweep.job_minutes=1")
         store = open_store(config.tracking, PROJECT)
         run = store.start(
@@ -48,6 +48,6 @@ class Launched:
         return RunResult(run.run_id, end, error="" if end == "FINISHED" else "it broke")
 
     def check_parity(self, arms: Sequence[ComparedLoader], _minutes: float | None) -> dict[str, dict[str, Any]]:
-        """In place of the process that checks the loaders of a sweep."""
+        """Replaces the process that checks the loaders of a sweep."""
         self.checked += [arm.name for arm in arms]
         return {arm.key: {"loader": arm.name, "status": self.parity.get(arm.name, SAME_WORK)} for arm in arms}

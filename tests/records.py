@@ -1,4 +1,4 @@
-"""Records of runs that never ran, for tests of what is made of records."""
+"""Invented records of runs, for tests of the code that reads records."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def recorded(
     own = {name.replace("__", "."): str(value) for name, value in settings.items()}
     if own.get("loader.name") not in (None, "native"):
         del base["loader.num_workers"]
-    told = _figures(rate) if rate > 0 else {}
+    measured = _figures(rate) if rate > 0 else {}
     return RunRecord(
         run_id=f"{number:032x}",
         name=" ".join(f"{key}={value}" for key, value in own.items()) + f" repeat={repeat}",
@@ -46,25 +46,25 @@ def recorded(
         parent_id=parent,
         started_ms=number,
         settings=base | own | {"repeat": str(repeat)},
-        figures=told | (figures or {}),
+        figures=measured | (figures or {}),
         tags={"device.name": DEVICE, "verdict": "starved"} | (tags or {}),
     )
 
 
 def arms(rates: dict[str, list[float]], setting: str = "loader.name", **more: Any) -> list[RunRecord]:
-    """Interleaved rounds: value of the setting to its rates."""
-    rounds = max(map(len, rates.values()))
+    """Interleaved repeats of an arm for each value of a setting, given its rates."""
+    num_repeats = max(map(len, rates.values()))
     settings: dict[str, dict[str, Any]] = {value: {setting.replace(".", "__"): value, **more} for value in rates}
     return [
         recorded(values[index], repeat=index + 1, **settings[value])
-        for index in range(rounds)
+        for index in range(num_repeats)
         for value, values in rates.items()
         if index < len(values)
     ]
 
 
 def by_precision(rates: Mapping[tuple[str, str], tuple[float, float]]) -> list[RunRecord]:
-    """Interleaved rounds: loader and precision to the rate and the rate at the ceiling."""
+    """Three interleaved repeats of each loader and precision, given its rate and its ceiling."""
     return [
         recorded(
             rate,

@@ -1,4 +1,4 @@
-"""A server in a process of its own, for as long as a test looks at it."""
+"""A server in its own process, for the duration of a test."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pathlib import Path
 
 @contextmanager
 def served(command: Sequence[str], cwd: Path, environment: Mapping[str, str] | None = None) -> Iterator[str]:
-    """The address at which it answers, once it does.
+    """The server's address, after it answers.
 
     Args:
-        command: takes ``--port`` behind it.
-        environment: beside this process's own.
+        command: starts the server; ``--port`` is appended.
+        environment: added to this process's environment.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

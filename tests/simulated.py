@@ -1,7 +1,7 @@
-"""A training loop in simulated time: a loader with workers, a host, a device; every truth is known to the nanosecond.
+"""A training loop in simulated time with a loader, a host and a device; all true values are known to the nanosecond.
 
-The real `StepMeter` measures it, on a clock that the simulation turns. The loader's makers work as DataLoader's: maker
-i % n makes batch i, and has at most ``prefetch`` batches of its own that nobody has taken yet.
+The real `StepMeter` measures it with the simulation's clock. The loader's makers work like the workers of a DataLoader: maker
+i % n makes batch i, and at most ``prefetch`` of its batches wait for the step.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ BATCH = 10
 
 @dataclass
 class Loop:
-    """What one loop is made of; times in ms.
+    """The parts of a simulated loop; times in ms.
 
     Attributes:
-        prepare: of batch i, by one maker; ``workers`` 0: the host itself makes it.
-        start: of the makers, at each epoch.
-        slowed: factor by which the loader, working beside it, slows the step.
-        busy: share of its making that a maker spends computing.
+        prepare: the time that one maker needs for batch i; with ``workers`` 0, the host makes it.
+        start: the time to start the makers, in each epoch.
+        slowed: the factor by which the loader slows the step when both run.
+        busy: the share of its time per batch that a maker computes.
     """
 
     prepare: Callable[[int], float]
@@ -57,19 +57,19 @@ class Loop:
 
     @property
     def step(self) -> float:
-        """Without waiting and undisturbed."""
+        """The time of an undisturbed step without data wait."""
         return self.transfer + self.forward + self.backward + self.optimizer
 
     def ready(self, taken: list[float], begun: float) -> float:
-        """When the batch after those taken is there, if nobody waits for it."""
+        """The time at which the batch after those taken is ready."""
         index = len(taken)
         makers = max(1, self.workers)
         if self._free is None or index == 0:
             self._free = [begun + self.start] * makers
         ahead = makers * self.prefetch
-        asked = taken[index - ahead] if index >= ahead else begun
+        requested_ms = taken[index - ahead] if index >= ahead else begun
         maker = index % makers
-        self._free[maker] = max(self._free[maker], asked) + self.prepare(index)
+        self._free[maker] = max(self._free[maker], requested_ms) + self.prepare(index)
         return self._free[maker]
 
     _free: list[float] | None = None
@@ -84,7 +84,7 @@ class Clock:
 
 
 def play(loop: Loop) -> StepMeter:
-    """The loop on a CPU: one clock."""
+    """Plays the loop on a CPU, where host and device share one clock."""
     clock = Clock()
     meter = StepMeter(torch.device("cpu"), clock)
     for epoch in range(loop.epochs):
@@ -109,20 +109,23 @@ def play(loop: Loop) -> StepMeter:
 
 
 def play_cuda(loop: Loop, *, host: float = 1.0, side_stream: Callable[[int], float] = lambda _: 0.0) -> StepMeter:
-    """The loop on a device of its own, which the host runs ahead of: queueing a step takes it ``host`` ms, and ``side_stream``
-    ms of a batch's making are still to come on another stream of the device when the host has it."""
+    """Plays the loop on a separate device that the host runs ahead of.
+
+    Queueing a step takes the host ``host`` ms. When the host has a batch, another stream of the device still needs
+    ``side_stream`` ms to finish it.
+    """
     meter = play(Loop(loop.prepare, steps=0))
     now = done = 1000.0
     taken = list[float]()
     ends = [now]
     for index in range(loop.steps):
-        asked = now
+        requested_ms = now
         now = max(now, loop.ready(taken, 1000.0)) if loop.workers else now + loop.prepare(index)
         taken.append(now)
         ready = max(done, now)
         usable = max(ready, now + side_stream(index)) + loop.transfer
         end = usable + loop.forward + loop.backward + loop.optimizer
-        host_ns = (round((now - asked) * MS), 0, round(host * MS), 0, 0)
+        host_ns = (round((now - requested_ms) * MS), 0, round(host * MS), 0, 0)
         timed = DeviceStep(ready - done, usable - ready, loop.forward, loop.backward, loop.optimizer, 0.0)
         step = Step(0, index, index, BATCH, host_ns, device=timed, drained=done <= now)
         meter.steps.append(step)
@@ -134,7 +137,7 @@ def play_cuda(loop: Loop, *, host: float = 1.0, side_stream: Callable[[int], flo
 
 
 def loader(workers: int, **changes: Any) -> LoaderCapabilities:
-    """Of a loader with so many worker processes that build whole batches from pageable memory and start anew each epoch."""
+    """The capabilities of a loader with worker processes, whole batches in pageable memory, and new workers in each epoch."""
     base = LoaderCapabilities(
         makers=Makers(workers, "loader.num_workers", are_processes=True, whole_batches=True),
         lookahead=2 * workers,
@@ -154,13 +157,13 @@ def setup(loop: Loop, device: DeviceCapabilities = CPU, **changes: Any) -> Setup
 
 
 def record(meter: StepMeter, warmup_steps: int, parallel: int, **more: Any) -> LoopRecord:
-    """What the meter recorded, as a run takes it, on 2 cores."""
+    """The meter's record as a run on 2 cores uses it."""
     base = LoopRecord(meter.settled, warmup_steps, parallel, meter.epochs_ns, meter.epoch_ends_ns, meter.used, cores=2)
     return replace(base, **more)
 
 
 def probed(loop: Loop) -> ProbeResults:
-    """What the probes measure of this loop, exactly."""
+    """The exact results of the probes for this loop."""
     ceiling = 1e3 * BATCH / loop.step
     mean = sum(loop.prepare(index) for index in range(loop.steps)) / loop.steps
     makers = max(1, loop.workers)
@@ -174,6 +177,6 @@ def probed(loop: Loop) -> ProbeResults:
 
 
 def measure(loop: Loop, meter: StepMeter, given: Setup) -> tuple[dict[str, float], Verdict]:
-    """Figures and verdict as a run makes them."""
+    """The metrics and the verdict that a run would compute."""
     loop_record = record(meter, 10, given.loader.parallel)
     return summarize(loop_record.window), judge(evidence_of(loop_record, probed(loop)), given)

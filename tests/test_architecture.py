@@ -13,7 +13,7 @@ import pytest
 from loaderlab.config import PROJECT as ROOT
 
 PACKAGE = ROOT / "src" / "loaderlab"
-ORDER = [  # the way data flows: a subpackage imports only from those in a line above its own
+ORDER = [  # in the direction of the data: a subpackage imports only from those in earlier lines
     {"metrics"},
     {"config"},
     {"system"},
@@ -28,7 +28,7 @@ ORDER = [  # the way data flows: a subpackage imports only from those in a line 
     {"cli"},
     {"__main__"},
 ]
-HEAVY = {  # what may be imported in one place only
+HEAVY = {  # packages that may be imported in few places only
     "nvidia": {"loaders/dali_graph.py"},
     "spdl": {"loaders/spdl.py"},
     "mlflow": {"tracking/store.py", "tracking/tracked_run.py"},
@@ -49,7 +49,7 @@ HEAVY = {  # what may be imported in one place only
     "pynvml": {"system/nvml.py", "meter/nvml.py"},  # the latter is started as a script, without this package
     "scipy": {"meter/series.py", "parity/distribution.py", "compare/stats.py"},
 }
-PRIVATE = {  # private names of other packages, each in a wrapper that says why; os._exit is documented
+PRIVATE = {  # private names of other packages, each in a wrapper that gives the reason; os._exit is documented
     "loaders/torch_internals.py": {"_iterator", "_shutdown_workers", "_workers", "_new_shared"},
     "system/processes.py": {"_run_exitfuncs"},
     "system/versions.py": {"_is_gil_enabled"},
@@ -64,16 +64,21 @@ WRITES = {  # attributes of another object that a file may assign to
         "loop.inside",
         "loop.interrupted",
         "loop.over",
-    },  # of this file
+    },  # classes of this file
     "cli/main.py": {"sys.argv"},  # Hydra reads it
     "loaders/header.py": {"Image.MAX_IMAGE_PIXELS"},  # Pillow's limit has no other interface
     "loaders/native.py": {"self._requests.epoch"},  # a class of this file
     "probes/ceiling.py": {"deadline.steps"},  # a class of this file
     "probes/state.py": {"parameter.grad"},  # torch's own way to drop a gradient
     "runs/prepare.py": {"torch.backends.cudnn.benchmark"},  # torch's own switch
-    "system/streams.py": {"sys.stderr"},  # closed: opened on /dev/null
+    "system/streams.py": {"sys.stderr"},  # replaced by /dev/null if it is closed
     "trace/collect.py": {"trace.negative"},  # a class of this file
-    "training/loop.py": {"progress.train_s", "progress.epoch", "progress.updates", "progress.step"},  # of this file
+    "training/loop.py": {
+        "progress.train_s",
+        "progress.epoch",
+        "progress.updates",
+        "progress.step",
+    },  # a class of this file
     "training/models.py": {"setattr(module, name, buffer)"},  # torch's own way to set a buffer
     "training/precision.py": {"torch.backends.cudnn.allow_tf32"},  # torch's own switch
 }
@@ -81,11 +86,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 REFUSAL = re.compile(r"[\w.{}]+=[^:]*: .*\bType( for example)?[: ]", re.DOTALL)
 HAND_BUILT_REFUSALS = {
     "config/base.py",
-}  # base.py builds them for all others
+}  # base.py builds the refusals of all other files
 
 
 def imports(path: Path) -> list[str]:
-    """Every module that a file imports at any time, other than for types alone."""
+    """Every module that a file imports, except for imports that only serve type checking."""
     tree = ast.parse(path.read_text())
     typing_only = {
         id(node)
@@ -93,17 +98,17 @@ def imports(path: Path) -> list[str]:
         if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
         for node in ast.walk(block)
     }
-    found: list[str] = []
+    modules: list[str] = []
     for node in ast.walk(tree):
         if id(node) in typing_only:
             continue
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            modules += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found += (
+            modules += (
                 [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "loaderlab" else [node.module]
             )
-    return found
+    return modules
 
 
 def subpackage(path: Path) -> str:
@@ -118,7 +123,7 @@ def rank(name: str) -> int:
 def test_a_subpackage_imports_only_from_those_above_it(path: Path) -> None:
     own = subpackage(path)
     for module in imports(path):
-        assert not module.startswith("experiments"), "nothing imports what a person runs"
+        assert not module.startswith("experiments"), "no module may import the commands"
         if module == "loaderlab.__version__":
             continue
         if module.startswith("loaderlab.") and (other := module.split(".")[1]) != own and own != "__init__":
@@ -166,7 +171,7 @@ def test_an_error_becomes_a_line_in_one_place() -> None:
 
 
 def test_files_are_renamed_in_one_place() -> None:
-    """Where a file or folder takes another's place it must be whole, whatever interrupts the writing."""
+    """A file or folder that replaces another must be complete, even if the writing is interrupted."""
     sources = [*FILES, *(ROOT / "benchmarks").rglob("*.py")]
     renaming = [path.name for path in sources if re.search(r"os\.(replace|rename)\(|\.rename\(", path.read_text())]
     assert renaming == ["files.py"]
@@ -175,8 +180,8 @@ def test_files_are_renamed_in_one_place() -> None:
 BINARY = {"os.open", "Image.open", "tarfile.open", "gzip.open"}
 
 
-def without_encoding(source: str) -> list[str]:
-    """Calls that read or write text in the locale's encoding."""
+def calls_without_encoding(source: str) -> list[str]:
+    """The calls that read or write text in the locale's encoding."""
     calls = []
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Call) or any(word.arg == "encoding" for word in node.keywords):
@@ -195,19 +200,19 @@ def without_encoding(source: str) -> list[str]:
 @pytest.mark.parametrize("folder", ["src", "experiments", "benchmarks"])
 def test_text_is_read_and_written_in_a_named_encoding(folder: str) -> None:
     for path in sorted((ROOT / folder).rglob("*.py")):
-        calls = without_encoding(path.read_text(encoding="utf-8"))
+        calls = calls_without_encoding(path.read_text(encoding="utf-8"))
         assert not calls, f"{path.name}: {calls[0]} depends on the locale: add encoding='utf-8'"
 
 
 def test_text_in_the_encoding_of_the_locale_is_recognised() -> None:
     bad = "p.read_text(); p.write_text(t); open(p, 'w'); p.open(); subprocess.run(c, text=True)"
-    assert len(without_encoding(bad)) == 5
+    assert len(calls_without_encoding(bad)) == 5
     good = "p.read_text(encoding='utf-8'); open(p, 'wb'); p.open('rb'); Image.open(p); write_text(p, t); os.open(p, 0)"
-    assert without_encoding(good) == []
+    assert calls_without_encoding(good) == []
 
 
 def own_names(tree: ast.Module) -> set[str]:
-    """What a file defines itself, attributes of its classes among it."""
+    """The names that a file defines, including attributes of its classes."""
     names = {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
     return names | {
         node.attr
@@ -217,7 +222,7 @@ def own_names(tree: ast.Module) -> set[str]:
 
 
 def private_names(source: str) -> set[str]:
-    """The underscore attributes of other files' and packages' objects that a file uses."""
+    """The private attributes of other files and packages that a file uses."""
     tree = ast.parse(source)
     used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     used |= {
@@ -229,7 +234,7 @@ def private_names(source: str) -> set[str]:
     return {name for name in used - own_names(tree) if name.startswith("_") and not name.startswith("__")}
 
 
-def test_private_names_of_others_are_used_in_few_places() -> None:
+def test_private_names_of_other_packages_are_used_in_few_places() -> None:
     used = {path.relative_to(PACKAGE).as_posix(): private_names(path.read_text()) - {"_exit"} for path in FILES}
     assert {name: names for name, names in used.items() if names} == PRIVATE
 
@@ -240,7 +245,7 @@ def test_a_private_name_is_recognised() -> None:
 
 
 def texts(path: Path) -> list[str]:
-    """Every string of a file, the values of an f-string as {}."""
+    """Every string of a file; an f-string's values become {}."""
     nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, (ast.JoinedStr, ast.Constant))]
     parts = [node.values if isinstance(node, ast.JoinedStr) else [node] for node in nodes]
     return [
@@ -252,7 +257,7 @@ def texts(path: Path) -> list[str]:
 def test_refused_settings_have_one_form(path: Path) -> None:
     refusals = [text for text in texts(path) if REFUSAL.match(text)]
     if path.relative_to(PACKAGE).as_posix() not in HAND_BUILT_REFUSALS:
-        assert not refusals, "made by config.base.refuse"
+        assert not refusals, "use config.base.refuse"
 
 
 def test_a_hand_built_refusal_is_recognised(tmp_path: Path) -> None:
@@ -264,7 +269,7 @@ def test_a_hand_built_refusal_is_recognised(tmp_path: Path) -> None:
 
 
 def written_attributes(path: Path) -> set[str]:
-    """Attributes that a file assigns to or deletes, other than those of ``self`` and ``cls``; an index is left out."""
+    """The attributes that a file assigns to or deletes, except those of ``self`` and ``cls``; an index is left out."""
     nodes = list(ast.walk(ast.parse(path.read_text())))
     written = {
         re.sub(r"\[.*\]", "[]", ast.unparse(node))
@@ -285,7 +290,7 @@ def test_no_file_writes_the_attributes_of_an_object_that_is_not_its_own(path: Pa
     assert written == WRITES.get(name, set()), f"{name} assigns to {sorted(written)}: return a frozen result instead"
 
 
-def test_what_a_file_writes_is_seen(tmp_path: Path) -> None:
+def test_a_written_attribute_is_detected(tmp_path: Path) -> None:
     file = tmp_path / "a.py"
     file.write_text(
         "self.a = cls.b = 1\narm.c = 1\narm.d += 1\narms[0].e: int = 1\nself.f.g, h = 1, 2\ndel arm.i\n"
@@ -341,7 +346,7 @@ print(*sorted({name.split(".")[1] for name in loaded if name.startswith("loaderl
 
 
 def test_a_watched_loop_loads_no_trainer_and_no_store() -> None:
-    """Until a record is asked for, it needs torch, numpy, scipy, psutil and rich, and the subpackages below it."""
+    """Without a record, it needs only torch, numpy, scipy, psutil and rich, and the subpackages before it."""
     done = subprocess.run([sys.executable, "-c", WATCHED], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     packages, subpackages = done.stdout.splitlines()

@@ -1,4 +1,4 @@
-"""Importing loaderlab changes nothing in the process that imports it: only entry points do."""
+"""Importing loaderlab changes no process-wide state; only entry points do."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ print(json.dumps({"modules": names, "changed": differences(before, after), "plan
 def test_importing_every_module_changes_no_global_state() -> None:
     done = subprocess.run([sys.executable, "-c", CODE], cwd=PROJECT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
-    seen = json.loads(done.stdout.splitlines()[-1])
-    assert seen["changed"] == {}
-    assert len(seen["modules"]) > 100
-    assert set(seen["planted"]) == {"Pillow's limit", "loggers", "environment"}  # the snapshot sees a change
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["changed"] == {}
+    assert len(report["modules"]) > 100
+    assert set(report["planted"]) == {"Pillow's limit", "loggers", "environment"}  # the snapshot detects changes

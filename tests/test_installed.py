@@ -1,4 +1,4 @@
-"""The wheel in an environment of its own, used from an empty folder: without extras, and with the suite's packages."""
+"""The wheel in its own environment, used from an empty folder, without extras and with the suite's packages."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ TINY += ["torch_threads=1", "loader.num_workers=1"]
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def wheel_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return wheel.build(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
-def without_extras(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    binaries = wheel.install(built, tmp_path_factory.mktemp("plain"))
+def without_extras(wheel_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    binaries = wheel.install(wheel_file, tmp_path_factory.mktemp("plain"))
     wheel.link_packages(binaries, ["torch", "numpy", "scipy", "psutil", "rich"])
     return binaries
 
 
 @pytest.fixture(scope="module")
-def with_suite(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    binaries = wheel.install(built, tmp_path_factory.mktemp("suite"))
+def with_suite(wheel_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    binaries = wheel.install(wheel_file, tmp_path_factory.mktemp("suite"))
     wheel.show_all_packages(binaries)
     return binaries
 
@@ -97,7 +97,7 @@ def test_trace_without_extras(without_extras: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["train", "compare", "doctor", "ui"])
-def test_what_needs_the_suite_says_so(command: str, without_extras: Path, tmp_path: Path) -> None:
+def test_commands_without_the_suite_name_the_extra(command: str, without_extras: Path, tmp_path: Path) -> None:
     done = run(without_extras / "loaderlab", command, folder=tmp_path)
     package = "mlflow" if command == "ui" else "hydra-core"
     assert done.stderr.strip() == (
@@ -112,7 +112,7 @@ def files(folder: Path) -> set[Path]:
 
 
 def test_a_run_with_the_suite(with_suite: Path, tmp_path: Path) -> None:
-    """It ends in a complete record in the working folder, and writes nothing next to the package."""
+    """It leaves a complete record in the working folder, and writes nothing next to the package."""
     packages = wheel.packages_of(with_suite)
     before = files(packages)
     done = run(with_suite / "loaderlab", "train", *TINY, folder=tmp_path)
@@ -125,7 +125,7 @@ def test_a_run_with_the_suite(with_suite: Path, tmp_path: Path) -> None:
     assert record.info.status == "FINISHED"
     assert record.data.metrics["rate/samples_per_s"] > 0
     assert record.data.tags["verdict"]
-    assert "git.commit" not in record.data.tags  # of a checkout only
+    assert "git.commit" not in record.data.tags  # recorded only in a checkout
     artifacts = {entry.path for entry in client.list_artifacts(record.info.run_id)}
     assert {"config.yaml", "overrides.yaml", "steps.csv", "environment.json", "log.txt", "report.md"} <= artifacts
     assert files(packages) == before

@@ -1,4 +1,4 @@
-"""The last line of the innermost cause is in every message that is made from another library's error."""
+"""Every message about another library's error contains the last line of the innermost cause."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.system.test_causes import raised
 CAUSE = OSError("the disk\ncaught fire")
 
 
-FILES = mock.Mock(spec=EncodedImages)  # one sample whose bytes are no image
+FILES = mock.Mock(spec=EncodedImages)  # one sample whose bytes are not an image
 FILES.read.return_value = np.ones(3, np.uint8)
 FILES.name.return_value = "a.jpg"
 
@@ -86,24 +86,24 @@ def store(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 DRIVER = sqlite3.OperationalError("database is locked")
-OF_STORES = {
+STORE_ERRORS = {
     "mlflow": MlflowException("first\nlast"),
     "disk": OSError("first\nlast"),
     "driver": sqlite3.OperationalError("first\nlast"),
 }
 
 
-@pytest.mark.parametrize("kind", OF_STORES)
+@pytest.mark.parametrize("kind", STORE_ERRORS)
 def test_the_store_keeps_the_last_line_and_the_cause(kind: str, store: Store) -> None:
     with pytest.raises(StoreError) as refused, store.guarded():
-        raise raised(CAUSE, OF_STORES[kind])
+        raise raised(CAUSE, STORE_ERRORS[kind])
     assert "first … last" in str(refused.value)
     assert "cause: OSError: the disk … caught fire" in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
-def test_the_store_shows_what_the_driver_said(store: Store) -> None:
-    """SQLAlchemy adds the statement and a link in lines after it, and MLflow repeats these."""
+def test_the_store_shows_the_drivers_error(store: Store) -> None:
+    """SQLAlchemy adds lines with the statement and a link, and MLflow repeats them."""
     error = OperationalError("SELECT 1", {}, DRIVER)
     with (
         pytest.raises(StoreError, match="opened or written: database is locked\\. It needs") as refused,
@@ -126,8 +126,8 @@ def test_a_filter_that_mlflow_does_not_understand_keeps_the_cause(
         store.runs("a filter")
 
 
-class Burning:
-    """A dataset whose items fail for a reason that has a reason."""
+class Failing:
+    """A dataset with an item that fails with a chain of two errors."""
 
     classes = ("a", "b")
 
@@ -144,13 +144,13 @@ def test_dali_keeps_the_cause_of_a_dataset_that_fails() -> None:
     pytest.importorskip("nvidia.dali")
     from loaderlab.loaders.dali import Dali
 
-    split = Split(UserItems(Burning(), False, None, None, 2))
+    split = Split(UserItems(Failing(), False, None, None, 2))
     loader = Dali(DaliLoader(num_threads=1), split, EpochPlan(8, 2, False, False), torch.device("cpu"))
     with pytest.raises(DataError, match="caught fire") as error:
         list(loader.epoch(0))
     assert "\n" not in str(error.value)
-    # where DALI passes on the text alone, as it does for some errors, the dataset's own error is raised
-    with pytest.raises(DataError) as again:
+    # for some errors DALI passes on only the text; the dataset's own error is raised then
+    with pytest.raises(DataError) as second_error:
         loader._handle_failure(RuntimeError("Critical error in pipeline:\nDataError: a part of it\nAt:"))
-    assert again.value is error.value
+    assert second_error.value is error.value
     loader.close()

@@ -1,4 +1,4 @@
-"""The registry of metrics is the only place that knows their names."""
+"""The registry of metrics is the only place that contains their names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PREFIXES = tuple(sorted({name.partition("/")[0] + "/" for name in metrics.TABLE}
 
 
 def strings(path: Path) -> list[str]:
-    """Every piece of text in a file's code, those of f-strings included, without docstrings."""
+    """Every string in a file's code, including the parts of f-strings, without docstrings."""
     tree = ast.parse(path.read_text())
     docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     return [
@@ -38,7 +38,7 @@ def test_no_other_file_spells_a_metric(path: Path) -> None:
 
 UNITS = sorted({entry.unit for entry in metrics.TABLE.values()} - {"", "%", "x", "s"}, key=len, reverse=True)
 SPELLED_UNIT = re.compile(rf"(?<![\w/])({'|'.join(map(re.escape, UNITS))})(?![\w/])")
-NUMBER_FORMAT = re.compile(r"\{:[,.\d]*[dfg]\}")  # of str.format; an f-string's is for ratios and counts
+NUMBER_FORMAT = re.compile(r"\{:[,.\d]*[dfg]\}")  # formats of str.format; f-strings may format ratios and counts
 
 
 @pytest.mark.parametrize(
@@ -52,12 +52,12 @@ def test_units_and_formats_come_from_the_registry(path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["1,234 samples/s", "host memory, MiB", "ms", " J/sample", "{:,.2f}", "{:.4g} W"])
-def test_a_spelled_unit_or_format_is_seen(text: str) -> None:
+def test_a_spelled_unit_or_format_is_detected(text: str) -> None:
     assert SPELLED_UNIT.search(text) or NUMBER_FORMAT.search(text)
 
 
 @pytest.mark.parametrize("text", ["host_wait_ms", "num_samples", "of {count} arms", "samples seen", "Why?"])
-def test_other_text_is_no_unit(text: str) -> None:
+def test_other_text_is_not_a_unit(text: str) -> None:
     assert not SPELLED_UNIT.search(text)
     assert not NUMBER_FORMAT.search(text)
 
@@ -82,14 +82,14 @@ def test_a_metric_as_text() -> None:
     assert metrics.metric(metrics.VAL_ACCURACY).text(0.98) == "0.9800"
 
 
-def test_which_way_is_better() -> None:
+def test_higher_is_better() -> None:
     assert metrics.higher_is_better(metrics.RATE)
     assert not metrics.higher_is_better(metrics.TRAIN_S)
     assert metrics.higher_is_better(metrics.VAL_ACCURACY)
 
 
 def test_units_agree_with_names() -> None:
-    """A name ends in its unit, in the spelling that MLflow allows."""
+    """A name ends in its unit, spelled as MLflow allows."""
     ends = {"%": "_pct", "ms": "_ms", "s": "_s", "MiB": "_mib", "samples/s": "_samples_per_s", "W": "_w", "x": "_x"}
     for entry in metrics.TABLE.values():
         end = ends.get(entry.unit)

@@ -189,7 +189,7 @@ def test_programs_that_are_shown(command: str, inputs: Path) -> None:
 
 
 def test_the_main_job_from_a_users_shell(store_uri: str, tmp_path: Path) -> None:
-    """The default run, made short: digits written, trained on, recorded, and told how to look at it."""
+    """A short version of the default run: digits are generated, trained on and recorded, and the command for the UI is shown."""
     command = [
         sys.executable,
         "-m",

@@ -1,4 +1,4 @@
-"""The wheel, built from the checkout and installed into virtual environments that see some or all of this one's packages."""
+"""Builds the wheel from the checkout and installs it into virtual environments with some or all of the current packages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PACKAGES = Path(sysconfig.get_path("purelib"))
 
 
 def build(folder: Path) -> Path:
-    """The wheel, built offline from a copy: setuptools leaves its build folder in the sources."""
+    """The wheel, built offline from a copy, because setuptools leaves its build folder in the sources."""
     sources = folder / "sources"
     sources.mkdir()
     for name in SOURCES:
@@ -35,7 +35,7 @@ def build(folder: Path) -> Path:
 
 
 def install(wheel: Path, folder: Path) -> Path:
-    """The ``bin`` of a new virtual environment with nothing but the wheel."""
+    """The ``bin`` folder of a new virtual environment that contains only the wheel."""
     _run([sys.executable, "-m", "venv", "--without-pip", str(folder)])
     python = folder / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
@@ -44,15 +44,15 @@ def install(wheel: Path, folder: Path) -> Path:
 
 
 def packages_of(binaries: Path) -> Path:
-    """The folder in which an environment has its packages."""
+    """The folder with an environment's packages."""
     (folder,) = binaries.parent.glob("lib/python*/site-packages")
     return folder
 
 
 def link_packages(binaries: Path, names: list[str]) -> None:
-    """Shows an environment some of this one's packages, with all that they need."""
+    """Links some of the current packages and their requirements into an environment."""
     target = packages_of(binaries)
-    for entry in sorted({entry for name in _with_needs(names) for entry in _entries(name)}):
+    for entry in sorted({entry for name in _with_requirements(names) for entry in _entries(name)}):
         link = target / entry
         link.parent.mkdir(parents=True, exist_ok=True)
         if not link.exists():
@@ -60,17 +60,17 @@ def link_packages(binaries: Path, names: list[str]) -> None:
 
 
 def show_all_packages(binaries: Path) -> None:
-    """Shows an environment all packages of this one, except editable installations."""
+    """Makes all current packages visible in an environment, except editable installations."""
     (packages_of(binaries) / "all.pth").write_text(f"{PACKAGES}\n")
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment, without the folders that make the checkout importable."""
+    """This process's environment variables, without the folders that make the checkout importable."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
-def _with_needs(names: list[str]) -> set[str]:
-    """The packages that are installed here, and all that they require."""
+def _with_requirements(names: list[str]) -> set[str]:
+    """Those of the packages that are installed here, and all their requirements."""
     seen: set[str] = set()
     waiting = list(names)
     while waiting:
@@ -102,7 +102,7 @@ def _requirements(name: str) -> list[Requirement]:
 
 
 def _entries(name: str) -> set[Path]:
-    """What a package has put into the folder of packages; of the shared folder ``nvidia`` its own part."""
+    """The entries of a package in the packages folder; in a shared folder such as ``nvidia``, only its own part."""
     entries = set()
     for file in distribution(name).files or []:
         depth = 2 if file.parts[0] in ("nvidia", "cuda") else 1

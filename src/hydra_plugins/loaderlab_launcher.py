@@ -17,7 +17,7 @@ from loaderlab.runs import sweep
 
 
 class LoaderlabLauncher(Launcher):
-    """Composes and checks every job of a sweep, then has them run one after the other, each in a fresh process."""
+    """Composes and checks every job of a sweep, then runs them one after the other, each in a fresh process."""
 
     def __init__(self, **_: Any) -> None:
         self._context: HydraContext | None = None
@@ -27,21 +27,21 @@ class LoaderlabLauncher(Launcher):
         self._context, self._config = hydra_context, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Raises what `loaderlab.runs.sweep.run_sweep` raises, and `UserError` before the first job where one is wrong."""
+        """Raises the errors of `loaderlab.runs.sweep.run_sweep`, and `UserError` before the first job if any job is wrong."""
         assert self._config is not None
         planned = [list(overrides) for overrides in job_overrides]
         resume = self._composed(planned[0], 0).resume
-        if resume is not None and all(_says_no_more_than_resume(overrides) for overrides in planned):
+        if resume is not None and all(_only_resumes(overrides) for overrides in planned):
             planned = self._recorded(planned[0])
         jobs = [(self._composed(overrides, index), overrides) for index, overrides in enumerate(planned)]
         if any(config.resume != resume for config, _ in jobs):
-            raise WrongUsage("resume: names the one sweep to go on with. Leave it out of the axes")
+            raise WrongUsage("resume: a command can resume only one sweep. Leave resume out of the axes")
         jobs = [(replace(config, resume=None), overrides) for config, overrides in jobs]
         sweep.run_sweep(jobs, list(self._config.hydra.overrides.task), resume)
         return [JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED) for overrides in job_overrides]
 
     def _recorded(self, given: list[str]) -> list[list[str]]:
-        """The jobs of the sweep to go on with, as they were typed."""
+        """The overrides of the jobs of the sweep to resume, as they were typed."""
         config = self._composed(given, 0)
         assert config.resume is not None
         recorded = sweep.recorded_overrides(config.tracking, config.resume)
@@ -59,5 +59,5 @@ class LoaderlabLauncher(Launcher):
             raise WrongUsage(f"job {index + 1} ({' '.join(overrides)}): {error}\nNo job was started.") from None
 
 
-def _says_no_more_than_resume(overrides: Sequence[str]) -> bool:
+def _only_resumes(overrides: Sequence[str]) -> bool:
     return all(text.startswith(("resume=", "tracking.", "sweep.")) for text in overrides)

@@ -1,4 +1,4 @@
-"""BatchNorm and a last batch of one sample: refused before training, in one line, and only where it comes to that."""
+"""A model that cannot take a last batch of one sample: refused before training, in one line, and only if the run reaches it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def with_validation(count: int) -> tuple[list[tuple[torch.Tensor, int]], list[tu
     return pairs(16), pairs(count)
 
 
-def go(
+def train_status(
     make_config: Make, terminal: Terminal, target: str, count: int, *overrides: str, model: str = "normalized"
 ) -> str:
     config = make_config(
@@ -93,16 +93,16 @@ def test_refused_before_training(
     model: str, count: int, overrides: str, message: str, make_config: Make, terminal: Terminal
 ) -> None:
     with pytest.raises(UserError, match=message.format(why=MODELS[model])) as error:
-        go(make_config, terminal, "pairs", count, *overrides.split(), model=model)
+        train_status(make_config, terminal, "pairs", count, *overrides.split(), model=model)
     assert "\n" not in str(error.value)
     assert not any("training loss" in line for line in terminal.said)
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_a_stream_that_comes_to_it(model: str, make_config: Make, terminal: Terminal) -> None:
+def test_a_stream_that_ends_with_one_sample(model: str, make_config: Make, terminal: Terminal) -> None:
     message = rf"^drop_last=false: a batch has one sample, and {MODELS[model]}.*\. Type: drop_last=true"
     with pytest.raises(UserError, match=message) as error:
-        go(
+        train_status(
             make_config,
             terminal,
             "stream",
@@ -119,7 +119,7 @@ def test_a_stream_that_comes_to_it(model: str, make_config: Make, terminal: Term
 def test_a_last_validation_batch_of_one(model: str, make_config: Make, terminal: Terminal) -> None:
     message = rf"^evaluate=true: the last of 9 validation samples is alone in its batch, and {MODELS[model]}.*\. Type: evaluate=false"
     with pytest.raises(UserError, match=message):
-        go(make_config, terminal, "with_validation", 9, "epochs=1", model=model)
+        train_status(make_config, terminal, "with_validation", 9, "epochs=1", model=model)
     assert not any("training loss" in line for line in terminal.said)
 
 
@@ -130,7 +130,8 @@ def test_validation_that_the_model_takes(
     model: str, count: int, overrides: str, make_config: Make, terminal: Terminal
 ) -> None:
     assert (
-        go(make_config, terminal, "with_validation", count, "epochs=1", *overrides.split(), model=model) == "FINISHED"
+        train_status(make_config, terminal, "with_validation", count, "epochs=1", *overrides.split(), model=model)
+        == "FINISHED"
     )
 
 
@@ -138,7 +139,7 @@ def test_validation_that_the_model_takes(
     ("count", "overrides"),
     [(17, "epochs=1 drop_last=true"), (18, "epochs=1 drop_last=false"), (17, "steps=2 drop_last=false")],
 )
-def test_trained_where_no_batch_of_one_is_reached(
+def test_trains_if_no_batch_of_one_is_reached(
     count: int, overrides: str, make_config: Make, terminal: Terminal
 ) -> None:
-    assert go(make_config, terminal, "pairs", count, *overrides.split()) == "FINISHED"
+    assert train_status(make_config, terminal, "pairs", count, *overrides.split()) == "FINISHED"

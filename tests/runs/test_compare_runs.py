@@ -45,24 +45,22 @@ def swept(store: Store) -> Sweep:
 
 
 @pytest.fixture
-def asked(store_uri: str) -> Callable[..., CompareConfig]:
+def settings(store_uri: str) -> Callable[..., CompareConfig]:
     def make(*overrides: str) -> CompareConfig:
         return typed(compose("compare", [f"tracking.uri={store_uri}", *overrides]), CompareConfig)
 
     return make
 
 
-Asked = Callable[..., CompareConfig]
+Settings = Callable[..., CompareConfig]
 
 
-def test_the_latest_sweep_with_all_that_is_made_of_it(
-    swept: Sweep, asked: Asked, terminal: Terminal, tmp_path: Path
-) -> None:
+def test_the_latest_sweep_and_its_files(swept: Sweep, settings: Settings, terminal: Terminal, tmp_path: Path) -> None:
     swept([1, 1, 1], [5, 5, 5])
     swept([100, 101, 99], [200, 201, 199])
-    compare_runs.run_compare(asked(f"output={tmp_path / 'report'}"), terminal)
+    compare_runs.run_compare(settings(f"output={tmp_path / 'report'}"), terminal)
     assert terminal.said[1].startswith("dali is the fastest: 2.00x as fast as native (95 % CI ")
-    made = {path.name for path in (tmp_path / "report").iterdir()}
+    files = {path.name for path in (tmp_path / "report").iterdir()}
     assert {
         "report.html",
         "comparison.csv",
@@ -70,65 +68,65 @@ def test_the_latest_sweep_with_all_that_is_made_of_it(
         "comparison.md",
         "throughput.png",
         "comparison.png",
-    } <= made
+    } <= files
     assert json.loads((tmp_path / "report" / "comparison.json").read_text())["groups"][0]["arms"][1]["median"] == 200
 
 
-def test_a_sweep_by_its_id_all_runs_and_a_filter(swept: Sweep, asked: Asked, store: Store) -> None:
+def test_a_sweep_by_its_id_all_runs_and_a_filter(swept: Sweep, settings: Settings, store: Store) -> None:
     first = swept([1, 1, 1], [5, 5, 5])
     swept([100, 101, 99], [200, 201, 199])
-    by_id = compare_runs.comparison_of(store, asked(f"runs={first}"))
+    by_id = compare_runs.comparison_of(store, settings(f"runs={first}"))
     assert [arm.values for arm in by_id.arms] == [[1, 1, 1], [5, 5, 5]]
-    everything = compare_runs.comparison_of(store, asked("runs=all"))
-    assert [len(arm.runs) for arm in everything.arms] == [6, 6]
-    assert "not interleaved" in everything.notes[-1]
-    some = compare_runs.comparison_of(
-        store, asked("filter='metrics.`rate/samples_per_s` > 50'", "baseline=loader:dali")
+    all_runs = compare_runs.comparison_of(store, settings("runs=all"))
+    assert [len(arm.runs) for arm in all_runs.arms] == [6, 6]
+    assert "not interleaved" in all_runs.notes[-1]
+    filtered = compare_runs.comparison_of(
+        store, settings("filter='metrics.`rate/samples_per_s` > 50'", "baseline=loader:dali")
     )
-    assert [(arm.label, len(arm.runs), arm.partner.label if arm.partner else None) for arm in some.arms] == [
+    assert [(arm.label, len(arm.runs), arm.partner.label if arm.partner else None) for arm in filtered.arms] == [
         ("native", 3, "dali"),
         ("dali", 3, None),
     ]
-    worse = compare_runs.comparison_of(store, asked("baseline=[loader:dali]"))
-    assert worse.arms[0].gain is not None
-    assert worse.arms[0].gain.value == pytest.approx(0.5, rel=0.01)
+    by_baseline = compare_runs.comparison_of(store, settings("baseline=[loader:dali]"))
+    assert by_baseline.arms[0].gain is not None
+    assert by_baseline.arms[0].gain.value == pytest.approx(0.5, rel=0.01)
 
 
-def test_another_sweep_as_the_baseline(swept: Sweep, asked: Asked, store: Store, terminal: Terminal) -> None:
-    former = swept([100, 101, 99], [200, 202, 198])
+def test_another_sweep_as_the_baseline(swept: Sweep, settings: Settings, store: Store, terminal: Terminal) -> None:
+    baseline_id = swept([100, 101, 99], [200, 202, 198])
     swept([98, 102, 101], [100, 101, 99])
-    config = asked(f"baseline={former}", "fail_if.rate_below=0.95")
-    found = compare_runs.comparison_of(store, config)
-    pairs = {arm.label: arm.partner.label for arm in found.arms if arm.partner is not None}
-    assert pairs == {"now · native": f"{former[:8]} · native", "now · dali": f"{former[:8]} · dali"}
+    config = settings(f"baseline={baseline_id}", "fail_if.rate_below=0.95")
+    comparison = compare_runs.comparison_of(store, config)
+    pairs = {arm.label: arm.partner.label for arm in comparison.arms if arm.partner is not None}
+    assert pairs == {"now · native": f"{baseline_id[:8]} · native", "now · dali": f"{baseline_id[:8]} · dali"}
     with pytest.raises(
         Failed, match=r"fail_if.rate_below=0.95: the whole interval is below it: now · dali is 0.50x as fast as"
     ):
         compare_runs.run_compare(config, terminal)
-    compare_runs.run_compare(asked(f"baseline={former}", "fail_if.rate_below=0.4"), terminal)
+    compare_runs.run_compare(settings(f"baseline={baseline_id}", "fail_if.rate_below=0.4"), terminal)
     assert terminal.said[-1] == "fail_if.rate_below=0.4: passed by 2 arms"
 
 
-def test_a_gate_with_too_few_repeats_does_not_pass(swept: Sweep, asked: Asked, terminal: Terminal) -> None:
+def test_a_gate_with_too_few_repeats_does_not_pass(swept: Sweep, settings: Settings, terminal: Terminal) -> None:
     swept([100, 101], [200, 202])
     with pytest.raises(UserError, match="fewer than 3 repeats in common with the baseline: dali"):
-        compare_runs.run_compare(asked("fail_if.rate_below=0.95"), terminal)
+        compare_runs.run_compare(settings("fail_if.rate_below=0.95"), terminal)
 
 
 def test_a_gate_that_cannot_judge_every_arm_does_not_pass(
-    swept: Sweep, asked: Asked, store: Store, terminal: Terminal
+    swept: Sweep, settings: Settings, store: Store, terminal: Terminal
 ) -> None:
     swept([100] * 3, [200] * 3)
     latest = store.newest_sweep()
     assert latest is not None
     with pytest.raises(UserError, match=f"baseline={latest.run_id}: is the sweep itself"):
-        compare_runs.run_compare(asked("fail_if.rate_below=0.95", f"baseline={latest.run_id}"), terminal)
+        compare_runs.run_compare(settings("fail_if.rate_below=0.95", f"baseline={latest.run_id}"), terminal)
     with store.start("repeat=1 loader=spdl", latest.run_id, {"error": "it broke"}) as run:
         run.params([("loader.name", "spdl"), ("batch_size", 64), ("repeat", 1), ("seed", 0)])
         run.end("FAILED")
     store.client.set_terminated(run.run_id, "FAILED")
     with pytest.raises(UserError, match="not measured: repeat=1 loader=spdl: failed: it broke"):
-        compare_runs.run_compare(asked("fail_if.rate_below=0.95"), terminal)
+        compare_runs.run_compare(settings("fail_if.rate_below=0.95"), terminal)
 
 
 def test_the_gate_as_a_command(swept: Sweep, store_uri: str) -> None:
@@ -166,33 +164,33 @@ def test_the_gate_as_a_command(swept: Sweep, store_uri: str) -> None:
         (["tracking.experiment=nosuch"], "there is no such experiment in .* It has: .*loaderlab"),
     ],
 )
-def test_what_cannot_be_compared(
-    overrides: list[str], message: str, swept: Sweep, asked: Asked, terminal: Terminal
+def test_invalid_comparisons(
+    overrides: list[str], message: str, swept: Sweep, settings: Settings, terminal: Terminal
 ) -> None:
     swept([100, 101, 99], [200, 202, 198])
     with pytest.raises(UserError, match=message):
-        compare_runs.run_compare(asked(*overrides), terminal)
+        compare_runs.run_compare(settings(*overrides), terminal)
 
 
-def test_an_empty_store(asked: Asked, store: Store, terminal: Terminal, tmp_path: Path) -> None:
+def test_an_empty_store(settings: Settings, store: Store, terminal: Terminal, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match="there is no sweep in .* yet. Type for example: python -m experiments.train -m"
     ):
-        compare_runs.run_compare(asked(), terminal)
+        compare_runs.run_compare(settings(), terminal)
     missing = f"sqlite:///{tmp_path}/nosuch/mlflow.db"
     with pytest.raises(StoreError, match="nothing has been recorded there yet"):
         open_store(TrackingConfig(uri=missing), tmp_path, create=False)
     assert not (tmp_path / "nosuch").exists()
 
 
-def test_a_single_run_is_not_a_sweep(store: Store, asked: Asked, swept: Sweep) -> None:
+def test_a_single_run_is_not_a_sweep(store: Store, settings: Settings, swept: Sweep) -> None:
     parent = swept([1, 1, 1], [5, 5, 5])
     child = next(run for run in store.runs() if run.parent_id == parent)
     with pytest.raises(UserError, match=f"a single run and not a sweep; .* Type for example: runs={parent}"):
-        compare_runs.comparison_of(store, asked(f"runs={child.run_id}"))
+        compare_runs.comparison_of(store, settings(f"runs={child.run_id}"))
 
 
-def test_jobs_that_were_never_reached_are_told(store: Store, asked: Asked, tmp_path: Path) -> None:
+def test_jobs_that_never_started_are_listed(store: Store, settings: Settings, tmp_path: Path) -> None:
     planned = [
         sweep_jobs.SweepJob("repeat=1", "an arm", [], {"repeat": "1"}),
         sweep_jobs.SweepJob("repeat=2", "an arm", [], {"repeat": "2"}),
@@ -204,11 +202,11 @@ def test_jobs_that_were_never_reached_are_told(store: Store, asked: Asked, tmp_p
         with store.start("repeat=1", parent.run_id, {"config.hash": planned[0].hash}) as run:
             run.params(planned[0].settings.items())
             run.metric("rate/samples_per_s", 10.0, 1)
-    (missing,) = compare_runs.comparison_of(store, asked()).missing
+    (missing,) = compare_runs.comparison_of(store, settings()).missing
     assert (missing.name, missing.why) == ("an arm", "not reached")
 
 
-def test_a_store_of_another_version_says_how_to_upgrade(store_uri: str, asked: Asked, terminal: Terminal) -> None:
+def test_a_store_of_another_version_says_how_to_upgrade(store_uri: str, settings: Settings, terminal: Terminal) -> None:
     import sqlite3
 
     MlflowClient(store_uri)

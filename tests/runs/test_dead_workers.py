@@ -1,4 +1,4 @@
-"""Code of the user that ends its process: the record is complete, the error in one line, in every loader."""
+"""User code that ends its process: with every loader, the record is complete and the error is one line."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ COUNT = 160
 
 
 class Ending(Dataset[tuple[torch.Tensor, int]]):
-    """Ends at a third of the first epoch, or ends and fails as it is told to."""
+    """Ends its process, in the given way, after a quarter of the samples."""
 
     classes = ("a", "b")
 
     def __init__(self, end: str) -> None:
-        self.end, self.asked = end, 0
+        self.end, self.num_read = end, 0
 
     def __len__(self) -> int:
         return COUNT
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        self.asked += 1
-        if self.asked == COUNT // 4:
+        self.num_read += 1
+        if self.num_read == COUNT // 4:
             match self.end:
                 case "raise SystemExit":
                     raise SystemExit
@@ -66,7 +66,7 @@ def failed(make_config: Make, terminal: Terminal, *overrides: str) -> tuple[User
 
 
 @pytest.mark.parametrize(
-    ("end", "loader", "says"),
+    ("end", "loader", "message"),
     [
         ("raise SystemExit", "loader=native loader.num_workers=2", "SystemExit"),
         ("raise SystemExit", "loader=native loader.num_workers=0", "SystemExit"),
@@ -77,7 +77,7 @@ def failed(make_config: Make, terminal: Terminal, *overrides: str) -> tuple[User
         ("SIGKILL", "loader=native loader.num_workers=2 loader.persistent_workers=false", "was ended by SIGKILL"),
     ],
 )
-def test_the_record_is_complete(end: str, loader: str, says: str, make_config: Make, terminal: Terminal) -> None:
+def test_the_record_is_complete(end: str, loader: str, message: str, make_config: Make, terminal: Terminal) -> None:
     error, record, names = failed(
         make_config,
         terminal,
@@ -88,7 +88,7 @@ def test_the_record_is_complete(end: str, loader: str, says: str, make_config: M
         f"+data.options={{end:'{end}'}}",
         *loader.split(),
     )
-    assert says in str(error)
+    assert message in str(error)
     assert "\n" not in str(error)
     assert record.info.status == "FAILED"
     assert record.data.tags["error"] == str(error)
@@ -127,7 +127,7 @@ def test_a_model_that_ends_the_process(make_config: Make, terminal: Terminal) ->
         "model=custom",
         f"model.target={target('ending_model')}",
     )
-    assert str(error) == "the code of the model or of the data has ended the process: SystemExit: 0"
+    assert str(error) == "the code of the model or the dataset ended the process: SystemExit: 0"
     assert record.data.tags["error"] == str(error)
     assert {"steps.csv", "traceback.txt"} <= names
 
@@ -141,7 +141,7 @@ def test_a_function_of_the_user_that_ends_the_process(make_config: Make, termina
 def test_loaders_are_closed_before_the_record_is_written(
     make_config: Make, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another death of a worker, raised in torch's signal handler, would otherwise come up in the recording code."""
+    """Otherwise the death of another worker, raised in torch's signal handler, could interrupt the recording."""
     order: list[str] = []
     close, write = loader_set.LoaderSet.close, outputs.record
 

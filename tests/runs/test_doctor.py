@@ -1,4 +1,4 @@
-"""The doctor as a command, and what it does with a run that would fail."""
+"""The doctor as a command, and its checks of runs that would fail or be slow."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_sweep_is_refused(arguments: list[str]) -> None:
 
 
 def checked(config: TrainConfig, *names: str) -> list[Check]:
-    """The checks of these names. Neither the store nor the device is asked."""
+    """The checks with these names; the store and the device are not examined."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(doctor, "_store", lambda _: iter(()))
         patch.setattr(doctor, "_device", lambda _: judgements.device("cpu", ""))
@@ -54,7 +54,7 @@ def checked(config: TrainConfig, *names: str) -> list[Check]:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "asked"),
+    ("overrides", "needed"),
     [
         (["loader.num_workers=2"], True),
         ([], True),
@@ -71,9 +71,9 @@ def checked(config: TrainConfig, *names: str) -> list[Check]:
     ],
 )
 def test_shared_memory_is_checked_only_where_workers_need_it(
-    overrides: list[str], asked: bool, make_config: Callable[..., TrainConfig]
+    overrides: list[str], needed: bool, make_config: Callable[..., TrainConfig]
 ) -> None:
-    assert bool(checked(make_config(*overrides, "device=cpu"), "/dev/shm")) == asked
+    assert bool(checked(make_config(*overrides, "device=cpu"), "/dev/shm")) == needed
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_shared_memory_is_checked_only_where_workers_need_it(
         (["loader.num_workers=6", "evaluate=false"], "warning"),
     ],
 )
-def test_64_open_files_are_judged_by_the_workers_of_the_run(
+def test_64_open_files_limit_the_number_of_workers(
     overrides: list[str], state: str, make_config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Real runs failed with 6 workers at 64, and passed with 5 at 62 and with 4 at 64."""
@@ -96,20 +96,20 @@ def test_64_open_files_are_judged_by_the_workers_of_the_run(
 
 
 @pytest.mark.parametrize("data", ["digits", "photos"])
-def test_the_folder_of_a_generated_set_is_tried(
+def test_the_folder_of_generated_data_is_checked(
     data: str, make_config: Callable[..., TrainConfig], tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    blocked = make_config(f"data={data}", f"data.root={tmp_path / 'file' / 'below'}", "device=cpu")
-    (check,) = checked(blocked, "data.root")
+    not_writable = make_config(f"data={data}", f"data.root={tmp_path / 'file' / 'below'}", "device=cpu")
+    (check,) = checked(not_writable, "data.root")
     assert check.state == "fails"
-    free = make_config(f"data={data}", f"data.root={tmp_path / 'new'}", "device=cpu")
-    (check,) = checked(free, "data.root")
+    writable = make_config(f"data={data}", f"data.root={tmp_path / 'new'}", "device=cpu")
+    (check,) = checked(writable, "data.root")
     assert check.state == "ok"
     assert not (tmp_path / "new").exists()
 
 
-def test_a_generated_set_that_is_there_is_not_written(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
+def test_generated_data_that_exists_is_not_checked(make_config: Callable[..., TrainConfig], tmp_path: Path) -> None:
     (tmp_path / "160px_444_q90").mkdir()
     assert checked(make_config("data=digits", f"data.root={tmp_path}", "device=cpu"), "data.root") == []
 
@@ -117,7 +117,7 @@ def test_a_generated_set_that_is_there_is_not_written(make_config: Callable[...,
 def test_a_listing_cache_that_cannot_be_written_is_a_warning(
     make_config: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run itself warns too, and goes on."""
+    """The run itself also warns, and continues."""
     (tmp_path / "file").write_text("", encoding="utf-8")
     config = make_config("device=cpu")
     assert [check.state for check in checked(config, "listing cache")] == ["ok"]

@@ -1,4 +1,4 @@
-"""A dataset that gives another number of samples than its ``__len__`` says: warned of once, and the record is true."""
+"""A dataset whose number of samples differs from its ``__len__``: one warning, and a correct record."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_with_a_cosine_schedule(claim: int, drop_last: str, make_config: Make, t
     client, run_id = go(make_config, terminal, (203, claim, 30, 30), *settings, "tracking.log_every=1")
     steps = 20 if drop_last == "true" else 21
     (line,) = warnings_of(terminal)
-    assert f"the training dataset gave 203 samples in an epoch, and its __len__ says {claim}" in line
+    assert f"the training dataset gave 203 samples in an epoch, but its __len__ says {claim}" in line
     record = client.get_run(run_id)
     assert record.data.tags["data.samples"] == "203 training, 30 validation samples"
     assert "203 training, 30 validation samples" in record.data.tags["mlflow.note.content"]
@@ -82,10 +82,10 @@ def test_with_a_cosine_schedule(claim: int, drop_last: str, make_config: Make, t
 
 
 @pytest.mark.parametrize(("claim", "first_total"), [(20, 10), (1000, 500), (None, None)])
-def test_progress_shows_no_total_that_is_wrong(
+def test_progress_shows_no_wrong_total(
     claim: int | None, first_total: int | None, make_config: Make, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The claim as long as it may be right, then no total, and from the second epoch on what the first one gave."""
+    """First the claimed number while it can be right, then no total, and from the second epoch on the actual number."""
     monkeypatch.setattr(terminal_module, "REDRAW_S", 0.0)
     monkeypatch.setattr(terminal_module, "QUIET_S", 0.0)
     schedule = "optimizer.schedule=constant"
@@ -102,35 +102,35 @@ def test_progress_shows_no_total_that_is_wrong(
 def test_a_validation_set_is_counted_too(make_config: Make, terminal: Terminal) -> None:
     client, run_id = go(make_config, terminal, (40, 40, 30, 7), "epochs=2")
     (line,) = warnings_of(terminal)
-    assert "the validation dataset gave 30 samples in an epoch, and its __len__ says 7" in line
+    assert "the validation dataset gave 30 samples in an epoch, but its __len__ says 7" in line
     assert client.get_run(run_id).data.tags["data.samples"] == "40 training, 30 validation samples"
 
 
-def test_a_run_that_ends_within_the_first_epoch_says_at_least(make_config: Make, terminal: Terminal) -> None:
+def test_a_run_that_ends_within_the_first_epoch_reports_at_least(make_config: Make, terminal: Terminal) -> None:
     client, run_id = go(make_config, terminal, (200, 20, 30, None), "steps=5")
     (line,) = warnings_of(terminal)
     assert "gave at least 50 samples" in line
     assert client.get_run(run_id).data.tags["data.samples"] == "at least 50 training, 30 validation samples"
 
 
-def test_one_that_is_true_is_not_warned_of(make_config: Make, terminal: Terminal) -> None:
+def test_a_correct_length_causes_no_warning(make_config: Make, terminal: Terminal) -> None:
     client, run_id = go(make_config, terminal, (43, 43, 30, 30), "epochs=2", "evaluate=false")
     assert warnings_of(terminal) == []
     assert client.get_run(run_id).data.tags["data.samples"] == "43 training, 30 (by its __len__) validation samples"
 
 
-def test_one_without_a_length_is_unknown_until_it_is_counted(make_config: Make, terminal: Terminal) -> None:
+def test_a_missing_length_is_unknown_until_the_samples_are_counted(make_config: Make, terminal: Terminal) -> None:
     client, run_id = go(make_config, terminal, (40, None, 30, None), "epochs=2", "optimizer.schedule=constant")
     assert any("custom: unknown training, unknown validation samples" in line for line in terminal.said)
     assert client.get_run(run_id).data.tags["data.samples"] == "40 training, 30 validation samples"
 
 
-def test_fewer_than_a_batch_by_what_it_says(make_config: Make, terminal: Terminal) -> None:
+def test_a_length_below_one_batch(make_config: Make, terminal: Terminal) -> None:
     client, run_id = go(make_config, terminal, (40, 3, 30, 30), "epochs=1", "drop_last=true")
     assert client.get_run(run_id).data.tags["data.samples"] == "40 training, 30 validation samples"
 
 
-def test_a_resumed_run_goes_by_the_count_of_before(make_config: Make, terminal: Terminal) -> None:
+def test_a_resumed_run_uses_the_earlier_count(make_config: Make, terminal: Terminal) -> None:
     settings = ("optimizer.lr=1.0", "optimizer.schedule=linear", "checkpoint.every_minutes=0", "checkpoint.keep=true")
     go(make_config, terminal, (200, 20, 30, 30), "epochs=2", *settings)
     client, run_id = go(
@@ -141,7 +141,7 @@ def test_a_resumed_run_goes_by_the_count_of_before(make_config: Make, terminal: 
 
 
 class TooLong(list[tuple[torch.Tensor, int]]):
-    """A map-style dataset of 30 items that says it has 50."""
+    """A map-style dataset of 30 items whose length is 50."""
 
     def __len__(self) -> int:
         return 50
@@ -151,27 +151,27 @@ def too_long() -> TooLong:
     return TooLong([(torch.zeros(3), 0)] * 30)
 
 
-def test_a_map_style_dataset_that_has_fewer_than_it_says(make_config: Make, terminal: Terminal) -> None:
+def test_a_map_style_dataset_that_is_shorter_than_its_length(make_config: Make, terminal: Terminal) -> None:
     config = make_config(*SETTINGS, f"data.target={__name__}:too_long", "epochs=1")
     with pytest.raises(UserError, match="IndexError: list index out of range; its __len__ says 50"):
         run(config, single(config, []), terminal)
 
 
 class Growing(list[tuple[torch.Tensor, int]]):
-    """A map-style dataset that says another number each time: what it says first counts."""
+    """A map-style dataset whose length changes with each call: only the first value is used."""
 
-    asked = 0
+    num_calls = 0
 
     def __len__(self) -> int:
-        self.asked += 1
-        return 20 + 10 * self.asked
+        self.num_calls += 1
+        return 20 + 10 * self.num_calls
 
 
 def growing() -> Growing:
     return Growing([(torch.zeros(3), 0)] * 200)
 
 
-def test_a_map_style_dataset_is_asked_once(make_config: Make, terminal: Terminal) -> None:
+def test_the_length_of_a_map_style_dataset_is_read_once(make_config: Make, terminal: Terminal) -> None:
     config = make_config(*SETTINGS, f"data.target={__name__}:growing", "epochs=1", "drop_last=false", "batch_size=7")
     run_id = run(config, single(config, []), terminal).run_id
     record = MlflowClient(config.tracking.uri).get_run(run_id)

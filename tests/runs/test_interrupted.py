@@ -1,4 +1,4 @@
-"""Interrupted in the window: what was measured is in MLflow, the status is true, the cause is named, nothing is left."""
+"""Interrupted runs: MLflow has the measurements, the correct status and the cause, and no process is left."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from loaderlab.system.processes import Terminated, sigterm_raises
 from loaderlab.system.terminal import Terminal
 
 Make = Callable[..., TrainConfig]
-AT = 30  # steps
+INTERRUPT_STEP = 30
 
 
 def descendants() -> set[int]:
@@ -27,12 +27,12 @@ def descendants() -> set[int]:
 
 
 def kill_worker() -> None:
-    worker = next(child for child in psutil.Process().children(recursive=True) if child.pid not in BEFORE)
+    worker = next(child for child in psutil.Process().children(recursive=True) if child.pid not in OTHER_PIDS)
     os.kill(worker.pid, signal.SIGKILL)
     worker.wait(10)
 
 
-BEFORE: set[int] = set()
+OTHER_PIDS: set[int] = set()
 CASES = [
     (lambda: signal.raise_signal(signal.SIGINT), KeyboardInterrupt, "KILLED", "interrupted by Ctrl-C"),
     (lambda: signal.raise_signal(signal.SIGTERM), KeyboardInterrupt, "KILLED", "interrupted by SIGTERM"),
@@ -40,18 +40,18 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("happens", "raised", "status", "told"), CASES, ids=["ctrl-c", "sigterm", "worker killed"])
-def test_in_the_window(
-    happens: Callable[[], None],
+@pytest.mark.parametrize(("interrupt", "raised", "status", "cause"), CASES, ids=["ctrl-c", "sigterm", "worker killed"])
+def test_interrupt_in_the_window(
+    interrupt: Callable[[], None],
     raised: type[BaseException],
     status: str,
-    told: str,
+    cause: str,
     make_config: Make,
     terminal: Terminal,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    BEFORE.clear()
-    BEFORE.update(descendants())
+    OTHER_PIDS.clear()
+    OTHER_PIDS.update(descendants())
     config = make_config(
         "data=vectors",
         "model=feedforward",
@@ -60,37 +60,37 @@ def test_in_the_window(
         "loader.num_workers=1",
         "steps=100000",
     )
-    undisturbed = measured_loop.MeasuredLoop._on_step
+    original_on_step = measured_loop.MeasuredLoop._on_step
 
-    def disturbed(self: measured_loop.MeasuredLoop, meter: StepMeter) -> None:
-        undisturbed(self, meter)
-        if meter.num_steps == AT:
-            happens()
+    def interrupted_on_step(self: measured_loop.MeasuredLoop, meter: StepMeter) -> None:
+        original_on_step(self, meter)
+        if meter.num_steps == INTERRUPT_STEP:
+            interrupt()
 
-    monkeypatch.setattr(measured_loop.MeasuredLoop, "_on_step", disturbed)
+    monkeypatch.setattr(measured_loop.MeasuredLoop, "_on_step", interrupted_on_step)
     with pytest.raises(raised):
         run.run(config, job.single(config, []), terminal)
     client = MlflowClient(config.tracking.uri)
     experiment = client.get_experiment_by_name(config.tracking.experiment)
     assert experiment is not None
-    (found,) = client.search_runs([experiment.experiment_id])
-    assert found.info.status == status
-    assert told in found.data.tags["error"]
-    assert found.data.metrics["rate/samples_per_s"] > 0
-    assert "starvation/starved_pct" in found.data.metrics
-    assert "train/loss" in found.data.metrics
-    assert found.data.tags["verdict"]  # of what was measured
-    assert "rate/ceiling_samples_per_s" not in found.data.metrics  # no probe ran: absent, not zero
-    names = {entry.path for entry in client.list_artifacts(found.info.run_id)}
+    (record,) = client.search_runs([experiment.experiment_id])
+    assert record.info.status == status
+    assert cause in record.data.tags["error"]
+    assert record.data.metrics["rate/samples_per_s"] > 0
+    assert "starvation/starved_pct" in record.data.metrics
+    assert "train/loss" in record.data.metrics
+    assert record.data.tags["verdict"]  # about the measured steps
+    assert "rate/ceiling_samples_per_s" not in record.data.metrics  # no probe ran: absent, not zero
+    names = {entry.path for entry in client.list_artifacts(record.info.run_id)}
     assert {"steps.csv", "breakdown.png", "report.md", "log.txt", "traceback.txt"} <= names
     deadline = time.monotonic() + 20
-    while descendants() - BEFORE and time.monotonic() < deadline:
+    while descendants() - OTHER_PIDS and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not descendants() - BEFORE
+    assert not descendants() - OTHER_PIDS
 
 
-def test_in_a_probe(make_config: Make, terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training has ended: its figures are kept, and the run says that it was interrupted."""
+def test_interrupt_in_a_probe(make_config: Make, terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training had ended: its metrics are kept, and the run is recorded as interrupted."""
 
     def interrupted(*_: object, **__: object) -> None:
         signal.raise_signal(signal.SIGINT)
@@ -102,21 +102,21 @@ def test_in_a_probe(make_config: Make, terminal: Terminal, monkeypatch: pytest.M
     client = MlflowClient(config.tracking.uri)
     experiment = client.get_experiment_by_name(config.tracking.experiment)
     assert experiment is not None
-    (found,) = client.search_runs([experiment.experiment_id])
-    assert found.info.status == "KILLED"
-    assert found.data.metrics["val/accuracy"] >= 0
-    assert found.data.metrics["rate/samples_per_s"] > 0
+    (record,) = client.search_runs([experiment.experiment_id])
+    assert record.info.status == "KILLED"
+    assert record.data.metrics["val/accuracy"] >= 0
+    assert record.data.metrics["rate/samples_per_s"] > 0
 
 
-class Finalized:
-    """SIGTERM comes while this is taken apart."""
+class RaisesWhenDeleted:
+    """Raises SIGTERM while it is deleted."""
 
     def __del__(self) -> None:
         signal.raise_signal(signal.SIGTERM)
 
 
-def test_within_a_finalizer_it_is_not_lost() -> None:
+def test_sigterm_within_a_finalizer_is_not_lost() -> None:
     with sigterm_raises():
-        Finalized()
+        RaisesWhenDeleted()
         with pytest.raises(Terminated):
             time.sleep(5)

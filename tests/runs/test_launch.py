@@ -1,4 +1,4 @@
-"""A job's process that does not end by itself, or ends too early. Its children need no torch: quick to start."""
+"""A job's process that does not end by itself, or ends too early. The children need no torch, so they start quickly."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from tests.conftest import compose
 JOB = Job("a job", "an arm")
 
 
-def deaf(sending: Connection, _config: TrainConfig, _job: Job) -> None:
-    """Hangs, and hears nothing."""
+def ignores_signals(sending: Connection, _config: TrainConfig, _job: Job) -> None:
+    """Hangs and ignores signals."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     time.sleep(120)
     sending.close()
 
 
-def obedient(sending: Connection, _config: TrainConfig, _job: Job) -> None:
-    """Ends when its time is over, and says how."""
+def ends_at_its_limit(sending: Connection, _config: TrainConfig, _job: Job) -> None:
+    """Ends at its time limit and sends a result."""
     time_limit_raises()
     try:
         time.sleep(120)
@@ -41,20 +41,20 @@ def obedient(sending: Connection, _config: TrainConfig, _job: Job) -> None:
         sending.send((RunResult("an id", "KILLED", error=str(end)), []))
 
 
-def unheard(sending: Connection, _config: TrainConfig, _job: Job) -> None:
-    """Could not print what it had to say."""
+def loses_lines(sending: Connection, _config: TrainConfig, _job: Job) -> None:
+    """Reports that it could not print some lines."""
     sending.send((RunResult("an id", "FINISHED"), ["No space left on device"]))
 
 
-def killed(_sending: Connection, _config: TrainConfig, _job: Job) -> None:
+def kills_itself(_sending: Connection, _config: TrainConfig, _job: Job) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def killed_checking(_sending: Connection, _arms: dict[str, TrainConfig]) -> None:
+def kills_itself_while_checking(_sending: Connection, _arms: dict[str, TrainConfig]) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def alive() -> list[psutil.Process]:
+def running_children() -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process().children()
@@ -67,17 +67,17 @@ def limited(minutes: float | None) -> TrainConfig:
 
 
 def test_a_job_that_takes_too_long_is_asked_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "_child", obedient)
+    monkeypatch.setattr(launch, "_child", ends_at_its_limit)
     result = launch.launch(limited(0.1), JOB)
     assert (result.status, result.error) == ("KILLED", "took longer than sweep.job_minutes=0.1")
-    assert alive() == []
+    assert running_children() == []
 
 
 def test_lines_that_a_job_lost_are_reported_once_by_the_launching_process(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(streams, "_lost", [])
-    monkeypatch.setattr(launch, "_child", unheard)
+    monkeypatch.setattr(launch, "_child", loses_lines)
     for _ in range(2):
         assert launch.launch(limited(None), JOB).status == "FINISHED"
     assert not streams.flushed()
@@ -86,34 +86,34 @@ def test_lines_that_a_job_lost_are_reported_once_by_the_launching_process(
     )
 
 
-def test_one_that_does_not_listen_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "_child", deaf)
+def test_a_job_that_ignores_signals_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_child", ignores_signals)
     monkeypatch.setattr(launch, "RECORD_S", 0.2)
     result = launch.launch(limited(0.08), JOB)
     assert (result.status, result.error) == ("KILLED", "took longer than sweep.job_minutes=0.08")
-    assert alive() == []
+    assert running_children() == []
 
 
-def test_a_second_ctrl_c_ends_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "_child", deaf)
+def test_a_second_ctrl_c_ends_the_job_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_child", ignores_signals)
 
-    def twice() -> None:
+    def interrupt_twice() -> None:
         for _ in range(2):
             time.sleep(1.0)
             os.kill(os.getpid(), signal.SIGINT)
 
-    began = time.monotonic()
-    threading.Thread(target=twice).start()
+    started = time.monotonic()
+    threading.Thread(target=interrupt_twice).start()
     with pytest.raises(KeyboardInterrupt):
         launch.launch(limited(None), JOB)
-    assert time.monotonic() - began < launch.RECORD_S  # it did not wait for a record
-    assert alive() == []
+    assert time.monotonic() - started < launch.RECORD_S  # it did not wait for a record
+    assert running_children() == []
 
 
-def test_sigterm_ends_the_job_too_and_says_so(
+def test_sigterm_ends_the_job_and_is_reported(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(launch, "_child", obedient)
+    monkeypatch.setattr(launch, "_child", ends_at_its_limit)
     monkeypatch.setattr(launch, "GRACE_S", 0.2)
 
     def job(_config: TrainConfig, _overrides: list[str]) -> None:
@@ -123,32 +123,32 @@ def test_sigterm_ends_the_job_too_and_says_so(
 
     assert main("train", TrainConfig, job, []) == Terminated.exit_code == 143
     assert "interrupted: what was recorded before is kept" in capsys.readouterr().err
-    assert alive() == []
+    assert running_children() == []
 
 
-def test_a_process_that_was_killed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "_child", killed)
+def test_a_killed_process_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_child", kills_itself)
     result = launch.launch(limited(None), JOB)
     assert (result.status, result.error) == ("FAILED", "its process was ended by SIGKILL (usual cause: out of memory)")
 
 
 @pytest.mark.parametrize(
-    ("exit_code", "says"),
+    ("exit_code", "message"),
     [
         (-signal.SIGBUS, "its process was ended by SIGBUS (usual cause: /dev/shm is full)"),
         (-signal.SIGSEGV, "its process was ended by SIGSEGV"),
         (-40, "its process was ended by signal 40"),  # has no name
-        (3, "its process ended with exit code 3 and without a result"),
+        (3, "its process ended with exit code 3 and returned no result"),
     ],
 )
-def test_how_a_process_died(exit_code: int, says: str) -> None:
-    assert launch._how_it_died(exit_code) == says
+def test_how_a_process_died(exit_code: int, message: str) -> None:
+    assert launch._how_it_died(exit_code) == message
 
 
-def test_a_check_of_loaders_that_was_killed_costs_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "_checking_child", killed_checking)
-    found = launch.check_parity([ComparedLoader("a key", "loader=dali", compose([]))], None)
-    assert found == {
+def test_a_killed_parity_check_leaves_loaders_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_checking_child", kills_itself_while_checking)
+    results = launch.check_parity([ComparedLoader("a key", "loader=dali", compose([]))], None)
+    assert results == {
         "a key": {
             "loader": "loader=dali",
             "status": "not checked: its process was ended by SIGKILL (usual cause: out of memory)",

@@ -25,5 +25,5 @@ CORES = Advice("give the job more cores", gain_x=1.2)
         ([], [], ""),
     ],
 )
-def test_what_to_type_next(overrides: list[str], advice: list[Advice], command: str) -> None:
+def test_next_command(overrides: list[str], advice: list[Advice], command: str) -> None:
     assert next_command("train", overrides, advice) == command

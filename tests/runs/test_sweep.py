@@ -43,14 +43,14 @@ def runs(uri: str) -> tuple[Run, list[Run]]:
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("sweeps")
     assert experiment is not None
-    found = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
-    parent, *children = found
+    recorded = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
+    parent, *children = recorded
     assert all(child.data.tags["mlflow.parentRunId"] == parent.info.run_id for child in children)
     return parent, children
 
 
-def test_a_multirun_with_a_job_that_fails(common: list[str], store_uri: str, own_tree: Path) -> None:
-    Image.new("RGB", (40, 40)).save(own_tree / "bee" / "bitmap.bmp")  # which DALI reads and torchcodec does not
+def test_a_multirun_with_a_failing_job(common: list[str], store_uri: str, own_tree: Path) -> None:
+    Image.new("RGB", (40, 40)).save(own_tree / "bee" / "bitmap.bmp")  # DALI reads it, torchcodec does not
     command = [*TRAIN, "-m", "loader=native,dali", "epochs=3", *common, f"data.root={own_tree}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 1
@@ -62,7 +62,7 @@ def test_a_multirun_with_a_job_that_fails(common: list[str], store_uri: str, own
         ("loader=native", "FAILED"),
         ("loader=dali", "FINISHED"),
     ]
-    assert len({run.data.tags["process.pid"] for run in (parent, native, dali)}) == 3  # a process each
+    assert len({run.data.tags["process.pid"] for run in (parent, native, dali)}) == 3  # each in its own process
     assert "rate/samples_per_s" in dali.data.metrics
     assert "bitmap.bmp" in native.data.tags["error"]
     assert dali.data.tags["parity"] == "same work"
@@ -73,20 +73,20 @@ def test_a_multirun_with_a_job_that_fails(common: list[str], store_uri: str, own
     assert "1 of 2 jobs did not finish" in done.stderr
     assert "Traceback" not in done.stderr
     assert f"-m resume={parent.info.run_id}" in done.stderr
-    end = done.stdout[done.stdout.index("One arm: ") :]
-    assert "not measured: loader=native: failed: " in end
-    assert f"mlflow ui --backend-store-uri {store_uri}" in end
-    assert "not measured" in parent.data.tags["mlflow.note.content"]
+    last_lines = done.stdout[done.stdout.index("Only one arm: ") :]
+    assert "not measured: loader=native: failed: " in last_lines
+    assert f"mlflow ui --backend-store-uri {store_uri}" in last_lines
+    assert "Not measured" in parent.data.tags["mlflow.note.content"]
     client = MlflowClient(store_uri)
-    made = {Path(entry.path).name for entry in client.list_artifacts(parent.info.run_id, "comparison")}
-    assert {"report.html", "comparison.csv", "comparison.json", "comparison.md", "comparison.png"} <= made
+    files = {Path(entry.path).name for entry in client.list_artifacts(parent.info.run_id, "comparison")}
+    assert {"report.html", "comparison.csv", "comparison.json", "comparison.md", "comparison.png"} <= files
     assert "machine/busy_pct" in dali.data.metrics
-    assert not (ROOT / "multirun.yaml").exists()  # Hydra's own record goes where git does not look
+    assert not (ROOT / "multirun.yaml").exists()  # Hydra writes its record to a folder that git ignores
 
 
 @contextmanager
 def long_sweep(common: list[str], out: Path, axes: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """A sweep whose jobs would take minutes, in a process group of its own, one of its jobs in the loop."""
+    """A sweep of jobs that would take minutes, in its own process group, while a job trains."""
     with out.open("w") as file:
         process = subprocess.Popen(
             [*TRAIN, "-m", *axes, *common],
@@ -110,15 +110,15 @@ def long_sweep(common: list[str], out: Path, axes: list[str]) -> Iterator[subpro
             process.wait()
 
 
-def gone(group: int) -> bool:
+def ends_within_a_minute(group: int) -> bool:
     """Whether every process of a group ends within a minute."""
     deadline = time.monotonic() + 60
-    while left_over(group) and time.monotonic() < deadline:
+    while remaining_processes(group) and time.monotonic() < deadline:
         time.sleep(0.2)
-    return left_over(group) == []
+    return remaining_processes(group) == []
 
 
-def left_over(group: int) -> list[psutil.Process]:
+def remaining_processes(group: int) -> list[psutil.Process]:
     return [process for process in psutil.process_iter() if _belongs(process, group)]
 
 
@@ -129,38 +129,38 @@ def _belongs(process: psutil.Process, group: int) -> bool:
         return False  # it has just ended
 
 
-def test_killed_then_gone_on_with_then_interrupted(common: list[str], store_uri: str, tmp_path: Path) -> None:
-    """SIGKILL of the launching process: its job ends, and the next start tells the truth. Ctrl-C: all is kept.
+def test_a_sweep_killed_then_resumed_then_interrupted(common: list[str], store_uri: str, tmp_path: Path) -> None:
+    """After SIGKILL of the launching process its job ends, and the next command corrects its status. Ctrl-C loses nothing.
 
-    That finished jobs are not run again is tested in test_sweep_plan.py, and for real in benchmarks/killed_sweep.py.
+    That finished jobs do not run again is tested in test_sweep_jobs.py, and with real jobs in benchmarks/killed_sweep.py.
     """
     with long_sweep(common, tmp_path / "killed.txt", ["seed=1,2", "epochs=100000", "evaluate=false"]) as process:
         process.kill()
         process.wait()
-        assert gone(process.pid)  # the job noticed that nobody waits for it
+        assert ends_within_a_minute(process.pid)  # the job ends with its parent
     parent, children = runs(store_uri)
     assert (parent.info.status, [child.info.status for child in children]) == ("RUNNING", ["KILLED"])
     store = [text for text in common if text.startswith("tracking.")]
     with long_sweep(store, tmp_path / "out.txt", ["resume=latest"]) as process:
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to everybody in the foreground
+        os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the whole foreground group
         assert process.wait(60) == 130
-    said = (tmp_path / "out.txt").read_text()
-    assert f"resumed {parent.info.run_id}: 0 of 2 jobs are done" in said
-    assert "interrupted: what was recorded before is kept" in said
-    assert "Traceback" not in said
-    assert gone(process.pid)
-    again, children = runs(store_uri)
-    assert (again.info.run_id, again.info.status) == (parent.info.run_id, "KILLED")
+    output = (tmp_path / "out.txt").read_text()
+    assert f"resumed {parent.info.run_id}: 0 of 2 jobs are done" in output
+    assert "interrupted: what was recorded before is kept" in output
+    assert "Traceback" not in output
+    assert ends_within_a_minute(process.pid)
+    resumed, children = runs(store_uri)
+    assert (resumed.info.run_id, resumed.info.status) == (parent.info.run_id, "KILLED")
     assert [child.info.status for child in children] == ["KILLED", "KILLED"]
     first, second = children
     assert first.data.tags["config.hash"] == second.data.tags["config.hash"]
-    assert second.data.tags["loader.in_force.start_method"] == "fork"  # not handed down from the spawned job
-    assert f"to go on: python -m experiments.train -m resume={parent.info.run_id} {' '.join(store)}" in said
+    assert second.data.tags["loader.in_force.start_method"] == "fork"  # not inherited from the spawned job
+    assert f"to continue: python -m experiments.train -m resume={parent.info.run_id} {' '.join(store)}" in output
     assert "train/loss" in second.data.metrics
     assert "interrupted by" in second.data.tags["error"]
 
 
-def test_names_are_what_differs() -> None:
+def test_job_names_are_the_overrides_that_differ() -> None:
     jobs = [
         ["loader=native", "epochs=2", "repeat=1"],
         ["loader=dali", "epochs=2", "repeat=1"],

@@ -1,1 +1,1 @@
-"""One run, from its configuration to its record, and many: the sweep, its jobs and their processes."""
+"""One run, from its configuration to its record, and the sweep of many runs: its jobs and their processes."""

@@ -1,4 +1,4 @@
-"""The loaders of a sweep that are compared with each other, and are checked for parity first. Pure."""
+"""The loaders of a sweep that are compared with each other and are therefore checked for parity first. Pure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from loaderlab.config import ReplayLoader, TrainConfig, flatten
 
 @dataclass(frozen=True)
 class ComparedLoader:
-    """A loader of a sweep in which other loaders load the same samples.
+    """A loader of a sweep with other loaders of the same samples.
 
     Attributes:
         key: see `loader_key`.
-        name: what tells it from the others of the sweep, as typed.
-        config: of one of the jobs that it serves.
+        name: the settings that distinguish it from the sweep's other loaders, as typed.
+        config: the configuration of one of its jobs.
     """
 
     key: str
@@ -25,27 +25,27 @@ class ComparedLoader:
 
 
 def loader_key(config: TrainConfig) -> str:
-    """Tells from every other what a job's loader is, and what it is to deliver."""
+    """Identifies a job's loader and the batches that it delivers."""
     parts = (config.loader, config.data, config.batch_size, config.drop_last, config.device)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def compared_loaders(configs: Iterable[TrainConfig]) -> list[ComparedLoader]:
-    """The loaders of a sweep where there are several for the same samples; without ceilings, which load nothing."""
-    known = {
+    """The loaders of a sweep that load the same samples as another one; without ceilings, since they load nothing."""
+    configs_by_key = {
         loader_key(config): config for config in reversed(list(configs)) if not isinstance(config.loader, ReplayLoader)
     }
     compared = {
         key: config
-        for key, config in reversed(known.items())
-        if any(other.data == config.data and other.loader != config.loader for other in known.values())
+        for key, config in reversed(configs_by_key.items())
+        if any(other.data == config.data and other.loader != config.loader for other in configs_by_key.values())
     }
-    names = _telling_apart(list(compared.values()))
+    names = _distinguishing_settings(list(compared.values()))
     return [ComparedLoader(key, name, config) for (key, config), name in zip(compared.items(), names, strict=True)]
 
 
-def _telling_apart(configs: Sequence[TrainConfig]) -> list[str]:
-    """Of each the settings of loader, data and batch that have several values among those that have them."""
+def _distinguishing_settings(configs: Sequence[TrainConfig]) -> list[str]:
+    """The settings of loader, data and batch of each configuration that have different values in others."""
     groups = ("loader.", "data.", "batch_size", "drop_last", "device")
     settings = [{name: value for name, value in flatten(config) if name.startswith(groups)} for config in configs]
     values: dict[str, set[str]] = {}

@@ -14,11 +14,11 @@ from loaderlab.training import checkpoint
 
 @dataclass(frozen=True)
 class RunContext:
-    """Passed to every stage.
+    """The input that every stage of a run shares.
 
     Attributes:
         tracked: the run in MLflow.
-        folder: of what becomes the run's artifacts.
+        folder: a temporary folder; its files become the run's artifacts.
     """
 
     config: TrainConfig
@@ -29,5 +29,5 @@ class RunContext:
 
     @property
     def checkpoint_path(self) -> Path:
-        """Of this run's own checkpoint."""
+        """The path of this run's own checkpoint."""
         return Path(self.config.checkpoint.dir) / self.tracked.run_id / checkpoint.NAME

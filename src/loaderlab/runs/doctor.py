@@ -1,4 +1,4 @@
-"""Reads the machine, the store and the folders, and has `loaderlab.system.doctor` judge them, before a long run."""
+"""Reads the state of the machine, the store and the folders before a long run; `loaderlab.system.doctor` judges it."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ from loaderlab.tracking.uri import store_uri
 
 
 def examine(config: TrainConfig, terminal: Terminal) -> None:
-    """Prints one line for each check, in order of how long it takes.
+    """Prints one line for each check, the fastest checks first.
 
     Raises:
         Failed: a run with this configuration would fail.
     """
-    failing = []
+    failed_checks = []
     for check in checks(config):
         terminal.say(str(check))
         if check.state == "fails":
-            failing.append(check.name)
-    if failing:
-        raise Failed(f"a run would fail: {', '.join(failing)}")
+            failed_checks.append(check.name)
+    if failed_checks:
+        raise Failed(f"a run would fail: {', '.join(failed_checks)}")
 
 
 def checks(config: TrainConfig) -> Iterator[Check]:
-    """Every check; torch is imported for the last one only."""
+    """Yields every check; torch is imported only for the last one."""
     yield doctor.clock(time.time())
     yield doctor.encoding(str(sys.stdout.encoding), locale.getpreferredencoding(False))
     folder = home()
@@ -65,9 +65,9 @@ def checks(config: TrainConfig) -> Iterator[Check]:
     yield doctor.working_folders()
     yield doctor.cores(*machine.core_limits())
     yield doctor.memory(psutil.virtual_memory().available, machine.memory_limit())
-    least = doctor.SPDL_FILES if isinstance(config.loader, SpdlLoader) else doctor.RUN_FILES
+    required_files = doctor.SPDL_FILES if isinstance(config.loader, SpdlLoader) else doctor.RUN_FILES
     num_workers = _num_workers(config)
-    yield doctor.descriptors(_soft_limit(), num_workers, least)
+    yield doctor.descriptors(_soft_limit(), num_workers, required_files)
     if num_workers:
         yield _shm()
     yield from _data(config.data)
@@ -84,18 +84,18 @@ def _soft_limit() -> int:
 
 
 def _num_workers(config: TrainConfig) -> int:
-    """Worker processes of training and validation together. A stream of a user's own may get fewer."""
-    loader, num_validated = config.loader, int(config.evaluate)
-    if isinstance(loader, ReplayLoader):  # the native loader validates
-        return _auto_workers(config) * num_validated
+    """The number of worker processes for training and validation. A user's own stream may get fewer."""
+    loader, num_val_loaders = config.loader, int(config.evaluate)
+    if isinstance(loader, ReplayLoader):  # validation uses the native loader
+        return _auto_workers(config) * num_val_loaders
     if not isinstance(loader, NativeLoader):
         return 0
     num_workers = _auto_workers(config) if loader.num_workers == AUTO else int(loader.num_workers)
-    return num_workers * (1 + num_validated)
+    return num_workers * (1 + num_val_loaders)
 
 
 def _auto_workers(config: TrainConfig) -> int:
-    """What `auto` becomes: 0 for samples in memory that need no work one by one."""
+    """The number of workers that `auto` becomes: 0 for samples in memory that need no work per sample."""
     data = config.data
     if isinstance(data, TorchvisionData) or (isinstance(data, VectorsData) and not data.work):
         return 0
@@ -105,18 +105,18 @@ def _auto_workers(config: TrainConfig) -> int:
 
 
 def _data(config: DataConfig) -> Iterator[Check]:
-    """The folders that the samples are written to, as far as a run with these settings writes there."""
+    """Checks the folders that a run with these settings would write samples or file lists to."""
     if (folder := _generated(config)) is not None and not folder.exists():
         yield doctor.disk("data.root", str(folder.parent), _free(folder.parent))
     if isinstance(config, TorchvisionData) and config.download:
         yield doctor.disk("data.root", str(config.root), _free(Path(config.root)))
     if isinstance(config, (DigitsData, PhotosData, ImageFolderData)):
-        kept = treecache.folder()
-        yield doctor.cache(str(kept), writable=_free(kept) is not None)
+        cache_folder = treecache.folder()
+        yield doctor.cache(str(cache_folder), writable=_free(cache_folder) is not None)
 
 
 def _generated(config: DataConfig) -> Path | None:
-    """The folder of a set that is made on the disk; None for other sets."""
+    """The folder of a generated dataset; None for other datasets."""
     match config:
         case DigitsData():
             return digits.folder(config)
@@ -134,13 +134,13 @@ def _shm() -> Check:
 
 
 def _free(path: Path) -> int | None:
-    """Bytes left where a folder is or would be made; None where it cannot be written."""
+    """The free bytes where a folder is or would be created; None if it cannot be written."""
     folder = next(entry for entry in (path.absolute(), *path.absolute().parents) if entry.exists())
     return shutil.disk_usage(folder).free if _writable(folder) else None
 
 
 def _writable(folder: Path) -> bool:
-    """Tried, since the right to write is not all: a file system may be read-only."""
+    """Whether a file can be created. Permissions are not enough: the file system may be read-only."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             return True

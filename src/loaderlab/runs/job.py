@@ -1,4 +1,4 @@
-"""A job: the name of a run and the result it returns. Light: the launching process imports it."""
+"""A job: the name of a run and the result it returns. Imports little, since the launching process needs it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Job:
 
     Attributes:
         arm: the name without the repeat.
-        hash: of the resolved configuration; a resumed sweep recognises its jobs by it.
-        machine: what else was running before it started, as metrics: see `loaderlab.system.machine.state`.
+        hash: identifies the resolved configuration, so that a resumed sweep recognises its jobs.
+        machine: the load from other programs before it started, as metrics: see `loaderlab.system.machine.state`.
         parity: the value of the parity tag; empty if parity was not checked.
     """
 
@@ -48,7 +48,7 @@ class RunResult:
 
 
 def single(config: TrainConfig, overrides: Sequence[str]) -> Job:
-    """The job of a run on its own, named after its four choices."""
+    """The job of a single run, named after its four choices."""
     choices = (config.data, config.model, config.loader, config.precision)
     name = " ".join(choice(part) for part in choices)
     return Job(name=name, arm=name, overrides=tuple(overrides))

@@ -1,4 +1,4 @@
-"""The fourth stage of a run: from what was measured to its figures and its verdict."""
+"""The fourth stage of a run: computes its metrics and its verdict."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from loaderlab.runs.setup import setup_of
 
 @dataclass(frozen=True)
 class Judged:
-    """The figures of a run, by metric, and its verdict."""
+    """The metrics of a run, by name, and its verdict."""
 
     figures: Mapping[str, float]
     verdict: Verdict
@@ -36,24 +36,24 @@ class Judged:
 def judge_run(
     context: RunContext, prepared: Prepared, trained: Trained, probes: ProbeResults, num_skipped: int
 ) -> Judged:
-    """The figures and the verdict of a run that has made at least one step."""
+    """The metrics and the verdict of a run with at least one step."""
     loop, setup = trained.loop, setup_of(context, prepared)
     if loop.window:
         own_cost = own_cost_ns(prepared.device, sync=context.config.measure.sync)
         loop = replace(loop, own_cost_ns=own_cost)
-    named: dict[str, float | None] = {
+    values: dict[str, float | None] = {
         metrics.STARTUP_S: trained.startup_s,
         metrics.SKIPPED_SAMPLES: float(num_skipped) if prepared.spec.train.on_error.skip else None,
         **figures_of(loop, probes, setup),
         metrics.VAL_LOSS: trained.val_loss,
         metrics.VAL_ACCURACY: trained.val_accuracy,
     }
-    figures = {name: value for name, value in named.items() if value is not None}
+    figures = {name: value for name, value in values.items() if value is not None}
     return Judged(figures, judge(evidence_of(loop, probes), setup), loop)
 
 
 def warn_of_results(context: RunContext, prepared: Prepared, judged: Judged, *, failed: bool) -> None:
-    """Says what is doubtful about the results, and what to change."""
+    """Warns about doubtful results, and says what to change."""
     loss = judged.figures.get(metrics.TRAIN_LOSS)
     if loss is not None and not np.isfinite(loss):
         context.terminal.warn(f"the training loss is {loss}: lower optimizer.lr, or precision=fp32")
@@ -63,11 +63,12 @@ def warn_of_results(context: RunContext, prepared: Prepared, judged: Judged, *, 
     per_epoch, batch_size = prepared.parts.loader.num_steps, context.config.batch_size
     if per_epoch is not None and per_epoch <= loop.parallel:
         context.terminal.warn(
-            f"an epoch has {per_epoch} steps, of which the first {loop.parallel} are never measured. Type for example: "
+            f"an epoch has {per_epoch} steps, and the first {loop.parallel} are never measured. Type for example: "
             f"batch_size={max(1, batch_size // (4 * loop.parallel))}"
         )
     else:
         context.terminal.warn(
-            f"{count} steps were measured after {loop.warmup_steps} of warm-up: too few to tell. Type for example: "
+            f"only {count} steps were measured after {loop.warmup_steps} warm-up steps; at least {LEAST_STEPS} are needed. Type "
+            "for example: "
             f"steps={loop.warmup_steps + 10 * LEAST_STEPS}"
         )

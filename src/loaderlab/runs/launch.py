@@ -1,8 +1,8 @@
-"""Starts a run in a fresh process, waits for it and ends it at its time limit: nothing of the run before it (CUDA context, allocator, DALI's memory, cuDNN's
-choices) reaches it, and whatever happens to it leaves the launching process whole.
+"""Starts a run in a fresh process, waits for it and ends it at its time limit.
 
-The standard library's spawned processes serve a single rank; they need no rendezvous, and leave the parent without
-torch and without a loop that polls.
+The run inherits nothing from the run before it (CUDA context, allocator, DALI's memory, cuDNN's choices), and a crash does
+not affect the launching process. The standard library's spawned processes are enough for a single rank: they need no
+rendezvous, and the parent needs neither torch nor a polling loop.
 """
 
 from __future__ import annotations
@@ -34,64 +34,64 @@ from loaderlab.system.streams import add_lost, lost
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
-GRACE_S = 2.0  # in which a child that got the same Ctrl-C from the terminal begins to end by itself
-RECORD_S = 60.0  # in which it writes its record
+GRACE_S = 2.0  # for a child that received the same Ctrl-C from the terminal to start ending by itself
+RECORD_S = 60.0  # for a child to write its record
 
 
 def launch(config: TrainConfig, job: Job) -> RunResult:
-    """Runs a job in a process of its own and waits for it, ``sweep.job_minutes`` at most.
+    """Runs a job in its own process and waits for it for at most ``sweep.job_minutes``.
 
     Returns:
-        Its result; a user's error, an unexpected one and a process that died are told by its ``status`` (FAILED,
-        KILLED) and ``error``.
+        Its result. After a user's error, an unexpected error or a dead process, ``status`` is FAILED or KILLED and ``error``
+        gives the reason.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C or SIGTERM here; the child has then ended, its run recorded as KILLED. A second one ends
-            it at once.
+        KeyboardInterrupt: Ctrl-C or SIGTERM in this process. The child has ended by then, and its run is recorded as
+            KILLED. A second one ends the child at once.
     """
     minutes = config.sweep.job_minutes
-    sent, why, late = _wait_for(_child, (config, job), f"run {job.name}", minutes)
-    if late and (sent is None or sent.status != "FINISHED"):
-        return RunResult("", "KILLED", error=why)
-    result: RunResult = RunResult("", "FAILED", error=why) if sent is None else sent
+    received, reason, late = _wait_for(_child, (config, job), f"run {job.name}", minutes)
+    if late and (received is None or received.status != "FINISHED"):
+        return RunResult("", "KILLED", error=reason)
+    result: RunResult = RunResult("", "FAILED", error=reason) if received is None else received
     return result
 
 
 def check_parity(arms: Sequence[ComparedLoader], minutes: float | None) -> dict[str, dict[str, Any]]:
-    """Holds the loaders of a sweep against the reference, in a process of their own; see `loaderlab.parity.check.check_all`.
+    """Compares the loaders of a sweep with the reference, in a separate process; see `loaderlab.parity.check.check_all`.
 
     Returns:
-        By the key of each what was found; a process that died or took longer than ``minutes`` leaves them not checked.
+        The result of each loader, by its key. If the process died or took longer than ``minutes``, no loader is checked.
     """
-    named = {arm.name: arm.config for arm in arms}
-    sent, why, _ = _wait_for(_checking_child, (named,), "parity", minutes)
-    if sent is None:
-        sent = {name: {"status": f"{NOT_CHECKED}: {why}"} for name in named}
-    return {arm.key: {"loader": arm.name, **sent[arm.name]} for arm in arms}
+    configs = {arm.name: arm.config for arm in arms}
+    received, reason, _ = _wait_for(_checking_child, (configs,), "parity", minutes)
+    if received is None:
+        received = {name: {"status": f"{NOT_CHECKED}: {reason}"} for name in configs}
+    return {arm.key: {"loader": arm.name, **received[arm.name]} for arm in arms}
 
 
 def _wait_for(
     target: Callable[..., None], args: tuple[Any, ...], name: str, minutes: float | None
 ) -> tuple[Any, str, bool]:
-    """What a function sends from a fresh process; None if nothing, then with why; and whether its time was over."""
+    """What a function sends from a fresh process (None if nothing), why it sent nothing, and whether it took too long."""
     context = multiprocessing.get_context("spawn")
     receiving, sending = context.Pipe(duplex=False)
     process = context.Process(target=target, args=(sending, *args), name=name)
     process.start()
     sending.close()
-    sent, why = None, ""
+    received, reason = None, ""
     try:
-        late = not receiving.poll(None if minutes is None else 60 * minutes)  # sleeps until the child says or is gone
+        late = not receiving.poll(None if minutes is None else 60 * minutes)  # sleeps until the child sends or ends
         if late:
             _end_late(process, receiving)
-            why = f"took longer than sweep.job_minutes={minutes:g}"
+            reason = f"took longer than sweep.job_minutes={minutes:g}"
         try:
             if receiving.poll():
-                sent, reasons = receiving.recv()
+                received, reasons = receiving.recv()
                 add_lost(reasons)
         except EOFError:
             process.join()
-            why = why or _how_it_died(process.exitcode)
+            reason = reason or _how_it_died(process.exitcode)
         process.join()
     except KeyboardInterrupt:
         try:
@@ -102,11 +102,11 @@ def _wait_for(
         raise
     finally:
         receiving.close()
-    return sent, why, late
+    return received, reason, late
 
 
 def _end_late(process: BaseProcess, receiving: Connection) -> None:
-    """Tells a job that its time is over; one that does not end by itself is killed."""
+    """Asks a job that took too long to end, and kills it if it does not."""
     assert process.pid is not None
     os.kill(process.pid, signal.SIGUSR1)
     if not receiving.poll(RECORD_S):
@@ -129,7 +129,7 @@ def _how_it_died(exitcode: int | None) -> str:
         name = signal_name(-exitcode)
         cause = f" (usual cause: {USUAL_CAUSES[name]})" if name in USUAL_CAUSES else ""
         return f"its process was ended by {name}{cause}"
-    return f"its process ended with exit code {exitcode} and without a result"
+    return f"its process ended with exit code {exitcode} and returned no result"
 
 
 def _child(sending: Connection, config: TrainConfig, job: Job) -> None:
@@ -151,7 +151,7 @@ def _child(sending: Connection, config: TrainConfig, job: Job) -> None:
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         result = RunResult("", "FAILED", error=error_line(error))
-    _leave(sending, result)
+    _send_and_exit(sending, result)
 
 
 def _checking_child(sending: Connection, arms: Mapping[str, TrainConfig]) -> None:
@@ -162,13 +162,13 @@ def _checking_child(sending: Connection, arms: Mapping[str, TrainConfig]) -> Non
         from loaderlab.system.terminal import Terminal
 
         with sigterm_raises():
-            found = check_all(arms, Terminal())
-        _leave(sending, found)
+            results = check_all(arms, Terminal())
+        _send_and_exit(sending, results)
     except KeyboardInterrupt:
         os._exit(130)
 
 
-def _leave(sending: Connection, result: Any) -> None:
-    sending.send((result, lost()))  # this process says nothing of lost lines: the launching one does, once
+def _send_and_exit(sending: Connection, result: Any) -> None:
+    sending.send((result, lost()))  # the launching process reports lost lines once for all jobs
     sending.close()
-    os._exit(0)  # what is left in the interpreter's teardown (CUDA, DALI, thread pools) has nothing to say any more
+    os._exit(0)  # without the interpreter's teardown (CUDA, DALI, thread pools)

@@ -1,4 +1,4 @@
-"""The loaders of one run: built alike, closed together, and the samples that they skipped."""
+"""The loaders of one run, built and closed together, and the samples that they skipped."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from loaderlab.loaders.contract import EpochPlan, Loader
 from loaderlab.system.causes import described
 from loaderlab.system.terminal import Terminal
 
-MOST_REPORTED = 10  # skipped samples, on the terminal
+MAX_REPORTED = 10  # skipped samples, on the terminal
 
 
 class LoaderSet:
     """Builds the loaders of a run and closes them.
 
     Attributes:
-        skipped: why samples were skipped, each once, in order of time.
+        skipped: the reasons why samples were skipped, each once, in order of time.
     """
 
     def __init__(self, config: TrainConfig, terminal: Terminal) -> None:
@@ -38,7 +38,7 @@ class LoaderSet:
             raise refuse(
                 "batch_size",
                 config.batch_size,
-                f"there are {num_train} training samples, and drop_last=true leaves out a short batch",
+                f"there are {num_train} training samples, and drop_last=true drops a short batch",
                 f"batch_size={num_train}, or drop_last=false",
                 is_example=False,
             )
@@ -48,7 +48,7 @@ class LoaderSet:
 
     def training(self, spec: DataSpec, plan: EpochPlan, device: torch.device) -> Loader:
         """A loader of the training samples."""
-        return self._kept(loaders.build(self._config.loader, spec.train, plan, device))
+        return self._register(loaders.build(self._config.loader, spec.train, plan, device))
 
     def validation(self, spec: DataSpec, device: torch.device) -> Loader | None:
         """A loader of the validation samples in order; None without an evaluation."""
@@ -56,11 +56,11 @@ class LoaderSet:
         if not config.evaluate or spec.val is None:
             return None
         plan = EpochPlan(spec.val.num_samples or 0, config.batch_size, False, False)
-        # a ceiling is of the training step: its model is still judged on all validation samples
+        # replay is a ceiling for training only: the model is still evaluated on all validation samples
         backend = NativeLoader(decoder="pillow") if isinstance(config.loader, ReplayLoader) else config.loader
-        return self._kept(loaders.build(backend, spec.val, plan, device))
+        return self._register(loaders.build(backend, spec.val, plan, device))
 
-    def _kept(self, loader: Loader) -> Loader:
+    def _register(self, loader: Loader) -> Loader:
         self._loaders.append(loader)
         return loader
 
@@ -71,15 +71,15 @@ class LoaderSet:
                 if reason in self.skipped:
                     continue
                 self.skipped.append(reason)
-                if len(self.skipped) <= MOST_REPORTED:
+                if len(self.skipped) <= MAX_REPORTED:
                     self._terminal.warn(f"skipped: {reason}")
-                elif len(self.skipped) == MOST_REPORTED + 1:
-                    self._terminal.warn("more samples were skipped: broken.txt with the run has all of them")
+                elif len(self.skipped) == MAX_REPORTED + 1:
+                    self._terminal.warn("more samples were skipped: the run's artifact broken.txt lists all of them")
 
     def close(self) -> None:
         """Ends the loaders' workers and threads."""
         for loader in self._loaders:
             try:
                 loader.close()
-            except Exception as error:  # a worker has died: the other loaders are to be closed, and the record written
+            except Exception as error:  # a dead worker: still close the other loaders and write the record
                 self._terminal.warn(f"a loader could not be closed: {described(error)}")

@@ -31,13 +31,13 @@ from loaderlab.training.loop import Observers, Progress, train
 
 @dataclass(frozen=True)
 class Trained:
-    """What the loop has come to, also if it was interrupted.
+    """The result of the loop, also if it was interrupted.
 
     Attributes:
-        epoch, step: finished in all, those before a resume included.
-        startup_s: from the start of the process to the loop.
+        epoch, step: finished in total, including those before a resume.
+        startup_s: from the start of the process to the start of the loop.
         val_loss, val_accuracy: of the last evaluation; None if there was none.
-        loop: what was recorded of its steps.
+        loop: the record of its steps.
     """
 
     epoch: int
@@ -49,7 +49,7 @@ class Trained:
 
 
 class MeasuredLoop:
-    """Runs the loop once. `result` can be read at any time: an interrupted `run` keeps what it had measured."""
+    """Runs the loop once. `result` can be called at any time: an interrupted `run` keeps its measurements."""
 
     def __init__(self, context: RunContext, prepared: Prepared, loaders: LoaderSet) -> None:
         self._context, self._prepared, self._loaders = context, prepared, loaders
@@ -57,7 +57,7 @@ class MeasuredLoop:
         self._meter = StepMeter(prepared.device, counters=resources.counters, sync=config.measure.sync)
         self._memory = PeakMemory(prepared.device)
         self._startup_s = 0.0
-        self._num_logged = 0  # steps whose loss has gone to the record
+        self._num_logged = 0  # steps whose loss is recorded
         self._saved_at = time.monotonic()
         self._device_samples: list[DeviceSample] = []
         self._lengths = FalseLengths(prepared.spec, prepared.parts, context.terminal)
@@ -67,17 +67,17 @@ class MeasuredLoop:
         """Trains as configured.
 
         Raises:
-            UserError, KeyboardInterrupt, torch.OutOfMemoryError: whatever ended the loop early.
+            UserError, KeyboardInterrupt, torch.OutOfMemoryError: the error that ended the loop early.
         """
         config, prepared = self._context.config, self._prepared
         self._startup_s = process_age_s() - prepared.parity_s
         total = prepared.length.num_steps()
-        with self._device_sampled(), self._context.terminal.progress("training", total) as bar:
-            shown = _ShownProgress(bar)
+        with self._sampling_device(), self._context.terminal.progress("training", total) as bar:
+            shown_progress = _ShownProgress(bar)
 
             def on_step(progress: Progress, meter: StepMeter) -> None:
                 self._on_step(meter)
-                shown.update(progress, meter)
+                shown_progress.update(progress, meter)
 
             def on_epoch(progress: Progress, meter: StepMeter) -> None:
                 self._on_epoch(progress, meter)
@@ -94,7 +94,7 @@ class MeasuredLoop:
                     accumulate=config.accumulate,
                 )
             except BaseException:
-                with contextlib.suppress(RuntimeError):  # a device that has failed gives no times
+                with contextlib.suppress(RuntimeError):  # a failed device gives no times
                     self._meter.settle()
                 raise
             finally:
@@ -107,7 +107,7 @@ class MeasuredLoop:
             self._context.terminal.warn(f"measure.profile=true: no epoch had {steps} steps left for a trace")
 
     def result(self) -> Trained:
-        """What was done and measured so far."""
+        """The result so far."""
         progress, meter, config = self._prepared.progress, self._meter, self._context.config
         steps = meter.settled
         return Trained(
@@ -125,7 +125,7 @@ class MeasuredLoop:
                 epoch_ends_ns=meter.epoch_ends_ns,
                 used=meter.used,
                 cores=available_cores(),
-                train_s=progress.train_s or None,  # without a whole epoch there is no whole time
+                train_s=progress.train_s or None,  # without a complete epoch there is no training time
                 device_samples=self._device_samples,
                 own_pids=resources.own_pids(),
                 host_peak_mib=self._memory.host_mib,
@@ -135,8 +135,8 @@ class MeasuredLoop:
         )
 
     @contextlib.contextmanager
-    def _device_sampled(self) -> Iterator[None]:
-        """NVML beside the loop, if there is a GPU to look at."""
+    def _sampling_device(self) -> Iterator[None]:
+        """Samples the GPU with NVML during the loop, if there is a GPU."""
         device = self._prepared.device
         if device.type != "cuda" or not self._context.config.measure.device_samples:
             yield
@@ -150,32 +150,32 @@ class MeasuredLoop:
             self._context.terminal.warn(f"no GPU utilisation, power and clocks: {sampler.problem}")
 
     def _plan_profile(self) -> StepProfiler | None:
-        """Within one epoch: an evaluation between two steps belongs to neither."""
+        """The profiler, or None if an epoch is too short. A trace fits in one epoch: an evaluation is not part of a step."""
         config, per_epoch = self._context.config, self._epoch_steps
         measure = config.measure
-        room = measure.profile_steps if per_epoch is None else min(measure.profile_steps, per_epoch - BEYOND - 1)
-        if room < 1:
-            reason = f"an epoch has {per_epoch} steps, and a trace takes {BEYOND + 2}"
+        num_steps = measure.profile_steps if per_epoch is None else min(measure.profile_steps, per_epoch - BEYOND - 1)
+        if num_steps < 1:
+            reason = f"an epoch has {per_epoch} steps, and a trace needs at least {BEYOND + 2}"
             smaller = f"batch_size={max(1, config.batch_size // 4)}"
             self._context.terminal.warn(str(refuse("measure.profile", "true", reason, smaller)))
             return None
         folder, warmup = self._context.folder, self._prepared.settings.warmup_steps
-        return StepProfiler(folder, room, measure.profile_mib, self._prepared.device, warmup)
+        return StepProfiler(folder, num_steps, measure.profile_mib, self._prepared.device, warmup)
 
-    def _has_room(self, profiler: StepProfiler, meter: StepMeter) -> bool:
-        """Whether a profile can begin here: past the warm-up, and with its steps to come in this epoch."""
+    def _fits_epoch(self, profiler: StepProfiler, meter: StepMeter) -> bool:
+        """Whether a profile can begin here: after the warm-up, and with enough steps left in this epoch."""
         per_epoch, warmup = self._epoch_steps, self._prepared.settings.warmup_steps
-        past = meter.num_steps >= warmup or (per_epoch is not None and per_epoch - BEYOND - 1 < warmup)
-        return past and (per_epoch is None or meter.position + profiler.num_steps <= per_epoch)
+        after_warmup = meter.num_steps >= warmup or (per_epoch is not None and per_epoch - BEYOND - 1 < warmup)
+        return after_warmup and (per_epoch is None or meter.position + profiler.num_steps <= per_epoch)
 
     def _on_step(self, meter: StepMeter) -> None:
         profiler = self._profiler
-        if profiler is not None and (profiler.running or self._has_room(profiler, meter)):
+        if profiler is not None and (profiler.running or self._fits_epoch(profiler, meter)):
             profiler.step(meter)
         self._memory.after_step(meter.num_steps)
 
     def _on_epoch(self, progress: Progress, meter: StepMeter) -> None:
-        """Outside every window: writes what was kept, reads memory, saves a checkpoint if one is due."""
+        """Writes the buffered metrics, reads memory and saves a checkpoint if one is due, all outside the measured windows."""
         tracked = self._context.tracked
         self._end_epoch(progress)
         if progress.val_loss:
@@ -193,7 +193,7 @@ class MeasuredLoop:
             self._saved_at = time.monotonic()
 
     def _end_epoch(self, progress: Progress) -> None:
-        """An iterable dataset has been counted: the record and the schedule go by what it gave."""
+        """Corrects the schedule after the first epoch of an iterable dataset, when its number of samples is known."""
         parts, length = self._prepared.parts, self._prepared.length
         self._lengths.report()
         if not length.exact and parts.loader.counted is not None and parts.loader.counted.whole:
@@ -202,12 +202,12 @@ class MeasuredLoop:
 
     @property
     def _epoch_steps(self) -> int | None:
-        """None where they are not sure."""
+        """The steps of an epoch; None if the loader does not know its length."""
         loader = self._prepared.parts.loader
         return loader.num_steps if loader.knows_length else None
 
     def _log_losses(self) -> None:
-        """Points of the loss, each the mean of ``tracking.log_every`` steps, at the last of them."""
+        """Records the mean loss of every ``tracking.log_every`` steps, at the last of these steps."""
         every, progress = self._context.config.tracking.log_every, self._prepared.progress
         steps, num_settled = self._meter.steps, self._meter.num_settled
         before = progress.step - len(steps)  # steps of the run that was resumed
@@ -221,7 +221,7 @@ class MeasuredLoop:
 
 
 class _ShownProgress:
-    """The note beside the bar: of the steps since it was last drawn, evaluation left out."""
+    """The note next to the progress bar: it covers the steps since the last redraw, without the evaluation."""
 
     def __init__(self, bar: Bar) -> None:
         self._bar = bar
@@ -230,7 +230,7 @@ class _ShownProgress:
     def update(self, progress: Progress, meter: StepMeter) -> None:
         if not self._bar.due(progress.step):
             return
-        # on CUDA device times come some steps late
+        # on CUDA, device times arrive some steps late
         recent, settled = meter.steps[self._num_shown :], meter.settled[self._num_shown_settled :]
         self._num_shown, self._num_shown_settled = len(meter.steps), meter.num_settled
         note = f"epoch {progress.epoch + 1}, loss {meter.last_loss:.4f}"

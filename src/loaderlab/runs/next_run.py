@@ -9,12 +9,12 @@ from loaderlab.diagnosis.evidence import Advice, as_override
 
 
 def next_command(program: str, overrides: Sequence[str], advice: Sequence[Advice]) -> str:
-    """What to type to follow the first advice that a setting can follow; empty if there is none.
+    """The command that follows the first advice with a setting; empty if there is no such advice.
 
     Args:
         program: the start of the command, such as ``loaderlab train``.
-        overrides: those of the run. What the advice replaces is left out: the setting itself, and with another choice of a
-            group all settings of the choice before it.
+        overrides: those of the run. Overrides that the advice replaces are left out: the setting itself and, if the advice
+            changes the choice of a group, all settings of the old choice.
     """
     for entry in advice:
         if not entry.setting:

@@ -29,14 +29,14 @@ from loaderlab.tracking.records import NOT_FINITE
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run ended with.
+    """The end of a run, as `record` needs it.
 
     Attributes:
-        device: where it ran, or would have run.
-        prepared, judged: None if it did not get that far.
-        step: that it reached.
-        skipped: why samples were skipped.
-        error: that ended it; None if it finished.
+        device: where the run trained, or would have trained.
+        prepared, judged: None if the run ended before that stage.
+        step: the number of finished steps.
+        skipped: the reason for each skipped sample.
+        error: the error that ended the run; None if it finished.
     """
 
     device: torch.device
@@ -48,7 +48,7 @@ class Outcome:
 
 
 def record(context: RunContext, outcome: Outcome) -> None:
-    """Writes figures, tags and artifacts of what was done, however it ended, and says the result."""
+    """Records the run's metrics, tags and artifacts, even if it failed, and prints its result."""
     judged, error, tracked = outcome.judged, outcome.error, context.tracked
     if judged is not None:
         tracked.tags(judged.verdict.tags())
@@ -56,7 +56,7 @@ def record(context: RunContext, outcome: Outcome) -> None:
             tracked.tags({NOT_FINITE: ", ".join(judged.not_finite)})
         for name, value in judged.figures.items():
             tracked.metric(name, value, outcome.step)
-    for name, value in context.job.machine.items():  # last: the UI offers the first metric first
+    for name, value in context.job.machine.items():  # last, since MLflow's UI offers the first metric first
         tracked.metric(name, value, 0)
     if error is not None:
         tracked.tags({"error": error_line(error)})
@@ -65,7 +65,7 @@ def record(context: RunContext, outcome: Outcome) -> None:
         with contextlib.suppress(OSError):
             context.checkpoint_path.parent.rmdir()
     if judged is not None:
-        _say(context, judged, failed=error is not None)
+        _print_result(context, judged, failed=error is not None)
     facts: dict[str, str] = {}
     if (prepared := outcome.prepared) is not None:
         facts = {**prepared.facts, "data": data_fact(prepared.spec, prepared.parts)}
@@ -77,7 +77,7 @@ def record(context: RunContext, outcome: Outcome) -> None:
     tracked.tags({"mlflow.note.content": page})
 
 
-def _say(context: RunContext, judged: Judged, *, failed: bool) -> None:
+def _print_result(context: RunContext, judged: Judged, *, failed: bool) -> None:
     if context.job.parent_id is None and (rows := run_page.figure_rows(judged.figures)):
         context.terminal.table(context.job.name, ("", "measured"), rows)
     if not failed or len(judged.loop.window) >= LEAST_STEPS:

@@ -40,13 +40,13 @@ class Prepared:
     """A run that is ready to train.
 
     Attributes:
-        device, capabilities: where the step runs, and what it can do.
+        device, capabilities: the device of the training step, and its capabilities.
         plan: the training batches.
-        progress: where training starts; it advances as the loop goes.
-        length: how many updates the run is to have.
-        settings: those of the run that depend on its loader and device.
-        facts: what is in force, for the page.
-        parity_s: seconds that went into checking the loader, which are no start-up.
+        progress: where training starts; the loop advances it.
+        length: the planned number of updates.
+        settings: the run's settings that depend on its loader and device.
+        facts: the effective settings, for the report page.
+        parity_s: the seconds spent checking the loader, which are not part of the start-up time.
     """
 
     device: torch.device
@@ -62,10 +62,10 @@ class Prepared:
 
 
 def prepare(context: RunContext, loaders: LoaderSet, device: torch.device) -> Prepared:
-    """Prepares the samples, the loaders and the model; checks the loader if asked; says what is in force.
+    """Prepares the samples, the loaders and the model, checks the loader if requested, and prints the effective settings.
 
     Raises:
-        UserError: something does not fit, or the loader does not do the reference's work.
+        UserError: some settings do not fit together, or the loader does not do the same work as the reference.
     """
     config = context.config
     if device.type == "cuda":
@@ -108,7 +108,7 @@ def prepare(context: RunContext, loaders: LoaderSet, device: torch.device) -> Pr
 def _seed(config: TrainConfig) -> None:
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-        torch.use_deterministic_algorithms(True)  # imports the compiler, seconds: only if asked
+        torch.use_deterministic_algorithms(True)  # only if requested: it imports the compiler, for seconds
     torch.backends.cudnn.benchmark = not config.deterministic
     random.seed(config.effective_seed)
     np.random.seed(config.effective_seed % 2**32)
@@ -126,19 +126,22 @@ def _samples(context: RunContext) -> DataSpec:
 
 
 def _check_parity(context: RunContext, spec: DataSpec, device: torch.device) -> tuple[str, float]:
-    """The result in one line, and the seconds it took. Goes on only if the loader does the reference's work, or cannot be
-    checked."""
-    began, config = time.monotonic(), context.config
-    with random_states_kept(device), context.terminal.progress("holding the loader against the reference", None):
+    """The result in one line, and the seconds that the check took.
+
+    Raises:
+        UserError: the loader does not do the same work as the reference.
+    """
+    started, config = time.monotonic(), context.config
+    with random_states_kept(device), context.terminal.progress("checking the loader against the reference", None):
         result = check_run(config, spec, device)
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - started
     context.terminal.say(f"{'parity':<10}{result}")
     context.tracked.tags({PARITY: result.status})
     write_text(context.folder / "parity.json", json.dumps(result.as_dict(), indent=1) + "\n")
     if result.mismatches:
         raise UserError(
-            f"measure.parity=true: loader={choice(config.loader)} does not do the reference's work: {result.mismatch_summary}. "
-            "To measure it all the same type: measure.parity=false"
+            f"measure.parity=true: loader={choice(config.loader)} does not do the same work as the reference: "
+            f"{result.mismatch_summary}. To measure it anyway, type: measure.parity=false"
         )
     return str(result), seconds
 
@@ -165,7 +168,7 @@ def _resume(context: RunContext, parts: Parts, length: RunLength) -> Progress:
     saved = checkpoint.load(context.config)
     parts.load_state(saved.state)
     done = saved.progress
-    if not length.exact and done.epoch:  # an epoch of before has counted the samples
+    if not length.exact and done.epoch:  # an earlier epoch has counted the samples
         per_epoch = round(done.step / done.epoch)
         length.resume(epoch_steps=per_epoch, epochs=done.epoch, steps=done.step, updates=done.updates)
         optimizers.set_rate(parts.optimizer, parts.schedule)
@@ -175,22 +178,22 @@ def _resume(context: RunContext, parts: Parts, length: RunLength) -> Progress:
 
 
 def _report(context: RunContext, device: torch.device, spec: DataSpec, parts: Parts) -> dict[str, str]:
-    """The first lines on the terminal, returned for the page; the same facts as tags."""
+    """Prints the run's first lines, records them as tags and returns them for the report page."""
     config, installed, name = context.config, versions(), device_name(device)
-    chosen = " (device=auto: torch finds no CUDA device)" if config.device == AUTO and device.type == "cpu" else ""
+    device_note = " (device=auto: torch finds no CUDA device)" if config.device == AUTO and device.type == "cpu" else ""
     settings = in_force(parts.loader.settings) if parts.loader.settings is not None else {}
-    in_loader = ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None)
-    in_precision = ", ".join(f"{key} {value}" for key, value in parts.precision.in_force.items())
+    loader_settings = ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None)
+    precision_settings = ", ".join(f"{key} {value}" for key, value in parts.precision.in_force.items())
     batch = f"batch {config.batch_size} x {config.accumulate}"
     facts = {
-        "device": f"{device} {name}{chosen}, {torch.get_num_threads()} torch threads",
+        "device": f"{device} {name}{device_note}, {torch.get_num_threads()} torch threads",
         "versions": ", ".join(
             f"{key} {installed[key]}" for key in ("torch", "nvidia-dali-cuda120") if key in installed
         ),
         "data": data_fact(spec, parts),
         "model": f"{choice(config.model)}: {models.num_parameters(parts.model):,} parameters",
-        "loader": f"{choice(config.loader)}: {in_loader}",
-        "precision": f"{config.precision.name}: {in_precision}",
+        "loader": f"{choice(config.loader)}: {loader_settings}",
+        "precision": f"{config.precision.name}: {precision_settings}",
         "optimizer": f"{choice(config.optimizer)}, {batch}, seed {config.effective_seed}",
     }
     for key, value in facts.items():

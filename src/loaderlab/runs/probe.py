@@ -1,4 +1,4 @@
-"""The third stage of a run: what it might have been."""
+"""The third stage of a run: the probes, which measure what limited it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from loaderlab.runs.measured_loop import Trained
 from loaderlab.runs.prepare import Prepared
 from loaderlab.runs.setup import setup_of
 
-MOST_CEILINGS = 2  # with other numbers of threads
+MAX_CEILINGS = 2  # measured with other numbers of threads
 
 
 def probe(context: RunContext, prepared: Prepared, trained: Trained, loaders: LoaderSet, probes: Probes) -> None:
-    """Runs the probes that are switched on; ``probes`` has their results, also after an interrupt."""
+    """Runs the probes that are switched on; ``probes`` has their results, even after an interrupt."""
     config, measure = context.config, context.config.measure
     rate = summarize(trained.loop.window).get(metrics.RATE)
     if rate is None:
-        return  # nothing was measured that a probe could be compared with
+        return  # there is no measured rate to compare a probe with
     inputs = ProbeInputs(
         parts=prepared.parts,
         settings=measure,
@@ -45,10 +45,13 @@ def probe(context: RunContext, prepared: Prepared, trained: Trained, loaders: Lo
 def _ceiling_with_other_threads(
     context: RunContext, prepared: Prepared, trained: Trained, inputs: ProbeInputs, probes: Probes
 ) -> None:
-    """Measures the ceiling with torch's threads as the advice would leave them: on shared cores another number of workers
-    makes another step. What is then advised may differ, so twice at most."""
+    """Measures the ceiling with the number of torch's threads that the advice would leave.
+
+    On shared cores, the number of workers changes the step time. The new ceiling may change the advice, so this is done at
+    most twice.
+    """
     setup = setup_of(context, prepared)
-    for _ in range(MOST_CEILINGS):
+    for _ in range(MAX_CEILINGS):
         evidence = evidence_of(trained.loop, probes.results)
         threads = None if grade(evidence.starved_pct) == FED else threads_to_probe(evidence, setup)
         if threads is None:

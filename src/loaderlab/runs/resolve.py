@@ -1,4 +1,4 @@
-"""What a run's ``auto`` settings become: torch's threads, the warm-up steps."""
+"""Resolves a run's ``auto`` settings: torch's threads and the warm-up steps."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ AUTO_WARMUP_STEPS = 5
 
 @dataclass(frozen=True)
 class RunSettings:
-    """In force in a run.
+    """The effective settings of a run.
 
     Attributes:
-        torch_threads: None leaves torch's own choice.
-        warmup_steps: before the measured window.
-        threads_by_cores: torch's threads are the cores that the loader leaves, not a number that was typed.
+        torch_threads: None keeps torch's default.
+        warmup_steps: the steps before the measured window.
+        threads_by_cores: whether the number of torch's threads follows from the cores that the loader leaves free.
     """
 
     torch_threads: int | None
@@ -28,8 +28,11 @@ class RunSettings:
 
 
 def resolve_run(config: TrainConfig, device: DeviceCapabilities, loader: LoaderCapabilities) -> RunSettings:
-    """A step on the host's cores gets those that the loader leaves; the window opens when the loader's queue, which filled
-    before the loop began, has been used up."""
+    """The effective settings of a run.
+
+    A step on the host's cores gets the cores that the loader leaves free. The window opens after the batches that the loader
+    had prepared before the loop are used up.
+    """
     threads: int | None = None
     if config.torch_threads != AUTO:
         threads = int(config.torch_threads)

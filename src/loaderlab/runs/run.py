@@ -34,11 +34,11 @@ from loaderlab.training.batch_of_one import BatchOfOne, refuse_evaluation, refus
 
 
 def run(config: TrainConfig, job: Job, terminal: Terminal) -> RunResult:
-    """Trains as configured, on what there is, and records it.
+    """Trains as configured and records the run.
 
     Raises:
-        UserError: bad input, a full disk, a device out of memory: the run is FAILED and what it had is recorded.
-        KeyboardInterrupt: Ctrl-C or SIGTERM: the run is KILLED, likewise.
+        UserError: bad input, a full disk, or a device out of memory; the run and its results so far are recorded as FAILED.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the run and its results so far are recorded as KILLED.
     """
     if job.parent_id is not None and (why := _not_applicable(config)):
         return RunResult("", NOT_APPLICABLE, error=why)
@@ -52,7 +52,7 @@ def run(config: TrainConfig, job: Job, terminal: Terminal) -> RunResult:
     if not INSTALLED and (commit := versions.git_commit(PROJECT)):
         tags["git.commit"] = commit
     with contextlib.ExitStack() as stack:
-        if job.parent_id is None:  # a sweep says it once, for all its jobs
+        if job.parent_id is None:  # a sweep prints this once for all its jobs
             stack.callback(lambda: terminal.say(store.how_to_look()))
         stack.enter_context(sigterm_raises())
         tracked = stack.enter_context(store.start(job.name, job.parent_id, tags))
@@ -62,16 +62,16 @@ def run(config: TrainConfig, job: Job, terminal: Terminal) -> RunResult:
             stages.run()
         except BaseException as error:
             explanation = _explained(config, error)
-            if isinstance(explanation, WrongUsage):  # the run has started: it failed
+            if isinstance(explanation, WrongUsage):  # the run has started, so it failed
                 explanation = UserError(str(explanation))
-            ignore_sigterm()  # a second one must not spoil the record; a second Ctrl-C may
-            stages.close()  # first: another death of a worker must not spoil it either
+            ignore_sigterm()  # a second SIGTERM must not spoil the record; a second Ctrl-C may
+            stages.close()  # first, since the death of another worker must not spoil it either
             stages.record(explanation)
             if explanation is error:
                 raise
             raise explanation from error
         finally:
-            stages.close()  # again is harmless
+            stages.close()  # a second call is harmless
         judged = stages.record(None)
     if judged is None:
         return RunResult(tracked.run_id, tracked.status)
@@ -79,7 +79,7 @@ def run(config: TrainConfig, job: Job, terminal: Terminal) -> RunResult:
 
 
 class _Stages:
-    """The stages of one run, in order, and what they have returned so far: `record` writes that, however far it got."""
+    """The stages of one run, in order, and their results so far, which `record` writes even if the run ended early."""
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
@@ -102,7 +102,7 @@ class _Stages:
         probe(self._context, prepared, trained, self._loaders, self._probes)
 
     def record(self, error: BaseException | None) -> Judged | None:
-        """Judges and records what was done. None if no step was made."""
+        """Judges and records the results so far. Returns None if no step has finished."""
         self._loaders.report_skipped()
         context, prepared, trained, skipped = self._context, self._prepared, self._trained, self._loaders.skipped
         judged = None
@@ -119,7 +119,7 @@ class _Stages:
 
 
 def _not_applicable(config: TrainConfig) -> str:
-    """Why a job of a sweep has nothing to run on here; empty where it has. A run of its own is refused instead."""
+    """Why a job of a sweep cannot run on this machine; empty if it can. A single run fails with an error instead."""
     device = resolve_device(config.device)
     refused = precision.unsupported(config.precision, device)
     if refused is None and config.study is not None:
@@ -130,14 +130,14 @@ def _not_applicable(config: TrainConfig) -> str:
 
 
 def _versions() -> str:
-    """Of what a figure depends on, as a tag by which runs of unlike stacks are told apart."""
-    kept = {name: text for name, text in versions.versions().items() if name not in ("mlflow", "hydra-core")}
-    return ", ".join(f"{name} {text}" for name, text in {"python": platform.python_version(), **kept}.items())
+    """The versions that affect a measurement, as a tag that distinguishes runs with different software."""
+    relevant = {name: text for name, text in versions.versions().items() if name not in ("mlflow", "hydra-core")}
+    return ", ".join(f"{name} {text}" for name, text in {"python": platform.python_version(), **relevant}.items())
 
 
 def _explained(config: TrainConfig, error: BaseException) -> BaseException:
-    """The error itself, or what a user can make of it."""
-    if isinstance(error, BatchOfOne):  # of a stream; where the length is known, the model was tried before
+    """The error itself, or one that explains it to the user."""
+    if isinstance(error, BatchOfOne):  # only of a stream; with a known length, the model was checked earlier
         refused = refuse_training if error.in_training else refuse_evaluation
         return refused(config, str(error))
     if isinstance(error, torch.OutOfMemoryError):
@@ -145,7 +145,7 @@ def _explained(config: TrainConfig, error: BaseException) -> BaseException:
     if (explanation := explained(error)) is not error:
         return explanation
     if isinstance(error, SystemExit):
-        return UserError(f"the code of the model or of the data has ended the process: {described(error)}")
+        return UserError(f"the code of the model or the dataset ended the process: {described(error)}")
     if isinstance(error, RuntimeError) and "deterministic" in safe_text(error) and config.deterministic:
         allowed = reason(error).removesuffix(".")
         return refuse("deterministic", "true", allowed, "deterministic=false", is_example=False)
@@ -156,9 +156,9 @@ def _explained(config: TrainConfig, error: BaseException) -> BaseException:
 
 def _out_of_memory(config: TrainConfig, error: torch.OutOfMemoryError) -> UserError:
     detail = safe_text(error).split(". ")[:2]
-    lower = max(1, config.batch_size // 2)
-    same = f" (with accumulate={2 * config.accumulate} the weights are updated as before)"
+    smaller_batch = max(1, config.batch_size // 2)
+    accumulate_hint = f" (with accumulate={2 * config.accumulate} the weights are updated as before)"
     return UserError(
-        f"CUDA out of memory with batch_size={config.batch_size}: {'. '.join(detail)}. Type batch_size={lower}{same}, "
-        "or precision=bf16, a smaller model or data.transform.image_size"
+        f"CUDA out of memory with batch_size={config.batch_size}: {'. '.join(detail)}. Type batch_size={smaller_batch}"
+        f"{accumulate_hint}, or precision=bf16, a smaller model or a smaller data.transform.image_size"
     )

@@ -1,4 +1,4 @@
-"""The numbers of samples for the record: of an iterable dataset what it has given, whatever its ``__len__`` says."""
+"""The numbers of samples for the record; for an iterable dataset the actual number, not its ``__len__``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from loaderlab.training.loop import Parts
 
 
 def samples_text(spec: DataSpec, parts: Parts) -> str:
-    """``18 training, 5 validation samples``, as far as is known."""
+    """``18 training, 5 validation samples``, or ``unknown`` instead of a number."""
     val = _number(spec.val, parts.val_loader) if spec.val is not None else "0"
     return f"{_number(spec.train, parts.loader)} training, {val} validation samples"
 
 
 def data_fact(spec: DataSpec, parts: Parts) -> str:
-    """The samples in one line."""
+    """One line about the dataset: its name, samples, classes and sample shape."""
     return f"{spec.name}: {samples_text(spec, parts)}, {len(spec.classes)} classes, {'x'.join(map(str, spec.sample_shape))}"
 
 
@@ -31,7 +31,7 @@ def _number(split: Split, loader: Loader | None) -> str:
 
 
 class FalseLengths:
-    """Warns once of each split that gives another number of samples than its ``__len__`` says."""
+    """Warns once about each split whose number of samples differs from its ``__len__``."""
 
     def __init__(self, spec: DataSpec, parts: Parts, terminal: Terminal) -> None:
         self._terminal = terminal
@@ -40,16 +40,16 @@ class FalseLengths:
             self._unwarned["validation"] = (spec.val, parts.val_loader)
 
     def report(self) -> None:
-        """To be called at the end of an epoch and of the run."""
+        """Warns about the splits counted so far. Call it at the end of each epoch and of the run."""
         for name, (split, loader) in list(self._unwarned.items()):
             counted, claimed = loader.counted, split.num_samples
             if counted is None or claimed is None or not split.num_claimed:
                 continue
             if counted.num_samples > claimed or (counted.whole and counted.num_samples != claimed):
                 at_least = "" if counted.whole else "at least "
-                schedule = ", and the learning rate's schedule," if name == "training" else ""
+                users = "the record and the learning-rate schedule use" if name == "training" else "the record uses"
                 self._terminal.warn(
-                    f"data: the {name} dataset gave {at_least}{counted.num_samples} samples in an epoch, and its __len__ says "
-                    f"{claimed}: the record{schedule} goes by what it gave"
+                    f"data: the {name} dataset gave {at_least}{counted.num_samples} samples in an epoch, but its __len__ says "
+                    f"{claimed}: {users} the actual number"
                 )
                 del self._unwarned[name]

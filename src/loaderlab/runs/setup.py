@@ -1,4 +1,4 @@
-"""How a run was set up, as the diagnosis needs it."""
+"""The setup of a run, as the diagnosis needs it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from loaderlab.system import machine
 
 
 def setup_of(context: RunContext, prepared: Prepared) -> Setup:
-    """The setup of a run that is prepared."""
+    """The setup of a prepared run."""
     config, split = context.config, prepared.spec.train
     normalization, source = split.normalization, split.source
     return Setup(

@@ -1,6 +1,6 @@
-"""A multirun: every job in a fresh process, a parent run above them in MLflow, and a comparison at the end.
+"""A multirun: every job in a fresh process, a parent run in MLflow, and a comparison at the end.
 
-The jobs come composed and checked from the Hydra launcher in ``hydra_plugins/``: only a launcher sees all of them.
+The Hydra launcher in ``hydra_plugins/`` composes and checks the jobs, since only a launcher sees all of them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def recorded_overrides(settings: TrackingConfig, resume: str) -> list[list[str]]
     """The overrides of each job of a recorded sweep.
 
     Raises:
-        UserError: there is no such sweep, or it has no plan.
+        UserError: there is no such sweep, or it has no list of jobs.
     """
     from loaderlab.runs.sweep_record import former_sweep
     from loaderlab.tracking import open_store
@@ -35,19 +35,19 @@ def recorded_overrides(settings: TrackingConfig, resume: str) -> list[list[str]]
 def run_sweep(
     jobs: Sequence[tuple[TrainConfig, list[str]]], task_overrides: list[str], resume: str | None = None
 ) -> None:
-    """Runs the jobs under one parent run, a round of repeats after the other.
+    """Runs the jobs under one parent run: first repeat 1 of every arm, then repeat 2, and so on.
 
     Args:
-        jobs: configuration and overrides of each.
-        task_overrides: the command, for the parent's name.
-        resume: ``latest`` or the run id of a sweep whose missing and failed jobs are to be run.
+        jobs: configuration and overrides of each job.
+        task_overrides: the overrides of the command, for the parent's name.
+        resume: ``latest`` or the run id of a sweep; only its missing and failed jobs run.
 
     Raises:
-        UserError: nothing was started: the jobs name different stores, two are the same, there is one only, or the sweep
-            to go on with is another one.
-        Failed: after all of them, where one failed or was killed.
-        KeyboardInterrupt: Ctrl-C or SIGTERM; the job in hand is ended and recorded, the parent is KILLED. A second one
-            ends it at once.
+        UserError: no job was started, because the jobs use different stores, two are the same, there is only one, or the
+            sweep to resume has other jobs.
+        Failed: a job failed or was killed; raised after the last job.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the current job is ended and recorded, the parent is KILLED. A second one
+            ends the job at once.
     """
     from loaderlab.runs.sweep_record import open_parent
     from loaderlab.runs.sweep_runner import SweepRunner
@@ -56,7 +56,7 @@ def run_sweep(
     from loaderlab.tracking import open_store
 
     terminal = Terminal()
-    jobs = sorted(jobs, key=lambda job: job[0].repeat)  # stable: the arms of a round stay in their order
+    jobs = sorted(jobs, key=lambda job: job[0].repeat)  # stable: the arms of a repeat keep their order
     settings = jobs[0][0].tracking
     if any(config.tracking != settings for config, _ in jobs):
         raise WrongUsage("tracking: one sweep goes to one store and experiment. Leave tracking.* out of the axes")
@@ -80,9 +80,9 @@ def run_sweep(
             results = SweepRunner(jobs, planned, done, parent, store, terminal).run()
             _conclude(store, parent, terminal)
         except KeyboardInterrupt:
-            store.close_dead_runs()  # a job that was ended at once
+            store.close_dead_runs()  # the run of a job that was killed
             _conclude(store, parent, terminal, pictures=False)
-            terminal.say(f"to go on: {command('train')} -m resume={parent.run_id}{store.typed}")
+            terminal.say(f"to continue: {command('train')} -m resume={parent.run_id}{store.typed}")
             raise
         finally:
             terminal.say(store.how_to_look())
@@ -99,8 +99,7 @@ def run_sweep(
 
 
 def _conclude(store: Store, parent: TrackedRun, terminal: Terminal, *, pictures: bool = True) -> None:
-    """The comparison, on the terminal and with the parent run; drawing takes seconds, for which one who interrupts does
-    not wait."""
+    """Prints the comparison and saves it with the parent run; without ``pictures`` after an interrupt, since they take seconds."""
     from loaderlab.runs import compare_runs
 
     try:

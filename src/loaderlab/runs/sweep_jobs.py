@@ -1,7 +1,7 @@
 """The jobs of a sweep (``plan.json``), which of them never ran, and the hash that identifies each. Pure.
 
-The list is kept with the parent run as ``plan.json``: a sweep that was killed can be resumed, and a comparison knows
-which jobs never started.
+The list is saved with the parent run as ``plan.json``, so that a killed sweep can be resumed and a comparison can list the
+jobs that never started.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from loaderlab.runs.job import single
 from loaderlab.tracking.records import NOT_APPLICABLE, NOT_REACHED, Missing, RunRecord
 
 FILE = "plan.json"
-LABELS = ("resume", "study", "rung")  # names, and what says how a run is kept: no part of what it measures
+LABELS = ("resume", "study", "rung")  # names and storage settings do not affect the measurement
 LABEL_GROUPS = ("tracking.", "checkpoint.", "sweep.")
-MOST_CHANGES = 5
+MAX_CHANGES = 5
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class SweepJob:
     """One job of a sweep.
 
     Attributes:
-        name: the overrides that not every job has.
-        arm: those without the repeat: repeats of one arm share it.
+        name: the overrides that not every job of the sweep has.
+        arm: the name without the repeat; all repeats of an arm share it.
         overrides: as typed.
-        settings: the resolved configuration, flattened, as text.
-        not_applicable: why it cannot run on this machine, once that is known.
-        ended: how its process ended, where it left no run that it knew of.
+        settings: the resolved configuration, flattened to text.
+        not_applicable: why it cannot run on this machine; empty until that is known.
+        ended: how its process ended, if it left no run.
     """
 
     name: str
@@ -44,17 +44,17 @@ class SweepJob:
 
     @property
     def hash(self) -> str:
-        """Tells this job from every other: of its settings, without names and places."""
-        kept = {name: value for name, value in self.settings.items() if _counts(name)}
+        """Identifies this job by its settings, without names and storage settings."""
+        kept = {name: value for name, value in self.settings.items() if _affects_measurement(name)}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _counts(name: str) -> bool:
+def _affects_measurement(name: str) -> bool:
     return name not in LABELS and not name.startswith(LABEL_GROUPS)
 
 
 def varying(job_overrides: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Of each job the overrides that not every job has: what its name is made of.
+    """The overrides of each job that not every job has; they make up its name.
 
     >>> varying([["epochs=2", "loader=dali"], ["epochs=2", "loader=native"]])
     [['loader=dali'], ['loader=native']]
@@ -65,7 +65,7 @@ def varying(job_overrides: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def sweep_jobs(jobs: Sequence[tuple[TrainConfig, list[str]]]) -> list[SweepJob]:
-    """These jobs in the order given; ``run_sweep`` gives them round after round, so that the arms are interleaved."""
+    """The jobs in the given order. ``run_sweep`` sorts them by repeat first, so that the arms are interleaved."""
     planned = []
     for (config, overrides), differing in zip(jobs, varying([overrides for _, overrides in jobs]), strict=True):
         own = single(config, overrides).name
@@ -85,48 +85,48 @@ def from_json(text: str) -> list[SweepJob]:
 
 
 def duplicates(planned: Sequence[SweepJob]) -> tuple[int, int] | None:
-    """The numbers, from 1, of two jobs that would do exactly the same; None if all differ."""
-    known: dict[str, int] = {}
+    """The numbers, from 1, of two jobs that would do exactly the same work; None if all differ."""
+    numbers: dict[str, int] = {}
     for number, job in enumerate(planned, 1):
-        if job.hash in known:
-            return known[job.hash], number
-        known[job.hash] = number
+        if job.hash in numbers:
+            return numbers[job.hash], number
+        numbers[job.hash] = number
     return None
 
 
-def changes(before: Sequence[SweepJob], now: Sequence[SweepJob]) -> list[str]:
-    """Why jobs of an earlier sweep are no jobs of this one; empty if all of them still are.
+def changes(recorded_jobs: Sequence[SweepJob], now: Sequence[SweepJob]) -> list[str]:
+    """The settings of an earlier sweep's jobs that are missing in this one; empty if no job is missing.
 
-    A sweep may grow: more repeats, another arm.
+    A sweep may gain repeats and arms.
     """
     hashes = {job.hash for job in now}
-    lost = [job for job in before if job.hash not in hashes]
-    if not lost:
+    missing_jobs = [job for job in recorded_jobs if job.hash not in hashes]
+    if not missing_jobs:
         return []
     differences: dict[str, None] = {}
-    for job in lost:
+    for job in missing_jobs:
         nearest = min(now, key=lambda other: len(_differing(job, other)))
         for name in _differing(job, nearest):
-            before_value, value = (entry.settings.get(name, "not there") for entry in (job, nearest))
-            differences[f"{name} was {before_value}, now {value}"] = None
+            old_value, value = (entry.settings.get(name, "not set") for entry in (job, nearest))
+            differences[f"{name} was {old_value}, now {value}"] = None
     listed = list(differences)
-    return listed[:MOST_CHANGES] + ([f"and {len(listed) - MOST_CHANGES} more"] if len(listed) > MOST_CHANGES else [])
+    return listed[:MAX_CHANGES] + ([f"and {len(listed) - MAX_CHANGES} more"] if len(listed) > MAX_CHANGES else [])
 
 
 def _differing(one: SweepJob, other: SweepJob) -> list[str]:
     names = dict.fromkeys([*one.settings, *other.settings])
-    return [name for name in names if _counts(name) and one.settings.get(name) != other.settings.get(name)]
+    return [name for name in names if _affects_measurement(name) and one.settings.get(name) != other.settings.get(name)]
 
 
 def unreached(planned: Sequence[SweepJob], runs: Iterable[RunRecord]) -> list[Missing]:
-    """Arms for which there is no run at all, and why."""
-    tried = {run.tags.get("config.hash") for run in runs}
+    """The arms of jobs without a run, and why there is none."""
+    recorded_hashes = {run.tags.get("config.hash") for run in runs}
     counts: Counter[tuple[str, str]] = Counter()
     for job in planned:
-        if job.hash not in tried:
-            why = f"{NOT_APPLICABLE}: {job.not_applicable}" if job.not_applicable else job.ended or NOT_REACHED
-            counts[job.arm, why] += 1
+        if job.hash not in recorded_hashes:
+            reason = f"{NOT_APPLICABLE}: {job.not_applicable}" if job.not_applicable else job.ended or NOT_REACHED
+            counts[job.arm, reason] += 1
     return [
-        Missing(arm, why if count == 1 or NOT_APPLICABLE in why else f"{why} ({count} repeats)")
-        for (arm, why), count in counts.items()
+        Missing(arm, reason if count == 1 or NOT_APPLICABLE in reason else f"{reason} ({count} repeats)")
+        for (arm, reason), count in counts.items()
     ]

@@ -1,4 +1,4 @@
-"""A sweep in the store: its parent run, the list of its jobs, and what an earlier command has done of them."""
+"""A sweep in the store: its parent run, the list of its jobs, and the results that are already recorded."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ from loaderlab.tracking.tracked_run import TrackedRun
 def open_parent(
     store: Store, planned: list[SweepJob], task_overrides: list[str], resume: str | None
 ) -> tuple[TrackedRun, dict[str, RunResult]]:
-    """The parent run, with the list of its jobs kept, and by hash the results of the jobs that are done already.
+    """The parent run with its saved list of jobs, and the results of the jobs that are already done, by job hash.
 
     Raises:
-        UserError: the sweep to resume is another one, or still running.
+        UserError: the sweep to resume has other jobs, or is still running.
     """
     if resume is None:
         name = " ".join(text for text in task_overrides if "," in text or text.startswith("study="))
         tags = {"sweep": "parent", "sweep.num_jobs": str(len(planned))}
         parent = store.start(f"sweep {name}".strip(), None, tags)
-        keep_jobs(parent, planned)
+        save_jobs(parent, planned)
         return parent, {}
-    former, before = former_sweep(store, resume)
+    former, recorded_jobs = former_sweep(store, resume)
     if former.status == "RUNNING":
         raise refuse(
             "resume",
             resume,
-            f"{former.name} is still running, or its machine is another one than this",
-            "resume=latest, when it has ended",
+            f"{former.name} is still running, or was started on another machine",
+            "resume=latest after it has ended",
         )
-    if changes := sweep_jobs.changes(before, planned):
+    if changes := sweep_jobs.changes(recorded_jobs, planned):
         raise refuse(
             "resume",
             resume,
-            f"not all jobs of that sweep ({former.name}) are jobs of this command: {'; '.join(changes)}. A sweep may grow by "
-            "repeats and arms, and not change",
-            "its own command with resume=…, or leave resume out",
+            f"some jobs of that sweep ({former.name}) are not in this command: {'; '.join(changes)}. A resumed sweep may add "
+            "repeats and arms, but not change settings",
+            "its original command with resume=…, or leave out resume",
             is_example=False,
         )
     children = store.runs(f"tags.`mlflow.parentRunId` = '{former.run_id}'")
@@ -55,7 +55,7 @@ def open_parent(
     }
     parent = store.go_on(former.run_id)
     parent.tags({"sweep.num_jobs": str(len(planned))})
-    keep_jobs(parent, planned)
+    save_jobs(parent, planned)
     return parent, done
 
 
@@ -73,17 +73,17 @@ def former_sweep(store: Store, resume: str) -> tuple[RunRecord, list[SweepJob]]:
         raise UserError(str(error).replace("runs=", "resume=")) from None
     text = store.read(former.run_id, sweep_jobs.FILE)
     if text is None:
-        raise refuse("resume", resume, f"{former.name} has no plan of its jobs to go on with", "resume=null")
+        raise refuse("resume", resume, f"{former.name} has no list of its jobs, so it cannot be resumed", "resume=null")
     return former, sweep_jobs.from_json(text)
 
 
-def keep_jobs(parent: TrackedRun, planned: Sequence[SweepJob]) -> None:
-    """Keeps the list of jobs with the parent run."""
-    keep_file(parent, sweep_jobs.FILE, sweep_jobs.to_json(planned))
+def save_jobs(parent: TrackedRun, planned: Sequence[SweepJob]) -> None:
+    """Saves the list of jobs with the parent run."""
+    save_file(parent, sweep_jobs.FILE, sweep_jobs.to_json(planned))
 
 
-def keep_file(parent: TrackedRun, name: str, text: str) -> None:
-    """Keeps a text as an artifact of the parent run."""
+def save_file(parent: TrackedRun, name: str, text: str) -> None:
+    """Saves a text as an artifact of the parent run."""
     with tempfile.TemporaryDirectory(prefix="loaderlab-") as folder:
         write_text(Path(folder) / name, text)
         parent.artifacts(Path(folder))

@@ -1,4 +1,4 @@
-"""Runs the jobs of a sweep one after the other, and says how long the rest will take."""
+"""Runs the jobs of a sweep one after the other, and prints how long the rest will take."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from loaderlab.runs import compare_runs, launch
 from loaderlab.runs.compared_loaders import compared_loaders, loader_key
 from loaderlab.runs.job import Job, RunResult
 from loaderlab.runs.sweep_jobs import SweepJob
-from loaderlab.runs.sweep_record import keep_file, keep_jobs
+from loaderlab.runs.sweep_record import save_file, save_jobs
 from loaderlab.system import machine
 from loaderlab.system.terminal import Terminal
 from loaderlab.tracking.records import NOT_APPLICABLE
@@ -25,12 +25,12 @@ PARITY_FILE = "parity.json"
 
 
 class SweepRunner:
-    """The jobs of one sweep, and which of them are left.
+    """Runs the jobs of one sweep that are not done yet.
 
     Args:
-        jobs: configuration and overrides of each.
-        planned: the same jobs, as they are kept with the parent run.
-        done: by hash the results of an earlier command.
+        jobs: configuration and overrides of each job.
+        planned: the same jobs, as they are saved with the parent run.
+        done: the results of an earlier command, by job hash.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class SweepRunner:
     ) -> None:
         self._configs, self._planned, self._done = [config for config, _ in jobs], list(planned), done
         self._parent, self._store, self._terminal = parent, store, terminal
-        self._took_s: list[float] = []
+        self._durations_s: list[float] = []
 
     def run(self) -> list[RunResult]:
         """The result of each job, in order."""
@@ -54,7 +54,7 @@ class SweepRunner:
             job = self._planned[index]
             if job.hash in self._done:
                 results.append(self._done[job.hash])
-            elif job.not_applicable:  # as another repeat of its arm has shown
+            elif job.not_applicable:  # already known from another repeat of the arm
                 results.append(RunResult("", NOT_APPLICABLE, error=job.not_applicable))
             else:
                 results.append(self._run_job(index, config, parity.get(loader_key(config), "")))
@@ -69,41 +69,41 @@ class SweepRunner:
         state = machine.state()
         for text in machine.warnings(state):
             self._terminal.warn(text)
-        began = time.monotonic()
-        named = Job(job.name, job.arm, self._parent.run_id, tuple(job.overrides), job.hash, state, parity)
-        result = launch.launch(config, named)
+        started = time.monotonic()
+        job_to_launch = Job(job.name, job.arm, self._parent.run_id, tuple(job.overrides), job.hash, state, parity)
+        result = launch.launch(config, job_to_launch)
         if result.status == NOT_APPLICABLE:
             self._rule_out(job.arm, result.error)
             return result
-        self._took_s.append(time.monotonic() - began)
+        self._durations_s.append(time.monotonic() - started)
         if result.status != "FINISHED":
             self._report_failure(index, result)
         if index + 1 < len(self._planned):
-            self._show_standing()
+            self._show_results_so_far()
         return result
 
     def _time_left(self, index: int) -> str:
-        if not self._took_s:
+        if not self._durations_s:
             return ""
         num_left = sum(map(self._is_left, self._planned[index:]))
-        return f" (about {_duration(num_left * sum(self._took_s) / len(self._took_s))} left)"
+        return f" (about {_duration(num_left * sum(self._durations_s) / len(self._durations_s))} left)"
 
     def _rule_out(self, arm: str, reason: str) -> None:
-        """No repeat of this arm can run on this machine."""
+        """Records that no repeat of this arm can run on this machine."""
         self._planned = [replace(job, not_applicable=reason) if job.arm == arm else job for job in self._planned]
-        keep_jobs(self._parent, self._planned)
+        save_jobs(self._parent, self._planned)
         self._terminal.say(f"{NOT_APPLICABLE}: {reason}")
 
     def _report_failure(self, index: int, result: RunResult) -> None:
-        job, why = self._planned[index], next(iter(result.error.splitlines()), "")
-        if not result.run_id:  # it may have ended before it had a run to say why
-            self._planned[index] = replace(job, ended=f"{result.status.lower()}: {why or 'no reason given'}")
-            keep_jobs(self._parent, self._planned)
-        self._terminal.say(f"{job.name}: {result.status.lower()}: {why}")
+        job, reason = self._planned[index], next(iter(result.error.splitlines()), "")
+        if not result.run_id:  # it may have ended before it had a run to record the reason
+            self._planned[index] = replace(job, ended=f"{result.status.lower()}: {reason or 'no reason given'}")
+            save_jobs(self._parent, self._planned)
+        self._terminal.say(f"{job.name}: {result.status.lower()}: {reason}")
         self._store.close_dead_runs(result.error)
 
-    def _show_standing(self) -> None:
-        """The table as it is now; nothing while no job has finished."""
+    def _show_results_so_far(self) -> None:
+        """Prints the comparison of the finished jobs, if there are any."""
         try:
             comparison = compare_runs.comparison_of_sweep(self._store, self._parent.run_id)
         except UserError:
@@ -111,8 +111,8 @@ class SweepRunner:
         compare_runs.show_tables(comparison, self._terminal)
 
     def _check_parity(self) -> dict[str, str]:
-        """By `loader_key` the tag that says whether a loader does the same work as the others. The results of an earlier
-        command are kept."""
+        """The parity tag of each loader, by `loader_key`: whether it does the same work as the others. Results of an earlier
+        command are reused."""
         sweep = self._configs[0].sweep
         if not sweep.parity or all(config.measure.parity for config in self._configs):
             return {}
@@ -122,14 +122,14 @@ class SweepRunner:
         left = [entry for entry in loaders if results.get(entry.key, unchecked)["status"].startswith(NOT_CHECKED)]
         if left:
             self._terminal.say(
-                f"\nparity: do {len(loaders)} loaders do the same work? (sweep.parity=false does not ask)"
+                f"\nparity: checking that {len(loaders)} loaders do the same work (sweep.parity=false skips this)"
             )
             results |= launch.check_parity(left, sweep.job_minutes)
-            keep_file(self._parent, PARITY_FILE, json.dumps(results, indent=1))
-            other = [
+            save_file(self._parent, PARITY_FILE, json.dumps(results, indent=1))
+            other_results = [
                 f"{entry['loader']}: {entry['status']}" for entry in results.values() if entry["status"] != SAME_WORK
             ]
-            self._parent.tags({PARITY: "; ".join(other) or SAME_WORK})
+            self._parent.tags({PARITY: "; ".join(other_results) or SAME_WORK})
         return {key: entry["status"] for key, entry in results.items()}
 
 
