@@ -1,8 +1,8 @@
-"""Runs the commands whose output a page shows, and puts what they print into the page: python -m tests.page_outputs [PAGE …].
+"""Runs the commands whose output a page shows, and writes the output into the page: python -m tests.page_outputs [PAGE …].
 
 A block of commands is followed by ``<!-- output -->`` or ``<!-- output: REGULAR EXPRESSION -->`` and a block of text. The
-expression says which lines are shown; lines that are left out become one ``…``. A run or sweep that several pages show runs once. It
-trains, so it takes about 15 minutes on a quiet machine. Results depend on what else the machine does.
+expression selects the lines to show; lines that are left out become one ``…``. A run or sweep that several pages show runs once. All
+runs together take about 15 minutes on an idle machine, and their results depend on other programs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from loaderlab.config import PROJECT
 from tests.pages import BLOCK, SHOWN, WRITTEN, Block, blocks, make_inputs
 
-CHECKOUT = "/home/you/loaderlab"  # the output names no folder of this machine
+CHECKOUT = "/home/you/loaderlab"  # replaces the folder of this machine
 WIDTH = 110  # characters
 BORDERS = tuple("┏┃┡│└├")  # of the rows of a table
 # the console script of a checkout that is not installed
@@ -28,19 +28,19 @@ INSTALLED = (
 
 
 class Runner:
-    """Runs commands one after the other. The output of a run or sweep is kept: several pages show the same one."""
+    """Runs commands one after the other, and reuses the output of a run or sweep that several pages show."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._known, self._exit_code = folder, dict[str, str](), 0
 
     def printed(self, block: Block) -> str:
-        """What a block's commands print, as a reader would see it; errors included."""
+        """The output of a block's commands, including errors, as a reader would see it."""
         return "".join(map(self._output, block.commands))
 
     def _output(self, command: str) -> str:
         if command in self._known:
             return self._known[command]
-        if command.startswith("source "):  # this environment is the one
+        if command.startswith("source "):  # the environment is already active
             return ""
         print(command, flush=True)
         text = re.sub(r"^loaderlab (\w+)", INSTALLED, command.replace("/path/to", str(self._folder)))
@@ -57,14 +57,14 @@ class Runner:
         output = done.stdout.replace(str(self._folder), "/path/to").replace(str(PROJECT), CHECKOUT)
         if not command.startswith(
             ("loaderlab compare", "python -m experiments.compare", "echo ")
-        ):  # of the latest sweep
+        ):  # their output depends on the latest sweep
             self._known[re.sub(r"^python -m experiments\.", "loaderlab ", command)] = output
             self._known[command] = output
         return output
 
 
 def excerpt(output: str, lines: str) -> str:
-    """The lines of an output that match, with ``…`` for each stretch that is left out.
+    """The lines of an output that match, with ``…`` for each group of lines that is left out.
 
     Rows of a table are left out without a mark; of several tables, only the last is shown. A long sentence is broken between words, as in a terminal.
     """
@@ -83,7 +83,7 @@ def excerpt(output: str, lines: str) -> str:
 
 
 def update(page: Path, runner: Runner) -> None:
-    """Puts the outputs into a page."""
+    """Writes the outputs into a page."""
     for block in blocks(page):
         if not block.shows:
             continue
@@ -99,8 +99,8 @@ def update(page: Path, runner: Runner) -> None:
 def main(names: list[str]) -> None:
     """Updates the named pages in this order, or all."""
     pages = [page for name in names for page in WRITTEN if page.stem == Path(name).stem] if names else WRITTEN
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made).resolve()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary).resolve()
         make_inputs(folder, num_images=480)
         runner = Runner(folder)
         for page in pages:

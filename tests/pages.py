@@ -1,4 +1,4 @@
-"""The README and the pages of the site: their blocks of commands and code, and the inputs that their commands take."""
+"""The README and the pages of the site: their blocks of commands and code, and the inputs that their commands need."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Block:
     """A fenced block of a page.
 
     Attributes:
-        title: the name of the file that it is; empty if it has none.
-        shows: the page shows what these commands print.
-        lines: which of the printed lines are shown, as a regular expression; empty for all.
+        title: the name of the file that it contains; empty if it has none.
+        shows: whether the page shows the output of these commands.
+        lines: a regular expression for the shown lines; empty for all lines.
     """
 
     page: Path
@@ -50,14 +50,14 @@ class Block:
 
 
 def _without_comment(line: str) -> str:
-    """A line for a shell with single spaces between its words; their quotes are kept."""
+    """A line of shell code without its comment, and with single spaces; quotes are kept."""
     words = shlex.shlex(line)  # not posix: that removes the quotes
     words.whitespace_split = True
     return " ".join(words)
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    """Every fenced block of a page, in its order."""
+    """The fenced blocks of a page, in order."""
     text = page.read_text(encoding="utf-8")
     for match in BLOCK.finditer(text):
         shown = SHOWN.match(text, match.end())
@@ -66,20 +66,20 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def program_of(command: str) -> tuple[str, str]:
-    """Which of our programs a command runs, and its arguments; two empty texts if it runs none of them."""
+    """The program that a command runs, and its arguments; two empty texts if it is not one of ours."""
     match = re.match(r"(?:python -m experiments\.|loaderlab )(\w+) ?(.*)", command)
     return (match[1], match[2]) if match and match[1] in PROGRAMS else ("", "")
 
 
-# ---- what stands for /path/to ----------------------------------------------------------------------------------
+# ---- the folder /path/to ----------------------------------------------------------------------------------------
 
 
 def make_inputs(folder: Path, num_images: int) -> None:
-    """What the pages' commands name: images, tar files, a trace, and the files whose text a page shows."""
+    """Writes the inputs of the pages' commands: images, tar files, a trace, and the files whose text a page shows."""
     rng = np.random.default_rng(0)
     for split, count in (("train", num_images), ("val", num_images // 4)):
         _write_images(folder / split, count, rng)
-    _write_images(folder / "broken", max(num_images, 240), rng)  # one broken file is under data.max_skipped of these
+    _write_images(folder / "broken", max(num_images, 240), rng)  # so that one broken file is below data.max_skipped
     broken = folder / "broken" / "cat" / "0007.jpg"
     broken.write_bytes(broken.read_bytes()[:300])
     (folder / "shards").mkdir()
@@ -121,7 +121,7 @@ def _write_shard(path: Path, images: Path, number: int) -> None:
 
 
 def _events(num_steps: int = 10) -> Iterator[dict[str, object]]:
-    """A trace of steps of about 100 ms: the loop waits about 40 ms, and the GPU has work for the first 8 ms of that."""
+    """The events of steps of about 100 ms. The loop waits for 40 ms of each, and the GPU is busy for the first 8 ms of the wait."""
     jitter = random.Random(0)
     at_us = 0.0
     for number in range(num_steps):

@@ -1,4 +1,4 @@
-"""Every command in the README and on the site's pages works, and what the pages name is there. docs/testing.md has the rule."""
+"""Every command in the README and on the site's pages works, and the files that they name exist; see docs/testing.md."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ SHORT = ("steps=16", "epochs=auto", "measure.probe_s=0.05", "torch_threads=1")
 
 
 def arguments_of(program: str) -> list[str]:
-    """What is typed after a program's name, each once."""
+    """The different arguments of a program's commands."""
     return sorted(
         {
             arguments
             for command in COMMANDS
-            if (found := program_of(command)) and found[0] == program
-            for arguments in [found[1]]
+            if (parsed := program_of(command)) and parsed[0] == program
+            for arguments in [parsed[1]]
         }
     )
 
@@ -65,7 +65,7 @@ def test_every_command_is_of_a_kind_that_is_checked() -> None:
 
 
 def jobs_of(arguments: str) -> list[list[str]]:
-    """Of a sweep, the job of each axis' first value and that of each axis' last."""
+    """Two jobs of a sweep: with the first value of each axis, and with the last."""
     pairs = [text.partition("=")[::2] for text in shlex.split(arguments) if "=" in text]
     return [[f"{name}={value.split(',')[pick]}" for name, value in pairs] for pick in (0, -1)]
 
@@ -85,7 +85,7 @@ def test_compare_commands_compose(arguments: str) -> None:
 
 
 def trace_settings(arguments: str) -> TraceConfig:
-    """What the trace reader makes of its arguments."""
+    """The settings of the trace reader from its arguments."""
     return read("trace", TraceConfig, shlex.split(arguments))
 
 
@@ -103,7 +103,7 @@ def test_make_commands_exist(command: str) -> None:
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if "benchmarks" in command])
 def test_benchmarks_have_the_options(command: str) -> None:
-    """`tests/benchmarks/test_commands.py` runs each with --help; here each option has to be one that the program defines."""
+    """`tests/benchmarks/test_commands.py` runs each with --help; here the program has to define each option."""
     words = shlex.split(command.removeprefix("python -m "))
     path = ROOT / words[0].replace(".", "/") if command.startswith("python -m ") else ROOT / shlex.split(command)[1]
     files = [path.with_suffix(".py")] if path.with_suffix(".py").exists() else [path / "__main__.py"]
@@ -117,7 +117,7 @@ def test_benchmarks_have_the_options(command: str) -> None:
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """What stands for /path/to; the working folder of the commands."""
+    """The folder that replaces /path/to; also the working folder of the commands."""
     folder = tmp_path_factory.mktemp("inputs")
     make_inputs(folder, num_images=80)
     with pytest.MonkeyPatch.context() as patch:
@@ -156,9 +156,9 @@ def test_runs_that_are_shown(
             run(config, single(config, given), terminal)
         return
     run(config, single(config, given), terminal)
-    said = "\n".join(terminal.said)
-    assert re.search(r"^(fed|partly starved|starved|inconclusive)\b", said, re.MULTILINE)
-    assert any(re.search(block.lines, line) for line in said.splitlines())
+    output = "\n".join(terminal.said)
+    assert re.search(r"^(fed|partly starved|starved|inconclusive)\b", output, re.MULTILINE)
+    assert any(re.search(block.lines, line) for line in output.splitlines())
 
 
 @pytest.mark.parametrize("arguments", [text for text in arguments_of("trace") if "=next_batch" not in text])
@@ -172,7 +172,7 @@ def test_traces_that_are_shown(
 
 @pytest.mark.parametrize("command", [text for text in COMMANDS if re.match(r"(python|torchrun .*) \w+\.py$", text)])
 def test_programs_that_are_shown(command: str, inputs: Path) -> None:
-    """As a reader would run them."""
+    """They run in their own process, as a reader would run them."""
     words = shlex.split(command)
     start = [sys.executable] if words[0] == "python" else [sys.executable, "-m", "torch.distributed.run"]
     path = f"{ROOT}:{ROOT / 'src'}:{inputs}"
@@ -220,7 +220,7 @@ def test_the_main_job_from_a_users_shell(store_uri: str, tmp_path: Path) -> None
 
 
 def test_the_docs_name_every_choice() -> None:
-    """On a page that somebody wrote: the generated list of settings has them anyway."""
+    """On a handwritten page, since the generated list of settings always has them."""
     written = "\n".join(page.read_text(encoding="utf-8") for page in WRITTEN if page != README)
     for folder in CONF.iterdir():
         for file in folder.glob("*.yaml") if folder.is_dir() else ():

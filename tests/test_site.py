@@ -1,4 +1,4 @@
-"""The documentation site builds without a warning, needs no other server, and has every page in its menu."""
+"""The documentation site builds without a warning, loads nothing from other servers, and lists every page in its menu."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ LOADED = {"script": "src", "link": "href", "img": "src", "iframe": "src", "sourc
 
 
 def test_the_settings_page_is_current() -> None:
-    made = (DOCS / "settings.md").read_text(encoding="utf-8")
-    assert made == markdown(), "python -m loaderlab.cli.settings_page > docs/settings.md"
+    current = (DOCS / "settings.md").read_text(encoding="utf-8")
+    assert current == markdown(), "python -m loaderlab.cli.settings_page > docs/settings.md"
 
 
 def test_every_page_is_in_the_menu() -> None:
@@ -27,8 +27,8 @@ def test_every_page_is_in_the_menu() -> None:
     assert named == {page.name for page in DOCS.glob("*.md")}
 
 
-class Loads(HTMLParser):
-    """What a browser loads for a page, other than the page itself."""
+class LoadedAddresses(HTMLParser):
+    """Collects the addresses that a browser loads for a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,15 +39,15 @@ class Loads(HTMLParser):
             self.addresses.append(address)
 
 
-def loads(page: Path) -> list[str]:
-    parser = Loads()
+def loaded_addresses(page: Path) -> list[str]:
+    parser = LoadedAddresses()
     text = page.read_text(encoding="utf-8")
     parser.feed(text)
     return parser.addresses + re.findall(r"url\([\"']?([^)\"']*)", text)
 
 
-def test_what_a_page_loads() -> None:
-    parser = Loads()
+def test_loaded_addresses_are_detected() -> None:
+    parser = LoadedAddresses()
     parser.feed('<script src="https://cdn.example/a.js"></script><a href="https://example.org">x</a><img src="b.png">')
     assert parser.addresses == ["https://cdn.example/a.js", "b.png"]
 
@@ -61,7 +61,7 @@ def test_the_site_builds_and_loads_nothing_from_elsewhere(tmp_path: Path) -> Non
     pages = list(tmp_path.rglob("*.html"))
     assert len(pages) >= len(list(DOCS.glob("*.md")))
     for page in pages:
-        addresses = [text for text in loads(page) if re.match(r"(https?:)?//", text)]
+        addresses = [text for text in loaded_addresses(page) if re.match(r"(https?:)?//", text)]
         assert not addresses, f"{page.name} loads {addresses}"
     for sheet in tmp_path.rglob("*.css"):
         text = sheet.read_text(encoding="utf-8")
