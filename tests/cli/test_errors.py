@@ -120,6 +120,30 @@ def test_bad_job_of_a_sweep_stops_it_before_the_first(capsys: pytest.CaptureFixt
     assert "No job was started" in said
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            "loader=native,replay loader.num_workers=0",
+            "of loader=replay (it belongs to loader=native). Settings here: ",
+        ),
+        ("loader=native,dali loader.num_workers=0", "of loader=dali (it belongs to loader=native). Did you mean"),
+        ("loader=dali,native loader.num_workers=0", "of loader=dali (it belongs to loader=native). Did you mean"),
+        (
+            "study=loader_precision loader.num_threads=2",
+            "of loader=native (it belongs to loader=spdl and dali). Did you",
+        ),
+        ("model=cnn,resnet18 model.width=3", "(it belongs to model=cnn). Settings here: model.channels_last"),
+    ],
+)
+def test_an_unknown_setting_of_a_sweep_names_the_choice_that_lacks_it(
+    arguments: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main("train", config.TrainConfig, lambda *_: None, ["-m", *arguments.split()]) == 2
+    setting = arguments.split()[1].partition("=")[0]
+    assert f"error: {setting}: there is no such setting {message}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("override", ["loader=null", "data=1"])
 def test_a_group_without_a_choice_is_refused_with_the_choices(
     override: str, capsys: pytest.CaptureFixture[str]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from hydra.errors import MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from loaderlab.cli.compose import compose
 from loaderlab.cli.messages import example, no_such_setting
@@ -45,21 +45,40 @@ def explain(error: BaseException, config_name: str, arguments: Sequence[str]) ->
     text = "\n".join(safe_text(each) for each in (error, *causes(error)))
     if match := re.search(r"Ambiguous value for argument '(.*)'", text):
         return f"{match[1]}: several values make a sweep. Type: -m {match[1]}"
+    background = functools.partial(_background, config_name, arguments, text)
     if match := re.search(r"Key '(\S+)' is not in struct\s+full_key: (\S+)", text):
-        return no_such_setting(match[2], _background(config_name, arguments))
+        return no_such_setting(match[2], background(match[2]))
     if match := re.search(r"Could not override '([^']+)'", text):
-        return no_such_setting(match[1].partition("@")[0], _background(config_name, arguments))
+        key = match[1].partition("@")[0]
+        return no_such_setting(key, background(key))
     if match := re.search(r"(Value .*|Invalid .*|.*could not be converted.*)\s+full_key: (\S+)", text):
-        return f"{match[2]}: {match[1].strip()}.{example(match[2], _background(config_name, arguments))}"
+        return f"{match[2]}: {match[1].strip()}.{example(match[2], background(match[2]))}"
     return with_cause(error, " ".join(safe_text(error).split()) or type(error).__name__)
 
 
-def _background(config_name: str, arguments: Sequence[str]) -> DictConfig:
-    """The configuration with the typed choices of groups and no other override: it composes when the whole does not."""
+def _background(config_name: str, arguments: Sequence[str], error_text: str, key: str) -> DictConfig:
+    """The configuration with the typed choices of groups and no other override, which composes although the whole does not.
+
+    In a sweep, the group of the key has the choice whose job failed: OmegaConf's error names its dataclass.
+    """
     (kind,) = SCHEMAS[config_name].values()
     groups = {entry.name for entry in fields(kind) if (CONF / entry.name).is_dir()}
     choices = [text for text in arguments if re.fullmatch(r"[a-z]+=[\w-]+", text) and text.partition("=")[0] in groups]
-    return _composed(config_name, tuple(choices))
+    cfg = _composed(config_name, tuple(choices))
+    group = key.partition(".")[0]
+    if group in groups and (choice := _failed_choice(group, cfg, error_text)):
+        choices = [text for text in choices if not text.startswith(f"{group}=")]
+        return _composed(config_name, (*choices, f"{group}={choice}"))
+    return cfg
+
+
+def _failed_choice(group: str, cfg: DictConfig, error_text: str) -> str:
+    """The choice of the group that the error is about; empty if it is that of ``cfg``, or if the error does not say."""
+    present = OmegaConf.get_type(cfg, group)
+    for choice, kind in SCHEMAS.get(group, {}).items():
+        if kind is not present and re.search(rf"object_type={kind.__name__}$", error_text, re.MULTILINE):
+            return choice
+    return ""
 
 
 @functools.cache

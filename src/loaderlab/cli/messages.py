@@ -35,6 +35,8 @@ def _where(group: str, name: str, cfg: DictConfig, known: Sequence[str]) -> str:
     """Which choice of the group is in force, and which other choices have the setting."""
     chosen = cfg.get(group)
     label = getattr(OmegaConf.get_type(chosen), "name", None) or OmegaConf.select(chosen, "name", default=group)
+    if OmegaConf.is_missing(chosen, "name"):  # model=timm without a name
+        label = group
     where = f" of {group}={label}" if label != group else ""
     owners = [
         choice
