@@ -122,7 +122,7 @@ def test_sigterm_ends_the_job_and_is_reported(
             launch.launch(limited(None), JOB)
 
     assert main("train", TrainConfig, job, []) == Terminated.exit_code == 143
-    assert "interrupted: what was recorded before is kept" in capsys.readouterr().err
+    assert "interrupted: everything recorded so far is kept" in capsys.readouterr().err
     assert running_children() == []
 
 

@@ -146,7 +146,7 @@ def test_a_sweep_killed_then_resumed_then_interrupted(common: list[str], store_u
         assert process.wait(60) == 130
     output = (tmp_path / "out.txt").read_text()
     assert f"resumed {parent.info.run_id}: 0 of 2 jobs are done" in output
-    assert "interrupted: what was recorded before is kept" in output
+    assert "interrupted: everything recorded so far is kept" in output
     assert "Traceback" not in output
     assert ends_within_a_minute(process.pid)
     resumed, children = runs(store_uri)

@@ -2,5 +2,5 @@
 ``experiments/`` call ``start`` of the module named after the command.
 
 Only this package and the sweep's launcher (``hydra_plugins``) import Hydra. Nothing is imported here, so that
-`loaderlab.cli.platforms` stays light.
+importing `loaderlab.cli.platforms` stays fast.
 """

@@ -1,4 +1,4 @@
-"""``loaderlab compare``: recorded runs side by side, as a table, pictures and a page."""
+"""``loaderlab compare``: compares recorded runs in a table, pictures and a page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from loaderlab.config import CompareConfig
 
 
 def job(config: CompareConfig, _overrides: list[str]) -> None:
-    """Reads the store, prints the comparison, writes it where a folder is given."""
+    """Reads the store, prints the comparison, and writes it to the output folder if there is one."""
     from loaderlab.runs.compare_runs import run_compare
     from loaderlab.system.terminal import Terminal
 
@@ -17,5 +17,5 @@ def job(config: CompareConfig, _overrides: list[str]) -> None:
 
 
 def start(arguments: Sequence[str]) -> int:
-    """The exit code."""
+    """The exit code, after running the command."""
     return composed("compare", CompareConfig, job, arguments)

@@ -1,4 +1,4 @@
-"""From overrides to a composed configuration, and from that to the plain dataclasses that all other code takes."""
+"""Composes overrides into a configuration, and converts it to the plain dataclasses that all other code uses."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def compose(config_name: str, overrides: Sequence[str], *, with_hydra: bool = Fa
 
     Args:
         config_name: train or compare.
-        overrides: as they are typed, each with one value.
+        overrides: as typed, each with one value.
         with_hydra: keep Hydra's own settings, under ``hydra``.
 
     Raises:
-        HydraException, OmegaConfBaseException: an override is wrong; `loaderlab.cli.errors.explain` makes a message of it.
+        HydraException, OmegaConfBaseException: an override is wrong; `loaderlab.cli.errors.explain` turns this into a message.
     """
     with config_loader():
         return hydra.compose(config_name, overrides=list(overrides), return_hydra_config=with_hydra)
@@ -39,17 +39,17 @@ def compose(config_name: str, overrides: Sequence[str], *, with_hydra: bool = Fa
 
 @contextmanager
 def config_loader() -> Iterator[ConfigLoader]:
-    """Hydra, started on our configuration files."""
+    """Hydra's configuration loader for our configuration files."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield GlobalHydra.instance().config_loader()
 
 
 def refuse_no_choice(arguments: Sequence[str]) -> None:
-    """Refuses ``loader=null`` and ``loader=1``, which Hydra answers with a ValueError of its own.
+    """Rejects ``loader=null`` and ``loader=1``: Hydra's own error for them does not list the choices.
 
     Raises:
-        WrongUsage: a group has no name of a choice as its value.
+        WrongUsage: the value of a group is not the name of a choice.
     """
     for text in arguments:
         group, equals, value = text.partition("=")
@@ -66,7 +66,7 @@ def typed(cfg: DictConfig, kind: type[T]) -> T:
     """The plain dataclass tree of a composed configuration.
 
     Raises:
-        WrongUsage: a key that is no setting, a missing value, a wrong type, or values that contradict each other.
+        WrongUsage: a key that is not a setting, a missing value, a wrong type, or values that contradict each other.
     """
     for key, known in _unknown_keys(cfg):
         raise WrongUsage(no_such_setting(key, cfg, known))
@@ -78,10 +78,10 @@ def typed(cfg: DictConfig, kind: type[T]) -> T:
 
 
 def _unknown_keys(cfg: DictConfig, prefix: str = "") -> Iterator[tuple[str, list[str]]]:
-    """Keys that are no field of their dataclass, each with those that are: ``+nosuch=1`` gets past Hydra."""
+    """Each key that is not a field of its dataclass, with the names of the fields. Hydra accepts ``+nosuch=1``."""
     kind = OmegaConf.get_type(cfg)
     if kind is None or kind is dict:
-        return  # a free dictionary such as data.options
+        return  # a dictionary that accepts any key, such as data.options
     known = [entry.name for entry in fields(kind)]
     for key in map(str, cfg):
         if key not in known:

@@ -1,4 +1,4 @@
-"""Starts a command that Hydra composes, or says which package is missing."""
+"""Starts a command whose configuration Hydra composes, or says which package is missing."""
 
 from __future__ import annotations
 
@@ -10,19 +10,31 @@ from loaderlab.system.extras import require
 from loaderlab.system.program import command
 
 T = TypeVar("T")
-NEEDED = ("hydra", "omegaconf", "mlflow", "matplotlib", "jinja2", "filelock", "PIL")  # by any run and any comparison
+NEEDED = (
+    "hydra",
+    "omegaconf",
+    "mlflow",
+    "matplotlib",
+    "jinja2",
+    "filelock",
+    "PIL",
+)  # by every run and every comparison
 
 
 def composed(
-    config_name: str, kind: type[T], job: Callable[[T, list[str]], None], arguments: Sequence[str], typed: str = ""
+    config_name: str,
+    kind: type[T],
+    job: Callable[[T, list[str]], None],
+    arguments: Sequence[str],
+    command_name: str = "",
 ) -> int:
     """The exit code of `loaderlab.cli.main.main`, which imports Hydra.
 
     Args:
-        config_name, kind, job, arguments: see there.
-        typed: the command, if its name is not that of the configuration.
+        config_name, kind, job, arguments: see `loaderlab.cli.main.main`.
+        command_name: the command, if its name differs from the configuration's.
     """
-    name = typed or config_name
+    name = command_name or config_name
     if code := framed(name, lambda: require(command(name), *NEEDED)):
         return code
     from loaderlab.cli.main import main

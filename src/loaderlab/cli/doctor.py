@@ -1,4 +1,4 @@
-"""``loaderlab doctor``: would a long run fail on this machine? One line for each check."""
+"""``loaderlab doctor``: checks whether a long run would fail on this machine. One line for each check."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from loaderlab.system.streams import lossy
 
 PAGE = """{command} [name=value ...]
 
-Would a long run fail on this machine? One line for each check.
+Checks whether a long run would fail on this machine. One line for each check.
 
-Takes the settings of the run, such as tracking.uri=sqlite:///… device=cuda checkpoint.dir=outputs; all other settings of
-{train} are accepted too. Creates the store if it is missing. Exit code 1 if a run would fail."""
+Type the settings of the run, such as tracking.uri=sqlite:///… device=cuda checkpoint.dir=outputs. Every setting of
+{train} is accepted. The store is created if it is missing. The exit code is 1 if a run would fail."""
 
 
 def job(config: TrainConfig, _overrides: list[str]) -> None:
-    """Checks the machine for one run."""
+    """Checks whether this machine can run the configuration."""
     from loaderlab.runs.doctor import examine
     from loaderlab.system.terminal import Terminal
 
@@ -29,13 +29,13 @@ def job(config: TrainConfig, _overrides: list[str]) -> None:
 
 
 def start(arguments: Sequence[str]) -> int:
-    """The exit code."""
+    """The exit code, after running the command."""
     is_sweep = asks_for_sweep(arguments) or any(text.startswith("study=") for text in arguments)
     if not asks_for_help(arguments) and not is_sweep:
         return composed("train", TrainConfig, job, arguments, "doctor")
 
     def work() -> None:
-        if not asks_for_help(arguments):  # Hydra would run the sweep
+        if not asks_for_help(arguments):  # Hydra would run a sweep
             raise WrongUsage("the doctor checks one run. Leave out -m, --multirun and study=…")
         with lossy():
             print("\n".join([PAGE.format(command=command("doctor"), train=command("train")), *foot()]))

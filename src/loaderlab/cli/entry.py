@@ -1,4 +1,4 @@
-"""The program ``loaderlab``: one command for each module of this folder that is named after it."""
+"""The program ``loaderlab``, which starts the module of this folder that has the command's name."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from loaderlab.system.processes import leave
 from loaderlab.system.streams import lossy
 
 COMMANDS = {
-    "train": "one training run, measured and recorded; with -m a sweep of them",
-    "compare": "recorded runs side by side, as a table, pictures and a page",
-    "trace": "was the GPU starved? Read from a trace of PyTorch's profiler",
-    "ui": "the MLflow UI on the recorded runs",
-    "doctor": "would a long run fail on this machine?",
+    "train": "measures and records one training run; with -m a sweep of runs",
+    "compare": "compares recorded runs in a table, pictures and a page",
+    "trace": "reads from a trace of PyTorch's profiler whether the GPU was starved",
+    "ui": "starts the MLflow UI with the recorded runs",
+    "doctor": "checks whether a long run would fail on this machine",
 }
 
 
 def start(arguments: Sequence[str]) -> int:
-    """Runs a command, and returns its exit code.
+    """The exit code of a command, after running it.
 
     Args:
-        arguments: what was typed after ``loaderlab``: the command and its arguments.
+        arguments: everything typed after ``loaderlab``: the command and its arguments.
     """
     if arguments and arguments[0] in COMMANDS:
         return int(importlib.import_module(f"loaderlab.cli.{arguments[0]}").start(arguments[1:]))
@@ -51,9 +51,9 @@ def start(arguments: Sequence[str]) -> int:
 
 
 def page() -> str:
-    """The page of ``loaderlab --help``."""
+    """The text of ``loaderlab --help``."""
     lines = [
-        "loaderlab: is the GPU starved by its input pipeline, by how much, and what ends it?",
+        "loaderlab: is the GPU starved by its input pipeline, by how much, and what removes the wait?",
         "",
         f"  {_program()} COMMAND [name=value ...]",
         "",
@@ -68,5 +68,5 @@ def _program() -> str:
 
 
 def entry() -> NoReturn:
-    """What the console script calls."""
+    """Starts the console script."""
     leave(start(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""An error of composing, explained in one message: what was typed, what is allowed, what to type."""
+"""Turns an error of composing into one message: the typed text, what is allowed, and what to type instead."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from loaderlab.cli.setting_texts import nearest
 from loaderlab.config import Failed, UserError
 from loaderlab.system.causes import causes, reason, safe_text, with_cause
 
-QUOTED = {"compare": "filter"}  # the setting with which a message shows how values are quoted
+QUOTED = {"compare": "filter"}  # the setting that a message uses as its example of quotes
 
 
 def explain(error: BaseException, config_name: str, arguments: Sequence[str]) -> str:
-    """One message in plain words for an error of composing.
+    """One message that explains an error of composing.
 
     Args:
         error: raised by Hydra, OmegaConf or loaderlab.
         config_name: train or compare.
-        arguments: all that was typed; the choices of groups among them decide which settings a message names.
+        arguments: everything typed. The choices of groups in it decide which settings a message names.
     """
     match error:
         case UserError() | Failed():
@@ -39,7 +39,7 @@ def explain(error: BaseException, config_name: str, arguments: Sequence[str]) ->
             )
         case OverrideParseException():
             return (
-                f"{reason(error)}\nValues with = ( ) < > ? or spaces need quotes that the shell leaves in place, "
+                f"{reason(error)}\nValues with = ( ) < > ? or spaces need quotes that the shell does not remove, "
                 f"""for example: '{QUOTED.get(config_name, "tracking.experiment")}="a=b"'"""
             )
     text = "\n".join(safe_text(each) for each in (error, *causes(error)))

@@ -1,4 +1,4 @@
-"""The table of exit codes: for ``--help``, and for the documentation: python -m loaderlab.cli.exit_table > docs/exit_codes.md."""
+"""The table of exit codes for ``--help`` and the documentation: python -m loaderlab.cli.exit_table > docs/exit_codes.md."""
 
 from __future__ import annotations
 

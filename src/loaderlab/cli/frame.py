@@ -1,6 +1,6 @@
-"""What surrounds every command: checks of the system, the process's streams, and from an error to a line and an exit code.
+"""The steps that every command shares: checks of the system, the process's streams, and the message and exit code of an error.
 
-Free of Hydra.
+Does not import Hydra.
 """
 
 from __future__ import annotations
@@ -22,16 +22,13 @@ BROKEN_PIPE = 128 + 13  # as the shell reports SIGPIPE
 
 
 def framed(name: str, work: Callable[[], None]) -> int:
-    """Runs the work of a command.
+    """The exit code after the work of a command, see `ExitCode`; 141 if the reader of stdout ended, as in ``… | head``.
+
+    HYDRA_FULL_ERROR=1 shows the traceback of an error that is otherwise printed as one message.
 
     Args:
-        name: of the command: train.
+        name: the command's name: train.
         work: raises `UserError` or `Failed` with a message for the user.
-
-    Returns:
-        The exit code, see `ExitCode`; 141 if the reader of stdout ended, as in ``… | head``.
-
-    HYDRA_FULL_ERROR=1 shows the traceback of an error that otherwise becomes one message.
     """
     if reason := unsupported(sys.platform):
         return failed(reason)
@@ -55,18 +52,18 @@ def framed(name: str, work: Callable[[], None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except KeyboardInterrupt as interrupt:
-        print("\ninterrupted: what was recorded before is kept", file=sys.stderr)
+        print("\ninterrupted: everything recorded so far is kept", file=sys.stderr)
         return int(getattr(interrupt, "exit_code", ExitCode.INTERRUPTED))
 
 
 def failed(reason: str, code: ExitCode = ExitCode.FAILED, *, before: str = "") -> ExitCode:
-    """The exit code, after one line on stderr."""
+    """The exit code, after printing the reason on stderr."""
     print(f"{before}error: {reason}", file=sys.stderr)
     return code
 
 
 def _unusable() -> str:
-    """Why nothing can be run in these streams and folders; empty if it can."""
+    """Why no command can run with this stdout or these folders; empty if one can."""
     if sys.stdout is None:
         return STDOUT_CLOSED
     check = working_folders()

@@ -1,4 +1,4 @@
-"""The page of ``--help``. Hydra's own page lists the groups by composing each of them, which takes seconds."""
+"""The text of ``--help``. Hydra's own help composes every group to list it, which takes seconds."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from loaderlab.cli.setting_texts import help_line
 
 
 def help_text(config_name: str, arguments: Sequence[str]) -> str:
-    """The whole page: every group with its choices, then every setting of the choices that were typed.
+    """The whole text: every group with its choices, then every setting of the choices that were typed.
 
-    Of a sweep it shows the settings of the first job, and says so.
+    For a sweep, it shows the settings of the first job, and says so.
 
     Raises:
         HydraException, OmegaConfBaseException: an override is wrong.
@@ -31,26 +31,28 @@ def help_text(config_name: str, arguments: Sequence[str]) -> str:
     lines = [*head(config_name), *groups]
     if swept:
         lines += [f"Help for the first job of the sweep: {' '.join(swept)}", ""]
-    lines.append("Settings of the present choices (type name=value)" if groups else "Settings (type name=value)")
+    lines.append("Settings of the chosen groups (type name=value)" if groups else "Settings (type name=value)")
     lines += _settings(cfg)
-    lines += foot("--cfg job prints the composed configuration; HYDRA_FULL_ERROR=1 shows the frames of an error.")
+    lines += foot("--cfg job prints the composed configuration; HYDRA_FULL_ERROR=1 shows the traceback of an error.")
     return "\n".join(lines)
 
 
 def _first_job(config_name: str, arguments: Sequence[str]) -> tuple[DictConfig, list[str]]:
     """The configuration of the only run or of a sweep's first job, and the first value of each list of the sweep.
 
-    Like Hydra: what has one value comes first, and decides (``study=ladder``) whether this is a sweep and which lists it
-    has; a typed override replaces the study's own.
+    As in Hydra, the overrides with one value are applied first. They decide (``study=ladder``) whether this is a sweep and
+    which lists it has. A typed override replaces the study's.
     """
     typed = overrides_of(arguments)
-    with config_loader() as loader:  # it gives glob(*) its choices
+    with config_loader() as loader:  # the parser needs it for the choices that glob(*) matches
         parser = OverridesParser.create(loader)
         overrides = parser.parse_overrides(typed)
         single = [text for text, override in zip(typed, overrides, strict=True) if not override.is_sweep_override()]
     cfg = compose(config_name, single, with_hydra=True)
     if not asks_for_sweep(arguments) and cfg.hydra.mode is not RunMode.MULTIRUN:
-        return (cfg if single == typed else compose(config_name, typed)), []  # several values: Hydra's error
+        return (
+            cfg if single == typed else compose(config_name, typed)
+        ), []  # raises Hydra's error if there are several values
     study = parser.parse_overrides([f"{name}={value}" for name, value in (cfg.hydra.sweeper.params or {}).items()])
     merged = {override.get_key_element(): override for override in [*study, *overrides]}
     swept = [_first_value(override) for override in merged.values() if override.is_sweep_override()]
@@ -60,10 +62,10 @@ def _first_job(config_name: str, arguments: Sequence[str]) -> tuple[DictConfig, 
 
 
 def _first_value(override: Override) -> str:
-    """The override with the first of its values, or as it was typed if it has one.
+    """The override with the first of its values, or as typed if it has only one.
 
     Raises:
-        HydraException: the values are an interval: a sweep refuses it with the same text.
+        HydraException: the values are an interval. A sweep rejects it with the same message.
     """
     if override.is_interval_sweep():
         raise HydraException("BasicSweeper does not support sweep type : INTERVAL_SWEEP")
@@ -74,7 +76,7 @@ def _first_value(override: Override) -> str:
 
 
 def _groups(cfg: DictConfig) -> list[str]:
-    """Every group and its choices, each with the first comment of its file; empty if the entry point has no groups."""
+    """Every group and its choices, each with the first comment of its file; empty if the command has no groups."""
     folders = sorted(path for path in CONF.iterdir() if path.is_dir() and path.name in cfg)
     if not folders:
         return []
@@ -93,7 +95,7 @@ def _groups(cfg: DictConfig) -> list[str]:
 
 
 def _settings(node: DictConfig, prefix: str = "") -> list[str]:
-    """A line for each setting, those of nested groups last."""
+    """A line for each setting; nested groups come last."""
     lines: list[str] = []
     groups: list[str] = []
     kind = OmegaConf.get_type(node)

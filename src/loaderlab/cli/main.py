@@ -1,4 +1,4 @@
-"""A command that Hydra composes: read the arguments, type the configuration, run the job, and return an exit code."""
+"""Runs a command whose configuration Hydra composes: from the arguments to a typed configuration, a job and an exit code."""
 
 from __future__ import annotations
 
@@ -28,16 +28,15 @@ Job = Callable[[T, list[str]], None]
 
 
 def main(config_name: str, kind: type[T], job: Job[T], arguments: Sequence[str]) -> int:
-    """Runs a command: composes, types the configuration, calls ``job(config, overrides)``.
+    """The exit code of a command, after composing its configuration and calling ``job(config, overrides)``.
+
+    See `loaderlab.cli.frame.framed` for the exit codes.
 
     Args:
         config_name: train or compare: a file under ``conf/``.
-        kind: its dataclass.
-        job: what to do with the configuration; not called for ``--help``. In a sweep the launcher runs the jobs instead.
-        arguments: what was typed after the program's name, flags included.
-
-    Returns:
-        The exit code, see `loaderlab.cli.frame.framed`.
+        kind: the dataclass of the configuration.
+        job: uses the configuration; not called for ``--help``. In a sweep, the launcher runs the jobs instead.
+        arguments: everything typed after the program's name, including flags.
     """
 
     def work() -> None:
@@ -59,10 +58,10 @@ def main(config_name: str, kind: type[T], job: Job[T], arguments: Sequence[str])
 
 
 def _run(config_name: str, kind: type[T], job: Job[T], arguments: Sequence[str]) -> None:
-    """Has Hydra compose and call the job.
+    """Lets Hydra compose the configuration and call the job.
 
     Raises:
-        Exception: whatever composing or the job raises.
+        Exception: an error of composing or of the job.
     """
     failures: list[Exception] = []
 
@@ -70,7 +69,7 @@ def _run(config_name: str, kind: type[T], job: Job[T], arguments: Sequence[str])
     def app(cfg: DictConfig) -> None:
         try:
             job(typed(cfg, kind), list(HydraConfig.get().overrides.task))
-        except Exception as error:  # Hydra would print a line of its own before ours
+        except Exception as error:  # if it left this function, Hydra would print a line before our message
             failures.append(error)
 
     with _handed_to_hydra(arguments):
@@ -81,9 +80,9 @@ def _run(config_name: str, kind: type[T], job: Job[T], arguments: Sequence[str])
 
 @contextmanager
 def _handed_to_hydra(arguments: Sequence[str]) -> Iterator[None]:
-    """Hydra reads its arguments from `sys.argv`, and has no other way to take those of a sweep.
+    """Sets `sys.argv`, the only place from which Hydra reads the arguments of a sweep.
 
-    HYDRA_FULL_ERROR makes it raise errors instead of printing them: the message is ours.
+    HYDRA_FULL_ERROR makes Hydra raise errors instead of printing them, so that we can print our own message.
     """
     typed_argv, full_error = sys.argv, os.environ.get(FULL_ERROR)
     sys.argv = [typed_argv[0], *multirun_first(arguments)]

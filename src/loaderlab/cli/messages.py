@@ -1,4 +1,4 @@
-"""Messages on one setting: what was typed, what is allowed, what to type. They read a composed configuration."""
+"""Error messages about one setting, made from a composed configuration."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from loaderlab.cli.setting_texts import needed, no_such
 
 
 def no_such_setting(key: str, cfg: DictConfig, known: Sequence[str] | None = None) -> str:
-    """The message on a key that is no setting, with the nearest setting and all those beside it.
+    """The message about a key that is not a setting. It names the most similar setting and all settings of the same group.
 
     Args:
-        key: dotted, as it was typed: ``loader.num_worker``.
+        key: dotted, as typed: ``loader.num_worker``.
         cfg: a configuration with the same choices of groups.
-        known: the settings beside it; None: those of ``cfg``.
+        known: the settings of the same group; None: those in ``cfg``.
     """
     parent, _, name = key.rpartition(".")
     if parent and OmegaConf.select(cfg, parent) is None:
         return no_such_setting(key.partition(".")[0], cfg)
     if parent and OmegaConf.get_type(OmegaConf.select(cfg, parent)) is dict:
-        return f"{key}: an option of your own is added with a plus. Type: +{key}=…"
+        return f"{key}: your own option needs a plus in front of it. Type: +{key}=…"
     known = known or _settings(cfg, parent)
     where = _where(parent, name, cfg, known) if parent in SCHEMAS else ""
     return no_such(key, known, where)
 
 
 def _where(group: str, name: str, cfg: DictConfig, known: Sequence[str]) -> str:
-    """Which choice of the group is in force, and which other choices have the setting."""
+    """Text that names the chosen member of the group, and the other choices that have the setting."""
     chosen = cfg.get(group)
     label = getattr(OmegaConf.get_type(chosen), "name", None) or OmegaConf.select(chosen, "name", default=group)
     if OmegaConf.is_missing(chosen, "name"):  # model=timm without a name
@@ -54,7 +54,7 @@ def _settings(cfg: DictConfig, parent: str) -> list[str]:
 
 
 def missing_value(key: str, cfg: DictConfig) -> str:
-    """The message on a setting that has no default and was not typed."""
+    """The message about a setting that has no default and was not typed."""
     parent, _, name = key.rpartition(".")
     kind = OmegaConf.get_type(cfg, parent) if parent else OmegaConf.get_type(cfg)
     assert kind is not None

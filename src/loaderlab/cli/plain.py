@@ -1,4 +1,4 @@
-"""Settings typed as ``name=value`` for a command that needs no Hydra: from the arguments to its dataclass, and its ``--help``."""
+"""Reads ``name=value`` arguments into the dataclass of a command that does not use Hydra, and makes its ``--help``."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def read(name: str, kind: type[T], arguments: Sequence[str]) -> T:
     """The configuration of a command.
 
     Args:
-        name: of the command, for messages.
-        kind: its dataclass, without nested groups.
-        arguments: as they were typed: ``trace=trace.json``. The last value of a setting counts.
+        name: the command's name, for messages.
+        kind: the dataclass of its settings, without nested groups.
+        arguments: as typed: ``trace=trace.json``. The last value of a setting counts.
 
     Raises:
-        WrongUsage: a flag, a word without a value, a name that is no setting, a missing or refused value.
+        WrongUsage: a flag, a word without a value, a name that is not a setting, a missing or rejected value.
     """
     entries = {entry.name: entry for entry in fields(kind)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for text in arguments:
         key, equals, value = text.partition("=")
-        key = key.lstrip("+")  # Hydra's sign for a new setting
+        key = key.lstrip("+")  # the sign with which Hydra adds a setting
         if text.startswith("-") or not equals:
             raise WrongUsage(f"{text}: is not name=value. Type: {command(name)} --help")
         if key not in entries:
@@ -45,18 +45,18 @@ def read(name: str, kind: type[T], arguments: Sequence[str]) -> T:
 
 
 def help_text(name: str, kind: type) -> str:
-    """The page of ``--help``: what the command is for, and every setting."""
+    """The text of ``--help``: the purpose of the command, and every setting."""
     settings = [help_line(entry.name, _default(entry), entry) for entry in fields(kind)]
     return "\n".join([*head(name), "Settings (type name=value)", *settings, *foot()])
 
 
 def _default(entry: Field[Any]) -> Any:
-    assert entry.default is not NO_DEFAULT, "a list or a group: only Hydra's commands have those"
+    assert entry.default is not NO_DEFAULT, "lists and groups need a command that uses Hydra"
     return entry.default
 
 
 def _value(text: str, entry: Field[Any]) -> Any:
-    """A whole number where the setting may be one, otherwise the text, without quotes around it."""
+    """The value as a whole number if the setting accepts one, otherwise as text without the quotes around it."""
     if entry.metadata["kind"] is int and re.fullmatch(r"[-+]?\d+", text, re.ASCII):
         return int(text)
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":

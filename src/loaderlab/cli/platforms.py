@@ -4,8 +4,8 @@
 def unsupported(platform: str) -> str:
     """Why loaderlab does not run on a platform, and what to use instead; empty if it may run there.
 
-    Linux is supported and tested. macOS may work; nobody has tested it. Windows has no SIGUSR1 (it ends a job after its
-    time limit) and no fork; WSL2 is Linux.
+    Linux is supported and tested. macOS may work but is untested. Windows has neither SIGUSR1, which ends a job after its
+    time limit, nor fork. WSL2 is Linux.
 
     Args:
         platform: as in `sys.platform`: linux, darwin, win32.

@@ -1,4 +1,4 @@
-"""What Hydra must know before it composes: the dataclass of each choice, the resolvers of the studies, our launcher."""
+"""Registers with Hydra the dataclass of each choice, the resolvers that studies use, and our launcher."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "train": {"train": schema.TrainConfig},
     "compare": {"compare": schema.CompareConfig},
 }
-RESOLVERS: dict[str, Callable[[], Any]] = {  # what settings ask of the machine, as in ``${worker_counts:}``
+RESOLVERS: dict[str, Callable[[], Any]] = {  # values that depend on the machine, used as ``${worker_counts:}``
     "worker_counts": lambda: ",".join(map(str, machine.worker_counts(machine.available_cores()))),
     "thread_counts": lambda: ",".join(map(str, machine.worker_counts(machine.available_cores())[1:])),
     "ladder_workers": lambda: min(8, machine.available_cores()),
     "ladder_precision": lambda: "bf16" if machine.has_bf16() else "fp32",
-    # Hydra writes a multirun.yaml there, which nothing reads: not into a checkout that may be read-only
+    # Hydra writes a multirun.yaml there, which nothing reads; the checkout may be read-only
     "hydra_folder": lambda: str(private_folder("hydra")),
 }
 
 
 def register() -> None:
-    """Makes the schemas, the resolvers and the sweep's launcher known to Hydra; a second call changes nothing."""
+    """Registers the schemas, the resolvers and the sweep's launcher with Hydra; a second call changes nothing."""
     store = ConfigStore.instance()
     for group, choices in SCHEMAS.items():
         for name, node in choices.items():

@@ -1,4 +1,4 @@
-"""Texts on one setting, for ``--help`` and for errors. Free of Hydra."""
+"""Texts about one setting, for ``--help`` and errors. Does not import Hydra."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 
 def no_such(key: str, known: Sequence[str], where: str = "") -> str:
-    """The message on a key that is not a setting, with the nearest one and all settings next to it.
+    """The message about a key that is not a setting. It names the most similar setting and all settings of the same group.
 
     Args:
-        key: dotted, as it was typed: ``loader.num_worker``.
-        known: names of the settings next to it, without the dots.
-        where: which choice has no such setting; begins with a space.
+        key: dotted, as typed: ``loader.num_worker``.
+        known: the settings of the same group, without the group's name.
+        where: text that names the choice without such a setting; begins with a space.
     """
     parent, _, name = key.rpartition(".")
     prefix = f"{parent}." if parent else ""
@@ -23,13 +23,13 @@ def no_such(key: str, known: Sequence[str], where: str = "") -> str:
 
 
 def nearest(given: str, known: Sequence[str], prefix: str = "") -> str:
-    """``Did you mean …?``, or nothing if no name is near."""
+    """``Did you mean …?``, or nothing if no name is similar."""
     near = difflib.get_close_matches(given, known, n=1)
     return f" Did you mean {prefix}{near[0]}?" if near else ""
 
 
 def needed(key: str, entry: Field[Any]) -> str:
-    """The message on a setting that has no default and was not typed."""
+    """The message about a setting that has no default and was not typed."""
     return f"{key}: a value is needed ({entry.metadata['doc']}). Type for example: {key}=…"
 
 

@@ -17,28 +17,28 @@ from loaderlab.config.base import LARGEST, MISSING
 
 HEAD = """# Settings
 
-Every group, choice and setting of a run. Type `group=choice` and `name=value`; add `--help` to a command to see the
-values that its choices give. Made by `python -m loaderlab.cli.settings_page` from the schema.
+Every group, choice and setting of a run. Type `group=choice` and `name=value`. Add `--help` to a command to see the
+values that its choices set. `python -m loaderlab.cli.settings_page` makes this page from the schema.
 
-A setting that depends on others is `auto` by default. What `auto` became is printed at the start of a run and recorded
+A setting that depends on others is `auto` by default. The value chosen for `auto` is printed at the start of a run and recorded
 as `….in_force.…`. A value in square brackets, a list, needs quotes in a shell: `'data.transform.scale=[0.5,1.0]'`.
 """
 GROUPS = {
-    "data": "What the samples are.",
-    "model": "What is trained.",
+    "data": "The samples.",
+    "model": "The trained model.",
     "loader": "How samples reach the device.",
-    "precision": "The arithmetic of the step.",
+    "precision": "The number format of the computation in a step.",
     "optimizer": "How the weights are updated.",
-    "measure": "What is measured.",
-    "tracking": "Where it is recorded.",
-    "study": "A sweep that is ready to run: `study=workers`. Settings typed after it replace its own.",
-    "rung": "One rung of `study=ladder`, each with the changes of the rungs before it where they apply.",
+    "measure": "The measurements.",
+    "tracking": "Where runs are recorded.",
+    "study": "A sweep that is ready to run: `study=workers`. Settings that you type replace those of the study.",
+    "rung": "One rung of `study=ladder`. A rung also has the changes of the rungs before it, where they apply.",
 }
 COLUMNS = "| setting | default | meaning |\n|---|---|---|"
 
 
 def markdown() -> str:
-    """The page."""
+    """The text of the page."""
     lines = [HEAD, "## A run", "", *_table(TrainConfig, ""), ""]
     for name in ("checkpoint", "sweep"):
         lines += [f"### {name}", "", *_table(_kind(TrainConfig, name), f"{name}."), ""]
@@ -60,7 +60,7 @@ def markdown() -> str:
 
 
 def _schemas(group: str) -> Iterator[str]:
-    """Of each dataclass of a group, its settings; then what each choice sets in it."""
+    """The lines of a group: the settings of each dataclass, then the values that each choice sets."""
     nested: dict[str, type] = {}
     for schema, kind in SCHEMAS[group].items():
         choices = [path for path in _choices(group) if _schema_of(path) == schema]
@@ -99,7 +99,7 @@ def _table(kind: type, prefix: str) -> list[str]:
 
 
 def _default_choice(kind: type, group: str) -> str:
-    """The choice of a group that a run or comparison has if none is typed, as a link to the group's section."""
+    """The default choice of a group in a run or comparison, as a link to the group's section."""
     name = "compare" if kind is CompareConfig else "train"
     given: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"), resolve=False)
     choices = {key: value for entry in given["defaults"] if isinstance(entry, dict) for key, value in entry.items()}
@@ -126,7 +126,7 @@ def _default(entry: Field[Any]) -> str:
 
 
 def _own_values(path: Path, group: str) -> Iterator[str]:
-    """What a choice's file sets, as it would be typed."""
+    """The values that a choice's file sets, as overrides to type."""
     for name, value in _flat(OmegaConf.to_container(OmegaConf.load(path), resolve=False), f"{group}."):
         text = str(value).lower() if isinstance(value, bool) else str(value).replace(" ", "")
         yield f"`{name}={text}`"
@@ -148,13 +148,13 @@ def _choices(group: str) -> list[Path]:
 
 @cache
 def _schema_of(path: Path) -> str:
-    """The schema that a choice builds on, directly or by another choice of its group."""
+    """The schema of a choice, named in its file or in that of another choice which it extends."""
     first = OmegaConf.to_container(OmegaConf.load(path))["defaults"][0]  # type: ignore[index,call-overload]
     return str(next(iter(first.values()))) if isinstance(first, dict) else _schema_of(path.with_stem(str(first)))
 
 
 def _comment(path: Path) -> str:
-    """The comment at the top of a choice's file, in one line."""
+    """The comment at the top of a choice's file, as one line."""
     lines = path.read_text(encoding="utf-8").splitlines()
     comments = [line.removeprefix("# ") for line in lines if line.startswith("# ") and not line.startswith("# @")]
     return _cell(" ".join(comments))
@@ -165,7 +165,7 @@ def _kind(kind: type, name: str) -> type:
 
 
 def _type(entry: Field[Any]) -> type:
-    """The dataclass of a group of settings; of a single setting, anything else."""
+    """The dataclass of a group of settings; NoneType or another type for a single setting."""
     factory = entry.default_factory
     return factory if isinstance(factory, type) else type(None)
 

@@ -1,4 +1,4 @@
-"""``loaderlab trace``: starvation read from any trace of PyTorch's profiler. Needs no extra."""
+"""``loaderlab trace``: measures starvation in any trace of PyTorch's profiler. Needs no extra."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from loaderlab.system.streams import lossy
 
 
 def start(arguments: Sequence[str]) -> int:
-    """The exit code."""
+    """The exit code, after running the command."""
 
     def work() -> None:
         if asks_for_help(arguments):
@@ -21,7 +21,7 @@ def start(arguments: Sequence[str]) -> int:
             return
         config = read("trace", TraceConfig, arguments)
         from loaderlab.system.terminal import Terminal
-        from loaderlab.trace.read import report  # imports numpy and scipy: not for --help
+        from loaderlab.trace.read import report  # after --help, because it imports numpy and scipy
 
         report(config, Terminal())
 

@@ -1,4 +1,4 @@
-"""``loaderlab train``: one training run, measured and recorded; with ``-m`` a sweep of them."""
+"""``loaderlab train``: measures and records one training run; with ``-m`` a sweep of runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from loaderlab.system.processes import importing
 
 
 def job(config: TrainConfig, overrides: list[str]) -> None:
-    """One run in this process."""
+    """Does one training run in this process."""
     with importing():
         from loaderlab.runs.job import single
         from loaderlab.runs.run import run
@@ -20,5 +20,5 @@ def job(config: TrainConfig, overrides: list[str]) -> None:
 
 
 def start(arguments: Sequence[str]) -> int:
-    """The exit code."""
+    """The exit code, after running the command."""
     return composed("train", TrainConfig, job, arguments)

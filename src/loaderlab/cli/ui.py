@@ -1,4 +1,4 @@
-"""``loaderlab ui``: the MLflow UI on the default store."""
+"""``loaderlab ui``: starts the MLflow UI, by default with the default store."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from loaderlab.system.program import command
 
 
 def start(arguments: Sequence[str]) -> int:
-    """The exit code. The server takes the place of this process.
+    """The exit code if the server cannot start; otherwise the server replaces this process.
 
     Raises:
         SystemExit: ``--help``, or an unknown option (exit code 2).
     """
     parser = argparse.ArgumentParser(
         prog=command("ui"),
-        description="The MLflow UI on the default store.",
+        description="Starts the MLflow UI, by default with the default store.",
         epilog="\n".join(exit_table.lines()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -37,7 +37,7 @@ def start(arguments: Sequence[str]) -> int:
 
 
 def serve(host: str, port: int, uri: str) -> None:
-    """Starts the UI in place of this process.
+    """Replaces this process with the UI's server.
 
     Raises:
         UserError: MLflow is not installed, the port is taken, or the store cannot be opened.
@@ -49,7 +49,7 @@ def serve(host: str, port: int, uri: str) -> None:
     from loaderlab.tracking.uri import store_uri
 
     settings = TrackingConfig(uri=uri)
-    store = open_store(settings, store_root())  # creates it if it is missing, and closes runs that were killed
+    store = open_store(settings, store_root())  # creates a missing store, and marks runs that were killed
     address = store_uri(settings, store_root())
     server = f"http://{host}:{port}"
     print(f"{server} shows {address}; Ctrl-C ends it", flush=True)
@@ -67,17 +67,17 @@ def serve(host: str, port: int, uri: str) -> None:
         "--port",
         str(port),
     ]
-    program += ["--workers", "1"]  # for one user; MLflow's own four take seconds of imports each
-    # without its queues for evaluation jobs: eight more processes that show nothing
+    program += ["--workers", "1"]  # enough for one user; each of MLflow's default four imports for seconds
+    # MLflow's queues for evaluation jobs start eight more processes, which the UI does not need
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
     os.execv(sys.executable, program)
 
 
 def refuse_taken(host: str, port: int) -> None:
-    """Checks that a server can listen on the port.
+    """Raises an error if no server can listen on the port.
 
     Raises:
-        UserError: it cannot.
+        UserError: the port is taken or not allowed.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
