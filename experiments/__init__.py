@@ -1,1 +1,1 @@
-"""What a person runs: each module composes its configuration and calls loaderlab."""
+"""The commands of a checkout. Each module starts the command of ``loaderlab`` with the same name."""

@@ -1,4 +1,4 @@
-"""Recorded runs side by side, as a table, pictures and a page: python -m experiments.compare --help. The same program as ``loaderlab compare``."""
+"""Compares recorded runs in a table, pictures and a page: python -m experiments.compare --help. The same program as ``loaderlab compare``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Would a long run fail on this machine: python -m experiments.doctor --help. The same program as ``loaderlab doctor``."""
+"""Checks whether a long run would fail on this machine: python -m experiments.doctor --help. The same program as ``loaderlab doctor``."""
 
 import sys
 

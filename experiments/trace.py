@@ -1,4 +1,4 @@
-"""Starvation read from any trace of PyTorch's profiler: python -m experiments.trace --help. The same program as ``loaderlab trace``."""
+"""Measures starvation in any trace of PyTorch's profiler: python -m experiments.trace --help. The same program as ``loaderlab trace``."""
 
 import sys
 

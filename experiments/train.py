@@ -1,4 +1,4 @@
-"""One training run, measured and recorded; with ``-m`` a sweep of them: python -m experiments.train --help. The same program as ``loaderlab train``."""
+"""Measures and records one training run; with ``-m`` a sweep of runs: python -m experiments.train --help. The same program as ``loaderlab train``."""
 
 import sys
 

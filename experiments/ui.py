@@ -1,4 +1,4 @@
-"""The MLflow UI on the store of this checkout: python -m experiments.ui --help. The same program as ``loaderlab ui``."""
+"""Starts the MLflow UI with the store of this checkout: python -m experiments.ui --help. The same program as ``loaderlab ui``."""
 
 import sys
 

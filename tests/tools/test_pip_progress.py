@@ -25,7 +25,7 @@ def test_large_files_are_named_with_their_sizes() -> None:
     assert list(pip_progress.progress(OUTPUT.splitlines(), 146)) == [
         "downloading torch 2.15.0+cu130 (900 MB) … 1 of 146",
         "from pip's cache: nvidia-cudnn-cu13 9.26.0.51 (1.2 GB) … 2 of 146",
-        "unpacking 3 packages; a hundred of them take a minute or two",
+        "unpacking 3 packages; this takes a minute or two for a hundred packages",
     ]
 
 
