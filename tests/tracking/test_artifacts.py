@@ -18,7 +18,7 @@ from loaderlab.config import TrackingConfig
 from loaderlab.tracking import artifacts, open_store
 from loaderlab.tracking.artifacts import Missing, adopt, artifacts_folder, follow, local_path
 from loaderlab.tracking.store import Store
-from tests.tracking.test_tracking import kept
+from tests.tracking.test_tracking import run_with_note
 
 
 def opened(file: Path) -> Store:
@@ -52,7 +52,7 @@ def test_a_store_with_another_path_writes_into_its_own_folder(
     change: str, name: str, first: Path, tmp_path: Path
 ) -> None:
     first = first.rename(first.with_name(name))
-    former = kept(opened(first), tmp_path, "former")
+    former = run_with_note(opened(first), tmp_path, "former")
     before = files_below(tmp_path / "a")
     target, apply = CHANGES[change]
     file = tmp_path / target
@@ -60,7 +60,7 @@ def test_a_store_with_another_path_writes_into_its_own_folder(
     apply(first, file)
     store = opened(file)
     assert store.read(former, "note.txt") == "former"
-    later = kept(store, tmp_path, "later")
+    later = run_with_note(store, tmp_path, "later")
     assert (artifacts_folder(file) / later / "artifacts" / "note.txt").read_text() == "later"
     assert opened(file).read(later, "note.txt") == "later"
     unchanged = {path: text for path, text in files_below(tmp_path / "a").items() if later not in path}
@@ -68,9 +68,9 @@ def test_a_store_with_another_path_writes_into_its_own_folder(
 
 
 @pytest.mark.parametrize("is_copied", [True, False])
-def test_a_folder_that_was_moved_or_copied_and_its_store_renamed(is_copied: bool, first: Path, tmp_path: Path) -> None:
-    """Artifacts next to the store are read from there, also under the name of the former store's folder."""
-    former = kept(opened(first), tmp_path, "former")
+def test_a_moved_or_copied_folder_with_a_renamed_store(is_copied: bool, first: Path, tmp_path: Path) -> None:
+    """Artifacts next to the store are read from there, even if their folder has the name of the former store's folder."""
+    former = run_with_note(opened(first), tmp_path, "former")
     if is_copied:
         shutil.copytree(tmp_path / "a", tmp_path / "x")
         (tmp_path / "a" / "artifacts" / former / "artifacts" / "note.txt").write_text("of the original")
@@ -79,18 +79,18 @@ def test_a_folder_that_was_moved_or_copied_and_its_store_renamed(is_copied: bool
     file = (tmp_path / "x" / "mlflow.db").rename(tmp_path / "x" / "renamed.db")
     store = opened(file)
     assert store.read(former, "note.txt") == "former"
-    assert "note:" not in store.how_to_look()
+    assert "note:" not in store.ui_text()
 
 
-def test_a_run_that_is_continued_in_a_copy_leaves_the_original_as_it_was(first: Path, tmp_path: Path) -> None:
-    run_id = kept(opened(first), tmp_path, "former")
+def test_resuming_a_run_in_a_copied_store_does_not_change_the_original(first: Path, tmp_path: Path) -> None:
+    run_id = run_with_note(opened(first), tmp_path, "former")
     before = files_below(tmp_path / "a")
     copy = Path(shutil.copy(first, tmp_path / "a" / "copy.db"))
     store = opened(copy)
     assert store.read(run_id, "note.txt") == "former"
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "more.txt").write_text("more")
-    with store.go_on(run_id) as run:
+    with store.resume(run_id) as run:
         run.artifacts(tmp_path / "more")
     assert [store.read(run_id, name) for name in ("note.txt", "more.txt")] == ["former", "more"]
     assert (artifacts_folder(copy) / run_id / "artifacts" / "more.txt").exists()
@@ -99,25 +99,25 @@ def test_a_run_that_is_continued_in_a_copy_leaves_the_original_as_it_was(first: 
 
 
 def test_a_link_to_a_store_is_the_same_store(first: Path, tmp_path: Path) -> None:
-    kept(opened(first), tmp_path, "former")
+    run_with_note(opened(first), tmp_path, "former")
     link = tmp_path / "link.db"
     link.symlink_to(first)
-    later = kept(opened(link), tmp_path, "later")
+    later = run_with_note(opened(link), tmp_path, "later")
     assert (tmp_path / "a" / "artifacts" / later).exists()
 
 
-def test_artifacts_that_are_gone_are_named_in_one_line(first: Path, tmp_path: Path) -> None:
-    kept(opened(first), tmp_path, "former")
+def test_missing_artifacts_are_reported_in_one_line(first: Path, tmp_path: Path) -> None:
+    run_with_note(opened(first), tmp_path, "former")
     (tmp_path / "x").mkdir()
     copy = Path(shutil.copy(first, tmp_path / "x" / "renamed.db"))
-    assert "note:" not in opened(copy).how_to_look()
+    assert "note:" not in opened(copy).ui_text()
     shutil.rmtree(tmp_path / "a")
-    assert [line for line in opened(copy).how_to_look().splitlines() if "note:" in line] == [
-        f"note: 1 earlier runs have their artifacts in {tmp_path / 'a' / 'artifacts'}, and there is no such folder now"
+    assert [line for line in opened(copy).ui_text().splitlines() if "note:" in line] == [
+        f"note: 1 earlier runs recorded their artifacts in {tmp_path / 'a' / 'artifacts'}, which no longer exists"
     ]
 
 
-# From here on without MLflow: a store has the three tables that `follow` uses.
+# The tests below do not use MLflow: their stores have only the three tables that `follow` uses.
 
 TABLES = """
 CREATE TABLE experiments (experiment_id INTEGER PRIMARY KEY, artifact_location TEXT);
@@ -162,7 +162,7 @@ def text_of(run: Path) -> str | None:
     return note.read_text() if note.exists() else None
 
 
-def test_a_folder_with_the_name_of_a_stores_own_is_kept_where_a_user_chose_it(tmp_path: Path) -> None:
+def test_a_folder_that_a_user_chose_is_kept_even_with_the_name_of_a_stores_folder(tmp_path: Path) -> None:
     file = tmp_path / "mlruns" / "mlflow.db"
     make(file)
     chosen = tmp_path / "own" / "artifacts"
@@ -174,13 +174,15 @@ def test_a_folder_with_the_name_of_a_stores_own_is_kept_where_a_user_chose_it(tm
     assert location(file) == chosen
 
 
-IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # SQLite waits for a disk at each commit
+IN_MEMORY = (
+    "/dev/shm" if Path("/dev/shm").is_dir() else None
+)  # SQLite waits for the disk at each commit, so memory is faster
 NAMES = st.text(st.sampled_from("ab .%#?&'é日2F"), min_size=1, max_size=6).filter(lambda name: name.strip(" .") != "")
 STORES = st.one_of(st.just("mlflow.db"), NAMES.map(lambda name: f"{name}.db"))
 OPERATIONS = st.lists(
     st.tuples(
         st.sampled_from(["move file", "copy file", "move folder", "copy folder", "rename", "duplicate", "continue"]),
-        st.integers(0, 5),  # which store
+        st.integers(0, 5),  # index of the store
         NAMES,
         STORES,
         st.booleans(),  # whether it is opened and written to before the next operation
@@ -199,13 +201,13 @@ def applied(root: Path, files: list[Path], kind: str, which: int, folder: str, n
         target = root / folder / source.name
         if target.parent.exists():
             return files
-        inside = [file for file in files if file.parent == source.parent]
-        there = [target.parent / file.name for file in inside]
+        in_folder = [file for file in files if file.parent == source.parent]
+        moved = [target.parent / file.name for file in in_folder]
         if kind == "copy folder":
             shutil.copytree(source.parent, target.parent)
-            return [*files, *there]
+            return [*files, *moved]
         source.parent.rename(target.parent)
-        return [*(file for file in files if file not in inside), *there]
+        return [*(file for file in files if file not in in_folder), *moved]
     if kind == "continue" or target.exists() or artifacts_folder(target).exists():
         return files
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -220,10 +222,10 @@ def applied(root: Path, files: list[Path], kind: str, which: int, folder: str, n
 def test_property_stores_that_were_moved_copied_and_renamed(
     name: str, operations: list[tuple[str, int, str, str, bool]], tagged: bool
 ) -> None:
-    """A store writes into no folder but its own, and what was recorded can be read or is counted as missing.
+    """A store writes only into its own folder, and each recorded artifact can be read or is counted as missing.
 
-    Without the tag, as earlier versions left a store, one change is followed; a file that was moved without its folder is not,
-    since its folder may have been chosen.
+    Stores of earlier versions have no tag. One change to them is followed, except a file moved without its folder: a user may
+    have chosen that folder.
     """
     if not tagged:
         operations = [operation for operation in operations if operation[0] != "move file"][:1]
@@ -241,7 +243,7 @@ def test_property_stores_that_were_moved_copied_and_renamed(
                 record(file)
                 if kind == "continue":
                     run_id, path = next(iter(runs(file).items()))
-                    if text_of(path):  # what is missing cannot be taken along
+                    if text_of(path):  # missing artifacts cannot be copied
                         adopt(file, run_id)
         folders = {artifacts_folder(file) for file in files}
         assert len(folders) == len(files)
@@ -253,16 +255,16 @@ def check(file: Path) -> None:
     missing = follow(file, "1")
     own = artifacts_folder(file)
     assert location(file) == own
-    unread = [run_id for run_id, path in runs(file).items() if text_of(path) != run_id]
-    assert len(unread) <= missing.num_runs
+    unreadable = [run_id for run_id, path in runs(file).items() if text_of(path) != run_id]
+    assert len(unreadable) <= missing.num_runs
     run_id = record(file)
     assert runs(file)[run_id].parent.parent == own
     for run_id, path in runs(file).items():
         text = text_of(path)
         adopt(file, run_id)
-        continued = runs(file)[run_id]
-        assert continued.parent.parent == own
-        assert text_of(continued) == text
+        adopted = runs(file)[run_id]
+        assert adopted.parent.parent == own
+        assert text_of(adopted) == text
     assert follow(file, "1") == Missing()
     assert artifacts.TAG in tags(file)
 

@@ -1,4 +1,4 @@
-"""The same record on a tracking server: a real one, started here."""
+"""A tracking server, started here, gets the same record as a file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def server(empty_store: Path, tmp_path: Path) -> Iterator[str]:
         "--backend-store-uri",
         f"sqlite:///{tmp_path / 'server.db'}",
         "--artifacts-destination",
-        str(tmp_path / "kept"),
+        str(tmp_path / "server_artifacts"),
         "--workers",
         "1",
     ]
@@ -36,28 +36,28 @@ def server(empty_store: Path, tmp_path: Path) -> Iterator[str]:
         yield address
 
 
-def test_a_server_gets_what_a_file_gets(
+def test_a_server_gets_the_same_record_as_a_file(
     server: str, store_uri: str, make_config: Callable[..., TrainConfig], terminal: Terminal, tmp_path: Path
 ) -> None:
-    kept = []
+    records = []
     for uri in (store_uri, server):
         config = make_config("steps=25", f"tracking.uri={uri}")
         result = run.run(config, job.single(config, ["steps=25"]), terminal)
         client = MlflowClient(uri)
-        found = client.get_run(result.run_id)
+        recorded = client.get_run(result.run_id)
         artifacts = {entry.path for entry in client.list_artifacts(result.run_id)}
-        params = {name: value for name, value in found.data.params.items() if name != "tracking.uri"}
-        of_the_verdict = ("bottleneck", "advice")  # a fed run has none
-        tags = {name for name in found.data.tags if not name.startswith(("mlflow.", *of_the_verdict))}
-        metrics = {name for name in found.data.metrics if not name.startswith("starvation/")}
+        params = {name: value for name, value in recorded.data.params.items() if name != "tracking.uri"}
+        verdict_tags = ("bottleneck", "advice")  # a fed run has neither
+        tags = {name for name in recorded.data.tags if not name.startswith(("mlflow.", *verdict_tags))}
+        metrics = {name for name in recorded.data.metrics if not name.startswith("starvation/")}
         losses = [(entry.step, entry.value) for entry in client.get_metric_history(result.run_id, "train/loss")]
-        kept.append((found.info.status, params, metrics, tags, artifacts, losses[:2]))
-    in_file, on_server = kept
+        records.append((recorded.info.status, params, metrics, tags, artifacts, losses[:2]))
+    in_file, on_server = records
     assert in_file == on_server
     assert f"open {server}" in "\n".join(terminal.said)
-    asked = typed(
+    compare_config = typed(
         compose("compare", [f"tracking.uri={server}", "runs=all", f"output={tmp_path / 'out'}"]), CompareConfig
     )
-    compare_runs.run_compare(asked, terminal)
+    compare_runs.run_compare(compare_config, terminal)
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "When does each arm wait for data?" in page  # the steps came over the wire too
+    assert "When does each arm wait for data?" in page  # needs the steps, which were read from the server

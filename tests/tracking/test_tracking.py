@@ -1,4 +1,4 @@
-"""The store: what is recorded, how runs end, and what is said when it cannot be written."""
+"""The store: recorded values, how runs end, and the errors if it cannot be written."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def store(store_uri: str, tmp_path: Path) -> Store:
     return open_store(TrackingConfig(uri=store_uri, experiment="test"), tmp_path)
 
 
-def test_default_store_is_the_projects(tmp_path: Path) -> None:
+def test_default_store_is_in_the_project(tmp_path: Path) -> None:
     uri = store_uri(TrackingConfig(), tmp_path)
     assert uri == f"sqlite:///{tmp_path}/mlruns/mlflow.db"
     assert ui_command(uri).endswith(f"mlflow ui --backend-store-uri {uri}")
@@ -45,34 +45,36 @@ def test_params_metrics_tags_and_artifacts(store: Store, tmp_path: Path) -> None
         run.metric("val/loss", float("inf"), 1)
         run.metric("val/loss", float("nan"), 2)
         run.artifacts(folder)
-    found = store.client.get_run(run.run_id)
-    assert found.info.status == "FINISHED"
-    assert found.info.run_name == "a run"
-    assert len(found.data.params) == 121
-    assert found.data.params["nothing"] == "null"
-    assert found.data.tags["arm"] == "native"
-    assert "val/loss" not in found.data.metrics
+    recorded = store.client.get_run(run.run_id)
+    assert recorded.info.status == "FINISHED"
+    assert recorded.info.run_name == "a run"
+    assert len(recorded.data.params) == 121
+    assert recorded.data.params["nothing"] == "null"
+    assert recorded.data.tags["arm"] == "native"
+    assert "val/loss" not in recorded.data.metrics
     history = store.client.get_metric_history(run.run_id, "train/loss")
     assert [entry.step for entry in history] == list(range(2500))
     assert [entry.path for entry in store.client.list_artifacts(run.run_id)] == ["note.txt"]
 
 
-def test_ctrl_c_within_the_last_write_does_not_leave_it_running(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_during_the_last_write_does_not_leave_the_run_running(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = store.start("a run", None, {})
     run.metric("train/loss", 1.0, 1)
     write = store.client.log_batch
 
-    def disturbed(*args: Any, **kwargs: Any) -> None:
+    def interrupted_write(*args: Any, **kwargs: Any) -> None:
         signal.raise_signal(signal.SIGINT)
         write(*args, **kwargs)
 
-    monkeypatch.setattr(store.client, "log_batch", disturbed)
+    monkeypatch.setattr(store.client, "log_batch", interrupted_write)
     with pytest.raises(KeyboardInterrupt):
         run.end("FINISHED")
     assert (store.client.get_run(run.run_id).info.status, run.status) == ("FINISHED", "FINISHED")
 
 
-def test_signals_are_as_before_after_a_write_that_was_disturbed() -> None:
+def test_signal_handlers_are_restored_after_an_interrupted_write() -> None:
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     reached = []
 
@@ -80,35 +82,35 @@ def test_signals_are_as_before_after_a_write_that_was_disturbed() -> None:
         with undisturbed():
             signal.raise_signal(signal.SIGINT)
             with undisturbed():
-                reached.append("a block within a block does not end it")
+                reached.append("the inner block does not end the outer one")
             signal.raise_signal(signal.SIGINT)
-            reached.append("the second one did not come through")
+            reached.append("the second signal did not interrupt")
 
     with pytest.raises(KeyboardInterrupt):
         twice()
     assert len(reached) == 1
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
     with undisturbed():
-        left_over = signal.getsignal(signal.SIGINT)
-    assert callable(left_over)
+        handler = signal.getsignal(signal.SIGINT)
+    assert callable(handler)
     with pytest.raises(KeyboardInterrupt):
-        left_over(signal.SIGINT, None)  # had it not been put back, it would still not swallow one
+        handler(signal.SIGINT, None)  # even a handler that was not restored raises after its block
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_ctrl_c_within_a_write(store: Store, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
-    """Once, all of it is written first; the second one, for what hangs, comes through where it is."""
+def test_ctrl_c_during_a_write(store: Store, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """The first Ctrl-C waits until everything is written; a second one, for a write that hangs, interrupts it at once."""
     write = store.client.log_batch
-    begun: list[int] = []
+    interrupted: list[int] = []
 
-    def disturbed(*args: Any, **kwargs: Any) -> None:
-        if not begun:
-            begun.append(1)
+    def interrupted_write(*args: Any, **kwargs: Any) -> None:
+        if not interrupted:
+            interrupted.append(1)
             for _ in range(times):
                 signal.raise_signal(signal.SIGINT)
         write(*args, **kwargs)
 
-    monkeypatch.setattr(store.client, "log_batch", disturbed)
+    monkeypatch.setattr(store.client, "log_batch", interrupted_write)
     run = store.start("a run", None, {})
     for step in range(1000):
         run.metric("train/loss", 1.0, step)
@@ -130,7 +132,7 @@ def test_ctrl_c_within_a_write(store: Store, monkeypatch: pytest.MonkeyPatch, ti
         (SystemExit(1), "FAILED"),
     ],
 )
-def test_status_is_true_however_it_ends(error: BaseException | None, status: str, store: Store) -> None:
+def test_status_says_how_a_run_ended(error: BaseException | None, status: str, store: Store) -> None:
     def body() -> None:
         with store.start("run", None, {}) as run:
             ids.append(run.run_id)
@@ -144,9 +146,9 @@ def test_status_is_true_however_it_ends(error: BaseException | None, status: str
     else:
         with pytest.raises(type(error)):
             body()
-    found = store.client.get_run(ids[0])
-    assert found.info.status == status
-    assert found.data.metrics == {"val/loss": 1.0}
+    recorded = store.client.get_run(ids[0])
+    assert recorded.info.status == status
+    assert recorded.data.metrics == {"val/loss": 1.0}
 
 
 def test_runs_of_dead_processes_are_closed_at_the_next_start(store: Store, tmp_path: Path) -> None:
@@ -174,7 +176,7 @@ def test_runs_of_dead_processes_are_closed_at_the_next_start(store: Store, tmp_p
     assert store.client.get_run(killed).data.tags["error"] == "its process was killed"
 
 
-def test_dataset_is_an_input(store: Store, image_tree: Path) -> None:
+def test_the_dataset_is_an_input_of_the_run(store: Store, image_tree: Path) -> None:
     from loaderlab import data
     from loaderlab.config import ImageFolderData
 
@@ -197,16 +199,16 @@ def test_child_of_a_parent(store: Store) -> None:
 @pytest.mark.parametrize(
     "uri", ["sqlite:////proc/nosuch/mlflow.db", "sqlite:////dev/null/x/mlflow.db", "nosuch://x", "./folder"]
 )
-def test_a_store_that_cannot_be_is_told(uri: str, tmp_path: Path) -> None:
-    with pytest.raises(StoreError) as told:
+def test_a_store_that_cannot_exist_is_an_error(uri: str, tmp_path: Path) -> None:
+    with pytest.raises(StoreError) as raised:
         open_store(TrackingConfig(uri=uri), tmp_path)
-    assert f"tracking.uri={uri}" in str(told.value)
-    assert "tracking.uri=sqlite:////tmp/mlflow.db" in str(told.value)
-    assert "\n" not in str(told.value)
+    assert f"tracking.uri={uri}" in str(raised.value)
+    assert "tracking.uri=sqlite:////tmp/mlflow.db" in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "http://127.0.0.1:nosuch", "http://"])
-def test_a_server_that_does_not_answer_is_told_at_once(uri: str, tmp_path: Path) -> None:
+def test_a_server_that_does_not_answer_is_an_error_at_once(uri: str, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=f"tracking.uri={uri}: no tracking server answers there"):
         open_store(TrackingConfig(uri=uri), tmp_path)
 
@@ -231,19 +233,19 @@ try:
     run.flush()
 except StoreError as error:
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    print("told:", error)
-    print("kept:", store.client.get_run(run.run_id).data.metrics["val/loss"])
+    print("error:", error)
+    print("stored:", store.client.get_run(run.run_id).data.metrics["val/loss"])
 """
 
 
-def test_a_disk_that_is_full_is_told_and_what_was_written_stays(store_uri: str) -> None:
+def test_a_full_disk_is_an_error_and_earlier_values_stay(store_uri: str) -> None:
     done = subprocess.run([sys.executable, "-c", FULL_DISK, store_uri], capture_output=True, text=True, timeout=120)
-    assert "told: tracking.uri=" in done.stdout, done.stderr
+    assert "error: tracking.uri=" in done.stdout, done.stderr
     assert "writable disk with space left" in done.stdout
-    assert "kept: 1.0" in done.stdout
+    assert "stored: 1.0" in done.stdout
 
 
-def test_deleted_experiment_is_told(store: Store, tmp_path: Path) -> None:
+def test_a_deleted_experiment_is_an_error(store: Store, tmp_path: Path) -> None:
     MlflowClient(store.uri).delete_experiment(store.experiment_id)
     with pytest.raises(StoreError, match="was deleted in this store"):
         open_store(TrackingConfig(uri=store.uri, experiment="test"), tmp_path)
@@ -265,8 +267,8 @@ def test_the_checkout_may_have_any_name(name: str, tmp_path: Path, empty_store: 
         store.client.log_artifact(run.run_id, str(tmp_path / "note.txt"))
     assert store.read(run.run_id, "note.txt") == "hello"
     assert (root / "mlruns" / "artifacts" / run.run_id / "artifacts" / "note.txt").exists()
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "note.txt"])  # and nothing beside it
-    words = shlex.split(store.how_to_look().splitlines()[0].removeprefix("recorded: "))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "note.txt"])  # and nothing else
+    words = shlex.split(store.ui_text().splitlines()[0].removeprefix("recorded: "))
     assert words[-2:] == ["--backend-store-uri", store.uri]
 
 
@@ -279,27 +281,27 @@ def test_a_store_in_memory_is_refused(uri: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("scheme", "package"), [("postgresql+psycopg2", "psycopg2-binary"), ("mysql", "mysqlclient")])
-def test_a_database_without_its_driver_is_one_line(scheme: str, package: str, tmp_path: Path) -> None:
+def test_a_missing_database_driver_is_one_line(scheme: str, package: str, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=f"which is not installed.*pip install {package}") as error:
         open_store(TrackingConfig(uri=f"{scheme}://127.0.0.1/runs"), tmp_path)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("kind", ["folder", "text"])
-def test_a_file_that_is_no_store_is_tried_once(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    slept: list[float] = []
-    monkeypatch.setattr("time.sleep", slept.append)  # between MLflow's ten attempts
+def test_a_file_that_is_not_a_store_is_opened_once(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses_s: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses_s.append)  # between MLflow's ten attempts
     path = tmp_path / "store"
     path.mkdir() if kind == "folder" else path.write_text("no database" * 100, encoding="utf-8")
     for create in (True, False):
         with pytest.raises(StoreError, match="unable to open database file|file is not a database") as error:
             open_store(TrackingConfig(uri=f"sqlite:///{path}"), tmp_path, create=create)
         assert "\n" not in str(error.value)
-    assert slept == []
+    assert pauses_s == []
 
 
-def kept(store: Store, tmp_path: Path, text: str) -> str:
-    """A run with one artifact; gives its id."""
+def run_with_note(store: Store, tmp_path: Path, text: str) -> str:
+    """The id of a new run with one artifact."""
     (tmp_path / "note.txt").write_text(text, encoding="utf-8")
     with store.start("a run", None, {}) as run:
         store.client.log_artifact(run.run_id, str(tmp_path / "note.txt"))
@@ -309,7 +311,7 @@ def kept(store: Store, tmp_path: Path, text: str) -> str:
 @pytest.mark.parametrize("how", ["moved", "copied", "file copied"])
 def test_artifacts_follow_a_store_that_was_moved_or_copied(how: str, store: Store, tmp_path: Path) -> None:
     old, new = tmp_path / "mlruns", tmp_path / "elsewhere"
-    former = kept(store, tmp_path, "former")
+    former = run_with_note(store, tmp_path, "former")
     if how == "moved":
         old.rename(new)
     elif how == "copied":
@@ -320,17 +322,17 @@ def test_artifacts_follow_a_store_that_was_moved_or_copied(how: str, store: Stor
         shutil.copy(old / "mlflow.db", new)
     second = open_store(TrackingConfig(uri=f"sqlite:///{new / 'mlflow.db'}", experiment="test"), tmp_path)
     assert second.read(former, "note.txt") == "former"
-    later = kept(second, tmp_path, "later")
+    later = run_with_note(second, tmp_path, "later")
     assert second.read(later, "note.txt") == "later"
     assert (new / "artifacts" / later / "artifacts" / "note.txt").exists()
     assert not (old / "artifacts" / later).exists()
 
 
-def test_artifacts_that_somebody_put_elsewhere_stay_there(store_uri: str, tmp_path: Path) -> None:
+def test_artifacts_in_a_folder_that_the_user_chose_stay_there(store_uri: str, tmp_path: Path) -> None:
     MlflowClient(store_uri).create_experiment("own", artifact_location=(tmp_path / "own" / "artifacts").as_uri())
     (tmp_path / "own").mkdir()
     store = open_store(TrackingConfig(uri=store_uri, experiment="own"), tmp_path)
-    run_id = kept(store, tmp_path, "own")
+    run_id = run_with_note(store, tmp_path, "own")
     assert (tmp_path / "own" / "artifacts" / run_id / "artifacts" / "note.txt").exists()
 
 
@@ -341,14 +343,14 @@ def test_two_stores_in_one_folder_share_neither_lock_nor_artifacts(store_uri: st
         if name != "mlflow.db":
             shutil.copy(folder / "mlflow.db", folder / name)
         stores.append(open_store(TrackingConfig(uri=f"sqlite:///{folder / name}", experiment="test"), tmp_path))
-        assert (folder / f".{name}.creating.lock").stat().st_mode & 0o666 == 0o666  # of every user
-    runs = [kept(store, tmp_path, store.uri) for store in stores]
+        assert (folder / f".{name}.creating.lock").stat().st_mode & 0o666 == 0o666  # every user may take it
+    runs = [run_with_note(store, tmp_path, store.uri) for store in stores]
     for folder_name, run_id in zip(("a.db.artifacts", "b.db.artifacts", "artifacts"), runs, strict=True):
         assert [path.name for path in (folder / folder_name).iterdir()] == [run_id]
 
 
 def test_a_store_whose_lock_cannot_be_taken_is_opened_if_it_has_tables(store_uri: str, tmp_path: Path) -> None:
-    """The lock of another user that may not be written, or a folder that may only be read."""
+    """Another user's lock may not be writable, or the folder may be read-only."""
     open_store(TrackingConfig(uri=store_uri, experiment="test"), tmp_path)
     lock = tmp_path / "mlruns" / ".mlflow.db.creating.lock"
     lock.unlink(missing_ok=True)
@@ -366,5 +368,5 @@ def test_a_store_whose_lock_cannot_be_taken_is_opened_if_it_has_tables(store_uri
 def test_a_path_that_is_not_utf8_can_be_recorded(store: Store) -> None:
     with store.start("run", None, {"error": "no such file: \udcff.jpg"}) as run:
         run.params([("data.root", "/data/\udcff")])
-    found = store.client.get_run(run.run_id).data
-    assert (found.params["data.root"], found.tags["error"]) == ("/data/\\udcff", "no such file: \\udcff.jpg")
+    recorded = store.client.get_run(run.run_id).data
+    assert (recorded.params["data.root"], recorded.tags["error"]) == ("/data/\\udcff", "no such file: \\udcff.jpg")

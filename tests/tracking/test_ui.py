@@ -1,4 +1,4 @@
-"""The MLflow UI in a real browser: a sweep's parent, its children, their charts and pictures."""
+"""The MLflow UI in a real browser: the parent run of a sweep, its child runs, their charts and pictures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ QUIET += ["--disable-component-update", "--disable-sync"]
 
 @pytest.fixture
 def swept(make_config: Callable[..., TrainConfig], terminal: Terminal) -> tuple[str, str, str, str]:
-    """Store, experiment, parent and one child of a sweep of two jobs."""
+    """The store, the experiment, the parent run and one child run of a sweep of two jobs."""
     configs = {name: make_config(f"loader={name}", "epochs=3") for name in ("native", "dali")}
     config = configs["native"]
     store = open_store(config.tracking, ROOT)
@@ -38,13 +38,13 @@ def swept(make_config: Callable[..., TrainConfig], terminal: Terminal) -> tuple[
 
 @pytest.fixture
 def address(swept: tuple[str, str, str, str]) -> Iterator[str]:
-    """The UI's, started as `make ui` starts it."""
+    """The address of a UI, started with the command of `make ui`."""
     with served([sys.executable, "-m", "experiments.ui", "--store", swept[0]], ROOT) as address:
         yield address
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium")
-def test_a_sweep_is_there_to_be_looked_at(address: str, swept: tuple[str, str, str, str], tmp_path: Path) -> None:
+def test_the_ui_shows_a_sweep(address: str, swept: tuple[str, str, str, str], tmp_path: Path) -> None:
     from playwright.sync_api import expect, sync_playwright
 
     _, experiment, parent, child = swept
@@ -60,14 +60,14 @@ def test_a_sweep_is_there_to_be_looked_at(address: str, swept: tuple[str, str, s
 
         page.get_by_role("button", name="Views").click()
         page.get_by_text("Runs and verdicts").click()
-        # other columns appear once a run has such a value: these have no ceiling and no bottleneck
+        # a column appears only if a run has its value: these runs have no ceiling and no bottleneck
         for column in ("verdict", "rate/samples_per_s", "starvation/starved_pct"):
             expect(page.get_by_role("columnheader", name=column).first).to_be_visible()
 
         page.goto(f"{page_of}/{parent}")
         for name in ("loader=native", "loader=dali"):
             expect(page.get_by_role("link", name=name).first).to_be_visible()
-        expect(page.get_by_text("samples/s").first).to_be_visible()  # the table in its description
+        expect(page.get_by_text("samples/s").first).to_be_visible()  # the table in the description of the parent run
 
         page.goto(f"{page_of}/{child}")
         expect(page.get_by_text("Finished").first).to_be_visible()
@@ -86,7 +86,7 @@ def test_a_sweep_is_there_to_be_looked_at(address: str, swept: tuple[str, str, s
         browser.close()
 
 
-def test_a_port_in_use_is_told() -> None:
+def test_a_port_in_use_is_an_error() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

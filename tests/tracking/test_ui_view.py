@@ -1,4 +1,4 @@
-"""The views that MLflow's run list is given."""
+"""The saved views of MLflow's run list."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def test_the_list_of_runs_shows_verdict_rate_starved_share_and_headroom() -> Non
     assert state["groupBy"] is None
 
 
-def test_views_fit_into_a_tag() -> None:
+def test_each_view_fits_into_a_tag() -> None:
     assert max(len(view) for view in ui_view.tags().values()) < TAG_LENGTH

@@ -10,15 +10,8 @@ from loaderlab.system.extras import require
 from loaderlab.system.program import command
 
 T = TypeVar("T")
-NEEDED = (
-    "hydra",
-    "omegaconf",
-    "mlflow",
-    "matplotlib",
-    "jinja2",
-    "filelock",
-    "PIL",
-)  # by every run and every comparison
+# every run and every comparison needs these
+NEEDED = ("hydra", "omegaconf", "mlflow", "matplotlib", "jinja2", "filelock", "PIL")
 
 
 def composed(

@@ -20,8 +20,8 @@ HEAD = """# Settings
 Every group, choice and setting of a run. Type `group=choice` and `name=value`. Add `--help` to a command to see the
 values that its choices set. `python -m loaderlab.cli.settings_page` makes this page from the schema.
 
-A setting that depends on others is `auto` by default. The value chosen for `auto` is printed at the start of a run and recorded
-as `….in_force.…`. A value in square brackets, a list, needs quotes in a shell: `'data.transform.scale=[0.5,1.0]'`.
+A setting that depends on others is `auto` by default. The value chosen for `auto` is printed at the start of a run and
+recorded as `….in_force.…`. A value in square brackets, a list, needs quotes in a shell: `'data.transform.scale=[0.5,1.0]'`.
 """
 GROUPS = {
     "data": "The samples.",

@@ -53,7 +53,7 @@ def run(config: TrainConfig, job: Job, terminal: Terminal) -> RunResult:
         tags["git.commit"] = commit
     with contextlib.ExitStack() as stack:
         if job.parent_id is None:  # a sweep prints this once for all its jobs
-            stack.callback(lambda: terminal.say(store.how_to_look()))
+            stack.callback(lambda: terminal.say(store.ui_text()))
         stack.enter_context(sigterm_raises())
         tracked = stack.enter_context(store.start(job.name, job.parent_id, tags))
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="loaderlab-"))

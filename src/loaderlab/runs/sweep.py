@@ -85,7 +85,7 @@ def run_sweep(
             terminal.say(f"to continue: {command('train')} -m resume={parent.run_id}{store.typed}")
             raise
         finally:
-            terminal.say(store.how_to_look())
+            terminal.say(store.ui_text())
         failed = [
             job.name
             for job, result in zip(planned, results, strict=True)

@@ -53,7 +53,7 @@ def open_parent(
         for run in children
         if run.status == "FINISHED" and "config.hash" in run.tags
     }
-    parent = store.go_on(former.run_id)
+    parent = store.resume(former.run_id)
     parent.tags({"sweep.num_jobs": str(len(planned))})
     save_jobs(parent, planned)
     return parent, done

@@ -1,4 +1,4 @@
-"""The record of runs in MLflow. `open_store` is the way in; no other subpackage imports MLflow."""
+"""The record of runs in MLflow. Other subpackages start with `open_store` and do not import MLflow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from loaderlab.system.user import give_name_and_home
 if TYPE_CHECKING:
     from loaderlab.tracking.store import Store
 
-QUIET = {  # MLflow reads these at its import; a user's own values stay
+QUIET = {  # MLflow reads these when it is imported; values that the user set are kept
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_DISABLE_AUTH_WARNING": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -21,17 +21,17 @@ QUIET = {  # MLflow reads these at its import; a user's own values stay
 
 
 def open_store(config: TrackingConfig, root: Path, *, create: bool = True) -> Store:
-    """The store of one experiment. Turns MLflow's telemetry and chatter off in this process, then imports MLflow (1.5 s).
+    """The store of one experiment. Turns off MLflow's telemetry and messages in this process, then imports MLflow (1.5 s).
 
     Args:
-        config: where the store is, and the name of the experiment.
+        config: the location of the store, and the name of the experiment.
         root: the project's folder, for the default store.
-        create: make the store and the experiment if they are missing.
+        create: create the store and the experiment if they are missing.
 
     Raises:
-        StoreError: it cannot be opened, created or written.
+        StoreError: the store cannot be opened, created or written.
     """
-    give_name_and_home()  # MLflow's import raises without
+    give_name_and_home()  # importing MLflow fails without them
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     from loaderlab.tracking.store import Store

@@ -1,7 +1,7 @@
-"""Where an SQLite store keeps its artifacts, and how its tables follow a store that was moved, copied or renamed.
+"""Where an SQLite store keeps its artifacts, and how the recorded paths are updated after a store was moved, copied or renamed.
 
-MLflow records the absolute path of each run's artifacts. These paths no longer fit once the store's file or folder has another
-path. The statements here are on MLflow's own tables, which offers no function for it.
+MLflow records the absolute path of each run's artifacts. These paths become wrong when the store's file or folder gets another
+path. MLflow has no function to change them, so the statements here change its tables.
 """
 
 from __future__ import annotations
@@ -18,37 +18,35 @@ from loaderlab.system.files import atomic_folder
 from loaderlab.tracking.sqlite_store import connect
 
 DEFAULT_STORE, SUFFIX = "mlflow.db", ".artifacts"
-TAG = "loaderlab.artifacts"  # of an experiment whose artifacts are in the store's own folder, not in one that a user chose
+TAG = "loaderlab.artifacts"  # marks an experiment whose artifacts are in the store's own folder, not in one that a user chose
 OWN = "own"
 
 
 @dataclass(frozen=True)
 class Missing:
-    """Earlier runs whose artifacts were in a folder that is no longer there, nor next to the store."""
+    """Earlier runs whose artifacts are neither in their recorded folder nor next to the store."""
 
     num_runs: int = 0
-    folder: str = ""  # of one of these runs
+    folder: str = ""  # the recorded folder of one of these runs
 
     def __str__(self) -> str:
-        return (
-            f"note: {self.num_runs} earlier runs have their artifacts in {self.folder}, and there is no such folder now"
-        )
+        return f"note: {self.num_runs} earlier runs recorded their artifacts in {self.folder}, which no longer exists"
 
 
 def artifacts_folder(file: Path) -> Path:
-    """A store's own folder: ``artifacts`` next to mlflow.db, ``b.db.artifacts`` next to b.db. A link to a store is that store."""
+    """A store's own folder: ``artifacts`` next to mlflow.db, ``b.db.artifacts`` next to b.db. Links are resolved."""
     file = file.resolve()
     return file.parent / ("artifacts" if file.name == DEFAULT_STORE else f"{file.name}{SUFFIX}")
 
 
 def follow(file: Path, experiment_id: str) -> Missing:
-    """Earlier runs whose artifacts are missing, once the tables of an experiment fit the present path of the store.
+    """Earlier runs whose artifacts are missing, after updating an experiment's paths to the current path of the store.
 
     New runs write into the store's own folder. An ended run keeps its path unless its artifacts are next to the store now. A
-    folder that a user chose for the experiment stays.
+    folder that a user chose for the experiment is not changed.
 
     Raises:
-        sqlite3.Error: the tables have to be changed and cannot be written.
+        sqlite3.Error: the tables must be changed and cannot be written.
     """
     own = artifacts_folder(file)
     with closing(connect(file)) as connection, connection:
@@ -64,7 +62,7 @@ def follow(file: Path, experiment_id: str) -> Missing:
             update = "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?"
             connection.execute(update, (location.as_uri(), experiment_id))
         elif location != own:
-            return Missing()  # a user chose it
+            return Missing()  # a user chose the folder
         present = {run_id: _present(run_id, path, location, file) for run_id, path in outside.items()}
         rows = [(path.as_uri(), run_id) for run_id, path in present.items() if path != outside[run_id]]
         connection.executemany("UPDATE runs SET artifact_uri = ? WHERE run_uuid = ?", rows)
@@ -72,12 +70,12 @@ def follow(file: Path, experiment_id: str) -> Missing:
 
 
 def adopt(file: Path, run_id: str) -> None:
-    """Copies an earlier run's artifacts into the store's own folder before the run is continued.
+    """Copies an earlier run's artifacts into the store's own folder before the run is resumed.
 
-    The run's folder may belong to the store that this one was copied from, and nothing may be written there.
+    The run's folder may belong to the store from which this one was copied, so nothing may be written there.
 
     Raises:
-        OSError: they cannot be read or written.
+        OSError: the artifacts cannot be read or written.
         sqlite3.Error: the store cannot be written.
     """
     with closing(connect(file)) as connection, connection:
@@ -98,7 +96,7 @@ def adopt(file: Path, run_id: str) -> None:
 
 
 def local_path(uri: str | None) -> Path | None:
-    """The path that a file URI stands for; None for another URI."""
+    """The path of a file URI; None for any other URI."""
     parts = urlsplit(uri or "")
     return Path(unquote(parts.path)) if parts.scheme == "file" and not parts.netloc else None
 
@@ -106,29 +104,29 @@ def local_path(uri: str | None) -> Path | None:
 def _location(
     connection: sqlite3.Connection, experiment_id: str, recorded: Path, file: Path, run_ids: Iterable[str]
 ) -> Path:
-    """The folder that new runs of the experiment write into; the experiment is tagged where it is the store's own."""
+    """The folder for the artifacts of new runs. The experiment is tagged if this is the store's own folder."""
     own = artifacts_folder(file)
     query = "SELECT 1 FROM experiment_tags WHERE experiment_id = ? AND key = ?"
     if connection.execute(query, (experiment_id, TAG)).fetchone() is not None:
         return own
-    beside = own.parent / recorded.name
-    moved_together = beside != recorded and any((beside / run_id).is_dir() for run_id in run_ids)
-    by_a_store = recorded == own or _store_made(recorded, file) or (moved_together and _has_store_name(recorded))
-    if not by_a_store:
-        return beside if moved_together else recorded
+    next_to_store = own.parent / recorded.name
+    moved_together = next_to_store != recorded and any((next_to_store / run_id).is_dir() for run_id in run_ids)
+    made_by_a_store = recorded == own or _store_made(recorded, file) or (moved_together and _has_store_name(recorded))
+    if not made_by_a_store:
+        return next_to_store if moved_together else recorded
     insert = "INSERT OR IGNORE INTO experiment_tags (key, value, experiment_id) VALUES (?, ?, ?)"
     connection.execute(insert, (TAG, OWN, experiment_id))
     return own
 
 
 def _store_made(folder: Path, file: Path) -> bool:
-    """Whether a store made this folder next to itself, as far as its name and its neighbours say. Only for experiments without
-    the tag, which earlier versions recorded."""
+    """Whether a store made this folder next to itself, judged by its name and the files next to it. Only for experiments of
+    earlier versions, which have no tag."""
     if not _has_store_name(folder):
         return False
     owner = DEFAULT_STORE if folder.name == "artifacts" else folder.name.removesuffix(SUFFIX)
-    beside = folder.parent == file.resolve().parent
-    return beside or (folder.parent / owner).exists() or not folder.parent.exists()
+    is_next_to_store = folder.parent == file.resolve().parent
+    return is_next_to_store or (folder.parent / owner).exists() or not folder.parent.exists()
 
 
 def _has_store_name(folder: Path) -> bool:
@@ -136,16 +134,16 @@ def _has_store_name(folder: Path) -> bool:
 
 
 def _present(run_id: str, recorded: Path, location: Path, file: Path) -> Path:
-    """Where the artifacts of a run are: moved or copied together with the store, or still in the recorded folder."""
+    """The folder of a run's artifacts: next to the store if they were moved or copied with it, otherwise the recorded folder."""
     if recorded.parts[-2:] != (run_id, "artifacts"):
         return recorded
-    next_to_it = file.resolve().parent / recorded.parent.parent.name
-    for folder in (location, next_to_it):
+    next_to_store = file.resolve().parent / recorded.parent.parent.name
+    for folder in (location, next_to_store):
         if (folder / run_id).is_dir():
             return folder / run_id / "artifacts"
     return recorded
 
 
 def _missing(folders: list[Path]) -> Missing:
-    gone = [folder for folder in folders if not folder.is_dir()]
-    return Missing(len(gone), str(gone[0])) if gone else Missing()
+    missing = [folder for folder in folders if not folder.is_dir()]
+    return Missing(len(missing), str(missing[0])) if missing else Missing()

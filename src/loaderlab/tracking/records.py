@@ -1,4 +1,4 @@
-"""A recorded run as the comparison reads it, and jobs without one. Free of MLflow."""
+"""A recorded run as the comparison reads it, and jobs without a recorded run. Does not import MLflow."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class RunRecord:
 
     Attributes:
         status: FINISHED, FAILED, KILLED or RUNNING.
-        started_ms: since 1970.
+        started_ms: start time in milliseconds since 1970.
         settings: the resolved configuration, flattened, as text.
-        figures: the last value of each metric, without those that ended as NaN or infinity.
+        figures: the last value of each metric, except metrics whose last value was NaN or infinite.
     """
 
     run_id: str
@@ -39,23 +39,23 @@ class RunRecord:
 
     @property
     def not_finite(self) -> list[str]:
-        """Names of metrics that ended as NaN or infinity."""
+        """Names of the metrics whose last value was NaN or infinite."""
         return not_finite_in(self.tags)
 
     @property
     def is_ceiling(self) -> bool:
-        """Whether it trained on a few batches that stay on the device: the upper bound of its step, which learns nothing."""
+        """Whether it trained on a few batches that stay on the device. Its rate is the upper bound; it learns nothing useful."""
         return self.settings.get("loader.name") == ReplayLoader.name
 
     @property
     def shares_cores(self) -> bool:
-        """Whether its step computed on the same cores as its loader; False where the record does not say."""
+        """Whether its step computed on the same cores as its loader; False if this was not recorded."""
         return self.tags.get("device.type") == "cpu"
 
 
 @dataclass(frozen=True)
 class Missing:
-    """A job or a run without figures to compare, and why."""
+    """A job or a run without metrics to compare, and the reason."""
 
     name: str
     why: str

@@ -1,4 +1,4 @@
-"""A store that is an SQLite file: its path, its lock, and one attempt to open it before MLflow tries for two minutes."""
+"""A store in an SQLite file: its path, its lock, and one quick attempt to open it, because MLflow retries for two minutes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ BUSY_S = 30.0
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The file of an SQLite store; None for another kind of store.
+    """The file of an SQLite store; None for any other kind of store.
 
     Raises:
-        ValueError: the store would be in memory, and end with the process.
+        ValueError: the store would be in memory and lost at the end of the process.
     """
     if uri.partition(":")[0].partition("+")[0] != "sqlite":
         return None
@@ -28,15 +28,15 @@ def sqlite_file(uri: str) -> Path | None:
 
     url = make_url(uri)
     if url.database in (None, "", ":memory:") or url.query.get("mode") == "memory":
-        raise ValueError("would be kept in memory only, and end with the run")
+        raise ValueError("would be in memory only, and lost at the end of the run")
     return Path(str(url.database).removeprefix("file:"))
 
 
 def try_once(file: Path, *, create: bool) -> None:
-    """Opens the file, and writes to it if the store is to be written.
+    """Opens the file once, and checks that it can be written if the store is created or written.
 
     Raises:
-        sqlite3.Error: it cannot be opened, is no database, or cannot be written.
+        sqlite3.Error: the file cannot be opened, is not a database, or cannot be written.
     """
     with closing(connect(file)) as connection:
         connection.execute("PRAGMA schema_version").fetchone()
@@ -45,13 +45,13 @@ def try_once(file: Path, *, create: bool) -> None:
         try:
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
-            if "locked" not in safe_text(error):  # by a process that writes: so it can be written
+            if "locked" not in safe_text(error):  # another process is writing, so the file can be written
                 raise
 
 
 @contextmanager
 def creating(file: Path) -> Iterator[None]:
-    """One process at a time creates tables and experiments: several at once would all fail. Every user may take the lock.
+    """Lets one process at a time create tables and experiments, because several at once fail. Every user may take the lock.
 
     Raises:
         OSError: the lock's file cannot be written, and the store has no tables yet.
@@ -62,7 +62,7 @@ def creating(file: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or not _has_tables(file):
             raise
-        yield  # a folder that this user may only read
+        yield  # this user may only read the folder
         return
     try:
         yield
@@ -72,7 +72,7 @@ def creating(file: Path) -> Iterator[None]:
 
 @contextmanager
 def without_stray_folder(uri: str, file: Path) -> Iterator[None]:
-    """MLflow makes the folder ``a%25b`` of a URI as it is typed, beside the ``a%b`` that it means: removed at the end."""
+    """Removes the folder ``a%25b`` at the end. MLflow makes it in addition to ``a%b``, the folder that the URI means."""
     literal = Path(uri.partition(":///")[2]).parent
     stray = [] if literal == file.parent else [path for path in (literal, *literal.parents) if not path.exists()]
     try:
@@ -94,5 +94,5 @@ def _has_tables(file: Path) -> bool:
 
 
 def connect(file: Path) -> sqlite3.Connection:
-    """A connection that waits for other writers."""
+    """A connection that waits while other processes write."""
     return sqlite3.connect(file, timeout=BUSY_S)

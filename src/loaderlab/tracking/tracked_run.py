@@ -1,4 +1,4 @@
-"""One run in MLflow while it goes on. Metrics are kept in memory and written between epochs."""
+"""One run in MLflow while it trains. Metrics stay in memory and are written between epochs."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from loaderlab.data.spec import DataSpec
 from loaderlab.metrics import TABLE
 from loaderlab.system.files import encodable
 
-BATCH = 900  # entries of one log_batch; MLflow admits 1,000
+BATCH = 900  # entries of one log_batch; MLflow allows 1,000
 MAX_TAG, MAX_PARAM = 5000, 6000  # characters
 
 
 class OpenStore(Protocol):
-    """What a run needs of its store."""
+    """The part of a store that a run uses."""
 
     client: MlflowClient
 
     def guarded(self) -> AbstractContextManager[None]:
-        """Turns what MLflow, SQLAlchemy and the disk raise into one message."""
+        """Turns errors of MLflow, SQLAlchemy and the disk into one message."""
 
 
 class TrackedRun:
-    """One MLflow run. As a context manager it ends FINISHED, KILLED on Ctrl-C and SIGTERM, or FAILED."""
+    """One MLflow run. As a context manager it ends as FINISHED, as KILLED after Ctrl-C or SIGTERM, or as FAILED."""
 
     def __init__(self, store: OpenStore, run_id: str) -> None:
         self._store, self.run_id = store, run_id
@@ -55,20 +55,20 @@ class TrackedRun:
             )
 
     def metric(self, name: str, value: float, step: int) -> None:
-        """Keeps a point for the next `flush`; what is not finite is not a measurement and is left out."""
-        assert name in TABLE, name  # a metric that nobody defined
+        """Stores a point until the next `flush`. NaN and infinity are no measurements and are left out."""
+        assert name in TABLE, name  # the metric is not in the registry
         if math.isfinite(value):
             self._buffer.append(Metric(name, float(value), int(time.time() * 1000), step))
 
     def flush(self) -> None:
-        """Writes what was kept; about 70 ms a thousand points, so never inside a measured window."""
+        """Writes the stored points. A thousand points take about 70 ms, so never call this in a measured window."""
         with self._store.guarded():
             while self._buffer:
                 self._store.client.log_batch(self.run_id, metrics=self._buffer[:BATCH])
                 del self._buffer[:BATCH]
 
     def dataset(self, spec: DataSpec) -> None:
-        """Logs the samples as the run's input."""
+        """Logs the data as the run's input."""
         count = "as in data.samples" if spec.train.num_claimed else str(spec.train.num_samples)
         source = CodeDatasetSource(tags={"location": spec.location, "train_samples": count})
         entry = mlflow.data.meta_dataset.MetaDataset(source, name=spec.name, digest=spec.digest[:36])  # type: ignore[abstract]
@@ -79,7 +79,7 @@ class TrackedRun:
             )
 
     def artifacts(self, folder: Path, under: str | None = None) -> None:
-        """Logs every file of a folder, in a folder of the run's artifacts if one is named."""
+        """Logs every file of a folder, into the folder ``under`` of the run's artifacts if given."""
         with self._store.guarded():
             self._store.client.log_artifacts(self.run_id, str(folder), under)
 
@@ -102,5 +102,5 @@ class TrackedRun:
 
 
 def short_tags(tags: dict[str, str]) -> dict[str, str]:
-    """Tags cut to the length that MLflow takes, and in UTF-8, as its tables are."""
+    """The tags, cut to the length that MLflow accepts, with text that UTF-8 can encode."""
     return {key: encodable(value)[:MAX_TAG] for key, value in tags.items()}

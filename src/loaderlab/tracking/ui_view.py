@@ -1,7 +1,7 @@
-"""The MLflow UI's run list as it should open: runs grouped by arm, with the charts that answer the questions.
+"""Two saved views of MLflow's run list: charts of runs grouped by arm, and a list with verdicts and main metrics.
 
-MLflow keeps a view that somebody shares as a tag of the experiment. The names in here are those of its front end (3.17);
-where another version reads them otherwise, the plain list is what one gets.
+MLflow stores a shared view as a tag of the experiment. The names in this file are those of its front end 3.17. Another version
+that reads them differently shows the plain list.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from loaderlab import metrics
 
-CHARTS, TABLE = "loaderlab", "runs"  # the two views: charts of arms side by side, and the list of runs
+CHARTS, TABLE = "loaderlab", "runs"  # keys of the two views: charts that compare arms, and the list of runs
 BARS = (
     metrics.RATE,
     metrics.STARVED_PCT,
@@ -26,7 +26,7 @@ BARS = (
     metrics.VAL_ACCURACY,
 )
 LINES = (metrics.TRAIN_LOSS, metrics.VAL_LOSS)
-COLUMNS = {  # of the list of runs, with their widths in pixels
+COLUMNS = {  # columns of the list of runs, with their widths in pixels
     "attributes.`Created`": 110,
     "tags.`verdict`": 110,
     f"metrics.`{metrics.RATE}`": 135,
@@ -39,25 +39,25 @@ SECTION = "loaderlab"
 
 
 def charts_link(experiment_id: str) -> str:
-    """The part behind the server's address that opens the charts, runs grouped by arm."""
+    """The part of the URL after the server's address that opens the charts of runs grouped by arm."""
     return f"#/experiments/{experiment_id}/runs?viewStateShareKey={CHARTS}&compareRunsMode=CHART"
 
 
 def addresses(server: str, experiment_id: str) -> tuple[str, str]:
-    """Two lines: where the UI shows the list of runs with their verdicts and main metrics, and where their charts."""
+    """Two lines: the URL of the list of runs with verdicts and main metrics, and the URL of their charts."""
     runs = f"{server}/#/experiments/{experiment_id}/runs?viewStateShareKey={TABLE}&compareRunsMode=TABLE"
     return f"list of runs: {runs}", f"side by side: {server}/{charts_link(experiment_id)}"
 
 
 def tags() -> dict[str, str]:
-    """The experiment's tags that hold both views. Each has a name, so MLflow lists it in the menu "Views"."""
+    """The experiment's tags that store both views. Each view has a name, so MLflow lists it in the menu "Views"."""
     grouped = {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": "arm"}]}
     views = {CHARTS: _saved("Side by side", _state(grouped)), TABLE: _saved("Runs and verdicts", _state(None))}
     return {f"mlflow.sharedViewState.{key}": view for key, view in views.items()}
 
 
 def _saved(name: str, state: str) -> str:
-    """A saved view as MLflow's front end writes it: compressed, since a tag holds at most 5,000 characters."""
+    """A saved view in the format of MLflow's front end: compressed, because a tag has at most 5,000 characters."""
     packed = base64.b64encode(zlib.compress(state.encode())).decode()
     return json.dumps({"name": name, "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"})
 
