@@ -1,4 +1,4 @@
-"""Composing: the tests' own quick way gives what Hydra gives."""
+"""The quick composing function of the tests returns the same as Hydra."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ OVERRIDES = [
 
 @pytest.mark.parametrize("overrides", OVERRIDES, ids=" ".join)
 def test_the_tests_compose_as_hydra_does(overrides: list[str]) -> None:
-    theirs, ours = hydra_compose("train", overrides), composed(overrides)
-    assert ours == theirs
-    assert OmegaConf.to_yaml(ours) == OmegaConf.to_yaml(theirs)
-    assert {name: OmegaConf.get_type(ours, name) for name in ("data", "model", "loader")} == {
-        name: OmegaConf.get_type(theirs, name) for name in ("data", "model", "loader")
+    expected, actual = hydra_compose("train", overrides), composed(overrides)
+    assert actual == expected
+    assert OmegaConf.to_yaml(actual) == OmegaConf.to_yaml(expected)
+    assert {name: OmegaConf.get_type(actual, name) for name in ("data", "model", "loader")} == {
+        name: OmegaConf.get_type(expected, name) for name in ("data", "model", "loader")
     }
 
 
@@ -63,11 +63,11 @@ def test_the_tests_fail_as_hydra_does(override: str) -> None:
     assert messages[0] == messages[1]
 
 
-def test_no_file_of_the_command_line_imports_itself_by_way_of_another() -> None:
-    imported = {}
+def test_the_modules_of_the_command_line_have_no_import_cycle() -> None:
+    imports_of = {}
     for path in (PROJECT / "src/loaderlab/cli").glob("*.py"):
         nodes = ast.walk(ast.parse(path.read_text()))
         modules = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
-        imported[f"loaderlab.cli.{path.stem}"] = [name for name in modules if name.startswith("loaderlab.cli.")]
-    assert any(imported.values())
-    TopologicalSorter(imported).prepare()  # raises CycleError
+        imports_of[f"loaderlab.cli.{path.stem}"] = [name for name in modules if name.startswith("loaderlab.cli.")]
+    assert any(imports_of.values())
+    TopologicalSorter(imports_of).prepare()  # raises CycleError

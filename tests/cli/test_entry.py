@@ -30,18 +30,18 @@ def test_the_version_is_in_one_place(capsys: pytest.CaptureFixture[str]) -> None
     assert 'version = { attr = "loaderlab.__version__" }' in (PROJECT / "pyproject.toml").read_text()
 
 
-def test_without_a_command_the_page_and_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_command_prints_the_help_and_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert start([]) == 2
-    said = capsys.readouterr()
-    assert "Commands" in said.out
-    assert "a command is needed" in said.err
+    printed = capsys.readouterr()
+    assert "Commands" in printed.out
+    assert "a command is needed" in printed.err
 
 
-def test_a_command_that_does_not_exist(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_command_is_an_error_with_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
     assert start(["trian", "steps=40"]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "trian: there is no such command. Did you mean train?" in said.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "trian: there is no such command. Did you mean train?" in printed.err
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -1,4 +1,4 @@
-"""Bad input is explained in one message that names the field, the value and what to type."""
+"""Wrong input gives one message that names the setting, the value and what to type."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from loaderlab.cli.errors import explain
 from loaderlab.cli.main import main
 from tests.conftest import compose
 
-BAD = [  # overrides, what the message must contain
+BAD = [  # overrides, texts in the message
     ("loader.side_stream=true loader.non_blocking=false", ["loader.side_stream=true", "loader.side_stream=auto"]),
     ("data.max_skipped=1.5", ["data.max_skipped=1.5", "must be 0 to 1"]),
     ("data.on_error=ignore", ["data.on_error=ignore", "error, skip"]),
@@ -92,7 +92,7 @@ BAD = [  # overrides, what the message must contain
 
 
 @pytest.mark.parametrize(("overrides", "expected"), BAD, ids=[overrides for overrides, _ in BAD])
-def test_bad_override(overrides: str, expected: list[str]) -> None:
+def test_a_wrong_override_is_explained(overrides: str, expected: list[str]) -> None:
     with pytest.raises((HydraException, OmegaConfBaseException, config.UserError)) as raised:
         compose(overrides.split())
     message = explain(raised.value, "train", overrides.split())
@@ -104,20 +104,20 @@ def test_bad_override(overrides: str, expected: list[str]) -> None:
 @pytest.mark.parametrize("overrides", ["loadr=dali", "batch_size=abc", "batch_size=0", "a=b=c"])
 def test_an_error_ends_the_command(overrides: str, capsys: pytest.CaptureFixture[str]) -> None:
     def job(_config: config.TrainConfig, _overrides: list[str]) -> None:
-        raise AssertionError("nothing may start")
+        raise AssertionError("no job may start")
 
     assert main("train", config.TrainConfig, job, [overrides]) == 2
-    said = capsys.readouterr()
-    assert said.err.startswith("\nerror: ")
-    assert "Traceback" not in said.err
-    assert len(said.err.strip().splitlines()) <= 3
+    printed = capsys.readouterr()
+    assert printed.err.startswith("\nerror: ")
+    assert "Traceback" not in printed.err
+    assert len(printed.err.strip().splitlines()) <= 3
 
 
-def test_bad_job_of_a_sweep_stops_it_before_the_first(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_job_stops_the_sweep_before_its_first_job(capsys: pytest.CaptureFixture[str]) -> None:
     assert main("train", config.TrainConfig, lambda *_: None, ["-m", "batch_size=8,0"]) == 2
-    said = capsys.readouterr().err
-    assert "job 2 (batch_size=0)" in said
-    assert "No job was started" in said
+    printed = capsys.readouterr().err
+    assert "job 2 (batch_size=0)" in printed
+    assert "No job was started" in printed
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_an_unknown_setting_of_a_sweep_names_the_choice_that_lacks_it(
 
 
 @pytest.mark.parametrize("override", ["loader=null", "data=1"])
-def test_a_group_without_a_choice_is_refused_with_the_choices(
+def test_a_value_that_is_not_a_choice_is_rejected_with_the_choices(
     override: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main("train", config.TrainConfig, lambda *_: None, [override]) == 2

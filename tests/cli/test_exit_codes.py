@@ -37,7 +37,7 @@ def test_the_page_is_current() -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_how_an_error_ends_a_command(error: BaseException, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_exit_code_of_each_error(error: BaseException, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     def work() -> None:
         raise error
 
@@ -45,7 +45,7 @@ def test_how_an_error_ends_a_command(error: BaseException, code: int, capsys: py
     assert capsys.readouterr().out == ""
 
 
-def test_a_setting_that_is_refused_after_the_start_of_a_run_is_a_failed_run(
+def test_a_setting_rejected_after_the_start_of_a_run_is_a_failed_run(
     make_config: Callable[..., TrainConfig], terminal: Terminal
 ) -> None:
     config = make_config("device=cuda:99", "steps=2")

@@ -1,4 +1,4 @@
-"""``--help``: every group and setting of the present choices; of a sweep, those of its first job."""
+"""``--help`` shows every group and every setting of the chosen groups; for a sweep, those of its first job."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from loaderlab.runs import sweep
 
 
 def no_job(_config: TrainConfig, _overrides: list[str]) -> None:
-    raise AssertionError("nothing may start")
+    raise AssertionError("no job may start")
 
 
 def page(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
@@ -55,7 +55,7 @@ SWEEPS = [  # what is typed, the first value of each list, settings of that job
 
 
 @pytest.mark.parametrize(("arguments", "first", "settings"), SWEEPS, ids=[arguments for arguments, *_ in SWEEPS])
-def test_help_of_a_sweep_is_that_of_its_first_job(
+def test_help_of_a_sweep_shows_its_first_job(
     arguments: str, first: str, settings: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = page(capsys, arguments.split()).splitlines()
@@ -65,7 +65,7 @@ def test_help_of_a_sweep_is_that_of_its_first_job(
 
 
 @pytest.mark.parametrize("arguments", [arguments for arguments, *_ in SWEEPS])
-def test_the_sweep_begins_with_that_job(arguments: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sweep_starts_with_the_job_that_help_shows(arguments: str, monkeypatch: pytest.MonkeyPatch) -> None:
     planned: list[TrainConfig] = []
 
     def run_sweep(jobs: list[tuple[TrainConfig, list[str]]], *_: Any) -> None:
@@ -79,7 +79,7 @@ def test_the_sweep_begins_with_that_job(arguments: str, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("arguments", ["-m loader=dali --help", "--help", "-m -h"])
-def test_one_job_is_no_sweep(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_one_job_does_not_mention_a_sweep(arguments: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "first job" not in page(capsys, arguments.split())
 
 

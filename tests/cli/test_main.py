@@ -1,4 +1,4 @@
-"""The entry points' main: its arguments are those that it is given."""
+"""`main` uses only the arguments that are passed to it, not `sys.argv`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from loaderlab.cli.main import main
 from loaderlab.config import PROJECT, TrainConfig
 
 
-def test_arguments_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_main_ignores_and_restores_sys_argv(monkeypatch: pytest.MonkeyPatch) -> None:
     argv = ["train", "--nosuch", "batch_size=1"]
     monkeypatch.setattr(sys, "argv", argv)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
@@ -30,13 +30,13 @@ def test_arguments_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_else_reads_the_command_line() -> None:
     package = PROJECT / "src"
-    reading = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if "argv" in path.read_text()} - {
+    readers = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if "argv" in path.read_text()} - {
         "loaderlab/meter/nvml.py"
-    }  # a program of its own: the process beside the run
-    assert reading == {"loaderlab/cli/main.py", "loaderlab/cli/entry.py", "loaderlab/system/program.py"}
+    }  # a separate program: the process that measures the run
+    assert readers == {"loaderlab/cli/main.py", "loaderlab/cli/entry.py", "loaderlab/system/program.py"}
 
 
-def test_frames_of_an_error_where_they_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_traceback_of_an_error_is_shown_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(ValueError, match="batch_size=0"):
         main("train", TrainConfig, lambda *_: None, ["batch_size=0"])

@@ -1,4 +1,4 @@
-"""Settings of a command that needs no Hydra: ``name=value`` to a dataclass."""
+"""Settings of a command without Hydra: from ``name=value`` to a dataclass."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def test_values_have_their_types() -> None:
     assert config == TraceConfig(trace="a.json", device=1, pid="7", format="json", wait="a=b")
 
 
-def test_the_last_value_counts() -> None:
+def test_the_last_value_of_a_setting_is_used() -> None:
     assert read("trace", TraceConfig, ["trace=a", "trace=b"]).trace == "b"
 
 
 @pytest.mark.parametrize("text", ["'wait=\"a=b (c)\"'", "wait=\"'a=b (c)'\"", "'wait=a=b (c)'"])
-def test_quotes_as_hydra_needs_them_may_stay(text: str) -> None:
+def test_the_quotes_that_hydra_needs_are_accepted(text: str) -> None:
     (argument,) = shlex.split(text)
     assert read("trace", TraceConfig, ["trace=a", argument]).wait == "a=b (c)"
 
@@ -39,7 +39,7 @@ NAMES = st.sampled_from(["trace", "wait", "device", "pid", "format", "+trace", "
 
 
 @given(st.lists(st.tuples(NAMES, st.sampled_from(["=", ""]), st.text(max_size=6)).map("".join), max_size=4))
-def test_any_argument_is_a_value_or_a_refusal_property(arguments: list[str]) -> None:
+def test_any_argument_is_read_or_rejected_property(arguments: list[str]) -> None:
     with contextlib.suppress(WrongUsage):
         config = read("trace", TraceConfig, ["trace=a", *arguments])
         assert all(isinstance(text, str) for text in (config.trace, config.wait, config.pid))

@@ -1,4 +1,4 @@
-"""Which operating systems are supported: what the code does, and what the package and the README say."""
+"""Supported operating systems, in the code, the package's metadata and the README."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from loaderlab.config import PROJECT, TrainConfig
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin"])
-def test_posix_may_run(platform: str) -> None:
+def test_linux_and_macos_are_accepted(platform: str) -> None:
     assert unsupported(platform) == ""
 
 
-def test_windows_is_refused() -> None:
+def test_windows_is_rejected() -> None:
     assert "does not run on Windows" in unsupported("win32")
     assert "WSL2" in unsupported("win32")
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-m", "repeat=1,2"]])
-def test_on_windows_nothing_starts(
+def test_no_command_starts_on_windows(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def start(*_: object) -> None:
@@ -40,7 +40,7 @@ def test_on_windows_nothing_starts(
     assert captured.err.splitlines() == [f"error: {unsupported('win32')}"]
 
 
-def test_the_ui_refuses_windows_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_ui_rejects_windows(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
     assert ui.start([]) == 1
     assert capsys.readouterr().err.splitlines() == [f"error: {unsupported('win32')}"]
@@ -73,14 +73,14 @@ print("imported")
         ("hydra, omegaconf, psutil, rich.console, multiprocessing.connection", "loaderlab.cli.main, experiments.train"),
     ],
 )
-def test_importing_needs_no_module_of_posix(packages: str, module: str) -> None:
-    """What Windows does not have is removed after the packages of others are imported, and before ours."""
+def test_imports_need_no_posix_module(packages: str, module: str) -> None:
+    """Modules that Windows lacks are removed after third-party packages are imported, and before ours are."""
     code = WITHOUT_POSIX.format(packages=packages, module=module)
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=60)
     assert done.stdout == "imported\n", done.stderr
 
 
-def test_the_package_and_the_readme_say_so() -> None:
+def test_the_package_and_the_readme_name_the_supported_systems() -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     systems = [text for text in project["classifiers"] if text.startswith("Operating System")]
     assert systems == ["Operating System :: POSIX :: Linux"]
