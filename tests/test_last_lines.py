@@ -106,7 +106,7 @@ def test_the_store_shows_the_drivers_error(store: Store) -> None:
     """SQLAlchemy adds lines with the statement and a link, and MLflow repeats them."""
     error = OperationalError("SELECT 1", {}, DRIVER)
     with (
-        pytest.raises(StoreError, match="opened or written: database is locked\\. It needs") as refused,
+        pytest.raises(StoreError, match="opened or written: database is locked\\. The store needs") as refused,
         store.guarded(),
     ):
         raise raised(DRIVER, error, MlflowException(str(error)))
