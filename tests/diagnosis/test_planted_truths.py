@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from loaderlab.diagnosis.evidence import as_override
-from loaderlab.loaders.capabilities import LoaderCapabilities
+from loaderlab.loaders.capabilities import LoaderCapabilities, Queue
 from loaderlab.meter.summary import measured
 from tests.simulated import CUDA, Loop, loader, measure, play, play_cuda, setup
 
@@ -93,6 +95,21 @@ def test_a_rare_stall_that_workers_hide() -> None:
     loop = Loop(lambda index: 40.0 if index % 10 == 9 else 1.0, 2, prefetch=4, steps=300)
     _, verdict = measure(loop, play(loop), setup(loop))
     assert verdict.grade == "fed"
+
+
+def test_late_batches_of_a_loader_that_is_fast_enough() -> None:
+    """Ten batches take 155 ms and ten steps 200 ms, but the queue of two batches does not last through the late one."""
+    loop = Loop(
+        lambda index: 110.0 if index % 10 == 9 else 5.0, 1, forward=12.0, backward=6.0, optimizer=2.0, steps=300
+    )
+    queue = Queue(loop.prefetch, "loader.prefetch_factor")
+    figures, verdict = measure(loop, play(loop), setup(loop, loader=loader(1, queue=queue)))
+    assert figures["starvation/starved_pct"] > 5
+    assert verdict.bottleneck == "uneven batches"
+    name, _, length = as_override(verdict.advice[0]).partition("=")
+    assert name == "loader.prefetch_factor"
+    longer = replace(loop, prefetch=int(length))
+    assert measure(longer, play(longer), setup(longer))[0]["starvation/starved_pct"] < 1
 
 
 def test_onset_after_100_steps() -> None:

@@ -33,7 +33,7 @@ def advise(e: Evidence, s: Setup, bottleneck: str) -> tuple[Advice, ...]:
         case "batch hand-over":
             advice = _reduce_hand_overs(e, s, max_gain)
         case "uneven batches":
-            advice = _lengthen_queue(s, max_gain)
+            advice = _lengthen_queue(e, s, max_gain)
         case "interference":
             advice = _reduce_interference(e, s, max_gain)
         case "host launch overhead":
@@ -95,12 +95,17 @@ def _reduce_hand_overs(e: Evidence, s: Setup, max_gain: float | None) -> list[Ad
     return advice
 
 
-def _lengthen_queue(s: Setup, max_gain: float | None) -> list[Advice]:
-    """Advice for single batches that come late, after the queue has run empty."""
-    if s.loader.queue is None:
+def _lengthen_queue(e: Evidence, s: Setup, max_gain: float | None) -> list[Advice]:
+    """A queue that lasts through the waits for late batches."""
+    queue, makers = s.loader.queue, s.loader.makers
+    if queue is None:
         return []
-    queue = s.loader.queue
-    return [Advice("a longer queue hides batches that come late", queue.setting, 2 * queue.length, max_gain)]
+    length = 2 * queue.length
+    if e.late_steps is not None:
+        num_queues = makers.count if makers is not None and makers.are_processes else 1  # each worker has its own queue
+        length = queue.length + math.ceil(e.late_steps / max(1, num_queues))
+        length = min(max(length, queue.length + 1), 8 * queue.length)  # a queue costs memory
+    return [Advice("a longer queue hides batches that come late", queue.setting, length, max_gain)]
 
 
 def _ceiling_with(e: Evidence, s: Setup, num_makers: int) -> float | None:

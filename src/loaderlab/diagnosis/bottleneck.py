@@ -43,7 +43,7 @@ def bottleneck_of(e: Evidence, setup: Setup | None, *, fed: bool) -> str:
         return STORAGE
     if setup is None:
         return LOADER
-    if _lost_to_each_other(e, setup):
+    if not _late_now_and_then(e, setup) and _lost_to_each_other(e, setup):
         # a loader that the step slows down keeps the cores busy; idle cores mean that it waited for files not yet cached
         idle = e.cpu_pct is not None and e.cpu_pct < CROWDED_PCT
         if not idle or _step_is_slowed(e):
@@ -75,6 +75,11 @@ def _is_faster_than_the_step(e: Evidence, setup: Setup) -> bool:
     if e.loader_alone is None or e.ceiling is None or not setup.loader.works_ahead:
         return False
     return e.loader_alone >= e.ceiling
+
+
+def _late_now_and_then(e: Evidence, setup: Setup) -> bool:
+    """Whether a loader that is fast enough makes few steps wait, and the others are not slowed down."""
+    return _is_faster_than_the_step(e, setup) and _of_a_fast_loader(e) != HAND_OVER and not _step_is_slowed(e)
 
 
 def _of_a_fast_loader(e: Evidence) -> str:

@@ -50,6 +50,8 @@ class Evidence:
         cold, warm: rates with a cold and with a warm file cache of the kernel.
         cpu_pct: CPU time of the run, as a share of the cores that it may use.
         typical_share: starved time of the median step / of the mean step, at most 1: about 1 if all steps wait equally long.
+        late_steps: waits up to this length, in steps that do not wait, make up nine tenths of the starved time; None if no step
+            was starved.
         early_share: share of the starved time in the first steps of epochs, while the queue fills; None if those are most
             of the steps.
         read_mib_per_s: read from the disk.
@@ -81,6 +83,7 @@ class Evidence:
     warm: float | None = None
     cpu_pct: float | None = None
     typical_share: float | None = None
+    late_steps: float | None = None
     early_share: float | None = None
     read_mib_per_s: float | None = None
     ceiling_by_threads: Mapping[int, float] = field(default_factory=dict)

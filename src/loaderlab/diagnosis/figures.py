@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median
@@ -121,6 +122,7 @@ def evidence_of(loop: LoopRecord, probes: ProbeResults) -> Evidence:
         stages=probes.stages,
         cpu_pct=used.get(metrics.CPU_PCT),
         typical_share=_typical_share(starved),
+        late_steps=_late_steps(starved, lengths),
         early_share=_early_share(window, loop.parallel + loop.lookahead),
         read_mib_per_s=used.get(metrics.READ_MIB_PER_S),
         ceiling_by_threads={threads: rate.samples_per_s for threads, rate in probes.ceiling_by_threads.items()},
@@ -132,6 +134,16 @@ def _typical_share(starved: Sequence[float]) -> float | None:
     """See `Evidence.typical_share`; ``starved``: the starved time of each step. None if no step was starved."""
     mean = fmean(starved) if starved else 0.0
     return min(1.0, median(starved) / mean) if mean > 0 else None
+
+
+def _late_steps(starved: Sequence[float], lengths: Sequence[float]) -> float | None:
+    """See `Evidence.late_steps`; the starved time and the length of each step."""
+    total, busy = sum(starved), sum(lengths) - sum(starved)
+    if total <= 0 or busy <= 0:
+        return None
+    waits = sorted(starved)
+    longest = next(wait for wait, up_to in zip(waits, itertools.accumulate(waits), strict=True) if up_to >= 0.9 * total)
+    return longest / (busy / len(lengths))
 
 
 def _early_share(window: Sequence[Step], num_early: int) -> float | None:
