@@ -205,6 +205,7 @@ def test_a_gain_is_predicted_with_the_threads_that_the_advice_leaves() -> None:
     advice = judge(known, setup).advice[0]
     assert as_override(advice) == "loader.num_workers=2"
     assert advice.gain_x == pytest.approx(550 / 300)
+    assert advice.text == "more workers in parallel, and the step then uses 1 torch thread instead of 2"
     assert threads_to_probe(evidence, replace(setup, auto_threads=False)) is None
 
 

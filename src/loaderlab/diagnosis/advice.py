@@ -156,6 +156,10 @@ def _more_makers(e: Evidence, s: Setup, makers: Makers, bottleneck: str) -> Advi
     if count <= count_now:
         return None
     text = "one worker prepares batches while the step runs" if count == 1 else f"more {makers.kind} in parallel"
+    if (
+        threads := s.threads_with(count)
+    ) != s.threads:  # otherwise a gain above the headroom looks like a contradiction
+        text += f", and the step then uses {threads} torch thread{'s' * (threads > 1)} instead of {s.threads}"
     ceiling = _ceiling_with(e, s, count)
     if ceiling is None:  # with another number of threads the step takes another, unknown time
         return Advice(text, makers.setting, count)
