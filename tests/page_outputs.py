@@ -13,13 +13,15 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+from collections import Counter
 from pathlib import Path
 
 from loaderlab.config import PROJECT
 from tests.pages import BLOCK, SHOWN, WRITTEN, Block, blocks, make_inputs
 
 CHECKOUT = "/home/you/loaderlab"  # replaces the folder of this machine
-WIDTH = 110  # characters
+WIDTH = 110  # characters, of the terminal
+LINE = 84  # characters of a sentence that fit into a page of the site without scrolling
 BORDERS = tuple("┏┃┡│└├")  # of the rows of a table
 # the console script of a checkout that is not installed
 INSTALLED = (
@@ -75,7 +77,7 @@ def excerpt(output: str, lines: str) -> str:
     for index, line in enumerate(printed):
         is_row = line.startswith(BORDERS)
         if (not lines or re.search(lines, line)) and not (is_row and index < last_table):
-            shown += [line.rstrip()] if is_row else textwrap.wrap(line, WIDTH, break_long_words=False) or [""]
+            shown += [line.rstrip()] if is_row else textwrap.wrap(line, LINE, break_long_words=False) or [""]
         elif shown and shown[-1] != "…" and not (is_row and before.startswith(BORDERS)):
             shown.append("…")
         before = line
@@ -84,12 +86,15 @@ def excerpt(output: str, lines: str) -> str:
 
 def update(page: Path, runner: Runner) -> None:
     """Writes the outputs into a page."""
+    shown_before = Counter[str]()  # a page can have the same commands twice
     for block in blocks(page):
+        index = shown_before[block.text]
+        shown_before[block.text] += 1
         if not block.shows:
             continue
         output = excerpt(runner.printed(block), block.lines)
         text = page.read_text(encoding="utf-8")
-        opened = next(match for match in BLOCK.finditer(text) if match["text"] == block.text)
+        opened = [match for match in BLOCK.finditer(text) if match["text"] == block.text][index]
         shown = SHOWN.match(text, opened.end())
         assert shown is not None
         start, end = shown.span("output")
