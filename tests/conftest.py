@@ -218,7 +218,9 @@ SLOW = (
     "test_sweep.py",
     "test_ui.py",
     "test_readme.py",
-    "test_sweep_plan.py",
+    "test_installed.py",
+    "test_sweep_jobs.py",
+    "test_launch.py",
 )  # these run first, so that no process is idle at the end
 
 
