@@ -23,6 +23,12 @@ from loaderlab.loaders.worker_death import explained
 MEMORY = "num_workers=1"
 SHARED = "/dev/shm"
 
+# torch raises from its SIGCHLD handler, wherever the main thread is: in hypothesis's callback of the garbage collector, Python
+# drops the exception with a warning, and the loader notices the death by its next look at the worker
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <function gc_cumulative_time:pytest.PytestUnraisableExceptionWarning"
+)
+
 
 class Deadly(Dataset[tuple[torch.Tensor, int]]):
     """Item 13 ends the process that asks for it: by a signal, or with an exit code."""
