@@ -60,7 +60,7 @@ def main() -> int:
     parser.add_argument("--ladder", action="store_true", help="put this machine's ladder into docs/results.md")
     chosen = parser.parse_args()
 
-    from benchmarks.gpu_acceptance import page
+    from benchmarks.gpu_acceptance import publish
     from loaderlab.device.resolve import driver_gpus
 
     folder = chosen.folder or PROJECT / "outputs" / f"gpu_acceptance{'_cpu' * chosen.cpu}"
@@ -77,7 +77,7 @@ def main() -> int:
         with FileLock(setting.folder / "lock", timeout=0):
             requested = ["environment", *(name for name in chosen.parts if name != "environment")]
             signal_code = run_parts(setting, requested, chosen.minutes, chosen.total)
-            code = page.conclude(setting, requested, chosen.name, chosen.ladder)
+            code = publish.conclude(setting, requested, chosen.name, chosen.ladder)
             return code if signal_code is None else signal_code
     except Timeout:
         message = f"another run uses {setting.folder}. Choose another folder with --folder"

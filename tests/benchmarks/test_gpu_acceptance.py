@@ -17,7 +17,7 @@ import pytest
 from filelock import FileLock
 
 from benchmarks.gpu_acceptance import __main__ as acceptance
-from benchmarks.gpu_acceptance import criteria, kept, measured, page, running
+from benchmarks.gpu_acceptance import criteria, kept, measured, page, publish, running
 from benchmarks.gpu_acceptance.kept import Outcome
 from benchmarks.gpu_acceptance.parts import PARTS, Part, Setting
 from benchmarks.gpu_acceptance.running import State, Turn
@@ -437,8 +437,8 @@ def test_the_page_names_measured_and_missing_results() -> None:
 @pytest.fixture
 def results_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the pages of a project without pages; pictures are not drawn."""
-    monkeypatch.setattr(page, "RESULTS", tmp_path / "docs" / "results")
-    monkeypatch.setattr(page, "LADDER_PAGE", tmp_path / "docs" / "results.md")
+    monkeypatch.setattr(publish, "RESULTS", tmp_path / "docs" / "results")
+    monkeypatch.setattr(publish, "LADDER_PAGE", tmp_path / "docs" / "results.md")
 
     def write(comparison: Comparison, _store: object, folder: Path) -> None:
         for name in (compare_runs.PICTURE, "comparison.csv", "runs.csv"):
@@ -453,7 +453,7 @@ def test_the_data_of_a_page_is_next_to_it(results_folder: Path) -> None:
     results.stores = dict.fromkeys(
         results.comparisons, cast(Store, None)
     )  # `results_folder` replaces the function that uses it
-    target, undrawn = page.write(results, None)
+    target, undrawn = publish.write(results, None)
     assert (target, undrawn) == (results_folder / "a-gpu-80gb.md", {})
     names = {path.name for path in (results_folder / "a-gpu-80gb").iterdir()}
     sweeps = {f"{part}.{suffix}" for part in ("fed", "workers") for suffix in ("png", "csv", "runs.csv")}
@@ -466,8 +466,8 @@ def test_the_data_of_a_page_is_next_to_it(results_folder: Path) -> None:
     with pytest.raises(
         UserError, match="another machine .A CPU, 16 cores.. Choose another name: --name a-gpu-80gb-8-cores"
     ):
-        page.write(results, None)
-    assert page.write(results, "mine")[0] == results_folder / "mine.md"
+        publish.write(results, None)
+    assert publish.write(results, "mine")[0] == results_folder / "mine.md"
 
 
 def test_a_failed_picture_does_not_lose_the_page(results_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -479,7 +479,7 @@ def test_a_failed_picture_does_not_lose_the_page(results_folder: Path, monkeypat
     results.stores = dict.fromkeys(
         results.comparisons, cast(Store, None)
     )  # `results_folder` replaces the function that uses it
-    target, undrawn = page.write(results, None)
+    target, undrawn = publish.write(results, None)
     assert undrawn == {"fed": "ValueError: no canvas"}
     assert "Its picture could not be drawn: ValueError: no canvas" in target.read_text()
     assert results_folder.exists()
@@ -488,12 +488,12 @@ def test_a_failed_picture_does_not_lose_the_page(results_folder: Path, monkeypat
 def test_the_ladder_comes_to_the_results(results_folder: Path) -> None:
     ladder_page = results_folder.parent / "results.md"
     ladder_page.parent.mkdir()
-    opened, closed = page.LADDER_PLACE
+    opened, closed = publish.LADDER_PLACE
     ladder_page.write_text(f"# Results\n\n{opened}\nan older ladder\n{closed}\n\nthe rest\n")
-    assert not page.publish_ladder(results_of({}), results_folder / "a-gpu.md")
+    assert not publish.publish_ladder(results_of({}), results_folder / "a-gpu.md")
     results = results_of({"ladder_vectors": fed({"native": 96.4, "dali": 91.0})})
     for _ in range(2):
-        assert page.publish_ladder(results, results_folder / "a-gpu.md")
+        assert publish.publish_ladder(results, results_folder / "a-gpu.md")
     text = ladder_page.read_text()
     assert text.startswith(f"# Results\n\n{opened}\n\n| ")
     assert text.endswith(f"\n\n{closed}\n\nthe rest\n")
