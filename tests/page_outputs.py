@@ -19,7 +19,8 @@ from pathlib import Path
 from loaderlab.config import PROJECT
 from tests.pages import BLOCK, SHOWN, WRITTEN, Block, blocks, make_inputs
 
-CHECKOUT = "/home/you/loaderlab"  # replaces the folder of this machine
+HOME = "/home/you"  # replaces the home folder of this machine
+CHECKOUT = f"{HOME}/loaderlab"  # and the folder of the checkout
 WIDTH = 110  # characters, of the terminal
 LINE = 84  # characters of a sentence that fit into a page of the site without scrolling
 BORDERS = tuple("┏┃┡│└├")  # of the rows of a table
@@ -56,7 +57,11 @@ class Runner:
             text=True,
         )
         self._exit_code = done.returncode
-        output = done.stdout.replace(str(self._folder), "/path/to").replace(str(PROJECT), CHECKOUT)
+        output = (
+            done.stdout.replace(str(self._folder), "/path/to")
+            .replace(str(PROJECT), CHECKOUT)
+            .replace(str(Path.home()), HOME)
+        )
         if not command.startswith(
             ("loaderlab compare", "python -m experiments.compare", "echo ")
         ):  # their output depends on the latest sweep

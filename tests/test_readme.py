@@ -235,6 +235,13 @@ def test_the_files_that_a_page_names_are_there(page: Path) -> None:
         assert (ROOT / path).exists(), path
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_shows_no_folder_of_this_machine(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for folder in (ROOT, Path.home()):
+        assert f"{folder}/" not in text
+
+
 def test_the_links_of_the_readme_lead_somewhere() -> None:
     """Those of the other pages are checked when the site is built."""
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", README.read_text(encoding="utf-8"))
