@@ -69,12 +69,11 @@ WRITES = {  # attributes of another object that a file may assign to
     "loaders/header.py": {"Image.MAX_IMAGE_PIXELS"},  # Pillow's limit has no other interface
     "loaders/native.py": {"self._requests.epoch"},  # a class of this file
     "probes/ceiling.py": {"deadline.steps"},  # a class of this file
-    "probes/state.py": {"parameter.grad"},  # torch's own way to drop a gradient
+    "training/state.py": {"parameter.grad"},  # torch's own way to drop a gradient
     "runs/prepare.py": {"torch.backends.cudnn.benchmark"},  # torch's own switch
     "system/streams.py": {"sys.stderr"},  # replaced by /dev/null if it is closed
     "trace/collect.py": {"trace.negative"},  # a class of this file
     "training/loop.py": {
-        "progress.train_s",
         "progress.epoch",
         "progress.updates",
         "progress.step",

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from loaderlab.device.capabilities import CPU, DeviceCapabilities
 from loaderlab.diagnosis.advice import threads_to_probe
@@ -33,7 +34,7 @@ def native(copying: Copying = PAGEABLE, decoder: str = "torchcodec", *, persiste
 
 
 def dali(num_threads: int, decode: str) -> LoaderCapabilities:
-    return dali_capabilities(DaliSettings(num_threads, decode, 2))
+    return dali_capabilities(DaliSettings(num_threads, decode, 2), torch.device("cpu"))
 
 
 SPDL = spdl_capabilities(SpdlSettings(2, 3, PAGEABLE, "torchcodec", "on"))

@@ -141,6 +141,11 @@ def ids_of(batch: Batch) -> list[int]:
     return ids
 
 
+def transferred(loader: Loader, epoch: int = 0) -> list[Batch]:
+    """The batches of an epoch on the device."""
+    return [loader.transfer(batch) for batch in loader.epoch(epoch)]
+
+
 def all_of(batches: list[Batch]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     ids = torch.cat([batch.ids for batch in batches if batch.ids is not None])
     order = ids.argsort()
@@ -189,7 +194,8 @@ def test_each_sample_once_in_the_plans_order(
 def test_images_are_uint8_with_channels_last_strides(
     loader: str, split: str, device: str, built: Callable[..., Loader]
 ) -> None:
-    for batch in built(loader, split, EpochPlan(23, 4, True, False), device).epoch(0):
+    subject = built(loader, split, EpochPlan(23, 4, True, False), device)
+    for batch in map(subject.transfer, subject.epoch(0)):
         assert batch.inputs.dtype == torch.uint8
         assert batch.inputs.shape[1:] == (3, 24, 24)
         assert batch.inputs.is_contiguous(memory_format=torch.channels_last)
@@ -202,7 +208,7 @@ def test_the_consumer_owns_its_batches(loader: str, device: str, built: Callable
     subject = built(loader, "files", EpochPlan(23, 4, False, False), device)
     kept = [subject.transfer(batch) for batch in subject.epoch(0)]
     copies = [batch.inputs.clone() for batch in kept]
-    for batch in subject.epoch(1):
+    for batch in map(subject.transfer, subject.epoch(1)):
         batch.inputs.zero_()
     gc.collect()
     assert all((batch.inputs == copy).all() for batch, copy in zip(kept, copies, strict=True))
@@ -289,7 +295,7 @@ def test_normalised_by_the_loader(loader: str, built: Callable[..., Loader], ima
         torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1),
         torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1),
     )
-    for raw, normalised in zip(on_device.epoch(0), by_loader.epoch(0), strict=True):
+    for raw, normalised in zip(transferred(on_device), transferred(by_loader), strict=True):
         assert normalised.inputs.dtype == torch.float32
         assert normalised.inputs.is_contiguous(memory_format=torch.channels_last)
         assert torch.allclose(normalised.inputs, (raw.inputs / 255 - mean) / std, atol=1e-4)
@@ -302,11 +308,11 @@ def test_random_crops_differ_between_epochs_and_keep_the_means(
     plan = EpochPlan(23, 8, False, False)
     subject = built(loader, folder_split(image_tree, crop="random_resized"), plan)
     center = built("native", folder_split(image_tree), plan)
-    first, second = (all_of(list(subject.epoch(epoch)))[1].float() for epoch in (0, 1))
+    first, second = (all_of(transferred(subject, epoch))[1].float() for epoch in (0, 1))
     assert (first - second).abs().mean() > 1
     resumed = built(loader, folder_split(image_tree, crop="random_resized"), plan)
-    assert (all_of(list(resumed.epoch(1)))[1].float() - first).abs().mean() > 1  # not the crops of the first epoch
-    many = torch.stack([all_of(list(subject.epoch(epoch)))[1].float().mean() for epoch in range(2, 12)])
+    assert (all_of(transferred(resumed, 1))[1].float() - first).abs().mean() > 1  # not the crops of the first epoch
+    many = torch.stack([all_of(transferred(subject, epoch))[1].float().mean() for epoch in range(2, 12)])
     assert abs(many.mean() - all_of(list(center.epoch(0)))[1].float().mean()) < 8
 
 
@@ -317,7 +323,7 @@ def test_images_in_memory_are_cropped_at_random(loader: str, built: Callable[...
     subject = built(
         loader, replace(split, transform=replace(split.transform, random_crop=True)), EpochPlan(23, 8, False, False)
     )
-    first, second = (all_of(list(subject.epoch(epoch)))[1].float() for epoch in (0, 1))
+    first, second = (all_of(transferred(subject, epoch))[1].float() for epoch in (0, 1))
     assert first.shape == (23, 3, 24, 24)
     assert (first - second).abs().mean() > 1
 
@@ -345,7 +351,7 @@ def test_augmentation_is_that_of_native(
     ):
         subject, native = built(loader, split, plan, device), built("native", split, plan)
         inputs, expected = (
-            torch.cat([batch.inputs.cpu().float() for batch in each.epoch(4)]) for each in (subject, native)
+            torch.cat([batch.inputs.cpu().float() for batch in transferred(each, 4)]) for each in (subject, native)
         )
         difference = (inputs - expected).abs()
         assert difference.max() <= (1 if loader == "resident" else 0)

@@ -37,10 +37,10 @@ from loaderlab.probes.cold import cold_and_warm
 from loaderlab.probes.inputs import ProbeInputs
 from loaderlab.probes.loader_alone import loader_alone
 from loaderlab.probes.sequence import Probes
-from loaderlab.probes.state import untouched
 from loaderlab.training import optimizers
 from loaderlab.training.loop import Parts
 from loaderlab.training.precision import Precision
+from loaderlab.training.state import untouched
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 SIZE = 8

@@ -38,7 +38,8 @@ def bottleneck_of(e: Evidence, setup: Setup | None, *, fed: bool) -> str:
         return _of_the_step(e)
     on_device = setup is not None and setup.loader.decodes_on_device
     if e.delivery_pct >= e.starved_pct / 2:
-        return DEVICE_DECODE if on_device else COPY
+        prepares = setup is not None and setup.loader.prepares_on_device
+        return DEVICE_DECODE if on_device or prepares else COPY
     if _as_slow_as_cold(e):
         return STORAGE
     if setup is None:

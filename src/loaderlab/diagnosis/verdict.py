@@ -14,6 +14,7 @@ from loaderlab.diagnosis.bottleneck import bottleneck_of
 from loaderlab.diagnosis.evidence import (
     BOTTLENECK_X,
     CLOCKS_PCT,
+    DEVICE_DECODE,
     EPOCH_GAP,
     EPOCH_START,
     FED,
@@ -222,7 +223,10 @@ def _because(e: Evidence, bottleneck: str, headroom: float | None) -> str:
     if e.change is not None:
         text += f" since step {e.change.index} ({100 * e.change.before:.1f} % before it; the run's metrics cover both parts)"
     if e.delivery_pct >= 1:
-        text += f", including {e.delivery_pct:.1f} points in which the batch was on its way to the device"
+        delivery = (
+            "the device prepared the batch" if bottleneck == DEVICE_DECODE else "the batch was on its way to the device"
+        )
+        text += f", including {e.delivery_pct:.1f} points in which {delivery}"
     which = "faster loader"
     if bottleneck == INTERFERENCE:
         text += "; loader and step slow each other down"

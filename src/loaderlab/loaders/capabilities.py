@@ -59,6 +59,8 @@ class LoaderCapabilities:
         parallel: batches that are built at the same time, so this many can arrive in one burst.
         loads_nothing: it serves batches that are already on the device, so there is no loading to measure.
         keeps_samples_on_device: its samples stay in the device's memory from epoch to epoch.
+        prepares_on_device: its transfer is work of the device (selecting, transforming, copying within its memory), not a copy
+            from the host.
         decodes_on_device: images are decoded by the device, which gives slightly different pixels from libjpeg.
         copying: None if it delivers batches on the device itself.
         collates_samples: a batch is collated from single samples; ``loader.batched=true`` builds the whole batch at once.
@@ -75,6 +77,7 @@ class LoaderCapabilities:
     parallel: int = 1
     loads_nothing: bool = False
     keeps_samples_on_device: bool = False
+    prepares_on_device: bool = False
     decodes_on_device: bool = False
     copying: Copying | None = None
     collates_samples: bool = False

@@ -165,7 +165,9 @@ class Loader(abc.ABC):
 
     @abc.abstractmethod
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch, counted from 0.
+        """The batches of an epoch, counted from 0. What their inputs are before `transfer` is the loader's own affair.
+
+        It queues no work on the step's stream: that would look as if the host were waiting for data.
 
         Raises:
             DataError: while iterating: a sample cannot be loaded; the message names it.

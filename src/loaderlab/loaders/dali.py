@@ -11,6 +11,7 @@ import gc
 import itertools
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,7 @@ class Dali(Loader):
         if isinstance(source, ImageFiles):
             check_formats(source, READS, "loader=dali", "Type: loader=native, with loader.decoder=pillow if necessary")
         self.settings = dali_settings(config, split, device)
-        self.capabilities = dali_capabilities(self.settings)
+        self.capabilities = dali_capabilities(self.settings, device)
         self._skipped = BrokenSamples(split.on_error, plan.num_samples)
         self.broken = self._skipped.reasons
         self._feed = _Feed(split, plan, self._skipped)
@@ -161,7 +162,7 @@ class Dali(Loader):
                 self._feed.start(epoch, step)
                 continue
             self._feed.in_flight.popleft()
-            inputs, targets = self._owned(inputs, targets)
+            inputs, targets = (self._view(output) for output in (inputs, targets))
             if self._split.transform is not None:
                 inputs = inputs.permute(0, 3, 1, 2)
             step += 1
@@ -169,23 +170,12 @@ class Dali(Loader):
         if step:
             self._rewind()
 
-    def _owned(self, *outputs: Any) -> list[torch.Tensor]:
-        """Tensors that the consumer may keep or free at any time.
-
-        On a GPU these are copies. DALI reuses freed memory at once, on its own stream, which does not wait for torch's queued
-        reads. The copy moves the batch once within the device's memory.
-        """
+    def _view(self, output: Any) -> torch.Tensor:
+        """The pipeline's output without a copy."""
         if self._device.type != "cuda":
-            return [torch.utils.dlpack.from_dlpack(out.as_tensor()) for out in outputs]
+            return torch.utils.dlpack.from_dlpack(output.as_tensor())
         # -1: do not wait for a stream: the batch is ready, and DALI's stream is already working on the next batches
-        views = [torch.utils.dlpack.from_dlpack(out.as_tensor().__dlpack__(stream=-1)) for out in outputs]
-        copies = [view.clone() for view in views]
-        copied = torch.cuda.Event()
-        copied.record(torch.cuda.current_stream(self._device))
-        self._in_copy.append((copied, views))
-        while self._in_copy and self._in_copy[0][0].query():
-            self._in_copy.popleft()
-        return copies
+        return torch.utils.dlpack.from_dlpack(output.as_tensor().__dlpack__(stream=-1))
 
     def _rewind(self) -> None:
         """Resets the pipeline at the end of an epoch, so that the next one can begin."""
@@ -217,7 +207,21 @@ class Dali(Loader):
         raise LoaderError(f"loader=dali: the pipeline failed: {dali_graph.reason(error)}") from None
 
     def transfer(self, batch: Batch) -> Batch:
-        return batch  # the pipeline's last operators have copied it to the device
+        """On a GPU a copy within its memory, which the consumer may free at any time.
+
+        DALI reuses freed memory at once, on its own stream, which does not wait for torch's queued reads. So DALI's tensors
+        are kept until the copy has been made.
+        """
+        if self._device.type != "cuda":
+            return batch
+        views = [batch.inputs, batch.targets]
+        inputs, targets = (view.clone() for view in views)
+        copied = torch.cuda.Event()
+        copied.record(torch.cuda.current_stream(self._device))
+        self._in_copy.append((copied, views))
+        while self._in_copy and self._in_copy[0][0].query():
+            self._in_copy.popleft()
+        return replace(batch, inputs=inputs, targets=targets)
 
     def close(self) -> None:
         self._drop_pipeline()

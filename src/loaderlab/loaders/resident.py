@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -39,6 +40,7 @@ from loaderlab.system.machine import available_cores
 T = TypeVar("T")
 KEPT_FREE = 0.25  # share of the free memory for the model, its gradients and the batches
 CHUNK = 1024  # images that are copied at once
+ID = 8  # column of the image's id, after the windows of its rows and columns
 
 
 class Resident(Loader):
@@ -81,10 +83,11 @@ class Resident(Loader):
                 if isinstance(source, ImageFiles):
                     check_decodable(source, config.decoder)
                 self._load(source, config.decoder)
+        self._host_labels = source.labels
         self._labels = torch.from_numpy(source.labels).to(device)
         assert self._inputs is not None
         self.settings = ResidentSettings(config.decoder, round(self._inputs.nbytes / 2**20, 1))
-        self.capabilities = LoaderCapabilities(keeps_samples_on_device=True)
+        self.capabilities = LoaderCapabilities(keeps_samples_on_device=True, prepares_on_device=True)
 
     def _images(self, channels: int) -> torch.Tensor:
         """An empty tensor (N, height, C, width) for the images, padded to the largest size. `resample` needs this order."""
@@ -152,39 +155,46 @@ class Resident(Loader):
         return self._plan.num_steps
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
+        """Batches whose inputs are what `transfer` needs to select and transform the samples: one row of numbers each.
+
+        The work on the device is queued by `transfer`: queued here, it would look as if the host were waiting for data.
+        """
         assert self._inputs is not None, "closed"
         for request in requests(self._plan, epoch):
             ids = self._skipped.substituted(request.ids)
-            if self._split.transform is not None:
-                inputs, labels = self._transformed(self._inputs, ids, request, self._split.transform)
-            else:
-                chosen = self._on_device(ids)
-                inputs, labels = self._inputs.index_select(0, chosen), self._labels.index_select(0, chosen)
-            yield Batch(inputs, labels, torch.from_numpy(ids), self._skipped.broken_in(request.ids))
+            spec = self._split.transform
+            rows = torch.from_numpy(ids[:, None] if spec is None else self._rows(ids, request, spec))
+            targets = torch.from_numpy(self._host_labels[ids])
+            yield Batch(rows, targets, torch.from_numpy(ids), self._skipped.broken_in(request.ids))
 
-    def _transformed(
-        self, images: torch.Tensor, ids: INT64, request: Request, spec: TransformSpec
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _rows(self, ids: INT64, request: Request, spec: TransformSpec) -> INT64:
+        """For each image the windows of its rows and columns, its id and whether it is flipped: (N, 10)."""
         crops, flips = request.draws(spec)
         sizes = self._sizes[ids].tolist()
         windows = [_window(height, width, spec, draws) for (height, width), draws in zip(sizes, crops, strict=True)]
-        numbers = self._on_device(np.column_stack([windows, ids, flips]))  # one copy
-        chosen, (_, height, _, width) = numbers[:, 8], images.shape
+        return np.column_stack([windows, ids, flips])
+
+    def transfer(self, batch: Batch) -> Batch:
+        assert self._inputs is not None, "closed"
+        numbers = batch.inputs  # one copy, which does not wait for the device's queued work
+        if self._device.type == "cuda":
+            numbers = numbers.pin_memory().to(self._device, non_blocking=True)
+        spec = self._split.transform
+        chosen = numbers[:, 0 if spec is None else ID]
+        inputs = self._inputs.index_select(0, chosen)
+        if spec is not None:
+            inputs = self._transformed(inputs, numbers, spec)
+        return replace(batch, inputs=inputs, targets=self._labels.index_select(0, chosen))
+
+    def _transformed(self, images: torch.Tensor, numbers: torch.Tensor, spec: TransformSpec) -> torch.Tensor:
+        _, height, _, width = images.shape
         rows = axis_weights(numbers[:, :4], None, spec.size, height)
-        columns = axis_weights(numbers[:, 4:8], numbers[:, 9].bool(), spec.size, width)
-        inputs = resample(images.index_select(0, chosen), rows, columns)
+        columns = axis_weights(numbers[:, 4:ID], numbers[:, ID + 1].bool(), spec.size, width)
+        inputs = resample(images, rows, columns)
         normalization = self._split.normalization
         if normalization is not None and not normalization.on_device:
             inputs = normalize(inputs, normalization)
-        return inputs, self._labels.index_select(0, chosen)
-
-    def _on_device(self, numbers: INT64) -> torch.Tensor:
-        """A copy on the device, which does not wait for the device's queued work."""
-        tensor = torch.from_numpy(numbers)
-        return tensor.pin_memory().to(self._device, non_blocking=True) if self._device.type == "cuda" else tensor
-
-    def transfer(self, batch: Batch) -> Batch:
-        return batch
+        return inputs
 
     def close(self) -> None:
         self._inputs = None

@@ -177,11 +177,12 @@ def dali_settings(config: DaliLoader, split: Split, device: torch.device) -> Dal
     )
 
 
-def dali_capabilities(settings: DaliSettings) -> LoaderCapabilities:
+def dali_capabilities(settings: DaliSettings, device: torch.device) -> LoaderCapabilities:
     decodes_on_device = settings.decode == "mixed"
     return LoaderCapabilities(
         makers=Makers(settings.num_threads, "loader.num_threads", are_processes=False, whole_batches=False),
         lookahead=settings.prefetch_queue_depth,
+        prepares_on_device=capabilities(device).takes_copies,
         decodes_on_device=decodes_on_device,
         decode_on_device=None if decodes_on_device else ("loader.decode", "mixed"),
         keep_on_device=KEEP_ON_DEVICE,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -23,7 +24,7 @@ class StepMeter:
 
     Args:
         device: a CUDA device is also timed by events; a CPU only by the host's clock.
-        clock: monotonic nanoseconds; tests pass a fake clock.
+        clock: monotonic nanoseconds, by default `time.perf_counter_ns`; tests pass a fake clock.
         counters: totals so far (CPU seconds, bytes read), read only at the start and end of an epoch.
         sync: wait for the device at every mark and use the host's clock alone. This removes the overlap of host and
             device; it exists to validate the event timing.
@@ -32,15 +33,16 @@ class StepMeter:
     def __init__(
         self,
         device: torch.device,
-        clock: Callable[[], int] = time.perf_counter_ns,
+        clock: Callable[[], int] | None = None,
         counters: Callable[[], Mapping[str, float]] | None = None,
         sync: bool = False,
     ) -> None:
-        self._clock, self._counters = clock, counters
+        self._clock, self._counters = clock or time.perf_counter_ns, counters
         self._at_begin: Mapping[str, float] = {}
         self.used: dict[str, float] = {}  # increase of each counter inside the epochs
         self.epochs_ns: list[tuple[int, int]] = []  # start and end of each epoch, after the device finished its work
         self.epoch_ends_ns: list[int] = []  # from requesting one more batch to the loader's StopIteration
+        self._aside_ns = self._epoch_aside_ns = 0  # inside the complete epochs and the current one: see `aside`
         self._ring = EventRing(device) if device.type == "cuda" and not sync else None
         self._sync = device if device.type == "cuda" and sync else None
         self._annotate, self._range = False, None  # type: bool, record_function | None
@@ -59,7 +61,7 @@ class StepMeter:
     # ---- in the loop ---------------------------------------------------------------------------------------
 
     def begin_epoch(self, epoch: int) -> None:
-        self._epoch, self._num_built = epoch, 0
+        self._epoch, self._num_built, self._epoch_aside_ns = epoch, 0, 0
         self._times, self._sizes, self._losses, self._drained = [], [], [], []
         if self._counters:
             self._at_begin = self._counters()
@@ -116,6 +118,15 @@ class StepMeter:
         """Discards the step that was begun."""
         del self._times[6 * len(self._sizes) + 1 :]
 
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """The time of the block, between two steps, does not count as time of the loop: see `epochs_s`."""
+        began = self._clock()
+        try:
+            yield
+        finally:
+            self._epoch_aside_ns += self._clock() - began
+
     def settle(self) -> None:
         """Waits for the device, so that the last steps of an interrupted loop have their device times too."""
         if self._ring:
@@ -136,6 +147,7 @@ class StepMeter:
         self._name_phase(None)
         self.settle()
         self.epochs_ns.append((self._epoch_began, self._clock() if exhausted or self._ring else now))
+        self._aside_ns += self._epoch_aside_ns
         if self._counters:
             for name, value in self._counters().items():
                 self.used[name] = self.used.get(name, 0.0) + value - self._at_begin[name]
@@ -226,8 +238,8 @@ class StepMeter:
 
     @property
     def epochs_s(self) -> float:
-        """Wall time of the epochs, without evaluation."""
-        return sum(end - begin for begin, end in self.epochs_ns) / 1e9
+        """Wall time of the complete epochs, without evaluation and without the meter's own readings of counters and memory."""
+        return (sum(end - begin for begin, end in self.epochs_ns) - self._aside_ns) / 1e9
 
     @property
     def num_settled(self) -> int:

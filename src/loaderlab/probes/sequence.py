@@ -1,7 +1,7 @@
 """Runs the probes one after the other: the step without the loader, the loader without the step, both together.
 
 They run after training and use the same loop, so that each of them differs from the run in one thing only. They restore
-what they change: see `loaderlab.probes.state`.
+what they change: see `loaderlab.training.state`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from loaderlab.probes.ceiling import ENOUGH_STEPS, WARMUP_STEPS, Unmeasurable, c
 from loaderlab.probes.cold import cold_and_warm
 from loaderlab.probes.inputs import ProbeInputs
 from loaderlab.probes.loader_alone import loader_alone
-from loaderlab.probes.state import untouched
 from loaderlab.system.causes import reason
+from loaderlab.training.state import untouched
 
 TOO_FEW_STEPS = "too few steps in the probe's time. Type for example: measure.probe_s=10"
 

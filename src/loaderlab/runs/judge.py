@@ -34,11 +34,14 @@ class Judged:
 
 
 def judge_run(
-    context: RunContext, prepared: Prepared, trained: Trained, probes: ProbeResults, num_skipped: int
+    context: RunContext, prepared: Prepared, trained: Trained, probes: ProbeResults, num_skipped: int, *, failed: bool
 ) -> Judged:
-    """The metrics and the verdict of a run with at least one step."""
+    """The metrics and the verdict of a run with at least one step.
+
+    After a failure nothing more is measured on a GPU: an error of CUDA is raised again by every later call.
+    """
     loop, setup = trained.loop, setup_of(context, prepared)
-    if loop.window:
+    if loop.window and not (failed and prepared.capabilities.asynchronous):
         own_cost = own_cost_ns(prepared.device, sync=context.config.measure.sync)
         loop = replace(loop, own_cost_ns=own_cost)
     values: dict[str, float | None] = {

@@ -94,14 +94,17 @@ class MeasuredLoop:
                     accumulate=config.accumulate,
                 )
             except BaseException:
-                with contextlib.suppress(RuntimeError):  # a failed device gives no times
+                with contextlib.suppress(RuntimeError):  # a failed device gives no times and no trace
                     self._meter.settle()
+                    if self._profiler is not None:
+                        self._profiler.close()
                 raise
+            else:
+                if self._profiler is not None:
+                    self._profiler.close()
             finally:
                 self._log_losses()
                 self._lengths.report()
-                if self._profiler is not None:
-                    self._profiler.close()
         if self._profiler is not None and not self._profiler.path.exists():
             steps = self._profiler.num_steps
             self._context.terminal.warn(f"measure.profile=true: no epoch had {steps} steps left for a trace")
@@ -125,7 +128,7 @@ class MeasuredLoop:
                 epoch_ends_ns=meter.epoch_ends_ns,
                 used=meter.used,
                 cores=available_cores(),
-                train_s=progress.train_s or None,  # without a complete epoch there is no training time
+                train_s=meter.epochs_s or None,  # without a complete epoch there is no training time
                 device_samples=self._device_samples,
                 own_pids=resources.own_pids(),
                 host_peak_mib=self._memory.host_mib,
@@ -172,7 +175,9 @@ class MeasuredLoop:
         profiler = self._profiler
         if profiler is not None and (profiler.running or self._fits_epoch(profiler, meter)):
             profiler.step(meter)
-        self._memory.after_step(meter.num_steps)
+        if meter.num_steps <= 2:  # later steps have no readings, which take about 10 ms per process
+            with meter.aside():
+                self._memory.after_step(meter.num_steps)
 
     def _on_epoch(self, progress: Progress, meter: StepMeter) -> None:
         """Writes the buffered metrics, reads memory and saves a checkpoint if one is due, all outside the measured windows."""

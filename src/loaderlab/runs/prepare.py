@@ -30,6 +30,7 @@ from loaderlab.runs.sample_counts import data_fact, samples_text
 from loaderlab.system.files import write_text
 from loaderlab.system.versions import versions
 from loaderlab.training import batch_of_one, checkpoint, models, optimizers
+from loaderlab.training.first_step import load_kernels
 from loaderlab.training.loop import Parts, Progress
 from loaderlab.training.precision import Precision
 from loaderlab.training.run_length import RunLength
@@ -91,9 +92,12 @@ def prepare(context: RunContext, loaders: LoaderSet, device: torch.device) -> Pr
     if config.resume is not None:
         progress = _resume(context, parts, length)
     facts = _report(context, device, spec, parts)
+    device_capabilities = capabilities(device)
+    if device_capabilities.asynchronous:
+        load_kernels(parts, spec, min(config.batch_size, spec.train.num_samples or config.batch_size))
     return Prepared(
         device=device,
-        capabilities=capabilities(device),
+        capabilities=device_capabilities,
         spec=spec,
         plan=plan,
         parts=parts,

@@ -107,8 +107,9 @@ class _Stages:
         context, prepared, trained, skipped = self._context, self._prepared, self._trained, self._loaders.skipped
         judged = None
         if prepared is not None and trained is not None and trained.loop.steps:
-            judged = judge_run(context, prepared, trained, self._probes.results, len(skipped))
-            warn_of_results(context, prepared, judged, failed=error is not None)
+            failed = error is not None
+            judged = judge_run(context, prepared, trained, self._probes.results, len(skipped), failed=failed)
+            warn_of_results(context, prepared, judged, failed=failed)
         step = trained.step if trained is not None else 0
         record(context, Outcome(self._device, prepared, judged, step, tuple(skipped), error))
         return judged

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +27,6 @@ class Progress:
     epoch: int = 0  # finished epochs, including those before a resume
     step: int = 0  # finished steps, including those before a resume
     updates: int = 0  # updates of the weights, including those before a resume
-    train_s: float = 0.0  # time in this process's loop, without evaluation and pauses
     val_loss: list[float] = field(default_factory=list)
     val_accuracy: list[float] = field(default_factory=list)
     learning_rates: list[float] = field(default_factory=list)  # one per step of this process
@@ -94,7 +92,6 @@ def train(
 
     while (epochs is None or progress.epoch < epochs) and (steps is None or progress.step < steps):
         model.train()
-        began = time.perf_counter()
         meter.begin_epoch(progress.epoch)
         batches = iter(parts.loader.epoch(progress.epoch))
         in_epoch = 0  # steps of this epoch
@@ -140,7 +137,6 @@ def train(
             observers.on_step(progress, meter)
 
         meter.end_epoch()  # waits for the device
-        progress.train_s += time.perf_counter() - began
         if in_epoch == 0:
             raise UserError(
                 "data: there was no training batch. With drop_last=true a set needs at least batch_size samples"

@@ -1,4 +1,4 @@
-"""Restores what a probe changes: weights, optimizer, random states."""
+"""Restores what steps change that are not part of the training: weights, optimizer, random states."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from loaderlab.training.loop import Parts
 
 @contextmanager
 def untouched(parts: Parts) -> Iterator[None]:
-    """Restores what probes change: weights, buffers, gradients, optimizer, schedule, scaler, mode, random states.
+    """Restores what steps change: weights, buffers, gradients, optimizer, schedule, scaler, mode, random states.
 
     The copy is in host memory: the run may have filled the GPU's.
     """
