@@ -7,7 +7,7 @@ CUDA is silent: see `Order` and `Allocator`. `tests.cuda_double.patches` puts it
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from loaderlab.device import timeline as tl
 from loaderlab.device.timeline import Clock, Timeline
-from tests.cuda_double.memory import Allocator, Block, Blocks
+from tests.cuda_double.memory import WHOLE, Allocator, Block, Blocks, Place, place_of
 from tests.cuda_double.order import Known, Order
 
 DEVICE = torch.device("cuda", 0)
@@ -119,16 +119,16 @@ class Double:
         self._launch(name, duration_ns, (), ())
 
     def _launch(
-        self, name: str, duration_ns: int, reads: Iterator[Block] | tuple[Block, ...], writes: tuple[Block, ...]
+        self, name: str, duration_ns: int, reads: Sequence[tuple[Block, Place]], writes: Sequence[tuple[Block, Place]]
     ) -> tl.Busy:
         with self._lock:
             stream = self.current_stream
             access = self.order.launch(stream.number)
             known = self.order.at(stream.number)
-            for block in reads:
-                block.read(access, known, f"{name} on stream {stream.number}")
-            for block in writes:
-                block.write(access, known, f"{name} on stream {stream.number}")
+            for block, place in reads:
+                block.read(access, known, f"{name} on stream {stream.number}", place)
+            for block, place in writes:
+                block.write(access, known, f"{name} on stream {stream.number}", place)
             return self.timeline.queue(stream.queue, duration_ns, name)
 
     def take_back(self) -> None:
@@ -156,22 +156,31 @@ class Double:
     def to_device(self, source: torch.Tensor, target: Block, non_blocking: bool) -> None:
         """A copy from the host: asynchronous only from pinned memory."""
         pinned = self.pinned.get(source)
-        self._copy(
-            "copy to device", source.nbytes, pinned, reads=pinned, writes=target, wait=not (pinned and non_blocking)
-        )
+        reads = [(pinned, place_of(source))] if pinned else []
+        wait = not (pinned and non_blocking)
+        self._copy("copy to device", source.nbytes, reads, [(target, WHOLE)], pinned=bool(pinned), wait=wait)
 
     def to_host(self, source: Block, target: torch.Tensor, num_bytes: int, non_blocking: bool) -> None:
         """A copy to the host: asynchronous only to pinned memory."""
         pinned = self.pinned.get(target)
-        self._copy("copy to host", num_bytes, pinned, reads=source, writes=pinned, wait=not (pinned and non_blocking))
+        writes = [(pinned, place_of(target))] if pinned else []
+        wait = not (pinned and non_blocking)
+        self._copy("copy to host", num_bytes, [(source, WHOLE)], writes, pinned=bool(pinned), wait=wait)
 
     def _copy(
-        self, name: str, num_bytes: int, pinned: Block | None, *, reads: Block | None, writes: Block | None, wait: bool
+        self,
+        name: str,
+        num_bytes: int,
+        reads: Sequence[tuple[Block, Place]],
+        writes: Sequence[tuple[Block, Place]],
+        *,
+        pinned: bool,
+        wait: bool,
     ) -> None:
         self.call(name)
         slower = 1.0 if pinned else PAGEABLE_SLOWER
         duration_ns = round(slower * num_bytes / self._copy_gb_per_s)
-        self._launch(name, duration_ns, (reads,) if reads else (), (writes,) if writes else ())
+        self._launch(name, duration_ns, reads, writes)
         if wait:
             self.current_stream.wait_on_host()
 
@@ -198,7 +207,7 @@ class Double:
         if name == "copy_" and bool(blocks[0]) != bool(blocks[-1]) and len(blocks) == 2:
             return self._copy_between(func, args, kwargs, blocks)
         if name == "_local_scalar_dense" and blocks[0]:
-            self._copy("copy to host", 8, None, reads=blocks[0], writes=None, wait=True)
+            self._copy("copy to host", 8, [(blocks[0], WHOLE)], [], pinned=False, wait=True)
             return func(*args, **kwargs)
         if to_cuda or any(blocks):
             return self._kernel(name, func, args, kwargs, tensors, blocks)
@@ -212,8 +221,6 @@ class Double:
             self.to_device(args[1], blocks[0], non_blocking)
         else:
             assert blocks[1]
-            if pinned := self.pinned.get(args[0]):
-                del pinned  # the copy writes there, not the host
             self.to_host(blocks[1], args[0], args[1].nbytes, non_blocking)
         return func(*args, **kwargs)
 
@@ -244,7 +251,8 @@ class Double:
         host_ns, device_ns = self.cost(name)
         self.clock.spend(host_ns)
         if not views:
-            self._launch(name, device_ns, tuple(block for block in blocks if block), tuple(writes))
+            reads = [(block, WHOLE) for block in blocks if block]
+            self._launch(name, device_ns, reads, [(block, WHOLE) for block in writes])
         return result
 
     def _on_host(
@@ -261,10 +269,10 @@ class Double:
             written = _written(func, args, kwargs)
             for tensor in tensors:
                 if block := self.pinned.get(tensor):
-                    block.host_reads(self.order.host, name)
+                    block.host_reads(self.order.host, f"the host ({name})", place_of(tensor))
             for tensor in written:
                 if block := self.pinned.get(tensor):
-                    block.host_writes(self.order.host, name)
+                    block.host_writes(self.order.host, f"the host ({name})", place_of(tensor))
         result = func(*args, **kwargs)
         return self.pin(result) if pins else result
 

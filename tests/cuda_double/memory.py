@@ -19,6 +19,10 @@ class RaceError(AssertionError):
     """Two accesses to the same memory are not ordered."""
 
 
+Place = tuple[int, int]  # first byte and end
+WHOLE: Place = (0, 2**62)
+
+
 @dataclass(eq=False)
 class Block:
     """A block of memory.
@@ -26,40 +30,53 @@ class Block:
     Attributes:
         stream: the stream in whose pool it is; -1 for pinned memory.
         users: the streams for which `record_stream` was called.
-        reads, writes: for each stream its newest access.
+        reads, writes: for each stream and place its newest access.
         guards: after the block was freed: for each of ``users`` the time at which it had finished its work.
     """
 
     num_bytes: int
     stream: int = -1
     users: set[int] = field(default_factory=set)
-    reads: dict[int, int] = field(default_factory=dict)
-    writes: dict[int, int] = field(default_factory=dict)
+    reads: dict[tuple[int, Place], int] = field(default_factory=dict)
+    writes: dict[tuple[int, Place], int] = field(default_factory=dict)
     guards: dict[int, int] = field(default_factory=dict)
 
-    def read(self, access: Access, known: Known, what: str) -> None:
+    def read(self, access: Access, known: Known, what: str, place: Place = WHOLE) -> None:
         """Adds a read by work that comes after all that is ``known``."""
-        self._check(self.writes, known, f"{what} reads memory that stream {{}} may not have written yet")
-        self.reads[access[0]] = access[1]
+        self.host_reads(known, what, place)
+        self.reads[access[0], place] = access[1]
 
-    def write(self, access: Access, known: Known, what: str) -> None:
+    def write(self, access: Access, known: Known, what: str, place: Place = WHOLE) -> None:
         """Adds a write by work that comes after all that is ``known``."""
-        self._check(self.writes, known, f"{what} writes to memory that stream {{}} may not have written yet")
-        self._check(self.reads, known, f"{what} writes to memory that stream {{}} may not have read yet")
-        self.writes[access[0]] = access[1]
+        self.host_writes(known, what, place)
+        self.writes[access[0], place] = access[1]
 
-    def host_reads(self, known: Known, what: str) -> None:
-        self._check(self.writes, known, f"the host ({what}) reads memory that stream {{}} may not have written yet")
+    def host_reads(self, known: Known, what: str, place: Place = WHOLE) -> None:
+        """Raises if the device may still write there."""
+        self._check(self.writes, place, known, f"{what} reads memory that stream {{}} may not have written yet")
 
-    def host_writes(self, known: Known, what: str) -> None:
-        self._check(self.writes, known, f"the host ({what}) writes to memory that stream {{}} may not have written yet")
-        self._check(self.reads, known, f"the host ({what}) writes to memory that stream {{}} may not have read yet")
+    def host_writes(self, known: Known, what: str, place: Place = WHOLE) -> None:
+        """Raises if the device may still write or read there."""
+        self._check(self.writes, place, known, f"{what} writes to memory that stream {{}} may not have written yet")
+        self._check(self.reads, place, known, f"{what} writes to memory that stream {{}} may not have read yet")
+
+    def forget(self, stream: int) -> None:
+        """The stream is done with the block."""
+        for accesses in (self.reads, self.writes):
+            for key in [key for key in accesses if key[0] == stream]:
+                del accesses[key]
 
     @staticmethod
-    def _check(accesses: dict[int, int], known: Known, message: str) -> None:
-        for access in accesses.items():
-            if not precedes(access, known):
-                raise RaceError(message.format(access[0]))
+    def _check(accesses: dict[tuple[int, Place], int], place: Place, known: Known, message: str) -> None:
+        for (stream, (start, stop)), number in accesses.items():
+            if start < place[1] and place[0] < stop and not precedes((stream, number), known):
+                raise RaceError(message.format(stream))
+
+
+def place_of(tensor: torch.Tensor) -> Place:
+    """The bytes of the tensor in its storage, if its elements are next to each other."""
+    start = int(tensor.storage_offset()) * tensor.element_size()
+    return start, start + tensor.nbytes
 
 
 class Blocks:
@@ -134,8 +151,7 @@ class Allocator:
             if all(at_ns <= now_ns for at_ns in block.guards.values()):
                 free.remove(block)
                 for user in block.guards:
-                    block.reads.pop(user, None)
-                    block.writes.pop(user, None)
+                    block.forget(user)
                 block.users, block.guards = set(), {}
                 return block
         return None

@@ -153,7 +153,7 @@ def _patch_tensors(patch: pytest.MonkeyPatch, double: Double) -> None:
         if double.on_device(self):
             raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu()")
         if block := double.pinned.get(self):
-            block.host_reads(double.order.host, "numpy")
+            block.host_reads(double.order.host, "the host (numpy)")
         return Base.numpy(self, *args, **kwargs)
 
     def tolist(self: torch.Tensor) -> Any:
