@@ -133,9 +133,10 @@ class Double:
 
     def take_back(self) -> None:
         """Takes back the memory of tensors that are gone."""
-        self.memory.take_back({stream.number: stream.queue.busy_until_ns for stream in self._streams})
-        for _ in self.pinned.freed():
-            pass
+        with self._lock:
+            self.memory.take_back({stream.number: stream.queue.busy_until_ns for stream in self._streams})
+            for _ in self.pinned.freed():
+                pass
 
     def place(self, tensor: torch.Tensor) -> Block:
         """Puts a new tensor into the device's memory."""

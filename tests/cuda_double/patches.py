@@ -124,9 +124,12 @@ def _patch_tensors(patch: pytest.MonkeyPatch, double: Double) -> None:
     def moved(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         block = double.on_device(self)
         target = _target(args, kwargs)
-        if block is None or target is None:
+        if target is None:
             return to(self, *args, **kwargs)
-        args, kwargs = _without_device(args, kwargs)
+        rest, named = _without_device(args, kwargs)
+        if block is None:
+            return to(self, DEVICE if target.type == "cuda" else target, *rest, **named)
+        args, kwargs = rest, named
         if target.type == "cuda":  # it is there already
             return to(self, *args, **kwargs) if args or kwargs else self
         double.take_back()

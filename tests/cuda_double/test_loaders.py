@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -135,6 +136,6 @@ def test_a_loaders_work_on_the_device_is_not_a_wait_of_the_host(name: str) -> No
     assert reported[metrics.STEP_MS] == pytest.approx(10.0, abs=0.01)
     setup = simulated.setup(simulated.Loop(lambda _: 0.0), device=simulated.CUDA)
     evidence = evidence_of(simulated.record(meter, 5, 1), NO_PROBES)
-    verdict = judge(evidence, simulated.replace(setup, loader=loader.capabilities))
+    verdict = judge(evidence, replace(setup, loader=loader.capabilities))
     assert verdict.bottleneck == "device decode/transform"
     assert "in which the device prepared the batch" in verdict.because
