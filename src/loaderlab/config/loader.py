@@ -60,7 +60,7 @@ class NativeLoader(HostLoader):
     num_workers: Any = setting(
         AUTO,
         kind=int,
-        doc="worker processes; auto: from the number of usable cores, 0 for data in memory",
+        doc="worker processes; auto: the usable cores that the step does not need, at most 16; 0 for data in memory",
         at_least=0,
         at_most=4096,
     )
@@ -109,7 +109,8 @@ class SpdlLoader(HostLoader):
     num_threads: Any = setting(
         AUTO,
         kind=int,
-        doc="threads that build batches; auto: from the number of usable cores for encoded images, otherwise 1",
+        doc="threads that build batches; auto: for encoded images, the usable cores that the step does not need, at most 16; "
+        "otherwise 1",
         at_least=1,
         at_most=4096,
     )
@@ -124,7 +125,7 @@ class DaliLoader(LoaderConfig):
     num_threads: Any = setting(
         AUTO,
         kind=int,
-        doc="CPU threads of the pipeline; auto: from the number of usable cores",
+        doc="CPU threads of the pipeline; auto: the usable cores that the step does not need, at most 16",
         at_least=1,
         at_most=4096,
     )

@@ -11,10 +11,9 @@ from loaderlab.config import AUTO, DaliLoader, HostLoader, NativeLoader, SpdlLoa
 from loaderlab.data.spec import EncodedImages, Split, UserItems
 from loaderlab.device.resolve import capabilities
 from loaderlab.loaders.capabilities import Choice, Copying, LoaderCapabilities, Makers, Queue
-from loaderlab.system.machine import available_cores, worker_share
+from loaderlab.system.machine import worker_share
 from loaderlab.system.versions import has_gil
 
-MAX_AUTO_THREADS = 16
 BETWEEN_STAGES = 5  # batches in SPDL 0.8 in addition to those that are being built and those in its sink
 KEEP_ON_DEVICE: Choice = ("loader", "resident")
 DECODE_ON_DEVICE: Choice = ("loader", "dali")
@@ -84,19 +83,23 @@ def in_force(settings: LoaderSettings | Copying) -> dict[str, str | None]:
 
 
 def auto_workers(split: Split, device: torch.device) -> int:
-    """The number of workers: all cores that this process may use but one, or half of them if the step computes on the CPU too.
-    0 for data in memory without per-sample work, because sending a batch to another process costs more than building it."""
+    """The number of workers by `worker_share`. 0 for data in memory without per-sample work, because sending a batch to another
+    process costs more than building it."""
     if isinstance(split.source, UserItems) and split.source.iterable and not split.source.sharded:
         return 1
     if split.ready_in_memory:
         return 0
-    return worker_share(uses_host_cores=capabilities(device).uses_host_cores)
+    return _worker_share(device)
 
 
 def auto_threads(split: Split, device: torch.device) -> int:
     """The number of threads: for encoded images, the native loader's number of workers. Otherwise one, because only one thread
     at a time runs Python code, and a user's dataset may not be thread-safe."""
     return auto_workers(split, device) if isinstance(split.source, EncodedImages) else 1
+
+
+def _worker_share(device: torch.device) -> int:
+    return worker_share(uses_host_cores=capabilities(device).uses_host_cores)
 
 
 def copying(config: HostLoader, device: torch.device) -> Copying:
@@ -167,11 +170,10 @@ def spdl_capabilities(settings: SpdlSettings) -> LoaderCapabilities:
 
 def dali_settings(config: DaliLoader, split: Split, device: torch.device) -> DaliSettings:
     """The effective settings of a DALI loader for these samples on this device."""
-    device_can, cores = capabilities(device), available_cores()
-    auto = min(MAX_AUTO_THREADS, max(1, cores // 2) if device_can.uses_host_cores else cores)
-    decode = ("mixed" if device_can.decodes_images else "cpu") if config.decode == AUTO else str(config.decode)
+    decodes_images = capabilities(device).decodes_images
+    decode = ("mixed" if decodes_images else "cpu") if config.decode == AUTO else str(config.decode)
     return DaliSettings(
-        num_threads=auto if config.num_threads == AUTO else int(config.num_threads),
+        num_threads=_worker_share(device) if config.num_threads == AUTO else int(config.num_threads),
         decode=decode if isinstance(split.source, EncodedImages) else "cpu",
         prefetch_queue_depth=config.prefetch_queue_depth,
     )

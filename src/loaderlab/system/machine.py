@@ -19,6 +19,7 @@ from loaderlab.system.nvml import gpus, query
 
 LOOK_S = 0.5  # time to measure the load of the processor
 MAX_AUTO_WORKERS = 16  # more workers take more memory, and usually do not raise throughput
+MAX_STEP_CORES = 3  # threads of a training process that need a core: launching, autograd, pinning
 BUSY_PCT = 25.0  # if other programs use more than this, results will be affected
 HOT_C = 85.0
 
@@ -41,10 +42,22 @@ def memory_limit(root: Path = Path("/sys/fs/cgroup")) -> int | None:
 
 
 def worker_share(*, uses_host_cores: bool) -> int:
-    """The automatic number of loader workers: all cores that this process may use but one, or half of them if the step computes
-    on the CPU too."""
+    """The automatic number of a loader's workers or threads: the cores that this process may use without `cores_for_step`, 1 to
+    `MAX_AUTO_WORKERS`."""
     cores = available_cores()
-    return max(1, min(MAX_AUTO_WORKERS, cores // 2 if uses_host_cores else cores - 1))
+    return max(1, min(MAX_AUTO_WORKERS, cores - cores_for_step(cores, uses_host_cores=uses_host_cores)))
+
+
+def cores_for_step(cores: int, *, uses_host_cores: bool) -> int:
+    """The number of cores that a loader leaves to the training process.
+
+    If the step computes on the CPU, half of them, rounded up. Otherwise the step still needs the host: one thread launches its
+    work, autograd has a thread of its own, and another pins memory. They get a quarter of the cores, 1 to `MAX_STEP_CORES`.
+
+    >>> [cores_for_step(cores, uses_host_cores=False) for cores in (1, 2, 4, 8, 16, 64)]
+    [1, 1, 1, 2, 3, 3]
+    """
+    return cores - cores // 2 if uses_host_cores else min(MAX_STEP_CORES, max(1, cores // 4))
 
 
 def available_memory(root: Path = Path("/sys/fs/cgroup")) -> int:
