@@ -181,7 +181,8 @@ class Loader(abc.ABC):
 
     def stages(self, seconds: float) -> Mapping[str, float] | None:
         """Seconds per sample, measured in this process without overlap, to ``prepare`` samples (read, decode, transform) and
-        to ``collate`` them into a batch. Measures batches for ``seconds``. None if the backend cannot separate the two."""
+        to ``collate`` them into a batch. Measures batches for ``seconds``, with as many torch threads as a worker has. None if
+        the backend cannot separate the two."""
         return None
 
     @abc.abstractmethod

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, get_worker_info
 
 from loaderlab.config import NativeLoader, refuse
 from loaderlab.data.spec import Split, UserItems
+from loaderlab.device.threads import torch_threads
 from loaderlab.loaders.broken import BrokenSamples
 from loaderlab.loaders.contract import Batch, Counted, EpochPlan, Loader, LoaderError
 from loaderlab.loaders.copying import DeviceCopy
@@ -202,7 +203,10 @@ class Native(Loader):
     def stages(self, seconds: float) -> Mapping[str, float] | None:
         if self._fetcher is None:
             return None
-        return self._fetcher.stages(self._requests, seconds)
+        if self.settings.num_workers == 0:  # this process builds the batches, with its own number of threads
+            return self._fetcher.stages(self._requests, seconds)
+        with torch_threads(1):  # as in a worker
+            return self._fetcher.stages(self._requests, seconds)
 
     def close(self) -> None:
         if self._loader is not None:

@@ -17,6 +17,7 @@ import torch
 
 from loaderlab.config import SpdlLoader, refuse
 from loaderlab.data.spec import Split, UserItems
+from loaderlab.device.threads import torch_threads
 from loaderlab.loaders.broken import BrokenSamples
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
 from loaderlab.loaders.copying import DeviceCopy
@@ -121,7 +122,8 @@ class Spdl(Loader):
         return self._copy(batch)
 
     def stages(self, seconds: float) -> Mapping[str, float] | None:
-        return self._fetcher.stages(requests(self._plan, 0), seconds)
+        with torch_threads(1):  # as in a builder thread
+            return self._fetcher.stages(requests(self._plan, 0), seconds)
 
     def close(self) -> None:
         self._stop(self._running)

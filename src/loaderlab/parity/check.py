@@ -16,6 +16,7 @@ from loaderlab import data, loaders
 from loaderlab.config import LoaderConfig, NativeLoader, ReplayLoader, TrainConfig
 from loaderlab.data.spec import DataSpec, Split, UserItems
 from loaderlab.device import resolve
+from loaderlab.device.threads import torch_threads
 from loaderlab.loaders.contract import EpochPlan
 from loaderlab.loaders.header import lift_pillow_limit
 from loaderlab.parity.draws import compare_draws
@@ -58,12 +59,8 @@ def check(
     if isinstance(split.source, UserItems) and split.source.iterable:
         return ParityResult("an iterable dataset has no ids")
     assert split.num_samples is not None
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # on single images several threads are slower, on a busy machine many times slower
-    try:
+    with torch_threads(1):  # on single images several threads are slower, on a busy machine many times slower
         return _check(config, split, batch_size, drop_last, seed, device, num_samples)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _check(
