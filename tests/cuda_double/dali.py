@@ -45,6 +45,9 @@ class _Pipeline:
         self._ready: deque[tuple[Any, ...]] = deque()
         self._ended = False
 
+    def build(self) -> None:
+        self._pipeline.build()
+
     def run(self) -> tuple[Any, ...]:
         self._work_ahead(1)
         if not self._ready:
@@ -78,16 +81,16 @@ def _on_device(output: Any) -> torch.Tensor:
 @contextmanager
 def dali_on(double: Double) -> Iterator[None]:
     """Pipelines that would need a GPU are doubles."""
-    build, from_dlpack = dali_graph.build, torch.utils.dlpack.from_dlpack
+    compose, from_dlpack = dali_graph.compose, torch.utils.dlpack.from_dlpack
 
-    def built(split: Any, config: Any, decode: str, feed: Any, *, device_id: int | None, **settings: Any) -> Any:
-        pipeline = build(split, config, "cpu", feed, device_id=None, **settings)
+    def composed(split: Any, config: Any, decode: str, feed: Any, *, device_id: int | None, **settings: Any) -> Any:
+        pipeline = compose(split, config, "cpu", feed, device_id=None, **settings)
         return pipeline if device_id is None else _Pipeline(pipeline, double)
 
     def viewed(source: Any) -> torch.Tensor:
         return source.view() if isinstance(source, _Output) else from_dlpack(source)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dali_graph, "build", built)
+        patch.setattr(dali_graph, "compose", composed)
         patch.setattr(torch.utils.dlpack, "from_dlpack", viewed)
         yield

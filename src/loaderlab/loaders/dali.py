@@ -21,7 +21,7 @@ import torch.utils.dlpack
 from loaderlab.config import DaliLoader, refuse
 from loaderlab.data.spec import INT64, DataError, EncodedImages, ImageArrays, ImageFiles, Split, UserItems, Vectors
 from loaderlab.data.tree import EXTENSIONS
-from loaderlab.loaders import dali_graph  # first, because it raises a clear error if DALI is not installed
+from loaderlab.loaders import dali_graph, dali_single  # first: they raise a clear error if DALI is not installed
 from loaderlab.loaders.broken import BrokenSamples, Unreadable
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
 from loaderlab.loaders.fetch import Request as ItemRequest
@@ -126,7 +126,7 @@ class Dali(Loader):
     def _build(self, epoch: int) -> Any:
         seed = self._plan.seed if self._config.pipeline_seed is None else self._config.pipeline_seed
         self._num_built += 1
-        return dali_graph.build(
+        pipeline = dali_graph.compose(
             self._split,
             self._config,
             self.settings.decode,
@@ -137,6 +137,7 @@ class Dali(Loader):
             # a pipeline that is built again, or in a resumed run, must not repeat the first epoch's crops
             seed=int(np.random.SeedSequence([seed, self._plan.rank, epoch, self._num_built]).generate_state(1)[0] >> 1),
         )
+        return dali_graph.build(pipeline)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         if not self._clean:
@@ -197,14 +198,14 @@ class Dali(Loader):
         source, on_error = self._split.source, self._split.on_error
         if isinstance(source, EncodedImages):
             for ids in self._feed.in_flight:
-                if reasons := dali_graph.undecodable(source, ids.tolist(), on_error.max_pixels):
+                if reasons := dali_single.undecodable(source, ids.tolist(), on_error.max_pixels):
                     if not on_error.skip:
                         raise Unreadable(reasons) from None
                     self._skipped.add(reasons)
                     return
         elif isinstance(source, UserItems) and self._feed.failure is not None:
             raise self._feed.failure
-        raise LoaderError(f"loader=dali: the pipeline failed: {dali_graph.reason(error)}") from None
+        raise LoaderError(f"loader=dali: the pipeline failed: {dali_single.reason(error)}") from None
 
     def transfer(self, batch: Batch) -> Batch:
         """On a GPU a copy within its memory, which the consumer may free at any time.

@@ -1,20 +1,20 @@
-"""The graph of the DALI pipeline, from paths or bytes to images, and a search for the samples that it cannot decode."""
+"""The graph of the DALI pipeline, from paths or bytes to images."""
 
 from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from loaderlab.config import DaliLoader, refuse
-from loaderlab.data.spec import UINT8, DataError, EncodedImages, ImageFiles, Split
+from loaderlab.data.spec import UINT8, EncodedImages, ImageFiles, Split
 from loaderlab.loaders.contract import LoaderError
-from loaderlab.loaders.decode import CROP_ATTEMPTS, decoder, read_image, why_unreadable
+from loaderlab.loaders.decode import CROP_ATTEMPTS
 from loaderlab.loaders.exif import one_orientation, without_exif
-from loaderlab.loaders.header import JPEG, JPEG_PIXELS_PER_BYTE, check_header, may_be_tiff
+from loaderlab.loaders.header import JPEG, JPEG_PIXELS_PER_BYTE, header_accepted, may_be_tiff
 from loaderlab.system import causes
 from loaderlab.system.extras import how_to_install
 
@@ -33,7 +33,7 @@ TIFF_ENDINGS = {".tif", ".tiff"}
 WHOLE = {"subpixel_scale": False, **FILTERS}  # whole sizes, as in torchvision; `random_resized_crop` always does this
 
 
-def build(
+def compose(
     split: Split,
     config: DaliLoader,
     decode: str,
@@ -44,8 +44,11 @@ def build(
     device_id: int | None,
     seed: int,
 ) -> Pipeline:
-    """A pipeline whose batches are (inputs, labels, ids, within). Images are (N, size, size, C); other inputs are unchanged.
-    ``within`` (uint8, for encoded images only) says for each sample whether it was decoded or refused for its header."""
+    """A pipeline whose batches are (inputs, labels, ids, within), not yet built. Images are (N, size, size, C); other inputs are
+    unchanged. ``within`` (uint8, for encoded images only) says for each sample whether it was decoded or refused for its header.
+
+    Needs no GPU, also if ``device_id`` is given; `build` does.
+    """
 
     @pipeline_def(enable_conditionals=True)  # type: ignore[untyped-decorator]
     def graph() -> tuple[Any, ...]:
@@ -64,7 +67,7 @@ def build(
             inputs = _finished(inputs.gpu() if device_id is not None else inputs, split, cropped=False)
         return (inputs.gpu(), labels.gpu(), ids, within) if device_id is not None else (inputs, labels, ids, within)
 
-    pipeline = graph(
+    return graph(
         batch_size=batch_size,
         num_threads=num_threads,
         device_id=device_id,
@@ -72,6 +75,10 @@ def build(
         prefetch_queue_depth=config.prefetch_queue_depth,
         exec_dynamic=True,  # its outputs own their memory, so torch may keep them
     )
+
+
+def build(pipeline: Pipeline) -> Pipeline:
+    """The same pipeline with its operators, threads and memory."""
     pipeline.build()
     return pipeline
 
@@ -90,7 +97,7 @@ def _decoded(encoded: Any, split: Split, config: DaliLoader, decode: str) -> tup
     within = (pixels <= split.on_error.max_pixels) & plausible
     if split.on_error.skip:  # noqa: SIM102  # Python evaluates this condition, and the graph the next one
         if encoded[21] != DQT:  # for each sample: the pipeline splits its batch here
-            encoded = fn.python_function(encoded, function=_with_one_orientation)
+            encoded = fn.python_function(encoded, function=with_one_orientation)
     if within:
         if _crops(split, decode):
             images = fn.decoders.image_random_crop(encoded, **decoding, **_window(split))  # decodes only the crop
@@ -105,11 +112,11 @@ def _decoded(encoded: Any, split: Split, config: DaliLoader, decode: str) -> tup
 def drop_unscaled_tiff(max_pixels: int, data: UINT8) -> UINT8:
     """The same bytes, or one byte instead of a TIFF file that `check_header` refuses. DALI would decode floats as if they were
     0 to 1, but it refuses a single byte."""
-    return data if not may_be_tiff(data) or _header_accepted(data, max_pixels) else np.zeros(1, np.uint8)
+    return data if not may_be_tiff(data) or header_accepted(data, max_pixels) else np.zeros(1, np.uint8)
 
 
 @do_not_convert  # type: ignore[untyped-decorator]  # DALI's conditionals would rewrite this function and those it calls
-def _with_one_orientation(data: UINT8) -> UINT8:
+def with_one_orientation(data: UINT8) -> UINT8:
     """The same image, without EXIF data if readers could disagree about its orientation."""
     return data if one_orientation(data) else without_exif(data)
 
@@ -153,62 +160,6 @@ def _finished(images: Any, split: Split, *, cropped: bool) -> Any:
             std=[255 * value for value in normalization.std],
         )
     return fn.flip(images, horizontal=flip) if spec.flip > 0 else images
-
-
-def undecodable(source: EncodedImages, ids: Sequence[int], max_pixels: int) -> dict[int, str]:
-    """The samples that DALI cannot decode, by id, with the reason. DALI does not say which sample of a batch failed, so they
-    are decoded one by one."""
-    pillow = decoder("pillow")  # its error messages are clearer
-    reasons: dict[int, str] = {}
-    one: Pipeline | None = None
-    for index in ids:
-        try:
-            data = source.read(index)
-            if _header_accepted(data, max_pixels):
-                one = one or _decode_one()
-                one.feed_input("encoded", [_with_one_orientation(data)])
-                one.run()
-                continue
-            message = "its header"
-        except OSError as error:
-            message = causes.reason(error)
-        except RuntimeError as error:
-            one, message = None, reason(error)
-        try:
-            read_image(source, index, pillow, max_pixels)
-        except DataError as error:
-            reasons[index] = str(error)
-        else:
-            reasons[index] = why_unreadable(source, index, RuntimeError(message))
-    return reasons
-
-
-def _decode_one() -> Pipeline:
-    pipeline = Pipeline(batch_size=1, num_threads=1, device_id=None, prefetch_queue_depth=1)
-    with pipeline:
-        pipeline.set_outputs(fn.decoders.image(fn.external_source(name="encoded", batch=True), device="cpu"))
-    return pipeline
-
-
-def _header_accepted(data: UINT8, max_pixels: int) -> bool:
-    """Whether `check_header` accepts the image. A header that cannot be read is left to DALI."""
-    try:
-        check_header(data, max_pixels)
-    except DataError:
-        return False
-    except Exception:
-        return True
-    return True
-
-
-def reason(error: Exception) -> str:
-    """The line of DALI's message that says what went wrong, without the frames of the pipeline's definition."""
-    lines = [line.strip() for line in causes.safe_text(error).splitlines() if line.strip()]
-    for marker in ("Error when executing", "nvImageCodec failure", "Failed to", "Could not", "Assert"):
-        for line in lines:
-            if marker in line:
-                return causes.with_cause(error, line.split("]: ")[-1])
-    return causes.reason(error)
 
 
 def release_memory() -> None:

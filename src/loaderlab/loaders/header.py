@@ -99,3 +99,14 @@ def unscaled(image: Image.Image) -> str | None:
     if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):  # Pillow scales 16-bit PNM
         return "32-bit floats" if image.mode == "F" else "32-bit integers"
     return None
+
+
+def header_accepted(data: UINT8, max_pixels: int) -> bool:
+    """Whether `check_header` accepts the image. A header that cannot be read is left to the decoder."""
+    try:
+        check_header(data, max_pixels)
+    except DataError:
+        return False
+    except Exception:
+        return True
+    return True
