@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -258,3 +260,29 @@ def test_a_buffer_that_forward_replaces_is_restored() -> None:
         model(torch.ones(3, 2))
     assert model.bank.tolist() == [[0.0, 0.0]]
     assert not model.state_dict()
+
+
+def test_compiling_ignores_only_the_warning_about_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch 2.11 warns with `warnings.warn`, torch 2.15 logs the same text."""
+    from torch._inductor import compile_fx
+    from torch._inductor.fx_passes import fuse_attention
+
+    def warn(text: str, module: str = "torch._inductor.compile_fx") -> None:
+        warnings.warn_explicit(text, UserWarning, "compile_fx.py", 322, module=module)
+
+    text = f"{models.TF32_IS_OFF}. Consider setting"
+    models.build(FeedForwardModel(hidden=[4]), vectors(), CPU)
+    with pytest.raises(UserWarning, match="TensorFloat32"):
+        warn(text)
+    models.build(FeedForwardModel(hidden=[4], compile=True), vectors(), CPU)
+    warn(text)
+    warn(text, "torch._inductor.fx_passes.fuse_attention")
+    for other in ("TensorFloat32 is gone", "Torchinductor does not support complex operators"):
+        with pytest.raises(UserWarning, match=other):
+            warn(other)
+    with pytest.raises(UserWarning, match="TensorFloat32"):
+        warn(text, "tests.other")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+    for module in (compile_fx, fuse_attention):
+        module._warn_tf32_disabled.__wrapped__()  # without its cache

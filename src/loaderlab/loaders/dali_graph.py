@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,9 @@ except ImportError as error:
     install = how_to_install("dali") if sys.platform == "linux" else "loader=native"
     raise refuse("loader", "dali", why, install, is_example=False, error=LoaderError) from error
 
+NO_RUNTIME = (
+    r"nvidia-dali-cuda\d+ is no longer shipped with CUDA runtime\. You need to install it separately\. (cuFFT|NPP) is "
+)
 FILTERS = {"interp_type": types.INTERP_LINEAR, "antialias": True}
 # byte 21 of a JPEG without EXIF data, which usually begins with a JFIF segment of the standard length and quantization tables
 DQT = 0xDB
@@ -78,8 +82,14 @@ def compose(
 
 
 def build(pipeline: Pipeline) -> Pipeline:
-    """The same pipeline with its operators, threads and memory."""
-    pipeline.build()
+    """The same pipeline with its operators, threads and memory.
+
+    Ignores DALI's warnings that it cannot load cuFFT and NPP (`nvidia.dali.backend.check_cuda_runtime`): a wheel for CUDA 12
+    does not find CUDA 13's libraries, whose names have other numbers, and no operator of these graphs uses them.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", NO_RUNTIME, module=r"nvidia\.dali\.backend$")
+        pipeline.build()
     return pipeline
 
 

@@ -30,6 +30,7 @@ from loaderlab.device.random_states import random_states_kept
 from loaderlab.system import user_code
 from loaderlab.system.causes import described, reason, safe_text
 
+TF32_IS_OFF = "TensorFloat32 tensor cores for float32 matrix multiplication available but not enabled"
 HUB = re.compile(r"(hf[-_]hub|local-dir):(?P<owner>[^/]*)/?(?P<model>.*)")  # sources other than timm's own list
 
 
@@ -171,6 +172,8 @@ def build(config: ModelConfig, spec: DataSpec, device: torch.device) -> nn.Modul
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # torch's own code warns at its first import
             model.compile()
+        # torch 2.11 warns in the first step; `precision=` decides about TF32
+        warnings.filterwarnings("ignore", TF32_IS_OFF, UserWarning, module=r"torch\._inductor\.")
     return model
 
 
