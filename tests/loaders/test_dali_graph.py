@@ -154,3 +154,14 @@ def test_dali_refuses_an_operator_that_is_not_where_its_input_is(
     monkeypatch.setattr(fn, "flip", lambda images, **options: flip(images, device="cpu", **options))
     with pytest.raises(RuntimeError, match='operator `nvidia.dali.fn.flip` is stored on incompatible device "gpu"'):
         composed(split_of("files", image_tree, "center", "device", False), "mixed")
+
+
+def test_mixed_decoding_interpolates_chroma_as_the_cpu_does(image_tree: Path) -> None:
+    """The CPU's decoder always interpolates, so it does not get the argument."""
+    split = split_of("files", image_tree, "center", "device", False)
+    (decoder,) = composed(split, "mixed").decoders
+    assert "jpeg_fancy_upsampling: True" in decoder
+    assert "hw_decoder_load: 0.65" in decoder
+    (decoder,) = composed(split, "cpu").decoders
+    assert "jpeg_fancy_upsampling" not in decoder
+    assert "hw_decoder_load" not in decoder

@@ -96,9 +96,7 @@ def build(pipeline: Pipeline) -> Pipeline:
 def _decoded(encoded: Any, split: Split, config: DaliLoader, decode: str) -> tuple[Any, Any]:
     """Full images, or random crops if ``_crops``, and the flag ``within``. An image that is refused for its header is black."""
     assert split.transform is not None
-    decoding: dict[str, Any] = {"device": decode, "output_type": types.RGB}
-    if decode == "mixed":
-        decoding["hw_decoder_load"] = config.hw_decoder_load
+    decoding = decoder_options(decode, config.hw_decoder_load)
     shape = fn.peek_image_shape(
         encoded
     )  # raises for a header that it cannot parse: the decoder could crash on such an image
@@ -116,6 +114,17 @@ def _decoded(encoded: Any, split: Split, config: DaliLoader, decode: str) -> tup
     else:
         images = types.Constant(np.zeros((8, 8, 3), np.uint8), device="gpu" if decode == "mixed" else "cpu")
     return fn.reinterpret(images, layout="HWC"), fn.cast(within, dtype=types.UINT8)
+
+
+def decoder_options(decode: str, hw_decoder_load: float) -> dict[str, Any]:
+    """The arguments of the decoder. ``decode``: cpu or mixed.
+
+    Without ``jpeg_fancy_upsampling``, mixed decoding repeats each chroma value, and the CPU's decoder interpolates them.
+    """
+    options: dict[str, Any] = {"device": decode, "output_type": types.RGB}
+    if decode == "mixed":
+        options |= {"hw_decoder_load": hw_decoder_load, "jpeg_fancy_upsampling": True}
+    return options
 
 
 @do_not_convert  # type: ignore[untyped-decorator]
