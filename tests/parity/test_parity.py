@@ -306,6 +306,45 @@ def test_samples_are_named_by_their_file_and_their_id_in_the_whole_split(
     assert str(mismatch).startswith(f"labels: sample {chosen} (bee/0{chosen - 13}.jpg) has 0, expected 1 (and 1 more)")
 
 
+# ---- a GPU's decoder ---------------------------------------------------------------------------------------------
+
+
+def darker(levels: int) -> Fault:
+    return on_inputs(lambda inputs: (inputs.int() - levels).clamp(0).to(torch.uint8))
+
+
+@pytest.mark.parametrize(
+    ("decoder_levels", "levels", "status"),
+    [
+        (None, 3, "same work"),  # not measured: at most 4 on average
+        (None, 5, "unlike work"),
+        (0.4, 1, "same work"),  # measured: at most 0.4 + 1
+        (0.4, 2, "unlike work"),
+        (9.0, 3, "same work"),  # a large measured difference does not raise the limit
+        (9.0, 5, "unlike work"),
+    ],
+)
+def test_the_limit_of_a_gpus_decoder_is_the_measured_one(
+    decoder_levels: float | None, levels: int, status: str, image_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(_config: LoaderConfig, split: Split, plan: EpochPlan, _device: torch.device) -> Wrong:
+        loader = Wrong(darker(levels), split, plan)
+        loader.capabilities = replace(loader.capabilities, decodes_on_device=True, decoder_levels=decoder_levels)
+        return loader
+
+    monkeypatch.setattr(loaders, "build", build)
+    result = checked(files(image_tree, train_crop="center", flip=0.0))
+    assert result.status.split(":")[0] == status, result
+    limit = samples.mean_limit(decoder_levels)
+    assert (result.mean_limit, limit) == (limit, {None: 4.0, 0.4: 1.4, 9.0: 4.0}[decoder_levels])
+    assert result.mean_levels is not None
+    assert levels - 0.5 < result.mean_levels <= levels  # black stays black
+    if status == "same work":
+        assert f"a GPU decoded: mean difference up to {result.mean_levels:.2f}, allowed {limit:g}" in str(result)
+    else:
+        assert f"the limit is {limit:g} on average" in result.status
+
+
 # ---- what cannot be compared -----------------------------------------------------------------------------------
 
 
@@ -335,15 +374,16 @@ def test_a_small_set_is_compared_in_smaller_batches(image_tree: Path) -> None:
 
 def test_a_built_result_does_not_change() -> None:
     builder = ResultBuilder(num_samples=8, num_epochs=3, batch_size=4)
-    builder.add_pixel_difference(1.0, 7.0)
-    builder.add_pixel_difference(0.5, 9.0)
+    builder.add_pixel_difference(1.0, 7.0, 0.3)
+    builder.add_pixel_difference(0.5, 9.0, 0.2)
     before = builder.build()
     builder.add_mismatch("labels", "is wrong", 3)
     builder.add_mismatch("ids", "is missing", 5)
     builder.add_mismatch("labels", "is wrong too", 4)
     builder.add_p_value("flip", 0.5)
     after = builder.build()
-    assert (before.status, dict(before.p_values), before.inside_levels, before.border_levels) == ("same work", {}, 1, 9)
+    assert (before.status, dict(before.p_values)) == ("same work", {})
+    assert (before.inside_levels, before.border_levels, before.mean_levels, before.mean_limit) == (1, 9, 0.3, None)
     assert after.mismatch_summary == "labels: is wrong (and 1 more); also ids"
     assert [mismatch.sample for mismatch in after.mismatches] == [3, 5]
     assert (builder.differs_in("ids", "shape"), builder.differs_in("shape")) == (True, False)
@@ -357,6 +397,8 @@ def test_a_built_result_does_not_change() -> None:
         "num_draws",
         "inside_levels",
         "border_levels",
+        "mean_levels",
+        "mean_limit",
         "p_values",
         "notes",
         "mismatches",

@@ -19,6 +19,7 @@ from mlflow.tracking import MlflowClient
 
 from loaderlab.config import TrainConfig, UserError
 from loaderlab.loaders.contract import EpochPlan
+from loaderlab.loaders.native import Native
 from loaderlab.meter.phases import StepMeter
 from loaderlab.meter.profile import BEYOND, StepProfiler
 from loaderlab.runs import job, measured_loop, run
@@ -69,6 +70,12 @@ def recorded(config: TrainConfig) -> list[Run]:
 def artifact(config: TrainConfig, run_id: str, name: str) -> str:
     entry = MlflowClient(config.tracking.uri).get_run(run_id)
     return Path(mlflow.artifacts.download_artifacts(f"{entry.info.artifact_uri}/{name}")).read_text()
+
+
+def test_a_loaders_note_is_a_warning(make_config: Make, terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Native, "notes", ("loader.decode=mixed: the CPU decodes",))
+    go(make_config("loader=native", "loader.num_workers=0", "epochs=1", "measure=bare", "evaluate=false"), terminal)
+    assert terminal.said.count("warning: loader.decode=mixed: the CPU decodes") == 1
 
 
 @pytest.mark.parametrize("device", DEVICES)

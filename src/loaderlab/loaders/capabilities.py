@@ -62,6 +62,7 @@ class LoaderCapabilities:
         prepares_on_device: its transfer is work of the device (selecting, transforming, copying within its memory), not a copy
             from the host.
         decodes_on_device: images are decoded by the device, which gives slightly different pixels from libjpeg.
+        decoder_levels: the mean difference of the device's decoder from the CPU's, of 255, as measured; None if it is unknown.
         copying: None if it delivers batches on the device itself.
         collates_samples: a batch is collated from single samples; ``loader.batched=true`` builds the whole batch at once.
         keeps_makers: the workers or threads stay alive from epoch to epoch.
@@ -79,6 +80,7 @@ class LoaderCapabilities:
     keeps_samples_on_device: bool = False
     prepares_on_device: bool = False
     decodes_on_device: bool = False
+    decoder_levels: float | None = None
     copying: Copying | None = None
     collates_samples: bool = False
     keeps_makers: bool = True

@@ -139,6 +139,8 @@ class Loader(abc.ABC):
     capabilities: LoaderCapabilities = LoaderCapabilities()
     #: its effective settings, for the record; None if it has none
     settings: LoaderSettings | None = None
+    #: what a user must know about these settings, one line each
+    notes: tuple[str, ...] = ()
     #: samples that could not be loaded so far, by id, with the reason; other samples replaced them
     broken: Mapping[int, str] = MappingProxyType({})
 

@@ -97,7 +97,7 @@ class Dali(Loader):
             self._refuse_non_numpy_items(source)
         if isinstance(source, ImageFiles):
             check_formats(source, READS, "loader=dali", "Type: loader=native, with loader.decoder=pillow if necessary")
-        self.settings = dali_settings(config, split, device)
+        self.settings, self.notes = self._settings()
         self.capabilities = dali_capabilities(self.settings, device)
         self._skipped = BrokenSamples(split.on_error, plan.num_samples)
         self.broken = self._skipped.reasons
@@ -108,6 +108,16 @@ class Dali(Loader):
         self._in_copy: deque[tuple[torch.cuda.Event, list[torch.Tensor]]] = (
             deque()
         )  # DALI's tensors until they are copied
+
+    def _settings(self) -> tuple[DaliSettings, tuple[str, ...]]:
+        """The effective settings, and notes about them."""
+        settings = dali_settings(self._config, self._split, self._device)
+        if settings.decode != "mixed":
+            return settings, ()
+        assert self._device.index is not None
+        decoding = dali_single.jpeg_decoding(self._config.hw_decoder_load, self._device.index)
+        settings = replace(settings, jpeg_decoder=decoding.processor, jpeg_difference_levels=decoding.mean_levels)
+        return settings, (decoding.note,) if decoding.note else ()
 
     @staticmethod
     def _refuse_non_numpy_items(source: UserItems) -> None:

@@ -1,17 +1,85 @@
-"""DALI decodes single images: to name the samples that it cannot decode."""
+"""DALI decodes single images: to name the samples that it cannot decode, and to see which processor decodes JPEGs."""
 
 from __future__ import annotations
 
+import functools
+import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 from nvidia.dali import fn
 from nvidia.dali.pipeline import Pipeline
+from PIL import Image
 
-from loaderlab.data.spec import DataError, EncodedImages
-from loaderlab.loaders.dali_graph import with_one_orientation
+from loaderlab.data.spec import UINT8, DataError, EncodedImages
+from loaderlab.loaders import dali_graph
 from loaderlab.loaders.decode import decoder, read_image, why_unreadable
 from loaderlab.loaders.header import header_accepted
 from loaderlab.system import causes
+
+MIXED = "loader.decode=mixed"
+COPIES = 4  # so that the GPU's JPEG engine decodes some of them and its other cores the rest
+
+
+@dataclass(frozen=True)
+class JpegDecoding:
+    """Which processor decodes JPEGs if ``loader.decode=mixed``.
+
+    Attributes:
+        processor: gpu, cpu or unknown.
+        mean_levels: mean difference from the CPU's decoder on `noise_jpeg`, of 255 levels, of the copy that differs most; None
+            if it is unknown.
+        note: what a user must know about it; empty if the GPU decodes.
+    """
+
+    processor: str
+    mean_levels: float | None = None
+    note: str = ""
+
+
+@functools.cache
+def jpeg_decoding(hw_decoder_load: float, device_id: int) -> JpegDecoding:
+    """Decodes `noise_jpeg` with the CPU's decoder and with mixed decoding on this device, once in a process.
+
+    Where nvJPEG does not work, mixed decoding uses the CPU's decoder and does not say so. The pixels are then the same, bit by
+    bit.
+    """
+    encoded = noise_jpeg()
+    try:
+        on_cpu, mixed = (decoded(encoded, decode, hw_decoder_load, device_id) for decode in ("cpu", "mixed"))
+    except RuntimeError as error:
+        return JpegDecoding("unknown", note=f"{MIXED}: it is not known which processor decodes: {reason(error)}")
+    if np.array_equal(on_cpu, mixed):
+        note = f"{MIXED}: the CPU decodes the JPEGs, not the GPU: a test image has the pixels of the CPU's decoder, bit by bit"
+        return JpegDecoding("cpu", 0.0, note)
+    differences = np.abs(on_cpu.astype(np.int16) - mixed).mean((1, 2, 3))
+    return JpegDecoding("gpu", round(float(differences.max()), 3))
+
+
+def noise_jpeg() -> UINT8:
+    """An encoded image of noise, 256 x 192, with chroma at half the resolution (4:2:0)."""
+    noise = np.random.default_rng(0).integers(0, 256, (192, 256, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "JPEG", quality=90, subsampling=2)
+    return np.frombuffer(file.getvalue(), np.uint8)
+
+
+def decoded(encoded: UINT8, decode: str, hw_decoder_load: float, device_id: int) -> UINT8:
+    """The pixels of `COPIES` decodings of one image, (N, H, W, 3). ``decode``: cpu, which needs no GPU, or mixed."""
+    on_gpu = decode == "mixed"
+    pipeline = Pipeline(
+        batch_size=COPIES,
+        num_threads=1,
+        device_id=device_id if on_gpu else None,
+        prefetch_queue_depth=1,
+        exec_dynamic=True,
+    )
+    with pipeline:
+        source = fn.external_source(source=lambda: [encoded] * COPIES, batch=True)
+        pipeline.set_outputs(fn.decoders.image(source, **dali_graph.decoder_options(decode, hw_decoder_load)))
+    (images,) = dali_graph.build(pipeline).run()
+    return np.array((images.as_cpu() if on_gpu else images).as_array())
 
 
 def undecodable(source: EncodedImages, ids: Sequence[int], max_pixels: int) -> dict[int, str]:
@@ -25,7 +93,7 @@ def undecodable(source: EncodedImages, ids: Sequence[int], max_pixels: int) -> d
             data = source.read(index)
             if header_accepted(data, max_pixels):
                 one = one or _decode_one()
-                one.feed_input("encoded", [with_one_orientation(data)])
+                one.feed_input("encoded", [dali_graph.with_one_orientation(data)])
                 one.run()
                 continue
             message = "its header"

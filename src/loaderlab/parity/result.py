@@ -41,6 +41,8 @@ class ParityResult:
         num_draws: random crops and flips that were compared; 0 without random transforms.
         inside_levels, border_levels: largest difference of a pixel, of 255, inside an image and in its outermost rows and
             columns; None if the samples are not images.
+        mean_levels: largest mean difference of a sample, of 255; None if the samples are not images.
+        mean_limit: the allowed `mean_levels` if a GPU decodes the images; None if it does not: then the other two are limited.
         p_values: of each test of the draws; see `loaderlab.parity.distribution`.
         notes: what was not compared, and why.
         mismatches: the first case of each field, in the order of the check.
@@ -53,6 +55,8 @@ class ParityResult:
     num_draws: int = 0
     inside_levels: float | None = None
     border_levels: float | None = None
+    mean_levels: float | None = None
+    mean_limit: float | None = None
     p_values: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     mismatches: tuple[Mismatch, ...] = ()
@@ -80,6 +84,8 @@ class ParityResult:
         if self.inside_levels is not None:
             border = f" ({self.border_levels:g} at the border)" if self.border_levels != self.inside_levels else ""
             parts.append(f"largest pixel difference {self.inside_levels:g}{border}")
+        if self.mean_limit is not None and self.mean_levels is not None:
+            parts.append(f"a GPU decoded: mean difference up to {self.mean_levels:.2f}, allowed {self.mean_limit:g}")
         if self.p_values:
             low, high = min(self.p_values.values()), max(self.p_values.values())
             parts.append(f"{self.num_draws:,} random crops and flips agree (p {low:.2g} to {high:.2g})")
@@ -118,13 +124,17 @@ class ResultBuilder:
         """Records what is not compared, and why."""
         self._notes.append(text)
 
-    def add_pixel_difference(self, inside_levels: float, border_levels: float) -> None:
-        """Records the largest difference in one batch, of 255 levels; the result has the largest of all batches."""
+    def add_pixel_difference(self, inside_levels: float, border_levels: float, mean_levels: float) -> None:
+        """Records the largest differences in one batch, of 255 levels; the result has the largest of all batches."""
         self._compared = replace(
             self._compared,
             inside_levels=max(self._compared.inside_levels or 0.0, inside_levels),
             border_levels=max(self._compared.border_levels or 0.0, border_levels),
+            mean_levels=max(self._compared.mean_levels or 0.0, mean_levels),
         )
+
+    def set_mean_limit(self, mean_limit: float | None) -> None:
+        self._compared = replace(self._compared, mean_limit=mean_limit)
 
     def set_num_draws(self, num_draws: int) -> None:
         self._compared = replace(self._compared, num_draws=num_draws)

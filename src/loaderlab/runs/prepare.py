@@ -202,7 +202,7 @@ def _report(context: RunContext, device: torch.device, spec: DataSpec, parts: Pa
     }
     for key, value in facts.items():
         context.terminal.say(f"{key:<10}{value}")
-    for note in spec.notes:
+    for note in (*spec.notes, *parts.loader.notes):
         context.terminal.warn(note)
     context.tracked.tags(
         {"device.type": device.type, "device.name": name, "torch_threads.in_force": str(torch.get_num_threads())}

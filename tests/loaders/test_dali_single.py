@@ -1,0 +1,156 @@
+"""Which processor decodes JPEGs with mixed decoding: the observation, its record, and that it costs nothing elsewhere.
+
+There is no GPU here, so mixed decoding is replaced by functions of the CPU's pixels.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from loaderlab import loaders
+from loaderlab.config import DaliLoader
+from loaderlab.data.spec import UINT8
+from loaderlab.device.capabilities import CPU
+from loaderlab.loaders import dali_single, resolve
+from loaderlab.loaders.contract import EpochPlan, Loader
+from loaderlab.loaders.resolve import in_force
+from loaderlab.parity.samples import OTHER_DECODER_LEVELS
+from tests.loaders.test_contract import arrays_split, folder_split
+
+GPU = replace(CPU, uses_host_cores=False, takes_copies=True, decodes_images=True)
+CUDA = torch.device("cuda", 0)
+PLAN = EpochPlan(23, 4, False, False)
+Mixed = Callable[[UINT8], UINT8]
+
+
+def one_level_brighter(pixels: UINT8) -> UINT8:
+    """Three of four values of the last copy differ by one level; the other copies are the same."""
+    pixels = pixels.copy()
+    pixels[-1].reshape(-1, 4)[:, :3] ^= 1
+    return pixels
+
+
+def fails(_: UINT8) -> UINT8:
+    raise RuntimeError("Error when executing Mixed operator: no GPU\nstack")
+
+
+@pytest.fixture
+def decodings(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The decodings so far. Every device counts as a GPU."""
+    calls: list[str] = []
+    monkeypatch.setattr(resolve, "capabilities", lambda device: GPU if device.type == "cuda" else CPU)
+    dali_single.jpeg_decoding.cache_clear()
+    yield calls
+    dali_single.jpeg_decoding.cache_clear()
+
+
+def replace_mixed(mixed: Mixed, calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    original = dali_single.decoded
+
+    def decoded(encoded: UINT8, decode: str, hw_decoder_load: float, device_id: int) -> UINT8:
+        calls.append(decode)
+        pixels = original(encoded, "cpu", hw_decoder_load, device_id)
+        return mixed(pixels) if decode == "mixed" else pixels
+
+    monkeypatch.setattr(dali_single, "decoded", decoded)
+
+
+def built(config: DaliLoader, tree: Path, device: torch.device = CUDA) -> Loader:
+    return loaders.build(config, folder_split(tree), PLAN, device)
+
+
+def test_the_image_has_half_the_chroma_and_the_cpu_decodes_it() -> None:
+    encoded = dali_single.noise_jpeg()
+    with Image.open(io.BytesIO(encoded.tobytes())) as image:
+        assert [layer[1:3] for layer in image.layer] == [(2, 2), (1, 1), (1, 1)]  # type: ignore[attr-defined]
+        expected = np.asarray(image)
+    pixels = dali_single.decoded(encoded, "cpu", 0.65, 0)
+    assert pixels.shape == (dali_single.COPIES, *expected.shape)
+    assert (pixels == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("mixed", "processor", "levels", "note"),
+    [
+        (lambda pixels: pixels, "cpu", 0.0, "the CPU decodes the JPEGs, not the GPU"),
+        (one_level_brighter, "gpu", 0.75, ""),
+        (
+            fails,
+            "unknown",
+            None,
+            "it is not known which processor decodes: Error when executing Mixed operator: no GPU",
+        ),
+    ],
+)
+def test_the_processor_that_decodes_is_recorded(
+    mixed: Mixed,
+    processor: str,
+    levels: float | None,
+    note: str,
+    decodings: list[str],
+    image_tree: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    replace_mixed(mixed, decodings, monkeypatch)
+    loader = built(DaliLoader(num_threads=1), image_tree)
+    assert loader.settings is not None
+    values = in_force(loader.settings)
+    assert values["decode"] == "mixed"
+    assert values["jpeg_decoder"] == processor
+    assert values["jpeg_difference_levels"] == (None if levels is None else str(levels))
+    assert len(loader.notes) == bool(note)
+    assert all(note in line and line.startswith("loader.decode=mixed: ") for line in loader.notes)
+    assert loader.capabilities.decodes_on_device == (processor != "cpu")
+    assert loader.capabilities.decoder_levels == (None if processor == "cpu" else levels)
+    assert loader.capabilities.decode_on_device is None  # mixed decoding is already chosen
+
+
+def test_it_is_observed_once_in_a_process(
+    decodings: list[str], image_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_mixed(one_level_brighter, decodings, monkeypatch)
+    for _ in range(3):
+        built(DaliLoader(num_threads=1), image_tree)
+    assert decodings == ["cpu", "mixed"]
+    built(DaliLoader(num_threads=1, hw_decoder_load=0.5), image_tree)
+    assert decodings == ["cpu", "mixed"] * 2
+
+
+def test_nothing_is_decoded_without_mixed_decoding(
+    decodings: list[str], image_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CPU, with ``decode=cpu``, and for samples that are not encoded."""
+    replace_mixed(fails, decodings, monkeypatch)
+    for loader in (
+        built(DaliLoader(num_threads=1), image_tree, torch.device("cpu")),
+        built(DaliLoader(num_threads=1, decode="cpu"), image_tree),
+        loaders.build(DaliLoader(num_threads=1), arrays_split(image_tree), PLAN, CUDA),
+    ):
+        assert loader.settings is not None
+        assert in_force(loader.settings)["jpeg_decoder"] is None
+        assert loader.notes == ()
+    assert decodings == []
+
+
+@pytest.mark.gpu
+def test_a_gpu_decodes(decodings: list[str]) -> None:
+    decoding = dali_single.jpeg_decoding(0.65, 0)
+    assert (decoding.processor, decoding.note) == ("gpu", "")
+    assert decoding.mean_levels is not None
+    assert decoding.mean_levels < OTHER_DECODER_LEVELS, "chroma is not interpolated as on the CPU"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU can decode")
+def test_without_a_gpu_mixed_decoding_is_unknown(decodings: list[str]) -> None:
+    """DALI's own refusal becomes the note."""
+    decoding = dali_single.jpeg_decoding(0.65, 0)
+    assert (decoding.processor, decoding.mean_levels) == ("unknown", None)
+    assert "CUDA is not available" in decoding.note
