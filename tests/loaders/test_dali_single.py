@@ -9,6 +9,7 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +18,12 @@ from PIL import Image
 
 from loaderlab import loaders
 from loaderlab.config import DaliLoader
-from loaderlab.data.spec import UINT8
+from loaderlab.data.spec import UINT8, ImageFiles
 from loaderlab.device.capabilities import CPU
 from loaderlab.loaders import dali_single, resolve
 from loaderlab.loaders.contract import EpochPlan, Loader
+from loaderlab.loaders.dali_single import DecoderChoice
+from loaderlab.loaders.header import JPEG
 from loaderlab.loaders.resolve import in_force
 from loaderlab.parity.samples import OTHER_DECODER_LEVELS
 from tests.loaders.test_contract import arrays_split, folder_split
@@ -55,10 +58,10 @@ def decodings(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 def replace_mixed(mixed: Mixed, calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     original = dali_single.decoded
 
-    def decoded(encoded: UINT8, decode: str, hw_decoder_load: float, device_id: int) -> UINT8:
-        calls.append(decode)
-        pixels = original(encoded, "cpu", hw_decoder_load, device_id)
-        return mixed(pixels) if decode == "mixed" else pixels
+    def decoded(encoded: UINT8, choice: DecoderChoice) -> UINT8:
+        calls.append(choice.decode)
+        pixels = original(encoded, replace(choice, decode="cpu"))
+        return mixed(pixels) if choice.decode == "mixed" else pixels
 
     monkeypatch.setattr(dali_single, "decoded", decoded)
 
@@ -72,7 +75,7 @@ def test_the_image_has_half_the_chroma_and_the_cpu_decodes_it() -> None:
     with Image.open(io.BytesIO(encoded.tobytes())) as image:
         assert [layer[1:3] for layer in image.layer] == [(2, 2), (1, 1), (1, 1)]  # type: ignore[attr-defined]
         expected = np.asarray(image)
-    pixels = dali_single.decoded(encoded, "cpu", 0.65, 0)
+    pixels = dali_single.decoded(encoded, DecoderChoice("cpu", 0.65, None))
     assert pixels.shape == (dali_single.COPIES, *expected.shape)
     assert (pixels == expected).all()
 
@@ -142,7 +145,7 @@ def test_nothing_is_decoded_without_mixed_decoding(
 
 @pytest.mark.gpu
 def test_a_gpu_decodes(decodings: list[str]) -> None:
-    decoding = dali_single.jpeg_decoding(0.65, 0)
+    decoding = dali_single.jpeg_decoding(DecoderChoice("mixed", 0.65, 0))
     assert (decoding.processor, decoding.note) == ("gpu", "")
     assert decoding.mean_levels is not None
     assert decoding.mean_levels < OTHER_DECODER_LEVELS, "chroma is not interpolated as on the CPU"
@@ -151,6 +154,39 @@ def test_a_gpu_decodes(decodings: list[str]) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU can decode")
 def test_without_a_gpu_mixed_decoding_is_unknown(decodings: list[str]) -> None:
     """DALI's own refusal becomes the note."""
-    decoding = dali_single.jpeg_decoding(0.65, 0)
+    decoding = dali_single.jpeg_decoding(DecoderChoice("mixed", 0.65, 0))
     assert (decoding.processor, decoding.mean_levels) == ("unknown", None)
     assert "CUDA is not available" in decoding.note
+
+
+def test_the_decoder_of_the_run_decides_which_samples_are_broken(
+    own_tree: Path, decodings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here a decoder on the GPU that accepts truncated files: then none is named, although the CPU's decoder refuses it."""
+    truncated, text = sorted(own_tree.rglob("*.jpg"))[2:4]
+    truncated.write_bytes(truncated.read_bytes()[:-400])
+    text.write_bytes(b"no image" * 50)
+    source = folder_split(own_tree).source
+    assert isinstance(source, ImageFiles)
+
+    class Tolerant:
+        """Refuses what does not begin as a JPEG."""
+
+        def feed_input(self, _name: str, encoded: list[UINT8]) -> None:
+            self.accepted = encoded[0][:3].tobytes() == JPEG
+
+        def run(self) -> None:
+            if not self.accepted:
+                raise RuntimeError("nvImageCodec failure")
+
+    pipeline = DecoderChoice.pipeline
+
+    def made(choice: DecoderChoice, num_images: int) -> Any:
+        decodings.append(choice.decode)
+        return Tolerant() if choice.decode == "mixed" else pipeline(choice, num_images)
+
+    monkeypatch.setattr(DecoderChoice, "pipeline", made)
+    on_cpu = dali_single.undecodable(source, range(5), 10**9, DecoderChoice("cpu", 0.65, None))
+    on_gpu = dali_single.undecodable(source, range(5), 10**9, DecoderChoice("mixed", 0.65, 0))
+    assert (set(on_cpu), set(on_gpu)) == ({2, 3}, {3})
+    assert set(decodings) == {"cpu", "mixed"}

@@ -114,10 +114,16 @@ class Dali(Loader):
         settings = dali_settings(self._config, self._split, self._device)
         if settings.decode != "mixed":
             return settings, ()
-        assert self._device.index is not None
-        decoding = dali_single.jpeg_decoding(self._config.hw_decoder_load, self._device.index)
+        decoding = dali_single.jpeg_decoding(self._decoder(settings))
         settings = replace(settings, jpeg_decoder=decoding.processor, jpeg_difference_levels=decoding.mean_levels)
         return settings, (decoding.note,) if decoding.note else ()
+
+    def _decoder(self, settings: DaliSettings) -> dali_single.DecoderChoice:
+        return dali_single.DecoderChoice(settings.decode, self._config.hw_decoder_load, self._device_id)
+
+    @property
+    def _device_id(self) -> int | None:
+        return self._device.index if self._device.type == "cuda" else None
 
     @staticmethod
     def _refuse_non_numpy_items(source: UserItems) -> None:
@@ -143,7 +149,7 @@ class Dali(Loader):
             self._feed,
             batch_size=min(self._plan.batch_size, max(1, self._plan.num_samples)),
             num_threads=self.settings.num_threads,
-            device_id=self._device.index if self._device.type == "cuda" else None,
+            device_id=self._device_id,
             # a pipeline that is built again, or in a resumed run, must not repeat the first epoch's crops
             seed=int(np.random.SeedSequence([seed, self._plan.rank, epoch, self._num_built]).generate_state(1)[0] >> 1),
         )
@@ -208,7 +214,8 @@ class Dali(Loader):
         source, on_error = self._split.source, self._split.on_error
         if isinstance(source, EncodedImages):
             for ids in self._feed.in_flight:
-                if reasons := dali_single.undecodable(source, ids.tolist(), on_error.max_pixels):
+                choice = self._decoder(self.settings)
+                if reasons := dali_single.undecodable(source, ids.tolist(), on_error.max_pixels, choice):
                     if not on_error.skip:
                         raise Unreadable(reasons) from None
                     self._skipped.add(reasons)

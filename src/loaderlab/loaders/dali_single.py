@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from nvidia.dali import fn
@@ -20,6 +20,29 @@ from loaderlab.system import causes
 
 MIXED = "loader.decode=mixed"
 COPIES = 4  # so that the GPU's JPEG engine decodes some of them and its other cores the rest
+
+
+@dataclass(frozen=True)
+class DecoderChoice:
+    """The decoder of one run. ``decode``: cpu, or mixed on the GPU ``device_id``."""
+
+    decode: str
+    hw_decoder_load: float
+    device_id: int | None
+
+    def pipeline(self, num_images: int) -> Pipeline:
+        """A pipeline that decodes so many images per batch, from its input ``encoded``."""
+        pipeline = Pipeline(
+            batch_size=num_images,
+            num_threads=1,
+            device_id=self.device_id if self.decode == "mixed" else None,
+            prefetch_queue_depth=1,
+            exec_dynamic=True,
+        )
+        options = dali_graph.decoder_options(self.decode, self.hw_decoder_load)
+        with pipeline:
+            pipeline.set_outputs(fn.decoders.image(fn.external_source(name="encoded", batch=True), **options))
+        return dali_graph.build(pipeline)
 
 
 @dataclass(frozen=True)
@@ -39,21 +62,21 @@ class JpegDecoding:
 
 
 @functools.cache
-def jpeg_decoding(hw_decoder_load: float, device_id: int) -> JpegDecoding:
-    """Decodes `noise_jpeg` with the CPU's decoder and with mixed decoding on this device, once in a process.
+def jpeg_decoding(mixed: DecoderChoice) -> JpegDecoding:
+    """Decodes `noise_jpeg` with the CPU's decoder and with mixed decoding, once in a process.
 
     Where nvJPEG does not work, mixed decoding uses the CPU's decoder and does not say so. The pixels are then the same, bit by
     bit.
     """
     encoded = noise_jpeg()
     try:
-        on_cpu, mixed = (decoded(encoded, decode, hw_decoder_load, device_id) for decode in ("cpu", "mixed"))
+        on_cpu, on_gpu = decoded(encoded, replace(mixed, decode="cpu")), decoded(encoded, mixed)
     except RuntimeError as error:
         return JpegDecoding("unknown", note=f"{MIXED}: it is not known which processor decodes: {reason(error)}")
-    if np.array_equal(on_cpu, mixed):
+    if np.array_equal(on_cpu, on_gpu):
         note = f"{MIXED}: the CPU decodes the JPEGs, not the GPU: a test image has the pixels of the CPU's decoder, bit by bit"
         return JpegDecoding("cpu", 0.0, note)
-    differences = np.abs(on_cpu.astype(np.int16) - mixed).mean((1, 2, 3))
+    differences = np.abs(on_cpu.astype(np.int16) - on_gpu).mean((1, 2, 3))
     return JpegDecoding("gpu", round(float(differences.max()), 3))
 
 
@@ -65,26 +88,17 @@ def noise_jpeg() -> UINT8:
     return np.frombuffer(file.getvalue(), np.uint8)
 
 
-def decoded(encoded: UINT8, decode: str, hw_decoder_load: float, device_id: int) -> UINT8:
-    """The pixels of `COPIES` decodings of one image, (N, H, W, 3). ``decode``: cpu, which needs no GPU, or mixed."""
-    on_gpu = decode == "mixed"
-    pipeline = Pipeline(
-        batch_size=COPIES,
-        num_threads=1,
-        device_id=device_id if on_gpu else None,
-        prefetch_queue_depth=1,
-        exec_dynamic=True,
-    )
-    with pipeline:
-        source = fn.external_source(source=lambda: [encoded] * COPIES, batch=True)
-        pipeline.set_outputs(fn.decoders.image(source, **dali_graph.decoder_options(decode, hw_decoder_load)))
-    (images,) = dali_graph.build(pipeline).run()
-    return np.array((images.as_cpu() if on_gpu else images).as_array())
+def decoded(encoded: UINT8, choice: DecoderChoice) -> UINT8:
+    """The pixels of `COPIES` decodings of one image, (N, H, W, 3)."""
+    pipeline = choice.pipeline(COPIES)
+    pipeline.feed_input("encoded", [encoded] * COPIES)
+    (images,) = pipeline.run()
+    return np.array((images.as_cpu() if choice.decode == "mixed" else images).as_array())
 
 
-def undecodable(source: EncodedImages, ids: Sequence[int], max_pixels: int) -> dict[int, str]:
+def undecodable(source: EncodedImages, ids: Sequence[int], max_pixels: int, choice: DecoderChoice) -> dict[int, str]:
     """The samples that DALI cannot decode, by id, with the reason. DALI does not say which sample of a batch failed, so they
-    are decoded one by one."""
+    are decoded one by one, with the decoder of the run: another one may accept what this one refuses."""
     pillow = decoder("pillow")  # its error messages are clearer
     reasons: dict[int, str] = {}
     one: Pipeline | None = None
@@ -92,7 +106,7 @@ def undecodable(source: EncodedImages, ids: Sequence[int], max_pixels: int) -> d
         try:
             data = source.read(index)
             if header_accepted(data, max_pixels):
-                one = one or _decode_one()
+                one = one or choice.pipeline(1)
                 one.feed_input("encoded", [dali_graph.with_one_orientation(data)])
                 one.run()
                 continue
@@ -108,13 +122,6 @@ def undecodable(source: EncodedImages, ids: Sequence[int], max_pixels: int) -> d
         else:
             reasons[index] = why_unreadable(source, index, RuntimeError(message))
     return reasons
-
-
-def _decode_one() -> Pipeline:
-    pipeline = Pipeline(batch_size=1, num_threads=1, device_id=None, prefetch_queue_depth=1)
-    with pipeline:
-        pipeline.set_outputs(fn.decoders.image(fn.external_source(name="encoded", batch=True), device="cpu"))
-    return pipeline
 
 
 def reason(error: Exception) -> str:
