@@ -5,6 +5,7 @@ There is no GPU here, so mixed decoding is replaced by functions of the CPU's pi
 
 from __future__ import annotations
 
+import gc
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nvidia.dali.pipeline import Pipeline
 from PIL import Image
 
 from loaderlab import loaders
@@ -125,6 +127,19 @@ def test_it_is_observed_once_in_a_process(
     assert decodings == ["cpu", "mixed"]
     built(DaliLoader(num_threads=1, hw_decoder_load=0.5), image_tree)
     assert decodings == ["cpu", "mixed"] * 2
+
+
+def test_its_pipelines_are_freed(decodings: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, because freeing them later could interrupt a step. A garbage collection would take longer than the decodings."""
+    replace_mixed(one_level_brighter, decodings, monkeypatch)
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(isinstance(each, Pipeline) for each in gc.get_objects())
+        assert dali_single.jpeg_decoding(DecoderChoice("mixed", 0.65, 0)).processor == "gpu"
+        assert sum(isinstance(each, Pipeline) for each in gc.get_objects()) == before
+    finally:
+        gc.enable()
 
 
 def test_nothing_is_decoded_without_mixed_decoding(
