@@ -104,16 +104,18 @@ RUNGS: dict[str, dict[str, Any]] = {
 
 def test_each_rung_changes_one_thing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "available_cores", lambda: 4)
-    monkeypatch.setattr(machine, "has_bf16", lambda: True)
-    flats = {rung: dict(config.flatten(compose(["study=ladder", f"rung={rung}"]))) for rung in ladder.RUNGS}
+    monkeypatch.setattr(machine, "cpu_has_bf16", lambda: True)
+    flats = {
+        rung: dict(config.flatten(compose(["study=ladder", f"rung={rung}", "device=cpu"]))) for rung in ladder.RUNGS
+    }
     for before, rung in pairwise(list(RUNGS)):
         changed = {name: value for name, value in flats[rung].items() if value != flats[before][name]}
         # auto is true on CUDA: persistent keeps the settings of the rungs before it, and also works on a CPU
         assert changed == {"rung": rung, **RUNGS[rung]}, rung
     for rung, loader in (("dali", "dali"), ("ceiling", "replay")):
         assert (flats[rung]["loader.name"], flats[rung]["precision.name"]) == (loader, "bf16")
-    monkeypatch.setattr(machine, "has_bf16", lambda: False)
-    assert compose(["study=ladder", "rung=dali"]).precision.name == "fp32"
+    monkeypatch.setattr(machine, "cpu_has_bf16", lambda: False)
+    assert compose(["study=ladder", "rung=dali", "device=cpu"]).precision.name == "fp32"
 
 
 def test_a_ladder_on_images() -> None:

@@ -39,7 +39,6 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
             "nvmlDeviceGetHandleByIndex": lambda index: f"gpu{index}",
             "nvmlDeviceGetName": lambda gpu: f"name of {gpu}",
             "nvmlSystemGetDriverVersion": lambda: "570.1",
-            "nvmlDeviceGetCudaComputeCapability": lambda gpu: (9, 0),
             "nvmlDeviceGetTemperature": lambda gpu, sensor: {"gpu0": 40, "gpu1": 50}[gpu],
             "nvmlDeviceGetClockInfo": failing,
             "nvmlDeviceGetUtilizationRates": lambda gpu: SimpleNamespace(gpu=7),
@@ -77,7 +76,6 @@ def test_without_a_driver_there_are_no_gpus(fake: Callable[..., list[str]], func
     with nvml.gpus() as handles:
         assert handles == []
     assert resolve.driver_gpus() is None
-    assert machine.has_bf16() == machine.cpu_has_bf16()
 
 
 def test_values_of_the_gpus_are_part_of_the_machine_state(
@@ -89,7 +87,6 @@ def test_values_of_the_gpus_are_part_of_the_machine_state(
     assert state["machine/gpu_temperature_c"] == 50
     assert state["machine/gpu_processes"] == 4
     assert "machine/gpu_clock_mhz" not in state  # absent, not 0
-    assert machine.has_bf16()
     assert resolve.driver_gpus() == {"driver": "570.1", "names": ["name of gpu0", "name of gpu1"]}
 
 
@@ -99,7 +96,6 @@ def test_without_pynvml_there_are_no_gpus(monkeypatch: pytest.MonkeyPatch) -> No
     with nvml.gpus() as handles:
         assert handles == []
     assert resolve.driver_gpus() is None
-    assert machine.has_bf16() == machine.cpu_has_bf16()
     assert not {name for name in machine.state() if "gpu" in name}
 
 

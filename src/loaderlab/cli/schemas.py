@@ -9,6 +9,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from loaderlab import config as schema
+from loaderlab.runs.ladder_precision import ladder_precision
 from loaderlab.system import machine
 from loaderlab.system.user import private_folder
 
@@ -44,11 +45,11 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "train": {"train": schema.TrainConfig},
     "compare": {"compare": schema.CompareConfig},
 }
-RESOLVERS: dict[str, Callable[[], Any]] = {  # values that depend on the machine, used as ``${worker_counts:}``
+RESOLVERS: dict[str, Callable[..., Any]] = {  # values that depend on the machine, used as ``${worker_counts:}``
     "worker_counts": lambda: ",".join(map(str, machine.worker_counts(machine.available_cores()))),
     "thread_counts": lambda: ",".join(map(str, machine.worker_counts(machine.available_cores())[1:])),
     "ladder_workers": lambda: min(8, machine.available_cores()),
-    "ladder_precision": lambda: "bf16" if machine.has_bf16() else "fp32",
+    "ladder_precision": ladder_precision,  # its argument is the setting ``device``
     # Hydra writes a multirun.yaml there, which nothing reads; the checkout may be read-only
     "hydra_folder": lambda: str(private_folder("hydra")),
 }

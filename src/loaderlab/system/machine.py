@@ -137,15 +137,6 @@ def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
-def has_bf16() -> bool:
-    """Whether the first GPU has bf16 arithmetic (Ampere or newer), or the processor if there is no GPU."""
-    capability = None
-    with gpus() as handles:
-        if handles:
-            capability = query(handles[0], lambda nvml, gpu: nvml.nvmlDeviceGetCudaComputeCapability(gpu))
-    return cpu_has_bf16() if capability is None else bool(capability[0] >= 8)
-
-
 def state() -> dict[str, float]:
     """The load of the machine by other programs, as metrics. Call it between two jobs, when no run of ours is active. It takes
     half a second.
