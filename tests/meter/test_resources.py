@@ -12,13 +12,26 @@ from pathlib import Path
 import psutil
 import pytest
 
+from loaderlab.config import PROJECT
 from loaderlab.meter import resources
+
+BURN = "import time\nwhile time.process_time() < 0.3: pass"
+GRANDCHILD = f"""
+import subprocess, sys
+code = {BURN + chr(10) + "print('burnt', flush=True)" + chr(10) + "input()"!r}
+below = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+below.stdout.readline()
+"""
 
 
 @contextmanager
-def child(code: str) -> Iterator[subprocess.Popen[str]]:
-    """A process that runs the code, prints that it is done, and waits for a line of input."""
-    command = [sys.executable, "-c", f"{code}\nprint('done', flush=True)\ninput()"]
+def child(code: str, script: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A process that runs the code, as a script if one is named, prints that it is done, and waits for a line of input."""
+    code = f"{code}\nprint('done', flush=True)\ninput()"
+    if script is not None:
+        script.parent.mkdir(parents=True, exist_ok=True)
+        script.write_text(code)
+    command = [sys.executable, "-c", code] if script is None else [sys.executable, str(script), "--workers=2"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "done\n"
@@ -74,17 +87,26 @@ def test_read_bytes_is_absent_if_the_kernel_does_not_report_it(monkeypatch: pyte
 
 def test_worker_cpu_seconds_are_the_childrens_alone() -> None:
     before, all_before = resources.worker_cpu_seconds(), resources.cpu_seconds()
-    burn = "import time\nwhile time.process_time() < 0.3: pass"
     while resources.cpu_seconds() < all_before + 0.2:  # this process's own time must not be counted
         pass
     own = resources.cpu_seconds() - all_before
     assert resources.worker_cpu_seconds() - before < 0.1
-    with child(burn) as worker:
+    with child(BURN) as worker:
         alive = resources.worker_cpu_seconds() - before
         assert alive >= 0.28  # the kernel's ticks are 10 ms
         assert resources.worker_cpu_seconds(leave_out=[worker.pid]) - before < 0.1
     assert resources.worker_cpu_seconds() - before >= alive - 1e-6, "an ended worker's time is not lost"
     assert resources.cpu_seconds() - all_before >= own + 0.28
+
+
+def test_a_worker_that_has_ended_keeps_its_time_until_it_is_waited_for() -> None:
+    before = resources.cpu_seconds()
+    worker = subprocess.Popen([sys.executable, "-c", BURN])
+    os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
+    assert psutil.Process(worker.pid).status() == psutil.STATUS_ZOMBIE
+    assert resources.cpu_seconds() - before >= 0.28
+    worker.wait()
+    assert resources.cpu_seconds() - before >= 0.28
 
 
 def test_a_process_that_ends_while_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,3 +116,62 @@ def test_a_process_that_ends_while_it_is_read(monkeypatch: pytest.MonkeyPatch) -
     assert resources.worker_cpu_seconds() >= 0
     assert resources.cpu_seconds() > 0
     read()
+
+
+COMPILER = "site-packages/torch/_inductor/compile_worker/__main__.py"
+
+
+@pytest.mark.parametrize(
+    ("script", "counted"),
+    [(None, True), ("worker/__main__.py", True), (COMPILER, False), ("src/loaderlab/meter/nvml.py", False)],
+)
+def test_compile_workers_and_the_sampler_are_not_counted(tmp_path: Path, script: str | None, counted: bool) -> None:
+    """A child with a child of its own: both count, or neither."""
+    before, own_memory = resources.cpu_seconds(), resources.proportional_memory_mib()
+    with child(GRANDCHILD, None if script is None else tmp_path / script) as process:
+        below = {each.pid for each in psutil.Process(process.pid).children()}
+        assert len(below) == 1
+        all_pids = {process.pid, *below}
+        assert {each.pid for each in resources._tree()} & all_pids == (all_pids if counted else set())
+        assert resources.own_pids() >= all_pids, "they are our own processes on a GPU, not foreign ones"
+        assert (resources.cpu_seconds() - before >= 0.28) == counted
+        memory = resources.proportional_memory_mib()
+        if memory is not None and own_memory is not None:
+            assert (memory - own_memory > 5) == counted  # two Python processes take about 15 MiB
+
+
+def output_of(code: str) -> list[str]:
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_torchs_own_compile_workers_are_not_counted() -> None:
+    """Fails if a version of torch starts them by another script."""
+    code = """
+import os
+os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "2"
+import psutil
+from torch._inductor.async_compile import AsyncCompile, shutdown_compile_workers
+from loaderlab.meter import resources
+AsyncCompile.wait_pool_ready()
+print(len(psutil.Process().children(recursive=True)), len(resources._tree()))
+shutdown_compile_workers()
+"""
+    num_children, num_counted = map(int, output_of(code))
+    assert num_children >= 3  # the pool's process and two workers
+    assert num_counted == 1  # the training process
+
+
+def test_workers_of_any_kind_are_counted() -> None:
+    """The workers of a fork server are not children of the training process, but of the server."""
+    code = """
+from torch.utils.data import DataLoader
+from loaderlab.meter import resources
+for method in ("fork", "forkserver"):
+    batches = iter(DataLoader(list(range(64)), num_workers=2, multiprocessing_context=method))
+    next(batches)
+    counted = {process.pid for process in resources._tree()}
+    print(sum(worker.pid in counted for worker in batches._workers))
+"""
+    assert output_of(code) == ["2", "2"]

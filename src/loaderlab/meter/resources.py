@@ -1,4 +1,9 @@
-"""What a process and its workers use: proportional memory, CPU time, bytes read from storage."""
+"""What a training process and its loader's workers use: proportional memory, CPU time, bytes read from storage.
+
+Counted are the training process and its descendants: the processes that load its data may be of any kind, also in a loop with
+an unknown loader (worker processes, their fork server, processes that workers start). Only direct children that are known to
+do something else are left out, with all their descendants: torch's compile workers and the device sampler.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +12,38 @@ from pathlib import Path
 
 import psutil
 
+NOT_LOADING = (
+    "/torch/_inductor/compile_worker/__main__.py",
+    "/loaderlab/meter/nvml.py",
+)  # the scripts of these children
+
 
 def _tree() -> list[psutil.Process]:
+    """This process and its descendants, without those that are known to load nothing."""
     own = psutil.Process()
-    return [own, *own.children(recursive=True)]
+    counted, left_out = [own], set()
+    for process in own.children(recursive=True):  # a parent comes before its children
+        try:
+            parent = process.ppid()
+            if parent in left_out or (parent == own.pid and _loads_nothing(process)):
+                left_out.add(process.pid)
+            else:
+                counted.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return counted
+
+
+def _loads_nothing(child: psutil.Process) -> bool:
+    """Whether a child runs one of the scripts `NOT_LOADING`."""
+    try:
+        return any(argument.endswith(NOT_LOADING) for argument in child.cmdline()[1:4])
+    except (psutil.AccessDenied, psutil.ZombieProcess):  # started with sudo; or ended, but not waited for yet
+        return False
 
 
 def proportional_memory_mib() -> float | None:
-    """Proportional set size of this process and its descendants, MiB; None if the kernel does not report it.
+    """Proportional set size of the counted processes, MiB; None if the kernel does not report it.
 
     A shared page is divided among the processes that share it. A call takes about 10 ms per process: keep it out of hot
     paths.
@@ -34,7 +63,7 @@ def proportional_memory_mib() -> float | None:
 
 
 def cpu_seconds() -> float:
-    """CPU seconds used so far by this process and its descendants, including those that ended."""
+    """CPU seconds used so far by the counted processes, including children that ended."""
     seconds = 0.0
     for process in _tree():
         try:
@@ -47,7 +76,7 @@ def cpu_seconds() -> float:
 
 
 def worker_cpu_seconds(leave_out: Collection[int] = ()) -> float:
-    """CPU seconds used so far by this process's descendants, including those that ended, without the process itself.
+    """CPU seconds used so far by the counted descendants, including those that ended, without this process itself.
 
     Take the difference of two readings: processes that ended long ago are in both.
 
@@ -69,7 +98,7 @@ def worker_cpu_seconds(leave_out: Collection[int] = ()) -> float:
 
 
 def read_bytes() -> int | None:
-    """Bytes that this process and its descendants read from storage so far; None if the kernel does not report it.
+    """Bytes that the counted processes read from storage so far; None if the kernel does not report it.
 
     Reads served by the page cache are not counted; read-ahead is. Ended children are included: Linux adds their count
     to the process that waited for them (checked on 6.18). A tmpfs counts nothing; a network file system may not either.
@@ -95,5 +124,6 @@ def counters() -> dict[str, float]:
 
 
 def own_pids() -> frozenset[int]:
-    """Pids of this process and its descendants."""
-    return frozenset(process.pid for process in _tree())
+    """Pids of this process and all its descendants, also of those that are not counted."""
+    own = psutil.Process()
+    return frozenset({own.pid, *(process.pid for process in own.children(recursive=True))})
