@@ -14,6 +14,7 @@ import torch
 from torch.utils._device import _device_constructors
 
 from loaderlab.device.timeline import VirtualClock
+from loaderlab.training import rounding
 from tests.cuda_double.double import DEVICE, Double, DoubleEvent, DoubleStream, Traced, plain_copy
 
 NAME = "Double of a GPU"
@@ -217,6 +218,8 @@ def _patch_precision(patch: pytest.MonkeyPatch) -> None:
     def scale(device: str = "cuda", *args: Any, **kwargs: Any) -> Any:
         return scaler("cpu" if device == "cuda" else device, *args, **kwargs)
 
+    patch.setattr(rounding, "SIZE_ON_GPU", 16)  # sizes for a GPU would take half a second here
+    patch.setattr(rounding, "CONVOLUTION", (1, 4, 5, 5))
     patch.setattr(torch, "autocast", cast)
     patch.setattr(torch.amp, "GradScaler", scale)
 

@@ -1,4 +1,4 @@
-"""The arithmetic of the step: sets it, and checks with a test product that it is in effect."""
+"""The arithmetic of the step: sets it, and checks with a test product and a test convolution that it is in effect."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 
 from loaderlab.config import PrecisionConfig, UserError, refuse
 from loaderlab.system import machine
+from loaderlab.training.rounding import Observed, observe_convolution, observe_product
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -87,23 +88,33 @@ class Precision:
         torch.backends.cudnn.allow_tf32 = self.name == "tf32"
 
     def _observe(self) -> dict[str, str]:
-        """The effective precision, observed by a product of 1 + 2^-12 with the identity. Only fp32 keeps this value.
+        """The effective precision, observed with a product, and on CUDA also with a convolution.
 
-        TF32 and fp16 have 10 bits of mantissa and bf16 has 7, so each of them rounds the value to 1.
+        Raises:
+            UserError: the precision is not in effect.
         """
-        value = 1 + 2**-12
-        factor = torch.full((256, 256), value, device=self._device)
         with torch.no_grad(), self.autocast():
-            product = factor @ torch.eye(256, device=self._device)
-        kept = bool((product.float() == value).all())
-        expected_dtype = self._dtype or torch.float32
-        if product.dtype != expected_dtype or kept != (self.name == "fp32"):
-            raise UserError(
-                f"precision={self.name}: is not in effect: a test product is {product.dtype} with "
-                f"{'all' if kept else 'fewer than'} 24 bits of mantissa. Another library may have changed torch's flags"
-            )
+            product = self._checked("product", observe_product(self._device))
+            convolution = product
+            if self._device.type == "cuda":  # on a CPU, no flag of torch distinguishes them
+                convolution = self._checked("convolution", observe_convolution(self._device))
+        tf32 = {"tf32": "on" if self.name == "tf32" else "off"}
+        if convolution.rounded != product.rounded:
+            tf32["tf32_convolution"] = "on" if convolution.rounded else "off"
         return {
             "matmul_dtype": str(product.dtype).removeprefix("torch."),
-            "tf32": "on" if self.name == "tf32" else "off",
+            **tf32,
             "grad_scaler": "on" if self.scaler.is_enabled() else "off",
         }
+
+    def _checked(self, operation: str, observed: Observed) -> Observed:
+        """The observed arithmetic of an operation, if it is the one of this precision."""
+        rounds = self.name != "fp32"
+        # cuDNN may prefer a convolution in full precision although TF32 is allowed: this is recorded, and no error
+        is_free = operation == "convolution" and self.name == "tf32" and torch.backends.cudnn.allow_tf32
+        if observed.dtype != (self._dtype or torch.float32) or (observed.rounded != rounds and not is_free):
+            raise UserError(
+                f"precision={self.name}: is not in effect: a test {operation} is {observed}. "
+                "Another library may have changed torch's flags"
+            )
+        return observed
