@@ -27,6 +27,7 @@ from loaderlab.runs.context import RunContext
 from loaderlab.runs.loader_set import LoaderSet
 from loaderlab.runs.resolve import RunSettings, resolve_run
 from loaderlab.runs.sample_counts import data_fact, samples_text
+from loaderlab.runs.shared_memory import check_shared_memory
 from loaderlab.system.files import write_text
 from loaderlab.system.versions import versions
 from loaderlab.training import batch_of_one, checkpoint, models, optimizers
@@ -78,6 +79,7 @@ def prepare(context: RunContext, loaders: LoaderSet, device: torch.device) -> Pr
     plan = loaders.plan(spec)
     train_loader = loaders.training(spec, plan, device)
     val_loader = loaders.validation(spec, device)
+    check_shared_memory(spec, config.batch_size, train_loader, val_loader, context.terminal)
     settings = resolve_run(config, capabilities(device), train_loader.capabilities)
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
