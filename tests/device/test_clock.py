@@ -32,8 +32,8 @@ class Event:
 def ring(monkeypatch: pytest.MonkeyPatch) -> EventRing:
     full = torch.full
 
-    def unpinned(*arguments: Any, pin_memory: bool) -> torch.Tensor:
-        return full(*arguments)
+    def unpinned(*arguments: Any, pin_memory: bool, **options: Any) -> torch.Tensor:
+        return full(*arguments, **options)
 
     monkeypatch.setattr(torch, "full", unpinned)
     monkeypatch.setattr(torch.cuda, "Event", lambda enable_timing: Event())

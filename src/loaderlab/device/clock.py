@@ -22,7 +22,9 @@ class EventRing:
         self._device = device
         self._events = [[torch.cuda.Event(enable_timing=True) for _ in range(5)] for _ in range(RING)]
         self._base = torch.cuda.Event(enable_timing=True)
-        self._losses = torch.full((RING,), float("nan"), pin_memory=True)
+        with torch.inference_mode(False):  # a tensor that is created in this mode could not be written outside of it
+            nans = torch.full((RING,), float("nan"), dtype=torch.float32, device="cpu", pin_memory=True)
+        self._losses = nans
         self._written = self._read = 0  # steps since begin
         self.drained = False  # the device had finished all its work when the host received the current batch
 
