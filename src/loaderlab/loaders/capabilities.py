@@ -96,6 +96,11 @@ class LoaderCapabilities:
         return self.lookahead > 0
 
     @property
+    def num_processes(self) -> int:
+        """Its worker processes."""
+        return self.makers.count if self.makers is not None and self.makers.are_processes else 0
+
+    @property
     def busy_cores(self) -> int:
         """Cores that the workers or threads keep busy, in addition to those of the training process."""
         return self.makers.count if self.makers is not None else 0

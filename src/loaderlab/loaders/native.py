@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import math
 import multiprocessing
 import threading
@@ -47,12 +49,27 @@ class _BeginWorker:
     def __init__(self, start_method: str | None) -> None:
         self._start_method = start_method
         self._from_main_thread = True
+        self._collects_garbage = True
 
     def note_thread(self) -> None:
         """Records the thread that will start the workers: Linux treats the end of that thread as the parent's death."""
         self._from_main_thread = threading.current_thread() is threading.main_thread()
 
+    @contextlib.contextmanager
+    def starting(self) -> Iterator[None]:
+        """Pauses the garbage collector while workers start, so that a forked one cannot collect before it is in `__call__`."""
+        self._collects_garbage = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if self._collects_garbage:
+                gc.enable()
+
     def __call__(self, _: int) -> None:
+        gc.freeze()  # collecting inherited objects would copy their memory, or call CUDA in a forked process
+        if self._collects_garbage:
+            gc.enable()
         lift_pillow_limit()
         if self._from_main_thread and self._start_method != "forkserver":  # its workers are children of the fork server
             killed_with_parent()
@@ -153,7 +170,8 @@ class Native(Loader):
         self._begin_worker.note_thread()
         try:
             self._try_queue()
-            self._running = iter(self._loader)
+            with self._begin_worker.starting():
+                self._running = iter(self._loader)
         except Exception as error:
             if self.settings.num_workers == 0 or self._explained(error) is not error:
                 raise

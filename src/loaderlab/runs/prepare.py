@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ from loaderlab.data.spec import DataSpec
 from loaderlab.device.capabilities import DeviceCapabilities
 from loaderlab.device.random_states import random_states_kept
 from loaderlab.device.resolve import capabilities, device_name
-from loaderlab.loaders.contract import EpochPlan
+from loaderlab.loaders.contract import EpochPlan, Loader
 from loaderlab.loaders.resolve import in_force
 from loaderlab.parity.check import check_run
 from loaderlab.parity.status import PARITY
@@ -97,6 +98,7 @@ def prepare(context: RunContext, loaders: LoaderSet, device: torch.device) -> Pr
     device_capabilities = capabilities(device)
     if device_capabilities.asynchronous:
         load_kernels(parts, spec, min(config.batch_size, spec.train.num_samples or config.batch_size))
+    collect_before_fork(device_capabilities, [train_loader] if val_loader is None else [train_loader, val_loader])
     return Prepared(
         device=device,
         capabilities=device_capabilities,
@@ -109,6 +111,16 @@ def prepare(context: RunContext, loaders: LoaderSet, device: torch.device) -> Pr
         facts=facts | ({"parity": parity} if parity else {}),
         parity_s=parity_s,
     )
+
+
+def collect_before_fork(device: DeviceCapabilities, loaders: Iterable[Loader]) -> None:
+    """Collects garbage if workers will be started: they would inherit it, with its memory on the device and its pinned memory.
+
+    It takes 0.4 s with half a million objects, here before the loop and not in its first steps. Without a device that has its own
+    memory, inherited garbage does no harm.
+    """
+    if device.asynchronous and any(loader.capabilities.num_processes for loader in loaders):
+        gc.collect()
 
 
 def _seed(config: TrainConfig) -> None:

@@ -42,7 +42,7 @@ def _warns(
 ) -> bool:
     """Checks one loader. Returns whether it has warned."""
     makers = loader.capabilities.makers
-    if makers is None or not makers.are_processes or not makers.count:
+    if makers is None or not loader.capabilities.num_processes:
         return False
     sample_bytes = math.prod(spec.sample_shape) * getattr(torch, spec.sample_dtype).itemsize
     batch_bytes = sample_bytes * (batch_size if split.num_samples is None else min(batch_size, split.num_samples))
