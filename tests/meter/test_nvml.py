@@ -47,6 +47,11 @@ nvmlDeviceGetCurrentClocksThrottleReasons = lambda gpu: 4
 nvmlDeviceGetComputeRunningProcesses = lambda gpu: [Answer(os.getppid()), Answer(77)]
 nvmlDeviceGetMigMode = refused
 """
+PARTITIONED = "the GPU is partitioned (MIG): its power and utilization include other processes"
+PART = """
+whole_gpu = nvmlDeviceGetHandleByUUID
+nvmlDeviceGetHandleByUUID = lambda uuid: uuid if uuid == "MIG-9d3c" else whole_gpu(uuid)
+"""
 FakeNvml = Callable[..., None]
 
 
@@ -144,7 +149,11 @@ def test_no_process_on_the_gpu_differs_from_an_unsupported_query(fake_nvml: Fake
         ("def nvmlInit(): raise NVMLError('Driver Not Loaded')", UUID, "Driver Not Loaded"),
         ("raise ImportError('no such library')", UUID, "no such library"),
         ("", "0", "no GPU-0"),
-        ("nvmlDeviceGetMigMode = lambda gpu: [1, 1]", UUID, "MIG"),
+        ("nvmlDeviceGetMigMode = lambda gpu: [1, 1]", UUID, PARTITIONED),
+        (PART, "9d3c", PARTITIONED),  # torch gives the uuid of the part, without a prefix
+        (PART, "MIG-9d3c", PARTITIONED),
+        (PART, "MIG-GPU-3b2d7b4e/1/0", PARTITIONED),  # the form of drivers before 470
+        (PART, "0", "no GPU-0"),
     ],
 )
 def test_without_nvml_or_gpu_there_are_no_samples(fake_nvml: FakeNvml, more: str, uuid: str, problem: str) -> None:

@@ -38,7 +38,8 @@ def main(uuid: str, interval_s: float, parent: int) -> None:
     It stops after SIGTERM, or when the parent has ended. A last sample then covers the end of the last window.
 
     Args:
-        uuid: of the GPU, with or without NVML's prefix ``GPU-``; torch gives it without.
+        uuid: of the GPU, with or without NVML's prefix; torch gives it without. On a part of a GPU (MIG), torch gives the
+            part's own uuid with some drivers.
         parent: pid of the process that started this one.
 
     Raises:
@@ -47,8 +48,8 @@ def main(uuid: str, interval_s: float, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends this process
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # sigtimedwait receives it, so that no line is cut
     pynvml.nvmlInit()
-    gpu = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}")
-    if _is_partitioned(gpu):
+    gpu = _whole_gpu(uuid)
+    if gpu is None:
         sys.exit("the GPU is partitioned (MIG): its power and utilization include other processes")
     _write(",".join(["at_ns", *QUERIES]))
     ended = False
@@ -56,6 +57,26 @@ def main(uuid: str, interval_s: float, parent: int) -> None:
         _write(_line(gpu))
         ended = signal.sigtimedwait({signal.SIGTERM}, interval_s) is not None or os.getppid() != parent
     _write(_line(gpu))
+
+
+def _whole_gpu(uuid: str) -> object | None:
+    """NVML's handle of the GPU; None if the uuid names a partitioned GPU or a part of one."""
+    try:
+        gpu = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}")
+    except pynvml.NVMLError:
+        if uuid.startswith("MIG-") or _names_part(uuid):
+            return None
+        raise
+    return None if uuid.startswith("MIG-") or _is_partitioned(gpu) else gpu
+
+
+def _names_part(uuid: str) -> bool:
+    """Whether this uuid without a prefix is that of a part of a GPU."""
+    try:
+        pynvml.nvmlDeviceGetHandleByUUID(f"MIG-{uuid}")
+    except pynvml.NVMLError:
+        return False
+    return True
 
 
 def _is_partitioned(gpu: object) -> bool:
