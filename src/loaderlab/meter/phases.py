@@ -274,7 +274,8 @@ def own_cost_ns(device: torch.device, steps: int = 100, sync: bool = False) -> f
             lambda: meter.end_step(1, loss),
             lambda: None,
         ]
-        weights, inputs = torch.zeros(256, 256, requires_grad=True), torch.zeros(32, 256)
+        weights = torch.zeros(256, 256, device="cpu", requires_grad=True)
+        inputs = torch.zeros(32, 256, device="cpu")
         meter.begin_epoch(0)
         for _ in range(RING + steps):  # the event ring returns one timed step per step only once it is full
             spent = []
