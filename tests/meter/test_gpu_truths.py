@@ -123,21 +123,40 @@ def test_event_gaps_agree_with_a_trace_of_the_same_run(wait_ms: float, work_ms: 
 
 
 def test_a_copy_on_a_side_stream_hands_out_whole_batches() -> None:
-    """Each batch is read at the end of a long step, while the next ones are copied and memory is short: a block that was
-    reused too early would contain another batch's number."""
+    """Each batch is read at both ends of a long step, while the next one is copied and no memory is spare. A batch that is read
+    too early, or whose memory is reused too early, contains another batch's number."""
     device = torch.device("cuda", 0)
-    copy = DeviceCopy(NativeLoader(), device)
+    copy, cycles = (
+        DeviceCopy(NativeLoader(), device),
+        cycles_for(1.0),
+    )  # longer than the host needs: the device falls behind
+    # 12 MiB each: such a block is a segment of its own, so the allocator can return it and never splits it
+    hosts = [
+        Batch(torch.full((64, 3, 256, 256), number, dtype=torch.uint8), torch.full((64,), number), None).pin_memory()
+        for number in range(7)
+    ]
+    seen = torch.full((10_000, 4), -1, device=device)
+
+    def step(number: int) -> None:
+        batch = copy(hosts[number % len(hosts)])
+        first = batch.inputs.max().long()
+        torch.cuda._sleep(cycles)
+        seen[number] = torch.stack([first, batch.inputs.max().long(), batch.inputs.min().long(), batch.targets.min()])
+
     torch.cuda.empty_cache()
-    free, total = torch.cuda.mem_get_info(device)
-    cycles, seen = cycles_for(1.0), []  # longer than the host needs for a step: the device falls behind
-    torch.cuda.set_per_process_memory_fraction(min(1.0, (total - free + 2**30) / total))
+    for number in range(4):  # one step after the other: the memory of a single batch, and of the step
+        step(number)
+        torch.cuda.synchronize()
+    total = torch.cuda.mem_get_info(device)[1]
+    limit = torch.cuda.memory_reserved(device)
+    retries = torch.cuda.memory_stats(device)["num_alloc_retries"]
+    torch.cuda.set_per_process_memory_fraction((limit + 2**20) / total)  # rounded up by less than a segment
     try:
-        for number in range(10_000):
-            host = Batch(torch.full((64, 3, 64, 64), number % 251, dtype=torch.uint8), torch.full((64,), number), None)
-            batch = copy(host.pin_memory())
-            torch.cuda._sleep(cycles)
-            seen.append(torch.stack([batch.inputs.max().long(), batch.inputs.min().long(), batch.targets.min()]))
+        for number in range(len(seen)):
+            step(number)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    for number, values in enumerate(torch.stack(seen).tolist()):
-        assert values == [number % 251, number % 251, number]
+    assert torch.cuda.memory_reserved(device) <= limit
+    assert torch.cuda.memory_stats(device)["num_alloc_retries"] > retries  # the memory was short
+    for number, values in enumerate(seen.tolist()):
+        assert values == [number % len(hosts)] * 4
