@@ -70,7 +70,10 @@ def one_epoch(config: LoaderConfig, split: Split) -> None:
         list(built.epoch(0))
 
 
-ON_CUDA = [pytest.param((name, "cuda"), marks=pytest.mark.gpu) for name in ("native", "spdl", "resident", "dali")]
+ON_CUDA = [
+    pytest.param((name, "cuda"), marks=pytest.mark.gpu, id=f"{name}-cuda")  # `-k dali` selects by the id
+    for name in ("native", "spdl", "resident", "dali")
+]
 
 
 @pytest.fixture(params=[*((name, "cpu") for name in LOADERS), *ON_CUDA])
