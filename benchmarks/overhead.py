@@ -5,11 +5,12 @@
 
 Prints the median ratio of the paired blocks with its 95 % confidence interval (bootstrap over pairs), and the value that a
 run reports as ``meter/overhead_pct``. Then compares the ceiling probe with a loop written by hand on the same resident
-batches, and with the same loop fed by the replay of DALI's own loader evaluator.
+batches, and with the same loop fed by the replay of DALI's own loader evaluator. Without DALI: ``--measure meter by_hand``.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from loaderlab.training.loop import Parts
 
 ROOT = Path(__file__).resolve().parents[1]
+METER, BY_HAND, EVALUATOR = MEASURES = ("meter", "by_hand", "evaluator")
+LABELS = {BY_HAND: "loop by hand", EVALUATOR: "DALI's replay evaluator"}
 
 
 def meter_cost(
@@ -48,11 +51,13 @@ def meter_cost(
 
 
 def ceiling_ratios(
-    parts: Parts, batches: list[Batch], seconds: float, rounds: int
+    parts: Parts, batches: list[Batch], seconds: float, rounds: int, references: Sequence[str]
 ) -> dict[str, tuple[float, float, float]]:
-    """The ceiling's rate divided by that of the loop by hand and of DALI's evaluator: median and 95 % confidence interval."""
-    from nvidia.dali.plugin.pytorch.loader_evaluator import LoaderEvaluator
+    """The ceiling's rate divided by that of each reference: median and 95 % confidence interval.
 
+    Args:
+        references: of the loop by hand and DALI's evaluator. DALI is imported only for the latter.
+    """
     from benchmarks.harness.overhead_loops import by_hand, median_and_interval
     from loaderlab.probes import ceiling as step_alone
 
@@ -63,10 +68,13 @@ def ceiling_ratios(
         return rate.samples_per_s
 
     def evaluator() -> float:
+        from nvidia.dali.plugin.pytorch.loader_evaluator import LoaderEvaluator
+
         replayed: Iterable[Batch] = LoaderEvaluator(batches, mode="replay")
         return by_hand(parts, replayed, seconds)
 
-    arms = {"ceiling": ceiling, "by_hand": lambda: by_hand(parts, batches, seconds), "evaluator": evaluator}
+    known = {BY_HAND: lambda: by_hand(parts, batches, seconds), EVALUATOR: evaluator}
+    arms = {"ceiling": ceiling} | {name: known[name] for name in references}
     samples_per_s: dict[str, list[float]] = {arm: [] for arm in arms}
     for turn in range(rounds):
         for place in range(len(arms)):
@@ -79,56 +87,71 @@ def ceiling_ratios(
                 for ceiling_rate, rate in zip(samples_per_s["ceiling"], samples_per_s[arm], strict=True)
             ]
         )
-        for arm in ("by_hand", "evaluator")
+        for arm in references
     }
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """The measured ratios, which are also printed."""
-    from benchmarks.harness import options
-
-    parser = options.parser(__doc__)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="device of the steps")
-    parser.add_argument("--model", default="mlp", help="mlp, or the name of a timm model")
-    parser.add_argument("--batch", type=options.count, default=64, help="samples in a batch")
-    parser.add_argument("--pairs", type=options.count, help="pairs of blocks (default: 40 on a GPU, 1200 otherwise)")
-    parser.add_argument("--steps", type=options.count, default=50, help="steps in a block")
-    parser.add_argument(
-        "--rounds", type=options.count, default=100, help="repeats of ceiling, loop by hand and evaluator"
-    )
-    parser.add_argument("--seconds", type=options.number_above_0, default=0.3, help="length of a turn of those three")
-    chosen = parser.parse_args(arguments)
-
-    import numpy as np
+    """The measured ratios, which are also printed. Those that were not requested are missing."""
+    chosen = _options(arguments)
     import torch
 
-    from benchmarks.harness.overhead_loops import make, median_and_interval
-    from loaderlab.meter.phases import own_cost_ns
+    from benchmarks.harness.overhead_loops import make
 
     device = torch.device(chosen.device)
     if device.type == "cuda":
         device = torch.device("cuda", torch.cuda.current_device())
         torch.backends.cudnn.benchmark = True
     torch.set_num_threads(1)
-    parts, batches = make(device, chosen.model, chosen.batch)
-    pairs = chosen.pairs or (40 if device.type == "cuda" else 1200)
-    ratios, bare_ms = meter_cost(parts, batches, device, pairs, chosen.steps)
+    parts, batches = make(device, chosen.model, chosen.batch, chosen.precision, channels_last=chosen.channels_last)
+    results: dict[str, Any] = {
+        "model": chosen.model,
+        "precision": chosen.precision,
+        "channels_last": chosen.channels_last,
+    }
+    if METER in chosen.measure:
+        pairs = chosen.pairs or (40 if device.type == "cuda" else 1200)
+        results |= _meter(parts, batches, device, pairs, chosen.steps)
+    references = [name for name in LABELS if name in chosen.measure]
+    results["ceiling"] = ceiling_ratios(parts, batches, chosen.seconds, chosen.rounds, references) if references else {}
+    for name, (median, low, high) in results["ceiling"].items():
+        print(f"ceiling / {LABELS[name]}: {median:.4f} ({low:.4f} to {high:.4f}), n = {chosen.rounds}")
+    return results
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    from benchmarks.harness import options
+
+    parser = options.parser(__doc__)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="device of the steps")
+    parser.add_argument("--model", default="mlp", help="mlp, or the name of a timm model")
+    parser.add_argument("--batch", type=options.count, default=64, help="samples in a batch")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="precision of the steps")
+    parser.add_argument("--channels-last", action="store_true", help="channels-last weights and images")
+    parser.add_argument("--measure", nargs="+", choices=MEASURES, default=MEASURES, help="what to measure")
+    parser.add_argument("--pairs", type=options.count, help="pairs of blocks (default: 40 on a GPU, 1200 otherwise)")
+    parser.add_argument("--steps", type=options.count, default=50, help="steps in a block")
+    parser.add_argument(
+        "--rounds", type=options.count, default=100, help="repeats of ceiling, loop by hand and evaluator"
+    )
+    parser.add_argument("--seconds", type=options.number_above_0, default=0.3, help="length of a turn of those three")
+    return parser.parse_args(arguments)
+
+
+def _meter(parts: Parts, batches: list[Batch], device: torch.device, pairs: int, steps: int) -> dict[str, Any]:
+    """The cost of the meter, which is also printed."""
+    import numpy as np
+
+    from benchmarks.harness.overhead_loops import median_and_interval
+    from loaderlab.meter.phases import own_cost_ns
+
+    ratios, bare_ms = meter_cost(parts, batches, device, pairs, steps)
     ratio, low, high = median_and_interval(ratios)
     step_ms = float(np.median(bare_ms))
     reported = own_cost_ns(device) / 1e4 / step_ms
-    print(f"{chosen.model} on {device}: a step takes {step_ms:.3f} ms, n = {len(ratios)} comparisons")
+    print(f"on {device}: a step takes {step_ms:.3f} ms, n = {len(ratios)} comparisons")
     print(f"metered / bare: {ratio:.4f} ({low:.4f} to {high:.4f}); the run would report {reported:.3f} % overhead")
-    ratios_by_arm = ceiling_ratios(parts, batches, chosen.seconds, chosen.rounds)
-    for arm, label in (("by_hand", "loop by hand"), ("evaluator", "DALI's replay evaluator")):
-        median, lower, upper = ratios_by_arm[arm]
-        print(f"ceiling / {label}: {median:.4f} ({lower:.4f} to {upper:.4f}), n = {chosen.rounds}")
-    return {
-        "model": chosen.model,
-        "ratio": (ratio, low, high),
-        "reported_pct": reported,
-        "ceiling": ratios_by_arm,
-        "step_ms": step_ms,
-    }
+    return {"ratio": (ratio, low, high), "reported_pct": reported, "step_ms": step_ms}
 
 
 if __name__ == "__main__":

@@ -72,7 +72,9 @@ class Fixed(CycledBatches):
         super().__init__(batches, lambda: next(counter) > steps)
 
 
-def make(device: torch.device, model_name: str, batch_size: int) -> tuple[Parts, list[Batch]]:
+def make(
+    device: torch.device, model_name: str, batch_size: int, precision: str = "fp32", *, channels_last: bool = False
+) -> tuple[Parts, list[Batch]]:
     """The parts of the training loop, and random batches on the device."""
     torch.manual_seed(0)
     if model_name == "mlp":
@@ -84,14 +86,26 @@ def make(device: torch.device, model_name: str, batch_size: int) -> tuple[Parts,
         model = timm.create_model(model_name).to(device)
         shape = (3, 224, 224)
     optimizer, schedule = optimizers.build(AdamWOptimizer(schedule="constant"), model, None)
+    memory_format = torch.contiguous_format
+    if channels_last and len(shape) == 3:
+        memory_format = torch.channels_last
+        model = model.to(memory_format=memory_format)
     batches = [
-        Batch(torch.rand(batch_size, *shape, device=device), torch.randint(0, 10, (batch_size,), device=device), None)
+        Batch(
+            _inputs((batch_size, *shape), device, memory_format),
+            torch.randint(0, 10, (batch_size,), device=device),
+            None,
+        )
         for _ in range(5)  # an odd number, so that every batch is used with the meter on and off in turn
     ]
     loader = Fixed(batches, 0)
     return Parts(
-        model, optimizer, schedule, Precision(PrecisionConfig(name="fp32"), device), loader, None, device
+        model, optimizer, schedule, Precision(PrecisionConfig(name=precision), device), loader, None, device
     ), batches
+
+
+def _inputs(shape: tuple[int, ...], device: torch.device, memory_format: torch.memory_format) -> torch.Tensor:
+    return torch.rand(shape, device=device).contiguous(memory_format=memory_format)
 
 
 def block_s(parts: Parts, batches: list[Batch], meter: StepMeter, steps: int) -> float:
@@ -124,7 +138,8 @@ def by_hand(parts: Parts, batches: Iterable[Batch], seconds: float) -> float:
         if index == WARMUP_STEPS:
             _wait(parts.device)
             began, count, deadline = time.perf_counter(), 0, time.perf_counter() + seconds
-        loss = F.cross_entropy(model(batch.inputs), batch.targets)
+        with parts.precision.autocast():
+            loss = F.cross_entropy(model(batch.inputs), batch.targets)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
