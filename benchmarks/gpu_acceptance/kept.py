@@ -2,8 +2,8 @@
 
     python -m pytest -m gpu -p benchmarks.gpu_acceptance.kept --kept=FOLDER
 
-Tests that passed with this code are not run again. A test that interrupted an earlier run comes last, because it may
-interrupt this one as well.
+Tests that passed with this code are not run again. The meter's tests come first, because all other results depend on the meter. A
+test that interrupted an earlier run comes last, because it may interrupt this one as well.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pytest
 from loaderlab.config import PROJECT
 
 FILE = "tests.jsonl"
+FIRST = "tests/meter/"
 WORST_LAST = ("passed", "skipped", "failed")
 
 
@@ -89,8 +90,9 @@ class Keeper:
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         done = [item for item in items if self.is_done(item.nodeid)]
         config.hook.pytest_deselected(items=done)
+        left = (item for item in items if item not in done)
         items[:] = sorted(
-            (item for item in items if item not in done), key=lambda item: self.interrupted_before(item.nodeid)
+            left, key=lambda item: (self.interrupted_before(item.nodeid), not item.nodeid.startswith(FIRST))
         )
         for item in items:
             if not self.interrupted_before(item.nodeid):

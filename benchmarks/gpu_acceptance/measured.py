@@ -7,12 +7,14 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.gpu_acceptance.identity import check, identity
+from loaderlab.config import UserError
 from loaderlab.device.environment import describe
 from loaderlab.device.resolve import resolve_device
 from loaderlab.meter import filecache
@@ -34,11 +36,17 @@ CLOCK_LIMITS = {
 
 
 def environment(device_name: str, folder: Path) -> dict[str, Any]:
-    """GPU, driver, CUDA, cores, memory and versions; clocks under load and what limits them; the storage of the data."""
+    """GPU, driver, CUDA, cores, memory and versions; clocks under load and what limits them; the storage of the data.
+
+    Raises:
+        UserError: the other parts of the folder were measured on another machine.
+    """
     device = resolve_device(device_name)
     full = device.type == "cuda"
+    machine = describe(device)
+    check(folder.parent, identity(machine))
     return {
-        "machine": describe(device),
+        "machine": machine,
         "load": under_load(device, side=8192 if full else 256, seconds=5.0 if full else 0.2),
         "storage": storage(folder, 1024 if full else 16),
     }
@@ -131,39 +139,38 @@ def storage(folder: Path, size_mib: int) -> dict[str, float]:
     return {"size_mib": size_mib, "write_mib_per_s": size_mib / write_s, "read_mib_per_s": size_mib / read_s}
 
 
-def overhead(device_name: str, _: Path) -> dict[str, Any]:
-    """The overhead for ResNet-50 steps on a GPU; without a GPU, for steps of one millisecond."""
-    from benchmarks import (
-        overhead as overhead_benchmark,
-    )  # imports DALI's evaluator; `environment` must work without DALI
-
-    if device_name == "cuda":
-        return overhead_benchmark.main(
-            [
-                "--device",
-                "cuda",
-                "--model",
-                "resnet50",
-                "--batch",
-                "64",
-                "--pairs",
-                "20",
-                "--rounds",
-                "20",
-                "--seconds",
-                "1",
-            ]
-        )
-    return overhead_benchmark.main(["--pairs", "40", "--steps", "10", "--rounds", "3", "--seconds", "0.05"])
+# arguments of benchmarks.overhead: on a GPU, and in a trial run for steps of one millisecond
+RESNET50 = "--device cuda --model resnet50 --batch 64 --steps 20 --rounds 8 --seconds 0.8"
+SHORT = "--pairs 40 --steps 10 --rounds 3 --seconds 0.05"
+OVERHEADS = {
+    "overhead": (f"{RESNET50} --pairs 10 --measure meter by_hand", f"{SHORT} --measure meter by_hand"),
+    "overhead_bf16": (
+        f"{RESNET50} --pairs 15 --precision bf16 --channels-last --measure meter by_hand",
+        f"{SHORT} --precision bf16 --measure meter by_hand",
+    ),
+    "evaluator": (f"{RESNET50} --measure evaluator", f"{SHORT} --measure evaluator"),
+}
 
 
-def main(name: str, device: str, folder: str) -> None:
-    """Measures one part and writes its results."""
-    program: Callable[[str, Path], dict[str, Any]] = {"environment": environment, "overhead": overhead}[name]
-    results = program(device, Path(folder))
+def overhead(name: str, device_name: str) -> dict[str, Any]:
+    """The overhead of the meter, or the comparison with DALI's evaluator: for ResNet-50 on a GPU, otherwise for short steps."""
+    from benchmarks import overhead as overhead_benchmark
+
+    full, small = OVERHEADS[name]
+    return overhead_benchmark.main((full if device_name == "cuda" else small).split())
+
+
+def main(name: str, device: str, folder: str) -> int:
+    """Measures one part and writes its results; returns the exit code."""
+    try:
+        results = environment(device, Path(folder)) if name == "environment" else overhead(name, device)
+    except UserError as error:
+        print(f"error: {error}")
+        return 1
     with atomic_file(Path(folder) / "found.json") as partial:
         partial.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(main(*sys.argv[1:]))

@@ -27,7 +27,7 @@ from loaderlab.system.files import atomic_file
 PIECE_BYTES = 16 << 20
 LIST, PIECE = "results.json", "results.{:03d}"
 FOLDER = PROJECT / "outputs" / "gpu_acceptance"
-LEFT_OUT = ("photos_", "lock", ".")  # beginnings of names: generated data, locks
+LEFT_OUT = ("photos_", "outputs", "lock", ".")  # beginnings of names: generated data, checkpoints, locks
 
 
 def pack(folder: Path, target: Path, piece_bytes: int = PIECE_BYTES) -> list[Path]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.gpu_acceptance import kept
-from benchmarks.gpu_acceptance.criteria import Criterion, criteria
+from benchmarks.gpu_acceptance.catalog import OVERHEADS, PARTS
+from benchmarks.gpu_acceptance.criteria import REFERENCES, Criterion, criteria
 from benchmarks.gpu_acceptance.kept import Outcome
-from benchmarks.gpu_acceptance.parts import PARTS, Setting
+from benchmarks.gpu_acceptance.parts import TESTS, Setting
 from benchmarks.gpu_acceptance.running import State, read, state_of, sweep_of
 from loaderlab.compare.arms import Comparison
 from loaderlab.config import UserError
@@ -29,13 +30,14 @@ class Results:
 
     Attributes:
         states: the runs of each part, by its name.
-        tests: the outcome of each test, by its name.
+        overheads: the result of `benchmarks.overhead.main` of each part that runs it, by the part's name.
+        outcomes: of the tests of each part that is tests: by the part's name and the test's.
     """
 
     states: Mapping[str, State]
     environment: dict[str, Any] | None = None
-    overhead: dict[str, Any] | None = None
-    tests: Mapping[str, Outcome] = field(default_factory=dict)
+    overheads: dict[str, dict[str, Any]] = field(default_factory=dict)
+    outcomes: dict[str, Mapping[str, Outcome]] = field(default_factory=dict)
     comparisons: dict[str, Comparison] = field(default_factory=dict)
     stores: dict[str, Store] = field(default_factory=dict)
 
@@ -43,16 +45,22 @@ class Results:
     def criteria(self) -> list[Criterion]:
         """The targets, each with its result."""
         cores = None if self.environment is None else self.environment["machine"]["cores_available"]
-        return list(criteria(self.comparisons, self.overhead, self.tests.values(), cores))
+        return list(criteria(self.comparisons, self.overheads, self.tests, cores))
+
+    @property
+    def tests(self) -> list[Outcome]:
+        """The outcome of each test of all parts."""
+        return [test for outcomes in self.outcomes.values() for test in outcomes.values()]
 
     def tests_with(self, outcome: str) -> list[Outcome]:
         """The tests with this outcome."""
-        return [test for test in self.tests.values() if test.outcome == outcome]
+        return [test for test in self.tests if test.outcome == outcome]
 
 
 def gather(setting: Setting) -> Results:
     """The results in a folder."""
-    results = Results({part.name: state_of(setting, part) for part in PARTS}, tests=kept.read(setting.folder / "tests"))
+    results = Results({part.name: state_of(setting, part) for part in PARTS})
+    results.outcomes = {part: kept.read(setting.folder / part) for part in TESTS}
     for part in PARTS:
         if not results.states[part.name].turns:  # the files there belong to another sweep
             continue
@@ -63,8 +71,10 @@ def gather(setting: Setting) -> Results:
             except UserError:  # no job has finished
                 continue
             results.stores[part.name] = sweep[0]
+        elif part.name in OVERHEADS and file.exists():
+            results.overheads[part.name] = read(file)
         elif file.exists():
-            setattr(results, part.name, read(file))
+            results.environment = read(file)
     return results
 
 
@@ -96,10 +106,10 @@ def compose(results: Results, pictures: Mapping[str, str], data_folder: str) -> 
         lines += [f"## {part.title}", "", *_state(results.states[part.name])]
         if part.name == "environment":
             lines += _environment(results.environment)
-        elif part.name == "tests":
-            lines += _tests(results, data_folder)
-        elif part.name == "overhead":
-            lines += _overhead(results.overhead, data_folder)
+        elif part.name in TESTS:
+            lines += _tests(results.outcomes.get(part.name, {}), TESTS[part.name], data_folder)
+        elif part.name in OVERHEADS:
+            lines += _overhead(part.name, results.overheads.get(part.name), data_folder)
         elif part.name in results.comparisons:
             lines += [page.markdown(results.comparisons[part.name], [pictures[part.name]]).rstrip("\n")]
             lines += [
@@ -125,6 +135,8 @@ def _state(state: State) -> list[str]:
             return [f"Stopped after {state.seconds:.0f} s: some results are missing.", ""]
         case "failed":
             return [f"Ended with exit code {state.turns[-1].exit_code}: some results are missing.", ""]
+        case "partly":
+            return [f"{state.num_done} of {state.num_stages} stages are done: some arms are missing.", ""]
     return []
 
 
@@ -151,32 +163,33 @@ def _as_text(value: Any) -> str:
     )
 
 
-def _tests(results: Results, data_folder: str) -> Iterator[str]:
-    counts = Counter(OUTCOME_TEXTS.get(test.outcome, test.outcome) for test in results.tests.values())
+def _tests(outcomes: Mapping[str, Outcome], keyword: str, data_folder: str) -> Iterator[str]:
+    counts = Counter(OUTCOME_TEXTS.get(test.outcome, test.outcome) for test in outcomes.values())
     if not counts:
         return
     for kind in ("passed", "failed", "skipped"):
         counts.setdefault(kind, 0)
-    yield f"`pytest -m gpu`: {', '.join(f'{count} {kind}' for kind, count in counts.items())}; [all by name]({data_folder}/{kept.FILE})."
+    listed = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    yield f"`pytest -m gpu -k '{keyword}'`: {listed}; [all by name]({data_folder}/{kept.FILE})."
     yield ""
     for outcome in ("failed", "begun", "chosen"):
-        yield from (f"- {OUTCOME_TEXTS.get(outcome, outcome)}: `{test.test}`" for test in results.tests_with(outcome))
-    for why, count in Counter(test.why for test in results.tests_with("skipped")).most_common():
+        label = OUTCOME_TEXTS.get(outcome, outcome)
+        yield from (f"- {label}: `{test.test}`" for test in outcomes.values() if test.outcome == outcome)
+    for why, count in Counter(test.why for test in outcomes.values() if test.outcome == "skipped").most_common():
         yield f"- skipped {count}: {why}"
     yield ""
 
 
-def _overhead(overhead: Mapping[str, Any] | None, data_folder: str) -> list[str]:
+def _overhead(part: str, overhead: Mapping[str, Any] | None, data_folder: str) -> list[str]:
     if overhead is None:
         return []
-    ratios = {
-        "metered / bare step": overhead["ratio"],
-        "ceiling / loop written by hand": overhead["ceiling"]["by_hand"],
-        "ceiling / DALI's replay evaluator": overhead["ceiling"]["evaluator"],
-    }
-    rows = [[name, f"{value:.4f}", f"{low:.4f} to {high:.4f}"] for name, (value, low, high) in ratios.items()]
+    ratios = {"metered / bare step": overhead.get("ratio")}
+    ratios |= {f"ceiling / {label}": overhead["ceiling"].get(name) for name, label in REFERENCES.items()}
+    rows = [[name, f"{ratio[0]:.4f}", f"{ratio[1]:.4f} to {ratio[2]:.4f}"] for name, ratio in ratios.items() if ratio]
+    layout = ", channels last" if overhead["channels_last"] else ""
+    step = f", a step takes {overhead['step_ms']:.3f} ms" if "step_ms" in overhead else ""
     return [
-        f"{overhead['model']}, a step takes {overhead['step_ms']:.3f} ms; [all results]({data_folder}/overhead.json).",
+        f"{overhead['model']} in {overhead['precision']}{layout}{step}; [all results]({data_folder}/{part}.json).",
         "",
         markdown_table(["ratio", "median", "95 % CI"], rows),
     ]

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.gpu_acceptance import kept
+from benchmarks.gpu_acceptance.catalog import LADDER_VECTORS
 from benchmarks.gpu_acceptance.criteria import criteria
 from benchmarks.gpu_acceptance.page import Results, compose, gather
-from benchmarks.gpu_acceptance.parts import LADDER_VECTORS, Setting
+from benchmarks.gpu_acceptance.parts import Setting
 from benchmarks.gpu_acceptance.running import read
 from loaderlab.config import PROJECT, UserError
 from loaderlab.report import page
@@ -29,11 +30,17 @@ LADDER_PLACE = ("<!-- the ladder: replaced by --ladder -->", "<!-- end of the la
 MACHINE = ("processor", "cores_available", "device")  # the fields that identify a machine
 
 
-def conclude(setting: Setting, requested: Sequence[str], name: str | None, ladder: bool) -> int:
-    """Writes the page if there is a GPU, and prints what is missing.
+def conclude(
+    setting: Setting, undone: Sequence[str], name: str | None, *, with_page: bool = True, ladder: bool = False
+) -> int:
+    """Writes the page if requested, and prints what is missing.
+
+    Args:
+        undone: the names of requested stages that are not done.
+        name: of the page; None: the GPU's.
 
     Returns:
-        0 if every part of ``requested`` is done, no test failed and every picture was drawn.
+        0 if nothing is undone, no test failed and every picture was drawn.
     """
     results = gather(setting)
     complete = True
@@ -45,26 +52,34 @@ def conclude(setting: Setting, requested: Sequence[str], name: str | None, ladde
         )
     elif setting.trial:
         _print_trial(results)
+    elif with_page:
+        complete = _publish(results, name, ladder=ladder)
     else:
-        target, undrawn = write(results, name)
-        print(f"written: {target}")
-        if ladder:
-            print(
-                "docs/results.md: "
-                + (
-                    "its ladder is now this machine's"
-                    if publish_ladder(results, target)
-                    else "unchanged, because no ladder on vectors has finished"
-                )
-            )
-        for part, why in undrawn.items():
-            complete = False
-            print(f"{part}: its picture could not be drawn: {why}", file=sys.stderr)
-    if undone := [part for part in requested if results.states[part].status != "done"]:
+        for criterion in results.criteria:
+            print(f"{criterion.verdict}: {criterion.target}{': ' * bool(criterion.measured)}{criterion.measured}")
+    if undone:
         print(f"not done: {', '.join(undone)}. Type the command again to continue", file=sys.stderr)
     if failed := results.tests_with("failed"):
-        print(f"{len(failed)} tests failed: {setting.folder / 'tests' / 'output.txt'}", file=sys.stderr)
+        print(f"{len(failed)} tests failed: see tests/ and tests_dali/ in {setting.folder}", file=sys.stderr)
     return 0 if complete and not undone and not failed else 1
+
+
+def _publish(results: Results, name: str | None, *, ladder: bool) -> bool:
+    """Whether every picture of the page, which is written here, could be drawn."""
+    target, undrawn = write(results, name)
+    print(f"written: {target}")
+    if ladder:
+        print(
+            "docs/results.md: "
+            + (
+                "its ladder is now this machine's"
+                if publish_ladder(results, target)
+                else "unchanged, because no ladder on vectors has finished"
+            )
+        )
+    for part, why in undrawn.items():
+        print(f"{part}: its picture could not be drawn: {why}", file=sys.stderr)
+    return not undrawn
 
 
 def _print_trial(results: Results) -> None:
@@ -78,7 +93,7 @@ def _print_trial(results: Results) -> None:
     if undrawn:
         print(f"not drawn: {undrawn}", file=sys.stderr)
     print("not measured, because they need a GPU:")
-    for criterion in criteria({}, None, (), None):
+    for criterion in criteria({}, {}, (), None):
         print(f"  {criterion.target}")
     print(
         f"no page is written without a GPU; {len(results.tests_with('skipped'))} tests were skipped because they need one"
@@ -109,11 +124,9 @@ def write(results: Results, name: str | None) -> tuple[Path, dict[str, str]]:
     data_folder.mkdir(parents=True, exist_ok=True)
     environment = {**results.environment, "machine": {key: value for key, value in machine.items() if key != "host"}}
     environment_file.write_text(json.dumps(environment, indent=1) + "\n", encoding="utf-8")
-    if results.overhead is not None:
-        (data_folder / "overhead.json").write_text(json.dumps(results.overhead, indent=1) + "\n", encoding="utf-8")
-    lines = [
-        json.dumps({"test": test.test, "outcome": test.outcome, "why": test.why}) for test in results.tests.values()
-    ]
+    for part, ratios in results.overheads.items():
+        (data_folder / f"{part}.json").write_text(json.dumps(ratios, indent=1) + "\n", encoding="utf-8")
+    lines = [json.dumps({"test": test.test, "outcome": test.outcome, "why": test.why}) for test in results.tests]
     (data_folder / kept.FILE).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     pictures, undrawn = draw(results, data_folder)
     target = RESULTS / f"{name}.md"

@@ -1,4 +1,4 @@
-"""Runs the process of a part, and stores how each run of it ended."""
+"""Runs the process of a part, and stores how each run of it ended. MLflow is imported only to read the store of a sweep."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.gpu_acceptance import kept
+from benchmarks.gpu_acceptance.identity import Machine, identity
 from benchmarks.gpu_acceptance.parts import Part, Setting
 from loaderlab.config import PROJECT, TrackingConfig, UserError
 from loaderlab.system.causes import reason
 from loaderlab.system.files import atomic_file
 from loaderlab.system.versions import git_commit
-from loaderlab.tracking import open_store
-from loaderlab.tracking.store import NothingRecorded, Store
 
-END_TIMEOUT_S = 60  # for a part to end after Ctrl-C: a sweep records its results
+if TYPE_CHECKING:
+    from loaderlab.tracking.store import Store
+
+END_TIMEOUT_S = 25  # for a part to end after Ctrl-C: a sweep records its results
 # asks Linux for SIGTERM when the parent process ends (prctl with PR_SET_PDEATHSIG), then becomes the program
 TETHERED = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sys.argv[1], sys.argv[1:])"
 
@@ -38,6 +40,8 @@ class Turn:
         commit: the Git commit; without Git, a digest of the code.
         status: ``done``, ``failed``, or ``cut`` if the time ran out or it was interrupted.
         seconds: None if this program was killed before it could write them.
+        stage: of the part, from 0.
+        machine: the `identity` of the machine; empty for the environment, which measures it.
     """
 
     began: str
@@ -46,6 +50,8 @@ class Turn:
     status: str = "cut"
     seconds: float | None = None
     exit_code: int | None = None
+    stage: int = 0
+    machine: Machine = field(default_factory=dict)
 
 
 @dataclass
@@ -53,17 +59,30 @@ class State:
     """All runs of a part; stored in its ``part.json``.
 
     Attributes:
-        typed: the overrides of its sweep.
+        typed: the overrides of its sweep, with all stages.
+        num_stages: of the sweep; 1 for a program.
     """
 
     device: str
     typed: list[str]
     turns: list[Turn] = field(default_factory=list)
+    num_stages: int = 1
+
+    def stage_status(self, stage: int) -> str:
+        """The status of the last run of a stage; ``not run`` if there was none."""
+        return next((turn.status for turn in reversed(self.turns) if turn.stage == stage), "not run")
+
+    @property
+    def num_done(self) -> int:
+        """The number of stages that are done."""
+        return sum(self.stage_status(stage) == "done" for stage in range(self.num_stages))
 
     @property
     def status(self) -> str:
-        """The status of the last run; ``not run`` if there was none."""
-        return self.turns[-1].status if self.turns else "not run"
+        """``not run``, ``done``, ``partly`` if the last run is done but stages are missing; otherwise the last run's status."""
+        if not self.turns or self.num_done == self.num_stages:
+            return "done" if self.turns else "not run"
+        return "partly" if self.turns[-1].status == "done" else self.turns[-1].status
 
     @property
     def seconds(self) -> float:
@@ -77,12 +96,14 @@ def state_of(setting: Setting, part: Part) -> State:
     Raises:
         UserError: the folder belongs to a run on another device, or the stored file is damaged.
     """
-    fresh = State(setting.device, part.sweep_overrides(setting))
+    sweeps = part.sweeps(setting)
+    fresh = State(setting.device, sweeps[-1], num_stages=len(sweeps))
     file = setting.folder / part.name / "part.json"
     if not file.exists():
         return fresh
     content = read(file)
-    stored = State(content["device"], content["typed"], [Turn(**turn) for turn in content["turns"]])
+    turns = [Turn(**turn) for turn in content["turns"]]
+    stored = State(content["device"], content["typed"], turns, len(sweeps))
     if stored.device != fresh.device:
         raise UserError(
             f"{setting.folder} contains a run on {stored.device}. Choose another folder: --folder {setting.folder}_{setting.device}"
@@ -90,8 +111,8 @@ def state_of(setting: Setting, part: Part) -> State:
     return stored if stored.typed == fresh.typed else fresh
 
 
-def run(setting: Setting, part: Part, minutes: float) -> State:
-    """The state of a part after another run of at most ``minutes``, which is stored.
+def run(setting: Setting, part: Part, minutes: float, stage: int = 0) -> State:
+    """The state of a part after another run of a stage of at most ``minutes``, which is stored.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C or SIGTERM; the part was ended, with the status ``cut``.
@@ -99,15 +120,17 @@ def run(setting: Setting, part: Part, minutes: float) -> State:
     folder = setting.folder / part.name
     folder.mkdir(parents=True, exist_ok=True)
     state = state_of(setting, part)
-    command = part.command(setting, again=bool(state.turns) and sweep_of(setting, part) is not None)
-    turn = Turn(datetime.now().astimezone().isoformat(timespec="seconds"), " ".join(command[1:]), commit())
+    again = bool(state.turns) and can_resume(setting, part)
+    command = part.command(setting, stage, again=again)
+    turn = Turn(datetime.now().astimezone().isoformat(timespec="seconds"), " ".join(command[1:]), commit(), stage=stage)
+    turn.machine = {} if part.name == "environment" else measured_machine(setting)
     state.turns.append(turn)
     keep(folder / "part.json", state)  # stored now, in case this program is killed
     began = time.monotonic()
     with (folder / "output.txt").open("a", encoding="utf-8") as out:
         process = subprocess.Popen(
             [sys.executable, "-c", TETHERED, *command],
-            cwd=PROJECT,
+            cwd=setting.folder if part.overrides else PROJECT,
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -125,6 +148,12 @@ def run(setting: Setting, part: Part, minutes: float) -> State:
             turn.seconds = round(time.monotonic() - began, 1)
             keep(folder / "part.json", state)
     return state
+
+
+def measured_machine(setting: Setting) -> Machine:
+    """The machine of the environment part, which this command has measured before every other part; empty without one."""
+    file = setting.folder / "environment" / "found.json"
+    return identity(read(file)["machine"]) if file.exists() else {}
 
 
 def commit() -> str:
@@ -174,9 +203,27 @@ def sweep_of(setting: Setting, part: Part) -> tuple[Store, str] | None:
     """
     if not part.overrides:
         return None
+    from loaderlab.tracking import open_store
+    from loaderlab.tracking.store import NothingRecorded
+
     try:
         store = open_store(TrackingConfig(uri=setting.store, experiment=part.name), PROJECT, create=False)
     except NothingRecorded:
         return None
     newest = store.newest_sweep()
     return None if newest is None else (store, newest.run_id)
+
+
+def can_resume(setting: Setting, part: Part) -> bool:
+    """Whether the part has a sweep to resume. Its runs that were killed on another host are marked as KILLED.
+
+    Only this command uses the store, because it has the lock of the folder. The store itself marks only runs of its own host.
+    """
+    sweep = sweep_of(setting, part)
+    if sweep is None:
+        return False
+    store, run_id = sweep
+    for run in store.runs("attributes.status = 'RUNNING'"):
+        store.client.set_tag(run.run_id, "error", "its process was killed")
+        store.client.set_terminated(run.run_id, "KILLED")
+    return store.read(run_id, "plan.json") is not None  # it may have been killed before it wrote its jobs

@@ -26,6 +26,8 @@ def results(tmp_path: Path) -> Path:
     (folder / "mlflow.db").write_bytes(b"\0tables")
     (folder / "photos_12").mkdir()
     (folder / "photos_12" / "0.jpg").touch()
+    (folder / "outputs").mkdir()
+    (folder / "outputs" / "checkpoint.pt").touch()
     (folder / "lock").touch()
     return folder
 
@@ -41,7 +43,9 @@ def test_round_trip(results: Path, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "out").iterdir()} == {path.name for path in [*pieces, listed]}
     names = packing.unpack(tmp_path / "out", tmp_path / "back")
     assert names == ["artifacts", "fed", "mlflow.db"]
-    results_only = {name: text for name, text in contents(results).items() if not name.startswith(("photos", "lock"))}
+    results_only = {
+        name: text for name, text in contents(results).items() if not name.startswith(("photos", "outputs", "lock"))
+    }
     assert contents(tmp_path / "back") == results_only
 
 
