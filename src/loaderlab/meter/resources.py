@@ -7,7 +7,6 @@ do something else are left out, with all their descendants: torch's compile work
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 
 import psutil
@@ -71,28 +70,6 @@ def cpu_seconds() -> float:
         except psutil.NoSuchProcess:
             continue
         # the kernel adds an ended child's time to the process that waited for it
-        seconds += times.user + times.system + times.children_user + times.children_system
-    return seconds
-
-
-def worker_cpu_seconds(leave_out: Collection[int] = ()) -> float:
-    """CPU seconds used so far by the counted descendants, including those that ended, without this process itself.
-
-    Take the difference of two readings: processes that ended long ago are in both.
-
-    Args:
-        leave_out: pids of running children that are not workers, such as the device sampler.
-    """
-    own, *below = _tree()
-    ended = own.cpu_times()  # between listing and reading the children: a worker that ends now is not counted twice
-    seconds = ended.children_user + ended.children_system
-    for process in below:
-        if process.pid in leave_out:
-            continue
-        try:
-            times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
         seconds += times.user + times.system + times.children_user + times.children_system
     return seconds
 
