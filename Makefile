@@ -6,11 +6,19 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+# the oldest torch that is supported, in a folder of its own ahead of the environment's torch; its CUDA libraries are the
+# environment's, except for one that newer versions of torch do not need
+OLDEST := $(VENV)/torch-2.11
+OLDEST_PINS := constraints-torch-2.11.txt
+# the tests of what runs a step, a loader, a clock, a probe or torch's profiler, and all others that import torch
+TORCH_FOLDERS = $(wildcard $(addprefix tests/,attach cuda_double device diagnosis loaders meter parity probes runs trace training))
+TORCH_TESTS = $(TORCH_FOLDERS) $(filter-out $(addsuffix /%,$(TORCH_FOLDERS)), \
+  $(shell grep -rlE --include='test_*.py' '^ *(import|from) torch' tests))
 
-.PHONY: help train test check wheel ui docs install clean
+.PHONY: help train test test-torch-2.11 check wheel ui docs install clean
 
 help: ## prints this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 # without ARGS, no workers: this is PyTorch's default and starves most devices. The run ends by printing the command to try next
 train: $(READY) ## one run: make train ARGS="loader=dali precision=bf16"; a sweep: ARGS="-m loader=native,dali"
@@ -18,6 +26,10 @@ train: $(READY) ## one run: make train ARGS="loader=dali precision=bf16"; a swee
 
 test: $(READY) ## the tests: make test ARGS="-k loaders"
 	$(BIN)/python -m pytest $(ARGS)
+
+test-torch-2.11: $(OLDEST)/.installed ## the tests that depend on torch, with the oldest version that is supported
+	@PYTHONPATH=$(abspath $(OLDEST)) $(BIN)/python -c 'import torch; assert torch.__version__.startswith("2.11."), torch.__version__'
+	PYTHONPATH=$(abspath $(OLDEST)) $(BIN)/python -m pytest $(TORCH_TESTS) $(ARGS)
 
 check: $(READY) ## lint, format and types
 	$(BIN)/ruff check .
@@ -41,6 +53,13 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python tools/pip_progress.py --constraint constraints.txt --editable '.[suite,dali,spdl,docs,dev]'
 	@touch $(READY)
+
+$(OLDEST)/.installed: $(OLDEST_PINS) $(READY)
+	@echo "installing torch 2.11 into $(OLDEST): about 1.3 GB, only the first time"
+	@rm -rf $(OLDEST)
+	@$(BIN)/python tools/pip_progress.py --no-deps --target $(OLDEST) --requirement $(OLDEST_PINS) \
+	  || { echo "error: torch 2.11 was not installed, so its tests did not run"; exit 1; }
+	@touch $@
 
 clean: ## removes .venv and the caches of the tools
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

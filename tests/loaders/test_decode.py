@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,15 @@ import torch
 from PIL import Image
 
 from loaderlab import data, loaders
-from loaderlab.config import DaliLoader, ImageFolderData, LoaderConfig, NativeLoader, SpdlLoader, TransformConfig
+from loaderlab.config import (
+    DaliLoader,
+    ImageFolderData,
+    LoaderConfig,
+    NativeLoader,
+    SpdlLoader,
+    TransformConfig,
+    UserError,
+)
 from loaderlab.data.spec import DataError, TransformSpec
 from loaderlab.loaders.contract import EpochPlan, LoaderError
 from loaderlab.loaders.decode import crop_window, decoder
@@ -204,3 +213,28 @@ def test_a_missing_dali_is_reported(monkeypatch: pytest.MonkeyPatch, image_tree:
         monkeypatch.delattr(loaders, name, raising=False)
     with pytest.raises(LoaderError, match="loader=dali: NVIDIA DALI is not installed here"):
         one("dali", image_tree)
+
+
+def fails_to_load(name: str) -> Any:
+    """What torchcodec 0.11 does on a machine without FFmpeg."""
+    raise RuntimeError("Could not load libtorchcodec. Likely causes:\n  1. FFmpeg is not properly installed\n  2. …")
+
+
+def test_a_torchcodec_without_image_decoders_is_reported(monkeypatch: pytest.MonkeyPatch, image_tree: Path) -> None:
+    """torchcodec 0.11 is the version that was made for torch 2.11, but its decoders read only videos."""
+    for older in (SimpleNamespace(VideoDecoder=object), ModuleType("torchcodec.decoders")):
+        if isinstance(older, ModuleType):
+            older.__getattr__ = fails_to_load  # type: ignore[method-assign]
+        monkeypatch.setitem(sys.modules, "torchcodec.decoders", older)
+        with pytest.raises(
+            UserError, match=r"^loader\.decoder=torchcodec: needs torchcodec 0\.16 or newer; installed is"
+        ):
+            one("torchcodec", image_tree)
+        one("pillow", image_tree)
+
+
+def test_a_missing_torchcodec_is_left_to_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    monkeypatch.delitem(sys.modules, "torchcodec.decoders", raising=False)
+    with pytest.raises(ModuleNotFoundError, match="torchcodec"):
+        decoder("torchcodec")

@@ -9,6 +9,7 @@ import io
 import math
 import re
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import TypeVar
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
+from loaderlab.config import refuse
 from loaderlab.data.spec import UINT8, DataError, EncodedImages, TransformSpec
 from loaderlab.data.tree import EXTENSIONS
 from loaderlab.loaders.header import BITS, JPEG, check_header
@@ -25,6 +27,7 @@ from loaderlab.system.causes import reason, with_cause
 T = TypeVar("T")
 ORIENTATION = 0x0112  # EXIF tag; from 5 on, height and width are swapped
 PLACE_IN_SOURCE = re.compile(r"\w+, \S+\.cpp:\d+, ")  # the beginning of torchcodec's messages
+LEAST_TORCHCODEC = "0.16"  # the first with decoders of images
 CROP_ATTEMPTS = 10  # the same as in torchvision and DALI
 READS = {"torchcodec": frozenset([".jpg", ".jpeg", ".jpe", ".png", ".webp", ".avif"]), "pillow": EXTENSIONS}
 Decoder = Callable[[UINT8], torch.Tensor]
@@ -37,7 +40,7 @@ def decoder(name: str) -> Decoder:
     function raises for anything that cannot be decoded completely; see `read_image`.
     """
     if name == "torchcodec":
-        from torchcodec.decoders import decode_image, decode_jpeg  # type: ignore[attr-defined]
+        decode_image, decode_jpeg = _torchcodec()
 
         def decode(data: UINT8) -> torch.Tensor:
             read = decode_jpeg if data[:3].tobytes() == JPEG else decode_image
@@ -55,6 +58,22 @@ def decoder(name: str) -> Decoder:
             return torch.from_numpy(array).permute(2, 0, 1)
 
     return decode
+
+
+def _torchcodec() -> tuple[Callable[..., object], Callable[..., object]]:
+    """The decoders of images and of JPEG files.
+
+    Raises:
+        UserError: this version has no such decoders, or it does not load.
+    """
+    try:
+        from torchcodec.decoders import decode_image, decode_jpeg  # type: ignore[attr-defined]
+    except ModuleNotFoundError:  # not installed: the commands say which extra installs it
+        raise
+    except (ImportError, RuntimeError) as error:  # without FFmpeg, older versions raise a RuntimeError of many lines
+        needed = f"needs torchcodec {LEAST_TORCHCODEC} or newer; installed is {version('torchcodec')}"
+        raise refuse("loader.decoder", "torchcodec", needed, "loader.decoder=pillow", is_example=False) from error
+    return decode_image, decode_jpeg
 
 
 def _bits(image: Image.Image) -> int:
