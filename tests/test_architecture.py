@@ -72,7 +72,7 @@ WRITES = {  # attributes of another object that a file may assign to
     "training/state.py": {"parameter.grad"},  # torch's own way to drop a gradient
     "runs/prepare.py": {"torch.backends.cudnn.benchmark"},  # torch's own switch
     "system/streams.py": {"sys.stderr"},  # replaced by /dev/null if it is closed
-    "trace/collect.py": {"trace.negative"},  # a class of this file
+    "trace/collect.py": {"trace.graph_launches", "trace.negative"},  # a class of this file
     "training/loop.py": {
         "progress.epoch",
         "progress.updates",

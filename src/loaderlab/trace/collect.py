@@ -48,6 +48,7 @@ COPY_KERNEL = re.compile(
     r"memcpy(?:[hdp]to[hdp])?\b.*|copy(?:host|device|peer)to(?:host|device|peer)\w*|memory_copy_\w+|__amd_rocclr_copy\w+.*",
     re.IGNORECASE,
 )
+GRAPH_LAUNCH = re.compile(r"(?:cuda|cu|hip)GraphLaunch\w*")
 STEP = re.compile(r"ProfilerStep#([0-9]{1,18})")
 DEFAULT_WAIT = re.compile(r"enumerate\(DataLoader\)#.*|loaderlab/wait")
 NUMBERS = frozenset({int, float})
@@ -79,6 +80,7 @@ class TraceEvents:
         user_ranges: number of ranges that the program marks itself, by thread and name; plain_ranges: the same for
             ranges that profilers before PyTorch 1.13 did not distinguish from operators.
         others: number of events by unknown category.
+        graph_launches: number of CUDA graphs that the host launched.
         negative: number of events that are left out, since their duration is below 0.
     """
 
@@ -92,6 +94,7 @@ class TraceEvents:
     plain_ranges: dict[Thread, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     copy_kernels: Counter[str] = field(default_factory=Counter)
     others: Counter[str] = field(default_factory=Counter)
+    graph_launches: int = 0
     negative: int = 0
 
 
@@ -116,6 +119,9 @@ def collect(events: Iterable[dict[str, Any]], wait: str) -> TraceEvents:
     """
     trace, roles, base = TraceEvents(), _Roles(wait_pattern(wait)), None
     for kind, event in _relevant(events, trace.others):
+        if kind == HOST:
+            trace.graph_launches += 1
+            continue
         role = roles.of(str(event.get("name")), event["cat"]) if kind == RANGE else None
         if kind == RANGE and role is None:
             continue  # most operators
@@ -159,7 +165,8 @@ def _add_range(trace: TraceEvents, role: _Role, event: dict[str, Any], start: fl
 
 
 def _relevant(events: Iterable[dict[str, Any]], others: Counter[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The events with a duration and a relevant category; also counts the unknown categories in ``others``."""
+    """The events with a duration and a relevant category, and of the host's calls those that launch a CUDA graph; also counts
+    the unknown categories in ``others``."""
     kinds: dict[str, str] = {}
     for event in events:
         if event.get("ph") != "X":
@@ -173,7 +180,7 @@ def _relevant(events: Iterable[dict[str, Any]], others: Counter[str]) -> Iterato
         kind = kinds[category]
         if kind == OTHER:
             others[category] += 1
-        elif kind != HOST:
+        elif kind != HOST or GRAPH_LAUNCH.fullmatch(str(event.get("name"))):
             yield kind, event
 
 

@@ -17,7 +17,7 @@ def left_out(trace: TraceEvents) -> tuple[str, ...]:
 
 
 def on_work(trace: TraceEvents, devices: Sequence[Device]) -> tuple[str, ...]:
-    """Notes on kernels that were cut short or counted as copies."""
+    """Notes on kernels that were cut short, counted as copies, or may be missing."""
     notes = []
     if outlasting := sum(device.outlasting for device in devices):
         kernels = "1 kernel ends" if outlasting == 1 else f"{outlasting:,} kernels end"
@@ -30,6 +30,11 @@ def on_work(trace: TraceEvents, devices: Sequence[Device]) -> tuple[str, ...]:
         notes.append(
             f"kernels counted as copies because of their names: {_listed(trace.copy_kernels)}; ROCm's profiler writes "
             "copies as kernels"
+        )
+    if devices and trace.graph_launches:
+        notes.append(
+            f"launches of CUDA graphs: {trace.graph_launches:,}. Some versions of the profiler record only a part of a graph's "
+            "kernels: if kernels are missing, idle and starved are too high"
         )
     return tuple(notes)
 
