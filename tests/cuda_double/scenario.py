@@ -28,7 +28,7 @@ from tests.cuda_double.intervals import Spans, length, overlap, without
 
 MS = 1_000_000
 BATCH, FEATURES = 10, 100
-STEP_WORK = ("forward", "backward", "optimizer")
+STEP_WORK = ("forward", "backward", "optimizer", "trailing")
 BATCH_BYTES = BATCH * (4 * FEATURES + 8)
 
 
@@ -43,6 +43,7 @@ class Loop:
         copy_ms: to copy a batch from pinned memory; from pageable memory it takes twice as long.
         copying: pin_memory, non_blocking, side_stream.
         kernels: the number of pieces in which each of the phases is launched.
+        trailing_ms: work of the device that is queued after each step, such as the averaging of weights.
         prepared_ms: work of the device for each batch, on another stream, which begins when the host has the batch.
     """
 
@@ -54,6 +55,7 @@ class Loop:
     kernels: int = 1
     copy_ms: float = 0.0
     copying: tuple[bool, bool, bool] = (True, True, True)
+    trailing_ms: float = 0.0
     prepared_ms: float = 0.0
     steps: int = 40
     epochs: int = 1
@@ -213,6 +215,7 @@ def play(loop: Loop, double: Double, on_step: Callable[[Progress], None] = lambd
     meter, progress = StepMeter(DEVICE), Progress()
 
     def after_step(progress: Progress, _: StepMeter) -> None:
+        double.work(round(loop.trailing_ms * MS), "trailing")
         double.timeline.end_step(double.current_stream.queue)
         on_step(progress)
 

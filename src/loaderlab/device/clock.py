@@ -12,15 +12,17 @@ RING = 64  # steps until an event is read: far more than a host runs ahead of it
 
 
 class EventRing:
-    """Five events per step on the current stream of a CUDA device, and the step's loss.
+    """Six events per step on the current stream of a CUDA device, and the step's loss.
 
-    Call `begin` before a sequence of steps, and in each step `mark` at the end of each of the five phases, then `end`.
+    Call `begin` before a sequence of steps, and in each step `ask` before the batch is requested and `mark` at the end of each
+    of the five phases, then `end`.
     A step is returned as a `DeviceStep` about `RING` steps later by `end`, or by `drain`.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._events = [[torch.cuda.Event(enable_timing=True) for _ in range(5)] for _ in range(RING)]
+        self._asked = [torch.cuda.Event(enable_timing=True) for _ in range(RING)]
         self._base = torch.cuda.Event(enable_timing=True)
         with torch.inference_mode(False):  # a tensor that is created in this mode could not be written outside of it
             nans = torch.full((RING,), float("nan"), dtype=torch.float32, device="cpu", pin_memory=True)
@@ -34,10 +36,14 @@ class EventRing:
         self._written = self._read = 0
         self._base.record(torch.cuda.current_stream(self._device))
 
+    def ask(self) -> None:
+        """Records that the host asks for the next batch."""
+        self._asked[self._written % RING].record(torch.cuda.current_stream(self._device))
+
     def mark(self, phase: int) -> None:
         """Records the end of a phase, 0 to 4, on the device."""
-        if phase == 0:  # a query does not wait; it returns whether all queued work is done
-            self.drained = self._last().query()
+        if phase == 0:  # a query does not wait; it returns whether all work is done that was queued before the request
+            self.drained = self._asked[self._written % RING].query()
         # this device's current stream: another device may be the current one of the process
         self._events[self._written % RING][phase].record(torch.cuda.current_stream(self._device))
 
@@ -55,17 +61,14 @@ class EventRing:
         torch.cuda.synchronize(self._device)
         return [self._pop() for _ in range(self._written - self._read)]
 
-    def _last(self) -> torch.cuda.Event:
-        """The event at the end of the newest complete step."""
-        return self._base if self._written == 0 else self._events[(self._written - 1) % RING][4]
-
     def _pop(self) -> DeviceStep:
         slot = self._events[self._read % RING]
         before = self._base if self._read == 0 else self._events[(self._read - 1) % RING][4]
         slot[4].synchronize()  # does not wait, unless the host is a whole ring ahead of its device
         stops = [before, *slot]
         gap, delivery, forward, backward, optimizer = (start.elapsed_time(stop) for start, stop in pairwise(stops))
+        trailing = before.elapsed_time(self._asked[self._read % RING])
         loss = float(self._losses[self._read % RING])
         self._losses[self._read % RING] = float("nan")  # the slot's next step may have no loss
         self._read += 1
-        return DeviceStep(gap, delivery, forward, backward, optimizer, loss)
+        return DeviceStep(gap, delivery, forward, backward, optimizer, loss, trailing)

@@ -13,6 +13,8 @@ class DeviceStep:
         gap: from the end of the previous step until the host had received this batch; about 0 if the device still had
             work queued.
         delivery: from then until the batch was ready on the device.
+        trailing: the part of the gap until the device had finished what was queued before the host asked for the batch, such
+            as work after the step's last mark, and the host had asked. The device does not wait for data in this part.
     """
 
     gap: float
@@ -21,6 +23,12 @@ class DeviceStep:
     backward: float
     optimizer: float
     loss: float
+    trailing: float = 0.0
+
+    @property
+    def idle(self) -> float:
+        """The part of the gap in which the device had nothing to do and the host had asked for the batch."""
+        return self.gap - self.trailing
 
     @property
     def length(self) -> float:

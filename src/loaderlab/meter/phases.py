@@ -73,6 +73,8 @@ class StepMeter:
         """Call before requesting the next batch: the time since the last mark was the finished step's ``other``."""
         self._times.append(self._clock())
         if not self._plain:
+            if self._ring:
+                self._ring.ask()
             self._name_phase("wait" if self._annotate else None)
 
     def mark(self) -> None:

@@ -36,10 +36,10 @@ class Step:
 
     @property
     def starved_ms(self) -> float:
-        """Time in which the device was starved of data: min(gap, host wait) + delivery; on a CPU wait + transfer."""
+        """Time in which the device was starved of data: min(idle, host wait) + delivery; on a CPU wait + transfer."""
         if self.device is None:
             return (self.host[0] + self.host[1]) / 1e6
-        return min(self.device.gap, self.host[0] / 1e6) + self.device.delivery
+        return min(self.device.idle, self.host[0] / 1e6) + self.device.delivery
 
     @property
     def length_ms(self) -> float:

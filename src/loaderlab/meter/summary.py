@@ -24,7 +24,7 @@ def summarize(steps: Sequence[Step]) -> dict[str, float]:
     """The metrics of a measured window.
 
     With device times, a step lasts from the previous step's end to its own end on the device; without them the host's
-    clock is used. ``starved`` of a step is min(gap, host wait) + delivery, on a CPU wait + transfer.
+    clock is used. ``starved`` of a step is min(idle, host wait) + delivery, on a CPU wait + transfer.
 
     Args:
         steps: of the window; with no steps the result is empty.
@@ -44,7 +44,7 @@ def summarize(steps: Sequence[Step]) -> dict[str, float]:
     if timed:
         assert len(timed) == len(steps), "some steps of the window have device times and some do not"
         gap, delivery = np.array([t.gap for t in timed]), np.array([t.delivery for t in timed])
-        wait = np.minimum(gap, host[:, 0])
+        wait = np.minimum([t.idle for t in timed], host[:, 0])
         phases = [wait, delivery, *(np.array([getattr(t, name) for t in timed]) for name in PHASES[2:])]
         other = gap - wait
         for index, name in enumerate(PHASES):

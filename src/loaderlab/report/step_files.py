@@ -39,17 +39,18 @@ def to_csv(steps: Sequence[Step], warmup_steps: int, ramp: int = 1, *, coarse: b
         *(f"host_{name}_ms" for name in names),
         "host_other_ms",
     ]
-    device_columns = [f"device_{name}_ms" for name in ("gap", "delivery", *names[2:])]
+    device_columns = [f"device_{name}_ms" for name in ("gap", "delivery", *names[2:], "trailing")]
     writer.writerow(columns + device_columns)
     window = {step.step for step in measured(steps, warmup_steps, ramp)}
     for step in steps:
         timed, host = step.device, [value / 1e6 for value in step.host]
         device = [timed.gap, timed.delivery, timed.forward, timed.backward, timed.optimizer] if timed else []
+        trailing = [timed.trailing] if timed else []
         if coarse:
             host, device = [*host[:2], sum(host[2:])], [*device[:2], sum(device[2:])] if timed else []
         writer.writerow(
             [step.epoch, step.step, step.num_samples, int(step.step in window), f"{step.loss:.6g}"]
             + [f"{value:.4f}" for value in (*host, step.other / 1e6)]
-            + ([f"{value:.4f}" for value in device] or [""] * len(device_columns))
+            + ([f"{value:.4f}" for value in device + trailing] or [""] * len(device_columns))
         )
     return out.getvalue()
