@@ -20,12 +20,14 @@ from tests.cuda_double.scenario import BATCH, Loop, PlannedLoader, Played, doubl
 from tests.cuda_double.test_loaders import arrays
 
 
-def probed(loop: Loop, double: Double, played: Played) -> tuple[Probes, list[PlannedLoader]]:
-    """Runs the probes after a run of the loop."""
+def probed(
+    loop: Loop, double: Double, played: Played, kind: type[PlannedLoader] = PlannedLoader
+) -> tuple[Probes, list[PlannedLoader]]:
+    """Runs the probes after a run of the loop; ``kind``: of the loader that is built again for them."""
     rebuilt: list[PlannedLoader] = []
 
     def rebuild() -> PlannedLoader:
-        rebuilt.append(PlannedLoader(loop, double))
+        rebuilt.append(kind(loop, double))
         return rebuilt[-1]
 
     inputs = ProbeInputs(
