@@ -98,10 +98,18 @@ MUTANTS = [
     Mutant(
         "ring_queries_the_wrong_event",
         FILE,
-        "self._events[(self._written - 1) % RING][4]\n\n    def _pop",
-        "self._events[(self._written - 1) % RING][0]\n\n    def _pop",
+        "self.drained = self._asked[self._written % RING].query()",
+        "self.drained = self._events[(self._written - 1) % RING][0].query()",
         "a device that works on the previous step counts as drained",
         ("ring",),
+    ),
+    Mutant(
+        "ring_asks_for_the_wrong_slot",
+        FILE,
+        "trailing = before.elapsed_time(self._asked[self._read % RING])",
+        "trailing = before.elapsed_time(self._asked[(self._read - 1) % RING])",
+        "work after a step is taken from the request of another batch",
+        ("agreement",),
     ),
     Mutant(
         "ring_queries_after_delivery",

@@ -95,15 +95,43 @@ MUTANTS = [
     Mutant(
         "starved_is_the_maximum",
         STEP,
-        "return min(self.device.gap, self.host[0] / 1e6) + self.device.delivery",
-        "return max(self.device.gap, self.host[0] / 1e6) + self.device.delivery",
+        "return min(self.device.idle, self.host[0] / 1e6) + self.device.delivery",
+        "return max(self.device.idle, self.host[0] / 1e6) + self.device.delivery",
         "the larger of gap and wait counts as starved",
+        ("agreement",),
+    ),
+    Mutant(
+        "starved_by_work_after_the_step",
+        "device/step_times.py",
+        "return self.gap - self.trailing",
+        "return self.gap",
+        "work that is queued after a step counts as starved, up to the wait",
+        ("agreement",),
+    ),
+    Mutant(
+        "meter_asks_after_the_wait",
+        PHASES,
+        """            if self._ring:
+                self._ring.ask()
+            self._name_phase("wait" if self._annotate else None)
+
+    def mark(self) -> None:
+        \"\"\"Marks the end of the current phase.\"\"\"
+""",
+        """            self._name_phase("wait" if self._annotate else None)
+
+    def mark(self) -> None:
+        \"\"\"Marks the end of the current phase.\"\"\"
+        if self._ring and (len(self._times) - 1) % 6 == 0:
+            self._ring.ask()
+""",
+        "the request of a batch is recorded when it has arrived",
         ("agreement",),
     ),
     Mutant(
         "starved_is_the_wait",
         STEP,
-        "return min(self.device.gap, self.host[0] / 1e6) + self.device.delivery",
+        "return min(self.device.idle, self.host[0] / 1e6) + self.device.delivery",
         "return self.host[0] / 1e6 + self.device.delivery",
         "each wait of the host counts as starved, although the device works",
         ("agreement",),
@@ -111,7 +139,7 @@ MUTANTS = [
     Mutant(
         "starved_is_the_gap",
         STEP,
-        "return min(self.device.gap, self.host[0] / 1e6) + self.device.delivery",
+        "return min(self.device.idle, self.host[0] / 1e6) + self.device.delivery",
         "return self.device.gap + self.device.delivery",
         "each gap of the device counts as starved, although the host does not wait",
         ("ring",),
@@ -135,9 +163,9 @@ MUTANTS = [
     Mutant(
         "starved_in_wrong_unit",
         STEP,
-        "min(self.device.gap, self.host[0] / 1e6)",
-        "min(self.device.gap, self.host[0] / 1e3)",
-        "the wait is in microseconds and the gap in milliseconds",
+        "min(self.device.idle, self.host[0] / 1e6)",
+        "min(self.device.idle, self.host[0] / 1e9)",
+        "the wait is in seconds and the gap in milliseconds",
         ("ring",),
     ),
     Mutant(
@@ -183,7 +211,7 @@ MUTANTS = [
     Mutant(
         "summary_wait_is_the_gap",
         SUMMARY,
-        "wait = np.minimum(gap, host[:, 0])",
+        "wait = np.minimum([t.idle for t in timed], host[:, 0])",
         "wait = gap",
         "`time/wait_ms` includes gaps in which the host did not wait",
         ("ring",),
