@@ -24,6 +24,8 @@ from tests.cuda_double.order import Known, Order
 DEVICE = torch.device("cuda", 0)
 PAGEABLE_SLOWER = 2.0  # a copy from pageable memory has half of the speed
 SAME_DEVICE = {"addmm", "mm", "bmm", "convolution", "native_batch_norm", "embedding", "nll_loss_forward"}
+PRODUCTS = {"addmm", "mm", "bmm", "baddbmm"}
+TF32_DROPS = 13  # of the 23 bits of a float32's mantissa
 DEFAULT_COPY_GB_PER_S = 25.0
 
 
@@ -47,6 +49,7 @@ class Double:
 
     Attributes:
         cost: host and device time of a kernel by its name, ns; 0 for all unless set.
+        call_ns: host time of each call, ns.
         num_calls: calls of the device so far: kernels, copies, allocations, events, streams, waits.
     """
 
@@ -67,6 +70,7 @@ class Double:
         self._current = threading.local()
         self._lock = threading.RLock()
         self.cost: Callable[[str], tuple[int, int]] = lambda name: (0, 0)
+        self.call_ns = 0
         self.num_calls, self.failure = 0, None  # type: int, Failure | None
         self.calls: list[str] = []
         self.closed = False
@@ -77,6 +81,7 @@ class Double:
         """Counts a call of the device, and fails if this one has to."""
         self.num_calls += 1
         self.calls.append(name)
+        self.clock.spend(self.call_ns)
         failure = self.failure
         if failure is None or self.num_calls < failure.at:
             return
@@ -147,7 +152,8 @@ class Double:
     def pin(self, tensor: torch.Tensor) -> torch.Tensor:
         """Puts a new tensor into pinned memory."""
         self.call("pin", allocates=True)
-        self.pinned.add(tensor, Block(tensor.untyped_storage().nbytes()))
+        with self._lock:
+            self.pinned.add(tensor, Block(tensor.untyped_storage().nbytes()))
         return tensor
 
     def on_device(self, tensor: torch.Tensor) -> Block | None:
@@ -241,14 +247,15 @@ class Double:
                 f"Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu! ({name})"
             )
         written = _written(func, args, kwargs)
-        result = func(*args, **kwargs)
-        self.call(name)
+        result = func(*_rounded(name, args), **kwargs)
+        views = bool(getattr(func, "is_view", False))
+        if not views:
+            self.call(name)
         outputs = [leaf for leaf in _pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
         writes = [block for tensor in written if (block := self.on_device(tensor))]
         for output in outputs:
             if self.on_device(output) is None and _has_storage(output):
                 writes.append(self.place(output))
-        views = func.is_view if hasattr(func, "is_view") else False
         host_ns, device_ns = self.cost(name)
         self.clock.spend(host_ns)
         if not views:
@@ -368,6 +375,22 @@ class Traced(TorchDispatchMode):
         if self._double.closed:
             return func(*args, **(kwargs or {}))
         return self._double.dispatch(func, args, kwargs or {})
+
+
+def _rounded(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments of an operator, rounded to TF32 if torch's flags allow it."""
+    in_product = name in PRODUCTS and torch.get_float32_matmul_precision() != "highest"
+    if not in_product and not (name == "convolution" and torch.backends.cudnn.allow_tf32):
+        return args
+
+    def rounded(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor) or value.dtype != torch.float32:
+            return value
+        bits = value.view(torch.int32) + (1 << TF32_DROPS - 1)
+        return (bits >> TF32_DROPS << TF32_DROPS).view(torch.float32)
+
+    changed: tuple[Any, ...] = _pytree.tree_map(rounded, args)
+    return changed
 
 
 def plain_copy(tensor: torch.Tensor) -> torch.Tensor:

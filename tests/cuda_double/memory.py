@@ -101,10 +101,9 @@ class Blocks:
 
     def freed(self) -> Iterator[Block]:
         """Removes and yields the blocks whose tensors are gone."""
-        for key, (reference, block) in list(self._blocks.items()):
-            if reference.expired():
-                del self._blocks[key]
-                yield block
+        expired = torch.UntypedStorage._expired  # as `reference.expired`, which would take half of the double's time
+        for key in [key for key, (reference, _) in list(self._blocks.items()) if expired(reference.cdata)]:
+            yield self._blocks.pop(key)[1]
 
     @property
     def num_bytes(self) -> int:
@@ -118,11 +117,13 @@ class Allocator:
     that was queued when the block was freed.
 
     Attributes:
+        limit: bytes that this process may use of the capacity.
         peak: the largest number of bytes in use since the last reset.
     """
 
     def __init__(self, order: Order, capacity: int) -> None:
         self.blocks, self._order, self.capacity = Blocks(), order, capacity
+        self.limit = capacity
         self._free: dict[int, list[Block]] = {}
         self.peak = 0
 
@@ -135,7 +136,7 @@ class Allocator:
     def allocate(self, tensor: torch.Tensor, stream: int, now_ns: int) -> Block:
         """The block of a new tensor."""
         num_bytes = tensor.untyped_storage().nbytes()
-        if self.blocks.num_bytes + num_bytes > self.capacity:
+        if self.blocks.num_bytes + num_bytes > min(self.limit, self.capacity):
             raise torch.OutOfMemoryError(
                 f"CUDA out of memory. Tried to allocate {num_bytes} bytes. GPU 0 has a total capacity of {self.capacity} bytes."
             )

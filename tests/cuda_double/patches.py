@@ -57,12 +57,14 @@ def _patch_cuda(patch: pytest.MonkeyPatch, double: Double) -> None:
     def stream_of(device: Any = None, priority: int = 0) -> DoubleStream:
         return double.new_stream()
 
-    def current_stream(device: Any = None) -> DoubleStream:
-        double.call("current_stream")
+    def current_stream(device: Any = None) -> DoubleStream:  # torch does not ask the device for it
         return double.current_stream
 
     def reset_peak(device: Any = None) -> None:
         memory.peak = memory.blocks.num_bytes
+
+    def limit_memory(fraction: float, device: Any = None) -> None:
+        memory.limit = int(fraction * memory.capacity)
 
     def rng_state(device: Any = None) -> torch.Tensor:
         return torch.get_rng_state()
@@ -93,6 +95,7 @@ def _patch_cuda(patch: pytest.MonkeyPatch, double: Double) -> None:
         "memory_reserved": lambda device=None: memory.reserved,
         "max_memory_allocated": lambda device=None: memory.peak,
         "reset_peak_memory_stats": reset_peak,
+        "set_per_process_memory_fraction": limit_memory,
         "empty_cache": lambda: None,
         "manual_seed": lambda seed: None,
         "manual_seed_all": lambda seed: None,
