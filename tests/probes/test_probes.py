@@ -184,11 +184,25 @@ def test_contention_takes_one_batch_per_step() -> None:
     assert slow.num_made <= fast.num_made
 
 
-def test_an_error_of_the_loader_is_raised_by_the_contention_probe() -> None:
-    class Broken(Sleepy):
-        def epoch(self, epoch: int) -> Iterator[Batch]:
-            raise ValueError("no more files")
+class Broken(Sleepy):
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        raise ValueError("no more files")
 
+
+def test_an_error_of_the_loader_does_not_replace_that_of_the_step() -> None:
+    class FailingStep(nn.Module):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("the first error")
+
+    device = torch.device("cpu")
+    parts = parts_of(Sleepy(0.0, device), device, 0.0)
+    batches = resident_batches(parts.loader, 0)
+    parts.model = FailingStep()
+    with pytest.raises(RuntimeError, match="the first error"):
+        ceiling(parts, batches, 0.05, 1, concurrent_loader=Broken(0.0, device, ahead=1))
+
+
+def test_an_error_of_the_loader_is_raised_by_the_contention_probe() -> None:
     device = torch.device("cpu")
     parts = parts_of(Sleepy(0.0, device), device, 0.001)
     batches = resident_batches(parts.loader, 0)

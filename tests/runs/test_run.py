@@ -408,3 +408,19 @@ def test_a_profile_is_no_larger_than_its_limit(tmp_path: Path) -> None:
 def test_the_synchronising_meter_gives_the_same_metrics(make_config: Make, terminal: Terminal) -> None:
     result = go(make_config("epochs=4", "measure.warmup_steps=2", "measure.sync=true", "measure=bare"), terminal)
     assert set(result.figures) >= METRICS - {"train/learning_rate"}
+
+
+def test_the_profiler_is_closed_if_the_device_gives_no_times(
+    make_config: Make, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[StepProfiler] = []
+
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("the first error")
+
+    monkeypatch.setattr(measured_loop, "train", fails)
+    monkeypatch.setattr(StepMeter, "settle", fails)
+    monkeypatch.setattr(StepProfiler, "close", lambda self: closed.append(self))
+    with pytest.raises(RuntimeError, match="the first error"):
+        go(make_config("measure.profile=true", "measure.profile_steps=1", "epochs=2", "batch_size=2"), terminal)
+    assert len(closed) == 1

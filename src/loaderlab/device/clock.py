@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
@@ -56,10 +57,11 @@ class EventRing:
         self._written += 1
         return self._pop() if self._written - self._read == RING - 1 else None
 
-    def drain(self) -> list[DeviceStep]:
-        """Waits for the device and returns all remaining steps."""
+    def drain(self) -> Iterator[DeviceStep]:
+        """Waits for the device and yields all remaining steps; those that were read before it fails are not lost."""
         torch.cuda.synchronize(self._device)
-        return [self._pop() for _ in range(self._written - self._read)]
+        for _ in range(self._written - self._read):
+            yield self._pop()
 
     def _pop(self) -> DeviceStep:
         slot = self._events[self._read % RING]

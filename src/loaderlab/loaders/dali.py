@@ -11,6 +11,7 @@ import gc
 import itertools
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -246,8 +247,9 @@ class Dali(Loader):
         dali_graph.release_memory()
 
     def _drop_pipeline(self) -> None:
-        for copied, _ in self._in_copy:
-            copied.synchronize()
+        with suppress(RuntimeError):  # a failed device reads nothing more, and its first error has been raised
+            for copied, _ in self._in_copy:
+                copied.synchronize()
         self._in_copy.clear()
         self._pipeline, self._clean = None, True
         gc.collect()  # the pipeline and its operators refer to each other

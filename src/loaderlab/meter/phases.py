@@ -132,7 +132,8 @@ class StepMeter:
     def settle(self) -> None:
         """Waits for the device, so that the last steps of an interrupted loop have their device times too."""
         if self._ring:
-            self._settled += self._ring.drain()
+            for timed in self._ring.drain():
+                self._settled.append(timed)
 
     def end_epoch(self, exhausted: bool = True) -> None:
         """Ends the epoch and waits for the device.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import TracebackType
 
 import torch
 
@@ -98,7 +100,7 @@ def ceiling(
         None with too few steps to measure.
     """
     deadline = Deadline(seconds)
-    drain = _Drain(concurrent_loader, parts.device) if concurrent_loader is not None else None
+    drain = None if concurrent_loader is None else _Drain(concurrent_loader, parts.device)
     meter = StepMeter(parts.device, sync=sync)
 
     def on_step(progress: Progress, _: StepMeter) -> None:
@@ -106,12 +108,9 @@ def ceiling(
         if drain is not None:
             drain.take_one()
 
-    try:
+    with contextlib.nullcontext() if drain is None else drain:
         fed = replace(parts, loader=CycledBatches(batches, deadline), val_loader=None)
         train(fed, meter, Progress(), Observers(on_step, lambda *_: None), epochs=1, steps=None, accumulate=accumulate)
-    finally:
-        if drain is not None:
-            drain.close()
     return rate_of(measured(meter.steps, WARMUP_STEPS))
 
 
@@ -125,7 +124,8 @@ def rate_of(window: list[Step], period: int = 1) -> Rate | None:
 class _Drain:
     """Takes batches from a loader in a thread, one per call of `take_one`, and discards them.
 
-    A loader that is slower than the step falls behind and then runs without pauses, as it does in training.
+    A loader that is slower than the step falls behind and then runs without pauses, as it does in training. As a context
+    manager it ends with the block, and raises the loader's error unless the block has raised one.
     """
 
     def __init__(self, loader: Loader, device: torch.device) -> None:
@@ -155,9 +155,14 @@ class _Drain:
         except BaseException as error:
             self._error = error
 
-    def close(self) -> None:
+    def __enter__(self) -> _Drain:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
+    ) -> None:
         self._ended.set()
         self._requested.release()
         self._thread.join()  # waits for the current batch at most
-        if self._error is not None:
+        if error is None and self._error is not None:
             raise self._error

@@ -51,7 +51,7 @@ class Probes:
         if not (settings.ceiling or settings.loader_alone or settings.cold):
             return
         with_contention = settings.ceiling if settings.contention == AUTO else bool(settings.contention)
-        with untouched(parts):
+        with self._noted("probes"), untouched(parts):  # restoring takes memory too
             batches: list[Batch] = []
             with self._noted("probes"):
                 batches = resident_batches(parts.loader, inputs.epoch, settings.probe_s)

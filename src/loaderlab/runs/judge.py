@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from loaderlab import metrics
 from loaderlab.diagnosis.evidence import LEAST_STEPS
@@ -33,17 +34,25 @@ class Judged:
         return [name for name, value in self.figures.items() if not np.isfinite(value)]
 
 
-def judge_run(
-    context: RunContext, prepared: Prepared, trained: Trained, probes: ProbeResults, num_skipped: int, *, failed: bool
-) -> Judged:
-    """The metrics and the verdict of a run with at least one step.
+def with_own_cost(context: RunContext, prepared: Prepared, loop: LoopRecord) -> LoopRecord:
+    """The record with the meter's own cost, if any step was measured and the device has memory to measure it.
 
-    After a failure nothing more is measured on a GPU: an error of CUDA is raised again by every later call.
+    Not after a failure on a GPU: an error of CUDA is raised again by every later call.
     """
+    if not loop.window:
+        return loop
+    try:
+        return replace(loop, own_cost_ns=own_cost_ns(prepared.device, sync=context.config.measure.sync))
+    except torch.OutOfMemoryError:
+        context.terminal.warn("the meter's own cost was not measured: not enough device memory")
+        return loop
+
+
+def judge_run(
+    context: RunContext, prepared: Prepared, trained: Trained, probes: ProbeResults, num_skipped: int
+) -> Judged:
+    """The metrics and the verdict of a run with at least one step."""
     loop, setup = trained.loop, setup_of(context, prepared)
-    if loop.window and not (failed and prepared.capabilities.asynchronous):
-        own_cost = own_cost_ns(prepared.device, sync=context.config.measure.sync)
-        loop = replace(loop, own_cost_ns=own_cost)
     values: dict[str, float | None] = {
         metrics.STARTUP_S: trained.startup_s,
         metrics.SKIPPED_SAMPLES: float(num_skipped) if prepared.spec.train.on_error.skip else None,

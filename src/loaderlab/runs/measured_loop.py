@@ -94,9 +94,10 @@ class MeasuredLoop:
                     accumulate=config.accumulate,
                 )
             except BaseException:
-                with contextlib.suppress(RuntimeError):  # a failed device gives no times and no trace
+                with contextlib.suppress(RuntimeError):  # a failed device gives no times
                     self._meter.settle()
-                    if self._profiler is not None:
+                if self._profiler is not None:
+                    with contextlib.suppress(RuntimeError):  # and maybe no trace
                         self._profiler.close()
                 raise
             else:

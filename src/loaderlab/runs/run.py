@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from loaderlab.parity.status import PARITY
 from loaderlab.probes.sequence import Probes
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.job import Job, RunResult
-from loaderlab.runs.judge import Judged, judge_run, warn_of_results
+from loaderlab.runs.judge import Judged, judge_run, warn_of_results, with_own_cost
 from loaderlab.runs.loader_set import LoaderSet
 from loaderlab.runs.measured_loop import MeasuredLoop, Trained
 from loaderlab.runs.outputs import Outcome, record
@@ -100,15 +101,22 @@ class _Stages:
         finally:
             trained = self._trained = loop.result()
         probe(self._context, prepared, trained, self._loaders, self._probes)
+        self.close()  # a loader's workers must not slow what is measured next
+        self._measure_own_cost(prepared, trained)
+
+    def _measure_own_cost(self, prepared: Prepared, trained: Trained) -> None:
+        self._trained = replace(trained, loop=with_own_cost(self._context, prepared, trained.loop))
 
     def record(self, error: BaseException | None) -> Judged | None:
         """Judges and records the results so far. Returns None if no step has finished."""
         self._loaders.report_skipped()
-        context, prepared, trained, skipped = self._context, self._prepared, self._trained, self._loaders.skipped
-        judged = None
+        context, prepared, skipped = self._context, self._prepared, self._loaders.skipped
+        failed, judged = error is not None, None
+        if failed and prepared is not None and self._trained is not None and not prepared.capabilities.asynchronous:
+            self._measure_own_cost(prepared, self._trained)
+        trained = self._trained
         if prepared is not None and trained is not None and trained.loop.steps:
-            failed = error is not None
-            judged = judge_run(context, prepared, trained, self._probes.results, len(skipped), failed=failed)
+            judged = judge_run(context, prepared, trained, self._probes.results, len(skipped))
             warn_of_results(context, prepared, judged, failed=failed)
         step = trained.step if trained is not None else 0
         record(context, Outcome(self._device, prepared, judged, step, tuple(skipped), error))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -24,17 +24,26 @@ def untouched(parts: Parts) -> Iterator[None]:
     gradients = [None if p.grad is None else p.grad.detach().cpu().clone() for p in model.parameters()]
     rest = _on_host({key: value for key, value in parts.state().items() if key != "model"})
     training = model.training
-    try:
-        with random_states_kept(parts.device):
-            yield
-    finally:
+
+    def restore() -> None:
         with torch.no_grad():
             for name, tensor in _tensors(parts):
                 tensor.copy_(tensors[name])
         for parameter, gradient in zip(model.parameters(), gradients, strict=True):
             parameter.grad = None if gradient is None else gradient.to(parameter.device)
-        parts.load_state(rest | {"model": model.state_dict()})
+        parts.optimizer.load_state_dict(rest["optimizer"])
+        parts.schedule.load_state_dict(rest["schedule"])
+        parts.precision.scaler.load_state_dict(rest["scaler"])
         model.train(training)
+
+    try:
+        with random_states_kept(parts.device):
+            yield
+    except BaseException:
+        with suppress(RuntimeError):  # on a failed device this fails too, and the first error is the one to report
+            restore()
+        raise
+    restore()
 
 
 def _tensors(parts: Parts) -> Iterator[tuple[str, torch.Tensor]]:
