@@ -19,7 +19,7 @@ from tests.cuda_double.double import DEVICE, Double, DoubleEvent, DoubleStream, 
 
 NAME = "Double of a GPU"
 CAPABILITY = (8, 0)
-CYCLES_PER_NS = 1.0
+CYCLES_PER_NS = 1.755  # of an H100
 Base = torch._C.TensorBase
 
 
@@ -60,8 +60,12 @@ def _patch_cuda(patch: pytest.MonkeyPatch, double: Double) -> None:
     def current_stream(device: Any = None) -> DoubleStream:  # torch does not ask the device for it
         return double.current_stream
 
+    def allocated(device: Any = None) -> int:
+        double.take_back()
+        return memory.blocks.num_bytes
+
     def reset_peak(device: Any = None) -> None:
-        memory.peak = memory.blocks.num_bytes
+        memory.peak = allocated()
 
     def limit_memory(fraction: float, device: Any = None) -> None:
         memory.limit = int(fraction * memory.capacity)
@@ -91,7 +95,7 @@ def _patch_cuda(patch: pytest.MonkeyPatch, double: Double) -> None:
         "get_device_capability": lambda device=None: CAPABILITY,
         "is_bf16_supported": lambda *_: True,
         "mem_get_info": lambda device=None: (memory.capacity - memory.reserved, memory.capacity),
-        "memory_allocated": lambda device=None: memory.blocks.num_bytes,
+        "memory_allocated": allocated,
         "memory_reserved": lambda device=None: memory.reserved,
         "max_memory_allocated": lambda device=None: memory.peak,
         "reset_peak_memory_stats": reset_peak,
