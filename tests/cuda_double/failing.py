@@ -85,6 +85,7 @@ class Attempt:
     Attributes:
         calls: of the device, in order.
         num_trained: calls until the probes began; None if they did not.
+        broken_at: calls before the device failed for good; None if it did not.
         said: the lines on the terminal.
         error: that the run raised, in one line.
         left: threads and processes that it left behind.
@@ -92,14 +93,16 @@ class Attempt:
 
     calls: list[str] = field(default_factory=list)
     num_trained: int | None = None
+    broken_at: int | None = None
     said: list[str] = field(default_factory=list)
     error: str = ""
     left: list[str] = field(default_factory=list)
 
     @property
     def num_timed(self) -> int:
-        """The steps whose device times the host had read when the training ended."""
-        return self.calls[: self.num_trained].count("elapsed_time") // 5
+        """The steps whose device times the host had read when the training ended, or the device failed."""
+        ends = [at for at in (self.num_trained, self.broken_at) if at is not None]
+        return self.calls[: min(ends, default=None)].count("elapsed_time") // 5
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,8 @@ class Trial:
         attempt, before = Attempt(), _threads_and_processes()
         double = Double(RealClock() if self._real else VirtualClock())
         double.failure = planted
+        if planted is not None and planted.sticky:
+            attempt.broken_at = planted.at - 1
         if not self._real:
             double.call_ns, double.cost = CALL_NS, lambda name: (0, KERNEL_NS)
         terminal = Terminal(Console(file=StringIO(), width=120))
