@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from loaderlab.loaders import dali_graph
+from loaderlab.loaders import dali_graph, dali_single
 from tests.cuda_double.double import DEVICE, Double
 
 
@@ -87,10 +88,16 @@ def dali_on(double: Double) -> Iterator[None]:
         pipeline = compose(split, config, "cpu", feed, device_id=None, **settings)
         return pipeline if device_id is None else _Pipeline(pipeline, double)
 
+    single = dali_single.DecoderChoice.pipeline
+
+    def single_on_host(choice: dali_single.DecoderChoice, num_images: int) -> Any:
+        return single(replace(choice, decode="cpu"), num_images)
+
     def viewed(source: Any) -> torch.Tensor:
         return source.view() if isinstance(source, _Output) else from_dlpack(source)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dali_graph, "compose", composed)
+        patch.setattr(dali_single.DecoderChoice, "pipeline", single_on_host)
         patch.setattr(torch.utils.dlpack, "from_dlpack", viewed)
         yield
