@@ -33,6 +33,7 @@ from tests.cuda_double.patches import installed
 SHORT_RING = 4  # steps; so that device times arrive during a short run
 COST_STEPS = 2  # of the measurement of the meter's own cost
 CALL_NS, KERNEL_NS = 100_000, 10_000
+REAL_KERNEL_NS = 200_000  # so that the device is behind the host
 FIRST = "the planted failure"
 CUDA_ERROR, OUT_OF_MEMORY = "CUDA error", "out of memory"
 ALLOCATIONS = ("allocate", "pin")
@@ -143,8 +144,11 @@ class Trial:
         double.failure = planted
         if planted is not None and planted.sticky:
             attempt.broken_at = planted.at - 1
-        if not self._real:
-            double.call_ns, double.cost = CALL_NS, lambda name: (0, KERNEL_NS)
+        double.cost = lambda name: (0, KERNEL_NS)
+        if self._real:
+            double.cost = lambda name: (0, REAL_KERNEL_NS)
+        else:
+            double.call_ns = CALL_NS
         terminal = Terminal(Console(file=StringIO(), width=120))
         with installed(double), dali_on(double), _short(attempt, double):
             try:

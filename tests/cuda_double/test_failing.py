@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,14 @@ STRIDES = {CUDA_ERROR: 110, OUT_OF_MEMORY: 60}  # `tests.cuda_double.every_failu
 def test_a_failure_at_any_call(kind: str, make_config: Make) -> None:
     trial = Trial(make_config(*SETTINGS))
     tried = trial.calls(kind)[7 :: STRIDES[kind]]
+    names, allocations = trial.whole.calls, trial.calls(OUT_OF_MEMORY)
     if kind == CUDA_ERROR:
-        names = trial.whole.calls[: trial.whole.num_trained]
         discarded = names.index("synchronize") + 1  # the step before the training; then the weights are restored
-        read = [at for at, name in enumerate(names, 1) if name == "elapsed_time"]
+        read = [at for at, name in enumerate(names[: trial.whole.num_trained], 1) if name == "elapsed_time"]
         tried += [*range(discarded + 1, discarded + 10, 2), read[-3]]  # and while an epoch's last step is read
+    else:
+        own_cost = max(at for at, pair in enumerate(pairwise(names), 1) if pair[1] == "Event" != pair[0])
+        tried += [max(at for at in allocations if at <= own_cost), allocations[-1]]  # the end of the probes, and of all
     wrong = {(at, trial.whole.calls[at - 1]): found for at in tried if (found := trial.problems(kind, at))}
     assert wrong == {}
 

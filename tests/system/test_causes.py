@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from loaderlab.config import UserError
-from loaderlab.system.causes import described, reason
+from loaderlab.system.causes import TRACEBACK, described, reason
 from loaderlab.system.processes import error_line
 
 
@@ -100,3 +100,10 @@ def test_property_one_line_contains_the_last_line_of_the_innermost_cause(texts: 
     innermost = next((parts[-1] for parts in lines if parts), "")
     assert len(line.splitlines()) == 1
     assert innermost in line
+
+
+def test_the_hints_of_cuda_do_not_hide_its_error() -> None:
+    text = "CUDA error: an illegal memory access was encountered\nFor debugging consider passing CUDA_LAUNCH_BLOCKING=1\nCompile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.\n"
+    assert reason(RuntimeError(text)) == "CUDA error: an illegal memory access was encountered"
+    sent = f'Caught RuntimeError in pin memory thread.\n{TRACEBACK}:\n  File "pin_memory.py"\nRuntimeError: {text}'
+    assert reason(RuntimeError(sent)) == "RuntimeError: CUDA error: an illegal memory access was encountered"

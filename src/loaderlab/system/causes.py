@@ -6,6 +6,15 @@ from collections.abc import Iterator
 
 TRACEBACK = "Traceback (most recent call last)"  # in the text of an error from another process
 
+# lines that torch adds to every error of CUDA; the last one would hide the error
+CUDA_HINTS = (
+    "CUDA kernel errors might be asynchronously reported",
+    "For debugging consider passing CUDA_LAUNCH_BLOCKING",
+    "Compile with `TORCH_USE_CUDA_DSA`",
+    "Device-side assertions were explicitly omitted",
+    "Search for `cuda",
+)
+
 
 def described(error: BaseException) -> str:
     """The type and the text of an error in one line, followed by the innermost cause if its text is not yet included."""
@@ -51,7 +60,7 @@ def _typed(error: BaseException) -> str:
 def _text(error: BaseException) -> str:
     """An error's text in one line: the first and the last line, or only the last line of a traceback."""
     raw = safe_text(error)
-    lines = [line.strip() for line in raw.splitlines() if line.strip()]
+    lines = [line.strip() for line in raw.splitlines() if line.strip() and not line.startswith(CUDA_HINTS)]
     if not lines:
         return ""
     if TRACEBACK in raw or len(lines) == 1:
