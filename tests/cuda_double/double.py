@@ -36,6 +36,7 @@ class Failure:
     at: int
     error: Callable[[], Exception]
     sticky: bool
+    raised: bool = False  # by now
 
 
 class Double:
@@ -88,6 +89,7 @@ class Double:
         if failure.sticky or allocates:  # only an allocation can run out of memory, so it is the next one
             if not failure.sticky:
                 self.failure = None
+            failure.raised = True
             raise failure.error()
 
     @property
