@@ -144,6 +144,7 @@ def test_the_ring_returns_every_step_once_in_order() -> None:
         ring.begin()
         returned = []
         for step in range(length):
+            ring.ask()
             for phase in range(5):
                 if phase == 4:
                     ring.loss(torch.full((), float(step), device="cuda"))
