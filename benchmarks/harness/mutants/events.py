@@ -90,8 +90,8 @@ MUTANTS = [
     Mutant(
         "ring_drain_leaves_a_step",
         FILE,
-        "for _ in range(self._written - self._read)]",
-        "for _ in range(self._written - self._read - 1)]",
+        "for _ in range(self._written - self._read):",
+        "for _ in range(self._written - self._read - 1):",
         "the last step of an epoch is not read",
         ("agreement",),
     ),
