@@ -120,17 +120,12 @@ COMPILER = "site-packages/torch/_inductor/compile_worker/__main__.py"
 )
 def test_compile_workers_and_the_sampler_are_not_counted(tmp_path: Path, script: str | None, counted: bool) -> None:
     """A child with a child of its own: both count, or neither."""
-    before, own_memory = resources.cpu_seconds(), resources.proportional_memory_mib()
     with child(GRANDCHILD, None if script is None else tmp_path / script) as process:
         below = {each.pid for each in psutil.Process(process.pid).children()}
         assert len(below) == 1
         all_pids = {process.pid, *below}
         assert {each.pid for each in resources._tree()} & all_pids == (all_pids if counted else set())
         assert resources.own_pids() >= all_pids, "they are our own processes on a GPU, not foreign ones"
-        assert (resources.cpu_seconds() - before >= 0.28) == counted
-        memory = resources.proportional_memory_mib()
-        if memory is not None and own_memory is not None:
-            assert (memory - own_memory > 5) == counted  # two Python processes take about 15 MiB
 
 
 def output_of(code: str) -> list[str]:

@@ -46,8 +46,8 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str, str], list[s
     def install(code: int, out: str, error: str) -> list[str]:
         devices = []
 
-        def run(command: list[str], **_: Any) -> SimpleNamespace:
-            devices.append(command[-1])
+        def run(command: list[str], input: str, **_: Any) -> SimpleNamespace:
+            devices.append(input)
             return SimpleNamespace(returncode=code, stdout=out, stderr=error)
 
         monkeypatch.setattr(subprocess, "run", run)

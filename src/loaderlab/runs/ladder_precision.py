@@ -10,7 +10,7 @@ from loaderlab.config import AUTO, PrecisionConfig, UserError
 from loaderlab.system import machine
 from loaderlab.system.nvml import gpus
 
-CHILD = "import sys; from loaderlab.runs.ladder_precision import precision_on; print(precision_on(sys.argv[1]))"
+CHILD = "from loaderlab.runs.ladder_precision import precision_on; print(precision_on(input()))"
 
 
 def ladder_precision(device: str) -> str:
@@ -46,7 +46,8 @@ def precision_on(name: str) -> str:
 @functools.cache
 def _in_fresh_process(device: str) -> str:
     # -P: a file in the working folder must not hide a module of the standard library
-    done = subprocess.run([sys.executable, "-P", "-c", CHILD, device], capture_output=True, encoding="utf-8")
+    command = [sys.executable, "-P", "-c", CHILD]
+    done = subprocess.run(command, input=device, capture_output=True, encoding="utf-8")
     if done.returncode != 0:
         last_line = next(reversed(done.stderr.splitlines()), f"exit code {done.returncode}")
         raise UserError(f"device={device}: the device cannot be queried: {last_line}")
