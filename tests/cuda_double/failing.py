@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +23,7 @@ from loaderlab.config import TrainConfig
 from loaderlab.device import clock
 from loaderlab.device.timeline import RealClock, VirtualClock
 from loaderlab.meter import phases
-from loaderlab.runs import judge, run
+from loaderlab.runs import judge, measured_loop, run
 from loaderlab.runs.job import single
 from loaderlab.runs.probe import probe
 from loaderlab.system.terminal import Terminal
@@ -87,6 +88,7 @@ class Attempt:
     Attributes:
         calls: of the device, in order.
         num_trained: calls until the probes began; None if they did not.
+        num_steps: the number of steps that the loop has finished.
         broken_at: calls before the device failed for good; None if it did not.
         said: the lines on the terminal.
         error: that the run raised, in one line.
@@ -95,6 +97,7 @@ class Attempt:
 
     calls: list[str] = field(default_factory=list)
     num_trained: int | None = None
+    num_steps: int = 0
     broken_at: int | None = None
     said: list[str] = field(default_factory=list)
     error: str = ""
@@ -115,6 +118,7 @@ class Recorded:
     tags: Mapping[str, str]
     files: set[str]
     num_steps: int
+    num_timed: int
 
 
 class Trial:
@@ -168,11 +172,12 @@ class Trial:
         newest = ["attributes.start_time DESC"]
         entry = self._client.search_runs([experiment.experiment_id], order_by=newest, max_results=1)[0]
         files = {file.path for file in self._client.list_artifacts(entry.info.run_id)}
-        num_steps = 0
+        rows: list[dict[str, str]] = []
         if "steps.csv" in files:
             steps = Path(mlflow.artifacts.download_artifacts(f"{entry.info.artifact_uri}/steps.csv"))
-            num_steps = len(steps.read_text().splitlines()) - 1
-        return Recorded(entry.info.status, entry.data.tags, files, num_steps)
+            rows = list(csv.DictReader(StringIO(steps.read_text())))
+        num_timed = sum(row["device_gap_ms"] != "" for row in rows)
+        return Recorded(entry.info.status, entry.data.tags, files, len(rows), num_timed)
 
     def problems(self, kind: str, at: int) -> list[str]:
         """What is wrong after a failure at this call; empty if all is as it must be."""
@@ -191,8 +196,10 @@ class Trial:
         wrong += [line for line in attempt.said if "could not be closed" in line]
         if missing := FILES - recorded.files:
             wrong.append(f"without {sorted(missing)}")
-        if recorded.num_steps != attempt.num_timed:
-            wrong.append(f"steps.csv has {recorded.num_steps} steps, and {attempt.num_timed} were timed")
+        if recorded.num_timed != attempt.num_timed:
+            wrong.append(f"steps.csv has {recorded.num_timed} times of the device, and {attempt.num_timed} were read")
+        if recorded.num_steps - attempt.num_steps not in (0, 1):  # the last step may have failed after its end
+            wrong.append(f"steps.csv has {recorded.num_steps} steps, and {attempt.num_steps} were finished")
         return wrong
 
 
@@ -224,6 +231,12 @@ def _short(attempt: Attempt, double: Double) -> Iterator[None]:
         attempt.num_trained = double.num_calls
         probe(*args, **named)
 
+    class Noted(measured_loop.MeasuredLoop):
+        def result(self) -> measured_loop.Trained:
+            trained = super().result()
+            attempt.num_steps = trained.step
+            return trained
+
     def no_picture(path: Path, *args: Any) -> None:
         path.write_bytes(b"")
 
@@ -231,6 +244,7 @@ def _short(attempt: Attempt, double: Double) -> Iterator[None]:
         for module in (clock, phases):
             patch.setattr(module, "RING", SHORT_RING)
         patch.setattr(run, "probe", noted)
+        patch.setattr(run, "MeasuredLoop", Noted)
         patch.setattr(judge, "own_cost_ns", functools.partial(phases.own_cost_ns, steps=COST_STEPS))
         patch.setattr("loaderlab.report.step_picture.breakdown", no_picture)  # it would take most of the time
         yield

@@ -15,18 +15,26 @@ from loaderlab.system.files import write_text
 COARSE = ("wait", "transfer", "compute")  # the phases of a loop that does not mark forward, backward and optimizer
 
 
-def write_steps(folder: Path, title: str, loop: LoopRecord, figures: Mapping[str, float]) -> None:
-    """Writes both files. ``title``: of the picture."""
+def write_steps(
+    folder: Path, title: str, loop: LoopRecord, figures: Mapping[str, float], untimed: Sequence[Step] = ()
+) -> None:
+    """Writes both files. ``title``: of the picture; ``untimed``: see `to_csv`."""
     from loaderlab.report.step_picture import breakdown  # the import takes half a second
 
-    text = to_csv(loop.steps, loop.warmup_steps, loop.parallel, coarse=not loop.phases_marked)
+    text = to_csv(loop.steps, loop.warmup_steps, loop.parallel, coarse=not loop.phases_marked, untimed=untimed)
     write_text(folder / "steps.csv", text)
     breakdown(folder / "breakdown.png", title, figures, loop.steps)
 
 
-def to_csv(steps: Sequence[Step], warmup_steps: int, ramp: int = 1, *, coarse: bool = False) -> str:
-    """Every step's raw phases as CSV, in ms. Device columns are empty if the device has no clock of its own. With ``coarse``,
-    forward, backward and optimizer are one column, compute, since a watched loop does not mark them."""
+def to_csv(
+    steps: Sequence[Step], warmup_steps: int, ramp: int = 1, *, coarse: bool = False, untimed: Sequence[Step] = ()
+) -> str:
+    """Every step's raw phases as CSV, in ms. Device columns are empty if the device has no clock of its own.
+
+    Args:
+        coarse: forward, backward and optimizer are one column, compute, since a watched loop does not mark them.
+        untimed: steps after the others that are not measured, because their times on a failed device are lost.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     names = COARSE if coarse else PHASES
@@ -42,7 +50,7 @@ def to_csv(steps: Sequence[Step], warmup_steps: int, ramp: int = 1, *, coarse: b
     device_columns = [f"device_{name}_ms" for name in ("gap", "delivery", *names[2:], "trailing")]
     writer.writerow(columns + device_columns)
     window = {step.step for step in measured(steps, warmup_steps, ramp)}
-    for step in steps:
+    for step in (*steps, *untimed):
         timed, host = step.device, [value / 1e6 for value in step.host]
         device = [timed.gap, timed.delivery, timed.forward, timed.backward, timed.optimizer] if timed else []
         trailing = [timed.trailing] if timed else []

@@ -18,6 +18,7 @@ from loaderlab.meter.peaks import PeakMemory
 from loaderlab.meter.phases import StepMeter
 from loaderlab.meter.profile import BEYOND, StepProfiler
 from loaderlab.meter.sampler import DeviceSample, DeviceSampler
+from loaderlab.meter.step import Step
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.loader_set import LoaderSet
 from loaderlab.runs.prepare import Prepared
@@ -38,6 +39,7 @@ class Trained:
         startup_s: from the start of the process to the start of the loop.
         val_loss, val_accuracy: of the last evaluation; None if there was none.
         loop: the record of its steps.
+        untimed: the steps after them whose times on the device are lost, because the device failed.
     """
 
     epoch: int
@@ -46,6 +48,7 @@ class Trained:
     val_loss: float | None
     val_accuracy: float | None
     loop: LoopRecord
+    untimed: list[Step]
 
 
 class MeasuredLoop:
@@ -136,6 +139,7 @@ class MeasuredLoop:
                 device_peak_mib=self._memory.device_mib,
                 losses=[step.loss for step in steps[-config.tracking.log_every :]],
             ),
+            untimed=meter.steps[meter.num_settled :],
         )
 
     @contextlib.contextmanager

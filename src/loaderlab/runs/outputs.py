@@ -14,8 +14,9 @@ import yaml
 from loaderlab.config import flatten
 from loaderlab.device.environment import describe
 from loaderlab.diagnosis.evidence import LEAST_STEPS
+from loaderlab.meter.step import Step
 from loaderlab.report import run_page
-from loaderlab.report.step_files import write_steps
+from loaderlab.report.step_files import to_csv, write_steps
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.judge import Judged
 from loaderlab.runs.next_run import next_command
@@ -35,6 +36,7 @@ class Outcome:
         device: where the run trained, or would have trained.
         prepared, judged: None if the run ended before that stage.
         step: the number of finished steps.
+        untimed: the last of them, whose times on the device are lost.
         skipped: the reason for each skipped sample.
         error: the error that ended the run; None if it finished.
     """
@@ -43,6 +45,7 @@ class Outcome:
     prepared: Prepared | None
     judged: Judged | None
     step: int
+    untimed: Sequence[Step]
     skipped: Sequence[str]
     error: BaseException | None
 
@@ -98,6 +101,9 @@ def _write(context: RunContext, outcome: Outcome, page: str) -> None:
     if outcome.error is not None:
         write_text(folder / "traceback.txt", "".join(traceback.format_exception(outcome.error)))
     if (judged := outcome.judged) is not None:
-        write_steps(folder, f"{context.job.name}: {judged.verdict.grade}", judged.loop, judged.figures)
+        title = f"{context.job.name}: {judged.verdict.grade}"
+        write_steps(folder, title, judged.loop, judged.figures, outcome.untimed)
         write_text(folder / "report.md", page)
+    elif outcome.untimed:
+        write_text(folder / "steps.csv", to_csv((), 0, untimed=outcome.untimed))
     write_text(folder / "log.txt", "\n".join(context.terminal.said) + "\n")

@@ -118,8 +118,8 @@ class _Stages:
         if prepared is not None and trained is not None and trained.loop.steps:
             judged = judge_run(context, prepared, trained, self._probes.results, len(skipped))
             warn_of_results(context, prepared, judged, failed=failed)
-        step = trained.step if trained is not None else 0
-        record(context, Outcome(self._device, prepared, judged, step, tuple(skipped), error))
+        step, untimed = (trained.step, trained.untimed) if trained is not None else (0, [])
+        record(context, Outcome(self._device, prepared, judged, step, untimed, tuple(skipped), error))
         return judged
 
     def close(self) -> None:
