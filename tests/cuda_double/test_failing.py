@@ -51,6 +51,7 @@ def test_every_loader_is_closed_after_a_failure(loader: str, make_config: Make) 
         assert trial.problems(CUDA_ERROR, round(share * num_calls)) == []
 
 
+@pytest.mark.slow
 def test_a_sweep_continues_after_a_failed_device(
     make_config: Make,
     store_uri: str,
