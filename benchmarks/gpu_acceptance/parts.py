@@ -80,9 +80,11 @@ class Part:
 
 
 TESTS = {"tests": "not dali", "tests_dali": "dali"}  # the parts that are tests, and pytest's -k of each
+WITHOUT_DALI = ("--ignore-glob=*/test_dali_*.py", "--ignore=tests/cuda_double")  # these files import it
 
 
 def _tests(name: str) -> list[str]:
     # one process, because some of these tests measure the GPU; warnings of other versions are not failures
     options = ["-m", "gpu", "-k", TESTS[name], "-q", "--numprocesses=0", "-W", "default", "-p", "no:cacheprovider"]
-    return ["pytest", *options, "-p", "benchmarks.gpu_acceptance.kept"]
+    ignored = WITHOUT_DALI if name == "tests" else ()
+    return ["pytest", *options, *ignored, "-p", "benchmarks.gpu_acceptance.kept"]
