@@ -62,7 +62,7 @@ _ENVIRONMENT = Item("environment", Estimate(15), what="matrix products 6 s, one 
 SITTINGS: dict[int, tuple[Item, ...]] = {
     1: (  # without DALI
         _ENVIRONMENT,
-        Item("tests", Estimate(120), what="about 115 tests, the truths and the meter first"),
+        Item("tests", Estimate(120), what="103 tests, the truths and the meter first"),
         Item("overhead", Estimate(58), what="400 steps of 70 ms, 8 x 2 turns of 1.2 s"),
         Item("overhead_bf16", Estimate(46), what="600 steps of 30 ms, 8 x 2 turns of 1.2 s"),
         Item("fed", _RESNET50),
@@ -70,7 +70,7 @@ SITTINGS: dict[int, tuple[Item, ...]] = {
     ),
     2: (  # with DALI
         _ENVIRONMENT,
-        Item("tests_dali", Estimate(60), what="25 tests"),
+        Item("tests_dali", Estimate(60), what="40 tests"),
         Item("evaluator", Estimate(35), what="8 x 2 turns of 1.2 s"),
         Item("dali_decode", _RESNET50),
         Item("fed", Estimate(20, 3, 90, 0.06, 5), stage=2),

@@ -32,7 +32,7 @@ LOADERS: list[tuple[LoaderConfig, str]] = [
     (NativeLoader(num_workers=0, decoder="pillow"), HOST),
     (DaliLoader(num_threads=1, decode="cpu"), DALI_CPU),
 ]
-ON_CUDA = pytest.param(DaliLoader(num_threads=1, decode="mixed"), DALI_MIXED, id="mixed", marks=pytest.mark.gpu)
+ON_CUDA = pytest.param(DaliLoader(num_threads=1, decode="mixed"), DALI_MIXED, id="dali mixed", marks=pytest.mark.gpu)
 
 
 def outcome(config: LoaderConfig, content: bytes, folder: Path) -> str:
