@@ -75,6 +75,7 @@ def ceiling_ratios(
 
     known = {BY_HAND: lambda: by_hand(parts, batches, seconds), EVALUATOR: evaluator}
     arms = {"ceiling": ceiling} | {name: known[name] for name in references}
+    by_hand(parts, batches, seconds)  # the first steps load kernels and try algorithms, for seconds
     samples_per_s: dict[str, list[float]] = {arm: [] for arm in arms}
     for turn in range(rounds):
         for place in range(len(arms)):

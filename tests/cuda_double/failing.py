@@ -134,6 +134,7 @@ class Trial:
     def __init__(self, config: TrainConfig, *, real: bool = False) -> None:
         self._config, self._real = config, real
         self._client = MlflowClient(config.tracking.uri)
+        self.num_not_raised = 0
         self.whole = self.run(None)
         assert (self.whole.error, self.whole.left) == ("", [])
 
@@ -184,6 +185,7 @@ class Trial:
         planted = failure(kind, at)
         attempt = self.run(planted)
         if not planted.raised:  # a few calls depend on when Python frees objects
+            self.num_not_raised += 1
             return []
         recorded = self.recorded()
         after_training = attempt.num_trained is not None and at > attempt.num_trained

@@ -98,8 +98,8 @@ MUTANTS = [
     Mutant(
         "first_step_trains",
         FIRST_STEP,
-        "with untouched(parts), torch.compiler",
-        "with torch.compiler",
+        "    with untouched(parts):\n        model.train()",
+        "    if True:\n        model.train()",
         "the step before the training changes the model",
         ("first_step",),
     ),

@@ -96,7 +96,7 @@ def prepare(context: RunContext, loaders: LoaderSet, device: torch.device) -> Pr
         progress = _resume(context, parts, length)
     facts = _report(context, device, spec, parts)
     device_capabilities = capabilities(device)
-    if device_capabilities.asynchronous:
+    if device_capabilities.asynchronous and not config.model.compile:
         load_kernels(parts, spec, min(config.batch_size, spec.train.num_samples or config.batch_size))
     collect_before_fork(device_capabilities, [train_loader] if val_loader is None else [train_loader, val_loader])
     return Prepared(

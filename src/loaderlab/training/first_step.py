@@ -15,15 +15,15 @@ def load_kernels(parts: Parts, spec: DataSpec, batch_size: int) -> None:
     """Runs one step on blank samples, waits for the device and restores everything that the step has changed.
 
     CUDA loads each kernel at its first call, and cuDNN tries its algorithms at the first batch of a size. Without this step
-    the time of both would be part of the training. A model that is compiled is not compiled here: the time of the compiler
+    the time of both would be part of the training. It is not for a compiled model: the compiler makes other kernels, and its time
     is a cost of this choice.
     """
     model, device = parts.model, parts.device
     inputs = torch.zeros(batch_size, *spec.sample_shape, dtype=getattr(torch, spec.sample_dtype), device=device)
-    if inputs.dim() == 4:  # as the loaders deliver images
+    if spec.train.transform is not None:  # images from our loaders; a user's own inputs keep their order
         inputs = inputs.to(memory_format=torch.channels_last)
     targets = torch.zeros(batch_size, dtype=torch.int64, device=device)
-    with untouched(parts), torch.compiler.set_stance("force_eager"):
+    with untouched(parts):
         model.train()
         with parts.precision.autocast():
             loss = F.cross_entropy(logits_of(model, inputs), targets)
