@@ -23,9 +23,8 @@ import re
 import sys
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from benchmarks.gpu_acceptance.catalog import PARTS
+from benchmarks.gpu_acceptance.folder_lock import locked
 from benchmarks.gpu_acceptance.parts import Setting
 from benchmarks.gpu_acceptance.sittings import SITTINGS
 from benchmarks.harness.options import number_above_0
@@ -55,11 +54,7 @@ def main() -> int:
             raise UserError(
                 "there is no GPU, and these measurements need one. For a trial run of the same parts add --cpu"
             )
-        try:
-            setting.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--folder {setting.folder}: cannot be written: {error.strerror}") from None
-        with FileLock(setting.folder / "lock", timeout=0):
+        with locked(setting.folder):
             planned, total = ([], None) if chosen.page else requested(setting, chosen)
             after_each = None if chosen.pack is None else lambda: pack(setting.folder, chosen.pack)
             signal_code = run_planned(setting, planned, total, after_each)
@@ -68,12 +63,9 @@ def main() -> int:
                 setting, undone(setting, planned), chosen.name, with_page=with_page, ladder=chosen.ladder
             )
             return code if signal_code is None else signal_code
-    except Timeout:
-        message = f"another run uses {setting.folder}. Choose another folder with --folder"
     except UserError as error:
-        message = str(error)
-    print(f"error: {message}", file=sys.stderr)
-    return 1
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
 def _options() -> argparse.Namespace:

@@ -19,8 +19,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
+from benchmarks.gpu_acceptance.folder_lock import locked
 from loaderlab.config import PROJECT, UserError
 from loaderlab.system.files import atomic_file
 
@@ -144,8 +143,7 @@ def main() -> int:
     chosen = parser.parse_args()
     folder = chosen.folder.resolve()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "lock", timeout=0):
+        with locked(folder):
             if chosen.action == "pack":
                 pieces = pack(folder, chosen.place)
                 size = sum(piece.stat().st_size for piece in pieces)
@@ -153,12 +151,9 @@ def main() -> int:
             else:
                 print(f"unpacked into {folder}: {', '.join(unpack(chosen.place, folder))}")
         return 0
-    except Timeout:
-        message = f"another run uses {folder}"
     except UserError as error:
-        message = str(error)
-    print(f"error: {message}", file=sys.stderr)
-    return 1
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ class Judged:
 def with_own_cost(context: RunContext, prepared: Prepared, loop: LoopRecord) -> LoopRecord:
     """The record with the meter's own cost, if any step was measured and the device has memory to measure it.
 
-    Not after a failure on a GPU: an error of CUDA is raised again by every later call.
+    Do not call it after a failure on a GPU: an error of CUDA is raised again by every later call.
     """
     if not loop.window:
         return loop

@@ -81,7 +81,8 @@ def prepare(context: RunContext, loaders: LoaderSet, device: torch.device) -> Pr
     train_loader = loaders.training(spec, plan, device)
     val_loader = loaders.validation(spec, device)
     check_shared_memory(spec, config.batch_size, train_loader, val_loader, context.terminal)
-    settings = resolve_run(config, capabilities(device), train_loader.capabilities)
+    device_capabilities = capabilities(device)
+    settings = resolve_run(config, device_capabilities, train_loader.capabilities)
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
     model = models.build(config.model, spec, device)
@@ -95,7 +96,6 @@ def prepare(context: RunContext, loaders: LoaderSet, device: torch.device) -> Pr
     if config.resume is not None:
         progress = _resume(context, parts, length)
     facts = _report(context, device, spec, parts)
-    device_capabilities = capabilities(device)
     if device_capabilities.asynchronous and not config.model.compile:
         load_kernels(parts, spec, min(config.batch_size, spec.train.num_samples or config.batch_size))
     collect_before_fork(device_capabilities, [train_loader] if val_loader is None else [train_loader, val_loader])
