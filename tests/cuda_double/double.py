@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from loaderlab.device import timeline as tl
 from loaderlab.device.timeline import Clock, Timeline
-from tests.cuda_double.memory import WHOLE, Allocator, Block, Blocks, Place, place_of
+from tests.cuda_double.memory import WHOLE, Allocator, Block, Blocks, Place, place_of, storage_of
 from tests.cuda_double.order import Known, Order
 
 DEVICE = torch.device("cuda", 0)
@@ -195,11 +195,10 @@ class Double:
 
     # ---- torch's operators -----------------------------------------------------------------------------------
 
-    def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def dispatch(self, operator: Operator) -> Any:
         """Executes an operator of torch on the CPU, and accounts for it on the device if its tensors are there."""
         self.take_back()
-        name = func.overloadpacket.__name__
-        kwargs = dict(kwargs)
+        kwargs = operator.kwargs
         named = kwargs.get("device")
         to_cuda = named is not None and torch.device(named).type == "cuda"
         if to_cuda:
@@ -207,84 +206,98 @@ class Double:
         pins = bool(kwargs.get("pin_memory"))
         if pins:
             kwargs["pin_memory"] = False
-        tensors = [leaf for leaf in _pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
-        blocks = [self.on_device(tensor) for tensor in tensors]
+        name, args = operator.name, operator.args
+        blocks = [self.on_device(tensor) for tensor in operator.tensors]
         if name == "_to_copy" and to_cuda and not any(blocks):
-            result = func(*args, **kwargs)
+            result = operator.run()
             self.to_device(args[0], self.place(result), bool(kwargs.get("non_blocking")))
             return result
         if name == "copy_" and bool(blocks[0]) != bool(blocks[-1]) and len(blocks) == 2:
-            return self._copy_between(func, args, kwargs, blocks)
+            return self._copy_between(operator, blocks)
         if name == "_local_scalar_dense" and blocks[0]:
             self._copy("copy to host", 8, [(blocks[0], WHOLE)], [], pinned=False, wait=True)
-            return func(*args, **kwargs)
+            return operator.run()
         if to_cuda or any(blocks):
-            return self._kernel(name, func, args, kwargs, tensors, blocks)
-        return self._on_host(name, func, args, kwargs, tensors, pins)
+            return self._kernel(operator, blocks)
+        return self._on_host(operator, pins)
 
-    def _copy_between(
-        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], blocks: list[Block | None]
-    ) -> Any:
-        non_blocking = bool(args[2] if len(args) > 2 else kwargs.get("non_blocking", False))
+    def _copy_between(self, operator: Operator, blocks: list[Block | None]) -> Any:
+        args = operator.args
+        non_blocking = bool(args[2] if len(args) > 2 else operator.kwargs.get("non_blocking", False))
         if blocks[0]:
             self.to_device(args[1], blocks[0], non_blocking)
         else:
             assert blocks[1]
             self.to_host(blocks[1], args[0], args[1].nbytes, non_blocking)
-        return func(*args, **kwargs)
+        return operator.run()
 
-    def _kernel(
-        self,
-        name: str,
-        func: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        tensors: list[torch.Tensor],
-        blocks: list[Block | None],
-    ) -> Any:
+    def _kernel(self, operator: Operator, blocks: list[Block | None]) -> Any:
+        name = operator.name
         if name in SAME_DEVICE and any(
-            block is None and tensor.dim() for tensor, block in zip(tensors, blocks, strict=True)
+            block is None and tensor.dim() for tensor, block in zip(operator.tensors, blocks, strict=True)
         ):
             raise RuntimeError(
                 f"Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu! ({name})"
             )
-        written = _written(func, args, kwargs)
-        result = func(*_rounded(name, args), **kwargs)
-        views = bool(getattr(func, "is_view", False))
-        if not views:
+        result = operator.run(_rounded(name, operator.args))
+        if not operator.is_view:
             self.call(name)
-        outputs = [leaf for leaf in _pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-        writes = [block for tensor in written if (block := self.on_device(tensor))]
-        for output in outputs:
-            if self.on_device(output) is None and _has_storage(output):
+        writes = [block for tensor in operator.written if (block := self.on_device(tensor))]
+        for output in _tensors(result):
+            if self.on_device(output) is None and storage_of(output) is not None:
                 writes.append(self.place(output))
         host_ns, device_ns = self.cost(name)
         self.clock.spend(host_ns)
-        if not views:
+        if not operator.is_view:
             reads = [(block, WHOLE) for block in blocks if block]
             self._launch(name, device_ns, reads, [(block, WHOLE) for block in writes])
         return result
 
-    def _on_host(
-        self,
-        name: str,
-        func: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        tensors: list[torch.Tensor],
-        pins: bool,
-    ) -> Any:
+    def _on_host(self, operator: Operator, pins: bool) -> Any:
         """An operator on the host. It may read or write pinned memory only if the device is done with it."""
-        if not getattr(func, "is_view", False):
-            written = _written(func, args, kwargs)
-            for tensor in tensors:
+        if not operator.is_view:
+            what = f"the host ({operator.name})"
+            for tensor in operator.tensors:
                 if block := self.pinned.get(tensor):
-                    block.host_reads(self.order.host, f"the host ({name})", place_of(tensor))
-            for tensor in written:
+                    block.host_reads(self.order.host, what, place_of(tensor))
+            for tensor in operator.written:
                 if block := self.pinned.get(tensor):
-                    block.host_writes(self.order.host, f"the host ({name})", place_of(tensor))
-        result = func(*args, **kwargs)
+                    block.host_writes(self.order.host, what, place_of(tensor))
+        result = operator.run()
         return self.pin(result) if pins else result
+
+
+class Operator:
+    """A call of an operator of torch.
+
+    Attributes:
+        tensors: among its arguments.
+        is_view: its result is a view of an argument, so it is no work of a device.
+    """
+
+    def __init__(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._func, self.args, self.kwargs = func, args, dict(kwargs)
+        self.name: str = func.overloadpacket.__name__
+        self.is_view = bool(getattr(func, "is_view", False))
+        self.tensors = _tensors((args, kwargs))
+
+    def run(self, args: tuple[Any, ...] | None = None) -> Any:
+        """Its result on the CPU. ``args``: instead of its own."""
+        return self._func(*(self.args if args is None else args), **self.kwargs)
+
+    @property
+    def written(self) -> list[torch.Tensor]:
+        """The arguments that it changes."""
+        written: list[torch.Tensor] = []
+        for position, argument in enumerate(self._func._schema.arguments):
+            if argument.alias_info is not None and argument.alias_info.is_write:
+                in_place = position < len(self.args)
+                written += _tensors(self.args[position] if in_place else self.kwargs.get(argument.name))
+        return written
+
+
+def _tensors(values: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in _pytree.tree_leaves(values) if isinstance(leaf, torch.Tensor)]
 
 
 class DoubleStream:
@@ -376,7 +389,7 @@ class Traced(TorchDispatchMode):
     ) -> Any:
         if self._double.closed:
             return func(*args, **(kwargs or {}))
-        return self._double.dispatch(func, args, kwargs or {})
+        return self._double.dispatch(Operator(func, args, kwargs or {}))
 
 
 def _rounded(name: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -399,21 +412,3 @@ def plain_copy(tensor: torch.Tensor) -> torch.Tensor:
     """A copy that the double does not see."""
     with _disable_current_modes():
         return tensor.detach().clone()
-
-
-def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
-    """The arguments that the operator changes."""
-    written: list[torch.Tensor] = []
-    for position, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            value = args[position] if position < len(args) else kwargs.get(argument.name)
-            written += [leaf for leaf in _pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
-    return written
-
-
-def _has_storage(tensor: torch.Tensor) -> bool:
-    try:
-        tensor.untyped_storage()
-    except (NotImplementedError, RuntimeError):
-        return False
-    return True

@@ -73,6 +73,14 @@ class Block:
                 raise RaceError(message.format(stream))
 
 
+def storage_of(tensor: torch.Tensor) -> torch.UntypedStorage | None:
+    """The tensor's storage; None for a kind of tensor that has none."""
+    try:
+        return tensor.untyped_storage()
+    except (NotImplementedError, RuntimeError):
+        return None
+
+
 def place_of(tensor: torch.Tensor) -> Place:
     """The bytes of the tensor in its storage, if its elements are next to each other."""
     start = int(tensor.storage_offset()) * tensor.element_size()
@@ -89,10 +97,8 @@ class Blocks:
         """The block of the tensor's storage; None if it is not in this memory."""
         if not self._blocks:
             return None
-        try:
-            entry = self._blocks.get(tensor.untyped_storage()._cdata)
-        except (NotImplementedError, RuntimeError):  # a tensor without a storage
-            return None
+        storage = storage_of(tensor)
+        entry = None if storage is None else self._blocks.get(storage._cdata)
         return None if entry is None else entry[1]
 
     def add(self, tensor: torch.Tensor, block: Block) -> None:

@@ -130,23 +130,24 @@ def _patch_tensors(patch: pytest.MonkeyPatch, double: Double) -> None:
         return DEVICE if double.on_device(self) else Base.device.__get__(self)
 
     def moved(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        if args and isinstance(args[0], torch.Tensor):  # torch's parser would read this tensor's device in C++
+            args = (args[0].device, args[0].dtype, *args[1:])
+        copy = bool(kwargs.pop("copy", False))  # the parser refuses it
+        named, dtype, non_blocking, memory_format = torch._C._nn._parse_to(*args, **kwargs)
+        target: torch.device | None = named
+        rest: dict[str, Any] = {} if memory_format is None else {"memory_format": memory_format}
+        rest |= {"dtype": dtype or self.dtype, "copy": copy}
         block = double.on_device(self)
-        target = _target(args, kwargs)
-        if target is None:
-            return to(self, *args, **kwargs)
-        rest, named = _without_device(args, kwargs)
-        if block is None:
-            return to(self, DEVICE if target.type == "cuda" else target, *rest, **named)
-        args, kwargs = rest, named
-        if target.type == "cuda":  # it is there already
-            return to(self, *args, **kwargs) if args or kwargs else self
+        if target is not None and target.type == "cuda":
+            target = None if block else DEVICE
+        if block is None or target is None:
+            return to(self, device=target, non_blocking=non_blocking, **rest)
         double.take_back()
         host = plain_copy(self)
         if self.requires_grad:
             host.requires_grad_()
-        non_blocking = bool(kwargs.pop("non_blocking", False))
         double.to_host(block, host, self.nbytes, non_blocking)
-        return to(host, *args, **kwargs) if args or kwargs else host
+        return to(host, **rest)
 
     def pin_memory(self: torch.Tensor, device: Any = None) -> torch.Tensor:
         if double.on_device(self):
@@ -184,19 +185,6 @@ def _patch_tensors(patch: pytest.MonkeyPatch, double: Double) -> None:
     }
     for name, value in replaced.items():
         patch.setattr(torch.Tensor, name, value)
-
-
-def _target(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.device | None:
-    """The device that `Tensor.to` names; None if it names none."""
-    named = kwargs.get("device", args[0] if args else kwargs.get("other"))
-    if isinstance(named, torch.Tensor):
-        return named.device
-    return torch.device(named) if isinstance(named, (str, torch.device)) else None
-
-
-def _without_device(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    rest = {name: value for name, value in kwargs.items() if name not in ("device", "other")}
-    return (args[1:] if args and isinstance(args[0], (str, torch.device, torch.Tensor)) else args), rest
 
 
 def _patch_factories(patch: pytest.MonkeyPatch) -> None:

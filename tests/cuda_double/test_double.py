@@ -202,6 +202,13 @@ def test_tensors_of_two_devices_do_not_mix(double: Double) -> None:
         torch.ones(1, device=DEVICE).numpy()
 
 
+def test_a_model_moves_to_the_device_and_back(double: Double) -> None:
+    model = torch.nn.Linear(3, 2).to("cuda")
+    inputs = torch.ones(1, 3).to(model.weight)
+    assert (model.weight.device, inputs.device, model(inputs).device) == (DEVICE, DEVICE, DEVICE)
+    assert model.to("cpu").weight.device.type == "cpu"
+
+
 def test_a_full_device_is_out_of_memory() -> None:
     with installed(Double(VirtualClock(), capacity=1000)):
         kept = torch.zeros(200, device=DEVICE)

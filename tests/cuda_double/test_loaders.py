@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -17,9 +17,8 @@ from loaderlab.config import (
     ReplayLoader,
     ResidentLoader,
     SpdlLoader,
-    TransformConfig,
 )
-from loaderlab.data.spec import ImageArrays, Split, transforms
+from loaderlab.data.spec import Split
 from loaderlab.device.timeline import RealClock, VirtualClock
 from loaderlab.diagnosis.figures import NO_PROBES, evidence_of
 from loaderlab.diagnosis.verdict import judge
@@ -27,10 +26,10 @@ from loaderlab.loaders.contract import EpochPlan, Loader
 from loaderlab.meter.phases import StepMeter
 from loaderlab.meter.summary import measured, summarize
 from tests import simulated
-from tests.conftest import picture
 from tests.cuda_double.dali import dali_on
 from tests.cuda_double.double import DEVICE, Double
 from tests.cuda_double.patches import installed
+from tests.loaders.test_contract import arrays_split
 
 MS = 1_000_000
 PLAN = EpochPlan(40, 4, shuffle=True, drop_last=False, seed=3)
@@ -48,9 +47,7 @@ ON_DEVICE = {"resident": ResidentLoader(), "dali": DaliLoader(num_threads=1)}
 
 
 def arrays(num_samples: int = 40) -> Split:
-    images = np.stack([picture(28, 28, index) for index in range(num_samples)])
-    train, _, normalization = transforms(TransformConfig(image_size=24, resize=28, train_crop="center", flip=0.0))
-    return Split(ImageArrays(images, np.arange(num_samples, dtype=np.int64) % 5), train, normalization)
+    return arrays_split(Path(), num_samples=num_samples)
 
 
 THREADED = ("native, workers", "spdl")  # their threads and processes need a clock that moves

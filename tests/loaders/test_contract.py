@@ -88,10 +88,10 @@ def tar_split(tree: Path) -> Split:
     return data.build(config, lambda *_: None).train
 
 
-def arrays_split(_tree: Path, crop: str = "center", flip: float = 0.0) -> Split:
-    images = np.stack([picture(28, 28, index) for index in range(23)])
+def arrays_split(_tree: Path, crop: str = "center", flip: float = 0.0, num_samples: int = 23) -> Split:
+    images = np.stack([picture(28, 28, index) for index in range(num_samples)])
     train, _, normalization = transforms(TransformConfig(image_size=24, resize=28, train_crop=crop, flip=flip))
-    return Split(ImageArrays(images, np.arange(23, dtype=np.int64) % 5), train, normalization)
+    return Split(ImageArrays(images, np.arange(num_samples, dtype=np.int64) % 5), train, normalization)
 
 
 def vectors_split(_tree: Path, work: int = 2) -> Split:
