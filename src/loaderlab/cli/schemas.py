@@ -40,6 +40,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
     },
     "precision": {"precision": schema.PrecisionConfig},
     "optimizer": {"sgd": schema.SgdOptimizer, "adamw": schema.AdamWOptimizer},
+    "accelerator": {"accelerator": schema.AcceleratorConfig},
     "measure": {"measure": schema.MeasureConfig},
     "tracking": {"tracking": schema.TrackingConfig},
     "train": {"train": schema.TrainConfig},

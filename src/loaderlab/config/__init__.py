@@ -5,6 +5,7 @@ code below the entry points uses `TrainConfig`, never a ``DictConfig``. Only the
 ``--help`` stays fast and `loaderlab.watch` does not need OmegaConf.
 """
 
+from loaderlab.config.accelerator import EMULATED, AcceleratorConfig
 from loaderlab.config.base import (
     AUTO,
     Failed,
@@ -64,9 +65,11 @@ from loaderlab.config.train import SweepConfig, TrainConfig
 __all__ = [
     "AUTO",
     "CONF",
+    "EMULATED",
     "INSTALLED",
     "MAX_PIXELS",
     "PROJECT",
+    "AcceleratorConfig",
     "AdamWOptimizer",
     "CheckpointConfig",
     "Cifar10Data",

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from loaderlab.config.accelerator import AcceleratorConfig
 from loaderlab.config.base import AUTO, LARGEST_SEED, MISSING, check_bounds, refuse, setting
 from loaderlab.config.data import DataConfig
 from loaderlab.config.loader import LoaderConfig
@@ -41,6 +42,7 @@ class TrainConfig:
     loader: LoaderConfig = setting(MISSING, "how samples reach the device")
     precision: PrecisionConfig = setting(MISSING, "arithmetic of the training step")
     optimizer: OptimizerConfig = setting(MISSING, "how the weights are updated")
+    accelerator: AcceleratorConfig = setting(AcceleratorConfig, "an emulated accelerator instead of a real step")
     measure: MeasureConfig = setting(MISSING, "what is measured")
     tracking: TrackingConfig = setting(MISSING, "where the run is recorded")
     checkpoint: CheckpointConfig = setting(CheckpointConfig, "when a run is saved")

@@ -18,6 +18,7 @@ class DeviceCapabilities:
         takes_copies: batches are copied to it from host memory, so that pinned memory and a side stream can help.
         decodes_images: it can decode images.
         fast_bf16: it has native bf16 arithmetic, faster than fp32.
+        emulated: it is a timeline of a known speed; its step computes nothing, so no advice can make the step faster.
     """
 
     asynchronous: bool
@@ -25,8 +26,12 @@ class DeviceCapabilities:
     takes_copies: bool
     decodes_images: bool
     fast_bf16: bool
+    emulated: bool = False
 
 
 CPU = DeviceCapabilities(
     asynchronous=False, uses_host_cores=True, takes_copies=False, decodes_images=False, fast_bf16=False
+)
+EMULATED = DeviceCapabilities(
+    asynchronous=True, uses_host_cores=False, takes_copies=True, decodes_images=False, fast_bf16=False, emulated=True
 )
