@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import torch
-
+    from loaderlab.device.base import Device
     from loaderlab.loaders.contract import Batch
     from loaderlab.training.loop import Parts
 
@@ -28,7 +27,7 @@ LABELS = {BY_HAND: "loop by hand", EVALUATOR: "DALI's replay evaluator"}
 
 
 def meter_cost(
-    parts: Parts, batches: list[Batch], device: torch.device, pairs: int, steps: int
+    parts: Parts, batches: list[Batch], device: Device, pairs: int, steps: int
 ) -> tuple[list[float], list[float]]:
     """The ratio metered / bare of each comparison, and the milliseconds of the bare steps."""
     import numpy as np
@@ -38,7 +37,7 @@ def meter_cost(
 
     for meter in (Bare(device), StepMeter(device)):
         block_s(parts, batches, meter, steps)
-    if device.type == "cuda":  # the host runs ahead: only whole blocks that end in a wait can be timed
+    if device.capabilities.asynchronous:  # the host runs ahead: only whole blocks that end in a wait can be timed
         return blocks(parts, batches, device, pairs, steps)
     turns = Turns(device)
     block_s(parts, batches, turns, pairs * steps)
@@ -98,10 +97,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     import torch
 
     from benchmarks.harness.overhead_loops import make
+    from loaderlab.device.resolve import resolve_device
 
-    device = torch.device(chosen.device)
-    if device.type == "cuda":
-        device = torch.device("cuda", torch.cuda.current_device())
+    device = resolve_device(chosen.device)
+    asynchronous = device.capabilities.asynchronous
+    if asynchronous:
         torch.backends.cudnn.benchmark = True
     torch.set_num_threads(1)
     parts, batches = make(device, chosen.model, chosen.batch, chosen.precision, channels_last=chosen.channels_last)
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "channels_last": chosen.channels_last,
     }
     if METER in chosen.measure:
-        pairs = chosen.pairs or (40 if device.type == "cuda" else 1200)
+        pairs = chosen.pairs or (40 if asynchronous else 1200)
         results |= _meter(parts, batches, device, pairs, chosen.steps)
     references = [name for name in LABELS if name in chosen.measure]
     results["ceiling"] = ceiling_ratios(parts, batches, chosen.seconds, chosen.rounds, references) if references else {}
@@ -139,7 +139,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _meter(parts: Parts, batches: list[Batch], device: torch.device, pairs: int, steps: int) -> dict[str, Any]:
+def _meter(parts: Parts, batches: list[Batch], device: Device, pairs: int, steps: int) -> dict[str, Any]:
     """The cost of the meter, which is also printed."""
     import numpy as np
 

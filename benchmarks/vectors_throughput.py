@@ -58,15 +58,14 @@ def recipe(samples: int, features: int, workers: int) -> Served:
 
 def native(samples: int, features: int) -> Served:
     """loaderlab's native loader with its defaults."""
-    import torch
-
     from benchmarks.harness.turns import Served
     from loaderlab import loaders
     from loaderlab.config import NativeLoader
+    from loaderlab.device.cpu import Cpu
     from loaderlab.loaders.contract import EpochPlan
 
     plan = EpochPlan(samples, BATCH, shuffle=True, drop_last=True)
-    loader = loaders.build(NativeLoader(), train_split(samples, features), plan, torch.device("cpu"))
+    loader = loaders.build(NativeLoader(), train_split(samples, features), plan, Cpu())
     batches = (len(batch) for epoch in itertools.count() for batch in loader.epoch(epoch))
     return Served(batches, loader.lookahead, loader.parallel)
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from loaderlab.device.capabilities import CPU, DeviceCapabilities
+from loaderlab.device.cpu import Cpu
 from loaderlab.device.step_times import DeviceStep
 from loaderlab.diagnosis.evidence import Setup
 from loaderlab.diagnosis.figures import LoopRecord, evidence_of
@@ -86,7 +87,7 @@ class Clock:
 def play(loop: Loop) -> StepMeter:
     """Plays the loop on a CPU, where host and device share one clock."""
     clock = Clock()
-    meter = StepMeter(torch.device("cpu"), clock)
+    meter = StepMeter(Cpu(), clock)
     for epoch in range(loop.epochs):
         meter.begin_epoch(epoch)
         begun, taken = clock.ms, list[float]()

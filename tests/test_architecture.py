@@ -66,6 +66,7 @@ WRITES = {  # attributes of another object that a file may assign to
         "loop.over",
     },  # classes of this file
     "cli/main.py": {"sys.argv"},  # Hydra reads it
+    "device/emulated.py": {"self._chosen.stream"},  # of this thread
     "loaders/header.py": {"Image.MAX_IMAGE_PIXELS"},  # Pillow's limit has no other interface
     "loaders/native.py": {"self._requests.epoch"},  # a class of this file
     "probes/ceiling.py": {"deadline.steps"},  # a class of this file
@@ -77,7 +78,7 @@ WRITES = {  # attributes of another object that a file may assign to
         "progress.epoch",
         "progress.updates",
         "progress.step",
-    },  # a class of this file
+    },  # the state that it advances
     "training/models.py": {"setattr(module, name, buffer)"},  # torch's own way to set a buffer
     "training/precision.py": {"torch.backends.cudnn.allow_tf32"},  # torch's own switch
 }
@@ -306,6 +307,21 @@ def test_diagnosis_and_report_name_no_loader_and_no_device(folder: str) -> None:
             continue
         named = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)} & names
         assert not named, f"{path.name} names {named}: add a property to RunRecord"
+
+
+def test_only_the_device_package_asks_for_a_type_of_device() -> None:
+    for path in FILES:
+        folder = path.relative_to(PACKAGE).parts[0]
+        if folder in ("device", "config", "tracking"):  # tracking reads the recorded tag
+            continue
+        compared = {
+            node.value
+            for compare in ast.walk(ast.parse(path.read_text()))
+            if isinstance(compare, ast.Compare)
+            for node in ast.walk(compare)
+            if isinstance(node, ast.Constant)
+        }
+        assert not compared & {"cuda", "emulated"}, f"{path} asks for the type of a device: ask for a capability"
 
 
 def test_the_loop_names_no_loader() -> None:

@@ -24,6 +24,7 @@ from loaderlab.cli.errors import explain
 from loaderlab.config import DaliLoader, TrackingConfig, UserError
 from loaderlab.data.spec import DataError, EncodedImages, Split, UserItems
 from loaderlab.data.tarscan import scan
+from loaderlab.device.cpu import Cpu
 from loaderlab.loaders.contract import EpochPlan
 from loaderlab.loaders.decode import why_unreadable
 from loaderlab.trace.reader import events
@@ -145,7 +146,7 @@ def test_dali_keeps_the_cause_of_a_dataset_that_fails() -> None:
     from loaderlab.loaders.dali import Dali
 
     split = Split(UserItems(Failing(), False, None, None, 2))
-    loader = Dali(DaliLoader(num_threads=1), split, EpochPlan(8, 2, False, False), torch.device("cpu"))
+    loader = Dali(DaliLoader(num_threads=1), split, EpochPlan(8, 2, False, False), Cpu())
     with pytest.raises(DataError, match="caught fire") as error:
         list(loader.epoch(0))
     assert "\n" not in str(error.value)

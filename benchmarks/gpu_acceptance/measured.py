@@ -42,12 +42,12 @@ def environment(device_name: str, folder: Path) -> dict[str, Any]:
         UserError: the other parts of the folder were measured on another machine.
     """
     device = resolve_device(device_name)
-    full = device.type == "cuda"
+    full = device.capabilities.asynchronous
     machine = describe(device)
     check(folder.parent, identity(machine))
     return {
         "machine": machine,
-        "load": under_load(device, side=8192 if full else 256, seconds=5.0 if full else 0.2),
+        "load": under_load(device.torch_device, side=8192 if full else 256, seconds=5.0 if full else 0.2),
         "storage": storage(folder, 1024 if full else 16),
     }
 

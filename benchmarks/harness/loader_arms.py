@@ -6,13 +6,12 @@ import itertools
 import tempfile
 from pathlib import Path
 
-import torch
-
 from benchmarks.harness.peers import BATCH, LIMITS, PEERS, SAMPLES, SIZE, missing_for_spdl
 from benchmarks.harness.turns import Arm, Served, Turns, median_rate, paired, shown
 from loaderlab import config, data, loaders
 from loaderlab.compare import stats
 from loaderlab.data.spec import INT64
+from loaderlab.device.resolve import resolve_device
 from loaderlab.loaders.contract import EpochPlan
 
 NUM_FILES, NUM_CLASSES = 400, 10
@@ -49,7 +48,7 @@ def ours(files: config.PhotosData, settings: config.LoaderConfig, device: str = 
     """One of loaderlab's loaders; a batch counts when it is on the device."""
     split = data.build(files, lambda *_: None).train
     plan = RepeatedPlan(SAMPLES, BATCH, shuffle=True, drop_last=True)
-    loader = loaders.build(settings, split, plan, torch.device(device))
+    loader = loaders.build(settings, split, plan, resolve_device(device))
     batches = (len(loader.transfer(batch)) for epoch in itertools.count() for batch in loader.epoch(epoch))
     return Served(batches, loader.lookahead, loader.parallel)
 

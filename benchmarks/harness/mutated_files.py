@@ -12,7 +12,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from loaderlab import loaders
@@ -27,6 +26,7 @@ from loaderlab.config import (
 )
 from loaderlab.data.paths import PathTable
 from loaderlab.data.spec import DataError, ImageFiles, OnError, Split, transforms
+from loaderlab.device.cpu import Cpu
 from loaderlab.loaders.contract import EpochPlan
 from loaderlab.loaders.decode import decoder, read_image
 from loaderlab.system.causes import described
@@ -120,7 +120,7 @@ def checked(config: LoaderConfig, folder: Path, names: list[str], num_intact: in
     source = ImageFiles(PathTable.of(folder, names), np.zeros(len(names), np.int64))
     split = Split(source, train, normalization, OnError(skip=True, max_skipped=1.0, max_pixels=MAX_PIXELS))
     plan = EpochPlan(len(names), 64, True, False, seed)
-    loader = loaders.build(config, split, plan, torch.device("cpu"))
+    loader = loaders.build(config, split, plan, Cpu())
     delivered: set[int] = set()
     steps = 0
     try:

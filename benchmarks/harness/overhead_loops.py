@@ -13,12 +13,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from loaderlab.config import AdamWOptimizer, PrecisionConfig
+from loaderlab.device.base import Device
 from loaderlab.loaders.contract import Batch
 from loaderlab.meter.phases import StepMeter
 from loaderlab.probes.ceiling import WARMUP_STEPS, CycledBatches
 from loaderlab.training import optimizers
-from loaderlab.training.loop import Observers, Parts, Progress, train
+from loaderlab.training.loop import Observers, Parts, train
 from loaderlab.training.precision import Precision
+from loaderlab.training.step import ModelStep, Progress
 
 
 class Bare(StepMeter):
@@ -29,10 +31,9 @@ class Bare(StepMeter):
     def mark(self) -> None: ...
     def end_step(self, num_samples: int, loss: torch.Tensor | None = None) -> None: ...
     def end_epoch(self, exhausted: bool = True) -> None:
-        if self._device_of.type == "cuda":
-            torch.cuda.synchronize(self._device_of)
+        self._device_of.synchronize()
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: Device) -> None:
         super().__init__(device)
         self._device_of = device
 
@@ -44,7 +45,7 @@ class Turns(Bare):
     would be measured too.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: Device) -> None:
         super().__init__(device)
         real, names = StepMeter(device), ("mark", "end_step")
         real.begin_epoch(0)
@@ -73,17 +74,17 @@ class Fixed(CycledBatches):
 
 
 def make(
-    device: torch.device, model_name: str, batch_size: int, precision: str = "fp32", *, channels_last: bool = False
+    device: Device, model_name: str, batch_size: int, precision: str = "fp32", *, channels_last: bool = False
 ) -> tuple[Parts, list[Batch]]:
     """The parts of the training loop, and random batches on the device."""
     torch.manual_seed(0)
     if model_name == "mlp":
-        model: nn.Module = nn.Sequential(nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10)).to(device)
+        model: nn.Module = nn.Sequential(nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10)).to(device.torch_device)
         shape: tuple[int, ...] = (256,)
     else:
         import timm
 
-        model = timm.create_model(model_name).to(device)
+        model = timm.create_model(model_name).to(device.torch_device)
         shape = (3, 224, 224)
     optimizer, schedule = optimizers.build(AdamWOptimizer(schedule="constant"), model, None)
     memory_format = torch.contiguous_format
@@ -93,19 +94,18 @@ def make(
     batches = [
         Batch(
             _inputs((batch_size, *shape), device, memory_format),
-            torch.randint(0, 10, (batch_size,), device=device),
+            torch.randint(0, 10, (batch_size,), device=device.torch_device),
             None,
         )
         for _ in range(5)  # an odd number, so that every batch is used with the meter on and off in turn
     ]
     loader = Fixed(batches, 0)
-    return Parts(
-        model, optimizer, schedule, Precision(PrecisionConfig(name=precision), device), loader, None, device
-    ), batches
+    step = ModelStep(model, optimizer, schedule, Precision(PrecisionConfig(name=precision), device))
+    return Parts(step, loader, None, device), batches
 
 
-def _inputs(shape: tuple[int, ...], device: torch.device, memory_format: torch.memory_format) -> torch.Tensor:
-    return torch.rand(shape, device=device).contiguous(memory_format=memory_format)
+def _inputs(shape: tuple[int, ...], device: Device, memory_format: torch.memory_format) -> torch.Tensor:
+    return torch.rand(shape, device=device.torch_device).contiguous(memory_format=memory_format)
 
 
 def block_s(parts: Parts, batches: list[Batch], meter: StepMeter, steps: int) -> float:
@@ -117,7 +117,7 @@ def block_s(parts: Parts, batches: list[Batch], meter: StepMeter, steps: int) ->
 
 
 def blocks(
-    parts: Parts, batches: list[Batch], device: torch.device, pairs: int, steps: int
+    parts: Parts, batches: list[Batch], device: Device, pairs: int, steps: int
 ) -> tuple[list[float], list[float]]:
     """The ratio metered / bare of each pair of blocks, and the milliseconds of the bare steps."""
     ratios, bare_ms = [], []
@@ -132,28 +132,25 @@ def blocks(
 
 def by_hand(parts: Parts, batches: Iterable[Batch], seconds: float) -> float:
     """Samples per second of the simplest loop, without its warm-up; ``batches`` are repeated."""
-    model, optimizer, count, began = parts.model, parts.optimizer, 0, time.perf_counter()
+    step = parts.step
+    assert isinstance(step, ModelStep)
+    model, optimizer, count, began = step.model, step.optimizer, 0, time.perf_counter()
     deadline, endless = began + seconds, itertools.chain.from_iterable(itertools.repeat(batches))
     for index, batch in enumerate(endless):
         if index == WARMUP_STEPS:
-            _wait(parts.device)
+            parts.device.synchronize()
             began, count, deadline = time.perf_counter(), 0, time.perf_counter() + seconds
-        with parts.precision.autocast():
+        with step.precision.autocast():
             loss = F.cross_entropy(model(batch.inputs), batch.targets)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        parts.schedule.step()
+        step.schedule.step()
         count += 1
         if time.perf_counter() >= deadline:
             break
-    _wait(parts.device)
+    parts.device.synchronize()
     return count * len(batch) / (time.perf_counter() - began)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def median_and_interval(values: list[float]) -> tuple[float, float, float]:

@@ -15,6 +15,7 @@ from loaderlab import metrics
 from loaderlab.config import AdamWOptimizer, MeasureConfig, NativeLoader, PrecisionConfig
 from loaderlab.data.spec import Split, UserItems
 from loaderlab.device.capabilities import CPU
+from loaderlab.device.cpu import Cpu
 from loaderlab.diagnosis.advice import threads_to_probe
 from loaderlab.diagnosis.evidence import Setup
 from loaderlab.diagnosis.figures import LoopRecord, evidence_of, figures_of
@@ -27,8 +28,9 @@ from loaderlab.probes.inputs import ProbeInputs
 from loaderlab.probes.sequence import Probes
 from loaderlab.system.machine import available_cores
 from loaderlab.training import optimizers
-from loaderlab.training.loop import Observers, Parts, Progress, train
+from loaderlab.training.loop import Observers, Parts, train
 from loaderlab.training.precision import Precision
+from loaderlab.training.step import ModelStep, Progress
 
 BATCH = 4
 POINTS = 3.0  # tolerated error of a starved share
@@ -281,7 +283,7 @@ class Model(nn.Module):
 
 def run(case: Case) -> tuple[dict[str, float], Verdict]:
     """The metrics and the verdict of one run of a case."""
-    device = torch.device("cpu")
+    device = Cpu()
     cores = available_cores()
     threads = max(1, cores - case.workers) if case.matmul else 1
     torch.set_num_threads(threads)
@@ -300,7 +302,8 @@ def run(case: Case) -> tuple[dict[str, float], Verdict]:
     model = Model(case)
     optimizer, schedule = optimizers.build(AdamWOptimizer(schedule="constant"), model, None)
     optimizer.register_step_pre_hook(lambda *_: spend(case.batch / BATCH * case.optimizer, case.burn))
-    parts = Parts(model, optimizer, schedule, Precision(PrecisionConfig(name="fp32"), device), build(), None, device)
+    step = ModelStep(model, optimizer, schedule, Precision(PrecisionConfig(name="fp32"), device))
+    parts = Parts(step, build(), None, device)
     meter, parallel = StepMeter(device), parts.loader.parallel
     setup = Setup(parts.loader.capabilities, CPU, cores, threads, batch_size=case.batch, auto_threads=case.matmul)
     try:

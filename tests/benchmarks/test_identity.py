@@ -15,6 +15,7 @@ from benchmarks.gpu_acceptance import identity, measured, running
 from benchmarks.gpu_acceptance.parts import Part, Setting
 from benchmarks.gpu_acceptance.running import State, Turn
 from loaderlab.config import UserError
+from loaderlab.device.cpu import Cpu
 from loaderlab.device.environment import describe
 
 DESCRIPTION: dict[str, Any] = {
@@ -98,7 +99,7 @@ def test_a_command_on_another_machine_measures_nothing(
 
 
 def test_the_environment_of_this_machine_has_an_identity() -> None:
-    machine = identity.identity(describe(torch.device("cpu")))
+    machine = identity.identity(describe(Cpu()))
     assert machine["torch"] == torch.__version__.partition("+")[0]
     assert machine["driver"] == "none"
     assert all(machine.values())

@@ -17,11 +17,13 @@ from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from loaderlab.device import timeline as tl
+from loaderlab.device.cuda import Cuda
 from loaderlab.device.timeline import Clock, Timeline
 from tests.cuda_double.memory import WHOLE, Allocator, Block, Blocks, Place, place_of, storage_of
 from tests.cuda_double.order import Known, Order
 
 DEVICE = torch.device("cuda", 0)
+GPU = Cuda()
 PAGEABLE_SLOWER = 2.0  # a copy from pageable memory has half of the speed
 SAME_DEVICE = {"addmm", "mm", "bmm", "convolution", "native_batch_norm", "embedding", "nll_loss_forward"}
 PRODUCTS = {"addmm", "mm", "bmm", "baddbmm"}

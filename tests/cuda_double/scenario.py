@@ -21,9 +21,10 @@ from loaderlab.loaders.copying import DeviceCopy
 from loaderlab.meter.phases import StepMeter
 from loaderlab.meter.step import Step
 from loaderlab.training import optimizers
-from loaderlab.training.loop import Observers, Parts, Progress, train
+from loaderlab.training.loop import Observers, Parts, train
 from loaderlab.training.precision import Precision
-from tests.cuda_double.double import DEVICE, Double
+from loaderlab.training.step import ModelStep, Progress
+from tests.cuda_double.double import DEVICE, GPU, Double
 from tests.cuda_double.intervals import Spans, length, overlap, without
 
 MS = 1_000_000
@@ -75,7 +76,7 @@ class PlannedLoader(Loader):
         self._loop, self._double = loop, double
         pin_memory, non_blocking, side_stream = loop.copying
         config = NativeLoader(pin_memory=pin_memory, non_blocking=non_blocking, side_stream=side_stream)
-        self._copy = DeviceCopy(config, DEVICE)
+        self._copy = DeviceCopy(config, GPU)
         self._other = double.new_stream() if loop.prepared_ms else None
         self.capabilities = LoaderCapabilities(lookahead=loop.workers * loop.prefetch, parallel=max(1, loop.workers))
         self.waits: Spans = []
@@ -106,7 +107,7 @@ class PlannedLoader(Loader):
             batch = Batch(inputs, torch.full((BATCH,), index % 3), torch.arange(BATCH))
             taken_ns.append(clock.now())
             self.waits.append((asked_ns, clock.now()))
-            yield batch.pin_memory() if self._copy.pinned else batch
+            yield batch.pin_memory() if self._copy.pins else batch
 
     def transfer(self, batch: Batch) -> Batch:
         received_ns, num_logged = self._double.clock.now(), len(self._double.timeline.log)
@@ -203,8 +204,8 @@ def parts_of(loop: Loop, double: Double) -> tuple[Parts, PlannedLoader]:
     optimizer.register_step_pre_hook(update)
     loader = PlannedLoader(loop, double)
     val_loader = PlannedLoader(replace(loop, steps=7), double) if loop.evaluate else None
-    precision = Precision(PrecisionConfig(name="fp32"), DEVICE)
-    return Parts(model, optimizer, schedule, precision, loader, val_loader, DEVICE), loader
+    precision = Precision(PrecisionConfig(name="fp32"), GPU)
+    return Parts(ModelStep(model, optimizer, schedule, precision), loader, val_loader, GPU), loader
 
 
 def play(loop: Loop, double: Double, on_step: Callable[[Progress], None] = lambda _: None) -> Played:
@@ -212,7 +213,7 @@ def play(loop: Loop, double: Double, on_step: Callable[[Progress], None] = lambd
     assert isinstance(double.clock, VirtualClock)
     parts, loader = parts_of(loop, double)
     double.synchronize()
-    meter, progress = StepMeter(DEVICE), Progress()
+    meter, progress = StepMeter(GPU), Progress()
 
     def after_step(progress: Progress, _: StepMeter) -> None:
         double.work(round(loop.trailing_ms * MS), "trailing")

@@ -12,7 +12,7 @@ from loaderlab.device.timeline import RealClock, VirtualClock
 from loaderlab.loaders.contract import Batch
 from loaderlab.loaders.copying import DeviceCopy
 from tests.cuda_double.dali import dali_on
-from tests.cuda_double.double import DEVICE, Double
+from tests.cuda_double.double import GPU, Double
 from tests.cuda_double.patches import installed
 from tests.cuda_double.scenario import BATCH, FEATURES, Loop, double_for, play
 from tests.cuda_double.test_loaders import LOADERS, PLAN, THREADED, arrays
@@ -34,12 +34,10 @@ LONG_NS = 600_000 * MS  # longer than a test
 def test_each_kind_of_copy_takes_its_time(copying: tuple[bool, bool, bool], host_ms: float, usable_ms: float) -> None:
     pin_memory, non_blocking, side_stream = copying
     with installed(double_for(Loop(lambda _: 0.0, copy_ms=COPY_MS))) as double:
-        copy = DeviceCopy(
-            NativeLoader(pin_memory=pin_memory, non_blocking=non_blocking, side_stream=side_stream), DEVICE
-        )
+        copy = DeviceCopy(NativeLoader(pin_memory=pin_memory, non_blocking=non_blocking, side_stream=side_stream), GPU)
         batch = Batch(torch.zeros(BATCH, FEATURES), torch.zeros(BATCH, dtype=torch.int64), None)
         double.work(STEP_MS * MS, "step")
-        copy(batch.pin_memory() if copy.pinned else batch)
+        copy(batch.pin_memory() if copy.pins else batch)
         assert double.clock.now() == pytest.approx(host_ms * MS, abs=2)
         assert double.default_stream.queue.busy_until_ns == pytest.approx(usable_ms * MS, abs=2)
 
@@ -68,7 +66,7 @@ class ImpatientClock(RealClock):
 @pytest.mark.parametrize("name", PINNED)
 def test_the_host_does_not_wait_for_the_device_to_transfer_a_batch(name: str) -> None:
     with installed(Double(ImpatientClock() if name in MOVING else VirtualClock())) as double, dali_on(double):
-        loader = loaders.build(PINNED[name], arrays(), PLAN, DEVICE)
+        loader = loaders.build(PINNED[name], arrays(), PLAN, GPU)
         batches = iter(loader.epoch(0))
         double.work(2 * LONG_NS, "step")
         for _ in range(3):
@@ -79,14 +77,14 @@ def test_the_host_does_not_wait_for_the_device_to_transfer_a_batch(name: str) ->
 
 def test_a_ceiling_begins_when_its_batches_are_on_the_device() -> None:
     with installed(Double(VirtualClock(), copy_gb_per_s=1e-3)) as double:
-        loaders.build(ReplayLoader(num_batches=2), arrays(), PLAN, DEVICE)
+        loaders.build(ReplayLoader(num_batches=2), arrays(), PLAN, GPU)
         assert all(busy.stop_ns <= double.clock.now() for busy in double.timeline.log)
 
 
 @pytest.mark.parametrize("other_stream", [False, True])
 def test_the_memory_of_dali_is_released_after_the_copy(double: Double, other_stream: bool) -> None:
     with dali_on(double), torch.cuda.stream(torch.cuda.Stream() if other_stream else None):
-        loader = loaders.build(LOADERS["dali"], arrays(), PLAN, DEVICE)
+        loader = loaders.build(LOADERS["dali"], arrays(), PLAN, GPU)
         batches = loader.epoch(0)
         batch = next(batches)
         double.work(STEP_MS * MS, "step")

@@ -12,7 +12,8 @@ from loaderlab.runs import measured_loop
 from loaderlab.runs.job import Job
 from loaderlab.runs.run import run
 from loaderlab.system.terminal import Terminal
-from loaderlab.training.loop import Progress, train
+from loaderlab.training.loop import train
+from loaderlab.training.step import Progress
 from tests.cuda_double.double import Double, Failure
 from tests.runs.test_run import recorded
 

@@ -21,8 +21,10 @@ from loaderlab.training import optimizers
 from loaderlab.training.first_step import load_kernels
 from loaderlab.training.loop import Parts
 from loaderlab.training.precision import Precision
-from tests.cuda_double.double import DEVICE, Double
+from loaderlab.training.step import ModelStep
+from tests.cuda_double.double import DEVICE, GPU, Double
 from tests.cuda_double.scenario import Loop, PlannedLoader
+from tests.parts import model_step
 
 MS = 1_000_000
 LOAD_NS = 200 * MS
@@ -46,26 +48,28 @@ def normed_parts(double: Double, precision: str) -> Parts:
     model = torch.nn.Sequential(*layers).to(DEVICE)
     optimizer, schedule = optimizers.build(SgdOptimizer(momentum=0.9), model, 10)
     loader = PlannedLoader(Loop(lambda _: 1.0), double)
-    return Parts(model, optimizer, schedule, Precision(PrecisionConfig(name=precision), DEVICE), loader, None, DEVICE)
+    return Parts(
+        ModelStep(model, optimizer, schedule, Precision(PrecisionConfig(name=precision), GPU)), loader, None, GPU
+    )
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_it_changes_nothing_but_loads_every_kernel(double: Double, precision: str) -> None:
     spec = data.build(VectorsData(num_samples=20, num_features=6, num_classes=3), lambda *_: None)
     parts = normed_parts(double, precision)
-    state = {name: value.cpu() for name, value in parts.model.state_dict().items()}
-    scale, rate = parts.precision.scaler.get_scale(), parts.schedule.get_last_lr()
+    state = {name: value.cpu() for name, value in model_step(parts).model.state_dict().items()}
+    scale, rate = model_step(parts).precision.scaler.get_scale(), model_step(parts).schedule.get_last_lr()
     drawn = torch.get_rng_state()
     double.cost = lazily_loaded()
-    load_kernels(parts, spec, 4)
+    load_kernels(model_step(parts), spec, 4, GPU)
     assert double.clock.now() > 5 * LOAD_NS
-    assert all(torch.equal(value.cpu(), state[name]) for name, value in parts.model.state_dict().items())
-    assert all(parameter.grad is None for parameter in parts.model.parameters())
-    assert parts.optimizer.state_dict()["state"] == {}
-    assert (parts.precision.scaler.get_scale(), parts.schedule.get_last_lr()) == (scale, rate)
+    assert all(torch.equal(value.cpu(), state[name]) for name, value in model_step(parts).model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model_step(parts).model.parameters())
+    assert model_step(parts).optimizer.state_dict()["state"] == {}
+    assert (model_step(parts).precision.scaler.get_scale(), model_step(parts).schedule.get_last_lr()) == (scale, rate)
     assert torch.equal(torch.get_rng_state(), drawn)
     before_ns = double.clock.now()
-    load_kernels(parts, spec, 4)
+    load_kernels(model_step(parts), spec, 4, GPU)
     assert double.clock.now() - before_ns < LOAD_NS
 
 

@@ -19,6 +19,7 @@ from loaderlab.config import (
     SpdlLoader,
 )
 from loaderlab.data.spec import Split
+from loaderlab.device.cpu import Cpu
 from loaderlab.device.timeline import RealClock, VirtualClock
 from loaderlab.diagnosis.figures import NO_PROBES, evidence_of
 from loaderlab.diagnosis.verdict import judge
@@ -27,7 +28,7 @@ from loaderlab.meter.phases import StepMeter
 from loaderlab.meter.summary import measured, summarize
 from tests import simulated
 from tests.cuda_double.dali import dali_on
-from tests.cuda_double.double import DEVICE, Double
+from tests.cuda_double.double import DEVICE, GPU, Double
 from tests.cuda_double.patches import installed
 from tests.loaders.test_contract import arrays_split
 
@@ -63,13 +64,13 @@ def double(request: pytest.FixtureRequest) -> Iterator[Double]:
 def loader(request: pytest.FixtureRequest, double: Double) -> Iterator[Loader]:
     name = request.node.callspec.params["double"]
     with dali_on(double):
-        built = loaders.build(LOADERS[name], arrays(), PLAN, DEVICE)
+        built = loaders.build(LOADERS[name], arrays(), PLAN, GPU)
         yield built
         built.close()
 
 
 def test_the_host_may_free_a_batch_before_the_device_has_read_it(loader: Loader, double: Double) -> None:
-    reference = loaders.build(NativeLoader(num_workers=0), arrays(), PLAN, torch.device("cpu"))
+    reference = loaders.build(NativeLoader(num_workers=0), arrays(), PLAN, Cpu())
     served: list[torch.Tensor] = []
     for epoch in (0, 1):
         for batch in loader.epoch(epoch):
@@ -106,8 +107,8 @@ def test_a_loaders_work_on_the_device_is_not_a_wait_of_the_host(name: str) -> No
     with installed(Double(VirtualClock())) as double, dali_on(double):
         kernel, each_ms = kernels[name]
         double.cost = lambda called: (0, round(each_ms * MS) if called == kernel else 0)
-        loader = loaders.build(ON_DEVICE[name], arrays(160), EpochPlan(160, 4, True, False), DEVICE)
-        meter = StepMeter(DEVICE)
+        loader = loaders.build(ON_DEVICE[name], arrays(160), EpochPlan(160, 4, True, False), GPU)
+        meter = StepMeter(GPU)
         meter.begin_epoch(0)
         batches = iter(loader.epoch(0))
         while True:

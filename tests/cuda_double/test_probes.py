@@ -18,6 +18,7 @@ from tests.cuda_double.double import DEVICE, Double
 from tests.cuda_double.patches import installed
 from tests.cuda_double.scenario import BATCH, Loop, PlannedLoader, Played, double_for, play
 from tests.cuda_double.test_loaders import arrays
+from tests.parts import model_step
 
 
 def probed(
@@ -94,11 +95,11 @@ def test_probes_leave_no_trace_in_the_training() -> None:
     loop = Loop(lambda _: 12.0, workers=1, steps=20)
     with installed(double_for(loop)) as double:
         played = play(loop, double)
-        state = played.parts.state()
+        state = model_step(played.parts).state()
         before = {name: value.cpu() for name, value in state["model"].items()}
         updates = state["schedule"]["last_epoch"]
         probed(loop, double, played)
-        after = played.parts.state()
+        after = model_step(played.parts).state()
         assert all(torch.equal(value.cpu(), before[name]) for name, value in after["model"].items())
         assert after["schedule"]["last_epoch"] == updates
         assert {value.device for value in after["model"].values()} == {DEVICE}
@@ -110,8 +111,8 @@ def test_state_is_copied_to_the_host_and_back() -> None:
     with installed(double_for(loop)) as double:
         parts: Any = play(loop, double).parts
         before = torch.cuda.memory_allocated()
-        with untouched(parts):
+        with untouched(parts.step, parts.device):
             assert torch.cuda.memory_allocated() <= before
             with torch.no_grad():
-                next(parts.model.parameters()).zero_()
-        assert next(parts.model.parameters()).abs().sum().item() > 0
+                next(model_step(parts).model.parameters()).zero_()
+        assert next(model_step(parts).model.parameters()).abs().sum().item() > 0

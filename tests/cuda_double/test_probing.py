@@ -11,10 +11,11 @@ import pytest
 from loaderlab.loaders.contract import Batch
 from loaderlab.probes.ceiling import ceiling, resident_batches
 from loaderlab.probes.loader_alone import loader_alone
-from tests.cuda_double.double import DEVICE
+from tests.cuda_double.double import GPU
 from tests.cuda_double.patches import installed
 from tests.cuda_double.scenario import BATCH, Loop, PlannedLoader, double_for, play
 from tests.cuda_double.test_probes import probed
+from tests.parts import model_step
 
 LOOP = Loop(lambda _: 5.0, workers=1, steps=60)
 PATIENCE_S = 10.0  # for a thread that the machine does not let run
@@ -49,7 +50,7 @@ def test_the_contention_probe_takes_one_batch_per_step() -> None:
 
         played = play(LOOP, double)
         batches = resident_batches(played.parts.loader, 0)
-        played.parts.optimizer.register_step_pre_hook(wait_for_a_batch)
+        model_step(played.parts).optimizer.register_step_pre_hook(wait_for_a_batch)
         assert ceiling(played.parts, batches, 0.3, 1, concurrent_loader=Noted(LOOP, double)) is not None
     assert sum(taken.acquire(blocking=False) for _ in range(3)) <= 1  # the one that it had when the probe ended
 
@@ -61,6 +62,6 @@ def test_the_rate_of_the_loader_alone_includes_its_copies(
 ) -> None:
     loop = Loop(lambda _: prepare_ms, workers=1, steps=60, copy_ms=copy_ms, copying=copying)
     with installed(double_for(loop)) as double:
-        alone = loader_alone(PlannedLoader(loop, double), 0, 0.5, lambda: 0.0, DEVICE)
+        alone = loader_alone(PlannedLoader(loop, double), 0, 0.5, lambda: 0.0, GPU)
     assert alone is not None
     assert alone.samples_per_s == pytest.approx(1e3 * BATCH / max(prepare_ms, copy_ms), rel=0.01)

@@ -9,7 +9,7 @@ from loaderlab import metrics
 from loaderlab.device.clock import RING
 from loaderlab.meter.phases import StepMeter
 from loaderlab.meter.summary import measured, summarize
-from tests.cuda_double.double import DEVICE, Double
+from tests.cuda_double.double import DEVICE, GPU, Double
 from tests.cuda_double.intervals import length
 from tests.cuda_double.patches import installed
 from tests.cuda_double.scenario import Loop, double_for, play
@@ -32,7 +32,7 @@ def step(double: Double, meter: StepMeter, *, wait_ms: float = 0.0, loss: torch.
 
 
 def test_the_meter_does_not_wait_for_the_device(double: Double) -> None:
-    meter, loss = StepMeter(DEVICE), torch.zeros((), device=DEVICE)
+    meter, loss = StepMeter(GPU), torch.zeros((), device=DEVICE)
     meter.begin_epoch(0)
     for _ in range(RING - 2):
         step(double, meter, loss=loss)
@@ -43,7 +43,7 @@ def test_the_meter_does_not_wait_for_the_device(double: Double) -> None:
 
 
 def test_a_host_that_is_a_whole_ring_ahead_waits_for_the_oldest_step(double: Double) -> None:
-    meter = StepMeter(DEVICE)
+    meter = StepMeter(GPU)
     meter.begin_epoch(0)
     for _ in range(3 * RING):
         step(double, meter)
@@ -53,7 +53,7 @@ def test_a_host_that_is_a_whole_ring_ahead_waits_for_the_oldest_step(double: Dou
 
 
 def test_each_step_has_its_own_loss(double: Double) -> None:
-    meter = StepMeter(DEVICE)
+    meter = StepMeter(GPU)
     meter.begin_epoch(0)
     losses = [float(number) if number % 3 else None for number in range(2 * RING + 5)]
     for loss in losses:
@@ -64,7 +64,7 @@ def test_each_step_has_its_own_loss(double: Double) -> None:
 
 
 def test_a_device_that_still_works_is_not_drained(double: Double) -> None:
-    meter = StepMeter(DEVICE)
+    meter = StepMeter(GPU)
     meter.begin_epoch(0)
     for number in range(20):
         step(double, meter, wait_ms=30.0 if number % 2 else 4.0)
@@ -81,7 +81,7 @@ def test_a_copy_for_which_the_host_waits_does_not_make_the_device_drained() -> N
 
 
 def test_an_epoch_ends_when_all_work_of_the_device_is_done(double: Double) -> None:
-    meter = StepMeter(DEVICE)
+    meter = StepMeter(GPU)
     meter.begin_epoch(0)
     step(double, meter)
     with torch.cuda.stream(torch.cuda.Stream()):
@@ -92,7 +92,7 @@ def test_an_epoch_ends_when_all_work_of_the_device_is_done(double: Double) -> No
 
 
 def test_readings_of_the_meter_are_not_time_of_the_loop(double: Double) -> None:
-    meter = StepMeter(DEVICE)
+    meter = StepMeter(GPU)
     for epoch in range(2):
         meter.begin_epoch(epoch)
         for number in range(10):
@@ -121,7 +121,7 @@ def test_a_step_on_another_stream_than_the_default_one() -> None:
 def test_an_epoch_begins_behind_the_work_that_is_already_queued_for_the_step(double: Double) -> None:
     with torch.cuda.stream(torch.cuda.Stream()):
         double.work(7 * MS, "earlier")
-        meter = StepMeter(DEVICE)
+        meter = StepMeter(GPU)
         meter.begin_epoch(0)
         step(double, meter, wait_ms=9.0)
         meter.next_step()
@@ -132,7 +132,7 @@ def test_an_epoch_begins_behind_the_work_that_is_already_queued_for_the_step(dou
 
 
 def test_with_sync_the_hosts_clock_has_the_devices_times(double: Double) -> None:
-    meter = StepMeter(DEVICE, sync=True)
+    meter = StepMeter(GPU, sync=True)
     meter.begin_epoch(0)
     for _ in range(3):
         step(double, meter, wait_ms=2.0)

@@ -11,6 +11,7 @@ from loaderlab.config import SgdOptimizer
 from loaderlab.training import optimizers
 from tests.cuda_double.patches import installed
 from tests.cuda_double.scenario import BATCH, FEATURES, Loop, PlannedLoader, PlannedModel, Played, double_for, play
+from tests.parts import model_step
 
 STEPS, EVALUATED = 10, 7  # steps of an epoch, and of an evaluation
 
@@ -62,7 +63,7 @@ def test_the_double_learns_the_same_as_a_plain_loop_on_the_cpu(
     monkeypatch.setattr(PlannedLoader, "knows_length", knows_length)
     result = played(Loop(lambda _: 1.0, steps=STEPS, epochs=epochs, stop_after=stop_after, accumulate=accumulate))
     expected = list(reference(num_steps, accumulate).parameters())
-    learned = list(result.parts.model.parameters())
+    learned = list(model_step(result.parts).model.parameters())
     assert result.progress.step == sum(num_steps)
     assert result.progress.updates == sum(-(-count // accumulate) for count in num_steps)
     for ours, plain in zip(learned, expected, strict=True):

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from loaderlab import data, loaders
 from loaderlab.config import CustomData, DaliLoader, NativeLoader, UserError
 from loaderlab.data.spec import DataError, DataSpec
+from loaderlab.device.cpu import Cpu
 from loaderlab.loaders.contract import EpochPlan, LoaderError
 
 HERE = __name__
@@ -110,9 +111,7 @@ def build(target: str, **settings: Any) -> DataSpec:
 
 
 def epoch(spec: DataSpec, config: NativeLoader | DaliLoader, size: int = 4, drop_last: bool = False) -> list[Any]:
-    loader = loaders.build(
-        config, spec.train, EpochPlan(spec.train.num_samples or 0, size, True, drop_last), torch.device("cpu")
-    )
+    loader = loaders.build(config, spec.train, EpochPlan(spec.train.num_samples or 0, size, True, drop_last), Cpu())
     try:
         return list(loader.epoch(0))
     finally:
@@ -164,7 +163,7 @@ def test_iterable_is_not_multiplied_by_workers() -> None:
 
 def test_iterable_with_a_length_knows_its_steps() -> None:
     spec = build("Stream", options={"length": True}, input_key="x", target_key="y", num_classes=2)
-    loader = loaders.build(NativeLoader(num_workers=0), spec.train, EpochPlan(10, 4, True, True), torch.device("cpu"))
+    loader = loaders.build(NativeLoader(num_workers=0), spec.train, EpochPlan(10, 4, True, True), Cpu())
     assert loader.num_steps == 2
 
 

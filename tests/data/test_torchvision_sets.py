@@ -15,6 +15,7 @@ from torchvision.datasets import CIFAR10
 from loaderlab import data, loaders
 from loaderlab.config import Cifar10Data, DaliLoader, LoaderConfig, MnistData, NativeLoader, TransformConfig
 from loaderlab.data.spec import DataError, ImageArrays
+from loaderlab.device.cpu import Cpu
 from loaderlab.loaders.contract import EpochPlan
 
 GREY = TransformConfig(image_size=28, mean=[0.1307], std=[0.3081], train_crop="center", flip=0.0)
@@ -60,7 +61,7 @@ def test_mnist_from_files_of_its_format(config: LoaderConfig, tmp_path: Path) ->
     assert isinstance(spec.train.source, ImageArrays)
     assert spec.sample_shape == (1, 28, 28)
     assert len(spec.classes) == 10
-    loader = loaders.build(config, spec.train, EpochPlan(6, 4, False, False), torch.device("cpu"))
+    loader = loaders.build(config, spec.train, EpochPlan(6, 4, False, False), Cpu())
     batches = list(loader.epoch(0))
     loader.close()
     assert (torch.cat([batch.inputs for batch in batches]) == torch.from_numpy(images[:6])[:, None]).all()
@@ -75,7 +76,7 @@ def test_cifar10_from_files_of_its_format(
     spec = data.build(Cifar10Data(root=str(tmp_path), download=False, transform=COLOUR), lambda *_: None)
     assert spec.val is not None
     assert (spec.train.num_samples, spec.val.num_samples, spec.classes[0]) == (10, 2, "class0")
-    loader = loaders.build(config, spec.train, EpochPlan(10, 4, False, False), torch.device("cpu"))
+    loader = loaders.build(config, spec.train, EpochPlan(10, 4, False, False), Cpu())
     batches = list(loader.epoch(0))
     loader.close()
     assert (torch.cat([batch.inputs for batch in batches]) == torch.from_numpy(images[:10])).all()

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from loaderlab import data, loaders
 from loaderlab.config import DaliLoader, LoaderConfig, NativeLoader, SpdlLoader, TransformConfig, WebDatasetData
 from loaderlab.data import shardindex
 from loaderlab.data.spec import Blocks, DataError, DataSpec, TarImages
+from loaderlab.device.cpu import Cpu
 from loaderlab.loaders.contract import EpochPlan
 from tests.conftest import picture, write_tar
 
@@ -192,7 +192,7 @@ def test_a_tar_file_that_is_also_named_by_a_link_is_noted(own_tars: Path) -> Non
 def test_a_tar_file_that_is_gone_is_named(config: LoaderConfig, own_tars: Path) -> None:
     spec = spec_of(own_tars / "part-00.tar")
     (own_tars / "part-00.tar").unlink()
-    loader = loaders.build(config, spec.train, EpochPlan(SIZES[0], 1, False, False), torch.device("cpu"))
+    loader = loaders.build(config, spec.train, EpochPlan(SIZES[0], 1, False, False), Cpu())
     try:
         with pytest.raises(DataError, match=r"part-00\.tar: byte 1\d+: cannot be decoded: No such file"):
             next(iter(loader.epoch(0)))

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from loaderlab.device.clock import RING, EventRing
+from loaderlab.device.cuda import Cuda
 
 
 class Event:
@@ -39,7 +40,7 @@ def ring(monkeypatch: pytest.MonkeyPatch) -> EventRing:
     monkeypatch.setattr(torch.cuda, "Event", lambda enable_timing: Event())
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace())
     monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
-    return EventRing(torch.device("cuda"))
+    return EventRing(Cuda())
 
 
 def test_a_step_without_a_loss_does_not_get_an_older_steps_loss(ring: EventRing) -> None:

@@ -13,6 +13,7 @@ import torch
 from loaderlab import config
 from loaderlab.config import UserError
 from loaderlab.device import environment, resolve
+from loaderlab.device.cpu import Cpu
 from loaderlab.system import machine, processes, versions
 
 
@@ -45,8 +46,8 @@ def test_quota_of_an_old_cgroup(tmp_path: Path) -> None:
 
 
 def test_device_auto_is_cuda_if_torch_can_use_it() -> None:
-    assert resolve.resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    assert resolve.resolve_device("cpu") == torch.device("cpu")
+    assert resolve.resolve_device("auto").kind == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert resolve.resolve_device("cpu") == Cpu()
 
 
 @pytest.mark.parametrize("name", ["gpu", "mps", "cuda:x", ""])
@@ -57,13 +58,13 @@ def test_unknown_devices(name: str) -> None:
 
 @pytest.mark.gpu
 def test_a_cuda_device_that_is_not_there() -> None:
-    assert resolve.resolve_device("cuda").type == "cuda"
+    assert resolve.resolve_device("cuda").kind == "cuda"
     with pytest.raises(UserError, match="counted from 0"):
         resolve.resolve_device("cuda:99")
 
 
 def test_the_description_names_versions_cores_and_processor() -> None:
-    description = environment.describe(torch.device("cpu"))
+    description = environment.describe(Cpu())
     assert description["versions"]["torch"]
     assert description["cores_available"] >= 1
     assert description["processor"]

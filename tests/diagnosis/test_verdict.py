@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
 
 from loaderlab.device.capabilities import CPU, DeviceCapabilities
+from loaderlab.device.cpu import Cpu
 from loaderlab.diagnosis.advice import threads_to_probe
 from loaderlab.diagnosis.evidence import Evidence, Setup, as_override, expected_rate
 from loaderlab.diagnosis.verdict import grade, judge
@@ -34,7 +34,7 @@ def native(copying: Copying = PAGEABLE, decoder: str = "torchcodec", *, persiste
 
 
 def dali(num_threads: int, decode: str) -> LoaderCapabilities:
-    return dali_capabilities(DaliSettings(num_threads, decode, 2), torch.device("cpu"))
+    return dali_capabilities(DaliSettings(num_threads, decode, 2), Cpu())
 
 
 SPDL = spdl_capabilities(SpdlSettings(2, 3, PAGEABLE, "torchcodec", "on"))

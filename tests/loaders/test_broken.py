@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from loaderlab import data, loaders
@@ -23,6 +22,8 @@ from loaderlab.config import (
     TransformConfig,
 )
 from loaderlab.data.spec import DataError, OnError, Split
+from loaderlab.device.cpu import Cpu
+from loaderlab.device.cuda import Cuda
 from loaderlab.loaders.broken import BrokenSamples
 from loaderlab.loaders.contract import EpochPlan, Loader
 from loaderlab.loaders.header import check_header, num_pixels
@@ -66,7 +67,7 @@ def split_of(tree: Path, on_error: str, max_skipped: float = 1.0) -> Split:
 
 def one_epoch(config: LoaderConfig, split: Split) -> None:
     """Loads all batches of one epoch."""
-    with contextlib.closing(loaders.build(config, split, PLAN, torch.device("cpu"))) as built:
+    with contextlib.closing(loaders.build(config, split, PLAN, Cpu())) as built:
         list(built.epoch(0))
 
 
@@ -79,7 +80,7 @@ ON_CUDA = [
 @pytest.fixture(params=[*((name, "cpu") for name in LOADERS), *ON_CUDA])
 def loader(request: pytest.FixtureRequest, own_tree: Path, spoiled: list[Path]) -> Iterator[Loader]:
     name, device = request.param
-    target = torch.device("cuda", 0) if device == "cuda" else torch.device(device)
+    target = Cuda() if device == "cuda" else Cpu()
     built = loaders.build(LOADERS[name], split_of(own_tree, "skip"), PLAN, target)
     yield built
     built.close()

@@ -28,6 +28,8 @@ from loaderlab.config import (
     WebDatasetData,
 )
 from loaderlab.data.spec import ImageArrays, Split, UserItems, transforms
+from loaderlab.device.cpu import Cpu
+from loaderlab.device.cuda import Cuda
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
 from loaderlab.parity.samples import mean_limit
 from tests.conftest import picture, write_tar
@@ -125,7 +127,7 @@ def built(request: pytest.FixtureRequest, image_tree: Path) -> Iterator[Callable
 
     def build(loader: str, split: str | Split, plan: EpochPlan, device: str = "cpu") -> Loader:
         samples = SPLITS[split](image_tree) if isinstance(split, str) else split
-        target = torch.device("cuda", 0) if device == "cuda" else torch.device(device)
+        target = Cuda() if device == "cuda" else Cpu()
         made.append(loaders.build(LOADERS[loader], samples, plan, target))
         return made[-1]
 
@@ -332,8 +334,8 @@ def test_images_in_memory_are_cropped_at_random(loader: str, built: Callable[...
 def test_native_augmentation_does_not_depend_on_the_workers(workers: int, image_tree: Path) -> None:
     plan = EpochPlan(23, 4, True, False, seed=1)
     split = folder_split(image_tree, crop="random_resized")
-    reference = loaders.build(NativeLoader(num_workers=0), split, plan, torch.device("cpu"))
-    subject = loaders.build(NativeLoader(num_workers=workers), split, plan, torch.device("cpu"))
+    reference = loaders.build(NativeLoader(num_workers=0), split, plan, Cpu())
+    subject = loaders.build(NativeLoader(num_workers=workers), split, plan, Cpu())
     for expected, batch in zip(reference.epoch(4), subject.epoch(4), strict=True):
         assert (expected.inputs == batch.inputs).all()
     subject.close()
@@ -362,7 +364,7 @@ def test_augmentation_is_that_of_native(
 def test_start_methods(method: str, image_tree: Path) -> None:
     plan = EpochPlan(23, 8, False, False)
     config = NativeLoader(num_workers=1, start_method=method)
-    subject = loaders.build(config, folder_split(image_tree), plan, torch.device("cpu"))
+    subject = loaders.build(config, folder_split(image_tree), plan, Cpu())
     assert all_of(list(subject.epoch(0)))[0].tolist() == list(range(23))
     subject.close()
 
@@ -370,7 +372,7 @@ def test_start_methods(method: str, image_tree: Path) -> None:
 @pytest.mark.parametrize("device", DEVICES)
 def test_replay_serves_the_same_real_batches_from_the_device(device: str, image_tree: Path) -> None:
     plan = EpochPlan(23, 4, True, True)
-    target = torch.device(device, 0) if device == "cuda" else torch.device(device)
+    target = Cuda() if device == "cuda" else Cpu()
     subject = loaders.build(ReplayLoader(num_batches=2), folder_split(image_tree), plan, target)
     batches = [subject.transfer(batch) for batch in subject.epoch(0)]
     assert len(batches) == subject.num_steps == 5

@@ -21,7 +21,10 @@ from PIL import Image
 from loaderlab import loaders
 from loaderlab.config import DaliLoader
 from loaderlab.data.spec import UINT8, ImageFiles
+from loaderlab.device.base import Device
 from loaderlab.device.capabilities import CPU
+from loaderlab.device.cpu import Cpu
+from loaderlab.device.cuda import Cuda
 from loaderlab.loaders import dali_single, resolve
 from loaderlab.loaders.contract import EpochPlan, Loader
 from loaderlab.loaders.dali_single import DecoderChoice
@@ -31,7 +34,7 @@ from loaderlab.parity.samples import OTHER_DECODER_LEVELS
 from tests.loaders.test_contract import arrays_split, folder_split
 
 GPU = replace(CPU, uses_host_cores=False, takes_copies=True, decodes_images=True)
-CUDA = torch.device("cuda", 0)
+CUDA = Cuda()
 PLAN = EpochPlan(23, 4, False, False)
 Mixed = Callable[[UINT8], UINT8]
 
@@ -68,7 +71,7 @@ def replace_mixed(mixed: Mixed, calls: list[str], monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(dali_single, "decoded", decoded)
 
 
-def built(config: DaliLoader, tree: Path, device: torch.device = CUDA) -> Loader:
+def built(config: DaliLoader, tree: Path, device: Device = CUDA) -> Loader:
     return loaders.build(config, folder_split(tree), PLAN, device)
 
 
@@ -148,7 +151,7 @@ def test_nothing_is_decoded_without_mixed_decoding(
     """On a CPU, with ``decode=cpu``, and for samples that are not encoded."""
     replace_mixed(fails, decodings, monkeypatch)
     for loader in (
-        built(DaliLoader(num_threads=1), image_tree, torch.device("cpu")),
+        built(DaliLoader(num_threads=1), image_tree, Cpu()),
         built(DaliLoader(num_threads=1, decode="cpu"), image_tree),
         loaders.build(DaliLoader(num_threads=1), arrays_split(image_tree), PLAN, CUDA),
     ):

@@ -6,11 +6,12 @@ import contextlib
 from pathlib import Path
 
 import pytest
-import torch
 
 from loaderlab import data, loaders
 from loaderlab.config import PROJECT, DaliLoader, ImageFolderData, LoaderConfig, NativeLoader, TransformConfig
 from loaderlab.data.spec import DataError
+from loaderlab.device.cpu import Cpu
+from loaderlab.device.cuda import Cuda
 from loaderlab.loaders.contract import EpochPlan
 from tests.loaders.damage import (
     DALI_CPU,
@@ -43,7 +44,7 @@ def outcome(config: LoaderConfig, content: bytes, folder: Path) -> str:
     (folder / "a" / "good.jpg").write_bytes(JPEG)
     transform = TransformConfig(image_size=24, train_crop="center", flip=0.0)
     split = data.build(ImageFolderData(root=str(folder), val_fraction=0.0, transform=transform), lambda *_: None).train
-    device = torch.device("cuda", 0) if getattr(config, "decode", "cpu") == "mixed" else torch.device("cpu")
+    device = Cuda() if getattr(config, "decode", "cpu") == "mixed" else Cpu()
     with contextlib.closing(loaders.build(config, split, EpochPlan(2, 2, False, False), device)) as loader:
         try:
             (batch,) = loader.epoch(0)

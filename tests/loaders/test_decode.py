@@ -24,6 +24,7 @@ from loaderlab.config import (
     UserError,
 )
 from loaderlab.data.spec import DataError, TransformSpec
+from loaderlab.device.cpu import Cpu
 from loaderlab.loaders.contract import EpochPlan, LoaderError
 from loaderlab.loaders.decode import crop_window, decoder
 from tests.conftest import picture
@@ -80,7 +81,7 @@ def one(backend: str, root: Path, on_error: str = "error") -> torch.Tensor:
         ),
         lambda *_: None,
     )
-    loader = loaders.build(BACKENDS[backend], spec.train, EpochPlan(1, 1, False, False), torch.device("cpu"))
+    loader = loaders.build(BACKENDS[backend], spec.train, EpochPlan(1, 1, False, False), Cpu())
     try:
         return next(iter(loader.epoch(0))).inputs[0]
     finally:
@@ -161,7 +162,7 @@ def test_a_broken_file_is_named(backend: str, kind: str, own_tree: Path, tmp_pat
         bad.unlink()
     else:
         bad.write_bytes(spoiled(kind, tmp_path / "whole"))
-    loader = loaders.build(BACKENDS[backend], spec.train, EpochPlan(23, 4, True, False), torch.device("cpu"))
+    loader = loaders.build(BACKENDS[backend], spec.train, EpochPlan(23, 4, True, False), Cpu())
     try:
         with pytest.raises(DataError) as named:
             list(loader.epoch(0))

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from loaderlab.config import NativeLoader
 from loaderlab.data.spec import Split, UserItems
+from loaderlab.device.cpu import Cpu
 from loaderlab.loaders.contract import EpochPlan
 from loaderlab.loaders.native import Native
 
@@ -50,7 +51,7 @@ def paused_collector() -> Iterator[None]:
 
 def samples(num_workers: int) -> list[float]:
     split = Split(UserItems(Collecting(), False, None, None, 2))
-    loader = Native(NativeLoader(num_workers=num_workers), split, EpochPlan(4, 2, False, False), torch.device("cpu"))
+    loader = Native(NativeLoader(num_workers=num_workers), split, EpochPlan(4, 2, False, False), Cpu())
     values = np.concatenate([batch.inputs.numpy().ravel() for batch in loader.epoch(0)])
     loader.close()
     return list(values.tolist())

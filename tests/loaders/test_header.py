@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from loaderlab.config import CustomData, NativeLoader, TrainConfig, UserError
 from loaderlab.data import custom
 from loaderlab.data.spec import DataError
+from loaderlab.device.cpu import Cpu
 from loaderlab.loaders.contract import EpochPlan
 from loaderlab.loaders.header import check_header, lift_pillow_limit
 from loaderlab.loaders.native import Native
@@ -59,7 +60,7 @@ def test_our_own_limit_replaces_that_of_pillow() -> None:
 def test_pillow_has_no_limit_in_workers(method: str) -> None:
     split = custom.build(CustomData(target="tests.loaders.test_header:Limits")).train
     config = NativeLoader(num_workers=1, start_method=method)
-    loader = Native(config, split, EpochPlan(2, 2, False, False), torch.device("cpu"))
+    loader = Native(config, split, EpochPlan(2, 2, False, False), Cpu())
     try:
         assert [batch.inputs.tolist() for batch in loader.epoch(0)] == [[[1.0], [1.0]]]
     finally:

@@ -15,10 +15,11 @@ from PIL import Image
 from loaderlab import data, loaders
 from loaderlab.config import ImageFolderData, ResidentLoader, TransformConfig, VectorsData
 from loaderlab.data.spec import DataError, Split
+from loaderlab.device.cpu import Cpu
 from loaderlab.loaders.contract import EpochPlan, Loader, LoaderError
 from loaderlab.loaders.resample import axis_weights, resample, split_weights
 
-CPU = torch.device("cpu")
+CPU = Cpu()
 
 
 def files(root: Path) -> Split:

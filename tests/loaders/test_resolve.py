@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from loaderlab.config import DaliLoader, NativeLoader, SpdlLoader
 from loaderlab.data.paths import PathTable
 from loaderlab.data.spec import ImageFiles, Split, Vectors
 from loaderlab.device.capabilities import CPU, DeviceCapabilities
+from loaderlab.device.cpu import Cpu
 from loaderlab.loaders import resolve
 from loaderlab.system import machine
 
@@ -33,7 +33,7 @@ def makers(split: Split, device: DeviceCapabilities, cores: int, monkeypatch: py
     """The automatic number of each loader's workers or threads."""
     monkeypatch.setattr(machine, "available_cores", lambda: cores)
     monkeypatch.setattr(resolve, "capabilities", lambda _: device)
-    target = torch.device("cpu")
+    target = Cpu()
     return {
         "native": resolve.native_settings(NativeLoader(), split, target).num_workers,
         "spdl": resolve.spdl_settings(SpdlLoader(), split, target).num_threads,
@@ -62,7 +62,7 @@ def test_data_in_memory_gets_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_given_number_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "available_cores", lambda: 4)
-    target = torch.device("cpu")
+    target = Cpu()
     assert resolve.native_settings(NativeLoader(num_workers=9), IMAGES, target).num_workers == 9
     assert resolve.spdl_settings(SpdlLoader(num_threads=9), IMAGES, target).num_threads == 9
     assert resolve.dali_settings(DaliLoader(num_threads=9), IMAGES, target).num_threads == 9

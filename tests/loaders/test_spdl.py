@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from loaderlab import loaders
 from loaderlab.config import SpdlLoader
 from loaderlab.data.spec import DataError, Split, UserItems
+from loaderlab.device.cpu import Cpu
 from loaderlab.loaders.contract import EpochPlan, Loader, LoaderError
 from loaderlab.loaders.resolve import in_force
 
@@ -38,7 +39,7 @@ class Watched(Dataset[tuple[torch.Tensor, int]]):
 
 def made(dataset: Any, **settings: Any) -> Loader:
     split = Split(UserItems(dataset, False, None, None, 2))
-    return loaders.build(SpdlLoader(**settings), split, EpochPlan(60, 2, False, False), torch.device("cpu"))
+    return loaders.build(SpdlLoader(**settings), split, EpochPlan(60, 2, False, False), Cpu())
 
 
 def test_builders_use_one_core_each_and_the_step_keeps_its_threads() -> None:
@@ -126,7 +127,7 @@ def test_unsupported_settings_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
             SpdlLoader(),
             Split(UserItems(iter([]), True, None, None, 2)),
             EpochPlan(0, 2, False, False),
-            torch.device("cpu"),
+            Cpu(),
         )
     with pytest.raises(LoaderError, match="loader.pin_memory=true: .* Type: loader.pin_memory=auto"):
         made(Watched(), pin_memory=True)

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from loaderlab import loaders
 from loaderlab.config import LoaderConfig, NativeLoader, SpdlLoader
 from loaderlab.data.spec import Split, UserItems
+from loaderlab.device.cpu import Cpu
 from loaderlab.loaders.contract import EpochPlan
 
 
@@ -49,7 +50,7 @@ def test_stages_use_the_threads_of_a_worker(case: str, num_samples: int) -> None
     dataset = Watched()
     torch.set_num_threads(3)
     plan = EpochPlan(num_samples, 4, False, False)
-    loader = loaders.build(config, Split(UserItems(dataset, False, None, None, 2)), plan, torch.device("cpu"))
+    loader = loaders.build(config, Split(UserItems(dataset, False, None, None, 2)), plan, Cpu())
     with contextlib.closing(loader):
         stages = loader.stages(60.0)
     assert (stages is None) == (num_samples == 20)

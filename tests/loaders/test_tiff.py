@@ -14,6 +14,7 @@ from PIL import Image
 from loaderlab import data, loaders
 from loaderlab.config import DaliLoader, LoaderConfig, NativeLoader, SpdlLoader, TransformConfig, WebDatasetData
 from loaderlab.data.spec import DataError
+from loaderlab.device.cpu import Cpu
 from loaderlab.loaders.contract import EpochPlan
 from loaderlab.loaders.decode import decoder
 from loaderlab.loaders.header import check_header
@@ -100,7 +101,7 @@ def test_they_are_refused_in_a_tar_file_too(backend: str, tmp_path: Path) -> Non
     transform = TransformConfig(image_size=SIDE, train_crop="center", flip=0.0)
     config = WebDatasetData(shards=str(tmp_path), image_keys="tif", val_fraction=0.0, transform=transform)
     train = data.build(config, lambda *_: None).train
-    loader = loaders.build(BACKENDS[backend], train, EpochPlan(1, 1, False, False), torch.device("cpu"))
+    loader = loaders.build(BACKENDS[backend], train, EpochPlan(1, 1, False, False), Cpu())
     try:
         with pytest.raises(DataError, match=r"a\.tar: x\.tif: cannot be decoded: its pixels are 32-bit floats"):
             next(iter(loader.epoch(0)))

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from loaderlab.config import NativeLoader, VectorsData
 from loaderlab.data import vectors
+from loaderlab.device.cpu import Cpu
 from loaderlab.loaders.contract import EpochPlan
 from loaderlab.loaders.fetch import bytes_for_batch
 from loaderlab.loaders.native import Native
@@ -73,7 +74,7 @@ def test_a_loader_without_workers_has_none_to_end() -> None:
 def test_a_closed_native_loader_leaves_no_worker() -> None:
     before = len(workers())
     split = vectors.build(VectorsData(num_samples=16, num_features=4)).train
-    native = Native(NativeLoader(num_workers=2), split, EpochPlan(16, 4, False, False), torch.device("cpu"))
+    native = Native(NativeLoader(num_workers=2), split, EpochPlan(16, 4, False, False), Cpu())
     epoch = native.epoch(0)
     next(epoch)
     assert len(workers()) == before + 2

@@ -15,6 +15,7 @@ from torch.utils.data import IterableDataset
 
 from loaderlab.config import NativeLoader
 from loaderlab.data.spec import DataError, Split, UserItems
+from loaderlab.device.cpu import Cpu
 from loaderlab.loaders.contract import Batch, Counted, EpochPlan
 from loaderlab.loaders.native import Native
 from loaderlab.loaders.user_items import UserFetcher, collate_items
@@ -156,7 +157,7 @@ class Forgetful(list[tuple[torch.Tensor, int]]):
 def test_fewer_items_than_requested_are_refused() -> None:
     source = UserItems(Forgetful([(torch.zeros(2), 0)] * 8), False, None, None, 2)
     plan = EpochPlan(8, 4, False, False)
-    loader = Native(NativeLoader(num_workers=0), Split(source), plan, torch.device("cpu"))
+    loader = Native(NativeLoader(num_workers=0), Split(source), plan, Cpu())
     with pytest.raises(DataError, match="called for 4 items but returned 3"):
         list(loader.epoch(0))
     assert UserFetcher(source, batched=False)._many is None
@@ -178,7 +179,7 @@ class Stream(IterableDataset[tuple[torch.Tensor, int]]):
 def stream_loader(stream: Stream, size: int, drop_last: bool, num_workers: int = 0) -> Native:
     split = Split(UserItems(stream, True, None, None, 2))
     plan = EpochPlan(split.num_samples or 0, size, True, drop_last)
-    return Native(NativeLoader(num_workers=num_workers), split, plan, torch.device("cpu"))
+    return Native(NativeLoader(num_workers=num_workers), split, plan, Cpu())
 
 
 @given(
@@ -237,7 +238,7 @@ def test_property_a_map_style_dataset_gives_what_its_length_says(
     """Each item once, the last batch short or dropped; a dataset with fewer items fails in one line."""
     split = Split(UserItems(Claimed(count, claim), False, None, None, 2))
     plan = EpochPlan(claim, size, False, drop_last)
-    loader = Native(NativeLoader(num_workers=0), split, plan, torch.device("cpu"))
+    loader = Native(NativeLoader(num_workers=0), split, plan, Cpu())
     used = claim - claim % size if drop_last else claim
     values: list[float] = []
     sizes: list[int] = []

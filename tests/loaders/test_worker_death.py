@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from loaderlab.config import NativeLoader
 from loaderlab.data.spec import Split, UserItems
+from loaderlab.device.cpu import Cpu
 from loaderlab.loaders.contract import EpochPlan, LoaderError
 from loaderlab.loaders.native import Native
 from loaderlab.loaders.worker_death import explained
@@ -50,7 +51,7 @@ class Deadly(Dataset[tuple[torch.Tensor, int]]):
 def native(dataset: Any, **settings: Any) -> Native:
     split = Split(UserItems(dataset, False, None, None, 2))
     config = NativeLoader(num_workers=2, **settings)
-    return Native(config, split, EpochPlan(40, 4, False, False), torch.device("cpu"))
+    return Native(config, split, EpochPlan(40, 4, False, False), Cpu())
 
 
 @pytest.mark.parametrize("persistent", [True, False])

@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 
 from loaderlab.config import NativeLoader, TraceConfig
+from loaderlab.device.cuda import Cuda
 from loaderlab.loaders.contract import Batch
 from loaderlab.loaders.copying import DeviceCopy
 from loaderlab.meter.phases import StepMeter
@@ -47,8 +48,8 @@ def loop(meter: StepMeter, wait_s: float, work: int, *, side: int = 0, steps: in
         a device that waits now and then is faster than that of a busy one.
     """
     own = [tuple(torch.cuda.Event(enable_timing=True) for _ in range(2)) for _ in range(steps)]
-    device, stream = torch.device("cuda", 0), torch.cuda.Stream()
-    loss = torch.zeros((), device=device)
+    device, stream = Cuda(), torch.cuda.Stream()
+    loss = torch.zeros((), device=device.torch_device)
     meter.begin_epoch(0)
     for start, end in own:
         meter.next_step()
@@ -75,7 +76,7 @@ def loop(meter: StepMeter, wait_s: float, work: int, *, side: int = 0, steps: in
 @pytest.mark.parametrize(("wait_ms", "work_ms", "planted"), [(10, 9, 10), (10, 20, 0), (20, 10, 50)])
 def test_work_in_flight_is_not_starved(wait_ms: float, work_ms: float, planted: float) -> None:
     """The host waits for most of each step; the device is starved only after it has finished its work."""
-    meter = StepMeter(torch.device("cuda", 0))
+    meter = StepMeter(Cuda())
     idle = loop(meter, wait_ms / 1e3, cycles_for(work_ms))
     figures = summarize(measured(meter.steps, 10))
     print(f"planted {planted} %, idle {idle:.2f} %, starved {figures['starvation/starved_pct']:.2f} %")
@@ -86,7 +87,7 @@ def test_work_in_flight_is_not_starved(wait_ms: float, work_ms: float, planted: 
 
 
 def test_a_decode_on_a_side_stream_is_delivery() -> None:
-    meter = StepMeter(torch.device("cuda", 0))
+    meter = StepMeter(Cuda())
     loop(meter, 0.010, cycles_for(5), side=cycles_for(5))
     figures = summarize(measured(meter.steps, 10))
     # of 10 ms the device waits 5 for the decode and works 5; both overlap the host's wait
@@ -96,7 +97,7 @@ def test_a_decode_on_a_side_stream_is_delivery() -> None:
 def test_the_synchronizing_meter_agrees_with_the_events() -> None:
     shares = []
     for sync in (False, True):
-        meter = StepMeter(torch.device("cuda", 0), sync=sync)
+        meter = StepMeter(Cuda(), sync=sync)
         loop(meter, 0.010, cycles_for(0.5))  # almost no work that could overlap
         shares.append(summarize(measured(meter.steps, 10))["starvation/starved_pct"])
     assert shares[0] == pytest.approx(shares[1], abs=3)
@@ -104,10 +105,10 @@ def test_the_synchronizing_meter_agrees_with_the_events() -> None:
 
 @pytest.mark.parametrize(("wait_ms", "work_ms"), [(10, 4), (5, 8)])
 def test_event_gaps_agree_with_a_trace_of_the_same_run(wait_ms: float, work_ms: float, tmp_path: Path) -> None:
-    device = torch.device("cuda", 0)
+    device = Cuda()
     meter, work = StepMeter(device), cycles_for(work_ms)
     profiler = StepProfiler(tmp_path, 20, 64, device, 0)
-    loss = torch.zeros((), device=device)
+    loss = torch.zeros((), device=device.torch_device)
     meter.begin_epoch(0)
     for _ in range(BEYOND + 40):
         meter.next_step()
@@ -137,7 +138,7 @@ def test_event_gaps_agree_with_a_trace_of_the_same_run(wait_ms: float, work_ms: 
 def test_a_copy_on_a_side_stream_hands_out_whole_batches() -> None:
     """Each batch is read at both ends of a long step, while the next one is copied and no memory is spare. A batch that is read
     too early, or whose memory is reused too early, contains another batch's number."""
-    device = torch.device("cuda", 0)
+    device = Cuda()
     copy, cycles = (
         DeviceCopy(NativeLoader(), device),
         cycles_for(1.0),
@@ -147,7 +148,7 @@ def test_a_copy_on_a_side_stream_hands_out_whole_batches() -> None:
         Batch(torch.full((64, 3, 256, 256), number, dtype=torch.uint8), torch.full((64,), number), None).pin_memory()
         for number in range(7)
     ]
-    seen = torch.full((10_000, 4), -1, device=device)
+    seen = torch.full((10_000, 4), -1, device=device.torch_device)
 
     def step(number: int) -> None:
         batch = copy(hosts[number % len(hosts)])
@@ -159,16 +160,16 @@ def test_a_copy_on_a_side_stream_hands_out_whole_batches() -> None:
     for number in range(4):  # one step after the other: the memory of a single batch, and of the step
         step(number)
         torch.cuda.synchronize()
-    total = torch.cuda.mem_get_info(device)[1]
-    limit = torch.cuda.memory_reserved(device)
-    retries = torch.cuda.memory_stats(device)["num_alloc_retries"]
+    total = torch.cuda.mem_get_info(device.torch_device)[1]
+    limit = torch.cuda.memory_reserved(device.torch_device)
+    retries = torch.cuda.memory_stats(device.torch_device)["num_alloc_retries"]
     torch.cuda.set_per_process_memory_fraction((limit + 2**20) / total)  # rounded up by less than a segment
     try:
         for number in range(len(seen)):
             step(number)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert torch.cuda.memory_reserved(device) <= limit
-    assert torch.cuda.memory_stats(device)["num_alloc_retries"] > retries  # the memory was short
+    assert torch.cuda.memory_reserved(device.torch_device) <= limit
+    assert torch.cuda.memory_stats(device.torch_device)["num_alloc_retries"] > retries  # the memory was short
     for number, values in enumerate(seen.tolist()):
         assert values == [number % len(hosts)] * 4

@@ -17,6 +17,7 @@ import psutil
 import pytest
 import torch
 
+from loaderlab.device.cuda import Cuda
 from loaderlab.meter.sampler import SCRIPT, DeviceSample, DeviceSampler, device_figures
 
 UUID = "3b2d7b4e-0000-4000-8000-00c0ffee0001"
@@ -339,14 +340,14 @@ def test_too_few_samples_give_no_metrics(stretches: list[tuple[float, float]]) -
 
 @pytest.mark.gpu
 def test_the_metrics_of_a_real_device_agree() -> None:
-    device = torch.device("cuda", torch.cuda.current_device())
-    left = torch.randn(4096, 4096, device=device)
-    with DeviceSampler(str(torch.cuda.get_device_properties(device).uuid)) as sampler:
+    device = Cuda(torch.cuda.current_device())
+    left = torch.randn(4096, 4096, device=device.torch_device)
+    with DeviceSampler(str(torch.cuda.get_device_properties(device.torch_device).uuid)) as sampler:
         written(sampler)
         began = time.perf_counter_ns()
         while time.perf_counter_ns() < began + 2 * SECOND:
             left @ left
-            torch.cuda.synchronize(device)
+            torch.cuda.synchronize(device.torch_device)
         window = (began, time.perf_counter_ns())
         samples = sampler.stop()
     assert sampler.problem is None

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from loaderlab.device.cpu import Cpu
+from loaderlab.device.cuda import Cuda
 from loaderlab.meter.peaks import PeakMemory
 
-CPU = torch.device("cpu")
+CPU = Cpu()
 
 
 def reads(*values: Any) -> Callable[..., Any]:
@@ -18,19 +20,34 @@ def reads(*values: Any) -> Callable[..., Any]:
     return lambda *_: next(answers)
 
 
+class WithMemory(Cpu):
+    """A device whose peak memory is read from a list."""
+
+    def __init__(self, peaks: Callable[..., float | None]) -> None:
+        self.__dict__.update(peaks=peaks, num_resets=0)  # a frozen dataclass
+
+    num_resets: int
+
+    def peak_memory_mib(self) -> float | None:
+        return self.__dict__["peaks"]()  # type: ignore[no-any-return]
+
+    def reset_peak_memory(self) -> None:
+        self.__dict__["num_resets"] += 1
+
+
 def test_the_first_step_is_left_out_of_the_devices_peak() -> None:
-    resets: list[torch.device] = []
-    memory = PeakMemory(CPU, host=reads(100.0, 90.0), peak=reads(900.0, 200.0, 210.0), reset=resets.append)
+    device = WithMemory(reads(900.0, 200.0, 210.0))
+    memory = PeakMemory(device, host=reads(100.0, 90.0))
     for num_steps in (1, 2, 3):
         memory.after_step(num_steps)
     memory.after_epoch(3)
-    assert resets == [CPU]
+    assert device.num_resets == 1
     assert (memory.host_mib, memory.device_mib) == (100.0, 210.0)
 
 
 def test_a_single_step_has_a_peak() -> None:
     """After the reset the allocator uses almost nothing; the only step's memory must still be the peak."""
-    memory = PeakMemory(CPU, host=reads(100.0), peak=reads(900.0), reset=lambda _: None)
+    memory = PeakMemory(WithMemory(reads(900.0)), host=reads(100.0))
     memory.after_step(1)
     memory.after_epoch(1)
     assert (memory.host_mib, memory.device_mib) == (100.0, 900.0)
@@ -46,9 +63,11 @@ def test_what_is_not_measured_is_absent() -> None:
 
 @pytest.mark.gpu
 def test_on_a_gpu() -> None:
-    device = torch.device("cuda", 0)
+    device = Cuda()
     memory = PeakMemory(device)
-    torch.zeros(64, 2**20, dtype=torch.uint8, device=device)  # freed in the same step, as cuDNN's trials are
+    torch.zeros(
+        64, 2**20, dtype=torch.uint8, device=device.torch_device
+    )  # freed in the same step, as cuDNN's trials are
     memory.after_step(1)
     assert memory.device_mib is not None
     assert memory.device_mib >= 64

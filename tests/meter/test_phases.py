@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from loaderlab.device.clock import RING, EventRing
+from loaderlab.device.cpu import Cpu
+from loaderlab.device.cuda import Cuda
 from loaderlab.meter.phases import StepMeter, own_cost_ns
 from loaderlab.meter.summary import between_epochs_ms, measured, summarize
 
@@ -31,7 +33,7 @@ class Clock:
 def play(epochs: Sequence[Sequence[tuple[float, ...]]], end_ms: float = 0.0, between_ms: float = 0.0) -> StepMeter:
     """Epochs of steps, each (wait, transfer, forward, backward, optimizer, other) in ms."""
     clock = Clock()
-    meter = StepMeter(torch.device("cpu"), clock)
+    meter = StepMeter(Cpu(), clock)
     for epoch, steps in enumerate(epochs):
         meter.begin_epoch(epoch)
         for index, (*phases, other) in enumerate(steps):
@@ -102,7 +104,7 @@ def test_without_steps_there_are_no_metrics() -> None:
 
 
 def test_own_cost_is_small_and_above_zero() -> None:
-    assert 0 < own_cost_ns(torch.device("cpu")) < 1e6
+    assert 0 < own_cost_ns(Cpu()) < 1e6
 
 
 @pytest.mark.gpu
@@ -110,7 +112,7 @@ def test_device_times_of_a_known_sleep() -> None:
     """The same on CUDA: host waits that overlap the device's work are not starvation, the others are."""
     import time
 
-    device = torch.device("cuda", 0)
+    device = Cuda()
     meter = StepMeter(device)
     cycles = 2_000_000
     warmed = time.monotonic()
@@ -126,7 +128,7 @@ def test_device_times_of_a_known_sleep() -> None:
         torch.cuda._sleep(cycles)
         meter.mark()
         meter.mark()
-        meter.end_step(1, torch.ones((), device=device))
+        meter.end_step(1, torch.ones((), device=device.torch_device))
     meter.next_step()
     meter.end_epoch()
     assert all(step.device is not None and step.loss == 1 for step in meter.steps)
@@ -139,7 +141,7 @@ def test_device_times_of_a_known_sleep() -> None:
 
 @pytest.mark.gpu
 def test_the_ring_returns_every_step_once_in_order() -> None:
-    ring = EventRing(torch.device("cuda", 0))
+    ring = EventRing(Cuda())
     for length in (3, RING - 1, RING, 3 * RING + 5):
         ring.begin()
         returned = []

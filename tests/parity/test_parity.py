@@ -27,6 +27,8 @@ from loaderlab.config import (
     VectorsData,
 )
 from loaderlab.data.spec import ImageArrays, Split, UserItems, transforms
+from loaderlab.device.base import Device
+from loaderlab.device.cpu import Cpu
 from loaderlab.loaders.contract import Batch, EpochPlan
 from loaderlab.loaders.decode import crop_window, resize
 from loaderlab.loaders.native import Native
@@ -38,7 +40,7 @@ from loaderlab.runs.outputs import Outcome
 from loaderlab.system.terminal import Terminal
 from tests.conftest import picture
 
-CPU = torch.device("cpu")
+CPU = Cpu()
 ONE_PROCESS = NativeLoader(num_workers=0)
 
 
@@ -327,7 +329,7 @@ def darker(levels: int) -> Fault:
 def test_the_limit_of_a_gpus_decoder_is_the_measured_one(
     decoder_levels: float | None, levels: int, status: str, image_tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def build(_config: LoaderConfig, split: Split, plan: EpochPlan, _device: torch.device) -> Wrong:
+    def build(_config: LoaderConfig, split: Split, plan: EpochPlan, _device: Device) -> Wrong:
         loader = Wrong(darker(levels), split, plan)
         loader.capabilities = replace(loader.capabilities, decodes_on_device=True, decoder_levels=decoder_levels)
         return loader

@@ -29,6 +29,9 @@ from loaderlab.config import (
     TransformConfig,
 )
 from loaderlab.data.spec import ImageFiles, Split, Vectors
+from loaderlab.device.base import Device
+from loaderlab.device.cpu import Cpu
+from loaderlab.device.cuda import Cuda
 from loaderlab.loaders.capabilities import LoaderCapabilities
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader
 from loaderlab.meter import filecache
@@ -41,6 +44,8 @@ from loaderlab.training import optimizers
 from loaderlab.training.loop import Parts
 from loaderlab.training.precision import Precision
 from loaderlab.training.state import untouched
+from loaderlab.training.step import ModelStep
+from tests.parts import model_step
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 SIZE = 8
@@ -49,7 +54,7 @@ SIZE = 8
 class Sleepy(Loader):
     """Random batches, each after a sleep; with ``ahead`` it declares a lookahead."""
 
-    def __init__(self, sleep_s: float, device: torch.device, ahead: int = 0, steps: int = 10) -> None:
+    def __init__(self, sleep_s: float, device: Device, ahead: int = 0, steps: int = 10) -> None:
         self._sleep_s, self._device, self._steps = sleep_s, device, steps
         self.capabilities = LoaderCapabilities(lookahead=ahead)
         self.num_made = self.closed = 0  # batches made, calls of close
@@ -65,7 +70,7 @@ class Sleepy(Loader):
             yield Batch(torch.rand(SIZE, 5), torch.randint(0, 3, (SIZE,)), torch.arange(SIZE))
 
     def transfer(self, batch: Batch) -> Batch:
-        return Batch(batch.inputs.to(self._device), batch.targets.to(self._device), batch.ids)
+        return Batch(batch.inputs.to(self._device.torch_device), batch.targets.to(self._device.torch_device), batch.ids)
 
     def close(self) -> None:
         self.closed += 1
@@ -89,30 +94,39 @@ class Slow(nn.Module):
         return outputs
 
 
-def parts_of(loader: Loader, device: torch.device, step_s: float = 0.0) -> Parts:
+def parts_of(loader: Loader, device: Device, step_s: float = 0.0) -> Parts:
     torch.manual_seed(0)
-    model = Slow(step_s).to(device)
+    model = Slow(step_s).to(device.torch_device)
     optimizer, schedule = optimizers.build(AdamWOptimizer(lr=0.1), model, 50)
-    return Parts(model, optimizer, schedule, Precision(PrecisionConfig(name="fp32"), device), loader, loader, device)
+    return Parts(
+        ModelStep(model, optimizer, schedule, Precision(PrecisionConfig(name="fp32"), device)), loader, loader, device
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)
 def torch_is_warm() -> None:
     """The first optimizer step of a process spends a second on imports; in a run, training does it before any probe."""
-    for device in [torch.device("cpu"), *([torch.device("cuda", 0)] if torch.cuda.is_available() else [])]:
+    for device in [Cpu(), *([Cuda()] if torch.cuda.is_available() else [])]:
         loader = Sleepy(0.0, device)
         ceiling(parts_of(loader, device), resident_batches(loader, 0), 0.05, 1)
 
 
 def snapshot(parts: Parts) -> list[Any]:
     tensors = [
-        tensor.detach().cpu().clone() for tensor in itertools.chain(parts.model.parameters(), parts.model.buffers())
+        tensor.detach().cpu().clone()
+        for tensor in itertools.chain(model_step(parts).model.parameters(), model_step(parts).model.buffers())
     ]
     states = [torch.get_rng_state(), random.getstate(), np.random.get_state(legacy=False)["state"]["key"].copy()]
-    if parts.device.type == "cuda":
-        states.append(torch.cuda.get_rng_state(parts.device))
-    rest = {key: value for key, value in parts.state().items() if key != "model"}
-    return [tensors, states, copy.deepcopy(rest), parts.model.training, [p.grad for p in parts.model.parameters()]]
+    if parts.device.kind == "cuda":
+        states.append(torch.cuda.get_rng_state(parts.device.torch_device))
+    rest = {key: value for key, value in model_step(parts).state().items() if key != "model"}
+    return [
+        tensors,
+        states,
+        copy.deepcopy(rest),
+        model_step(parts).model.training,
+        [p.grad for p in model_step(parts).model.parameters()],
+    ]
 
 
 def same(left: Any, right: Any) -> bool:
@@ -130,7 +144,7 @@ def same(left: Any, right: Any) -> bool:
 @pytest.mark.parametrize("name", DEVICES)
 @pytest.mark.parametrize("trained", [False, True])
 def test_the_probes_restore_everything(name: str, trained: bool) -> None:
-    device = torch.device(name, 0) if name == "cuda" else torch.device(name)
+    device = Cuda() if name == "cuda" else Cpu()
     loader = Sleepy(0.0, device, ahead=1)
     parts = parts_of(loader, device)
     if trained:
@@ -158,9 +172,9 @@ def test_the_probes_restore_everything(name: str, trained: bool) -> None:
 
 def test_rates_of_the_step_and_of_the_loader() -> None:
     """Steps of 4 ms, batches of 2 ms: 8 samples each."""
-    device = torch.device("cpu")
+    device = Cpu()
     parts = parts_of(Sleepy(0.002, device), device, 0.004)
-    with untouched(parts):
+    with untouched(parts.step, parts.device):
         measured_ceiling = ceiling(parts, resident_batches(parts.loader, 0), 0.8, 1)
     alone = loader_alone(parts.loader, 0, 0.5, time.process_time, device)
     assert measured_ceiling is not None
@@ -171,15 +185,16 @@ def test_rates_of_the_step_and_of_the_loader() -> None:
 
 
 def test_contention_takes_one_batch_per_step() -> None:
-    device = torch.device("cpu")
+    device = Cpu()
     fast, slow = Sleepy(0.0, device, ahead=1, steps=7), Sleepy(0.02, device, ahead=1)
     for loader in (fast, slow):
         parts = parts_of(loader, device, 0.002)
-        with untouched(parts):
+        with untouched(parts.step, parts.device):
             batches = resident_batches(Sleepy(0.0, device), 0)
             assert ceiling(parts, batches, 0.5, 1, concurrent_loader=loader) is not None
-            assert isinstance(parts.model.counts, torch.Tensor)
-            steps = float(parts.model.counts)
+            counts = model_step(parts).model.counts
+            assert isinstance(counts, torch.Tensor)
+            steps = float(counts)
         assert loader.num_made <= steps + 2  # fewer than it could make
     assert slow.num_made <= fast.num_made
 
@@ -194,19 +209,19 @@ def test_an_error_of_the_loader_does_not_replace_that_of_the_step() -> None:
         def forward(self, inputs: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("the first error")
 
-    device = torch.device("cpu")
+    device = Cpu()
     parts = parts_of(Sleepy(0.0, device), device, 0.0)
     batches = resident_batches(parts.loader, 0)
-    parts.model = FailingStep()
+    model_step(parts).model = FailingStep()
     with pytest.raises(RuntimeError, match="the first error"):
         ceiling(parts, batches, 0.05, 1, concurrent_loader=Broken(0.0, device, ahead=1))
 
 
 def test_an_error_of_the_loader_is_raised_by_the_contention_probe() -> None:
-    device = torch.device("cpu")
+    device = Cpu()
     parts = parts_of(Sleepy(0.0, device), device, 0.001)
     batches = resident_batches(parts.loader, 0)
-    with untouched(parts), pytest.raises(ValueError, match="no more files"):
+    with untouched(parts.step, parts.device), pytest.raises(ValueError, match="no more files"):
         ceiling(parts, batches, 0.05, 1, concurrent_loader=Broken(0.0, device, ahead=1))
 
 
@@ -228,7 +243,7 @@ def test_the_deadline_is_extended_for_long_steps_up_to_a_limit(monkeypatch: pyte
 
 
 def test_too_few_steps_give_no_rate() -> None:
-    device = torch.device("cpu")
+    device = Cpu()
     parts = parts_of(Sleepy(0.0, device), device, 0.01)
     assert ceiling(parts, resident_batches(parts.loader, 0), 0.001, 1) is None
 
@@ -259,7 +274,7 @@ def test_files_leave_the_cache_and_come_back(tree_on_disk: Path) -> None:
 
 
 def test_cold_and_warm(tree_on_disk: Path) -> None:
-    device = torch.device("cpu")
+    device = Cpu()
     config = ImageFolderData(root=str(tree_on_disk), transform=TransformConfig(image_size=16, resize=16))
     split = data.build(config, lambda *_: None).train
     plan = EpochPlan(len(split.source), 4, True, True)
@@ -278,7 +293,9 @@ def test_cold_and_warm(tree_on_disk: Path) -> None:
 
     model = Flat()
     optimizer, schedule = optimizers.build(AdamWOptimizer(), model, 50)
-    parts = Parts(model, optimizer, schedule, Precision(PrecisionConfig(name="fp32"), device), build(), None, device)
+    parts = Parts(
+        ModelStep(model, optimizer, schedule, Precision(PrecisionConfig(name="fp32"), device)), build(), None, device
+    )
     try:
         inputs = ProbeInputs(parts, MeasureConfig(), build, split, plan, epoch=0, accumulate=1, rate=1000.0)
         assert isinstance(split.source, ImageFiles)

@@ -18,6 +18,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from loaderlab.config import TrainConfig, UserError
+from loaderlab.device.cpu import Cpu
 from loaderlab.loaders.contract import EpochPlan
 from loaderlab.loaders.native import Native
 from loaderlab.meter.phases import StepMeter
@@ -387,8 +388,8 @@ def test_probes_and_profile_and_verdict(make_config: Make, terminal: Terminal) -
 
 def test_a_profile_is_no_larger_than_its_limit(tmp_path: Path) -> None:
     """The size of the first step's trace decides how many steps fit; with a cap below it, there is only one."""
-    meter = StepMeter(torch.device("cpu"))
-    profiler = StepProfiler(tmp_path, 5, 0, torch.device("cpu"), 3)
+    meter = StepMeter(Cpu())
+    profiler = StepProfiler(tmp_path, 5, 0, Cpu(), 3)
     meter.begin_epoch(0)
     for _ in range(16):
         meter.next_step()

@@ -8,10 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 
 from loaderlab import data
 from loaderlab.config import TrainConfig, UserError
+from loaderlab.device.cpu import Cpu
 from loaderlab.runs import job, run
 from loaderlab.runs.loader_set import LoaderSet
 from loaderlab.runs.shared_memory import SHM, check_shared_memory
@@ -44,7 +44,7 @@ def warnings(make_config: Callable[..., TrainConfig], terminal: Terminal) -> Cal
 
     def check(*overrides: str) -> list[str]:
         config = make_config(*SETTINGS, *overrides)
-        spec, loaders, cpu = data.build(config.data, lambda *_: None), LoaderSet(config, terminal), torch.device("cpu")
+        spec, loaders, cpu = data.build(config.data, lambda *_: None), LoaderSet(config, terminal), Cpu()
         training, validation = loaders.training(spec, loaders.plan(spec), cpu), loaders.validation(spec, cpu)
         check_shared_memory(spec, config.batch_size, training, validation, terminal)
         return terminal.said

@@ -59,7 +59,7 @@ class Slow(Dataset):
 if __name__ == "__main__":
     split = Split(UserItems(Slow(), False, None, None, 2))
     config = NativeLoader(num_workers=2, start_method=sys.argv[1])
-    loader = Native(config, split, EpochPlan(40, 2, False, False), torch.device("cpu"))
+    loader = Native(config, split, EpochPlan(40, 2, False, False), Cpu())
     next(loader.epoch(0))
     print(*(child.pid for child in multiprocessing.active_children()), flush=True)
     time.sleep(60)

@@ -20,6 +20,8 @@ from loaderlab.config import (
     UserError,
 )
 from loaderlab.data.spec import DataSpec, ImageArrays, Split, Vectors, transforms
+from loaderlab.device.cpu import Cpu
+from loaderlab.device.cuda import Cuda
 from loaderlab.training import models
 from loaderlab.training.precision import Precision
 
@@ -126,27 +128,27 @@ def test_a_model_that_does_not_fit_is_refused(config: ModelConfig, spec: DataSpe
 
 
 def test_precisions_of_a_cpu() -> None:
-    assert Precision(PrecisionConfig(name="fp32"), CPU).in_force == {
+    assert Precision(PrecisionConfig(name="fp32"), Cpu()).in_force == {
         "matmul_dtype": "float32",
         "tf32": "off",
         "grad_scaler": "off",
     }
-    assert Precision(PrecisionConfig(name="bf16"), CPU).in_force["matmul_dtype"] == "bfloat16"
-    assert Precision(PrecisionConfig(name="fp16"), CPU).in_force["grad_scaler"] == "on"
+    assert Precision(PrecisionConfig(name="bf16"), Cpu()).in_force["matmul_dtype"] == "bfloat16"
+    assert Precision(PrecisionConfig(name="fp16"), Cpu()).in_force["grad_scaler"] == "on"
     with pytest.raises(UserError, match="precision=tf32: needs an NVIDIA GPU"):
-        Precision(PrecisionConfig(name="tf32"), CPU)
+        Precision(PrecisionConfig(name="tf32"), Cpu())
 
 
 def test_a_precision_that_is_not_in_effect_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Precision, "autocast", lambda self: torch.autocast("cpu", enabled=False))
     with pytest.raises(UserError, match="is not in effect"):
-        Precision(PrecisionConfig(name="bf16"), CPU)
+        Precision(PrecisionConfig(name="bf16"), Cpu())
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["fp32", "tf32", "bf16", "fp16"])
 def test_precisions_of_a_gpu(name: str) -> None:
-    in_force = Precision(PrecisionConfig(name=name), torch.device("cuda", 0)).in_force
+    in_force = Precision(PrecisionConfig(name=name), Cuda()).in_force
     assert in_force["tf32"] == ("on" if name == "tf32" else "off")
     assert in_force["grad_scaler"] == ("on" if name == "fp16" else "off")
 

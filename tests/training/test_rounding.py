@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from loaderlab.config import PrecisionConfig, UserError
+from loaderlab.device.cpu import Cpu
+from loaderlab.device.cuda import Cuda
 from loaderlab.training import precision, rounding
 from loaderlab.training.precision import Precision
 from loaderlab.training.rounding import Observed, observe_convolution, observe_product
 
-CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
+CPU, GPU = Cpu(), Cuda()
 Operation = Callable[..., torch.Tensor]
 
 
@@ -65,7 +67,7 @@ def test_autocast_is_seen() -> None:
 
 def on_a_gpu(monkeypatch: pytest.MonkeyPatch, *, product: bool, convolution: bool) -> None:
     """Lets `Precision` run on a GPU that rounds the factors of these operations."""
-    monkeypatch.setattr(precision, "unsupported", lambda config, device: None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(precision, "observe_product", lambda device: Observed(torch.float32, product))
     monkeypatch.setattr(precision, "observe_convolution", lambda device: Observed(torch.float32, convolution))
     monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled: torch.GradScaler("cpu", enabled=enabled))

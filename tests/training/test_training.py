@@ -11,11 +11,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from loaderlab.config import AdamWOptimizer, OptimizerConfig, PrecisionConfig, SgdOptimizer, UserError
+from loaderlab.device.base import Device
+from loaderlab.device.cpu import Cpu
+from loaderlab.device.cuda import Cuda
 from loaderlab.loaders.contract import Batch, Loader
 from loaderlab.meter.phases import StepMeter
 from loaderlab.training import optimizers
-from loaderlab.training.loop import Observers, Parts, Progress, evaluate, train
+from loaderlab.training.loop import Observers, Parts, evaluate, train
 from loaderlab.training.precision import Precision
+from loaderlab.training.step import ModelStep, Progress
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -23,7 +27,7 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 class Listed(Loader):
     """Batches from a list, the same each epoch."""
 
-    def __init__(self, batches: list[Batch], device: torch.device, known: bool = True) -> None:
+    def __init__(self, batches: list[Batch], device: Device, known: bool = True) -> None:
         self._batches, self._device, self._known = batches, device, known
         self.epochs: list[int] = []
 
@@ -36,7 +40,7 @@ class Listed(Loader):
         return iter(self._batches)
 
     def transfer(self, batch: Batch) -> Batch:
-        return Batch(batch.inputs.to(self._device), batch.targets.to(self._device), batch.ids)
+        return Batch(batch.inputs.to(self._device.torch_device), batch.targets.to(self._device.torch_device), batch.ids)
 
     def close(self) -> None:
         pass
@@ -47,7 +51,7 @@ class Claiming(Listed):
 
     knows_length = False
 
-    def __init__(self, batches: list[Batch], device: torch.device, claim: int) -> None:
+    def __init__(self, batches: list[Batch], device: Device, claim: int) -> None:
         super().__init__(batches, device)
         self.claim = claim
 
@@ -76,15 +80,18 @@ def run(
     claim: int | None = None,
     device: str = "cpu",
 ) -> tuple[nn.Module, Progress, StepMeter]:
-    target = torch.device(device, 0) if device == "cuda" else torch.device(device)
+    target = Cuda() if device == "cuda" else Cpu()
     torch.manual_seed(0)
-    model = nn.Linear(5, 3).to(target)
+    model = nn.Linear(5, 3).to(target.torch_device)
     per_epoch = -(-len(batches) // accumulate)
     updates = None if not known else per_epoch * (epochs or 100)
     optimizer, schedule = optimizers.build(config or SgdOptimizer(lr=0.1, schedule="constant"), model, updates)
     loader = Listed(batches, target, known) if claim is None else Claiming(batches, target, claim)
     parts = Parts(
-        model, optimizer, schedule, Precision(PrecisionConfig(name=precision), target), loader, loader, target
+        ModelStep(model, optimizer, schedule, Precision(PrecisionConfig(name=precision), target)),
+        loader,
+        loader,
+        target,
     )
     meter, progress = StepMeter(target), Progress()
     train(
@@ -188,11 +195,11 @@ def test_lower_precisions_learn_too(precision: str, device: str) -> None:
 def test_evaluation_covers_all_samples_including_a_short_batch() -> None:
     batches = samples(10, 4)
     model, _, _ = run(batches, epochs=1)
-    device = torch.device("cpu")
+    device = Cpu()
     loader = Listed(batches, device)
     optimizer, schedule = optimizers.build(SgdOptimizer(schedule="constant"), model, 1)
-    parts = Parts(model, optimizer, schedule, Precision(PrecisionConfig(name="fp32"), device), loader, loader, device)
-    loss, accuracy = evaluate(parts, loader)
+    step = ModelStep(model, optimizer, schedule, Precision(PrecisionConfig(name="fp32"), device))
+    loss, accuracy = evaluate(step, loader, device)
     inputs, targets = torch.cat([b.inputs for b in batches]), torch.cat([b.targets for b in batches])
     logits = model(inputs)
     assert loss == pytest.approx(F.cross_entropy(logits, targets).item(), abs=1e-6)

@@ -35,7 +35,8 @@ from loaderlab.attach.loops import Loops, loop_of
 from loaderlab.attach.step_arguments import loss_scalar, sample_count
 from loaderlab.attach.torch_terms import in_torch_terms
 from loaderlab.config import AUTO, TrackingConfig, UserError, store_root
-from loaderlab.device.resolve import capabilities, device_name, resolve_device
+from loaderlab.device.base import Device
+from loaderlab.device.resolve import resolve_device
 from loaderlab.diagnosis.evidence import Setup
 from loaderlab.diagnosis.figures import NO_PROBES, LoopRecord, evidence_of, figures_of
 from loaderlab.diagnosis.verdict import Verdict, judge
@@ -63,7 +64,7 @@ class Watch:
 
     def __init__(
         self,
-        device: torch.device,
+        device: Device,
         warmup_steps: int | None,
         sync: bool,
         record: str | None,
@@ -158,7 +159,7 @@ class Watch:
     def verdict(self) -> Verdict:
         """The verdict on the steps measured so far; ``str`` of it is one line."""
         verdict = judge(evidence_of(self._loop(), NO_PROBES), self._loops.setup)
-        if verdict.bottleneck is not None and capabilities(self._device).asynchronous and not self._delivery_marked:
+        if verdict.bottleneck is not None and self._device.capabilities.asynchronous and not self._delivery_marked:
             verdict = replace(verdict, because=verdict.because + UNSEEN)
         verdict = replace(verdict, because="; ".join([verdict.because, *self._loops.notes()]))
         expressible = tuple(entry for entry in verdict.advice if not entry.setting or in_torch_terms(entry))
@@ -208,11 +209,11 @@ class Watch:
             from loaderlab.tracking import open_store
 
             store = open_store(self._tracking, store_root())
-            tags = {"device.type": self._device.type, "device.name": device_name(self._device)}
+            tags = {"device.type": self._device.kind, "device.name": self._device.name}
             tags |= {"arm": self._record, "mlflow.source.name": "loaderlab.watch"}
             self._tracked = store.start(self._record, None, tags)
-        if self._device.type == "cuda":
-            self._sampler = DeviceSampler(str(torch.cuda.get_device_properties(self._device).uuid))
+        if (uuid := self._device.nvml_uuid) is not None:
+            self._sampler = DeviceSampler(uuid)
         return self
 
     def __exit__(
@@ -246,7 +247,7 @@ class Watch:
             tracked.metric(metric, value, len(loop.steps))
         for step in loop.steps:
             tracked.metric(metrics.TRAIN_LOSS, step.loss, step.step)  # a loss that is not finite is left out
-        facts = {"device": f"{self._device} {device_name(self._device)}"}
+        facts = {"device": self._device.title}
         page = run_page.markdown(name, facts, figures, verdict)
         tracked.tags(verdict.tags() | {"mlflow.note.content": page})
         with tempfile.TemporaryDirectory() as temporary:
@@ -284,11 +285,11 @@ def watch(
     return Watch(resolve_device(str(device)), warmup_steps, sync, record, TrackingConfig(uri, experiment))
 
 
-def _setup(loader: Iterable[Any], device: torch.device) -> Setup:
+def _setup(loader: Iterable[Any], device: Device) -> Setup:
     """The setup as far as a user's loader shows it."""
     return Setup(
         loader=_of_torch(loader) if isinstance(loader, DataLoader) else LoaderCapabilities(),
-        device=capabilities(device),
+        device=device.capabilities,
         cores=available_cores(),
         threads=torch.get_num_threads(),
         batch_size=getattr(loader, "batch_size", None) or 0,

@@ -1,6 +1,6 @@
 """The capabilities of a device that matter for feeding it. It does not import torch.
 
-Code outside `loaderlab.device` should check a capability, not the device's type; some of it still checks the type.
+Code outside `loaderlab.device` checks a capability, not the device's type.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ class DeviceCapabilities:
         takes_copies: batches are copied to it from host memory, so that pinned memory and a side stream can help.
         decodes_images: it can decode images.
         fast_bf16: it has native bf16 arithmetic, faster than fp32.
+        compute_capability: of an NVIDIA GPU, such as (9, 0); None for other devices.
         emulated: it is a timeline of a known speed; its step computes nothing, so no advice can make the step faster.
     """
 
@@ -26,6 +27,7 @@ class DeviceCapabilities:
     takes_copies: bool
     decodes_images: bool
     fast_bf16: bool
+    compute_capability: tuple[int, int] | None = None
     emulated: bool = False
 
 

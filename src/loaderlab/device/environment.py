@@ -10,12 +10,15 @@ from typing import Any
 import psutil
 import torch
 
-from loaderlab.device.resolve import device_name, driver_gpus, processor_name
+from loaderlab.device.base import Device
+from loaderlab.device.cpu import processor_name
+from loaderlab.device.cuda import Cuda
+from loaderlab.device.resolve import driver_gpus
 from loaderlab.system.machine import available_cores
 from loaderlab.system.versions import versions
 
 
-def describe(device: torch.device) -> dict[str, Any]:
+def describe(device: Device) -> dict[str, Any]:
     """The content of ``environment.json``: enough to decide whether two runs used comparable machines."""
     description: dict[str, Any] = {
         "host": socket.gethostname(),
@@ -28,10 +31,10 @@ def describe(device: torch.device) -> dict[str, Any]:
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "torch_threads": torch.get_num_threads(),
         "versions": versions(),
-        "device": device_name(device),
+        "device": device.name,
     }
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
+    if isinstance(device, Cuda):
+        properties = torch.cuda.get_device_properties(device.torch_device)
         description |= {
             "cuda_of_torch": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),

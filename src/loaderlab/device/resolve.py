@@ -1,22 +1,33 @@
-"""Selects the device of a run, and names it."""
+"""Selects the device of a run."""
 
 from __future__ import annotations
 
 import os
-import platform
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from loaderlab.config import AUTO, UserError, refuse
-from loaderlab.device.capabilities import CPU, DeviceCapabilities
+from loaderlab.config import AUTO, TrainConfig, UserError, refuse
+from loaderlab.device.base import Device
+from loaderlab.device.cpu import Cpu
+from loaderlab.device.cuda import Cuda
+from loaderlab.device.emulated import Emulated
 from loaderlab.system.causes import reason
-from loaderlab.system.machine import available_cores
 from loaderlab.system.nvml import gpus, query
 
 
-def resolve_device(name: str) -> torch.device:
+def device_of(config: TrainConfig) -> Device:
+    """The device of a run: its emulated accelerator, or what ``device=`` names.
+
+    Raises:
+        UserError: see `resolve_device`.
+    """
+    if config.accelerator.is_emulated:
+        return Emulated(config.accelerator, config.batch_size)
+    return resolve_device(config.device)
+
+
+def resolve_device(name: str) -> Device:
     """The device that ``device=`` names; ``auto`` is CUDA if torch can use it, otherwise the CPU.
 
     Raises:
@@ -25,7 +36,7 @@ def resolve_device(name: str) -> torch.device:
     """
     if name == AUTO:
         if torch.cuda.is_available():
-            return torch.device("cuda", torch.cuda.current_device())
+            return Cuda(torch.cuda.current_device())
         if shown := driver_gpus():
             raise UserError(
                 f"device=auto: the driver ({shown['driver']}) shows {', '.join(shown['names'])}, but torch "
@@ -33,13 +44,13 @@ def resolve_device(name: str) -> torch.device:
                 "Update the driver, or install a torch built for its CUDA version; "
                 "to train on the CPU instead: device=cpu"
             )
-        return torch.device("cpu")
+        return Cpu()
     try:
         device = torch.device(name)
     except RuntimeError:
         raise refuse("device", name, "must be auto, cpu, cuda or cuda:N", "device=auto") from None
     if device.type == "cpu":
-        return device
+        return Cpu()
     if device.type != "cuda":
         raise refuse("device", name, "must be auto, cpu, cuda or cuda:N", "device=auto")
     if not torch.cuda.is_available():
@@ -53,7 +64,7 @@ def resolve_device(name: str) -> torch.device:
             f"there are {torch.cuda.device_count()} CUDA devices, counted from 0",
             "device=cuda:0",
         )
-    return torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
+    return Cuda(torch.cuda.current_device() if device.index is None else device.index)
 
 
 def _cuda_error() -> str:
@@ -74,32 +85,3 @@ def driver_gpus() -> dict[str, Any] | None:
             return None
         names = [query(gpu, lambda nvml, gpu: nvml.nvmlDeviceGetName(gpu)) or "an unnamed GPU" for gpu in handles]
         return {"driver": query(handles[0], lambda nvml, _: nvml.nvmlSystemGetDriverVersion()), "names": names}
-
-
-def device_name(device: torch.device) -> str:
-    """The GPU's marketing name, or the processor's with the number of cores that may be used."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{processor_name()} ({available_cores()} cores)"
-
-
-def processor_name() -> str:
-    """The processor's model name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def capabilities(device: torch.device) -> DeviceCapabilities:
-    """The capabilities of a resolved device."""
-    if device.type != "cuda":
-        return CPU
-    return DeviceCapabilities(
-        asynchronous=True,
-        uses_host_cores=False,
-        takes_copies=True,
-        decodes_images=True,
-        fast_bf16=torch.cuda.get_device_capability(device) >= (8, 0),
-    )

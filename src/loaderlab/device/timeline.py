@@ -62,7 +62,8 @@ class VirtualClock:
 
 
 class RealClock:
-    """The clock of `time.perf_counter_ns`."""
+    """The clock of `time.perf_counter_ns`. `spend` counts the thread's own time: a thread that has to wait for a core, as on a
+    crowded machine, needs longer."""
 
     def now(self) -> int:
         return time.perf_counter_ns()
@@ -72,8 +73,8 @@ class RealClock:
             time.sleep(left_ns / 1e9)
 
     def spend(self, duration_ns: int) -> None:
-        until_ns = self.now() + duration_ns
-        while self.now() < until_ns:
+        until_ns = time.thread_time_ns() + duration_ns
+        while time.thread_time_ns() < until_ns:
             pass
 
 
@@ -94,20 +95,25 @@ class Timeline:
         clock: of the host.
         steps_ahead: the host may have queued this many steps that the device has not finished; then it waits, as it does
             when CUDA's launch queue is full.
+        log_size: pieces of work that the log keeps; None: all.
 
     Attributes:
-        log: all work in the order in which it was queued, on any stream.
         default: the stream that is used if no other one is chosen.
     """
 
-    def __init__(self, clock: Clock, steps_ahead: int = 4) -> None:
+    def __init__(self, clock: Clock, steps_ahead: int = 4, log_size: int | None = None) -> None:
         assert steps_ahead >= 2, "with fewer, the device waits for the host after each step"
         self.clock, self._steps_ahead = clock, steps_ahead
-        self.log: list[Busy] = []
+        self._log: deque[Busy] = deque(maxlen=log_size)
         self._streams: list[Stream] = []
         self._lock = threading.Lock()  # a loader's threads queue work too
         self._ends: deque[int] = deque()  # of the queued steps
         self.default = Stream(self)
+
+    @property
+    def log(self) -> list[Busy]:
+        """The work in the order in which it was queued, on any stream: all of it, or the last ``log_size`` pieces."""
+        return list(self._log)
 
     def register(self, stream: Stream) -> int:
         """The number of a new stream."""
@@ -122,7 +128,7 @@ class Timeline:
             start_ns, stop_ns = stream.extend(duration_ns)
             busy = Busy(stream.number, work, start_ns, stop_ns)
             if duration_ns:
-                self.log.append(busy)
+                self._log.append(busy)
         return busy
 
     def end_step(self, stream: Stream) -> None:

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 from loaderlab.config import DaliLoader, LoaderConfig, NativeLoader, ReplayLoader, ResidentLoader, SpdlLoader
 
 if TYPE_CHECKING:  # heavy: a backend is imported when it is built
-    import torch
-
     from loaderlab.data.spec import Split
+    from loaderlab.device.base import Device
     from loaderlab.loaders.contract import EpochPlan, Loader
 
 
-def build(config: LoaderConfig, split: Split, plan: EpochPlan, device: torch.device) -> Loader:
+def build(config: LoaderConfig, split: Split, plan: EpochPlan, device: Device) -> Loader:
     """The loader of a configuration.
 
     Raises:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
-
 from loaderlab.config import HostLoader
+from loaderlab.device.base import Device
 from loaderlab.loaders.contract import Batch, LoaderError
-from loaderlab.loaders.resolve import copying
+from loaderlab.loaders.resolve import copying, needs_gpu
 
 
 class DeviceCopy:
@@ -25,31 +24,33 @@ class DeviceCopy:
         LoaderError: a setting needs a GPU.
     """
 
-    def __init__(self, config: HostLoader, device: torch.device) -> None:
-        if device.type != "cuda" and (why := config.needs_gpu()):
+    def __init__(self, config: HostLoader, device: Device) -> None:
+        if why := needs_gpu(config, device):
             raise LoaderError(why)
         self._device = device
         self.settings = copying(config, device)
-        self._stream = torch.cuda.Stream(device) if self.settings.side_stream else None
+        self._stream = device.side_stream() if self.settings.side_stream else None
 
     @property
-    def pinned(self) -> bool:
-        """Whether batches must be in pinned memory."""
-        return self.settings.pin_memory
+    def pins(self) -> bool:
+        """Whether batches must be put into pinned memory. Pinned memory of an emulated accelerator is ordinary memory."""
+        return self.settings.pin_memory and self._device.has_page_locked_memory
 
     def __call__(self, batch: Batch) -> Batch:
         if self._stream is None:
             return self._copied(batch)
-        with torch.cuda.stream(self._stream):
+        with self._device.on_stream(self._stream):
             copied = self._copied(batch)
-        step_stream = torch.cuda.current_stream(self._device)
+        step_stream = self._device.current_stream()
         step_stream.wait_stream(self._stream)
         for tensor in (copied.inputs, copied.targets):
-            tensor.record_stream(step_stream)
+            self._device.keep_for(tensor, step_stream)
         return copied
 
     def _copied(self, batch: Batch) -> Batch:
+        settings = self.settings
         inputs, targets = (
-            tensor.to(self._device, non_blocking=self.settings.non_blocking) for tensor in (batch.inputs, batch.targets)
+            self._device.copy(tensor, non_blocking=settings.non_blocking, pinned=settings.pin_memory)
+            for tensor in (batch.inputs, batch.targets)
         )
         return replace(batch, inputs=inputs, targets=targets)

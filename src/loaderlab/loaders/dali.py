@@ -19,16 +19,18 @@ import numpy as np
 import torch
 import torch.utils.dlpack
 
-from loaderlab.config import DaliLoader, refuse
+from loaderlab.config import DaliLoader, HostLoader, refuse
 from loaderlab.data.spec import INT64, DataError, EncodedImages, ImageArrays, ImageFiles, Split, UserItems, Vectors
 from loaderlab.data.tree import EXTENSIONS
+from loaderlab.device.base import Device, Event
 from loaderlab.loaders import dali_graph, dali_single  # first: they raise a clear error if DALI is not installed
 from loaderlab.loaders.broken import BrokenSamples, Unreadable
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
+from loaderlab.loaders.copying import DeviceCopy
 from loaderlab.loaders.fetch import Request as ItemRequest
 from loaderlab.loaders.fetch import vectors_of
 from loaderlab.loaders.fetchers import check_formats
-from loaderlab.loaders.resolve import DaliSettings, dali_capabilities, dali_settings
+from loaderlab.loaders.resolve import DaliSettings, dali_capabilities, dali_settings, needs_gpu
 from loaderlab.loaders.user_items import UserFetcher
 from loaderlab.system.causes import reason
 
@@ -85,10 +87,9 @@ class Dali(Loader):
 
     settings: DaliSettings
 
-    def __init__(self, config: DaliLoader, split: Split, plan: EpochPlan, device: torch.device) -> None:
+    def __init__(self, config: DaliLoader, split: Split, plan: EpochPlan, device: Device) -> None:
         self._split, self._plan, self._device, self._config = split, plan, device, config
-        on_gpu = device.type == "cuda"
-        if not on_gpu and (why := config.needs_gpu()):
+        if why := needs_gpu(config, device):
             raise LoaderError(why)
         source = split.source
         if isinstance(source, UserItems) and source.iterable:
@@ -106,9 +107,9 @@ class Dali(Loader):
         self._pipeline: Any = None
         self._num_built = 0
         self._clean = True  # the pipeline contains no batch of an earlier epoch
-        self._in_copy: deque[tuple[torch.cuda.Event, list[torch.Tensor]]] = (
-            deque()
-        )  # DALI's tensors until they are copied
+        # DALI copies its batches to a GPU from pinned memory on a stream of its own; here an emulated copy does the same
+        self._copy = DeviceCopy(HostLoader(), device) if device.capabilities.emulated else None
+        self._in_copy: deque[tuple[Event, list[torch.Tensor]]] = deque()  # DALI's tensors until they are copied
 
     def _settings(self) -> tuple[DaliSettings, tuple[str, ...]]:
         """The effective settings, and notes about them."""
@@ -124,7 +125,7 @@ class Dali(Loader):
 
     @property
     def _device_id(self) -> int | None:
-        return self._device.index if self._device.type == "cuda" else None
+        return self._device.torch_device.index  # None: a pipeline without a GPU
 
     @staticmethod
     def _refuse_non_numpy_items(source: UserItems) -> None:
@@ -190,7 +191,7 @@ class Dali(Loader):
 
     def _view(self, output: Any) -> torch.Tensor:
         """The pipeline's output without a copy."""
-        if self._device.type != "cuda":
+        if self._device_id is None:
             return torch.utils.dlpack.from_dlpack(output.as_tensor())
         # -1: do not wait for a stream: the batch is ready, and DALI's stream is already working on the next batches
         return torch.utils.dlpack.from_dlpack(output.as_tensor().__dlpack__(stream=-1))
@@ -231,12 +232,14 @@ class Dali(Loader):
         DALI reuses freed memory at once, on its own stream, which does not wait for torch's queued reads. So DALI's tensors
         are kept until the copy has been made.
         """
-        if self._device.type != "cuda":
+        if self._copy is not None:
+            return self._copy(batch)
+        if self._device_id is None:
             return batch
         views = [batch.inputs, batch.targets]
         inputs, targets = (view.clone() for view in views)
-        copied = torch.cuda.Event()
-        copied.record(torch.cuda.current_stream(self._device))
+        copied = self._device.event()
+        copied.record(self._device.current_stream())
         self._in_copy.append((copied, views))
         while self._in_copy and self._in_copy[0][0].query():
             self._in_copy.popleft()

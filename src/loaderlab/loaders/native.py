@@ -10,11 +10,11 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from torch.utils.data import DataLoader, get_worker_info
 
 from loaderlab.config import NativeLoader, refuse
 from loaderlab.data.spec import Split, UserItems
+from loaderlab.device.base import Device
 from loaderlab.device.threads import torch_threads
 from loaderlab.loaders.broken import BrokenSamples
 from loaderlab.loaders.contract import Batch, Counted, EpochPlan, Loader, LoaderError
@@ -88,7 +88,7 @@ class Native(Loader):
 
     settings: NativeSettings
 
-    def __init__(self, config: NativeLoader, split: Split, plan: EpochPlan, device: torch.device) -> None:
+    def __init__(self, config: NativeLoader, split: Split, plan: EpochPlan, device: Device) -> None:
         source = split.source
         self._iterable = isinstance(source, UserItems) and source.iterable
         self.settings = native_settings(config, split, device)
@@ -113,7 +113,7 @@ class Native(Loader):
             "num_workers": num_workers,
             "prefetch_factor": self.settings.prefetch_factor,
             "persistent_workers": self.settings.persistent_workers,
-            "pin_memory": self._copy.pinned,
+            "pin_memory": self._copy.pins,
             "in_order": config.in_order,
             "multiprocessing_context": self.settings.start_method,
             "collate_fn": _share_inputs,
@@ -213,7 +213,7 @@ class Native(Loader):
         """Batches without workers and without DataLoader, which would take as long for a small batch as building it."""
         for request in self._requests:
             fetched = fetch.__getitems__(request)
-            yield fetched.pin_memory() if self._copy.pinned and isinstance(fetched, Batch) else fetched
+            yield fetched.pin_memory() if self._copy.pins and isinstance(fetched, Batch) else fetched
 
     def transfer(self, batch: Batch) -> Batch:
         return self._copy(batch)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-import torch
-
 from loaderlab.config import NativeLoader, ReplayLoader, refuse
 from loaderlab.data.spec import Split
+from loaderlab.device.base import Device
 from loaderlab.loaders.capabilities import LoaderCapabilities
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
 from loaderlab.loaders.native import Native
@@ -19,7 +18,7 @@ class Replay(Loader):
     """The replay backend. See `Loader` for the contract. It repeats its batches, so an epoch does not contain each sample once,
     and the trained model is useless. Its speed is the ceiling."""
 
-    def __init__(self, config: ReplayLoader, split: Split, plan: EpochPlan, device: torch.device) -> None:
+    def __init__(self, config: ReplayLoader, split: Split, plan: EpochPlan, device: Device) -> None:
         # Pillow reads all formats, and gives the same pixels as the other decoders
         source = Native(NativeLoader(num_workers=0, decoder="pillow"), split, plan, device)
         if source.num_steps is None:
@@ -34,10 +33,11 @@ class Replay(Loader):
         if not self._resident:
             allowed = f"the split has no full batch of {plan.batch_size}"
             raise refuse("loader", "replay", allowed, f"batch_size={plan.num_samples}", error=LoaderError)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        device.synchronize()
         self.capabilities = LoaderCapabilities(loads_nothing=True)
         self.settings = ReplaySettings(len(self._resident))
+        if device.capabilities.emulated:
+            self.notes = ("loader=replay: an emulated accelerator has no memory, so the batches stay in host memory",)
 
     @property
     def num_steps(self) -> int:

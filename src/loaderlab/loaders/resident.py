@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
-import psutil
 import torch
 
 from loaderlab.config import ResidentLoader, UserError, refuse
@@ -27,6 +26,7 @@ from loaderlab.data.spec import (
     UserItems,
     Vectors,
 )
+from loaderlab.device.base import Device
 from loaderlab.loaders.broken import BrokenSamples
 from loaderlab.loaders.capabilities import LoaderCapabilities
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
@@ -40,6 +40,10 @@ from loaderlab.system.machine import available_cores
 T = TypeVar("T")
 KEPT_FREE = 0.25  # share of the free memory for the model, its gradients and the batches
 CHUNK = 1024  # images that are copied at once
+IN_HOST_MEMORY = (
+    "loader=resident: an emulated accelerator has no memory, so the samples stay in host memory, and the host's cores prepare "
+    "the batches"
+)
 ID = 8  # column of the image's id, after the windows of its rows and columns
 
 
@@ -51,7 +55,7 @@ class Resident(Loader):
         DataError: an image cannot be decoded. This is raised here, not while iterating.
     """
 
-    def __init__(self, config: ResidentLoader, split: Split, plan: EpochPlan, device: torch.device) -> None:
+    def __init__(self, config: ResidentLoader, split: Split, plan: EpochPlan, device: Device) -> None:
         self._split, self._plan, self._device = split, plan, device
         self._skipped = BrokenSamples(split.on_error, plan.num_samples)
         self.broken = self._skipped.reasons
@@ -69,25 +73,27 @@ class Resident(Loader):
                     "loader=native, or data.work=0",
                 )
             case Vectors():
-                if device.type != "cpu":  # on a CPU they are in memory already
+                if device.torch_device.type != "cpu":  # otherwise they are in memory already
                     self._check_memory(source.inputs.nbytes)
-                self._inputs: torch.Tensor | None = torch.from_numpy(source.inputs).to(device)
+                self._inputs: torch.Tensor | None = torch.from_numpy(source.inputs).to(device.torch_device)
             case ImageArrays():
                 num_images, height, width, channels = source.images.shape
                 self._sizes: INT64 = np.full((num_images, 2), (height, width))
                 images = self._images(channels)
                 for start in range(0, num_images, CHUNK):
                     chunk = torch.from_numpy(source.images[start : start + CHUNK])
-                    images[start : start + CHUNK] = chunk.to(device).permute(0, 1, 3, 2)
+                    images[start : start + CHUNK] = chunk.to(device.torch_device).permute(0, 1, 3, 2)
             case EncodedImages():
                 if isinstance(source, ImageFiles):
                     check_decodable(source, config.decoder)
                 self._load(source, config.decoder)
         self._host_labels = source.labels
-        self._labels = torch.from_numpy(source.labels).to(device)
+        self._labels = torch.from_numpy(source.labels).to(device.torch_device)
         assert self._inputs is not None
         self.settings = ResidentSettings(config.decoder, round(self._inputs.nbytes / 2**20, 1))
         self.capabilities = LoaderCapabilities(keeps_samples_on_device=True, prepares_on_device=True)
+        if device.capabilities.emulated:
+            self.notes = (IN_HOST_MEMORY,)
 
     def _images(self, channels: int) -> torch.Tensor:
         """An empty tensor (N, height, C, width) for the images, padded to the largest size. `resample` needs this order."""
@@ -99,18 +105,16 @@ class Resident(Loader):
         self._check_memory(
             len(self._sizes) * channels * height * width + batch, f", each padded to {height} x {width} pixels"
         )
-        self._inputs = torch.empty((len(self._sizes), height, channels, width), dtype=torch.uint8, device=self._device)
+        self._inputs = torch.empty(
+            (len(self._sizes), height, channels, width), dtype=torch.uint8, device=self._device.torch_device
+        )
         return self._inputs
 
     def _check_memory(self, num_bytes: int, padded: str = "") -> None:
         """Raises:
         LoaderError: so many bytes do not fit in the device's free memory.
         """
-        if self._device.type == "cuda":
-            unused = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
-            free = torch.cuda.mem_get_info(self._device)[0] + unused
-        else:
-            free = psutil.virtual_memory().available
+        free = self._device.free_bytes
         if num_bytes > (1 - KEPT_FREE) * free:
             raise _refusal(
                 f"{self._split.num_samples} samples need {num_bytes / 2**30:.3g} GiB{padded}; {self._device} has "
@@ -177,8 +181,8 @@ class Resident(Loader):
     def transfer(self, batch: Batch) -> Batch:
         assert self._inputs is not None, "closed"
         numbers = batch.inputs  # one copy, which does not wait for the device's queued work
-        if self._device.type == "cuda":
-            numbers = numbers.pin_memory().to(self._device, non_blocking=True)
+        if self._device.has_page_locked_memory:
+            numbers = self._device.copy(numbers.pin_memory(), non_blocking=True, pinned=True)
         spec = self._split.transform
         chosen = numbers[:, 0 if spec is None else ID]
         inputs = self._inputs.index_select(0, chosen)

@@ -5,11 +5,9 @@ from __future__ import annotations
 import multiprocessing
 from dataclasses import dataclass, fields, is_dataclass
 
-import torch
-
-from loaderlab.config import AUTO, DaliLoader, HostLoader, NativeLoader, SpdlLoader
+from loaderlab.config import AUTO, DaliLoader, HostLoader, LoaderConfig, NativeLoader, SpdlLoader
 from loaderlab.data.spec import EncodedImages, Split, UserItems
-from loaderlab.device.resolve import capabilities
+from loaderlab.device.base import Device
 from loaderlab.loaders.capabilities import Choice, Copying, LoaderCapabilities, Makers, Queue
 from loaderlab.system.machine import worker_share
 from loaderlab.system.versions import has_gil
@@ -90,7 +88,14 @@ def in_force(settings: LoaderSettings | Copying) -> dict[str, str | None]:
     return values
 
 
-def auto_workers(split: Split, device: torch.device) -> int:
+def needs_gpu(config: LoaderConfig, device: Device) -> str:
+    """Why the loader needs a GPU instead of this device, and what to type; empty if it does not."""
+    capabilities = device.capabilities
+    enough = capabilities.takes_copies if isinstance(config, HostLoader) else capabilities.decodes_images
+    return "" if enough else config.needs_gpu()
+
+
+def auto_workers(split: Split, device: Device) -> int:
     """The number of workers by `worker_share`. 0 for data in memory without per-sample work, because sending a batch to another
     process costs more than building it."""
     if isinstance(split.source, UserItems) and split.source.iterable and not split.source.sharded:
@@ -100,25 +105,25 @@ def auto_workers(split: Split, device: torch.device) -> int:
     return _worker_share(device)
 
 
-def auto_threads(split: Split, device: torch.device) -> int:
+def auto_threads(split: Split, device: Device) -> int:
     """The number of threads: for encoded images, the native loader's number of workers. Otherwise one, because only one thread
     at a time runs Python code, and a user's dataset may not be thread-safe."""
     return auto_workers(split, device) if isinstance(split.source, EncodedImages) else 1
 
 
-def _worker_share(device: torch.device) -> int:
-    return worker_share(uses_host_cores=capabilities(device).uses_host_cores)
+def _worker_share(device: Device) -> int:
+    return worker_share(uses_host_cores=device.capabilities.uses_host_cores)
 
 
-def copying(config: HostLoader, device: torch.device) -> Copying:
+def copying(config: HostLoader, device: Device) -> Copying:
     """How a loader that builds batches in host memory copies them to this device."""
-    pinned = capabilities(device).takes_copies if config.pin_memory == AUTO else bool(config.pin_memory)
+    pinned = device.capabilities.takes_copies if config.pin_memory == AUTO else bool(config.pin_memory)
     non_blocking = pinned if config.non_blocking == AUTO else bool(config.non_blocking)
     side_stream = pinned and non_blocking if config.side_stream == AUTO else bool(config.side_stream)
     return Copying(pinned, non_blocking, side_stream)
 
 
-def native_settings(config: NativeLoader, split: Split, device: torch.device) -> NativeSettings:
+def native_settings(config: NativeLoader, split: Split, device: Device) -> NativeSettings:
     """The effective settings of a native loader for these samples on this device."""
     num_workers = auto_workers(split, device) if config.num_workers == AUTO else int(config.num_workers)
     # always explicit: the job of a sweep was itself spawned, and its workers would inherit that method
@@ -151,7 +156,7 @@ def native_capabilities(settings: NativeSettings, *, batched: bool) -> LoaderCap
     )
 
 
-def spdl_settings(config: SpdlLoader, split: Split, device: torch.device) -> SpdlSettings:
+def spdl_settings(config: SpdlLoader, split: Split, device: Device) -> SpdlSettings:
     """The effective settings of an SPDL loader for these samples on this device."""
     return SpdlSettings(
         num_threads=auto_threads(split, device) if config.num_threads == AUTO else int(config.num_threads),
@@ -176,9 +181,9 @@ def spdl_capabilities(settings: SpdlSettings) -> LoaderCapabilities:
     )
 
 
-def dali_settings(config: DaliLoader, split: Split, device: torch.device) -> DaliSettings:
+def dali_settings(config: DaliLoader, split: Split, device: Device) -> DaliSettings:
     """The effective settings of a DALI loader for these samples on this device."""
-    decodes_images = capabilities(device).decodes_images
+    decodes_images = device.capabilities.decodes_images
     decode = ("mixed" if decodes_images else "cpu") if config.decode == AUTO else str(config.decode)
     return DaliSettings(
         num_threads=_worker_share(device) if config.num_threads == AUTO else int(config.num_threads),
@@ -187,12 +192,12 @@ def dali_settings(config: DaliLoader, split: Split, device: torch.device) -> Dal
     )
 
 
-def dali_capabilities(settings: DaliSettings, device: torch.device) -> LoaderCapabilities:
+def dali_capabilities(settings: DaliSettings, device: Device) -> LoaderCapabilities:
     decodes_on_device = settings.decode == "mixed" and settings.jpeg_decoder != "cpu"
     return LoaderCapabilities(
         makers=Makers(settings.num_threads, "loader.num_threads", are_processes=False, whole_batches=False),
         lookahead=settings.prefetch_queue_depth,
-        prepares_on_device=capabilities(device).takes_copies,
+        prepares_on_device=device.capabilities.decodes_images,
         decodes_on_device=decodes_on_device,
         decoder_levels=settings.jpeg_difference_levels if decodes_on_device else None,
         decode_on_device=None if settings.decode == "mixed" else ("loader.decode", "mixed"),

@@ -17,6 +17,7 @@ import torch
 
 from loaderlab.config import SpdlLoader, refuse
 from loaderlab.data.spec import Split, UserItems
+from loaderlab.device.base import Device
 from loaderlab.device.threads import torch_threads
 from loaderlab.loaders.broken import BrokenSamples
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
@@ -47,7 +48,7 @@ class Spdl(Loader):
 
     settings: SpdlSettings
 
-    def __init__(self, config: SpdlLoader, split: Split, plan: EpochPlan, device: torch.device) -> None:
+    def __init__(self, config: SpdlLoader, split: Split, plan: EpochPlan, device: Device) -> None:
         if isinstance(split.source, UserItems) and split.source.iterable:
             allowed = "SPDL reads samples by id, and an iterable dataset has no ids"
             raise refuse("loader", "spdl", allowed, "loader=native", is_example=False, error=LoaderError)
@@ -108,7 +109,7 @@ class Spdl(Loader):
         SystemExit. Runs in a builder thread."""
         try:
             fetched = self._fetcher.__getitems__(request)
-            return fetched.pin_memory() if self._copy.pinned and isinstance(fetched, Batch) else fetched
+            return fetched.pin_memory() if self._copy.pins and isinstance(fetched, Batch) else fetched
         except BaseException as error:
             return error
 
@@ -133,14 +134,13 @@ class Spdl(Loader):
         self._builders = None
 
 
-def _builders(num_threads: int, device: torch.device) -> ThreadPoolExecutor:
+def _builders(num_threads: int, device: Device) -> ThreadPoolExecutor:
     """Threads in which torch's operators use one core each, independent of the training thread."""
 
     def begin() -> None:
         torch.get_num_threads()  # the first call in a thread copies the process's number, so it must precede the next line
         torch.set_num_threads(1)
-        if device.type == "cuda":
-            torch.cuda.set_device(device)  # memory is pinned for the current device
+        device.bind_thread()  # memory is pinned for the current device
 
     torch_threads = torch.get_num_threads()
     builders = ThreadPoolExecutor(num_threads, "spdl_builder", begin)

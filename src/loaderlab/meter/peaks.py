@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-
-from loaderlab.device.memory import peak_memory_mib, reset_peak_memory
+from loaderlab.device.base import Device
 from loaderlab.meter.resources import proportional_memory_mib
 
 
@@ -22,12 +20,10 @@ class PeakMemory:
 
     def __init__(
         self,
-        device: torch.device,
+        device: Device,
         host: Callable[[], float | None] = proportional_memory_mib,
-        peak: Callable[[torch.device], float | None] = peak_memory_mib,
-        reset: Callable[[torch.device], None] = reset_peak_memory,
     ) -> None:
-        self._device, self._host, self._peak, self._reset = device, host, peak, reset
+        self._device, self._host = device, host
         self.host_mib: float | None = None
         self.device_mib: float | None = None
 
@@ -38,8 +34,8 @@ class PeakMemory:
             num_steps: of the loop so far.
         """
         if num_steps == 1:
-            self.device_mib = self._peak(self._device)
-            self._reset(self._device)
+            self.device_mib = self._device.peak_memory_mib()
+            self._device.reset_peak_memory()
         elif num_steps == 2:  # still in the warm-up; workers may end before the epoch does
             self.after_epoch(num_steps)
 
@@ -53,4 +49,4 @@ class PeakMemory:
         if host is not None:
             self.host_mib = max(host, self.host_mib or 0.0)
         if num_steps > 1 or self.device_mib is None:
-            self.device_mib = self._peak(self._device)
+            self.device_mib = self._device.peak_memory_mib()

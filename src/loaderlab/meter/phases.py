@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from torch.profiler import record_function
 
+from loaderlab.device.base import Device
 from loaderlab.device.clock import RING, EventRing
 from loaderlab.device.step_times import DeviceStep
 from loaderlab.meter.step import PHASES, Step
@@ -23,7 +24,7 @@ class StepMeter:
     `steps` builds the records from them.
 
     Args:
-        device: a CUDA device is also timed by events; a CPU only by the host's clock.
+        device: an asynchronous device is also timed by events; others only by the host's clock.
         clock: monotonic nanoseconds, by default `time.perf_counter_ns`; tests pass a fake clock.
         counters: totals so far (CPU seconds, bytes read), read only at the start and end of an epoch.
         sync: wait for the device at every mark and use the host's clock alone. This removes the overlap of host and
@@ -32,7 +33,7 @@ class StepMeter:
 
     def __init__(
         self,
-        device: torch.device,
+        device: Device,
         clock: Callable[[], int] | None = None,
         counters: Callable[[], Mapping[str, float]] | None = None,
         sync: bool = False,
@@ -43,10 +44,11 @@ class StepMeter:
         self.epochs_ns: list[tuple[int, int]] = []  # start and end of each epoch, after the device finished its work
         self.epoch_ends_ns: list[int] = []  # from requesting one more batch to the loader's StopIteration
         self._aside_ns = self._epoch_aside_ns = 0  # inside the complete epochs and the current one: see `aside`
-        self._ring = EventRing(device) if device.type == "cuda" and not sync else None
-        self._sync = device if device.type == "cuda" and sync else None
+        asynchronous = device.capabilities.asynchronous
+        self._ring = EventRing(device) if asynchronous and not sync else None
+        self._sync = device if asynchronous and sync else None
         self._annotate, self._range = False, None  # type: bool, record_function | None
-        self._plain = device.type != "cuda"  # a mark only reads the clock
+        self._plain = not asynchronous  # a mark only reads the clock
         self._epoch = self._epoch_began = 0
         # the current epoch: for each step its start and the ends of its five phases, its samples and its loss
         self._times: list[int] = []
@@ -86,7 +88,7 @@ class StepMeter:
         if self._ring:
             self._ring.mark(phase)
         elif self._sync:
-            torch.cuda.synchronize(self._sync)
+            self._sync.synchronize()
         self._times.append(self._clock())
         if self._range is not None:
             self._name_phase((*PHASES[1:], "other")[phase])
@@ -96,7 +98,7 @@ class StepMeter:
         if self._ring:
             self._ring.mark((len(self._times) - 2) % 6)
         elif self._sync:
-            torch.cuda.synchronize(self._sync)
+            self._sync.synchronize()
         self._times[-1] = self._clock()
 
     def end_step(self, num_samples: int, loss: torch.Tensor | None = None) -> None:
@@ -262,7 +264,7 @@ class StepMeter:
         return self._losses[-1] if self._losses else float("nan")
 
 
-def own_cost_ns(device: torch.device, steps: int = 100, sync: bool = False) -> float:
+def own_cost_ns(device: Device, steps: int = 100, sync: bool = False) -> float:
     """The time that the meter itself adds to one step, ns: the median over steps of the sum of its calls.
 
     Each call is made after other work, as in a real loop; in an empty loop with warm caches the calls take a quarter of
@@ -270,7 +272,7 @@ def own_cost_ns(device: torch.device, steps: int = 100, sync: bool = False) -> f
     """
     costs = []
     with torch.inference_mode(False), torch.enable_grad():  # a watched inference loop may have switched them
-        meter, loss = StepMeter(device, sync=sync), torch.zeros((), device=device)
+        meter, loss = StepMeter(device, sync=sync), torch.zeros((), device=device.torch_device)
         calls: list[Callable[[], None]] = [
             meter.next_step,
             *[meter.mark] * 4,

@@ -6,9 +6,9 @@ import os
 import warnings
 from pathlib import Path
 
-import torch
 from torch.profiler import ProfilerAction, ProfilerActivity, profile
 
+from loaderlab.device.base import Device
 from loaderlab.meter.phases import StepMeter
 
 NAME = "trace.json.gz"
@@ -27,15 +27,15 @@ class StepProfiler:
         settle: steps after the profile that are not measured either: the loader has worked ahead during it.
     """
 
-    def __init__(self, folder: Path, steps: int, mib: int, device: torch.device, settle: int) -> None:
+    def __init__(self, folder: Path, steps: int, mib: int, device: Device, settle: int) -> None:
         self.path = folder / NAME
         self._steps, self._mib, self._settle = steps, mib, settle
-        self._cuda = device if device.type == "cuda" else None
+        self._device = device
         self._recorded = 0
         self.done = False
         # otherwise Kineto prints messages about its start and about missing GPUs
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-        activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
+        activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.capabilities.asynchronous else [])
         self._profile = profile(activities=activities, schedule=self._action, on_trace_ready=self._keep)
         self.running = False
 
@@ -65,8 +65,8 @@ class StepProfiler:
     def _let_finish(self) -> None:
         """Waits for the device before recording starts: the trace would show work begun earlier as an idle device."""
         now = self._profile.step_num
-        if self._cuda and self._action(now) == ProfilerAction.WARMUP != self._action(now + 1):
-            torch.cuda.synchronize(self._cuda)
+        if self._action(now) == ProfilerAction.WARMUP != self._action(now + 1):
+            self._device.synchronize()
 
     def _action(self, step: int) -> ProfilerAction:
         last = BEYOND + self._steps - 1

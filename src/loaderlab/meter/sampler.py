@@ -74,7 +74,7 @@ class DeviceSampler:
     Without NVML or a GPU there are no samples, and `problem` says why after `stop`.
 
     Args:
-        uuid: ``str(torch.cuda.get_device_properties(device).uuid)``; an index would change with CUDA_VISIBLE_DEVICES.
+        uuid: `Device.nvml_uuid`.
         interval_s: between two samples.
     """
 

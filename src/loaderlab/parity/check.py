@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from loaderlab import data, loaders
 from loaderlab.config import LoaderConfig, NativeLoader, ReplayLoader, TrainConfig
 from loaderlab.data.spec import DataSpec, Split, UserItems
 from loaderlab.device import resolve
+from loaderlab.device.base import Device
 from loaderlab.device.threads import torch_threads
 from loaderlab.loaders.contract import EpochPlan
 from loaderlab.loaders.header import lift_pillow_limit
+from loaderlab.loaders.resolve import needs_gpu
 from loaderlab.parity.draws import compare_draws
 from loaderlab.parity.gradient_image import GradientImage
 from loaderlab.parity.result import ParityResult, ResultBuilder
@@ -38,7 +38,7 @@ def check(
     batch_size: int,
     drop_last: bool,
     seed: int,
-    device: torch.device,
+    device: Device,
     num_samples: int | None,
 ) -> ParityResult:
     """Compares a loader with the reference.
@@ -69,7 +69,7 @@ def _check(
     batch_size: int,
     drop_last: bool,
     seed: int,
-    device: torch.device,
+    device: Device,
     num_samples: int | None,
 ) -> ParityResult:
     assert split.num_samples is not None
@@ -93,9 +93,7 @@ def _check(
     return builder.build()
 
 
-def _check_draws(
-    config: LoaderConfig, split: Split, plan: EpochPlan, device: torch.device, builder: ResultBuilder
-) -> None:
+def _check_draws(config: LoaderConfig, split: Split, plan: EpochPlan, device: Device, builder: ResultBuilder) -> None:
     with tempfile.TemporaryDirectory(prefix="loaderlab-") as folder:
         gradient = GradientImage(split)
         gradients = gradient.split(plan.num_samples, Path(folder))
@@ -106,7 +104,7 @@ def _check_draws(
             loader.close()
 
 
-def check_run(config: TrainConfig, spec: DataSpec, device: torch.device) -> ParityResult:
+def check_run(config: TrainConfig, spec: DataSpec, device: Device) -> ParityResult:
     """`check` of a run's training samples with the run's loader settings."""
     return check(
         config.loader,
@@ -134,8 +132,8 @@ def check_all(arms: Mapping[str, TrainConfig], terminal: Terminal) -> dict[str, 
     results: dict[str, dict[str, Any]] = {}
     for name, config in arms.items():
         try:
-            device = resolve.resolve_device(config.device)
-            gpu_reason = config.loader.needs_gpu() if device.type != "cuda" else ""
+            device = resolve.device_of(config)
+            gpu_reason = needs_gpu(config.loader, device)
             if not gpu_reason and repr(config.data) not in specs:
                 with terminal.progress("preparing the samples", None):
                     specs[repr(config.data)] = data.build(config.data, lambda *_: None)

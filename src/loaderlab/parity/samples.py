@@ -31,6 +31,7 @@ from loaderlab.data.spec import (
     UserItems,
     Vectors,
 )
+from loaderlab.device.base import Device
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader
 from loaderlab.loaders.decode import decoder, read_image
 from loaderlab.loaders.fetch import BatchFetcher, Request
@@ -113,7 +114,7 @@ class SampleCheck:
         builder: receives the mismatches.
     """
 
-    def __init__(self, split: Split, ids: INT64, device: torch.device, batch_size: int, builder: ResultBuilder) -> None:
+    def __init__(self, split: Split, ids: INT64, device: Device, batch_size: int, builder: ResultBuilder) -> None:
         self._split, self._ids, self._device, self._builder = split, ids, device, builder
         self._reference: BatchFetcher = fetcher(split, True, "pillow")
         self._values = self._labels = True
@@ -191,9 +192,9 @@ class SampleCheck:
             self._builder.add_mismatch("ids", f"{where}: {ids.tolist()[:5]} are not ids of {len(self._ids)} samples")
             return
         expected = self._reference.build(Request(ids, plan.seed, epoch, step))
-        if batch.inputs.device.type != self._device.type:
+        if batch.inputs.device.type != self._device.torch_device.type:
             self._builder.add_mismatch(
-                "device", f"{where}: the batch is on {batch.inputs.device}, expected {self._device}"
+                "device", f"{where}: the batch is on {batch.inputs.device}, expected {self._device.torch_device}"
             )
         inputs, targets = batch.inputs.cpu(), batch.targets.cpu()
         for name, own, other in (("inputs", inputs, expected.inputs), ("targets", targets, expected.targets)):

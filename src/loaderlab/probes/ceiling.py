@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import TracebackType
 
-import torch
-
 from loaderlab import metrics
+from loaderlab.device.base import Device
 from loaderlab.loaders.contract import Batch, Loader
 from loaderlab.meter.phases import StepMeter
 from loaderlab.meter.rates import Rate
 from loaderlab.meter.step import Step
 from loaderlab.meter.summary import measured, rate_interval, summarize
-from loaderlab.training.loop import Observers, Parts, Progress, train
+from loaderlab.training.loop import Observers, Parts, train
+from loaderlab.training.step import Progress
 
 WARMUP_STEPS = 5
 ENOUGH_STEPS = 15  # measured steps that a probe needs; until then it may exceed its time ...
@@ -128,7 +128,7 @@ class _Drain:
     manager it ends with the block, and raises the loader's error unless the block has raised one.
     """
 
-    def __init__(self, loader: Loader, device: torch.device) -> None:
+    def __init__(self, loader: Loader, device: Device) -> None:
         self._loader, self._device = loader, device
         self._requested = threading.Semaphore(0)
         self._ended = threading.Event()
@@ -141,8 +141,7 @@ class _Drain:
 
     def _work(self) -> None:
         try:
-            if self._device.type == "cuda":
-                torch.cuda.set_device(self._device)
+            self._device.bind_thread()
             for epoch in itertools.count():
                 has_batches = False
                 for _ in self._loader.epoch(epoch):

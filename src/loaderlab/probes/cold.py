@@ -14,7 +14,8 @@ from loaderlab.meter.rates import Rate
 from loaderlab.meter.summary import measured
 from loaderlab.probes.ceiling import Unmeasurable, rate_of
 from loaderlab.probes.inputs import ProbeInputs
-from loaderlab.training.loop import Observers, Progress, train
+from loaderlab.training.loop import Observers, train
+from loaderlab.training.step import Progress
 
 
 def cold_and_warm(inputs: ProbeInputs, images: EncodedImages, num_steps: int) -> tuple[Rate, Rate]:

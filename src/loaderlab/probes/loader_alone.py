@@ -6,15 +6,14 @@ import itertools
 import time
 from collections.abc import Callable
 
-import torch
-
+from loaderlab.device.base import Device
 from loaderlab.loaders.contract import Loader
 from loaderlab.meter.rates import LoaderRate
 from loaderlab.probes.ceiling import PATIENCE
 
 
 def loader_alone(
-    loader: Loader, first_epoch: int, seconds: float, cpu_seconds: Callable[[], float], device: torch.device
+    loader: Loader, first_epoch: int, seconds: float, cpu_seconds: Callable[[], float], device: Device
 ) -> LoaderRate | None:
     """The loader's rate without training; None if an epoch has too few batches to measure.
 
@@ -30,8 +29,7 @@ def loader_alone(
         cpu_before = 0.0
         for batch in loader.epoch(epoch):
             loader.transfer(batch)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            device.synchronize()
             if not times:
                 cpu_before = cpu_seconds()
             times.append(time.perf_counter())

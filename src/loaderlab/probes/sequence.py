@@ -51,7 +51,7 @@ class Probes:
         if not (settings.ceiling or settings.loader_alone or settings.cold):
             return
         with_contention = settings.ceiling if settings.contention == AUTO else bool(settings.contention)
-        with self._noted("probes"), untouched(parts):  # restoring takes memory too
+        with self._noted("probes"), untouched(parts.step, parts.device):  # restoring takes memory too
             batches: list[Batch] = []
             with self._noted("probes"):
                 batches = resident_batches(parts.loader, inputs.epoch, settings.probe_s)
@@ -73,7 +73,7 @@ class Probes:
     def run_ceiling(self, inputs: ProbeInputs, threads: int) -> None:
         """Measures the ceiling again with another number of torch threads, on the batches of `run`."""
         before = torch.get_num_threads()
-        with self._noted(f"ceiling with {threads} threads"), untouched(inputs.parts):
+        with self._noted(f"ceiling with {threads} threads"), untouched(inputs.parts.step, inputs.parts.device):
             torch.set_num_threads(threads)
             try:
                 rate = self._ceiling(inputs, self._batches, None)

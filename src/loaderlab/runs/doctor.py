@@ -173,9 +173,9 @@ def _driver() -> Check:
 
 def _device(name: str) -> Check:
     try:
-        from loaderlab.device.resolve import device_name, resolve_device
+        from loaderlab.device.resolve import resolve_device
 
         device = resolve_device(name)
-        return doctor.device(f"{device} {device_name(device)}", "")
+        return doctor.device(device.title, "")
     except UserError as error:
         return doctor.device("", str(error))

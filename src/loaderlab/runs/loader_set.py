@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-
 from loaderlab import loaders
 from loaderlab.config import NativeLoader, ReplayLoader, TrainConfig, refuse
 from loaderlab.data.spec import DataSpec
+from loaderlab.device.base import Device
 from loaderlab.loaders.contract import EpochPlan, Loader
 from loaderlab.system.causes import described
 from loaderlab.system.terminal import Terminal
@@ -46,14 +45,14 @@ class LoaderSet:
             num_train or 0, config.batch_size, True, config.drop_last, config.effective_seed, blocks=spec.train.blocks
         )
 
-    def training(self, spec: DataSpec, plan: EpochPlan, device: torch.device) -> Loader:
+    def training(self, spec: DataSpec, plan: EpochPlan, device: Device) -> Loader:
         """A loader of the training samples."""
         return self._register(loaders.build(self._config.loader, spec.train, plan, device))
 
-    def validation(self, spec: DataSpec, device: torch.device) -> Loader | None:
+    def validation(self, spec: DataSpec, device: Device) -> Loader | None:
         """A loader of the validation samples in order; None without an evaluation."""
         config = self._config
-        if not config.evaluate or spec.val is None:
+        if not config.evaluate or config.accelerator.is_emulated or spec.val is None:
             return None
         plan = EpochPlan(spec.val.num_samples or 0, config.batch_size, False, False)
         # replay is a ceiling for training only: the model is still evaluated on all validation samples

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from loaderlab import metrics
 from loaderlab.config import refuse
@@ -27,7 +26,8 @@ from loaderlab.system.machine import available_cores
 from loaderlab.system.processes import process_age_s
 from loaderlab.system.terminal import Bar
 from loaderlab.training import checkpoint, optimizers
-from loaderlab.training.loop import Observers, Progress, train
+from loaderlab.training.loop import Observers, train
+from loaderlab.training.step import ModelStep, Progress
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class MeasuredLoop:
                 own_pids=resources.own_pids(),
                 host_peak_mib=self._memory.host_mib,
                 device_peak_mib=self._memory.device_mib,
-                losses=[step.loss for step in steps[-config.tracking.log_every :]],
+                losses=[step.loss for step in steps[-config.tracking.log_every :]] if self._learns else [],
             ),
             untimed=meter.steps[meter.num_settled :],
         )
@@ -145,11 +145,11 @@ class MeasuredLoop:
     @contextlib.contextmanager
     def _sampling_device(self) -> Iterator[None]:
         """Samples the GPU with NVML during the loop, if there is a GPU."""
-        device = self._prepared.device
-        if device.type != "cuda" or not self._context.config.measure.device_samples:
+        uuid = self._prepared.device.nvml_uuid
+        if uuid is None or not self._context.config.measure.device_samples:
             yield
             return
-        with DeviceSampler(str(torch.cuda.get_device_properties(device).uuid)) as sampler:
+        with DeviceSampler(uuid) as sampler:
             try:
                 yield
             finally:
@@ -197,9 +197,9 @@ class MeasuredLoop:
         self._memory.after_epoch(meter.num_steps)
         config = self._context.config
         every = config.checkpoint.every_minutes
-        if every is not None and time.monotonic() - self._saved_at >= 60 * every:
-            path = self._context.checkpoint_path
-            checkpoint.save(path, self._prepared.parts, progress, config, tracked.run_id)
+        step = self._prepared.parts.step
+        if every is not None and isinstance(step, ModelStep) and time.monotonic() - self._saved_at >= 60 * every:
+            checkpoint.save(self._context.checkpoint_path, step, progress, config, tracked.run_id)
             self._saved_at = time.monotonic()
 
     def _end_epoch(self, progress: Progress) -> None:
@@ -208,7 +208,12 @@ class MeasuredLoop:
         self._lengths.report()
         if not length.exact and parts.loader.counted is not None and parts.loader.counted.whole:
             length.end_epoch(epochs=progress.epoch, steps=progress.step, updates=progress.updates)
-            optimizers.set_rate(parts.optimizer, parts.schedule)
+            if isinstance(parts.step, ModelStep):
+                optimizers.set_rate(parts.step.optimizer, parts.step.schedule)
+
+    @property
+    def _learns(self) -> bool:
+        return isinstance(self._prepared.parts.step, ModelStep)
 
     @property
     def _epoch_steps(self) -> int | None:
@@ -218,6 +223,8 @@ class MeasuredLoop:
 
     def _log_losses(self) -> None:
         """Records the mean loss of every ``tracking.log_every`` steps, at the last of these steps."""
+        if not self._learns:
+            return
         every, progress = self._context.config.tracking.log_every, self._prepared.progress
         steps, num_settled = self._meter.steps, self._meter.num_settled
         before = progress.step - len(steps)  # steps of the run that was resumed
@@ -243,7 +250,9 @@ class _ShownProgress:
         # on CUDA, device times arrive some steps late
         recent, settled = meter.steps[self._num_shown :], meter.settled[self._num_shown_settled :]
         self._num_shown, self._num_shown_settled = len(meter.steps), meter.num_settled
-        note = f"epoch {progress.epoch + 1}, loss {meter.last_loss:.4f}"
+        note = f"epoch {progress.epoch + 1}"
+        if progress.learning_rates:  # otherwise nothing is learned
+            note += f", loss {meter.last_loss:.4f}"
         if elapsed := sum(step.host_ns for step in recent) / 1e9:
             waited = sum(step.host[0] for step in recent) / 1e9
             rate = sum(step.num_samples for step in recent) / elapsed

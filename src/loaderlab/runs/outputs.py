@@ -8,10 +8,10 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 import yaml
 
 from loaderlab.config import flatten
+from loaderlab.device.base import Device
 from loaderlab.device.environment import describe
 from loaderlab.diagnosis.evidence import LEAST_STEPS
 from loaderlab.meter.step import Step
@@ -41,7 +41,7 @@ class Outcome:
         error: the error that ended the run; None if it finished.
     """
 
-    device: torch.device
+    device: Device
     prepared: Prepared | None
     judged: Judged | None
     step: int

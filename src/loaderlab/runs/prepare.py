@@ -17,9 +17,10 @@ from torch import nn
 from loaderlab import data
 from loaderlab.config import AUTO, TrainConfig, UserError, choice
 from loaderlab.data.spec import DataSpec
+from loaderlab.device.base import Device
 from loaderlab.device.capabilities import DeviceCapabilities
+from loaderlab.device.emulated import Emulated
 from loaderlab.device.random_states import random_states_kept
-from loaderlab.device.resolve import capabilities, device_name
 from loaderlab.loaders.contract import EpochPlan, Loader
 from loaderlab.loaders.resolve import in_force
 from loaderlab.parity.check import check_run
@@ -32,10 +33,12 @@ from loaderlab.runs.shared_memory import check_shared_memory
 from loaderlab.system.files import write_text
 from loaderlab.system.versions import versions
 from loaderlab.training import batch_of_one, checkpoint, models, optimizers
+from loaderlab.training.emulated import EmulatedStep
 from loaderlab.training.first_step import load_kernels
-from loaderlab.training.loop import Parts, Progress
+from loaderlab.training.loop import Parts
 from loaderlab.training.precision import Precision
 from loaderlab.training.run_length import RunLength
+from loaderlab.training.step import ModelStep, Progress, TrainingStep
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Prepared:
     """A run that is ready to train.
 
     Attributes:
-        device, capabilities: the device of the training step, and its capabilities.
+        device: the device of the training step.
         plan: the training batches.
         progress: where training starts; the loop advances it.
         length: the planned number of updates.
@@ -52,8 +55,7 @@ class Prepared:
         parity_s: the seconds spent checking the loader, which are not part of the start-up time.
     """
 
-    device: torch.device
-    capabilities: DeviceCapabilities
+    device: Device
     spec: DataSpec
     plan: EpochPlan
     parts: Parts
@@ -64,44 +66,44 @@ class Prepared:
     parity_s: float
 
 
-def prepare(context: RunContext, loaders: LoaderSet, device: torch.device) -> Prepared:
+def prepare(context: RunContext, loaders: LoaderSet, device: Device) -> Prepared:
     """Prepares the samples, the loaders and the model, checks the loader if requested, and prints the effective settings.
 
     Raises:
         UserError: some settings do not fit together, or the loader does not do the same work as the reference.
     """
     config = context.config
-    if device.type == "cuda":
-        torch.cuda.set_device(device)  # events and streams are those of the current device
+    device.bind_thread()  # events and streams are those of the current device
     _seed(config)
-    precision = Precision(config.precision, device)
+    precision = None if isinstance(device, Emulated) else Precision(config.precision, device)
     spec = _samples(context)
     parity, parity_s = _check_parity(context, spec, device) if config.measure.parity else ("", 0.0)
     plan = loaders.plan(spec)
     train_loader = loaders.training(spec, plan, device)
     val_loader = loaders.validation(spec, device)
     check_shared_memory(spec, config.batch_size, train_loader, val_loader, context.terminal)
-    device_capabilities = capabilities(device)
-    settings = resolve_run(config, device_capabilities, train_loader.capabilities)
+    settings = resolve_run(config, device.capabilities, train_loader.capabilities)
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
-    model = models.build(config.model, spec, device)
-    _refuse_batch_of_one(config, spec, plan, model, device)
     length = RunLength(
         config.num_epochs, config.steps, config.accumulate, train_loader.num_steps, train_loader.knows_length
     )
-    optimizer, schedule = optimizers.build(config.optimizer, model, length.num_updates(), length.num_updates)
-    parts = Parts(model, optimizer, schedule, precision, train_loader, val_loader, device)
     progress = Progress()
-    if config.resume is not None:
-        progress = _resume(context, parts, length)
+    step: TrainingStep
+    if isinstance(device, Emulated):
+        step = EmulatedStep(device, config.accelerator, config.batch_size)
+    else:
+        assert precision is not None
+        step = _model_step(config, spec, plan, precision, length, device)
+        if config.resume is not None:
+            progress = _resume(context, step, length)
+    parts = Parts(step, train_loader, val_loader, device)
     facts = _report(context, device, spec, parts)
-    if device_capabilities.asynchronous and not config.model.compile:
-        load_kernels(parts, spec, min(config.batch_size, spec.train.num_samples or config.batch_size))
-    collect_before_fork(device_capabilities, [train_loader] if val_loader is None else [train_loader, val_loader])
+    if isinstance(step, ModelStep) and device.capabilities.asynchronous and not config.model.compile:
+        load_kernels(step, spec, min(config.batch_size, spec.train.num_samples or config.batch_size), device)
+    collect_before_fork(device.capabilities, [train_loader] if val_loader is None else [train_loader, val_loader])
     return Prepared(
         device=device,
-        capabilities=device_capabilities,
         spec=spec,
         plan=plan,
         parts=parts,
@@ -111,6 +113,20 @@ def prepare(context: RunContext, loaders: LoaderSet, device: torch.device) -> Pr
         facts=facts | ({"parity": parity} if parity else {}),
         parity_s=parity_s,
     )
+
+
+def _model_step(
+    config: TrainConfig, spec: DataSpec, plan: EpochPlan, precision: Precision, length: RunLength, device: Device
+) -> ModelStep:
+    """The model on the device, with its optimizer.
+
+    Raises:
+        UserError: the model does not fit the samples.
+    """
+    model = models.build(config.model, spec, device.torch_device)
+    _refuse_batch_of_one(config, spec, plan, model, device)
+    optimizer, schedule = optimizers.build(config.optimizer, model, length.num_updates(), length.num_updates)
+    return ModelStep(model, optimizer, schedule, precision)
 
 
 def collect_before_fork(device: DeviceCapabilities, loaders: Iterable[Loader]) -> None:
@@ -143,14 +159,17 @@ def _samples(context: RunContext) -> DataSpec:
         return data.build(context.config.data, on_progress)
 
 
-def _check_parity(context: RunContext, spec: DataSpec, device: torch.device) -> tuple[str, float]:
+def _check_parity(context: RunContext, spec: DataSpec, device: Device) -> tuple[str, float]:
     """The result in one line, and the seconds that the check took.
 
     Raises:
         UserError: the loader does not do the same work as the reference.
     """
     started, config = time.monotonic(), context.config
-    with random_states_kept(device), context.terminal.progress("checking the loader against the reference", None):
+    with (
+        random_states_kept(device.torch_device),
+        context.terminal.progress("checking the loader against the reference", None),
+    ):
         result = check_run(config, spec, device)
     seconds = time.monotonic() - started
     context.terminal.say(f"{'parity':<10}{result}")
@@ -165,7 +184,7 @@ def _check_parity(context: RunContext, spec: DataSpec, device: torch.device) -> 
 
 
 def _refuse_batch_of_one(
-    config: TrainConfig, spec: DataSpec, plan: EpochPlan, model: nn.Module, device: torch.device
+    config: TrainConfig, spec: DataSpec, plan: EpochPlan, model: nn.Module, device: Device
 ) -> None:
     """Raises:
     UserError: a batch of training or validation will have one sample, and the model cannot take it.
@@ -173,56 +192,71 @@ def _refuse_batch_of_one(
     in_training = config.batch_size == 1
     if plan.num_samples % config.batch_size == 1 and not config.drop_last and not spec.train.num_claimed:
         in_training |= config.steps is None or config.steps >= plan.num_steps
-    if in_training and (why := batch_of_one.problem(model, spec, device, in_training=True)):
+    if in_training and (why := batch_of_one.problem(model, spec, device.torch_device, in_training=True)):
         raise batch_of_one.refuse_training(config, why, plan.num_samples or None)
     if not config.evaluate or spec.val is None or spec.val.num_claimed or not spec.val.num_samples:
         return
     in_evaluation = config.batch_size == 1 or spec.val.num_samples % config.batch_size == 1
-    if in_evaluation and (why := batch_of_one.problem(model, spec, device, in_training=False)):
+    if in_evaluation and (why := batch_of_one.problem(model, spec, device.torch_device, in_training=False)):
         raise batch_of_one.refuse_evaluation(config, why, spec.val.num_samples)
 
 
-def _resume(context: RunContext, parts: Parts, length: RunLength) -> Progress:
+def _resume(context: RunContext, step: ModelStep, length: RunLength) -> Progress:
     saved = checkpoint.load(context.config)
-    parts.load_state(saved.state)
+    step.load_state(saved.state)
     done = saved.progress
     if not length.exact and done.epoch:  # an earlier epoch has counted the samples
         per_epoch = round(done.step / done.epoch)
         length.resume(epoch_steps=per_epoch, epochs=done.epoch, steps=done.step, updates=done.updates)
-        optimizers.set_rate(parts.optimizer, parts.schedule)
+        optimizers.set_rate(step.optimizer, step.schedule)
     context.tracked.tags({"resumed_from": saved.run_id})
     context.terminal.say(f"resumed from {saved.path}: {saved.progress.epoch} epochs, {saved.progress.step} steps done")
     return saved.progress
 
 
-def _report(context: RunContext, device: torch.device, spec: DataSpec, parts: Parts) -> dict[str, str]:
+def _report(context: RunContext, device: Device, spec: DataSpec, parts: Parts) -> dict[str, str]:
     """Prints the run's first lines, records them as tags and returns them for the report page."""
-    config, installed, name = context.config, versions(), device_name(device)
-    device_note = " (device=auto: torch finds no CUDA device)" if config.device == AUTO and device.type == "cpu" else ""
+    config, installed = context.config, versions()
+    device_note = (
+        " (device=auto: torch finds no CUDA device)"
+        if config.device == AUTO and device.capabilities.uses_host_cores
+        else ""
+    )
     settings = in_force(parts.loader.settings) if parts.loader.settings is not None else {}
     loader_settings = ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None)
-    precision_settings = ", ".join(f"{key} {value}" for key, value in parts.precision.in_force.items())
-    batch = f"batch {config.batch_size} x {config.accumulate}"
+    batch = f"batch {config.batch_size} x {config.accumulate}, seed {config.effective_seed}"
     facts = {
-        "device": f"{device} {name}{device_note}, {torch.get_num_threads()} torch threads",
+        "device": f"{device.title}{device_note}, {torch.get_num_threads()} torch threads",
         "versions": ", ".join(
             f"{key} {installed[key]}" for key in ("torch", "nvidia-dali-cuda120") if key in installed
         ),
         "data": data_fact(spec, parts),
-        "model": f"{choice(config.model)}: {models.num_parameters(parts.model):,} parameters",
         "loader": f"{choice(config.loader)}: {loader_settings}",
-        "precision": f"{config.precision.name}: {precision_settings}",
-        "optimizer": f"{choice(config.optimizer)}, {batch}, seed {config.effective_seed}",
     }
+    tags = {
+        "device.type": device.kind,
+        "device.name": device.name,
+        "torch_threads.in_force": str(torch.get_num_threads()),
+    }
+    if isinstance(parts.step, ModelStep):
+        effective = parts.step.precision.in_force
+        precision_settings = ", ".join(f"{key} {value}" for key, value in effective.items())
+        facts |= {
+            "model": f"{choice(config.model)}: {models.num_parameters(parts.step.model):,} parameters",
+            "precision": f"{config.precision.name}: {precision_settings}",
+            "optimizer": f"{choice(config.optimizer)}, {batch}",
+        }
+        tags |= {f"precision.in_force.{key}": value for key, value in effective.items()}
+    else:
+        facts["step"] = f"{device.kind}, computes nothing: no loss and no accuracy; {batch}"
     for key, value in facts.items():
         context.terminal.say(f"{key:<10}{value}")
     for note in (*spec.notes, *parts.loader.notes):
         context.terminal.warn(note)
     context.tracked.tags(
-        {"device.type": device.type, "device.name": name, "torch_threads.in_force": str(torch.get_num_threads())}
+        tags
         | {"data.samples": samples_text(spec, parts), "data.digest": spec.digest}
         | {f"loader.in_force.{key}": str(value) for key, value in settings.items()}
-        | {f"precision.in_force.{key}": value for key, value in parts.precision.in_force.items()}
     )
     context.tracked.dataset(spec)
     return facts

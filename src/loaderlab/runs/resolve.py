@@ -36,6 +36,8 @@ def resolve_run(config: TrainConfig, device: DeviceCapabilities, loader: LoaderC
     threads: int | None = None
     if config.torch_threads != AUTO:
         threads = int(config.torch_threads)
+    elif device.emulated:
+        threads = 1  # torch has nothing to compute in the training process
     elif device.uses_host_cores:
         threads = max(1, available_cores() - loader.busy_cores)
     warmup = config.measure.warmup_steps

@@ -11,8 +11,11 @@ from pathlib import Path
 import torch
 
 from loaderlab.config import INSTALLED, PROJECT, TrainConfig, UserError, WrongUsage, flatten, refuse, store_root
-from loaderlab.device.resolve import resolve_device
+from loaderlab.device.base import Device
+from loaderlab.device.cpu import Cpu
+from loaderlab.device.resolve import device_of
 from loaderlab.loaders.header import lift_pillow_limit
+from loaderlab.loaders.resolve import needs_gpu
 from loaderlab.loaders.worker_death import explained
 from loaderlab.parity.status import PARITY
 from loaderlab.probes.sequence import Probes
@@ -86,14 +89,14 @@ class _Stages:
         self._context = context
         self._loaders = LoaderSet(context.config, context.terminal)
         self._probes = Probes()
-        self._device = torch.device("cpu")  # until it is resolved
+        self._device: Device = Cpu()  # until it is resolved
         self._prepared: Prepared | None = None
         self._trained: Trained | None = None
 
     def run(self) -> None:
         """Prepares, trains and probes."""
         self._context.tracked.params(flatten(self._context.config))
-        self._device = resolve_device(self._context.config.device)
+        self._device = device_of(self._context.config)
         prepared = self._prepared = prepare(self._context, self._loaders, self._device)
         loop = MeasuredLoop(self._context, prepared, self._loaders)
         try:
@@ -112,7 +115,12 @@ class _Stages:
         self._loaders.report_skipped()
         context, prepared, skipped = self._context, self._prepared, self._loaders.skipped
         failed, judged = error is not None, None
-        if failed and prepared is not None and self._trained is not None and not prepared.capabilities.asynchronous:
+        if (
+            failed
+            and prepared is not None
+            and self._trained is not None
+            and not prepared.device.capabilities.asynchronous
+        ):
             self._measure_own_cost(prepared, self._trained)
         trained = self._trained
         if prepared is not None and trained is not None and trained.loop.steps:
@@ -129,13 +137,13 @@ class _Stages:
 
 def _not_applicable(config: TrainConfig) -> str:
     """Why a job of a sweep cannot run on this machine; empty if it can. A single run fails with an error instead."""
-    device = resolve_device(config.device)
+    device = device_of(config)
     refused = precision.unsupported(config.precision, device)
     if refused is None and config.study is not None:
         refused = precision.unsuitable(config.precision, device, ladder=config.rung is not None)
     if refused is not None:
         return str(refused)
-    return config.loader.needs_gpu() if device.type != "cuda" else ""
+    return needs_gpu(config.loader, device)
 
 
 def _versions() -> str:

@@ -17,7 +17,7 @@ def setup_of(context: RunContext, prepared: Prepared) -> Setup:
     normalization, source = split.normalization, split.source
     return Setup(
         loader=prepared.parts.loader.capabilities,
-        device=prepared.capabilities,
+        device=prepared.device.capabilities,
         cores=machine.available_cores(),
         threads=torch.get_num_threads(),
         batch_size=config.batch_size,

@@ -12,7 +12,7 @@ import torch
 from loaderlab.config import TrainConfig, UserError, flatten, refuse
 from loaderlab.system.causes import reason
 from loaderlab.system.files import atomic_file
-from loaderlab.training.loop import Parts, Progress
+from loaderlab.training.step import ModelStep, Progress
 
 NAME = "checkpoint.pt"
 #: settings that may differ between a run and its continuation: length, records, loading of samples, and the machine
@@ -41,14 +41,14 @@ class Checkpoint:
     run_id: str
 
 
-def save(path: Path, parts: Parts, progress: Progress, config: TrainConfig, run_id: str) -> None:
+def save(path: Path, step: ModelStep, progress: Progress, config: TrainConfig, run_id: str) -> None:
     """Replaces the checkpoint. An interrupted write leaves the old one unchanged.
 
     Raises:
         UserError: it cannot be written.
     """
     content = {
-        "state": parts.state(),
+        "state": step.state(),
         "trained": {"epoch": progress.epoch, "step": progress.step, "updates": progress.updates},
         "config": {name: _plain(value) for name, value in flatten(config)},
         "run_id": run_id,

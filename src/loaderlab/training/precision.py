@@ -7,15 +7,17 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from loaderlab.config import PrecisionConfig, UserError, refuse
+from loaderlab.device.base import Device
 from loaderlab.system import machine
 from loaderlab.training.rounding import Observed, observe_convolution, observe_product
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def unsupported(config: PrecisionConfig, device: torch.device) -> UserError | None:
+def unsupported(config: PrecisionConfig, device: Device) -> UserError | None:
     """The error for a precision that the device does not support; None if it does."""
-    if device.type != "cuda":
+    capability = device.capabilities.compute_capability
+    if capability is None:
         if config.name == "tf32":
             return refuse(
                 "precision",
@@ -24,28 +26,26 @@ def unsupported(config: PrecisionConfig, device: torch.device) -> UserError | No
                 "precision=fp32",
             )
         return None
-    capability = torch.cuda.get_device_capability(device)
     if config.name in ("tf32", "bf16") and capability < (8, 0):
-        name = torch.cuda.get_device_name(device)
         return refuse(
             "precision",
             config.name,
-            f"needs compute capability 8.0, but {name} has {capability[0]}.{capability[1]}",
+            f"needs compute capability 8.0, but {device.name} has {capability[0]}.{capability[1]}",
             "precision=fp16",
         )
     return None
 
 
-def unsuitable(config: PrecisionConfig, device: torch.device, *, ladder: bool) -> UserError | None:
+def unsuitable(config: PrecisionConfig, device: Device, *, ladder: bool) -> UserError | None:
     """The reason why a study leaves out a precision that the device supports only slowly; None if it does not."""
-    if device.type != "cuda" and config.name == "bf16" and ladder and not machine.cpu_has_bf16():
+    if device.capabilities.uses_host_cores and config.name == "bf16" and ladder and not machine.cpu_has_bf16():
         return refuse(
             "precision",
             "bf16",
             "this processor has no bf16 arithmetic and emulates it, several times slower than fp32",
             "study=loader_precision, to see by how much",
         )
-    if device.type != "cuda" and config.name == "fp16":
+    if device.capabilities.uses_host_cores and config.name == "fp16":
         return refuse(
             "precision",
             "fp16",
@@ -66,20 +66,20 @@ class Precision:
         UserError: the device does not support the precision.
     """
 
-    def __init__(self, config: PrecisionConfig, device: torch.device) -> None:
+    def __init__(self, config: PrecisionConfig, device: Device) -> None:
         self.name, self._device = config.name, device
         self._dtype = AUTOCAST.get(config.name)
         if (refused := unsupported(config, device)) is not None:
             raise refused
         self._set_flags()
-        self.scaler = torch.amp.GradScaler(device.type, enabled=config.name == "fp16")
+        self.scaler = torch.amp.GradScaler(device.torch_device.type, enabled=config.name == "fp16")
         self.in_force = self._observe()
 
     def autocast(self) -> AbstractContextManager[object]:
         """A context for the forward pass and the loss. It does nothing for fp32 and tf32."""
         if self._dtype is None:
             return nullcontext()
-        return torch.autocast(self._device.type, dtype=self._dtype)
+        return torch.autocast(self._device.torch_device.type, dtype=self._dtype)
 
     def _set_flags(self) -> None:
         """Sets torch's older flags, which also set the newer ones. If only the newer ones are set, reading the older ones raises,
@@ -96,7 +96,7 @@ class Precision:
         with torch.no_grad(), self.autocast():
             product = self._checked("product", observe_product(self._device))
             convolution = product
-            if self._device.type == "cuda":  # on a CPU, no flag of torch distinguishes them
+            if not self._device.capabilities.uses_host_cores:  # on a CPU, no flag of torch distinguishes them
                 convolution = self._checked("convolution", observe_convolution(self._device))
         tf32 = {"tf32": "on" if self.name == "tf32" else "off"}
         if convolution.rounded != product.rounded:

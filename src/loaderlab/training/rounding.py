@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from loaderlab.device.base import Device
+
 VALUE = 1 + 2**-12
 SIZE_ON_GPU = 2048  # for a small product, cuBLAS may choose a kernel without TF32
 SIZE_ON_CPU = 256  # takes less than 1 ms
@@ -30,17 +32,21 @@ class Observed:
         return f"{str(self.dtype).removeprefix('torch.')} with {bits} 24 bits of mantissa"
 
 
-def observe_product(device: torch.device) -> Observed:
+def observe_product(device: Device) -> Observed:
     """The arithmetic of a product of two square matrices. Waits for the device."""
-    size = SIZE_ON_GPU if device.type == "cuda" else SIZE_ON_CPU
-    return _observed(torch.full((size, size), VALUE, device=device) @ torch.eye(size, device=device))
+    size = SIZE_ON_CPU if device.capabilities.uses_host_cores else SIZE_ON_GPU
+    return _observed(
+        torch.full((size, size), VALUE, device=device.torch_device) @ torch.eye(size, device=device.torch_device)
+    )
 
 
-def observe_convolution(device: torch.device) -> Observed:
+def observe_convolution(device: Device) -> Observed:
     """The arithmetic of a 3 x 3 convolution, for which cuDNN has a flag of its own. Waits for the device."""
     num_channels = CONVOLUTION[1]
-    kernel = nn.init.dirac_(torch.empty(num_channels, num_channels, 3, 3, device=device))
-    return _observed(nn.functional.conv2d(torch.full(CONVOLUTION, VALUE, device=device), kernel, padding=1))
+    kernel = nn.init.dirac_(torch.empty(num_channels, num_channels, 3, 3, device=device.torch_device))
+    return _observed(
+        nn.functional.conv2d(torch.full(CONVOLUTION, VALUE, device=device.torch_device), kernel, padding=1)
+    )
 
 
 def _observed(result: torch.Tensor) -> Observed:

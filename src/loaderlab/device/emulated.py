@@ -1,0 +1,92 @@
+"""An emulated accelerator: a timeline of a known speed on the host's clock. Its tensors stay in host memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+import torch
+
+from loaderlab.config import EMULATED, AcceleratorConfig
+from loaderlab.device import capabilities
+from loaderlab.device.base import Device, Event, Stream
+from loaderlab.device.capabilities import DeviceCapabilities
+from loaderlab.device.cpu import processor
+from loaderlab.device.timeline import Clock, RealClock, Timeline
+from loaderlab.device.timeline import Event as TimelineEvent
+from loaderlab.device.timeline import Stream as TimelineStream
+
+LOG = 100_000  # pieces of work that the log keeps: more than any measurement needs, and a few MiB
+
+
+class Emulated(Device):
+    """A device on which work takes the time that its settings say.
+
+    Args:
+        accelerator: its settings.
+        batch_size: of the run.
+        clock: of the host.
+
+    Attributes:
+        timeline: its streams and the log of its work.
+    """
+
+    kind = EMULATED
+    torch_device = torch.device("cpu")
+
+    def __init__(self, accelerator: AcceleratorConfig, batch_size: int, clock: Clock | None = None) -> None:
+        self.timeline = Timeline(clock or RealClock(), accelerator.steps_ahead, log_size=LOG)
+        self._description, self._gb_per_s = accelerator.describe(batch_size), accelerator.copy_gb_per_s
+        self._chosen = threading.local()
+
+    @property
+    def capabilities(self) -> DeviceCapabilities:
+        return capabilities.EMULATED
+
+    @property
+    def name(self) -> str:
+        """Its speed, the source of the speed, and the host that feeds it."""
+        return f"{self._description}, fed by {processor()}"
+
+    @property
+    def title(self) -> str:
+        return self.name
+
+    def synchronize(self) -> None:
+        self.timeline.synchronize()
+
+    def event(self, *, timed: bool = False) -> Event:
+        return TimelineEvent(self.timeline, enable_timing=timed)
+
+    def current_stream(self) -> TimelineStream:
+        stream: TimelineStream = getattr(self._chosen, "stream", self.timeline.default)
+        return stream
+
+    def side_stream(self) -> Stream:
+        return TimelineStream(self.timeline)
+
+    @contextmanager
+    def on_stream(self, stream: Any) -> Iterator[None]:
+        before, self._chosen.stream = self.current_stream(), stream
+        try:
+            yield
+        finally:
+            self._chosen.stream = before
+
+    def copy(self, tensor: torch.Tensor, *, non_blocking: bool, pinned: bool) -> torch.Tensor:
+        """The same tensor; the copy takes its time on the current stream, twice as long from pageable memory."""
+        bytes_per_ns = self._gb_per_s if pinned else self._gb_per_s / 2
+        copied = self.timeline.queue(self.current_stream(), round(tensor.nbytes / bytes_per_ns), "copy")
+        if not (pinned and non_blocking):
+            self.timeline.clock.sleep_until(copied.stop_ns)
+        return tensor
+
+    @property
+    def free_bytes(self) -> int:
+        return psutil.virtual_memory().available
+
+    def __str__(self) -> str:
+        return EMULATED
