@@ -26,11 +26,11 @@ MUTANTS = [
         "dali_event_before_copy",
         DALI,
         """        inputs, targets = (view.clone() for view in views)
-        copied = torch.cuda.Event()
-        copied.record(torch.cuda.current_stream(self._device))
+        copied = self._device.event()
+        copied.record(self._device.current_stream())
 """,
-        """        copied = torch.cuda.Event()
-        copied.record(torch.cuda.current_stream(self._device))
+        """        copied = self._device.event()
+        copied.record(self._device.current_stream())
         inputs, targets = (view.clone() for view in views)
 """,
         "the event that releases DALI's batch is recorded before the copy",
@@ -39,8 +39,8 @@ MUTANTS = [
     Mutant(
         "dali_event_on_default_stream",
         DALI,
-        "copied.record(torch.cuda.current_stream(self._device))",
-        "copied.record(torch.cuda.default_stream(self._device))",
+        "copied.record(self._device.current_stream())",
+        "copied.record(torch.cuda.default_stream())",
         "the event is recorded on the default stream, although the copy runs on another one",
         ("copies",),
     ),
@@ -87,23 +87,23 @@ MUTANTS = [
     Mutant(
         "resident_copy_blocks",
         RESIDENT,
-        "numbers.pin_memory().to(self._device, non_blocking=True)",
-        "numbers.to(self._device)",
+        "self._device.copy(numbers.pin_memory(), non_blocking=True, pinned=True)",
+        "numbers.to(self._device.torch_device)",
         "the host waits for the device's queued work at each batch",
         ("copies", "loaders"),
     ),
     Mutant(
         "resident_copy_not_pinned",
         RESIDENT,
-        "numbers.pin_memory().to(self._device, non_blocking=True)",
-        "numbers.to(self._device, non_blocking=True)",
+        "self._device.copy(numbers.pin_memory(), non_blocking=True, pinned=True)",
+        "numbers.to(self._device.torch_device, non_blocking=True)",
         "the copy comes from pageable memory, so the host waits all the same",
         ("copies", "loaders"),
     ),
     Mutant(
         "native_does_not_pin",
         "loaders/native.py",
-        "yield fetched.pin_memory() if self._copy.pinned and isinstance(fetched, Batch) else fetched",
+        "yield fetched.pin_memory() if self._copy.pins and isinstance(fetched, Batch) else fetched",
         "yield fetched",
         "without workers, batches are not pinned",
         ("copies",),
@@ -111,7 +111,7 @@ MUTANTS = [
     Mutant(
         "spdl_does_not_pin",
         "loaders/spdl.py",
-        "return fetched.pin_memory() if self._copy.pinned and isinstance(fetched, Batch) else fetched",
+        "return fetched.pin_memory() if self._copy.pins and isinstance(fetched, Batch) else fetched",
         "return fetched",
         "batches are not pinned",
         ("copies",),
@@ -119,8 +119,8 @@ MUTANTS = [
     Mutant(
         "replay_begins_during_copies",
         "loaders/replay.py",
-        "            torch.cuda.synchronize(device)\n",
-        "            pass\n",
+        "        device.synchronize()\n",
+        "        pass\n",
         "the ceiling's first steps wait for its batches to be copied",
         ("copies",),
     ),

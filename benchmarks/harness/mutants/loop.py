@@ -5,6 +5,7 @@ from __future__ import annotations
 from benchmarks.harness.mutants.mutant import Mutant
 
 FILE = "training/loop.py"
+STEP = "training/step.py"
 MUTANTS = [
     Mutant(
         "loop_clock_starts_late",
@@ -38,11 +39,11 @@ MUTANTS = [
     Mutant(
         "loop_marks_before_backward",
         FILE,
-        """            scaler.scale(loss / size if size > 1 else loss).backward()
+        """            work.backward(loss, size, updates=updates)
             meter.mark()  # backward
 """,
         """            meter.mark()  # backward
-            scaler.scale(loss / size if size > 1 else loss).backward()
+            work.backward(loss, size, updates=updates)
 """,
         "the backward pass counts as optimizer",
         ("agreement",),
@@ -61,17 +62,17 @@ MUTANTS = [
     ),
     Mutant(
         "loop_keeps_gradients",
-        FILE,
-        "    parts.optimizer.zero_grad(set_to_none=True)\n",
+        STEP,
+        "        self.optimizer.zero_grad(set_to_none=True)\n",
         "",
         "the gradients of earlier updates are added",
         ("training",),
     ),
     Mutant(
         "loop_adds_losses",
-        FILE,
-        "scaler.scale(loss / size if size > 1 else loss)",
-        "scaler.scale(loss)",
+        STEP,
+        "self.precision.scaler.scale(loss / size if size > 1 else loss)",
+        "self.precision.scaler.scale(loss)",
         "an accumulated update uses the sum of the gradients, not their mean",
         ("training",),
     ),
@@ -86,23 +87,23 @@ MUTANTS = [
     Mutant(
         "loop_drops_last_group",
         FILE,
-        "if group == accumulate or ends_epoch:",
-        "if group == accumulate:",
+        "updates = group == accumulate or ends_epoch",
+        "updates = group == accumulate",
         "the last, smaller group of an epoch updates nothing",
         ("training",),
     ),
     Mutant(
         "loop_unknown_length_not_corrected",
         FILE,
-        "parameter.grad.mul_(size / group)",
-        "parameter.grad.mul_(1.0)",
+        "work.correct(size / group)",
+        "work.correct(1.0)",
         "without a known length, the last group of an epoch is divided by the size of a whole one",
         ("training",),
     ),
     Mutant(
         "evaluation_in_training_mode",
         FILE,
-        "    parts.model.eval()\n",
+        "    step.model.eval()\n",
         "",
         "the evaluation runs in training mode",
         ("training",),
@@ -110,7 +111,7 @@ MUTANTS = [
     Mutant(
         "training_in_evaluation_mode",
         FILE,
-        "        model.train()\n        meter.begin_epoch",
+        "        work.begin_epoch()\n        meter.begin_epoch",
         "        meter.begin_epoch",
         "after an evaluation, the training continues in evaluation mode",
         ("training",),

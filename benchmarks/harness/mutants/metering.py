@@ -86,7 +86,7 @@ MUTANTS = [
         PHASES,
         """            self._ring.mark(phase)
         elif self._sync:
-            torch.cuda.synchronize(self._sync)
+            self._sync.synchronize()
 """,
         "            self._ring.mark(phase)\n",
         "with `measure.sync`, a mark does not wait for the device",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -23,8 +24,9 @@ class Cuda(Device):
     def torch_device(self) -> torch.device:  # type: ignore[override]
         return torch.device("cuda", self.index)
 
-    @property
+    @cached_property
     def capabilities(self) -> DeviceCapabilities:
+        """Its capabilities. They are queried once: a device that has failed may answer no query."""
         capability = torch.cuda.get_device_capability(self.torch_device)
         return DeviceCapabilities(
             asynchronous=True,

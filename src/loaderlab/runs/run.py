@@ -115,12 +115,8 @@ class _Stages:
         self._loaders.report_skipped()
         context, prepared, skipped = self._context, self._prepared, self._loaders.skipped
         failed, judged = error is not None, None
-        if (
-            failed
-            and prepared is not None
-            and self._trained is not None
-            and not prepared.device.capabilities.asynchronous
-        ):
+        asynchronous = self._device.capabilities.asynchronous
+        if failed and prepared is not None and self._trained is not None and not asynchronous:
             self._measure_own_cost(prepared, self._trained)
         trained = self._trained
         if prepared is not None and trained is not None and trained.loop.steps:
