@@ -75,7 +75,7 @@ def checks(config: TrainConfig) -> Iterator[Check]:
         yield doctor.disk(name, str(path), _free(path))
     yield from _store(config.tracking)
     yield _driver()
-    yield _device(config.device)
+    yield _device(config)
 
 
 def _soft_limit() -> int:
@@ -85,7 +85,8 @@ def _soft_limit() -> int:
 
 def _num_workers(config: TrainConfig) -> int:
     """The number of worker processes for training and validation. A user's own stream may get fewer."""
-    loader, num_val_loaders = config.loader, int(config.evaluate)
+    emulated = config.accelerator.is_emulated  # then there is no evaluation
+    loader, num_val_loaders = config.loader, int(config.evaluate and not emulated)
     if isinstance(loader, ReplayLoader):  # validation uses the native loader
         return _auto_workers(config) * num_val_loaders
     if not isinstance(loader, NativeLoader):
@@ -101,6 +102,7 @@ def _auto_workers(config: TrainConfig) -> int:
         return 0
     with gpus() as handles:
         on_cpu = config.device == "cpu" or (config.device == AUTO and not handles)
+    on_cpu &= not config.accelerator.is_emulated
     return machine.worker_share(uses_host_cores=on_cpu)
 
 
@@ -171,11 +173,10 @@ def _driver() -> Check:
     return doctor.driver(names, str(version or "unknown version"))
 
 
-def _device(name: str) -> Check:
+def _device(config: TrainConfig) -> Check:
     try:
-        from loaderlab.device.resolve import resolve_device
+        from loaderlab.device.resolve import device_of
 
-        device = resolve_device(name)
-        return doctor.device(device.title, "")
+        return doctor.device(device_of(config).title, "")
     except UserError as error:
         return doctor.device("", str(error))
