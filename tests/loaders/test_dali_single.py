@@ -25,7 +25,7 @@ from loaderlab.device.base import Device
 from loaderlab.device.capabilities import CPU
 from loaderlab.device.cpu import Cpu
 from loaderlab.device.cuda import Cuda
-from loaderlab.loaders import dali_single, resolve
+from loaderlab.loaders import dali_single
 from loaderlab.loaders.contract import EpochPlan, Loader
 from loaderlab.loaders.dali_single import DecoderChoice
 from loaderlab.loaders.header import JPEG
@@ -54,7 +54,7 @@ def fails(_: UINT8) -> UINT8:
 def decodings(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The decodings so far. Every device counts as a GPU."""
     calls: list[str] = []
-    monkeypatch.setattr(resolve, "capabilities", lambda device: GPU if device.type == "cuda" else CPU)
+    monkeypatch.setattr(Cuda, "capabilities", GPU)
     dali_single.jpeg_decoding.cache_clear()
     yield calls
     dali_single.jpeg_decoding.cache_clear()

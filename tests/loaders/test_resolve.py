@@ -32,7 +32,7 @@ SHARES = {  # usable cores: on a GPU, on a CPU
 def makers(split: Split, device: DeviceCapabilities, cores: int, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """The automatic number of each loader's workers or threads."""
     monkeypatch.setattr(machine, "available_cores", lambda: cores)
-    monkeypatch.setattr(resolve, "capabilities", lambda _: device)
+    monkeypatch.setattr(Cpu, "capabilities", device)
     target = Cpu()
     return {
         "native": resolve.native_settings(NativeLoader(), split, target).num_workers,

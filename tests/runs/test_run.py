@@ -170,7 +170,7 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(
 
     evaluations = iter(range(99))
 
-    def interrupted(parts: loop.Parts, loader: object) -> tuple[float, float]:
+    def interrupted(*_: object) -> tuple[float, float]:
         if next(evaluations) == 2:
             raise KeyboardInterrupt
         return 0.0, 0.0

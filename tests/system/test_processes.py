@@ -45,6 +45,7 @@ import torch
 from torch.utils.data import Dataset
 from loaderlab.config import NativeLoader
 from loaderlab.data.spec import Split, UserItems
+from loaderlab.device.cpu import Cpu
 from loaderlab.loaders.contract import EpochPlan
 from loaderlab.loaders.native import Native
 
