@@ -231,8 +231,8 @@ def _report(context: RunContext, device: Device, spec: DataSpec, parts: Parts) -
             f"{key} {installed[key]}" for key in ("torch", "nvidia-dali-cuda120") if key in installed
         ),
         "data": data_fact(spec, parts),
-        "loader": f"{choice(config.loader)}: {loader_settings}",
     }
+    loader = {"loader": f"{choice(config.loader)}: {loader_settings}"}
     tags = {
         "device.type": device.kind,
         "device.name": device.name,
@@ -243,12 +243,13 @@ def _report(context: RunContext, device: Device, spec: DataSpec, parts: Parts) -
         precision_settings = ", ".join(f"{key} {value}" for key, value in effective.items())
         facts |= {
             "model": f"{choice(config.model)}: {models.num_parameters(parts.step.model):,} parameters",
+            **loader,
             "precision": f"{config.precision.name}: {precision_settings}",
             "optimizer": f"{choice(config.optimizer)}, {batch}",
         }
         tags |= {f"precision.in_force.{key}": value for key, value in effective.items()}
     else:
-        facts["step"] = f"{device.kind}, computes nothing: no loss and no accuracy; {batch}"
+        facts |= {**loader, "step": f"{device.kind}, computes nothing: no loss and no accuracy; {batch}"}
     for key, value in facts.items():
         context.terminal.say(f"{key:<10}{value}")
     for note in (*spec.notes, *parts.loader.notes):
