@@ -165,6 +165,28 @@ EXPECTED_RATE = _metric(
 )
 HEADROOM_X = _metric("starvation/headroom_x", "x", "headroom, ceiling / rate", ".2f", LOWER, row=ROW)
 EFFICIENCY_PCT = _metric("starvation/efficiency_pct", "%", "rate / ceiling", ".0f", HIGHER, column="of ceiling")
+UTILIZATION_PCT = _metric(
+    "capacity/utilization_pct",
+    "%",
+    "accelerator utilization, rate / requested rate",
+    ".1f",
+    HIGHER,
+    column="utilization",
+    row=ROW,
+)
+ACCELERATORS_FED = _metric(
+    "capacity/accelerators_fed",
+    "",
+    "emulated accelerators that the loader feeds",
+    ".2f",
+    HIGHER,
+    column="accelerators fed",
+    row=ROW,
+)
+WORKERS_NEEDED = _metric(
+    "capacity/workers_needed", "", "workers or threads to feed one, estimate", ".2f", LOWER, row=ROW
+)
+CORES_NEEDED = _metric("capacity/cores_needed", "", "cores to feed one, estimate", ".2f", LOWER, row=ROW)
 COLD_RATE = _metric("rate/cold_samples_per_s", "samples/s", "with a cold file cache", ",.0f", HIGHER, row=ROW)
 WARM_RATE = _metric("rate/warm_samples_per_s", "samples/s", "with a warm file cache", ",.0f", HIGHER)
 FETCH_STALL_PCT = _metric("starvation/fetch_stall_pct", "%", "fetch stall, cold versus warm", ".1f", LOWER, row=ROW)

@@ -37,12 +37,9 @@ def advise(e: Evidence, s: Setup, bottleneck: str) -> tuple[Advice, ...]:
         case "interference":
             advice = _reduce_interference(e, s, max_gain)
         case "host launch overhead":
-            text = "the host cannot launch kernels fast enough, so use larger batches"
-            advice = [Advice(text, "batch_size", 2 * s.batch_size) if s.batch_size else Advice(text)]
-            if not s.compiled:
-                advice.append(Advice("fewer and larger kernels", "model.compile", True))
+            advice = _launch_less_often(s)
         case _:
-            advice = _speed_up_step(e, s)
+            advice = [] if s.device.emulated else _speed_up_step(e, s)  # an emulated step has a fixed speed
     return tuple(entry for entry in advice if entry.gain_x is None or entry.gain_x >= WORTH_X)
 
 
@@ -79,7 +76,10 @@ def _has_processes(makers: Makers | None) -> bool:
 def _keep_on_device(s: Setup, max_gain: float | None) -> list[Advice]:
     if not s.fits_on_device or s.loader.keep_on_device is None:
         return []
-    return [Advice("data this small can stay on the device", *s.loader.keep_on_device, max_gain)]
+    text = "data this small can stay on the device"
+    if s.device.emulated:
+        text = "data this small can stay in memory as batches, and on a real accelerator in its own memory"
+    return [Advice(text, *s.loader.keep_on_device, max_gain)]
 
 
 def _reduce_hand_overs(e: Evidence, s: Setup, max_gain: float | None) -> list[Advice]:
@@ -208,6 +208,17 @@ def _reduce_interference(e: Evidence, s: Setup, max_gain: float | None) -> list[
             enough = min(enough, math.ceil(POTENTIAL_X * e.ceiling * makers.count / e.loader_alone))
         advice.append(Advice("leave cores for the step", makers.setting, max(1, enough), max_gain))
     return advice or [Advice("give the job more cores", gain_x=max_gain)]
+
+
+def _launch_less_often(s: Setup) -> list[Advice]:
+    """Advice for a host that needs longer to queue a step than the device needs to do it."""
+    text = "the host cannot launch kernels fast enough, so use larger batches"
+    if s.accelerator is not None:
+        text = f"queuing a step takes {s.accelerator.host_ms:g} ms (accelerator.host_ms), so use larger batches"
+    advice = [Advice(text, "batch_size", 2 * s.batch_size) if s.batch_size else Advice(text)]
+    if not s.compiled and not s.device.emulated:
+        advice.append(Advice("fewer and larger kernels", "model.compile", True))
+    return advice
 
 
 def _speed_up_step(e: Evidence, s: Setup) -> list[Advice]:

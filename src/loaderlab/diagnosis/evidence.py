@@ -1,4 +1,4 @@
-"""The input of a verdict: thresholds, Evidence (measured values), Setup (the loop's configuration), Advice."""
+"""The input of a verdict: thresholds, Evidence (measured values), Setup (the loop's configuration), RequestedSpeed, Advice."""
 
 from __future__ import annotations
 
@@ -96,6 +96,25 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class RequestedSpeed:
+    """The speed of an emulated accelerator.
+
+    Attributes:
+        title: ``emulated resnet50_a100``.
+        rate: samples/s that it takes if it never waits.
+        host_ms: CPU time of the training process to queue one step, ms.
+        min_utilization: rate / requested rate from which MLPerf Storage's rule counts it as fed.
+        is_mlperf: the speed and the threshold are MLPerf Storage's.
+    """
+
+    title: str
+    rate: float
+    host_ms: float
+    min_utilization: float
+    is_mlperf: bool
+
+
+@dataclass(frozen=True)
 class Setup:
     """The part of a loop's configuration that the verdict and the advice depend on.
 
@@ -110,6 +129,7 @@ class Setup:
         normalized_by_loader: the loader delivers normalised floats instead of bytes.
         max_makers: the most loader workers or threads that this data allows; None: any number.
         auto_threads: torch uses the cores that the loader leaves; otherwise its number of threads is fixed.
+        accelerator: the speed of the emulated accelerator; None on a real device.
     """
 
     loader: LoaderCapabilities
@@ -125,6 +145,7 @@ class Setup:
     compiled: bool = False
     max_makers: int | None = None
     auto_threads: bool = False
+    accelerator: RequestedSpeed | None = None
 
     def threads_with(self, num_makers: int) -> int:
         """Number of torch threads with this many loader workers or threads."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 
 from loaderlab import metrics
+from loaderlab.diagnosis.capacity import capacity_of
 from loaderlab.diagnosis.evidence import Evidence, Setup, expected_rate
 from loaderlab.meter import summary
 from loaderlab.meter.rates import ProbeResults
@@ -184,6 +185,7 @@ def _derived(e: Evidence, probes: ProbeResults, setup: Setup | None, rate: float
         metrics.EPOCH_GAP_PCT: e.gap_pct,
         metrics.CLOCKS_PCT: e.clocks_pct,
         metrics.LOADER_CORES: e.loader_cores,
+        **_capacity(replace(e, rate=rate), setup),
     }
     if e.starved_interval is not None and e.change is None:
         named[metrics.STARVED_LOW_PCT] = max(0.0, e.starved_interval[0])
@@ -200,6 +202,19 @@ def _derived(e: Evidence, probes: ProbeResults, setup: Setup | None, rate: float
         if e.ceiling is not None:
             named[metrics.PREP_STALL_PCT] = 100 * (1 - e.warm / e.ceiling)
     return {name: value for name, value in named.items() if value is not None}
+
+
+def _capacity(e: Evidence, setup: Setup | None) -> dict[str, float | None]:
+    """The metrics of an emulated accelerator's capacity; empty on a real device."""
+    capacity = None if setup is None else capacity_of(e, setup)
+    if capacity is None:
+        return {}
+    return {
+        metrics.UTILIZATION_PCT: None if capacity.utilization is None else 100 * capacity.utilization,
+        metrics.ACCELERATORS_FED: capacity.accelerators_fed,
+        metrics.WORKERS_NEEDED: capacity.workers_needed,
+        metrics.CORES_NEEDED: capacity.cores_needed,
+    }
 
 
 def usage(loop: LoopRecord) -> dict[str, float]:

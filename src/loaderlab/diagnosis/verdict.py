@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from loaderlab.diagnosis.advice import advise
 from loaderlab.diagnosis.bottleneck import bottleneck_of
+from loaderlab.diagnosis.capacity import capacity_text
 from loaderlab.diagnosis.evidence import (
     BOTTLENECK_X,
     CLOCKS_PCT,
@@ -46,6 +47,7 @@ class Verdict:
         headroom_x: the most that a perfect loader could gain; from the ceiling, or from the starved share if there is none.
         because: the evidence; for an inconclusive verdict, the reason.
         advice: best first.
+        capacity: how much of an emulated accelerator this host feeds, without a full stop; empty on a real device.
         render: how to follow a piece of advice in the measured program.
     """
 
@@ -54,6 +56,7 @@ class Verdict:
     headroom_x: float | None
     because: str
     advice: tuple[Advice, ...] = ()
+    capacity: str = ""
     render: Callable[[Advice], str] = field(default=as_override, compare=False, repr=False)
 
     @property
@@ -68,6 +71,8 @@ class Verdict:
             tags["bottleneck"] = self.bottleneck
         if self.advice:
             tags["advice"] = "; ".join(self.to_try)
+        if self.capacity:
+            tags["capacity"] = self.capacity
         return tags
 
     @property
@@ -82,6 +87,8 @@ class Verdict:
         if self.advice:
             verb = "Try" if self.render(self.advice[0]) else "To do:"
             parts.append(f"{verb} {self.to_try[0]}.")
+        if self.capacity:
+            parts.append(f"Capacity: {self.capacity}.")
         return " ".join(parts)
 
 
@@ -101,20 +108,22 @@ def judge(evidence: Evidence, setup: Setup | None = None) -> Verdict:
     headroom = evidence.headroom
     if headroom is None and evidence.num_steps and evidence.starved_pct < 100:
         headroom = 1 / (1 - evidence.starved_pct / 100)
+    enough_steps = evidence.num_steps >= evidence.least_steps
+    capacity = capacity_text(evidence, setup) if setup is not None and enough_steps else ""
     if doubt := _doubt(evidence, setup):
         reason, remedy = doubt
-        measured = f"; measured: {_starved_share(evidence)}" if evidence.num_steps else ""
-        return Verdict(INCONCLUSIVE, None, headroom, f"{reason}{measured}", (Advice(remedy),))
+        measured = f"; measured: {_starved_share(evidence, setup)}" if evidence.num_steps else ""
+        return Verdict(INCONCLUSIVE, None, headroom, f"{reason}{measured}", (Advice(remedy),), capacity)
     steady, gap = grade(evidence.starved_pct), grade(evidence.gap_pct or 0.0)
     lost_between = evidence.gap_pct or 0.0
     by_gap = gap != FED and lost_between > evidence.starved_pct * (1 - lost_between / 100)
     bottleneck = EPOCH_GAP if by_gap else bottleneck_of(evidence, setup, fed=steady == FED)
-    because = _because(evidence, bottleneck, headroom)
+    because = _because(evidence, setup, bottleneck, headroom)
     if gap != FED:
         between = f"{lost_between:.0f} % of the loop is lost between epochs (from the last step of one to the first batch of the next)"
         because = f"{between}; within epochs, {because}" if by_gap else f"{because}; {between}"
     advice = advise(evidence, setup, bottleneck) if setup is not None else ()
-    return Verdict(max(gap, steady, key=_severity), bottleneck, headroom, because, advice)
+    return Verdict(max(gap, steady, key=_severity), bottleneck, headroom, because, advice, capacity)
 
 
 def _severity(name: str) -> int:
@@ -134,7 +143,8 @@ def _doubt(e: Evidence, setup: Setup | None) -> tuple[str, str] | None:
             if e.num_steps == 1
             else f"only {e.num_steps} steps were"
         )
-        return f"{count} measured; at least {e.least_steps} are needed", "measure more steps"
+        where = " on the emulated accelerator" if _is_emulated(setup) else ""
+        return f"{count} measured{where}; at least {e.least_steps} are needed", "measure more steps"
     if e.starved_interval is not None:
         low, high = (grade(bound) for bound in e.starved_interval)
         least, most = (_max_gain(e, bound) for bound in e.starved_interval)
@@ -202,12 +212,17 @@ def _explained_by_contention(e: Evidence) -> bool:
 # ---- words -----------------------------------------------------------------------------------------------------
 
 
-def _starved_share(e: Evidence) -> str:
+def _is_emulated(setup: Setup | None) -> bool:
+    return setup is not None and setup.device.emulated
+
+
+def _starved_share(e: Evidence, setup: Setup | None) -> str:
+    subject = "the emulated accelerator was " if _is_emulated(setup) else ""
     interval = ""
     if e.starved_interval is not None:
         low, high = max(0.0, e.starved_interval[0]), min(100.0, e.starved_interval[1])
         interval = f" (95 % CI {low:.1f} to {high:.1f})"
-    return f"starved of data {e.starved_pct:.1f} % of the time{interval}"
+    return f"{subject}starved of data {e.starved_pct:.1f} % of the time{interval}"
 
 
 def _borderline(e: Evidence) -> tuple[str, str] | None:
@@ -218,8 +233,8 @@ def _borderline(e: Evidence) -> tuple[str, str] | None:
     return None if low == high else (low, high)
 
 
-def _because(e: Evidence, bottleneck: str, headroom: float | None) -> str:
-    text = _starved_share(e)
+def _because(e: Evidence, setup: Setup | None, bottleneck: str, headroom: float | None) -> str:
+    text = _starved_share(e, setup)
     if e.change is not None:
         text += f" since step {e.change.index} ({100 * e.change.before:.1f} % before it; the run's metrics cover both parts)"
     if e.delivery_pct >= 1:

@@ -28,6 +28,7 @@ def markdown(title: str, facts: Mapping[str, str], figures: Mapping[str, float],
         lines += [f"Bottleneck: {verdict.bottleneck}.", ""] if verdict.bottleneck else []
         lines += [f"- try {escape(text)}" for text in verdict.to_try]
         lines += [""] if verdict.advice else []
+        lines += [f"**Capacity**: {escape(verdict.capacity)}.", ""] if verdict.capacity else []
     lines += [f"- **{name}**: {escape(value)}" for name, value in facts.items()]
     if shown := [entry for entry in ROWS if entry.name in figures]:
         lines += ["", "| what | value | metric |", "|---|---:|---|"]

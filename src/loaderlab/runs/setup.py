@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
+from loaderlab.config import TrainConfig
 from loaderlab.data.spec import EncodedImages, UserItems
-from loaderlab.diagnosis.evidence import Setup
+from loaderlab.diagnosis.evidence import RequestedSpeed, Setup
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.prepare import Prepared
 from loaderlab.system import machine
+
+MLPERF = "MLPerf Storage"  # the start of the source of its presets
+MLPERF_SETTINGS = tuple(  # a preset with another value of these is not MLPerf Storage's
+    f"accelerator.{name}=" for name in ("step_ms", "samples_per_s", "batch_size", "allreduce_ms", "min_utilization")
+)
 
 
 def setup_of(context: RunContext, prepared: Prepared) -> Setup:
@@ -29,4 +37,24 @@ def setup_of(context: RunContext, prepared: Prepared) -> Setup:
         compiled=config.model.compile,
         auto_threads=prepared.settings.threads_by_cores,
         max_makers=1 if isinstance(source, UserItems) and source.iterable and not source.sharded else None,
+        accelerator=requested_speed(config, context.job.overrides),
+    )
+
+
+def requested_speed(config: TrainConfig, overrides: Sequence[str]) -> RequestedSpeed | None:
+    """The speed of the emulated accelerator; None if the step runs on a real device.
+
+    Args:
+        overrides: the user's own. A speed or a threshold among them is not MLPerf Storage's.
+    """
+    accelerator = config.accelerator
+    if not accelerator.is_emulated:
+        return None
+    is_changed = any(text.lstrip("+").startswith(MLPERF_SETTINGS) for text in overrides)
+    return RequestedSpeed(
+        title=accelerator.title,
+        rate=accelerator.requested_rate(config.batch_size, config.accumulate),
+        host_ms=accelerator.host_ms,
+        min_utilization=accelerator.min_utilization,
+        is_mlperf=accelerator.source.startswith(MLPERF) and not is_changed,
     )

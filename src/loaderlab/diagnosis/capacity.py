@@ -1,0 +1,121 @@
+"""How much of an emulated accelerator this host feeds, as numbers and in words. Pure.
+
+All estimates are linear: they scale the loader's own rate and its CPU time to the accelerator's speed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from loaderlab.diagnosis.evidence import Evidence, RequestedSpeed, Setup
+
+CLOSE = 0.05  # an estimate this little above a whole number of workers is rounded down
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """The capacity of a host and a loader. None: not measured, or the loader has no workers or threads to count.
+
+    Attributes:
+        accelerators_fed: rate of the loader alone / requested rate.
+        workers_needed: workers or threads that feed one accelerator.
+        cores_needed: cores that feed one accelerator: loader and host part of the step.
+        utilization: rate of the run / requested rate, 0 to 1.
+    """
+
+    accelerators_fed: float | None
+    workers_needed: float | None
+    cores_needed: float | None
+    utilization: float | None
+
+
+def capacity_of(e: Evidence, s: Setup) -> Capacity | None:
+    """The capacity; None on a real device."""
+    speed, makers, alone = s.accelerator, s.loader.makers, e.loader_alone
+    if speed is None:
+        return None
+    utilization = e.rate / speed.rate if e.rate else None
+    if not alone:
+        return Capacity(None, None, None, utilization)
+    cores_needed = None
+    if e.loader_cores is not None:
+        host_s = speed.host_ms / 1e3 / s.batch_size if s.batch_size else 0.0
+        cores_needed = speed.rate * (e.loader_cores / alone + host_s)
+    workers_needed = None if makers is None else speed.rate * max(1, makers.count) / alone
+    return Capacity(alone / speed.rate, workers_needed, cores_needed, utilization)
+
+
+def capacity_text(e: Evidence, s: Setup) -> str:
+    """The capacity and MLPerf Storage's rule in words, without a full stop at the end; empty on a real device, and for a
+    loader that loads nothing."""
+    capacity, speed = capacity_of(e, s), s.accelerator
+    if capacity is None or speed is None or s.loader.loads_nothing:
+        return ""
+    return ". ".join(text for text in (_fed(capacity, speed, s), mlperf_rule(capacity.utilization, speed)) if text)
+
+
+def mlperf_rule(utilization: float | None, speed: RequestedSpeed) -> str:
+    """Whether the utilization passes MLPerf Storage's rule: at least 0.90, or the preset's own threshold."""
+    if utilization is None:
+        return ""
+    passes = utilization >= speed.min_utilization
+    shown = f"{utilization:.2f}"
+    if passes != (float(shown) >= speed.min_utilization):  # rounding must not turn it into a contradiction
+        shown = f"{utilization:.4f}"
+    result = "passes" if passes else "does not pass"
+    if not speed.is_mlperf:
+        return f"By MLPerf Storage's rule ({speed.min_utilization:.2f}): utilization {shown}, {result}"
+    comparison = "at least" if passes else "below"
+    return f"MLPerf Storage: utilization {shown}, {comparison} {speed.min_utilization:.2f}: {result}"
+
+
+def _fed(capacity: Capacity, speed: RequestedSpeed, s: Setup) -> str:
+    """How many accelerators the loader feeds, and what one of them needs."""
+    fed = capacity.accelerators_fed
+    if fed is None:
+        return f"unknown for an {speed.title} ({speed.rate:,.0f} samples/s), since the loader was not measured alone"
+    parts = [_number_fed(fed, capacity.utilization, speed, s)]
+    needs = [_cores(capacity.cores_needed, s.cores)] if capacity.cores_needed is not None else []
+    count = None if capacity.workers_needed is None else max(1, math.ceil(capacity.workers_needed - CLOSE))
+    measured = s.loader.makers.count if s.loader.makers is not None else 0
+    if count is not None and (fed < 1 or measured):
+        needs.append(_makers(count, s))
+    if needs:
+        needed = " and ".join(needs)
+        parts.append(f"about {needed} would feed one" if fed < 1 else f"one needs about {needed}")
+    if count is not None and fed < 1 and count > measured:
+        kind = _kind(s)
+        parts.append(f"not measured beyond {_makers(measured, s)}" if measured else f"not measured with {kind}s")
+        if s.max_makers is not None and count > s.max_makers:
+            parts.append(f"this data allows at most {_makers(s.max_makers, s)}")
+    return "; ".join(parts)
+
+
+def _number_fed(fed: float, utilization: float | None, speed: RequestedSpeed, s: Setup) -> str:
+    makers, rate = s.loader.makers, f"{speed.rate:,.0f} samples/s"
+    using = "" if makers is None else f"with {_makers(makers.count, s)} " if makers.count else f"without {_kind(s)}s "
+    if fed < 1:
+        return f"{using}this host feeds {fed:.2f} of an {speed.title} ({rate})"
+    if utilization is not None and utilization < speed.min_utilization:  # a copy or the host part limits the run
+        could = f"{using}the loader alone could feed {_digits(fed)} {speed.title} ({rate} each)"
+        return f"{could}, but in the run it fed {utilization:.2f} of one"
+    return f"{using}this host could feed {_digits(fed)} {speed.title} ({rate} each)"
+
+
+def _digits(number: float) -> str:
+    return f"{number:,.0f}" if number >= 10 else f"{number:.1f}"
+
+
+def _cores(number: float, available: int) -> str:
+    shown = f"{_digits(number)} cores" if number >= 0.05 else "0.1 cores or less"
+    return f"{shown} (this host has {available})" if number > available else shown
+
+
+def _kind(s: Setup) -> str:
+    """``worker`` or ``thread``."""
+    return "worker" if s.loader.makers is None else s.loader.makers.kind.removesuffix("s")
+
+
+def _makers(count: int, s: Setup) -> str:
+    return f"{count} {_kind(s)}{'s' * (count != 1)}"

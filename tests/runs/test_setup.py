@@ -1,0 +1,36 @@
+"""The setup of a run: the speed of an emulated accelerator."""
+
+from __future__ import annotations
+
+import pytest
+
+from loaderlab.runs.setup import requested_speed
+from tests.conftest import compose
+
+CUSTOM = ["accelerator=custom", "accelerator.step_ms=20"]
+
+
+def test_a_real_run_has_no_requested_speed() -> None:
+    assert requested_speed(compose([]), []) is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "rate", "threshold", "is_mlperf"),
+    [
+        (["accelerator=resnet50_a100"], 400 / 0.435, 0.9, True),
+        (["accelerator=resnet50_a100", "accelerator.host_ms=0"], 400 / 0.435, 0.9, True),
+        (["accelerator=retinanet_b200"], 24 / 0.04755, 0.85, True),
+        (["accelerator=retinanet_b200", "accelerator.min_utilization=0.8"], 24 / 0.04755, 0.8, False),
+        (["accelerator=resnet50_a100", "accelerator.step_ms=100"], 4000.0, 0.9, False),
+        (["accelerator=feedforward"], 512_000.0, 0.9, False),
+        ([*CUSTOM, "batch_size=32"], 1600.0, 0.9, False),
+        # 2 steps of 20 ms and 10 ms of all-reduce for 64 samples
+        ([*CUSTOM, "batch_size=32", "accumulate=2", "accelerator.allreduce_ms=10"], 64 / 0.05, 0.9, False),
+    ],
+)
+def test_the_requested_speed(overrides: list[str], rate: float, threshold: float, *, is_mlperf: bool) -> None:
+    speed = requested_speed(compose(overrides), overrides)
+    assert speed is not None
+    assert speed.title == f"emulated {overrides[0].partition('=')[2]}"
+    assert speed.rate == pytest.approx(rate)
+    assert (speed.min_utilization, speed.is_mlperf) == (threshold, is_mlperf)
