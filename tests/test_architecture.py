@@ -37,6 +37,7 @@ HEAVY = {  # packages that may be imported in few places only
     "torchvision": {"data/torchvision_sets.py"},
     "matplotlib": {
         "report/bar_charts.py",
+        "report/capacity_chart.py",
         "report/chart_style.py",
         "report/charts.py",
         "report/cost_charts.py",

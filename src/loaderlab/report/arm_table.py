@@ -9,6 +9,8 @@ from loaderlab.compare.stats import Ratio, median
 from loaderlab.metrics import Metric
 
 ARM_METRICS = (  # a narrow terminal leaves out the last ones first
+    metrics.UTILIZATION_PCT,
+    metrics.ACCELERATORS_FED,
     metrics.WAIT_PCT,
     metrics.EFFICIENCY_PCT,
     metrics.STARVED_PCT,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 from loaderlab import metrics
 from loaderlab.compare.arms import ComparedArm, Comparison, Group
 from loaderlab.compare.axes import curve, grid, hidden_gains
-from loaderlab.report import bar_charts, chart_style, cost_charts, step_charts
+from loaderlab.compare.capacity import CapacityCurve, capacity_curves
+from loaderlab.config import EMULATED
+from loaderlab.report import bar_charts, capacity_chart, chart_style, cost_charts, step_charts
 from loaderlab.report.chart_arms import bars_left_out, lines_left_out, with_lines
 from loaderlab.report.step_charts import Series
 
@@ -26,6 +28,7 @@ WORKERS = "Left: the median and the 95 % CI for each count. Right: the memory of
 PHASES = "The mean step of the measured window, split into its phases. Orange is waiting for data. Each bar is the median run of its arm.{bars}"
 LOSS = "Training loss of the median run of each arm{lines}, over the time in the loop (left) and over the samples seen (right). If the lines on the right coincide, the arms learn the same; the left shows which arm gets there first."
 WAITS = "The length of each step in grey, and its wait for data in orange, over the time in the loop, for the median run of each arm{lines}. Each bin shows its longest step."
+CAPACITY = "The utilization of the emulated accelerator (rate / requested rate) over the number of workers or threads: the line is the median, each dot is one run. Dashed: the linear estimate from the rate of the loader alone with the fewest workers. Dotted: the threshold of MLPerf Storage."
 COST = "Each dot is an arm: its memory (left) and its cores (right) against the compared metric."
 
 
@@ -58,6 +61,9 @@ def draw(comparison: Comparison, series: Callable[[str], Series | None], folder:
         main: the file name, in that folder, for a copy of the first and most important picture.
     """
     charts: list[Chart] = []
+    if curves := capacity_curves(comparison):
+        charts.append(_capacity(curves, folder))
+        shutil.copy(folder / f"{charts[0].name}.png", folder / main)
     for number, group in enumerate(comparison.groups):
         suffix = f"_{number + 1}" if len(comparison.groups) > 1 else ""
         steps_of = {arm: steps for arm in with_lines(group) if (steps := series(arm.representative.run_id)) is not None}
@@ -68,6 +74,17 @@ def draw(comparison: Comparison, series: Callable[[str], Series | None], folder:
             if len(charts) == 1:
                 shutil.copy(file, folder / main)
     return charts
+
+
+def _capacity(curves: Sequence[CapacityCurve], folder: Path) -> Chart:
+    """The picture of all emulated accelerators in one, whose arms are in separate groups."""
+    title = (
+        "How many workers feed the emulated accelerators?"
+        if len(curves) > 1
+        else "How many workers feed the emulated accelerator?"
+    )
+    planned = _Planned(f"capacity_{EMULATED}", title, CAPACITY, partial(capacity_chart.utilizations, curves))
+    return Chart(planned.name, title, CAPACITY, _draw(planned, folder / f"{planned.name}.png"))
 
 
 def _draw(planned: _Planned, file: Path) -> str:

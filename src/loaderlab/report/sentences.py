@@ -8,9 +8,11 @@ from loaderlab.compare.axes import Curve, Hidden, ceilings_that_differ, curve, g
 from loaderlab.compare.ladder import CAVEAT
 from loaderlab.compare.pairs import not_shown_worse, num_learning_pairs
 from loaderlab.compare.stats import LEAST_PAIRS, Ratio, median
+from loaderlab.report.capacity_sentences import capacity_sentences
 
 MEMORY = metrics.metric(metrics.HOST_PEAK_MIB)
 CORES = metrics.metric(metrics.CPU_PCT)
+CAPACITY = "capacity"  # the study of workers and emulated accelerators
 REPEATS = "repeat=1,2,3"
 
 
@@ -60,6 +62,9 @@ def _learning(arm: ComparedArm) -> list[str]:
 
 
 def _group_sentences(group: Group, comparison: Comparison) -> list[str]:
+    capacity = capacity_sentences(group, comparison)
+    if capacity and comparison.study == CAPACITY:  # the study asks for nothing else
+        return capacity
     lines = [_ranking(group, comparison)]
     if len(group.arms) > 1:
         best = _best(group)
@@ -74,7 +79,7 @@ def _group_sentences(group: Group, comparison: Comparison) -> list[str]:
         )
     if (points := curve(group, comparison.columns)) is not None:
         lines += _knee(points)
-    return lines
+    return [*lines, *capacity]
 
 
 def _more(comparison: Comparison) -> str:
