@@ -127,10 +127,12 @@ def test_a_ladder_on_images() -> None:
 def test_studies_adapt_to_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "available_cores", lambda: 6)
     params = {}
-    for study in ("workers", "threads"):
+    for study in ("workers", "threads", "capacity"):
         with initialize_config_dir(str(CONF), version_base="1.3"):
             composed = hydra_compose("train", overrides=[f"study={study}"], return_hydra_config=True)
         params[study] = {name: str(value) for name, value in composed.hydra.sweeper.params.items()}
         assert composed.hydra.mode.name == "MULTIRUN"
     assert params["workers"] == {"repeat": "1,2,3", "loader.num_workers": "0,1,2,4,6,8"}
+    speeds = {"accelerator.samples_per_s": "250,1000,4000,16000"}
+    assert params["capacity"] == params["workers"] | speeds
     assert params["threads"] == {"repeat": "1,2,3", "loader.num_threads": "1,2,4,6,8"}
