@@ -94,26 +94,26 @@ def test_what_was_not_measured_is_none() -> None:
         (
             FED,
             TWO,
-            "with 2 workers this host could feed 1.8 emulated resnet50_a100 (1,000 samples/s each); one needs about 1.1 cores "
+            "with 2 workers this host could feed 1.8 emulated resnet50_a100 accelerators (1,000 samples/s each); one needs about 1.1 cores "
             "and 2 workers. MLPerf Storage: utilization 0.99, at least 0.90: passes",
         ),
         (
             FED,
             with_makers(0),
-            "without workers this host could feed 1.8 emulated resnet50_a100 (1,000 samples/s each); one needs about 1.1 "
+            "without workers this host could feed 1.8 emulated resnet50_a100 accelerators (1,000 samples/s each); one needs about 1.1 "
             "cores. MLPerf Storage: utilization 0.99, at least 0.90: passes",
         ),
         (
             replace(FED, rate=600),
             TWO,
-            "with 2 workers the loader alone could feed 1.8 emulated resnet50_a100 (1,000 samples/s each), but in the run it "
+            "with 2 workers the loader alone could feed 1.8 emulated resnet50_a100 accelerators (1,000 samples/s each), but in the run it "
             "fed 0.60 of one; one needs about 1.1 cores and 2 workers. MLPerf Storage: utilization 0.60, below 0.90: does "
             "not pass",
         ),
         (
             replace(FED, loader_alone=500_000, loader_cores=1.0),
             replace(TWO, loader=LoaderCapabilities(keeps_samples_on_device=True)),
-            "this host could feed 500 emulated resnet50_a100 (1,000 samples/s each); one needs about 0.1 cores or less. MLPerf "
+            "this host could feed 500 emulated resnet50_a100 accelerators (1,000 samples/s each); one needs about 0.1 cores or less. MLPerf "
             "Storage: utilization 0.99, at least 0.90: passes",
         ),
         (

@@ -98,9 +98,9 @@ def _number_fed(fed: float, utilization: float | None, speed: RequestedSpeed, s:
     if fed < 1:
         return f"{using}this host feeds {fed:.2f} of an {speed.title} ({rate})"
     if utilization is not None and utilization < speed.min_utilization:  # a copy or the host part limits the run
-        could = f"{using}the loader alone could feed {_digits(fed)} {speed.title} ({rate} each)"
+        could = f"{using}the loader alone could feed {_digits(fed)} {speed.title} accelerators ({rate} each)"
         return f"{could}, but in the run it fed {utilization:.2f} of one"
-    return f"{using}this host could feed {_digits(fed)} {speed.title} ({rate} each)"
+    return f"{using}this host could feed {_digits(fed)} {speed.title} accelerators ({rate} each)"
 
 
 def _digits(number: float) -> str:
