@@ -22,7 +22,7 @@ def test_a_real_run_has_no_requested_speed() -> None:
         (["accelerator=retinanet_b200"], 24 / 0.04755, 0.85, True),
         (["accelerator=retinanet_b200", "accelerator.min_utilization=0.8"], 24 / 0.04755, 0.8, False),
         (["accelerator=resnet50_a100", "accelerator.step_ms=100"], 4000.0, 0.9, False),
-        (["accelerator=feedforward"], 512_000.0, 0.9, False),
+        (["accelerator=feedforward", "batch_size=256"], 512_000.0, 0.9, False),
         ([*CUSTOM, "batch_size=32"], 1600.0, 0.9, False),
         # 2 steps of 20 ms and 10 ms of all-reduce for 64 samples
         ([*CUSTOM, "batch_size=32", "accumulate=2", "accelerator.allreduce_ms=10"], 64 / 0.05, 0.9, False),
