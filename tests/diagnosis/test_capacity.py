@@ -122,6 +122,12 @@ def test_what_was_not_measured_is_none() -> None:
             "unknown for an emulated resnet50_a100 (1,000 samples/s), since the loader was not measured alone. MLPerf "
             "Storage: utilization 0.99, at least 0.90: passes",
         ),
+        (
+            replace(FED, loader_alone=760),
+            TWO,
+            "unknown, since the loader alone fed 0.76 of an emulated resnet50_a100 (1,000 samples/s), less than the run (0.99). "
+            "Run it again on an idle machine. MLPerf Storage: utilization 0.99, at least 0.90: passes",
+        ),
         (FED, replace(TWO, loader=LoaderCapabilities(loads_nothing=True)), ""),
         (FED, replace(TWO, accelerator=None), ""),
     ],

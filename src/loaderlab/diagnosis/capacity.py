@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from loaderlab.diagnosis.evidence import Evidence, RequestedSpeed, Setup
+from loaderlab.diagnosis.evidence import TOLERANCE, Evidence, RequestedSpeed, Setup
 
 CLOSE = 0.05  # an estimate this little above a whole number of workers is rounded down
 
@@ -75,6 +75,9 @@ def _fed(capacity: Capacity, speed: RequestedSpeed, s: Setup) -> str:
     fed = capacity.accelerators_fed
     if fed is None:
         return f"unknown for an {speed.title} ({speed.rate:,.0f} samples/s), since the loader was not measured alone"
+    if fed < 1 and (capacity.utilization or 0.0) > (1 + TOLERANCE) * fed:
+        slower = f"the loader alone fed {fed:.2f} of an {speed.title} ({speed.rate:,.0f} samples/s), less than the run"
+        return f"unknown, since {slower} ({capacity.utilization:.2f}). Run it again on an idle machine"
     parts = [_number_fed(fed, capacity.utilization, speed, s)]
     needs = [_cores(capacity.cores_needed, s.cores)] if capacity.cores_needed is not None else []
     count = None if capacity.workers_needed is None else max(1, math.ceil(capacity.workers_needed - CLOSE))
