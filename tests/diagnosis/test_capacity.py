@@ -150,6 +150,11 @@ def test_mlperfs_rule(rate: float, speed: RequestedSpeed, text: str) -> None:
     assert capacity_text(replace(FED, rate=rate), replace(TWO, accelerator=speed)).endswith(f". {text}")
 
 
+def test_an_estimate_close_to_a_whole_number_is_not_rounded_up() -> None:
+    text = capacity_text(replace(STARVED, loader_alone=990), TWO)  # 2.02 workers
+    assert "and 2 workers would feed one. MLPerf" in text
+
+
 def test_the_capacity_is_a_separate_part_of_the_verdict() -> None:
     verdict = judge(STARVED, TWO)
     assert verdict.capacity.startswith("with 2 workers this host feeds 0.45 of an emulated")

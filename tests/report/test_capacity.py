@@ -137,6 +137,8 @@ def test_other_comparisons_say_what_the_best_arm_feeds() -> None:
         in last
     )
     assert last.endswith("2 of 2 arms pass MLPerf Storage's rule (at least 0.90).")
+    runs += [run(1000, 8, repeat, name="resnet50_a100", loader__name="replay") for repeat in (1, 2, 3)]  # the ceiling
+    assert sentences.headline(compare("a sweep", runs))[-1] == last
     *_, alone = sentences.headline(compare("a sweep", [run(1000, 1)]))
     assert alone.endswith("By MLPerf Storage's rule (at least 0.90) it does not pass.")
 
@@ -162,6 +164,8 @@ def test_the_picture_has_a_line_an_estimate_and_a_threshold() -> None:
     [axis] = capacity_chart.utilizations(curves).axes
     solid = [line for line in axis.lines if line.get_label() == "emulated custom (4,000 samples/s)"]
     assert np.asarray(solid[0].get_ydata()) == pytest.approx([11.25, 11.25, 22.5])
+    dashed = [np.asarray(line.get_ydata(), float) for line in axis.lines if line.get_linestyle() == "--"]
+    assert dashed[0] == pytest.approx([np.nan, 11.25, 22.5], nan_ok=True)
     assert sorted(str(line.get_label()) for line in axis.lines if line.get_linestyle() == ":") == [
         "threshold, 85 %",
         "threshold, 90 %",
