@@ -10,7 +10,7 @@ import pytest
 from loaderlab.device.capabilities import EMULATED
 from loaderlab.diagnosis.capacity import Capacity, capacity_of, capacity_text
 from loaderlab.diagnosis.evidence import Evidence, RequestedSpeed, Setup
-from loaderlab.diagnosis.figures import figures_of
+from loaderlab.diagnosis.figures import evidence_of, figures_of
 from loaderlab.diagnosis.verdict import judge
 from loaderlab.loaders.capabilities import LoaderCapabilities, Makers
 from loaderlab.meter.rates import LoaderRate, ProbeResults
@@ -202,6 +202,18 @@ def test_host_launch_overhead_of_an_emulated_device_is_a_setting() -> None:
 def test_advice_to_keep_samples_says_where_they_stay() -> None:
     [first, *_] = judge(STARVED, replace(TWO, image_files=False, in_memory=True, fits_on_device=True)).to_try
     assert first.startswith("loader=resident: data this small can stay in memory as batches")
+
+
+def test_the_words_and_the_metrics_cover_the_same_steps() -> None:
+    """The worker needs 40 ms per batch for half of the run, and then keeps up: 250 steps of 40 ms, 250 steps of 10 ms."""
+    loop = Loop(lambda index: 40.0 if index < 250 else 1.0, workers=1, steps=500)
+    given = setup(loop, EMULATED, accelerator=A100)
+    loop_record, probes = record(play_cuda(loop), 10, 1), ProbeResults(loader_alone=LoaderRate(1200.0, 0.5))
+    evidence, figures = evidence_of(loop_record, probes), figures_of(loop_record, probes, given)
+    assert evidence.change is not None
+    assert evidence.rate == pytest.approx(1000, rel=0.02)
+    assert figures["capacity/utilization_pct"] == pytest.approx(40, abs=1)
+    assert "utilization 0.40, below 0.90: does not pass" in judge(evidence, given).capacity
 
 
 def test_the_metrics_of_an_emulated_run() -> None:

@@ -35,7 +35,8 @@ def capacity_of(e: Evidence, s: Setup) -> Capacity | None:
     speed, makers, alone = s.accelerator, s.loader.makers, e.loader_alone
     if speed is None:
         return None
-    utilization = e.rate / speed.rate if e.rate else None
+    rate = e.whole_rate or e.rate  # also after a change: the gate and MLPerf's rule are about the whole run
+    utilization = rate / speed.rate if rate else None
     if not alone:
         return Capacity(None, None, None, utilization)
     cores_needed = None

@@ -30,7 +30,8 @@ HAND_OVER, JITTER, EPOCH_START = "batch hand-over", "uneven batches", "start of 
 @dataclass(frozen=True)
 class Evidence:
     """The measured values. None: not measurable or not requested. Shares are percent of the window, rates samples/s.
-    If the starved share changed during the run, all values cover only the steps after the change.
+    If the starved share changed during the run, all values except ``whole_rate`` cover only the steps after the
+    change.
 
     Attributes:
         num_steps: number of measured steps.
@@ -41,6 +42,7 @@ class Evidence:
         change: of the starved share; its index is a step of the run.
         rate, ceiling, loader_alone, contended: rate of the run; of batches that are already on the device; of the loader
             without training; of batches on the device while the loader runs. The intervals are 95 % CIs.
+        whole_rate: rate of the run over the whole window, if the starved share changed.
         loader_cores: cores that the loader kept busy when it ran alone.
         stages: seconds per sample for preparing samples (``prepare``) and for putting batches together (``collate``).
         drained_pct: share of the steps before which the device had finished all its work (CUDA).
@@ -70,6 +72,7 @@ class Evidence:
     rate_interval: tuple[float, float] | None = None
     ceiling: float | None = None
     ceiling_interval: tuple[float, float] | None = None
+    whole_rate: float | None = None
     loader_alone: float | None = None
     contended: float | None = None
     loader_cores: float | None = None

@@ -96,7 +96,9 @@ def evidence_of(loop: LoopRecord, probes: ProbeResults) -> Evidence:
     """The evidence from the steps of the measured window, the epochs around them and the probes."""
     window = loop.window
     change = change_point([step.starved_ms for step in window], [step.length_ms for step in window], loop.parallel)
+    whole_rate = None
     if change is not None:  # the verdict is about the steps after the change
+        whole_rate = summary.summarize(window).get(metrics.RATE)
         window = window[change.index :]
         change = replace(change, index=window[0].step)
     figures = summary.summarize(window)
@@ -111,6 +113,7 @@ def evidence_of(loop: LoopRecord, probes: ProbeResults) -> Evidence:
         gap_pct=summary.gap_pct(loop.steps, loop.epochs_ns, loop.epoch_ends_ns),
         change=change,
         rate=figures.get(metrics.RATE),
+        whole_rate=whole_rate,
         rate_interval=summary.rate_interval(window, loop.parallel),
         drained_pct=figures.get(metrics.DRAINED_PCT),
         clocks_pct=summary.clocks_pct(loop.steps, loop.epochs_ns, loop.epoch_ends_ns),
@@ -185,7 +188,7 @@ def _derived(e: Evidence, probes: ProbeResults, setup: Setup | None, rate: float
         metrics.EPOCH_GAP_PCT: e.gap_pct,
         metrics.CLOCKS_PCT: e.clocks_pct,
         metrics.LOADER_CORES: e.loader_cores,
-        **_capacity(replace(e, rate=rate), setup),
+        **_capacity(e, setup),
     }
     if e.starved_interval is not None and e.change is None:
         named[metrics.STARVED_LOW_PCT] = max(0.0, e.starved_interval[0])
