@@ -12,7 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from loaderlab.cli.compose import typed
-from loaderlab.config import TrainConfig, UserError, WrongUsage
+from loaderlab.config import TrainConfig, UserError, WrongUsage, refuse_typed
 from loaderlab.runs import sweep
 
 
@@ -54,10 +54,12 @@ class LoaderlabLauncher(Launcher):
         with open_dict(composed):
             del composed["hydra"]
         try:
-            return typed(composed, TrainConfig)
+            config = typed(composed, TrainConfig)
+            refuse_typed(config, overrides)
+            return config
         except UserError as error:
             raise WrongUsage(f"job {index + 1} ({' '.join(overrides)}): {error}\nNo job was started.") from None
 
 
 def _only_resumes(overrides: Sequence[str]) -> bool:
-    return all(text.startswith(("resume=", "tracking.", "sweep.")) for text in overrides)
+    return all(text.startswith(("resume=", "tracking.", "sweep.", "fail_if.")) for text in overrides)

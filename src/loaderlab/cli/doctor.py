@@ -8,7 +8,7 @@ from loaderlab.cli.arguments import asks_for_help, asks_for_sweep
 from loaderlab.cli.composed import composed
 from loaderlab.cli.frame import framed
 from loaderlab.cli.page import foot
-from loaderlab.config import TrainConfig, WrongUsage
+from loaderlab.config import TrainConfig, WrongUsage, refuse_resume, refuse_typed
 from loaderlab.system.program import command
 from loaderlab.system.streams import lossy
 
@@ -20,8 +20,10 @@ Type the settings of the run, such as tracking.uri=sqlite:///… device=cuda che
 {train} is accepted. The store is created if it is missing. The exit code is 1 if a run would fail."""
 
 
-def job(config: TrainConfig, _overrides: list[str]) -> None:
+def job(config: TrainConfig, overrides: list[str]) -> None:
     """Checks whether this machine can run the configuration."""
+    refuse_typed(config, overrides)
+    refuse_resume(config)
     from loaderlab.runs.doctor import examine
     from loaderlab.system.terminal import Terminal
 

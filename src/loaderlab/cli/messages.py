@@ -34,9 +34,11 @@ def no_such_setting(key: str, cfg: DictConfig, known: Sequence[str] | None = Non
 def _where(group: str, name: str, cfg: DictConfig, known: Sequence[str]) -> str:
     """Text that names the chosen member of the group, and the other choices that have the setting."""
     chosen = cfg.get(group)
-    label = getattr(OmegaConf.get_type(chosen), "name", None) or OmegaConf.select(chosen, "name", default=group)
+    label = getattr(OmegaConf.get_type(chosen), "name", group)
     if OmegaConf.is_missing(chosen, "name"):  # model=timm without a name
         label = group
+    elif "name" in chosen:  # a setting, whose default is not its value
+        label = chosen.name
     where = f" of {group}={label}" if label != group else ""
     owners = [
         choice

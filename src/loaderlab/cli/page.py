@@ -10,6 +10,7 @@ INTRODUCTION = {  # the purpose of the command, then examples
         "loaderlab: is the GPU starved by its input pipeline, by how much, and what removes the wait?",
         "loader=dali precision=bf16           one run",
         "-m loader=native,dali repeat=1,2,3   a sweep: every combination, each in its own process",
+        "data=photos accelerator=resnet50_a100 could this host feed an A100? It is emulated: no GPU is needed",
         "loader=dali --help                   this text, with the settings of loader=dali",
     ),
     "trace": (

@@ -29,6 +29,7 @@ GROUPS = {
     "loader": "How samples reach the device.",
     "precision": "The number format of the computation in a step.",
     "optimizer": "How the weights are updated.",
+    "accelerator": "An emulated accelerator of a known speed instead of a real step. See [a GPU you do not have](ci.md).",
     "measure": "The measurements.",
     "tracking": "Where runs are recorded.",
     "study": "A sweep that is ready to run: `study=workers`. Settings that you type replace those of the study.",
@@ -40,7 +41,7 @@ COLUMNS = "| setting | default | meaning |\n|---|---|---|"
 def markdown() -> str:
     """The text of the page."""
     lines = [HEAD, "## A run", "", *_table(TrainConfig, ""), ""]
-    for name in ("checkpoint", "sweep"):
+    for name in ("checkpoint", "sweep", "fail_if"):
         lines += [f"### {name}", "", *_table(_kind(TrainConfig, name), f"{name}."), ""]
     for group, meaning in GROUPS.items():
         lines += [f"## {group}", "", meaning, ""]

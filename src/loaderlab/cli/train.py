@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loaderlab.cli.composed import composed
-from loaderlab.config import TrainConfig
+from loaderlab.config import TrainConfig, refuse_resume, refuse_typed
 from loaderlab.system.processes import importing
 
 
 def job(config: TrainConfig, overrides: list[str]) -> None:
-    """Does one training run in this process."""
+    """Does one training run in this process, and judges its gate after it is recorded."""
+    refuse_typed(config, overrides)
+    refuse_resume(config)
     with importing():
         from loaderlab.runs.job import single
         from loaderlab.runs.run import run
+        from loaderlab.runs.utilization_gate import check_run
         from loaderlab.system.terminal import Terminal
 
-    run(config, single(config, overrides), Terminal())
+    job, terminal = single(config, overrides), Terminal()
+    result = run(config, job, terminal)
+    check_run(config, job.name, result.figures, terminal)
 
 
 def start(arguments: Sequence[str]) -> int:

@@ -20,7 +20,7 @@ from loaderlab.config.base import (
     refuse,
     setting,
 )
-from loaderlab.config.compare import CompareConfig, FailIfConfig
+from loaderlab.config.compare import CompareConfig
 from loaderlab.config.data import (
     MAX_PIXELS,
     Cifar10Data,
@@ -36,7 +36,9 @@ from loaderlab.config.data import (
     VectorsData,
     WebDatasetData,
 )
+from loaderlab.config.emulated import refuse_resume, refuse_typed
 from loaderlab.config.exit_codes import ExitCode
+from loaderlab.config.gates import FailIfConfig, RunFailIfConfig
 from loaderlab.config.loader import (
     DaliLoader,
     HostLoader,
@@ -99,6 +101,7 @@ __all__ = [
     "PrecisionConfig",
     "ReplayLoader",
     "ResidentLoader",
+    "RunFailIfConfig",
     "SgdOptimizer",
     "SpdlLoader",
     "SweepConfig",
@@ -117,6 +120,8 @@ __all__ = [
     "flatten",
     "is_group",
     "refuse",
+    "refuse_resume",
+    "refuse_typed",
     "setting",
     "store_root",
 ]

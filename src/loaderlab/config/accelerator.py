@@ -10,6 +10,8 @@ from loaderlab.config.base import refuse, setting
 NONE = "none"
 EMULATED = "emulated"  # the value of the tag device.type, and the word that marks every result of an emulated run
 SHORTEST_MS = 0.2  # of a step; the host cannot queue shorter steps in time
+IMAGE_FILES, VECTORS = "image_files", "vectors"
+DATA_KINDS = ("any", IMAGE_FILES, VECTORS)
 
 
 @dataclass
@@ -39,18 +41,83 @@ class AcceleratorConfig:
     sample_kb: float | None = setting(
         None, "mean size of a stored sample that the speed was published for, kB (1,000 bytes); null: any"
     )
+    made_for: str = setting(
+        "any", "kind of data that the speed is for; a warning if the data are of another kind", choices=DATA_KINDS
+    )
+    published_sample_ms: float | None = setting(
+        None, "time per sample of the source, ms; if another speed is typed, the device's name says so", at_least=0
+    )
     source: str = setting("typed by the user", "where its speed comes from")
 
     def __post_init__(self) -> None:
         if not self.is_emulated:
             return
-        for name, value in (("step_ms", self.step_ms), ("samples_per_s", self.samples_per_s)):
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise refuse(f"accelerator.{name}", value, "must be above 0", f"accelerator.{name}=20")
-        if self.copy_gb_per_s <= 0:
+        self._check_speed()
+        for name, value, example in (
+            ("copy_gb_per_s", self.copy_gb_per_s, 25),
+            ("sample_kb", self.sample_kb, 115),
+            ("published_sample_ms", self.published_sample_ms, 1),
+        ):
+            if value is not None and not value > 0:
+                raise refuse(f"accelerator.{name}", value, "must be above 0", f"accelerator.{name}={example}")
+        if not self.min_utilization <= 1:
             raise refuse(
-                "accelerator.copy_gb_per_s", self.copy_gb_per_s, "must be above 0", "accelerator.copy_gb_per_s=25"
+                "accelerator.min_utilization",
+                self.min_utilization,
+                "is a share and must be 0 to 1",
+                "accelerator.min_utilization=0.9",
             )
+        if len(self.phases) != 3 or min(self.phases) < 0 or not abs(sum(self.phases) - 1) < 1e-3:
+            raise refuse(
+                "accelerator.phases",
+                self.phases,
+                "must be the three shares of forward, backward and optimizer, each at least 0, with the sum 1",
+                "'accelerator.phases=[0.3,0.6,0.1]'",
+            )
+
+    def _check_speed(self) -> None:
+        """Raises:
+        UserError: neither or both of the two ways to give the speed, or a speed that is not above 0.
+        """
+        if self.step_ms is None and self.samples_per_s is None:
+            raise refuse(
+                "accelerator.step_ms",
+                "null",
+                f"accelerator={self.name} needs the time of a step, or its rate",
+                "accelerator.step_ms=20, or accelerator.samples_per_s=2000",
+            )
+        if self.step_ms is not None and self.samples_per_s is not None:
+            raise refuse(
+                "accelerator.samples_per_s",
+                self.samples_per_s,
+                f"cannot be combined with accelerator.step_ms={self.step_ms:.10g}",
+                f"accelerator.step_ms=null accelerator.samples_per_s={self.samples_per_s:.10g}",
+                is_example=False,
+            )
+        for name, value, example in (("step_ms", self.step_ms, 20), ("samples_per_s", self.samples_per_s, 2000)):
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise refuse(f"accelerator.{name}", value, "must be above 0", f"accelerator.{name}={example}")
+
+    def check_batch(self, batch_size: int) -> None:
+        """Raises:
+        UserError: the step of a batch of this size is too short to be emulated.
+        """
+        step_ms = batch_size * self.sample_ms(batch_size)
+        if step_ms >= SHORTEST_MS * (1 - 1e-9):
+            return
+        name, value = ("step_ms", self.step_ms) if self.samples_per_s is None else ("samples_per_s", self.samples_per_s)
+        override = f"accelerator.step_ms={SHORTEST_MS:g}"
+        if self.samples_per_s is not None or self.batch_size is not None:  # then a larger batch takes longer
+            least = math.ceil(SHORTEST_MS / self.sample_ms(batch_size))
+            own = self.batch_size or 0
+            override = f"batch_size={own if own >= least else least}"
+        raise refuse(
+            f"accelerator.{name}",
+            f"{value:.10g}",
+            f"a step of batch_size={batch_size} would take {step_ms:.3g} ms, and the host cannot queue steps under "
+            f"{SHORTEST_MS:g} ms in time",
+            override,
+        )
 
     @property
     def is_emulated(self) -> bool:
@@ -80,4 +147,7 @@ class AcceleratorConfig:
     def describe(self, batch_size: int) -> str:
         """The name with its speed and its source: the device's name of an emulated run."""
         step_ms, rate = batch_size * self.sample_ms(batch_size), self.requested_rate(batch_size)
-        return f"{self.title}: {step_ms:.4g} ms per batch of {batch_size}, {rate:,.0f} samples/s ({self.source})"
+        source, published_ms = self.source, self.published_sample_ms
+        if published_ms is not None and not math.isclose(self.sample_ms(batch_size), published_ms, rel_tol=1e-6):
+            source = f"speed typed by the user; the preset has {1e3 / published_ms:,.0f} samples/s: {source}"
+        return f"{self.title}: {step_ms:.4g} ms per batch of {batch_size}, {rate:,.0f} samples/s ({source})"

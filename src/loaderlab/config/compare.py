@@ -8,18 +8,8 @@ from typing import Any
 
 from loaderlab import metrics
 from loaderlab.config.base import AUTO, MISSING, check_bounds, refuse, setting
+from loaderlab.config.gates import FailIfConfig
 from loaderlab.config.measure import TrackingConfig
-
-
-@dataclass
-class FailIfConfig:
-    """Gates for CI: the command fails if one does not pass."""
-
-    rate_below: float | None = setting(
-        None,
-        "fail if an arm's whole confidence interval is below this factor of the baseline, for example 0.95",
-        at_least=0,
-    )
 
 
 @dataclass

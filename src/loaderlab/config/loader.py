@@ -14,8 +14,12 @@ class LoaderConfig:
 
     name: ClassVar[str] = "loader"
 
-    def needs_gpu(self) -> str:
-        """Why these settings cannot be used on a CPU, and what to type; empty if they can."""
+    def needs_gpu(self, *, emulated: bool = False) -> str:
+        """Why these settings cannot be used without a GPU, and what to type; empty if they can.
+
+        Args:
+            emulated: on an emulated accelerator, which takes copies but cannot decode; otherwise on a CPU.
+        """
         return ""
 
 
@@ -41,7 +45,9 @@ class HostLoader(LoaderConfig):
                 "loader.side_stream=auto, or loader.non_blocking=true",
             )
 
-    def needs_gpu(self) -> str:
+    def needs_gpu(self, *, emulated: bool = False) -> str:
+        if emulated:
+            return ""
         for name, why in (
             ("pin_memory", "pinned memory is for copies to a GPU"),
             ("side_stream", "streams need a GPU"),
@@ -149,9 +155,10 @@ class DaliLoader(LoaderConfig):
                 "loader.hw_decoder_load=0.65",
             )
 
-    def needs_gpu(self) -> str:
+    def needs_gpu(self, *, emulated: bool = False) -> str:
         if self.decode == "mixed":
-            allowed = "decoding on the GPU needs a GPU, and this run is on the CPU"
+            place = "an emulated accelerator cannot decode" if emulated else "this run is on the CPU"
+            allowed = f"decoding on the GPU needs a GPU, and {place}"
             return str(refuse("loader.decode", "mixed", allowed, "loader.decode=cpu", is_example=False))
         return ""
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from loaderlab.config.accelerator import AcceleratorConfig
-from loaderlab.config.base import AUTO, LARGEST_SEED, MISSING, check_bounds, refuse, setting
+from loaderlab.config.base import AUTO, LARGEST_SEED, MISSING, check_bounds, flatten, refuse, setting
 from loaderlab.config.data import DataConfig
+from loaderlab.config.emulated import check_emulated, is_unused
+from loaderlab.config.gates import RunFailIfConfig
 from loaderlab.config.loader import LoaderConfig
 from loaderlab.config.measure import CheckpointConfig, MeasureConfig, TrackingConfig
 from loaderlab.config.model import CnnModel, ModelConfig, OptimizerConfig, PrecisionConfig, TimmModel
@@ -81,6 +84,7 @@ class TrainConfig:
         "latest, or its run id",
     )
     sweep: SweepConfig = setting(SweepConfig, "how the jobs of a sweep are run")
+    fail_if: RunFailIfConfig = setting(RunFailIfConfig, "gate for your CI")
     study: str | None = setting(None, "study of this run; type study=… to run a study")
     rung: str | None = setting(None, "rung of the ladder; type study=ladder to run all rungs")
 
@@ -95,6 +99,23 @@ class TrainConfig:
                 f"cannot be combined with epochs={self.epochs}",
                 f"steps={self.steps} epochs=auto",
             )
+        if self.accelerator.is_emulated:
+            check_emulated(self)
+            return
+        self._check_model()
+        if self.fail_if.utilization_below is not None and not self.measure.ceiling:
+            raise refuse(
+                "fail_if.utilization_below",
+                self.fail_if.utilization_below,
+                "in a real run it is a share of the ceiling, and measure.ceiling=false",
+                "measure.ceiling=true",
+                is_example=False,
+            )
+
+    def _check_model(self) -> None:
+        """Raises:
+        UserError: the model needs other data.
+        """
         if isinstance(self.model, CnnModel) and not self.data.images:
             raise refuse("model", "cnn", f"needs images, and data={self.data.name} has vectors", "model=feedforward")
         if isinstance(self.model, TimmModel) and not self.data.images:
@@ -123,3 +144,24 @@ class TrainConfig:
         if self.steps is not None:
             return None
         return 20 if self.epochs == AUTO else int(self.epochs)
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether the run evaluates after each epoch. An emulated run has no model to evaluate."""
+        return self.evaluate and not self.accelerator.is_emulated
+
+    @property
+    def saves_checkpoints(self) -> bool:
+        """Whether the run may save checkpoints. An emulated run has no weights to save."""
+        return self.checkpoint.every_minutes is not None and not self.accelerator.is_emulated
+
+    def recorded(self) -> Iterator[tuple[str, Any]]:
+        """The settings that are recorded, as (dotted name, value), without those that have no effect on this run's results.
+
+        A real run has no ``accelerator.*``, as in the records of earlier versions; an emulated run has no model, precision
+        or optimizer. The gate is not part of a run's settings.
+        """
+        for name, value in flatten(self):
+            unused = is_unused(name) if self.accelerator.is_emulated else name.startswith("accelerator.")
+            if not unused and not name.startswith("fail_if."):
+                yield name, value

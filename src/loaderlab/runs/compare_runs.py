@@ -17,7 +17,7 @@ from loaderlab.compare.stats import LEAST_PAIRS
 from loaderlab.config import AUTO, CompareConfig, GateFailed, GateNotJudged, refuse, store_root
 from loaderlab.report import page, sentences
 from loaderlab.report.arm_table import arm_table
-from loaderlab.runs import sweep_jobs
+from loaderlab.runs import sweep_jobs, utilization_gate
 from loaderlab.system.files import write_text
 from loaderlab.system.program import command
 from loaderlab.system.terminal import Terminal
@@ -47,6 +47,8 @@ def run_compare(config: CompareConfig, terminal: Terminal) -> None:
         terminal.say(f"written: {output / 'report.html'}, comparison.csv, .json, .md, runs.csv and the pictures")
     if config.fail_if.rate_below is not None:
         check_gate(comparison, config.fail_if.rate_below, terminal)
+    if config.fail_if.utilization_below is not None:
+        utilization_gate.check_comparison(comparison, config.fail_if.utilization_below, terminal)
 
 
 def comparison_of(store: Store, config: CompareConfig) -> Comparison:

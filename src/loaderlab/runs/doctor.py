@@ -85,8 +85,7 @@ def _soft_limit() -> int:
 
 def _num_workers(config: TrainConfig) -> int:
     """The number of worker processes for training and validation. A user's own stream may get fewer."""
-    emulated = config.accelerator.is_emulated  # then there is no evaluation
-    loader, num_val_loaders = config.loader, int(config.evaluate and not emulated)
+    loader, num_val_loaders = config.loader, int(config.evaluates)
     if isinstance(loader, ReplayLoader):  # validation uses the native loader
         return _auto_workers(config) * num_val_loaders
     if not isinstance(loader, NativeLoader):

@@ -48,7 +48,9 @@ class RunResult:
 
 
 def single(config: TrainConfig, overrides: Sequence[str]) -> Job:
-    """The job of a single run, named after its four choices."""
-    choices = (config.data, config.model, config.loader, config.precision)
-    name = " ".join(choice(part) for part in choices)
+    """The job of a single run, named after its choices."""
+    data, loader, accelerator = choice(config.data), choice(config.loader), config.accelerator
+    name = f"{data} {choice(config.model)} {loader} {choice(config.precision)}"
+    if accelerator.is_emulated:
+        name = f"{data} {accelerator.title} {loader}"
     return Job(name=name, arm=name, overrides=tuple(overrides))

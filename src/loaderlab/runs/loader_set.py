@@ -52,7 +52,7 @@ class LoaderSet:
     def validation(self, spec: DataSpec, device: Device) -> Loader | None:
         """A loader of the validation samples in order; None without an evaluation."""
         config = self._config
-        if not config.evaluate or config.accelerator.is_emulated or spec.val is None:
+        if not config.evaluates or spec.val is None:
             return None
         plan = EpochPlan(spec.val.num_samples or 0, config.batch_size, False, False)
         # replay is a ceiling for training only: the model is still evaluated on all validation samples

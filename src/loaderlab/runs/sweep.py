@@ -8,12 +8,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from loaderlab.config import Failed, TrackingConfig, TrainConfig, UserError, WrongUsage, store_root
+from loaderlab.config import (
+    Failed,
+    GateNotJudged,
+    RunFailIfConfig,
+    TrackingConfig,
+    TrainConfig,
+    UserError,
+    WrongUsage,
+    refuse,
+    store_root,
+)
 from loaderlab.runs import sweep_jobs
 from loaderlab.system.program import command
 from loaderlab.tracking.records import NOT_APPLICABLE
 
 if TYPE_CHECKING:
+    from loaderlab.compare.arms import Comparison
     from loaderlab.system.terminal import Terminal
     from loaderlab.tracking.store import Store
     from loaderlab.tracking.tracked_run import TrackedRun
@@ -46,6 +57,7 @@ def run_sweep(
         UserError: no job was started, because the jobs use different stores, two are the same, there is only one, or the
             sweep to resume has other jobs.
         Failed: a job failed or was killed; raised after the last job.
+        GateFailed, GateNotJudged: every job finished, and the gate ``fail_if`` is not passed.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the current job is ended and recorded, the parent is KILLED. A second one
             ends the job at once.
     """
@@ -57,28 +69,16 @@ def run_sweep(
 
     terminal = Terminal()
     jobs = sorted(jobs, key=lambda job: job[0].repeat)  # stable: the arms of a repeat keep their order
-    settings = jobs[0][0].tracking
-    if any(config.tracking != settings for config, _ in jobs):
-        raise WrongUsage("tracking: one sweep goes to one store and experiment. Leave tracking.* out of the axes")
     planned = sweep_jobs.sweep_jobs(jobs)
-    if (same := sweep_jobs.duplicates(planned)) is not None:
-        named = planned[same[1] - 1].name
-        raise WrongUsage(
-            f"jobs {same[0]} and {same[1]} of this sweep are the same: {named}. Leave one of the values out"
-        )
-    if len(planned) == 1 and resume is None:
-        raise WrongUsage(
-            "a sweep of one job has nothing to compare. Leave out -m, or give a setting several values: "
-            "-m repeat=1,2,3 loader=native,dali"
-        )
-    store = open_store(settings, store_root())
+    _check_jobs([config for config, _ in jobs], planned, resume)
+    store = open_store(jobs[0][0].tracking, store_root())
     parent, done = open_parent(store, planned, task_overrides, resume)
     with sigterm_raises(), parent:
         if resume is not None:
             terminal.say(f"resumed {parent.run_id}: {len(done)} of {len(planned)} jobs are done")
         try:
             results = SweepRunner(jobs, planned, done, parent, store, terminal).run()
-            _conclude(store, parent, terminal)
+            comparison = _conclude(store, parent, terminal)
         except KeyboardInterrupt:
             store.close_dead_runs()  # the run of a job that was killed
             _conclude(store, parent, terminal, pictures=False)
@@ -96,10 +96,54 @@ def run_sweep(
                 f"{len(failed)} of {len(planned)} jobs did not finish: {'; '.join(failed)}. To run them again: "
                 f"{command('train')} -m resume={parent.run_id}{store.typed}"
             )
+    _check_gate(jobs[0][0].fail_if, comparison, terminal)
 
 
-def _conclude(store: Store, parent: TrackedRun, terminal: Terminal, *, pictures: bool = True) -> None:
-    """Prints the comparison and saves it with the parent run; without ``pictures`` after an interrupt, since they take seconds."""
+def _check_gate(fail_if: RunFailIfConfig, comparison: Comparison | None, terminal: Terminal) -> None:
+    """Raises:
+    GateFailed, GateNotJudged: the sweep has a gate, and it is not passed.
+    """
+    limit = fail_if.utilization_below
+    if limit is None:
+        return
+    if comparison is None:
+        raise GateNotJudged(f"fail_if.utilization_below={limit:g}: no job was measured, so the gate cannot pass")
+    from loaderlab.runs import utilization_gate
+
+    utilization_gate.check_comparison(comparison, limit, terminal)
+
+
+def _check_jobs(configs: Sequence[TrainConfig], planned: Sequence[sweep_jobs.SweepJob], resume: str | None) -> None:
+    """Raises:
+    WrongUsage: the jobs do not form a sweep.
+    """
+    if any(config.tracking != configs[0].tracking for config in configs):
+        raise WrongUsage("tracking: one sweep goes to one store and experiment. Leave tracking.* out of the axes")
+    if len({job.is_emulated for job in planned}) > 1:
+        raise refuse(
+            "accelerator",
+            "none",
+            "a sweep is emulated or real, not both, because their results cannot be compared",
+            "accelerator=none in one sweep, and accelerator=… in another",
+            is_example=False,
+        )
+    if (same := sweep_jobs.duplicates(planned)) is not None:
+        named = planned[same[1] - 1].name
+        raise WrongUsage(
+            f"jobs {same[0]} and {same[1]} of this sweep are the same: {named}. Leave one of the values out"
+        )
+    if len(planned) == 1 and resume is None:
+        raise WrongUsage(
+            "a sweep of one job has nothing to compare. Leave out -m, or give a setting several values: "
+            "-m repeat=1,2,3 loader=native,dali"
+        )
+
+
+def _conclude(store: Store, parent: TrackedRun, terminal: Terminal, *, pictures: bool = True) -> Comparison | None:
+    """The comparison, after printing it and saving it with the parent run; None if there is nothing to compare.
+
+    Without ``pictures`` after an interrupt, since they take seconds.
+    """
     from loaderlab.runs import compare_runs
 
     try:
@@ -107,7 +151,8 @@ def _conclude(store: Store, parent: TrackedRun, terminal: Terminal, *, pictures:
     except UserError as error:
         terminal.say(f"nothing to compare: {error}")
         parent.tags({"mlflow.note.content": str(error)})
-        return
+        return None
     compare_runs.show(comparison, terminal)
     compare_runs.attach_to_sweep(comparison, store, parent, pictures=pictures)
     terminal.say(f"as a page: {command('compare')} runs={parent.run_id} output=report{store.typed}")
+    return comparison

@@ -12,12 +12,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from loaderlab.config import TrainConfig, flatten
+from loaderlab.config import EMULATED, TrainConfig
+from loaderlab.config.accelerator import NONE
 from loaderlab.runs.job import single
 from loaderlab.tracking.records import NOT_APPLICABLE, NOT_REACHED, Missing, RunRecord
 
 FILE = "plan.json"
 LABELS = ("resume", "study", "rung")  # names and storage settings do not affect the measurement
+ACCELERATOR = "accelerator.name"  # only emulated jobs record it
 LABEL_GROUPS = ("tracking.", "checkpoint.", "sweep.")
 MAX_CHANGES = 5
 
@@ -43,9 +45,18 @@ class SweepJob:
     ended: str = ""
 
     @property
+    def is_emulated(self) -> bool:
+        """Whether it runs on an emulated accelerator."""
+        return ACCELERATOR in self.settings
+
+    @property
     def hash(self) -> str:
-        """Identifies this job by its settings, without names and storage settings."""
-        kept = {name: value for name, value in self.settings.items() if _affects_measurement(name)}
+        """Identifies this job by its settings, without names and storage settings.
+
+        An emulated job's rung counts: without a precision, the rung bf16 has the same settings as the rung before it.
+        """
+        rung = "rung" if self.is_emulated else None
+        kept = {name: value for name, value in self.settings.items() if _affects_measurement(name) or name == rung}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -69,11 +80,30 @@ def sweep_jobs(jobs: Sequence[tuple[TrainConfig, list[str]]]) -> list[SweepJob]:
     planned = []
     for (config, overrides), differing in zip(jobs, varying([overrides for _, overrides in jobs]), strict=True):
         own = single(config, overrides).name
-        arm = " ".join(text for text in differing if not text.startswith("repeat="))
+        label = _label(config, differing)
+        name, arm = (
+            " ".join([*label, *texts]) if texts else own
+            for texts in (differing, [text for text in differing if not text.startswith("repeat=")])
+        )
         overrides = [text for text in overrides if not text.startswith("resume=")]
-        settings = {name: "null" if value is None else str(value) for name, value in flatten(config)}
-        planned.append(SweepJob(" ".join(differing) or own, arm or own, overrides, settings))
+        settings = {key: "null" if value is None else str(value) for key, value in config.recorded()}
+        planned.append(SweepJob(name, arm, overrides, settings))
     return planned
+
+
+def _label(config: TrainConfig, differing: Sequence[str]) -> list[str]:
+    """The beginning of an emulated job's name; empty for a real one."""
+    if not config.accelerator.is_emulated:
+        return []
+    return [EMULATED if any(text.startswith("accelerator=") for text in differing) else config.accelerator.title]
+
+
+def sweep_name(planned: Sequence[SweepJob], task_overrides: Sequence[str]) -> str:
+    """The name of the parent run: its study and the settings with several values; for an emulated sweep the accelerator."""
+    accelerators = {job.settings[ACCELERATOR] for job in planned if job.is_emulated}
+    emulated = [EMULATED, *accelerators] if len(accelerators) == 1 else [EMULATED] * bool(accelerators)
+    axes = [text for text in task_overrides if "," in text or text.startswith("study=")]
+    return " ".join(["sweep", *emulated, *axes])
 
 
 def to_json(planned: Iterable[SweepJob]) -> str:
@@ -107,13 +137,20 @@ def changes(recorded_jobs: Sequence[SweepJob], now: Sequence[SweepJob]) -> list[
     for job in missing_jobs:
         nearest = min(now, key=lambda other: len(_differing(job, other)))
         for name in _differing(job, nearest):
-            old_value, value = (entry.settings.get(name, "not set") for entry in (job, nearest))
+            old_value, value = (_value(entry, name) for entry in (job, nearest))
             differences[f"{name} was {old_value}, now {value}"] = None
     listed = list(differences)
     return listed[:MAX_CHANGES] + ([f"and {len(listed) - MAX_CHANGES} more"] if len(listed) > MAX_CHANGES else [])
 
 
+def _value(job: SweepJob, name: str) -> str:
+    """The value of a setting, as text; a real job records no accelerator."""
+    return job.settings.get(name, NONE if name == ACCELERATOR else "not set")
+
+
 def _differing(one: SweepJob, other: SweepJob) -> list[str]:
+    if one.is_emulated != other.is_emulated:  # then most settings differ
+        return [ACCELERATOR]
     names = dict.fromkeys([*one.settings, *other.settings])
     return [name for name in names if _affects_measurement(name) and one.settings.get(name) != other.settings.get(name)]
 

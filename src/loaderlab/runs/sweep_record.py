@@ -25,9 +25,8 @@ def open_parent(
         UserError: the sweep to resume has other jobs, or is still running.
     """
     if resume is None:
-        name = " ".join(text for text in task_overrides if "," in text or text.startswith("study="))
         tags = {"sweep": "parent", "sweep.num_jobs": str(len(planned))}
-        parent = store.start(f"sweep {name}".strip(), None, tags)
+        parent = store.start(sweep_jobs.sweep_name(planned, task_overrides), None, tags)
         save_jobs(parent, planned)
         return parent, {}
     former, recorded_jobs = former_sweep(store, resume)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from loaderlab.config import TrainConfig, UserError, flatten, refuse
+from loaderlab.config import TrainConfig, UserError, refuse
 from loaderlab.system.causes import reason
 from loaderlab.system.files import atomic_file
 from loaderlab.training.step import ModelStep, Progress
@@ -50,7 +50,7 @@ def save(path: Path, step: ModelStep, progress: Progress, config: TrainConfig, r
     content = {
         "state": step.state(),
         "trained": {"epoch": progress.epoch, "step": progress.step, "updates": progress.updates},
-        "config": {name: _plain(value) for name, value in flatten(config)},
+        "config": {name: _plain(value) for name, value in config.recorded()},
         "run_id": run_id,
         "written_ns": time.time_ns(),  # the modification time changes when the file is copied
     }
@@ -83,7 +83,7 @@ def load(config: TrainConfig) -> Checkpoint:
         )
     except Exception as error:  # torch raises various types for a file that is not a checkpoint
         raise UserError(f"resume={config.resume}: {path} is not a checkpoint of loaderlab: {reason(error)}") from error
-    now = {name: _plain(value) for name, value in flatten(config)}
+    now = {name: _plain(value) for name, value in config.recorded()}
     differing = [
         f"{name} (was {saved.get(name)}, is {now.get(name)})"
         for name in sorted(saved.keys() | now.keys())
