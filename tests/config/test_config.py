@@ -28,6 +28,8 @@ NEEDS = {  # the settings that a choice requires
     ("data", "custom"): ["data.target=a:b"],
     ("data", "vectors"): ["model=feedforward"],
     ("data", "webdataset"): ["data.shards=/path"],
+    ("accelerator", "custom"): ["accelerator.step_ms=20"],
+    ("accelerator", "feedforward"): ["batch_size=256"],
     ("model", "timm"): ["model.name=resnet34"],
     ("model", "custom"): ["model.target=a:b"],
 }
