@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from loaderlab.config import PROJECT, TrainConfig, flatten
+from loaderlab.compare.utilization import utilization_metric
+from loaderlab.config import EMULATED, PROJECT, TrainConfig
 from loaderlab.parity.status import PARITY, SAME_WORK
 from loaderlab.runs.compared_loaders import ComparedLoader
 from loaderlab.runs.job import Job, RunResult
@@ -14,7 +15,10 @@ from loaderlab.tracking.records import NOT_APPLICABLE
 
 
 class Launched:
-    """Replaces the launching of jobs: writes a record of each job, and ends it as ``ends`` says."""
+    """Replaces the launching of jobs: writes a record of each job, and ends it as ``ends`` says.
+
+    ``utilization``: percent, by a part of the job's name.
+    """
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -22,6 +26,7 @@ class Launched:
         self.machines: list[Any] = []
         self.checked: list[str] = []
         self.parity: dict[str, str] = {}
+        self.utilization: dict[str, float] = {}
 
     def __call__(self, config: TrainConfig, job: Job) -> RunResult:
         self.names.append(job.name)
@@ -37,13 +42,18 @@ class Launched:
             job.parent_id,
             {"arm": job.arm, "config.hash": job.hash} | ({PARITY: job.parity} if job.parity else {}),
         )
-        run.params(flatten(config))
+        run.params(config.recorded())
+        if config.accelerator.is_emulated:
+            run.tags({"device.type": EMULATED})
         if end is KeyboardInterrupt:
             run.end("KILLED")
             raise KeyboardInterrupt
         if end == "FINISHED":
             run.metric("rate/samples_per_s", 100.0 + len(self.names), 1)
             run.metric("time/train_s", 3.0, 1)
+            for name, percent in self.utilization.items():
+                if name in job.name:
+                    run.metric(utilization_metric(emulated=config.accelerator.is_emulated), percent, 1)
         run.end(end)
         return RunResult(run.run_id, end, error="" if end == "FINISHED" else "it broke")
 
