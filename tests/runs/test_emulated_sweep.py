@@ -159,7 +159,10 @@ def test_a_sweep_is_emulated_or_real(jobs: Callable[..., Jobs], launched: Launch
             "accelerator=resnet50_a100,resnet50_h100 model=cnn",
             "model=cnn: has no effect with accelerator=resnet50_a100",
         ),
-        (f"study=loader_precision {A100}", "study=loader_precision: varies the precision, which has no effect with"),
+        (
+            f"study=loader_precision {A100} repeat=1 loader=native",
+            "study=loader_precision: varies the precision, which has no effect with",
+        ),
         (f"{A100} loader=dali loader.decode=cpu,mixed", "loader.decode=mixed: decoding on the GPU needs a GPU"),
         ("accelerator.step_ms=10,20", "accelerator.step_ms=10: has no effect with accelerator=none"),
     ],
@@ -174,12 +177,13 @@ def test_a_refused_setting_stops_the_sweep(
     assert launched.names == []
 
 
-@pytest.mark.parametrize("study", ["workers", "threads", "ladder"])
-def test_studies_with_an_accelerator(study: str, store_uri: str, store: Store, launched: Launched) -> None:
-    arguments = [f"study={study}", "accelerator=custom", "accelerator.step_ms=20", "repeat=1", "device=cpu"]
+@pytest.mark.parametrize("axes", ["loader.num_workers=0,1", "loader.num_threads=1,2", "rung=single,bf16"])
+def test_studies_with_an_accelerator(axes: str, store_uri: str, store: Store, launched: Launched) -> None:
+    study = {"loader.num_workers": "workers", "loader.num_threads": "threads"}.get(axes.partition("=")[0], "ladder")
+    arguments = [f"study={study}", axes, "accelerator=custom", "accelerator.step_ms=20", "repeat=1", "device=cpu"]
     assert train(f"tracking.uri={store_uri}", *arguments) == 0
-    assert launched.names
-    assert all(name.startswith("emulated custom ") for name in launched.names)
+    name, _, values = axes.partition("=")
+    assert launched.names == [f"emulated custom {name}={value}" for value in values.split(",")]
     parent = store.newest_sweep()
     assert parent is not None
-    assert parent.name == f"sweep emulated custom study={study}"
+    assert parent.name == f"sweep emulated custom study={study} {axes}"

@@ -14,7 +14,10 @@ NAME = "fail_if.utilization_below"
 MAX_LISTED = 5
 MISSING = {  # metric to why a run does not have it, and what to type
     metrics.UTILIZATION_PCT: ("no throughput was measured, because the run was too short", "steps=200 epochs=auto"),
-    metrics.EFFICIENCY_PCT: ("the ceiling was not measured", "measure.ceiling=true"),
+    metrics.EFFICIENCY_PCT: (
+        "the ceiling was not measured, because it was switched off, or the run or its probe was too short",
+        "measure.ceiling=true measure.probe_s=10",
+    ),
 }
 
 
