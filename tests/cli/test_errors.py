@@ -19,6 +19,10 @@ BAD = [  # overrides, texts in the message
     ("loader=dalii", ["loader=dalii", "no such choice", "Did you mean dali?", "native"]),
     ("nosuch/group=1", ["nosuch"]),
     ("measure=nosuch", ["measure=nosuch", "bare, default"]),
+    ("accelerator=nosuch", ["accelerator=nosuch", "no such choice", "none, resnet50_a100, resnet50_h100"]),
+    ("accelerator.step_m=3", ["of accelerator=none. Did you mean accelerator.step_ms?"]),
+    ("accelerator=custom accelerator.step_m=3", ["of accelerator=custom. Did you mean accelerator.step_ms?"]),
+    ("model=timm model.nam=3", ["model.nam: there is no such setting. Did you mean model.name?"]),
     ("measure.probes=1", ["measure.probes: there is no such setting. Did you mean measure.probe_s?"]),
     (
         "measure.contention=true measure.ceiling=false",

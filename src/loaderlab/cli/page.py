@@ -10,7 +10,7 @@ INTRODUCTION = {  # the purpose of the command, then examples
         "loaderlab: is the GPU starved by its input pipeline, by how much, and what removes the wait?",
         "loader=dali precision=bf16           one run",
         "-m loader=native,dali repeat=1,2,3   a sweep: every combination, each in its own process",
-        "data=photos accelerator=resnet50_a100 could this host feed an A100? It is emulated: no GPU is needed",
+        "accelerator=resnet50_a100            could this host feed an A100? Emulated: no GPU is needed",
         "loader=dali --help                   this text, with the settings of loader=dali",
     ),
     "trace": (
@@ -24,6 +24,7 @@ INTRODUCTION = {  # the purpose of the command, then examples
         "                                      the latest sweep",
         "runs=RUN_ID output=report             a sweep by its run id, as report/report.html, .csv, .json and .md",
         "runs=all baseline=loader:native       every run of the experiment, compared with the native loader",
+        "fail_if.utilization_below=0.9         a gate: exit code 3 if an arm's device is busy for less than 90 %",
         """'filter="params.batch_size = \\"64\\""'    only the runs that match an MLflow filter""",
         "baseline=RUN_ID fail_if.rate_below=0.95   a gate: exit code 3 if the latest sweep is slower than RUN_ID",
     ),
