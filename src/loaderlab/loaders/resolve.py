@@ -92,7 +92,7 @@ def needs_gpu(config: LoaderConfig, device: Device) -> str:
     """Why the loader needs a GPU instead of this device, and what to type; empty if it does not."""
     capabilities = device.capabilities
     enough = capabilities.takes_copies if isinstance(config, HostLoader) else capabilities.decodes_images
-    return "" if enough else config.needs_gpu()
+    return "" if enough else config.needs_gpu(emulated=capabilities.emulated)
 
 
 def auto_workers(split: Split, device: Device) -> int:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import yaml
 
-from loaderlab.config import flatten
 from loaderlab.device.base import Device
 from loaderlab.device.environment import describe
 from loaderlab.diagnosis.evidence import LEAST_STEPS
@@ -92,7 +91,7 @@ def _print_result(context: RunContext, judged: Judged, *, failed: bool) -> None:
 
 def _write(context: RunContext, outcome: Outcome, page: str) -> None:
     """Writes the files that become the run's artifacts."""
-    folder, settings = context.folder, dict(flatten(context.config))
+    folder, settings = context.folder, dict(context.config.recorded())
     write_text(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
     write_text(folder / "overrides.yaml", yaml.safe_dump(list(context.job.overrides)))
     write_text(folder / "environment.json", json.dumps(describe(outcome.device), indent=1) + "\n")

@@ -25,6 +25,7 @@ from loaderlab.loaders.contract import EpochPlan, Loader
 from loaderlab.loaders.resolve import in_force
 from loaderlab.parity.check import check_run
 from loaderlab.parity.status import PARITY
+from loaderlab.runs.accelerator_note import accelerator_note
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.loader_set import LoaderSet
 from loaderlab.runs.resolve import RunSettings, resolve_run
@@ -252,7 +253,8 @@ def _report(context: RunContext, device: Device, spec: DataSpec, parts: Parts) -
         facts |= {**loader, "step": f"{device.kind}, computes nothing: no loss and no accuracy; {batch}"}
     for key, value in facts.items():
         context.terminal.say(f"{key:<10}{value}")
-    for note in (*spec.notes, *parts.loader.notes):
+    mismatch = accelerator_note(config.accelerator, spec) if config.accelerator.is_emulated else None
+    for note in (*spec.notes, *parts.loader.notes, *([mismatch] if mismatch else [])):
         context.terminal.warn(note)
     context.tracked.tags(
         tags

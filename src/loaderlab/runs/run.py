@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from loaderlab.config import INSTALLED, PROJECT, TrainConfig, UserError, WrongUsage, flatten, refuse, store_root
+from loaderlab.config import INSTALLED, PROJECT, TrainConfig, UserError, WrongUsage, refuse, store_root
 from loaderlab.device.base import Device
 from loaderlab.device.cpu import Cpu
 from loaderlab.device.resolve import device_of
@@ -95,7 +95,7 @@ class _Stages:
 
     def run(self) -> None:
         """Prepares, trains and probes."""
-        self._context.tracked.params(flatten(self._context.config))
+        self._context.tracked.params(self._context.config.recorded())
         self._device = device_of(self._context.config)
         prepared = self._prepared = prepare(self._context, self._loaders, self._device)
         loop = MeasuredLoop(self._context, prepared, self._loaders)

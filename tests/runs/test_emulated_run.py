@@ -1,0 +1,36 @@
+"""An emulated run records no setting that it does not use, and warns of samples of another size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import yaml
+
+from loaderlab.config import PROJECT, TrainConfig
+from loaderlab.runs import run
+from loaderlab.runs.job import single
+from loaderlab.system.terminal import Terminal
+from loaderlab.tracking import open_store
+
+UNUSED = ("model.", "precision.", "optimizer.", "checkpoint.", "evaluate", "deterministic")
+
+
+@pytest.mark.parametrize("accelerator", ["resnet50_h100", "none"])
+def test_the_settings_that_are_recorded(
+    accelerator: str, make_config: Callable[..., TrainConfig], terminal: Terminal
+) -> None:
+    config = make_config(f"accelerator={accelerator}", "steps=4", "loader.num_workers=0", "device=cpu")
+    result = run.run(config, single(config, []), terminal)
+    store = open_store(config.tracking, PROJECT)
+    record = store.run(result.run_id)
+    assert record is not None
+    text = store.read(result.run_id, "config.yaml")
+    assert text is not None
+    for names in (set(record.settings), set(yaml.safe_load(text))):
+        unused = {prefix for prefix in UNUSED if any(name.startswith(prefix) for name in names)}
+        emulated = {name for name in names if name.startswith("accelerator.")}
+        assert (unused, bool(emulated)) == ((set(), True) if config.accelerator.is_emulated else (set(UNUSED), False))
+        assert not [name for name in names if name.startswith("fail_if.")]
+    warned = any("its speed is for stored samples of 114.7 kB" in line for line in terminal.said)
+    assert warned is config.accelerator.is_emulated
