@@ -18,27 +18,26 @@ def accelerator_note(accelerator: AcceleratorConfig, spec: DataSpec) -> str | No
         accelerator: an emulated one.
         spec: of the run's samples; sizes are those of the training samples.
     """
-    kind = _kind(spec.train.source)
+    kind, stored_bytes = _kind(spec.train.source), mean_stored_bytes(spec.train.source)
+    differences = []
     if kind is not None and accelerator.made_for not in ("any", kind):
-        return (
-            f"accelerator={accelerator.name}: its speed is for {KINDS[accelerator.made_for]}, and data={spec.name} has "
-            f"{KINDS.get(kind, kind)}. The emulated speed may not fit these samples"
-        )
-    stored_bytes = mean_stored_bytes(spec.train.source)
-    return None if stored_bytes is None else _note_on_size(accelerator, spec.name, stored_bytes / 1e3)
-
-
-def _note_on_size(accelerator: AcceleratorConfig, data: str, stored_kb: float) -> str | None:
-    if accelerator.sample_kb is None or stored_kb <= 0:
+        differences.append(f"for {KINDS[accelerator.made_for]}, and data={spec.name} has {KINDS.get(kind, kind)}")
+    if stored_bytes is not None and (sizes := _size_difference(accelerator, stored_bytes / 1e3)):
+        differences.append(sizes)
+    if not differences:
         return None
+    return f"accelerator={accelerator.name}: its speed is {'; '.join(differences)}. The emulated speed may not fit these samples"
+
+
+def _size_difference(accelerator: AcceleratorConfig, stored_kb: float) -> str:
+    """How much the mean sizes differ; empty if they are similar, or if one of them is not known."""
+    if accelerator.sample_kb is None or stored_kb <= 0:
+        return ""
     factor = stored_kb / accelerator.sample_kb
     if 1 / MAX_FACTOR <= factor <= MAX_FACTOR:
-        return None
+        return ""
     difference = f"{factor:.1f} times as large" if factor > 1 else f"{1 / factor:.1f} times smaller"
-    return (
-        f"accelerator={accelerator.name}: its speed is for stored samples of {accelerator.sample_kb:.4g} kB, and those of "
-        f"data={data} have {stored_kb:.3g} kB on average: they are {difference}. The emulated speed may not fit these samples"
-    )
+    return f"for stored samples of {accelerator.sample_kb:.4g} kB, and these have {stored_kb:.3g} kB on average, {difference}"
 
 
 def _kind(source: Source) -> str | None:
