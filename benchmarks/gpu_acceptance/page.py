@@ -67,7 +67,7 @@ def gather(setting: Setting) -> Results:
         file = setting.folder / part.name / "found.json"
         if sweep := sweep_of(setting, part):
             try:
-                results.comparisons[part.name] = compare_runs.comparison_of_sweep(*sweep)
+                (results.comparisons[part.name],) = compare_runs.comparisons_of_sweep(*sweep)
             except UserError:  # no job has finished
                 continue
             results.stores[part.name] = sweep[0]

@@ -76,7 +76,7 @@ def test_a_ceiling_is_left_out_and_jobs_without_a_value_are_listed() -> None:
     runs = arm([95], emulated=True) + arm([None], emulated=True, loader__name="replay")
     missing = [Missing("bf16", "not applicable here: emulated"), Missing("more", "not reached")]
     gate = judge_utilization(compare("a sweep", runs, missing))
-    assert [entry.name for entry in gate.judged] == ["native"]
+    assert [entry.name for entry in gate.judged] == ["emulated native"]
     assert (gate.without, gate.unmeasured) == ({}, ["more: not reached"])
 
 

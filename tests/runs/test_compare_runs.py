@@ -75,19 +75,19 @@ def test_the_latest_sweep_and_its_files(swept: Sweep, settings: Settings, termin
 def test_a_sweep_by_its_id_all_runs_and_a_filter(swept: Sweep, settings: Settings, store: Store) -> None:
     first = swept([1, 1, 1], [5, 5, 5])
     swept([100, 101, 99], [200, 201, 199])
-    by_id = compare_runs.comparison_of(store, settings(f"runs={first}"))
+    (by_id,) = compare_runs.comparisons_of(store, settings(f"runs={first}"))
     assert [arm.values for arm in by_id.arms] == [[1, 1, 1], [5, 5, 5]]
-    all_runs = compare_runs.comparison_of(store, settings("runs=all"))
+    (all_runs,) = compare_runs.comparisons_of(store, settings("runs=all"))
     assert [len(arm.runs) for arm in all_runs.arms] == [6, 6]
     assert "not interleaved" in all_runs.notes[-1]
-    filtered = compare_runs.comparison_of(
+    (filtered,) = compare_runs.comparisons_of(
         store, settings("filter='metrics.`rate/samples_per_s` > 50'", "baseline=loader:dali")
     )
     assert [(arm.label, len(arm.runs), arm.partner.label if arm.partner else None) for arm in filtered.arms] == [
         ("native", 3, "dali"),
         ("dali", 3, None),
     ]
-    by_baseline = compare_runs.comparison_of(store, settings("baseline=[loader:dali]"))
+    (by_baseline,) = compare_runs.comparisons_of(store, settings("baseline=[loader:dali]"))
     assert by_baseline.arms[0].gain is not None
     assert by_baseline.arms[0].gain.value == pytest.approx(0.5, rel=0.01)
 
@@ -96,7 +96,7 @@ def test_another_sweep_as_the_baseline(swept: Sweep, settings: Settings, store: 
     baseline_id = swept([100, 101, 99], [200, 202, 198])
     swept([98, 102, 101], [100, 101, 99])
     config = settings(f"baseline={baseline_id}", "fail_if.rate_below=0.95")
-    comparison = compare_runs.comparison_of(store, config)
+    (comparison,) = compare_runs.comparisons_of(store, config)
     pairs = {arm.label: arm.partner.label for arm in comparison.arms if arm.partner is not None}
     assert pairs == {"now · native": f"{baseline_id[:8]} · native", "now · dali": f"{baseline_id[:8]} · dali"}
     with pytest.raises(
@@ -187,7 +187,7 @@ def test_a_single_run_is_not_a_sweep(store: Store, settings: Settings, swept: Sw
     parent = swept([1, 1, 1], [5, 5, 5])
     child = next(run for run in store.runs() if run.parent_id == parent)
     with pytest.raises(UserError, match=f"a single run and not a sweep; .* Type for example: runs={parent}"):
-        compare_runs.comparison_of(store, settings(f"runs={child.run_id}"))
+        compare_runs.comparisons_of(store, settings(f"runs={child.run_id}"))
 
 
 def test_jobs_that_never_started_are_listed(store: Store, settings: Settings, tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_jobs_that_never_started_are_listed(store: Store, settings: Settings, tm
         with store.start("repeat=1", parent.run_id, {"config.hash": planned[0].hash}) as run:
             run.params(planned[0].settings.items())
             run.metric("rate/samples_per_s", 10.0, 1)
-    (missing,) = compare_runs.comparison_of(store, settings()).missing
+    (missing,) = compare_runs.comparisons_of(store, settings())[0].missing
     assert (missing.name, missing.why) == ("an arm", "not reached")
 
 

@@ -91,7 +91,7 @@ def test_resume_runs_missing_and_failed_jobs(jobs: Callable[..., Jobs], launched
     assert launched.names == ["repeat=1 loader=dali", "repeat=3 loader=native", "repeat=3 loader=dali"]
     _, resumed = store_and_parent(planned)
     assert (resumed.run_id, resumed.status, "error" in resumed.tags) == (parent.run_id, "FINISHED", False)
-    comparison = compare_runs.comparison_of_sweep(store, parent.run_id)
+    (comparison,) = compare_runs.comparisons_of_sweep(store, parent.run_id)
     assert [(arm.label, len(arm.runs)) for arm in comparison.arms] == [("native", 3), ("dali", 3)]
     assert comparison.missing == []
     launched.names = []
@@ -107,7 +107,7 @@ def test_the_reason_of_a_job_without_a_run_is_kept(
     with pytest.raises(Failed) as raised:
         sweep.run_sweep(planned, [])
     store, parent = store_and_parent(planned)
-    missing = compare_runs.comparison_of_sweep(store, parent.run_id).missing
+    missing = compare_runs.comparisons_of_sweep(store, parent.run_id)[0].missing
     assert [(entry.name, entry.why) for entry in missing] == [
         ("loader=dali", "killed: took longer than sweep.job_minutes=1")
     ]
@@ -116,7 +116,7 @@ def test_the_reason_of_a_job_without_a_run_is_kept(
         assert f" tracking.uri={store.uri}" in output
     launched.ends = {}
     sweep.run_sweep(planned, [], resume="latest")
-    assert compare_runs.comparison_of_sweep(store, parent.run_id).missing == []
+    assert compare_runs.comparisons_of_sweep(store, parent.run_id)[0].missing == []
 
 
 def test_a_resumed_sweep_may_grow_but_not_change(jobs: Callable[..., Jobs], launched: Launched) -> None:
@@ -144,7 +144,7 @@ def test_parity_is_checked_once_and_different_work_is_not_compared(
     assert launched.checked == ["loader=native", "loader=dali"]  # a ceiling loads nothing
     store, parent = store_and_parent(planned)
     assert parent.tags["parity"] == f"loader=dali: {unlike}"
-    comparison = compare_runs.comparison_of_sweep(store, parent.run_id)
+    (comparison,) = compare_runs.comparisons_of_sweep(store, parent.run_id)
     assert [[arm.label for arm in group.arms] for group in comparison.groups] == [["native", "replay"], ["dali"]]
     assert comparison.groups[1].work == {"parity": unlike}
     assert comparison.groups[1].arms[0].gain is None
@@ -210,7 +210,7 @@ def test_an_arm_that_is_not_applicable_here(
     sweep.run_sweep(planned, [])  # succeeds, since no job failed
     store, parent = store_and_parent(planned)
     assert parent.status == "FINISHED"
-    (missing,) = compare_runs.comparison_of_sweep(store, parent.run_id).missing
+    (missing,) = compare_runs.comparisons_of_sweep(store, parent.run_id)[0].missing
     assert (missing.name, missing.why) == ("precision=tf32", "not applicable here: precision=tf32: needs a GPU")
     assert "not applicable here: precision=tf32: needs a GPU" in capsys.readouterr().out
 

@@ -50,7 +50,7 @@ RESOLVERS: dict[str, Callable[..., Any]] = {  # values that depend on the machin
     "worker_counts": lambda: ",".join(map(str, machine.worker_counts(machine.available_cores()))),
     "thread_counts": lambda: ",".join(map(str, machine.worker_counts(machine.available_cores())[1:])),
     "ladder_workers": lambda: min(8, machine.available_cores()),
-    "ladder_precision": ladder_precision,  # its argument is the setting ``device``
+    "ladder_precision": ladder_precision,  # its arguments are the settings ``device`` and ``accelerator.name``
     # Hydra writes a multirun.yaml there, which nothing reads; the checkout may be read-only
     "hydra_folder": lambda: str(private_folder("hydra")),
 }

@@ -61,6 +61,16 @@ class Arm:
         return self.runs[0].is_ceiling
 
     @property
+    def is_emulated(self) -> bool:
+        """Whether its device was an emulated accelerator."""
+        return self.runs[0].is_emulated
+
+    @property
+    def rung(self) -> str | None:
+        """Its rung of the ladder, if it is one."""
+        return self.runs[0].settings.get("rung")
+
+    @property
     def verdicts(self) -> str:
         """The verdicts of its runs, with their counts if the runs disagree."""
         counts = Counter(self.tags("verdict"))
@@ -130,6 +140,7 @@ class Comparison:
         missing: jobs and runs without a value, and why.
         notes: one text for each caveat about the whole comparison.
         study: the study that all runs belong to; None if there is none, or more than one.
+        mark: the words that mark results of emulated accelerators; empty for real devices.
     """
 
     title: str
@@ -139,6 +150,12 @@ class Comparison:
     missing: Sequence[Missing]
     notes: Sequence[str]
     study: str | None = None
+    mark: str = ""
+
+    @property
+    def is_emulated(self) -> bool:
+        """Whether its runs are on emulated accelerators; a comparison never has runs of both kinds."""
+        return bool(self.mark)
 
     @property
     def is_ladder(self) -> bool:

@@ -11,6 +11,7 @@ from itertools import pairwise
 from loaderlab import metrics
 from loaderlab.compare.arms import Arm, ComparedArm, Comparison, Group, short
 from loaderlab.compare.grouping import columns_of, grouped
+from loaderlab.compare.marks import mark_of
 from loaderlab.compare.notes import arm_notes, run_notes
 from loaderlab.compare.pairs import baselines, gain, learning_differences, partner_of
 from loaderlab.compare.stats import CONFIDENCE, Ratio
@@ -39,21 +40,53 @@ def compare(
     Raises:
         UserError: no finished run has the metric, or no arm matches the baseline.
     """
-    measured = [run for run in runs if run.status == "FINISHED" and metric in run.figures]
+    assert len({run.is_emulated for run in runs}) < 2, (
+        "emulated and real runs are never in one table: see compare_kinds"
+    )
+    measured = _measured(runs, metric)
     unmeasured = [*missing, *_not_measured(runs, metric)]
     if not measured:
         raise _no_values(runs, metric, unmeasured)
     columns = columns_of(measured)
     shown, groups = grouped(measured, columns, metric)
     if baseline is not None:
-        known = {name for run in measured for name in run.settings}
-        baseline = {f"{name}.name" if f"{name}.name" in known else name: value for name, value in baseline.items()}
+        baseline = full_names(baseline, measured)
         _check_baseline(baseline, [arm for _, arms in groups for arm in arms], columns)
     others = [name for name in columns if name not in (baseline or {})]
     compared = [
         _group(work, arms, baselines(arms, baseline), others, is_ladder=shown == ["rung"]) for work, arms in groups
     ]
-    return Comparison(title, metric, shown, compared, unmeasured, run_notes(measured), _study(measured))
+    mark, study = mark_of(measured), _study(measured)
+    return Comparison(_title(title, mark, study), metric, shown, compared, unmeasured, run_notes(measured), study, mark)
+
+
+def without_values(
+    title: str, runs: Sequence[RunRecord], missing: Iterable[Missing], metric: str, mark: str
+) -> Comparison:
+    """A comparison of runs of which none has the metric: no tables, only the list of what was not measured."""
+    return Comparison(
+        _title(title, mark, None), metric, [], [], [*missing, *_not_measured(runs, metric)], [], mark=mark
+    )
+
+
+def are_measured(runs: Sequence[RunRecord], metric: str) -> bool:
+    """Whether any of the runs finished with the metric."""
+    return bool(_measured(runs, metric))
+
+
+def full_names(baseline: Mapping[str, str], runs: Iterable[RunRecord]) -> dict[str, str]:
+    """The baseline with the full name of each setting: ``loader.name`` for ``loader``."""
+    known = {name for run in runs for name in run.settings}
+    return {f"{name}.name" if f"{name}.name" in known else name: value for name, value in baseline.items()}
+
+
+def _measured(runs: Iterable[RunRecord], metric: str) -> list[RunRecord]:
+    return [run for run in runs if run.status == "FINISHED" and metric in run.figures]
+
+
+def _title(title: str, mark: str, study: str | None) -> str:
+    """``ladder, emulated feedforward accelerator: sweep study=ladder``; the plain title for real devices."""
+    return f"{', '.join(part for part in (study, mark) if part)}: {title}" if mark else title
 
 
 def _group(

@@ -7,15 +7,19 @@ from collections.abc import Sequence
 
 from loaderlab.compare.arms import Arm
 from loaderlab.compare.ladder import RUNGS
+from loaderlab.compare.marks import marked
 from loaderlab.parity.status import PARITY, UNLIKE_WORK
 from loaderlab.tracking.records import RunRecord
 
 IGNORED = ("repeat", "seed", "resume", "study", "rung", "evaluate", "device")  # do not distinguish arms
+THRESHOLDS = ("accelerator.min_utilization", "accelerator.sample_kb")  # they do not change the emulated accelerator
+IN_NAME = tuple(f"accelerator.{name}" for name in ("name", "step_ms", "samples_per_s", "batch_size", "source"))
 IGNORED_GROUPS = ("tracking.", "checkpoint.", "sweep.", "measure.")
 WORK = ("batch_size", "accumulate", "drop_last", "epochs", "steps", "measure.sync", "measure.warmup_steps")
-WORK_GROUPS = ("data.", "model.", "optimizer.")
+WORK_GROUPS = ("data.", "model.", "optimizer.", "accelerator.")
 SAME_WORK = ("model.compile", "model.channels_last")  # other ways to do the same work
-WORK_TAGS = ("device.name", "data.samples", "data.digest")
+DEVICE = "device.name"
+WORK_TAGS = (DEVICE, "data.samples", "data.digest")
 COLUMN_ORDER = ("sweep", "loader.name", "loader", "precision", "model")
 
 ArmsByWork = list[tuple[dict[str, str], list[Arm]]]  # the settings by which a group's work differs, and its arms
@@ -26,7 +30,7 @@ def columns_of(runs: Sequence[RunRecord]) -> list[str]:
     values: dict[str, set[str]] = defaultdict(set)
     for run in runs:
         for name, value in run.settings.items():
-            if not (name in IGNORED or name.startswith(IGNORED_GROUPS) or _is_work(name)):
+            if not (name in (*IGNORED, *THRESHOLDS) or name.startswith(IGNORED_GROUPS) or _is_work(name)):
                 values[name].add(value)
 
     def place(name: str) -> tuple[int, str]:
@@ -53,7 +57,7 @@ def _rung(arm: Arm) -> tuple[str, int]:
 
 
 def _is_work(name: str) -> bool:
-    return name in WORK or (name.startswith(WORK_GROUPS) and name not in SAME_WORK)
+    return name in WORK or (name.startswith(WORK_GROUPS) and name not in (*SAME_WORK, *THRESHOLDS))
 
 
 def _work_of(run: RunRecord) -> dict[str, str]:
@@ -87,7 +91,7 @@ def _label(run: RunRecord, columns: Sequence[str]) -> str:
             continue
         choice = name.endswith(".name") or name in ("rung", "sweep")
         parts.append(value if choice else f"{name.rpartition('.')[2]}={value}")
-    return " · ".join(parts) or run.tags.get("arm", run.name)
+    return marked(" · ".join(parts) or run.tags.get("arm", run.name), emulated=run.is_emulated)
 
 
 def _by_work(arms: Sequence[Arm]) -> ArmsByWork:
@@ -101,4 +105,9 @@ def _by_work(arms: Sequence[Arm]) -> ArmsByWork:
     groups: dict[tuple[tuple[str, str], ...], list[Arm]] = defaultdict(list)
     for arm, work in zip(arms, works, strict=True):
         groups[tuple((name, work[name]) for name in names if name in work)].append(arm)
-    return [(dict(work), members) for work, members in groups.items()]
+    return [(_shown(dict(work)), members) for work, members in groups.items()]
+
+
+def _shown(work: dict[str, str]) -> dict[str, str]:
+    """The differences of a group's work. The name of an emulated device contains some of its settings."""
+    return {name: value for name, value in work.items() if name not in IN_NAME or DEVICE not in work}

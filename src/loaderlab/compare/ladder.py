@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from loaderlab.compare.arms import Comparison
+
 RUNGS = (
     "single",
     "workers",
@@ -27,11 +29,16 @@ MEANING = {
     "single": "one process, one sample at a time",
     "workers": "worker processes, as many as the cores (8 at most, as published)",
     "pinned": "also batches in pinned memory",
-    "non_blocking": "also copies to the GPU that the host does not wait for",
-    "side_stream": "also copies on a CUDA stream of their own, during the step",
+    "non_blocking": "also copies to the device that the host does not wait for",
+    "side_stream": "also copies on a stream of their own, during the step",
     "persistent": "also workers that are kept between epochs",
     "batched": "also a whole batch fetched at once; no workers if the data is in memory",
     "bf16": "also bf16 arithmetic in the step, if the device supports it",
     "dali": "NVIDIA DALI instead of the DataLoader",
     "ceiling": "a few batches that are already on the device: no loader can be faster",
 }
+
+
+def shows_published(comparison: Comparison) -> bool:
+    """Whether the published results belong next to a comparison: they are of a real device."""
+    return comparison.study == "ladder" and not comparison.is_emulated

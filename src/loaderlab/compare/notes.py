@@ -43,7 +43,7 @@ def _other_programs(arm: Arm) -> list[str]:
         share = metrics.metric(metrics.MACHINE_BUSY_PCT).text(busy)
         notes.append(f"measured while other programs ran, which kept up to {share} busy")
     on_gpu = max((run.figures.get(metrics.MACHINE_GPU_PROCESSES, 0.0) for run in arm.runs), default=0.0)
-    if on_gpu:
+    if on_gpu and not arm.is_emulated:  # it uses no GPU
         count = metrics.metric(metrics.MACHINE_GPU_PROCESSES).number(on_gpu)
         notes.append(f"measured while {count} other programs ran on the GPU")
     return notes

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from loaderlab import metrics
 from loaderlab.compare.arms import ComparedArm, Comparison, Group, short
-from loaderlab.compare.ladder import PUBLISHED, RUNGS
+from loaderlab.compare.ladder import PUBLISHED, RUNGS, shows_published
+from loaderlab.compare.marks import marked
 from loaderlab.compare.stats import Ratio, median
+from loaderlab.config import EMULATED
 from loaderlab.metrics import Metric
+from loaderlab.tracking.records import Missing
 
 ARM_METRICS = (  # a narrow terminal leaves out the last ones first
     metrics.UTILIZATION_PCT,
@@ -25,7 +28,7 @@ def arm_table(comparison: Comparison, group: Group) -> tuple[list[str], list[lis
     """Columns and rows of a group: one row per arm, with medians over its runs. A ladder also lists rungs that are not applicable."""
     listed = in_order(comparison, group)
     metric, figures = metrics.metric(comparison.metric), _figures(comparison, group)
-    with_published = comparison.study == "ladder" and any(label in PUBLISHED for label, _ in listed)
+    with_published = shows_published(comparison) and any(name in PUBLISHED for name, _ in listed)
     with_marks = any(_marks(arm) for arm in group.arms)
     columns = [short(name) for name in comparison.columns] or ["arm"]
     columns += ["n", metric.column]
@@ -34,14 +37,23 @@ def arm_table(comparison: Comparison, group: Group) -> tuple[list[str], list[lis
     columns += ["note"] * with_marks
     columns += [*(entry.column for entry in figures), "verdict"]
     rows = []
-    for label, arm in listed:
-        row = [label, "–", "not applicable here", "–", "–"] if arm is None else _leading(comparison, group, arm)
-        row += [PUBLISHED.get(label, "–")] * ("published" in columns)
+    for name, arm in listed:
+        row = [row_label(comparison, name), "–", "not applicable here", "–", "–"]
+        row = row if arm is None else _leading(comparison, group, arm)
+        row += [PUBLISHED.get(name, "–")] * ("published" in columns)
         row += ["" if arm is None else "\n".join(_marks(arm))] * with_marks
         row += ["–" if arm is None else _median(arm, entry) for entry in figures]
         row += ["–" if arm is None else arm.verdicts or "–"]
         rows.append(row)
     return columns, rows
+
+
+def group_title(comparison: Comparison, group: Group) -> str:
+    """How the group differs from the others; empty if there is no other. For emulated accelerators it says so."""
+    work = ", ".join(f"{short(name)} {value}" for name, value in group.work.items())
+    if not comparison.is_emulated or EMULATED in work:
+        return work
+    return ", ".join(part for part in (comparison.mark, work) if part)
 
 
 def _figures(comparison: Comparison, group: Group) -> list[Metric]:
@@ -88,11 +100,21 @@ def gain_cell(gain: Ratio | None) -> str:
 
 
 def in_order(comparison: Comparison, group: Group) -> list[tuple[str, ComparedArm | None]]:
-    """(label, arm); for a ladder in the order of its rungs, with None for a rung that is not applicable here."""
-    listed: list[tuple[str, ComparedArm | None]] = [(arm.label, arm) for arm in group.arms]
-    if comparison.is_ladder:
-        measured = {label for label, _ in listed}
-        absent = dict.fromkeys(entry.name.removeprefix("rung=") for entry in comparison.missing if entry.not_applicable)
-        listed += [(name, None) for name in absent if name not in measured]
-        listed.sort(key=lambda entry: RUNGS.index(entry[0]) if entry[0] in RUNGS else len(RUNGS))
-    return listed
+    """(label, arm); for a ladder (rung, arm) in the order of its rungs, with None for a rung that is not applicable here."""
+    if not comparison.is_ladder:
+        return [(arm.label, arm) for arm in group.arms]
+    listed: list[tuple[str, ComparedArm | None]] = [(arm.rung or arm.label, arm) for arm in group.arms]
+    measured = {name for name, _ in listed}
+    absent = dict.fromkeys(_rung(entry) for entry in comparison.missing if entry.not_applicable)
+    listed += [(name, None) for name in absent if name not in measured]
+    return sorted(listed, key=lambda entry: RUNGS.index(entry[0]) if entry[0] in RUNGS else len(RUNGS))
+
+
+def row_label(comparison: Comparison, name: str) -> str:
+    """The label of a ladder's row, given its rung."""
+    return marked(name, emulated=comparison.is_emulated)
+
+
+def _rung(entry: Missing) -> str:
+    """The rung of a job that is not applicable here: its name without what all jobs of an emulated ladder have."""
+    return next((word.removeprefix("rung=") for word in entry.name.split() if word.startswith("rung=")), entry.name)

@@ -14,7 +14,7 @@ from loaderlab import metrics
 from loaderlab.compare.arms import ComparedArm, Comparison, Group
 from loaderlab.compare.axes import grid, hidden_gains
 from loaderlab.compare.stats import median
-from loaderlab.report.arm_table import in_order
+from loaderlab.report.arm_table import in_order, row_label
 from loaderlab.report.chart_arms import with_bars
 from loaderlab.report.chart_style import COLOURS, CYCLE, INK, PAPER, PARTS, cut, name_rows, rows_figure
 
@@ -105,7 +105,7 @@ def ladder(group: Group, comparison: Comparison) -> Figure:
         gain = _short_gain(arm) or ("baseline" if arm.is_baseline else "–")
         text = f"  {seconds_of.quantity(seconds)}   {gain}   waits {100 * share:.0f} {wait.unit}"
         axis.text(seconds, row, text, va="center", fontsize=8.5)
-    name_rows(axis, [cut(label) for label, _ in rungs])
+    name_rows(axis, [cut(row_label(comparison, name)) for name, _ in rungs])
     axis.set(
         xlabel=f"training loop, median, {seconds_of.unit} (n.d.s.: no difference from the first rung shown)",
         xlim=(0, 1.42 * furthest or 1),

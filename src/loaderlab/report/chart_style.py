@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 INK, GRID, PAPER = "#1b1f24", "#d5d9de", "#fdfdfe"  # an SVG replaces them by the page's colours
 CYCLE = (
@@ -39,6 +40,7 @@ COLOURS = {  # of the parts; Okabe and Ito's palette, which colour-blind readers
     "other": "#BBBBBB",
 }
 WIDTH = 8.6  # inches
+HEADING = 0.3  # inches
 STYLE: Any = {
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -87,6 +89,19 @@ def name_rows(axis: Axes, labels: Sequence[str]) -> None:
 def cut(label: str, length: int = 46) -> str:
     """The label, shortened to at most ``length`` characters."""
     return label if len(label) <= length else label[: length - 1] + "…"
+
+
+def add_heading(drawn: Figure, text: str) -> None:
+    """Adds a line of text above a figure that has all its parts, and makes the figure higher by that line."""
+    width, height = drawn.get_size_inches()
+    share = height / (height + HEADING)
+    drawn.set_size_inches(width, height + HEADING)
+    engine = drawn.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)
+    engine.set(rect=(0, 0, 1, share))
+    for legend in drawn.legends:  # one that is outside of the axes is placed relative to the figure
+        legend.set_bbox_to_anchor((0, 0, 1, share), transform=drawn.transFigure)
+    drawn.suptitle(text, x=0.01, y=0.99, ha="left", va="top", fontsize=9, fontweight="bold").set_in_layout(False)
 
 
 def legend_above(drawn: Figure, axis: Axes) -> None:

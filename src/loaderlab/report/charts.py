@@ -14,9 +14,11 @@ from loaderlab import metrics
 from loaderlab.compare.arms import ComparedArm, Comparison, Group
 from loaderlab.compare.axes import curve, grid, hidden_gains
 from loaderlab.compare.capacity import CapacityCurve, capacity_curves
+from loaderlab.compare.marks import mark_of
 from loaderlab.config import EMULATED
 from loaderlab.report import bar_charts, capacity_chart, chart_style, cost_charts, step_charts
 from loaderlab.report.chart_arms import bars_left_out, lines_left_out, with_lines
+from loaderlab.report.naming import named
 from loaderlab.report.step_charts import Series
 
 # {bars} and {lines} stand for a remark if not all arms are drawn
@@ -68,9 +70,10 @@ def draw(comparison: Comparison, series: Callable[[str], Series | None], folder:
         suffix = f"_{number + 1}" if len(comparison.groups) > 1 else ""
         steps_of = {arm: steps for arm in with_lines(group) if (steps := series(arm.representative.run_id)) is not None}
         for planned in _planned(comparison, group, steps_of):
-            file = folder / f"{planned.name}{suffix}.png"
+            file = folder / named(f"{planned.name}{suffix}.png", emulated=comparison.is_emulated)
             caption = planned.caption.format(lines=lines_left_out(group), bars=bars_left_out(group))
-            charts.append(Chart(file.stem, planned.title, caption, _draw(planned, file)))
+            heading = _heading(planned, group) if comparison.is_emulated else ""
+            charts.append(Chart(file.stem, heading or planned.title, caption, _draw(planned, file, heading)))
             if len(charts) == 1:
                 shutil.copy(file, folder / main)
     return charts
@@ -84,17 +87,26 @@ def _capacity(curves: Sequence[CapacityCurve], folder: Path) -> Chart:
         else "How many workers feed the emulated accelerator?"
     )
     planned = _Planned(f"capacity_{EMULATED}", title, CAPACITY, partial(capacity_chart.utilizations, curves))
-    return Chart(planned.name, title, CAPACITY, _draw(planned, folder / f"{planned.name}.png"))
+    return Chart(planned.name, title, CAPACITY, _draw(planned, folder / f"{planned.name}.png", title))
 
 
-def _draw(planned: _Planned, file: Path) -> str:
+def _heading(planned: _Planned, group: Group) -> str:
+    """The line above a picture of an emulated accelerator: its title, and the accelerator with its speed."""
+    device = next(iter(group.arms[0].tags("device.name")), mark_of(group.arms[0].runs))
+    return f"{planned.title} {device.partition(' (')[0]}"
+
+
+def _draw(planned: _Planned, file: Path, heading: str) -> str:
     """Writes a picture as PNG and returns it as SVG."""
     with chart_style.in_style():
         figure = planned.draw()
+        if heading:
+            chart_style.add_heading(figure, heading)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # the layout is done; otherwise each savefig would repeat it
-        figure.savefig(file, dpi=110, facecolor="white")
-        return chart_style.svg(figure, planned.title)
+        title = heading or planned.title
+        figure.savefig(file, dpi=110, facecolor="white", metadata={"Title": title})
+        return chart_style.svg(figure, title)
 
 
 def _planned(comparison: Comparison, group: Group, steps_of: Mapping[ComparedArm, Series]) -> Iterator[_Planned]:

@@ -19,11 +19,17 @@ from loaderlab.compare.ladder import MEANING
 from loaderlab.compare.stats import Ratio, median
 from loaderlab.parity.status import PARITY
 from loaderlab.report import sentences
-from loaderlab.report.arm_table import arm_table
+from loaderlab.report.arm_table import arm_table, group_title
 from loaderlab.report.charts import Chart
 from loaderlab.report.markdown import markdown_table
+from loaderlab.tracking.records import RunRecord
 
 TEMPLATE = Path(__file__).with_name("page.html")
+EMULATED_FACT = (
+    "the accelerator is a timeline of the given speed whose steps compute nothing. Its results are never compared with those of "
+    "a real device"
+)
+DEVICE_COLUMN = ["device"]  # of the emulated accelerators, whose speeds may differ
 SHARED = ("data.name", "model.name", "batch_size", "epochs", "steps", "loader.name", "precision.name", "optimizer.name")
 
 
@@ -47,6 +53,8 @@ def facts(comparison: Comparison) -> dict[str, str]:
         values = {run.tags[tag] for run in runs if tag in run.tags}
         if len(values) == 1:
             shared[label] = values.pop()
+    if comparison.is_emulated:
+        shared["emulated"] = EMULATED_FACT
     shared["runs"] = f"{len(runs)} in {len(comparison.arms)} arms"
     return shared
 
@@ -57,8 +65,7 @@ def html(comparison: Comparison, charts: Sequence[Chart]) -> str:
     tables = []
     for group in comparison.groups:
         columns, rows = arm_table(comparison, group)
-        title = ", ".join(f"{short(name)} {value}" for name, value in group.work.items())
-        tables.append({"title": title, "columns": columns, "rows": rows})
+        tables.append({"title": group_title(comparison, group), "columns": columns, "rows": rows})
     drawn = [{"title": chart.title, "caption": chart.caption, "svg": Markup(chart.svg)} for chart in charts]
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=comparison.title,
@@ -83,7 +90,7 @@ def markdown(comparison: Comparison, links: Sequence[str]) -> str:
     lines = [_plain(f"{line}\n") for line in sentences.headline(comparison)]
     lines += [text for link in links for text in (link, "")]
     for group in comparison.groups:
-        title = ", ".join(f"{short(name)} {value}" for name, value in group.work.items())
+        title = group_title(comparison, group)
         lines += [f"**{_plain(title)}**", ""] if title else []
         lines += [markdown_table(*arm_table(comparison, group))]
     for title, listed in (
@@ -93,6 +100,11 @@ def markdown(comparison: Comparison, links: Sequence[str]) -> str:
         lines += [f"**{title}**", "", *(f"- {_plain(line)}" for line in listed), ""] if listed else []
     lines += ["**Measured with**", "", *(f"- {name}: {_plain(value)}" for name, value in facts(comparison).items())]
     return "\n".join(lines) + "\n"
+
+
+def titled_markdown(comparison: Comparison, links: Sequence[str]) -> str:
+    """The page as Markdown, with its title."""
+    return f"# {_plain(comparison.title)}\n\n{markdown(comparison, links)}"
 
 
 def as_csv(comparison: Comparison) -> str:
@@ -105,6 +117,7 @@ def as_csv(comparison: Comparison) -> str:
         [
             "group",
             "arm",
+            *DEVICE_COLUMN * comparison.is_emulated,
             *settings,
             "n",
             "over",
@@ -112,7 +125,7 @@ def as_csv(comparison: Comparison) -> str:
             "gain_low",
             "gain_high",
             "pairs",
-            "learns_differently",
+            *["learns_differently"] * (not comparison.is_emulated),
             "verdict",
             *names,
         ]
@@ -125,9 +138,11 @@ def as_csv(comparison: Comparison) -> str:
                 if gain is None
                 else [_number(gain.value), _number(gain.low), _number(gain.high), str(gain.num_pairs)]
             )
-            row = [str(number + 1), arm.label, *(arm.settings[name] or "" for name in settings), str(len(arm.runs))]
-            row += [arm.partner.label if arm.partner else "", *gain_cells, "; ".join(arm.learning), arm.verdicts]
-            writer.writerow([*row, *(_number(arm.median(name)) for name in names)])
+            row = [str(number + 1), arm.label, *_device(arm.runs[0]) * comparison.is_emulated]
+            row += [*(arm.settings[name] or "" for name in settings), str(len(arm.runs))]
+            row += [arm.partner.label if arm.partner else "", *gain_cells]
+            row += ["; ".join(arm.learning)] * (not comparison.is_emulated)
+            writer.writerow([*row, arm.verdicts, *(_number(arm.median(name)) for name in names)])
     return out.getvalue()
 
 
@@ -138,11 +153,17 @@ def runs_as_csv(comparison: Comparison) -> str:
     runs = [(arm, run) for arm in comparison.arms for run in arm.runs]
     figures = sorted({name for _, run in runs for name in run.figures})
     settings = list(dict.fromkeys(name for arm, _ in runs for name in arm.settings))
-    writer.writerow(["run_id", "name", "arm", *settings, *figures])
+    emulated = comparison.is_emulated
+    writer.writerow(["run_id", "name", "arm", *DEVICE_COLUMN * emulated, *settings, *figures])
     for arm, run in runs:
-        row = [run.run_id, run.name, arm.label, *(arm.settings[name] or "" for name in settings)]
+        row = [run.run_id, run.name, arm.label, *_device(run) * emulated]
+        row += [arm.settings[name] or "" for name in settings]
         writer.writerow([*row, *(repr(run.figures[name]) if name in run.figures else "" for name in figures)])
     return out.getvalue()
+
+
+def _device(run: RunRecord) -> list[str]:
+    return [run.tags.get("device.name", "")]
 
 
 def as_json(comparison: Comparison) -> str:
@@ -181,7 +202,7 @@ def _arm(arm: ComparedArm) -> dict[str, Any]:
         "gain": _ratio(arm.gain),
         "gain_as_best_of_all": _ratio(arm.strict),
         "gain_over_the_one_before": _ratio(arm.over_previous),
-        "learns_differently": arm.learning,
+        **({} if arm.is_emulated else {"learns_differently": arm.learning}),
         "verdict": arm.verdicts,
         "notes": arm.notes,
         "runs": [{"run_id": run.run_id, "name": run.name, "figures": dict(run.figures)} for run in arm.runs],

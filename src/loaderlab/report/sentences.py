@@ -5,7 +5,7 @@ from __future__ import annotations
 from loaderlab import metrics
 from loaderlab.compare.arms import Arm, ComparedArm, Comparison, Group, short
 from loaderlab.compare.axes import Curve, Hidden, ceilings_that_differ, curve, grid, hidden_gains
-from loaderlab.compare.ladder import CAVEAT
+from loaderlab.compare.ladder import CAVEAT, shows_published
 from loaderlab.compare.pairs import not_shown_worse, num_learning_pairs
 from loaderlab.compare.stats import LEAST_PAIRS, Ratio, median
 from loaderlab.report.capacity_sentences import capacity_sentences
@@ -51,7 +51,7 @@ def remarks(comparison: Comparison) -> list[str]:
             f"different work is not compared: there are {len(comparison.groups)} tables, since the runs differ in {names}"
         )
     lines += [f"{arm.label}: {note}" for arm in comparison.arms for note in (*arm.notes, *_learning(arm))]
-    if comparison.study == "ladder":
+    if shows_published(comparison):
         lines.append(CAVEAT)
     return lines
 

@@ -38,7 +38,7 @@ class Series:
 
 
 def read_steps(text: str) -> Series | None:
-    """The steps in the ``steps.csv`` of a run; None if there are none."""
+    """The steps in the ``steps.csv`` of a run; None if there are none. An emulated run has no losses."""
     rows = list(csv.DictReader(io.StringIO(text)))
     if not rows:
         return None
@@ -51,7 +51,7 @@ def read_steps(text: str) -> Series | None:
         samples=np.cumsum([int(row["num_samples"]) for row in rows]),
         step_ms=step_ms,
         wait_ms=host[:, 0],
-        loss=np.array([float(row["loss"]) for row in rows]),
+        loss=np.array([float(row.get("loss", "nan")) for row in rows]),
     )
 
 

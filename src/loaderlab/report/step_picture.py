@@ -70,4 +70,4 @@ def breakdown(path: Path, title: str, figures: Mapping[str, float], steps: Seque
         )
     for entry in axes:
         entry.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, metadata={"Title": title})

@@ -9,14 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from loaderlab import metrics
-from loaderlab.compare.arms import Comparison, short
-from loaderlab.compare.comparison import compare
+from loaderlab.compare.arms import Comparison
 from loaderlab.compare.gate import judge_gate
+from loaderlab.compare.kinds import REAL, check_sweep, compare_kinds
 from loaderlab.compare.stats import LEAST_PAIRS
-from loaderlab.config import AUTO, CompareConfig, GateFailed, GateNotJudged, refuse, store_root
+from loaderlab.config import AUTO, EMULATED, CompareConfig, GateFailed, GateNotJudged, refuse, store_root
 from loaderlab.report import page, sentences
-from loaderlab.report.arm_table import arm_table
+from loaderlab.report.arm_table import arm_table, group_title
+from loaderlab.report.naming import named
 from loaderlab.runs import sweep_jobs, utilization_gate
 from loaderlab.system.files import write_text
 from loaderlab.system.program import command
@@ -39,20 +39,23 @@ def run_compare(config: CompareConfig, terminal: Terminal) -> None:
         Failed: the gate ``fail_if`` is not passed.
     """
     store = open_store(config.tracking, store_root(), create=False)
-    output = None if config.output is None else _output_folder(config.output)
-    comparison = comparison_of(store, config)
-    show(comparison, terminal)
-    if output is not None:
-        save(comparison, store, output)
-        terminal.say(f"written: {output / 'report.html'}, comparison.csv, .json, .md, runs.csv and the pictures")
+    comparisons = comparisons_of(store, config)
+    output = None if config.output is None else _output_folder(config.output, comparisons)
+    for comparison in comparisons:
+        show(comparison, terminal)
+        if output is not None:
+            save(comparison, store, output)
+            terminal.say(_written(comparison, output))
     if config.fail_if.rate_below is not None:
-        check_gate(comparison, config.fail_if.rate_below, terminal)
+        for comparison in comparisons:
+            check_gate(comparison, config.fail_if.rate_below, terminal)
     if config.fail_if.utilization_below is not None:
-        utilization_gate.check_comparison(comparison, config.fail_if.utilization_below, terminal)
+        for comparison in comparisons:
+            utilization_gate.check_comparison(comparison, config.fail_if.utilization_below, terminal)
 
 
-def comparison_of(store: Store, config: CompareConfig) -> Comparison:
-    """The comparison that the settings request."""
+def comparisons_of(store: Store, config: CompareConfig) -> list[Comparison]:
+    """The comparison that the settings request; two if the runs are real and emulated, the emulated one last."""
     options: dict[str, Any] = {"baseline": config.baseline_settings}
     if config.filter is not None or config.runs == "all":
         runs = [entry for entry in store.runs(config.filter or "") if entry.tags.get("sweep") != "parent"]
@@ -72,16 +75,19 @@ def comparison_of(store: Store, config: CompareConfig) -> Comparison:
                 "runs=latest baseline=the run id of an earlier one",
             )
         others, _ = _runs_of_sweep(store, base)
+        check_sweep(config.baseline_sweep, base.name, runs, others)
+        kinds = {run.is_emulated for run in runs}
+        others = [run for run in others if run.is_emulated in kinds]
         labels = (f"{base.run_id[:8]}", "now")
         runs = [*(_marked(entry, labels[0]) for entry in others), *(_marked(entry, labels[1]) for entry in runs)]
         options["baseline"] = {"sweep": labels[0]}
         title += f", compared with {base.name} ({base.run_id[:8]})"
-    metric = _natural_metric(runs) if config.metric == AUTO else config.metric
-    return compare(title, runs, missing, metric=metric, **options)
+    metric = None if config.metric == AUTO else config.metric
+    return compare_kinds(title, runs, missing, metric=metric, **options)
 
 
-def comparison_of_sweep(store: Store, parent_id: str) -> Comparison:
-    """The comparison of a sweep's jobs that have finished so far.
+def comparisons_of_sweep(store: Store, parent_id: str) -> list[Comparison]:
+    """The comparison of a sweep's jobs that have finished so far; two if some are real and some emulated.
 
     Raises:
         UserError: none of its jobs has finished.
@@ -89,13 +95,7 @@ def comparison_of_sweep(store: Store, parent_id: str) -> Comparison:
     parent = store.run(parent_id)
     assert parent is not None
     runs, missing = _runs_of_sweep(store, parent)
-    return compare(parent.name, runs, missing, metric=_natural_metric(runs))
-
-
-def _natural_metric(runs: Sequence[RunRecord]) -> str:
-    """The training time for a ladder, since the published one uses it; otherwise the rate."""
-    rungs = [entry.settings.get("rung", "null") != "null" for entry in runs if entry.status == "FINISHED"]
-    return metrics.TRAIN_S if rungs and all(rungs) else metrics.RATE
+    return compare_kinds(parent.name, runs, missing)
 
 
 def chosen_sweep(store: Store, chosen: str) -> RunRecord:
@@ -150,6 +150,8 @@ def _marked(entry: RunRecord, label: str) -> RunRecord:
 def show(comparison: Comparison, terminal: Terminal) -> None:
     """Prints the headline, the tables and the caveats on the terminal."""
     terminal.say()
+    if _needs_title(comparison):
+        terminal.say(comparison.title)
     for line in sentences.headline(comparison):
         terminal.say(line)
     show_tables(comparison, terminal)
@@ -162,48 +164,80 @@ def show(comparison: Comparison, terminal: Terminal) -> None:
 def show_tables(comparison: Comparison, terminal: Terminal) -> None:
     """Prints the table of each group's arms on the terminal."""
     for group in comparison.groups:
-        work = ", ".join(f"{short(name)} {value}" for name, value in group.work.items())
-        terminal.table(work or comparison.title, *arm_table(comparison, group))
+        terminal.table(group_title(comparison, group) or comparison.title, *arm_table(comparison, group))
+
+
+def _needs_title(comparison: Comparison) -> bool:
+    """Whether the text of a comparison starts with its title: the texts of two kinds of runs follow each other."""
+    return comparison.is_emulated or comparison.title.startswith(REAL)
 
 
 def save(comparison: Comparison, store: Store, folder: Path) -> None:
-    """Writes report.html, comparison.csv, .json, .md, runs.csv and a PNG of each picture."""
+    """Writes report.html, comparison.csv, .json, .md, runs.csv and a PNG of each picture, with ``emulated`` in the names if the
+    runs are emulated."""
     from loaderlab.report import charts, step_charts  # these imports take a second
+
+    emulated = comparison.is_emulated
 
     @functools.cache
     def steps(run_id: str) -> step_charts.Series | None:
-        text = store.read(run_id, "steps.csv")
+        text = store.read(run_id, named("steps.csv", emulated=emulated))
         return None if text is None else step_charts.read_steps(text)
 
-    drawn = charts.draw(comparison, steps, folder, PICTURE)
-    write_text(folder / "report.html", page.html(comparison, drawn))
-    write_text(
-        folder / "comparison.md",
-        f"# {comparison.title.replace('<', '&lt;')}\n\n" + page.markdown(comparison, [f"![the comparison]({PICTURE})"]),
+    def write(name: str, text: str) -> None:
+        write_text(folder / named(name, emulated=emulated), text)
+
+    picture = named(PICTURE, emulated=emulated)
+    drawn = charts.draw(comparison, steps, folder, picture)
+    links = [f"![{_alt(comparison)}]({picture})"] if drawn else []
+    write("report.html", page.html(comparison, drawn))
+    write("comparison.md", page.titled_markdown(comparison, links))
+    write("comparison.csv", page.as_csv(comparison))
+    write("runs.csv", page.runs_as_csv(comparison))
+    write("comparison.json", page.as_json(comparison))
+
+
+def _alt(comparison: Comparison) -> str:
+    """The text in place of a picture that cannot be shown."""
+    return f"the comparison of {comparison.mark}" if comparison.is_emulated else "the comparison"
+
+
+def _written(comparison: Comparison, folder: Path) -> str:
+    """The line on the written files."""
+    page_name, table, runs = (
+        named(name, emulated=comparison.is_emulated) for name in ("report.html", "comparison.csv", "runs.csv")
     )
-    write_text(folder / "comparison.csv", page.as_csv(comparison))
-    write_text(folder / "runs.csv", page.runs_as_csv(comparison))
-    write_text(folder / "comparison.json", page.as_json(comparison))
+    return f"written: {folder / page_name}, {table}, .json, .md, {runs} and the pictures"
 
 
-def attach_to_sweep(comparison: Comparison, store: Store, parent: TrackedRun, *, pictures: bool = True) -> None:
-    """Saves the comparison with the sweep's parent run and shows it on the run's page; without ``pictures``, only text."""
-    links = []
+def attach_to_sweep(
+    comparisons: Sequence[Comparison], store: Store, parent: TrackedRun, *, pictures: bool = True
+) -> None:
+    """Saves the comparisons with the sweep's parent run and shows them on the run's page; without ``pictures``, only text."""
     if pictures:
         with tempfile.TemporaryDirectory(prefix="loaderlab-") as folder:
-            save(comparison, store, Path(folder))
+            for comparison in comparisons:
+                save(comparison, store, Path(folder))
             parent.artifacts(Path(folder), FOLDER)
-        links.append(f"![the comparison](get-artifact?path={FOLDER}/{PICTURE}&run_uuid={parent.run_id})")
     view = f"[These runs side by side]({ui_view.charts_link(store.experiment_id)}), grouped by arm, with their charts."
-    note = page.markdown(comparison, [*links, view])
-    parent.tags({"mlflow.note.content": note, "headline": " ".join(sentences.headline(comparison))})
+    notes = []
+    for comparison in comparisons:
+        picture = f"{FOLDER}/{named(PICTURE, emulated=comparison.is_emulated)}"
+        links = [f"![{_alt(comparison)}](get-artifact?path={picture}&run_uuid={parent.run_id})"]
+        links = [*links * (pictures and bool(comparison.groups)), view]
+        text = page.titled_markdown if _needs_title(comparison) else page.markdown
+        notes.append(text(comparison, links))
+        tag = f"headline.{EMULATED}" if comparison.is_emulated else "headline"
+        parent.tags({tag: " ".join(sentences.headline(comparison))})
+    parent.tags({"mlflow.note.content": "\n".join(notes)})
 
 
-def _output_folder(name: str) -> Path:
+def _output_folder(name: str, comparisons: Sequence[Comparison]) -> Path:
     folder = expanded(name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "report.html").touch()
+        for comparison in comparisons:
+            (folder / named("report.html", emulated=comparison.is_emulated)).touch()
     except OSError as error:
         raise refuse("output", name, f"cannot be written: {error.strerror}", "output=report") from None
     return folder

@@ -7,13 +7,14 @@ import subprocess
 import sys
 
 from loaderlab.config import AUTO, PrecisionConfig, UserError
+from loaderlab.config.accelerator import NONE
 from loaderlab.system import machine
 from loaderlab.system.nvml import gpus
 
 CHILD = "from loaderlab.runs.ladder_precision import precision_on; print(precision_on(input()))"
 
 
-def ladder_precision(device: str) -> str:
+def ladder_precision(device: str, accelerator: str = NONE) -> str:
     """The precision of the rungs ``dali`` and ``ceiling``.
 
     If the device may be a GPU, a fresh process resolves it as the jobs do: the parent of a sweep starts no CUDA. It takes a few
@@ -21,10 +22,13 @@ def ladder_precision(device: str) -> str:
 
     Args:
         device: the setting ``device``, such as ``auto`` or ``cuda:1``.
+        accelerator: the setting ``accelerator.name``. An emulated one does no arithmetic, so its rung ``bf16`` is not applicable.
 
     Raises:
         UserError: the process failed. A device that does not exist is no failure here: the jobs report it.
     """
+    if accelerator != NONE:
+        return _name(applicable=False)
     if device == "cpu" or (device == AUTO and not _has_gpu()):
         return _name(applicable=machine.cpu_has_bf16())
     return _in_fresh_process(device)

@@ -78,7 +78,7 @@ def run_sweep(
             terminal.say(f"resumed {parent.run_id}: {len(done)} of {len(planned)} jobs are done")
         try:
             results = SweepRunner(jobs, planned, done, parent, store, terminal).run()
-            comparison = _conclude(store, parent, terminal)
+            comparisons = _conclude(store, parent, terminal)
         except KeyboardInterrupt:
             store.close_dead_runs()  # the run of a job that was killed
             _conclude(store, parent, terminal, pictures=False)
@@ -96,21 +96,22 @@ def run_sweep(
                 f"{len(failed)} of {len(planned)} jobs did not finish: {'; '.join(failed)}. To run them again: "
                 f"{command('train')} -m resume={parent.run_id}{store.typed}"
             )
-    _check_gate(jobs[0][0].fail_if, comparison, terminal)
+    _check_gate(jobs[0][0].fail_if, comparisons, terminal)
 
 
-def _check_gate(fail_if: RunFailIfConfig, comparison: Comparison | None, terminal: Terminal) -> None:
+def _check_gate(fail_if: RunFailIfConfig, comparisons: Sequence[Comparison], terminal: Terminal) -> None:
     """Raises:
     GateFailed, GateNotJudged: the sweep has a gate, and it is not passed.
     """
     limit = fail_if.utilization_below
     if limit is None:
         return
-    if comparison is None:
+    if not comparisons:
         raise GateNotJudged(f"fail_if.utilization_below={limit:g}: no job was measured, so the gate cannot pass")
     from loaderlab.runs import utilization_gate
 
-    utilization_gate.check_comparison(comparison, limit, terminal)
+    for comparison in comparisons:
+        utilization_gate.check_comparison(comparison, limit, terminal)
 
 
 def _check_jobs(configs: Sequence[TrainConfig], planned: Sequence[sweep_jobs.SweepJob], resume: str | None) -> None:
@@ -139,20 +140,21 @@ def _check_jobs(configs: Sequence[TrainConfig], planned: Sequence[sweep_jobs.Swe
         )
 
 
-def _conclude(store: Store, parent: TrackedRun, terminal: Terminal, *, pictures: bool = True) -> Comparison | None:
-    """The comparison, after printing it and saving it with the parent run; None if there is nothing to compare.
+def _conclude(store: Store, parent: TrackedRun, terminal: Terminal, *, pictures: bool = True) -> list[Comparison]:
+    """The comparisons, after printing them and saving them with the parent run; empty if there is nothing to compare.
 
     Without ``pictures`` after an interrupt, since they take seconds.
     """
     from loaderlab.runs import compare_runs
 
     try:
-        comparison = compare_runs.comparison_of_sweep(store, parent.run_id)
+        comparisons = compare_runs.comparisons_of_sweep(store, parent.run_id)
     except UserError as error:
         terminal.say(f"nothing to compare: {error}")
         parent.tags({"mlflow.note.content": str(error)})
-        return None
-    compare_runs.show(comparison, terminal)
-    compare_runs.attach_to_sweep(comparison, store, parent, pictures=pictures)
+        return []
+    for comparison in comparisons:
+        compare_runs.show(comparison, terminal)
+    compare_runs.attach_to_sweep(comparisons, store, parent, pictures=pictures)
     terminal.say(f"as a page: {command('compare')} runs={parent.run_id} output=report{store.typed}")
-    return comparison
+    return comparisons

@@ -158,12 +158,12 @@ def _differing(one: SweepJob, other: SweepJob) -> list[str]:
 def unreached(planned: Sequence[SweepJob], runs: Iterable[RunRecord]) -> list[Missing]:
     """The arms of jobs without a run, and why there is none."""
     recorded_hashes = {run.tags.get("config.hash") for run in runs}
-    counts: Counter[tuple[str, str]] = Counter()
+    counts: Counter[tuple[str, str, bool]] = Counter()
     for job in planned:
         if job.hash not in recorded_hashes:
             reason = f"{NOT_APPLICABLE}: {job.not_applicable}" if job.not_applicable else job.ended or NOT_REACHED
-            counts[job.arm, reason] += 1
+            counts[job.arm, reason, job.is_emulated] += 1
     return [
-        Missing(arm, reason if count == 1 or NOT_APPLICABLE in reason else f"{reason} ({count} repeats)")
-        for (arm, reason), count in counts.items()
+        Missing(arm, reason if count == 1 or NOT_APPLICABLE in reason else f"{reason} ({count} repeats)", is_emulated)
+        for (arm, reason, is_emulated), count in counts.items()
     ]

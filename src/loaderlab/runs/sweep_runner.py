@@ -105,10 +105,11 @@ class SweepRunner:
     def _show_results_so_far(self) -> None:
         """Prints the comparison of the finished jobs, if there are any."""
         try:
-            comparison = compare_runs.comparison_of_sweep(self._store, self._parent.run_id)
+            comparisons = compare_runs.comparisons_of_sweep(self._store, self._parent.run_id)
         except UserError:
             return
-        compare_runs.show_tables(comparison, self._terminal)
+        for comparison in comparisons:
+            compare_runs.show_tables(comparison, self._terminal)
 
     def _check_parity(self) -> dict[str, str]:
         """The parity tag of each loader, by `loader_key`: whether it does the same work as the others. Results of an earlier

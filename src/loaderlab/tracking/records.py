@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from loaderlab.config import ReplayLoader
+from loaderlab.config import EMULATED, ReplayLoader
+from loaderlab.config.accelerator import NONE
 
 NOT_APPLICABLE = "not applicable here"  # a job that this machine cannot run
 NOT_REACHED = "not reached"  # a job that a sweep had not started when it ended
@@ -15,6 +16,11 @@ NOT_FINITE = "not_finite"  # the tag with the names of metrics whose last value 
 def not_finite_in(tags: Mapping[str, str]) -> list[str]:
     """The metric names in the tag `NOT_FINITE`."""
     return tags[NOT_FINITE].split(", ") if NOT_FINITE in tags else []
+
+
+def is_emulated(settings: Mapping[str, str]) -> bool:
+    """Whether recorded settings are those of an emulated accelerator."""
+    return settings.get("accelerator.name", NONE) != NONE
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,11 @@ class RunRecord:
         return self.settings.get("loader.name") == ReplayLoader.name
 
     @property
+    def is_emulated(self) -> bool:
+        """Whether it ran on an emulated accelerator. A run that failed early has no device, but its settings."""
+        return self.tags.get("device.type") == EMULATED or is_emulated(self.settings)
+
+    @property
     def shares_cores(self) -> bool:
         """Whether its step computed on the same cores as its loader; False if this was not recorded."""
         return self.tags.get("device.type") == "cpu"
@@ -55,10 +66,11 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class Missing:
-    """A job or a run without metrics to compare, and the reason."""
+    """A job or a run without metrics to compare, and the reason; ``is_emulated``: it is one of an emulated accelerator."""
 
     name: str
     why: str
+    is_emulated: bool = False
 
     @property
     def not_applicable(self) -> bool:
