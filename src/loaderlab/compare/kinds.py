@@ -11,9 +11,9 @@ from loaderlab.config import EMULATED, UserError, refuse
 from loaderlab.tracking.records import Missing, RunRecord
 
 REAL, ON_EMULATED = "real devices", "emulated accelerators"
-FILTERS = {  # the overrides that select the runs of one kind
-    False: f"\"filter=tags.\\`device.type\\` != '{EMULATED}'\"",
-    True: f"\"filter=tags.\\`device.type\\` = '{EMULATED}'\"",
+FILTERS = {  # overrides that select the runs of one kind, as typed in a shell
+    emulated: f'"filter=\'tags.\\`device.type\\` {sign} \\"{EMULATED}\\"\'"'
+    for emulated, sign in ((False, "!="), (True, "="))
 }
 
 
