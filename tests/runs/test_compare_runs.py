@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +14,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from loaderlab.cli.compose import compose, typed
+from loaderlab.compare import kinds
 from loaderlab.config import PROJECT, CompareConfig, Failed, TrackingConfig, UserError
 from loaderlab.runs import compare_runs, sweep_jobs
 from loaderlab.system.terminal import Terminal
@@ -219,3 +222,91 @@ def test_a_store_of_another_version_says_how_to_upgrade(store_uri: str, settings
     )
     done = subprocess.run([sys.executable, "-c", code, store_uri], capture_output=True, text=True, timeout=100)
     assert f"mlflow db upgrade {store_uri}" in done.stderr
+
+
+@pytest.fixture
+def both_kinds(store: Store) -> Sweep:
+    """Writes a sweep of native and dali on a real device, on an emulated accelerator, or on both."""
+
+    def make(*accelerators: str) -> str:
+        with store.start("a sweep", None, {"sweep": "parent"}) as parent:
+            for accelerator, repeat, loader in itertools.product(accelerators, (1, 2, 3), ("native", "dali")):
+                kind = "cpu" if accelerator == "none" else "emulated"
+                with store.start(f"{kind} {loader}", parent.run_id, {"device.type": kind, "device.name": kind}) as run:
+                    settings = {"loader.name": loader, "accelerator.name": accelerator, "repeat": repeat, "seed": 0}
+                    run.params(settings.items())
+                    run.metric("rate/samples_per_s", 100.0 + (loader == "dali"), 10)
+        return str(parent.run_id)
+
+    return make
+
+
+@pytest.mark.parametrize("chosen", ["runs=latest", "runs=all"])
+def test_real_and_emulated_runs_are_in_different_tables_and_files(
+    chosen: str, both_kinds: Sweep, settings: Settings, terminal: Terminal, tmp_path: Path
+) -> None:
+    both_kinds("none", "custom")
+    compare_runs.run_compare(settings(chosen, f"output={tmp_path}/report"), terminal)
+    text = "\n".join(terminal.said)
+    assert text.index("\nreal devices: ") < text.index("\nemulated custom accelerator: ")
+    report = tmp_path / "report"
+    assert f"written: {report}/report.html, comparison.csv, .json, .md, runs.csv and the pictures" in text
+    named = f"{report}/report_emulated.html, comparison_emulated.csv, .json, .md, runs_emulated.csv and the pictures"
+    assert f"written: {named}" in text
+    files = {path.name for path in report.iterdir()}
+    assert {name for name in files if "emulated" not in name} == {
+        name.replace("_emulated", "") for name in files if "emulated" in name
+    }
+    for path in report.iterdir():
+        if path.suffix in (".html", ".csv", ".json", ".md"):
+            written = path.read_text()
+            assert ("emulated" in written) is ("emulated" in path.name)
+            assert ("real devices" in written) is ("emulated" not in path.name and path.suffix != ".csv")
+    assert "comparison_emulated.png" in (report / "comparison_emulated.md").read_text()
+
+
+def test_one_kind_leaves_no_file_of_the_other(
+    both_kinds: Sweep, settings: Settings, terminal: Terminal, tmp_path: Path
+) -> None:
+    both_kinds("custom")
+    compare_runs.run_compare(settings(f"output={tmp_path}/report"), terminal)
+    assert all("emulated" in path.name for path in (tmp_path / "report").iterdir())
+
+
+def test_a_baseline_sweep_of_the_other_kind_is_refused(
+    both_kinds: Sweep, settings: Settings, store: Store, terminal: Terminal
+) -> None:
+    real = both_kinds("none")
+    for compared in (("custom",), ("none", "custom")):
+        both_kinds(*compared)
+        with pytest.raises(UserError, match=f"baseline={real}: is a sweep, a sweep of runs on real devices, and there"):
+            compare_runs.run_compare(settings(f"baseline={real}"), terminal)
+    both = both_kinds("none", "custom")
+    both_kinds("custom")
+    (comparison,) = compare_runs.comparisons_of(store, settings(f"baseline={both}"))
+    assert [arm.label for arm in comparison.arms if arm.partner] == ["emulated now · native", "emulated now · dali"]
+
+
+def test_the_suggested_filter_selects_one_kind(both_kinds: Sweep, settings: Settings, store: Store) -> None:
+    both_kinds("none", "custom")
+    for kind, suggestion in kinds.FILTERS.items():
+        (override,) = shlex.split(suggestion)
+        (comparison,) = compare_runs.comparisons_of(store, settings(override))
+        assert comparison.is_emulated is kind
+
+
+def test_a_sweep_with_both_kinds_keeps_both_comparisons(both_kinds: Sweep, store: Store) -> None:
+    parent = both_kinds("none", "custom")
+    comparisons = compare_runs.comparisons_of_sweep(store, parent)
+    with store.resume(parent) as tracked:
+        compare_runs.attach_to_sweep(comparisons, store, tracked)
+    tags = store.client.get_run(parent).data.tags
+    assert "emulated" not in tags["headline"]
+    assert "emulated native" in tags["headline.emulated"]
+    note = tags["mlflow.note.content"]
+    real, on_emulated = note.split("# emulated custom accelerator: a sweep\n")
+    assert real.startswith("# real devices: a sweep\n")
+    assert "emulated" not in real
+    assert "comparison/comparison_emulated.png" in on_emulated
+    names = {entry.path for entry in store.client.list_artifacts(parent, "comparison")}
+    assert {"comparison/report.html", "comparison/report_emulated.html", "comparison/comparison_emulated.png"} <= names

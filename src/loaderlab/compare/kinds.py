@@ -12,7 +12,7 @@ from loaderlab.tracking.records import Missing, RunRecord
 
 REAL, ON_EMULATED = "real devices", "emulated accelerators"
 FILTERS = {  # overrides that select the runs of one kind, as typed in a shell
-    emulated: f'"filter=\'tags.\\`device.type\\` {sign} \\"{EMULATED}\\"\'"'
+    emulated: f"""'filter="tags.`device.type` {sign} \\"{EMULATED}\\""'"""
     for emulated, sign in ((False, "!="), (True, "="))
 }
 
