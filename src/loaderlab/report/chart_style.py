@@ -13,7 +13,6 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 INK, GRID, PAPER = "#1b1f24", "#d5d9de", "#fdfdfe"  # an SVG replaces them by the page's colours
 CYCLE = (
@@ -92,16 +91,16 @@ def cut(label: str, length: int = 46) -> str:
 
 
 def add_heading(drawn: Figure, text: str) -> None:
-    """Adds a line of text above a figure that has all its parts, and makes the figure higher by that line."""
+    """Adds a line of text above a figure whose layout is done, and makes the figure higher by that line."""
     width, height = drawn.get_size_inches()
     share = height / (height + HEADING)
     drawn.set_size_inches(width, height + HEADING)
-    engine = drawn.get_layout_engine()
-    assert isinstance(engine, ConstrainedLayoutEngine)
-    engine.set(rect=(0, 0, 1, share))
+    for axis in drawn.axes:
+        place = axis.get_position()
+        axis.set_position((place.x0, place.y0 * share, place.width, place.height * share))
     for legend in drawn.legends:  # one that is outside of the axes is placed relative to the figure
         legend.set_bbox_to_anchor((0, 0, 1, share), transform=drawn.transFigure)
-    drawn.suptitle(text, x=0.01, y=0.99, ha="left", va="top", fontsize=9, fontweight="bold").set_in_layout(False)
+    drawn.suptitle(text, x=0.01, y=1 - 0.06 / height, ha="left", va="top", fontsize=9, fontweight="bold")
 
 
 def legend_above(drawn: Figure, axis: Axes) -> None:

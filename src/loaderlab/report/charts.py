@@ -93,17 +93,17 @@ def _capacity(curves: Sequence[CapacityCurve], folder: Path) -> Chart:
 def _heading(planned: _Planned, group: Group) -> str:
     """The line above a picture of an emulated accelerator: its title, and the accelerator with its speed."""
     device = next(iter(group.arms[0].tags("device.name")), mark_of(group.arms[0].runs))
-    return f"{planned.title} {device.partition(' (')[0]}"
+    return f"{planned.title} ({device.partition(' (')[0]})"
 
 
 def _draw(planned: _Planned, file: Path, heading: str) -> str:
     """Writes a picture as PNG and returns it as SVG."""
     with chart_style.in_style():
         figure = planned.draw()
-        if heading:
-            chart_style.add_heading(figure, heading)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # the layout is done; otherwise each savefig would repeat it
+        if heading:
+            chart_style.add_heading(figure, heading)
         title = heading or planned.title
         figure.savefig(file, dpi=110, facecolor="white", metadata={"Title": title})
         return chart_style.svg(figure, title)
