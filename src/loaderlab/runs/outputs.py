@@ -15,6 +15,7 @@ from loaderlab.device.environment import describe
 from loaderlab.diagnosis.evidence import LEAST_STEPS
 from loaderlab.meter.step import Step
 from loaderlab.report import run_page
+from loaderlab.report.naming import named
 from loaderlab.report.step_files import to_csv, write_steps
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.judge import Judged
@@ -92,6 +93,7 @@ def _print_result(context: RunContext, judged: Judged, *, failed: bool) -> None:
 def _write(context: RunContext, outcome: Outcome, page: str) -> None:
     """Writes the files that become the run's artifacts."""
     folder, settings = context.folder, dict(context.config.recorded())
+    emulated = outcome.device.capabilities.emulated
     write_text(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
     write_text(folder / "overrides.yaml", yaml.safe_dump(list(context.job.overrides)))
     write_text(folder / "environment.json", json.dumps(describe(outcome.device), indent=1) + "\n")
@@ -101,8 +103,9 @@ def _write(context: RunContext, outcome: Outcome, page: str) -> None:
         write_text(folder / "traceback.txt", "".join(traceback.format_exception(outcome.error)))
     if (judged := outcome.judged) is not None:
         title = f"{context.job.name}: {judged.verdict.grade}"
-        write_steps(folder, title, judged.loop, judged.figures, outcome.untimed)
-        write_text(folder / "report.md", page)
+        write_steps(folder, title, judged.loop, judged.figures, outcome.untimed, emulated=emulated)
+        write_text(folder / named("report.md", emulated=emulated), page)
     elif outcome.untimed:
-        write_text(folder / "steps.csv", to_csv((), 0, untimed=outcome.untimed))
+        text = to_csv((), 0, untimed=outcome.untimed, emulated=emulated)
+        write_text(folder / named("steps.csv", emulated=emulated), text)
     write_text(folder / "log.txt", "\n".join(context.terminal.said) + "\n")

@@ -22,6 +22,7 @@ from loaderlab.probes.sequence import Probes
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.job import Job, RunResult
 from loaderlab.runs.judge import Judged, judge_run, warn_of_results, with_own_cost
+from loaderlab.runs.ladder_precision import BF16_RUNG, NO_ARITHMETIC
 from loaderlab.runs.loader_set import LoaderSet
 from loaderlab.runs.measured_loop import MeasuredLoop, Trained
 from loaderlab.runs.outputs import Outcome, record
@@ -134,6 +135,8 @@ class _Stages:
 def _not_applicable(config: TrainConfig) -> str:
     """Why a job of a sweep cannot run on this machine; empty if it can. A single run fails with an error instead."""
     device = device_of(config)
+    if device.capabilities.emulated:
+        return NO_ARITHMETIC if config.rung == BF16_RUNG else needs_gpu(config.loader, device)
     refused = precision.unsupported(config.precision, device)
     if refused is None and config.study is not None:
         refused = precision.unsuitable(config.precision, device, ladder=config.rung is not None)
