@@ -12,7 +12,9 @@ from loaderlab.parity.status import PARITY, UNLIKE_WORK
 from loaderlab.tracking.records import RunRecord
 
 IGNORED = ("repeat", "seed", "resume", "study", "rung", "evaluate", "device")  # do not distinguish arms
-THRESHOLDS = ("accelerator.min_utilization", "accelerator.sample_kb")  # they do not change the emulated accelerator
+REFERENCES = tuple(  # what its speed is compared with; they do not change the emulated accelerator
+    f"accelerator.{name}" for name in ("min_utilization", "sample_kb", "made_for", "published_sample_ms")
+)
 IN_NAME = tuple(f"accelerator.{name}" for name in ("name", "step_ms", "samples_per_s", "batch_size", "source"))
 IGNORED_GROUPS = ("tracking.", "checkpoint.", "sweep.", "measure.")
 WORK = ("batch_size", "accumulate", "drop_last", "epochs", "steps", "measure.sync", "measure.warmup_steps")
@@ -30,7 +32,7 @@ def columns_of(runs: Sequence[RunRecord]) -> list[str]:
     values: dict[str, set[str]] = defaultdict(set)
     for run in runs:
         for name, value in run.settings.items():
-            if not (name in (*IGNORED, *THRESHOLDS) or name.startswith(IGNORED_GROUPS) or _is_work(name)):
+            if not (name in (*IGNORED, *REFERENCES) or name.startswith(IGNORED_GROUPS) or _is_work(name)):
                 values[name].add(value)
 
     def place(name: str) -> tuple[int, str]:
@@ -57,7 +59,7 @@ def _rung(arm: Arm) -> tuple[str, int]:
 
 
 def _is_work(name: str) -> bool:
-    return name in WORK or (name.startswith(WORK_GROUPS) and name not in (*SAME_WORK, *THRESHOLDS))
+    return name in WORK or (name.startswith(WORK_GROUPS) and name not in (*SAME_WORK, *REFERENCES))
 
 
 def _work_of(run: RunRecord) -> dict[str, str]:

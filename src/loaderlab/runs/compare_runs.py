@@ -199,7 +199,7 @@ def save(comparison: Comparison, store: Store, folder: Path) -> None:
 
 def _alt(comparison: Comparison) -> str:
     """The text in place of a picture that cannot be shown."""
-    return f"the comparison of {comparison.mark}" if comparison.is_emulated else "the comparison"
+    return f"the comparison, {comparison.mark}" if comparison.is_emulated else "the comparison"
 
 
 def _written(comparison: Comparison, folder: Path) -> str:

@@ -27,6 +27,8 @@ from loaderlab.system.files import write_text
 from loaderlab.system.processes import error_line
 from loaderlab.tracking.records import NOT_FINITE
 
+GPU_METRICS = "machine/gpu_"  # the start of their names
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -59,8 +61,10 @@ def record(context: RunContext, outcome: Outcome) -> None:
             tracked.tags({NOT_FINITE: ", ".join(judged.not_finite)})
         for name, value in judged.figures.items():
             tracked.metric(name, value, outcome.step)
+    emulated = outcome.device.capabilities.emulated
     for name, value in context.job.machine.items():  # last, since MLflow's UI offers the first metric first
-        tracked.metric(name, value, 0)
+        if not (emulated and name.startswith(GPU_METRICS)):  # it uses no GPU
+            tracked.metric(name, value, 0)
     if error is not None:
         tracked.tags({"error": error_line(error)})
     elif not context.config.checkpoint.keep:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from loaderlab.config import UserError, refuse
+from loaderlab.config import EMULATED, UserError, refuse
 from loaderlab.runs import sweep_jobs
 from loaderlab.runs.job import RunResult
 from loaderlab.runs.sweep_jobs import SweepJob
@@ -26,6 +26,8 @@ def open_parent(
     """
     if resume is None:
         tags = {"sweep": "parent", "sweep.num_jobs": str(len(planned))}
+        if all(job.is_emulated for job in planned):
+            tags["device.type"] = EMULATED
         parent = store.start(sweep_jobs.sweep_name(planned, task_overrides), None, tags)
         save_jobs(parent, planned)
         return parent, {}
