@@ -73,7 +73,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     for entry in client.search_runs([experiment.experiment_id]):
         if entry.data.params.get("model.name") != REAL:
             made.runs.append(entry)
-            made.artifacts |= _artifacts(client, entry, folder / "artifacts" / entry.info.run_id)
+            made.artifacts |= _artifacts(client, entry, folder / "downloaded" / entry.info.run_id)
     return made
 
 
