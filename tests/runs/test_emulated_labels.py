@@ -187,8 +187,12 @@ def test_the_headings_of_the_pages(results: Results) -> None:
             assert len(headings) > 5
             assert [text for text in (*headings, *labels) if WORD not in text] == [], where
             assert content.decode().count("<svg") == len(labels)
+            titled = re.findall(r'<h2>[^<]*emulated[^<]*</h2>\s*<div class="scroll"><table>', content.decode())
+            assert len(titled) == content.decode().count("<table>") == 1
         elif name.endswith(".md"):
-            assert WORD in content.decode().splitlines()[0], where
+            title = content.decode().splitlines()[0]
+            assert title.startswith("# "), where
+            assert WORD in title, where
 
 
 def test_the_tables(results: Results) -> None:
@@ -203,6 +207,11 @@ def test_the_tables(results: Results) -> None:
             previous = line if line.strip() else previous
         if where in ("sweep: terminal", "train: terminal", "compare: terminal"):
             assert count or where == "compare: terminal"
+
+
+def test_the_titles_on_the_terminal(results: Results) -> None:
+    for command in ("sweep", "compare"):
+        assert "\nemulated custom accelerator: " in results.terminal[command], command
 
 
 def test_no_table_mixes_real_and_emulated_results(results: Results) -> None:
