@@ -113,3 +113,20 @@ assert "torch" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("rung", ["dali", "ceiling"])
+@pytest.mark.parametrize(("accelerator", "data"), [("feedforward", "vectors"), ("resnet50_a100", "photos")])
+def test_an_emulated_ladder_queries_no_device(rung: str, accelerator: str, data: str, answers: Any) -> None:
+    devices = answers(0, "bf16\n", "")
+    config = compose(["study=ladder", f"rung={rung}", f"accelerator={accelerator}", f"data={data}"])
+    assert (config.precision.name, config.rung) == ("fp32", rung)
+    assert not devices
+
+
+def test_the_rung_bf16_of_an_emulated_ladder_is_not_applicable() -> None:
+    from loaderlab.runs.run import _not_applicable
+
+    settings = ["study=ladder", "accelerator=feedforward", "data=vectors"]
+    assert _not_applicable(compose([*settings, "rung=bf16"])) == ladder_precision.NO_ARITHMETIC
+    assert _not_applicable(compose([*settings, "rung=batched"])) == ""
