@@ -22,6 +22,13 @@ from loaderlab.device.timeline import Stream as TimelineStream
 LOG = 100_000  # pieces of work that the log keeps: more than any measurement needs, and a few MiB
 
 
+class _Chosen(threading.local):
+    """The stream on which a thread queues work; each thread begins with the first one."""
+
+    def __init__(self, stream: TimelineStream) -> None:
+        self.stream = stream
+
+
 class Emulated(Device):
     """A device on which work takes the time that its settings say.
 
@@ -40,7 +47,7 @@ class Emulated(Device):
     def __init__(self, accelerator: AcceleratorConfig, batch_size: int, clock: Clock | None = None) -> None:
         self.timeline = Timeline(clock or RealClock(), accelerator.steps_ahead, log_size=LOG)
         self._description, self._gb_per_s = accelerator.describe(batch_size), accelerator.copy_gb_per_s
-        self._chosen = threading.local()
+        self._chosen = _Chosen(self.timeline.default)
 
     @property
     def capabilities(self) -> DeviceCapabilities:
@@ -62,8 +69,7 @@ class Emulated(Device):
         return TimelineEvent(self.timeline, enable_timing=timed)
 
     def current_stream(self) -> TimelineStream:
-        stream: TimelineStream = getattr(self._chosen, "stream", self.timeline.default)
-        return stream
+        return self._chosen.stream
 
     def side_stream(self) -> Stream:
         return TimelineStream(self.timeline)

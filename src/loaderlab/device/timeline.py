@@ -12,8 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 NS_PER_MS = 1_000_000
 
@@ -73,13 +72,14 @@ class RealClock:
             time.sleep(left_ns / 1e9)
 
     def spend(self, duration_ns: int) -> None:
+        if not duration_ns:
+            return  # reading the thread's time is a system call
         until_ns = time.thread_time_ns() + duration_ns
         while time.thread_time_ns() < until_ns:
             pass
 
 
-@dataclass(frozen=True, slots=True)
-class Busy:
+class Busy(NamedTuple):
     """One piece of work: a stream executed it from ``start_ns`` to ``stop_ns``."""
 
     stream: int
@@ -104,7 +104,7 @@ class Timeline:
     def __init__(self, clock: Clock, steps_ahead: int = 4, log_size: int | None = None) -> None:
         assert steps_ahead >= 2, "with fewer, the device waits for the host after each step"
         self.clock, self._steps_ahead = clock, steps_ahead
-        self._log: deque[Busy] = deque(maxlen=log_size)
+        self._log: deque[tuple[int, str, int, int]] = deque(maxlen=log_size)  # plain: the garbage collector skips them
         self._streams: list[Stream] = []
         self._lock = threading.Lock()  # a loader's threads queue work too
         self._ends: deque[int] = deque()  # of the queued steps
@@ -113,7 +113,7 @@ class Timeline:
     @property
     def log(self) -> list[Busy]:
         """The work in the order in which it was queued, on any stream: all of it, or the last ``log_size`` pieces."""
-        return list(self._log)
+        return [Busy(*entry) for entry in self._log]
 
     def register(self, stream: Stream) -> int:
         """The number of a new stream."""
@@ -126,10 +126,10 @@ class Timeline:
         assert duration_ns >= 0
         with self._lock:
             start_ns, stop_ns = stream.extend(duration_ns)
-            busy = Busy(stream.number, work, start_ns, stop_ns)
+            entry = (stream.number, work, start_ns, stop_ns)
             if duration_ns:
-                self._log.append(busy)
-        return busy
+                self._log.append(entry)
+        return Busy(*entry)
 
     def end_step(self, stream: Stream) -> None:
         """Marks the end of a queued step; the host waits if it is too far ahead."""

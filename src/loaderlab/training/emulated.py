@@ -9,6 +9,7 @@ from loaderlab.loaders.contract import Batch
 from loaderlab.training.step import TrainingStep
 
 FORWARD, BACKWARD, OPTIMIZER = range(3)
+PHASES = ("forward", "backward", "optimizer")  # their names in the timeline's log
 
 
 class EmulatedStep(TrainingStep):
@@ -23,8 +24,11 @@ class EmulatedStep(TrainingStep):
     """
 
     def __init__(self, device: Emulated, accelerator: AcceleratorConfig, batch_size: int) -> None:
-        self._device, self._accelerator = device, accelerator
-        self._sample_ms = accelerator.sample_ms(batch_size)
+        self._device, self._timeline = device, device.timeline
+        sample_ns = accelerator.sample_ms(batch_size) * NS_PER_MS
+        self._sample_ns = [share * sample_ns for share in accelerator.phases]  # of each phase
+        self._host_ns = [round(share * accelerator.host_ms * NS_PER_MS) for share in accelerator.phases]
+        self._allreduce_ns = round(accelerator.allreduce_ms * NS_PER_MS)
         self._num_samples = 0  # of the current batch
 
     @property
@@ -37,9 +41,8 @@ class EmulatedStep(TrainingStep):
 
     def backward(self, loss: object, size: int, *, updates: bool) -> None:
         self._queue(BACKWARD)
-        if updates and self._accelerator.allreduce_ms:
-            duration_ns = round(self._accelerator.allreduce_ms * NS_PER_MS)
-            self._device.timeline.queue(self._device.current_stream(), duration_ns, "all-reduce")
+        if updates and self._allreduce_ns:
+            self._timeline.queue(self._device.current_stream(), self._allreduce_ns, "all-reduce")
 
     def update(self) -> bool:
         self._queue(OPTIMIZER)
@@ -50,10 +53,9 @@ class EmulatedStep(TrainingStep):
 
     def end(self) -> None:
         """The host waits here if it is too many steps ahead."""
-        self._device.timeline.end_step(self._device.current_stream())
+        self._timeline.end_step(self._device.current_stream())
 
     def _queue(self, phase: int) -> None:
-        share, timeline = self._accelerator.phases[phase], self._device.timeline
-        duration_ns = round(share * self._num_samples * self._sample_ms * NS_PER_MS)
-        timeline.queue(self._device.current_stream(), duration_ns, ("forward", "backward", "optimizer")[phase])
-        timeline.clock.spend(round(share * self._accelerator.host_ms * NS_PER_MS))
+        duration_ns = round(self._num_samples * self._sample_ns[phase])
+        self._timeline.queue(self._device.current_stream(), duration_ns, PHASES[phase])
+        self._timeline.clock.spend(self._host_ns[phase])
