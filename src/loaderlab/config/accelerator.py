@@ -141,8 +141,15 @@ class AcceleratorConfig:
         return self.step_ms / (self.batch_size or batch_size)
 
     def requested_rate(self, batch_size: int, accumulate: int = 1) -> float:
-        """The rate at which it takes samples if it never waits, samples/s."""
-        return 1e3 * batch_size / (self.sample_ms(batch_size) * batch_size + self.allreduce_ms / accumulate)
+        """The rate at which it takes samples if it never waits, samples/s.
+
+        Args:
+            batch_size: of the run.
+            accumulate: steps per update; the all-reduce and the optimizer's share of a step only occur at updates.
+        """
+        share = 1 - self.phases[-1] * (1 - 1 / accumulate)
+        step_ms = share * self.sample_ms(batch_size) * batch_size + self.allreduce_ms / accumulate
+        return 1e3 * batch_size / step_ms
 
     def describe(self, batch_size: int) -> str:
         """The name with its speed and its source: the device's name of an emulated run."""
