@@ -17,8 +17,9 @@ def loader_alone(
 ) -> LoaderRate | None:
     """The loader's rate without training; None if an epoch has too few batches to measure.
 
-    A loader that prepares N batches in parallel delivers about N at a time. So each epoch is measured from its first
-    batch over a whole multiple of N batches.
+    A loader that prepares N batches in parallel delivers about N at a time. So each epoch is measured over a whole multiple of
+    N batches. If the epoch is long enough, the first N are left out: the workers that start first have already finished their
+    second batches when the last worker has started.
     """
     began = time.perf_counter()
     samples = 0
@@ -37,12 +38,13 @@ def loader_alone(
             passed = time.perf_counter() - began
             if passed >= (seconds if len(times) > 2 * loader.parallel or samples else PATIENCE * seconds):
                 break
-        last = (len(times) - 1) // loader.parallel * loader.parallel
-        if last > 0:
-            samples += sum(sizes[1 : last + 1])
-            spent += times[last] - times[0]
+        first = loader.parallel if len(times) > 3 * loader.parallel else 0
+        last = first + (len(times) - 1 - first) // loader.parallel * loader.parallel
+        if last > first:
+            samples += sum(sizes[first + 1 : last + 1])
+            spent += times[last] - times[first]
             core_s += (
-                (cpu_seconds() - cpu_before) * (times[last] - times[0]) / max(1e-9, time.perf_counter() - times[0])
+                (cpu_seconds() - cpu_before) * (times[last] - times[first]) / max(1e-9, time.perf_counter() - times[0])
             )
         if time.perf_counter() - began >= seconds:
             return LoaderRate(samples / spent, core_s / spent) if spent else None
