@@ -12,6 +12,12 @@ GPU.
 runs cases with too few workers and loaders that are faster than the step, follows the advice (workers, a longer queue,
 larger batches), and compares the predicted gain with the measured one. If the verdict predicts no gain, it doubles the
 workers.
+
+    python -m benchmarks.planted_truths --emulated --quick
+
+runs loaders of known speed against emulated accelerators: a grid of sleeping samples, decoded photos, batches in memory, the
+capacity estimates, and the rungs of the ladder that concern copies. The truth follows from the planted times, from the achieved
+rate, and from the accelerator's own log of its work. It takes about an hour with three repeats, and needs an idle machine.
 """
 
 from __future__ import annotations
@@ -36,8 +42,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="follow the advice instead, and compare the predicted and the measured gain",
     )
+    parser.add_argument(
+        "--emulated", action="store_true", help="run the cases of emulated accelerators instead, with their own truths"
+    )
+    parser.add_argument("--quick", action="store_true", help="with --emulated: shorter runs, whose errors are larger")
     parser.add_argument("--only", default="", help="run only the cases with this text in their name (default: all)")
     chosen = parser.parse_args(arguments)
+    if chosen.emulated:
+        from benchmarks.harness.emulated_truths import check_cases
+
+        return check_cases(parser, chosen.only, chosen.repeats, quick=chosen.quick)
 
     from benchmarks.harness.planted_cases import BATCH, CASES, FAST, FOLLOWED, POINTS, run
     from loaderlab import metrics
