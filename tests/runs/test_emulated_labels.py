@@ -31,6 +31,7 @@ from loaderlab.system.terminal import Terminal
 from loaderlab.tracking import open_store
 from tests.conftest import compose
 
+pytestmark = pytest.mark.slow  # it makes real sweeps
 WORD = "emulated"
 SETTINGS = ["accelerator=custom", "accelerator.step_ms=2", "accelerator.host_ms=0", "data=vectors", "steps=40"]
 SETTINGS += ["data.num_samples=2000", "batch_size=32"]
