@@ -25,7 +25,12 @@ def test_a_real_run_has_no_requested_speed() -> None:
         (["accelerator=feedforward", "batch_size=256"], 512_000.0, 0.9, False),
         ([*CUSTOM, "batch_size=32"], 1600.0, 0.9, False),
         # 2 steps of 20 ms and 10 ms of all-reduce for 64 samples
-        ([*CUSTOM, "batch_size=32", "accumulate=2", "accelerator.allreduce_ms=10"], 32 / (0.02 * (1 - 1 / 18) + 0.005), 0.9, False),
+        (
+            [*CUSTOM, "batch_size=32", "accumulate=2", "accelerator.allreduce_ms=10"],
+            32 / (0.02 * (1 - 1 / 18) + 0.005),
+            0.9,
+            False,
+        ),
     ],
 )
 def test_the_requested_speed(overrides: list[str], rate: float, threshold: float, *, is_mlperf: bool) -> None:
