@@ -329,3 +329,22 @@ def test_runs_whose_steps_are_lost_still_make_a_page(tmp_path: Path) -> None:
         "phases",
         "cost",
     }
+
+
+def test_a_rungs_bar_shows_the_starved_share() -> None:
+    """On a device with a queue, a host that waits does not mean that the device does."""
+    runs = [
+        recorded(
+            100.0,
+            repeat=repeat,
+            rung=rung,
+            study="ladder",
+            figures={"starvation/wait_pct": 99.0, "starvation/starved_pct": 0.0},
+        )
+        for repeat in (1, 2, 3)
+        for rung in ("single", "workers")
+    ]
+    comparison = compare("the sweep", runs, metric="time/train_s")
+    (axis,) = bar_charts.ladder(comparison.groups[0], comparison).axes
+    assert all("starved 0 %" in text.get_text() for text in axis.texts)
+    assert len(axis.texts) == 2

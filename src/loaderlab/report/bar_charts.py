@@ -89,9 +89,9 @@ def _short_gain(arm: ComparedArm) -> str:
 
 
 def ladder(group: Group, comparison: Comparison) -> Figure:
-    """The training loop of each rung, split into waiting for data and the rest."""
+    """The training loop of each rung, split into the share starved of data and the rest."""
     rungs = in_order(comparison, group)
-    seconds_of, wait = metrics.metric(metrics.TRAIN_S), metrics.metric(metrics.WAIT_PCT)
+    seconds_of, starved = metrics.metric(metrics.TRAIN_S), metrics.metric(metrics.STARVED_PCT)
     figure, axis = rows_figure(len(rungs))
     furthest = max(arm.median(metrics.TRAIN_S) or 0.0 for arm in group.arms)
     for row, (_, arm) in enumerate(rungs):
@@ -99,11 +99,11 @@ def ladder(group: Group, comparison: Comparison) -> Figure:
             axis.text(0, row, " not applicable here", va="center", fontsize=8.5, style="italic")
             continue
         seconds = arm.median(metrics.TRAIN_S) or 0.0
-        share = (arm.median(metrics.WAIT_PCT) or 0.0) / 100
+        share = (arm.median(metrics.STARVED_PCT) or 0.0) / 100
         axis.barh(row, seconds * share, height=0.66, color=COLOURS["wait"])
         axis.barh(row, seconds * (1 - share), left=seconds * share, height=0.66, color=CYCLE[0])
         gain = _short_gain(arm) or ("baseline" if arm.is_baseline else "–")
-        text = f"  {seconds_of.quantity(seconds)}   {gain}   waits {100 * share:.0f} {wait.unit}"
+        text = f"  {seconds_of.quantity(seconds)}   {gain}   starved {100 * share:.0f} {starved.unit}"
         axis.text(seconds, row, text, va="center", fontsize=8.5)
     name_rows(axis, [cut(row_label(comparison, name)) for name, _ in rungs])
     axis.set(
@@ -113,7 +113,7 @@ def ladder(group: Group, comparison: Comparison) -> Figure:
     axis.grid(axis="x", linewidth=0.6)
     axis.set_axisbelow(True)
     handles = [
-        Patch(color=COLOURS["wait"], label="waiting for data"),
+        Patch(color=COLOURS["wait"], label="starved of data"),
         Patch(color=CYCLE[0], label="the rest of the loop"),
     ]
     axis.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8, borderaxespad=0)

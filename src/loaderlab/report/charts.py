@@ -24,7 +24,7 @@ from loaderlab.report.step_charts import Series
 # {bars} and {lines} stand for a remark if not all arms are drawn
 THROUGHPUT = "A bar is the median over the runs, each dot is one run, and the thin line is the 95 % CI of the arm's own centre (with at least three runs)."
 CEILING = " The thick mark is the arm's ceiling: the rate of the same step with batches that are already on the device."
-LADDER = "The whole training loop of each rung. Orange is the share of the measured window in which the loop waited for data."
+LADDER = "The whole training loop of each rung. Orange is the share of the measured window in which the device was starved of data."
 HIDDEN = "The gain over the first precision: one bar for the ceiling (batches already on the device), one for the run with its loader. If the second bar is shorter, the loader hides part of the gain."
 WORKERS = "Left: the median and the 95 % CI for each count. Right: the memory of all processes. With at least three repeats, the ring marks the knee: the fewest workers or threads within 5 % of the best."
 PHASES = "The mean step of the measured window, split into its phases. Orange is waiting for data. Each bar is the median run of its arm.{bars}"
