@@ -15,7 +15,7 @@ import pytest
 
 from loaderlab.compare.arms import Comparison
 from loaderlab.compare.comparison import compare
-from loaderlab.report import arm_table, chart_arms, charts, page, sentences, step_charts
+from loaderlab.report import arm_table, bar_charts, chart_arms, charts, page, sentences, step_charts
 from loaderlab.tracking.records import NOT_REACHED, Missing
 from tests.records import arms, by_precision, recorded
 
