@@ -108,7 +108,7 @@ def ladder(group: Group, comparison: Comparison) -> Figure:
     name_rows(axis, [cut(row_label(comparison, name)) for name, _ in rungs])
     axis.set(
         xlabel=f"training loop, median, {seconds_of.unit} (n.d.s.: no difference from the first rung shown)",
-        xlim=(0, 1.42 * furthest or 1),
+        xlim=(0, 1.52 * furthest or 1),
     )
     axis.grid(axis="x", linewidth=0.6)
     axis.set_axisbelow(True)
