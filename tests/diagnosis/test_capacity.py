@@ -231,3 +231,14 @@ def test_the_metrics_of_an_emulated_run() -> None:
     }
     real = figures_of(record(meter, 10, 1), probes, replace(given, accelerator=None))
     assert not [name for name in real if name.startswith("capacity/")]
+
+
+def test_the_work_of_a_loader_on_an_emulated_device_is_the_hosts() -> None:
+    """Without memory of its own, the emulated device selects and transforms nothing: the host's cores do it."""
+    resident = replace(TWO, loader=LoaderCapabilities(keeps_samples_on_device=True, prepares_on_device=True))
+    evidence = replace(STARVED, delivery_pct=STARVED.starved_pct)
+    verdict = judge(evidence, resident)
+    assert verdict.bottleneck == "CPU decode/transform"
+    assert "points in which the host prepared the batch" in verdict.because
+    on_gpu = judge(evidence, replace(resident, device=replace(EMULATED, emulated=False), accelerator=None))
+    assert on_gpu.bottleneck == "device decode/transform"

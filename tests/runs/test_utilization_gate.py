@@ -160,6 +160,7 @@ def test_the_gate_of_a_sweep_and_of_its_comparison(
     assert last.startswith("fail_if.utilization_below=0.4: passed by 2 arms; the lowest: ")
 
 
+@pytest.mark.slow
 def test_a_resumed_sweep_can_have_another_gate(
     store_uri: str, launched: Launched, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -172,6 +173,7 @@ def test_a_resumed_sweep_can_have_another_gate(
     assert len(launched.names) == 2
 
 
+@pytest.mark.slow
 def test_a_failed_job_is_reported_before_the_gate(
     store_uri: str, launched: Launched, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,6 +185,7 @@ def test_a_failed_job_is_reported_before_the_gate(
     assert "not measured: emulated resnet50_a100 loader.num_workers=2: failed" in error
 
 
+@pytest.mark.slow
 def test_a_sweep_that_cannot_be_judged(store_uri: str, launched: Launched, capsys: pytest.CaptureFixture[str]) -> None:
     launched.utilization = {"workers=0": 95.0}
     assert swept(store_uri, GATE) == 3
@@ -192,6 +195,7 @@ def test_a_sweep_that_cannot_be_judged(store_uri: str, launched: Launched, capsy
     assert f"{GATE}: no job was measured, so the gate cannot pass" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_both_gates_of_a_comparison(store_uri: str, launched: Launched, capsys: pytest.CaptureFixture[str]) -> None:
     launched.utilization = {"workers": 95.0}
     assert swept(store_uri, A100, "repeat=1,2,3") == 0

@@ -39,6 +39,8 @@ def bottleneck_of(e: Evidence, setup: Setup | None, *, fed: bool) -> str:
     on_device = setup is not None and setup.loader.decodes_on_device
     if e.delivery_pct >= e.starved_pct / 2:
         prepares = setup is not None and setup.loader.prepares_on_device
+        if prepares and setup is not None and setup.device.emulated:
+            return DECODE  # the host's cores do the work of an emulated device's loader
         return DEVICE_DECODE if on_device or prepares else COPY
     if _as_slow_as_cold(e):
         return STORAGE

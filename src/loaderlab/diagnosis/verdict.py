@@ -238,9 +238,11 @@ def _because(e: Evidence, setup: Setup | None, bottleneck: str, headroom: float 
     if e.change is not None:
         text += f" since step {e.change.index} ({100 * e.change.before:.1f} % before it; the run's metrics cover both parts)"
     if e.delivery_pct >= 1:
-        delivery = (
-            "the device prepared the batch" if bottleneck == DEVICE_DECODE else "the batch was on its way to the device"
-        )
+        delivery = "the batch was on its way to the device"
+        if bottleneck == DEVICE_DECODE:
+            delivery = "the device prepared the batch"
+        elif setup is not None and setup.device.emulated and setup.loader.prepares_on_device:
+            delivery = "the host prepared the batch"
         text += f", including {e.delivery_pct:.1f} points in which {delivery}"
     which = "faster loader"
     if bottleneck == INTERFERENCE:
