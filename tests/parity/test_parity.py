@@ -29,6 +29,7 @@ from loaderlab.config import (
 from loaderlab.data.spec import ImageArrays, Split, UserItems, transforms
 from loaderlab.device.base import Device
 from loaderlab.device.cpu import Cpu
+from loaderlab.device.cuda import Cuda
 from loaderlab.loaders.contract import Batch, EpochPlan
 from loaderlab.loaders.decode import crop_window, resize
 from loaderlab.loaders.native import Native
@@ -108,7 +109,7 @@ def test_the_loaders_do_the_same_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(check, "NUM_GRADIENTS", 96)
-    result = checked(split(image_tree), config, device=torch.device(device, 0) if device == "cuda" else CPU)
+    result = checked(split(image_tree), config, device=Cuda() if device == "cuda" else CPU)
     assert result.status == "same work", result
     assert (result.num_samples, result.num_epochs, result.batch_size) == (23, 3, 4)
     if split in (files, arrays):
