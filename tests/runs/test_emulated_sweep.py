@@ -9,9 +9,8 @@ import pytest
 from loaderlab.cli.main import main
 from loaderlab.compare import ladder
 from loaderlab.config import PROJECT, TrainConfig, UserError, WrongUsage
-from loaderlab.runs import compare_runs, launch, sweep, sweep_jobs
+from loaderlab.runs import sweep, sweep_jobs
 from loaderlab.runs.job import single
-from loaderlab.system import machine
 from loaderlab.tracking import open_store
 from loaderlab.tracking.store import Store
 from tests.conftest import compose
@@ -19,16 +18,6 @@ from tests.launched import Launched
 
 A100 = "accelerator=resnet50_a100"
 Jobs = list[tuple[TrainConfig, list[str]]]
-
-
-@pytest.fixture
-def launched(monkeypatch: pytest.MonkeyPatch) -> Launched:
-    fake = Launched()
-    monkeypatch.setattr(launch, "launch", fake)
-    monkeypatch.setattr(launch, "check_parity", fake.check_parity)
-    monkeypatch.setattr(machine, "state", lambda: {"machine/busy_pct": 1.0, "machine/load_1min": 0.5})
-    monkeypatch.setattr(compare_runs, "save", lambda *_: None)  # its pictures take seconds
-    return fake
 
 
 @pytest.fixture

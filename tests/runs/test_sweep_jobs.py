@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from loaderlab.config import PROJECT, Failed, TrainConfig, UserError
-from loaderlab.runs import compare_runs, compared_loaders, launch, sweep, sweep_jobs, sweep_record
-from loaderlab.system import machine
+from loaderlab.runs import compare_runs, compared_loaders, sweep, sweep_jobs, sweep_record
 from loaderlab.tracking import open_store
 from loaderlab.tracking.records import NOT_APPLICABLE
 from loaderlab.tracking.store import Store
@@ -36,16 +35,6 @@ def jobs(store_uri: str, image_tree: Path) -> Callable[..., Jobs]:
         return [(compose(overrides), overrides) for overrides in planned]
 
     return make
-
-
-@pytest.fixture
-def launched(monkeypatch: pytest.MonkeyPatch) -> Launched:
-    fake = Launched()
-    monkeypatch.setattr(launch, "launch", fake)
-    monkeypatch.setattr(launch, "check_parity", fake.check_parity)
-    monkeypatch.setattr(machine, "state", lambda: {"machine/busy_pct": 1.0, "machine/load_1min": 0.5})
-    monkeypatch.setattr(compare_runs, "save", lambda *_: None)  # its pictures take seconds
-    return fake
 
 
 def store_and_parent(planned: Jobs) -> tuple[Store, Any]:

@@ -15,10 +15,9 @@ from loaderlab.cli.compose import typed
 from loaderlab.cli.main import main
 from loaderlab.config import PROJECT, CompareConfig, GateFailed, GateNotJudged, TrainConfig
 from loaderlab.metrics import EFFICIENCY_PCT, UTILIZATION_PCT
-from loaderlab.runs import compare_runs, launch, run
+from loaderlab.runs import run
 from loaderlab.runs.job import RunResult
 from loaderlab.runs.utilization_gate import check_run
-from loaderlab.system import machine
 from loaderlab.system.terminal import Terminal
 from loaderlab.tracking import open_store
 from tests.conftest import compose
@@ -116,15 +115,6 @@ def test_a_real_run_is_recorded_before_it_fails_the_gate(store_uri: str, capsys:
 
 
 # ---- a sweep and a comparison -------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def launched(monkeypatch: pytest.MonkeyPatch) -> Launched:
-    fake = Launched()
-    monkeypatch.setattr(launch, "launch", fake)
-    monkeypatch.setattr(machine, "state", lambda: {"machine/busy_pct": 1.0, "machine/load_1min": 0.5})
-    monkeypatch.setattr(compare_runs, "save", lambda *_: None)  # its pictures take seconds
-    return fake
 
 
 def swept(store_uri: str, *arguments: str) -> int:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from loaderlab import metrics
 from loaderlab.compare.arms import ComparedArm, Comparison
 from loaderlab.compare.stats import median, spread
-from loaderlab.config import EMULATED
-from loaderlab.tracking.records import RunRecord
 
 WHOLE = {  # metric to what its percentage refers to
     metrics.UTILIZATION_PCT: "the emulated accelerator's requested rate",
@@ -74,7 +72,7 @@ def judge_utilization(comparison: Comparison) -> UtilizationGate:
     for arm in comparison.arms:
         if arm.is_ceiling or _is_of_earlier_sweep(arm):
             continue
-        metric = utilization_metric(emulated=_is_emulated(arm.runs[0]))
+        metric = utilization_metric(emulated=arm.is_emulated)
         if arm.reliable_median(metric) is None:
             without[arm.label] = metric
         else:
@@ -86,7 +84,3 @@ def judge_utilization(comparison: Comparison) -> UtilizationGate:
 
 def _is_of_earlier_sweep(arm: ComparedArm) -> bool:
     return arm.is_baseline and "sweep" in arm.settings
-
-
-def _is_emulated(run: RunRecord) -> bool:
-    return run.tags.get("device.type") == EMULATED

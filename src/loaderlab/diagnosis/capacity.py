@@ -61,14 +61,18 @@ def mlperf_rule(utilization: float | None, speed: RequestedSpeed) -> str:
     if utilization is None:
         return ""
     passes = utilization >= speed.min_utilization
-    shown = f"{utilization:.2f}"
-    if passes != (float(shown) >= speed.min_utilization):  # rounding must not turn it into a contradiction
-        shown = f"{utilization:.4f}"
+    shown = shown_share(utilization, speed.min_utilization)
     result = "passes" if passes else "does not pass"
     if not speed.is_mlperf:
         return f"By MLPerf Storage's rule ({speed.min_utilization:.2f}): utilization {shown}, {result}"
     comparison = "at least" if passes else "below"
     return f"MLPerf Storage: utilization {shown}, {comparison} {speed.min_utilization:.2f}: {result}"
+
+
+def shown_share(share: float, limit: float) -> str:
+    """A share with two decimals, or with four if rounding would put it on the other side of the limit."""
+    shown = f"{share:.2f}"
+    return shown if (float(shown) >= limit) == (share >= limit) else f"{share:.4f}"
 
 
 def _fed(capacity: Capacity, speed: RequestedSpeed, s: Setup) -> str:

@@ -7,6 +7,7 @@ import math
 from loaderlab import metrics
 from loaderlab.compare.arms import Comparison, Group
 from loaderlab.compare.capacity import CapacityCurve, accelerator, capacity_curve, threshold, utilization
+from loaderlab.diagnosis.capacity import shown_share
 
 DEVICE = "device.name"  # a tag by which the groups of several accelerators differ
 FED = metrics.metric(metrics.ACCELERATORS_FED)
@@ -21,7 +22,7 @@ def capacity_sentences(group: Group, comparison: Comparison) -> list[str]:
         return []
     share, best = max(arms, key=lambda entry: entry[0])
     limit = threshold(best)
-    text = f"With {best.label}, the {accelerator(best)} has a utilization of {_share(share, limit)}"
+    text = f"With {best.label}, the {accelerator(best)} has a utilization of {shown_share(share, limit)}"
     if (fed := best.median(metrics.ACCELERATORS_FED)) is not None:
         text += f", and the loader alone could feed {FED.number(fed)} of it"
     rule = f"MLPerf Storage's rule (at least {limit:.2f})"
@@ -44,12 +45,12 @@ def _fewest(curve: CapacityCurve, *, named: bool) -> str:
         fed = (
             f"{_named(count, curve.unit)} {'feeds' if count == 1 else 'feed'}" if count else "The process itself feeds"
         )
-        share = _share(utilization(arm) or 0.0, curve.threshold)
+        share = shown_share(utilization(arm) or 0.0, curve.threshold)
         return f"{fed} {subject}: utilization {share} {limit}."
     highest, count = max((utilization(arm) or 0.0, count) for count, arm in curve.arms)
     with_makers = f"with {_named(count, curve.unit)}" if count else f"without {curve.unit}s"
     text = f"No measured number of {curve.unit}s feeds {subject}: the highest utilization is "
-    text += f"{_share(highest, curve.threshold)}, {with_makers} {limit}"
+    text += f"{shown_share(highest, curve.threshold)}, {with_makers} {limit}"
     if curve.rate_of_one is None:
         return f"{text}."
     needed = math.ceil(curve.requested_rate / curve.rate_of_one)
@@ -60,9 +61,3 @@ def _fewest(curve: CapacityCurve, *, named: bool) -> str:
 
 def _named(count: int, unit: str) -> str:
     return f"{count} {unit}{'s' * (count != 1)}"
-
-
-def _share(share: float, limit: float) -> str:
-    """The utilization with two decimals, or with four if rounding would put it on the other side of the limit."""
-    shown = f"{share:.2f}"
-    return shown if (float(shown) >= limit) == (share >= limit) else f"{share:.4f}"

@@ -262,9 +262,11 @@ def check_gate(comparison: Comparison, limit: float, terminal: Terminal) -> None
     unpaired = [arm.label for arm in gate.unpaired]
     for problem, names in (("no baseline run for", unpaired), ("not measured:", gate.unmeasured)):
         if names:
-            raise GateNotJudged(f"fail_if.rate_below={limit:g}: {problem} {_listed(names)}, so the gate cannot pass")
+            raise GateNotJudged(
+                f"fail_if.rate_below={limit:g}: {problem} {utilization_gate.listed(names)}, so the gate cannot pass"
+            )
     if gate.unclear:
-        unclear = _listed([arm.label for arm in gate.unclear])
+        unclear = utilization_gate.listed([arm.label for arm in gate.unclear])
         raise refuse(
             "fail_if.rate_below",
             f"{limit:g}",
@@ -278,10 +280,8 @@ def check_gate(comparison: Comparison, limit: float, terminal: Terminal) -> None
             for arm in gate.below
             if arm.partner
         ]
-        raise GateFailed(f"fail_if.rate_below={limit:g}: the whole interval is below it: {_listed(gains)}")
+        raise GateFailed(
+            f"fail_if.rate_below={limit:g}: the whole interval is below it: {utilization_gate.listed(gains)}"
+        )
     count = len(gate.compared)
     terminal.say(f"fail_if.rate_below={limit:g}: passed by {count} arm{'s' * (count > 1)}")
-
-
-def _listed(names: Sequence[str]) -> str:
-    return "; ".join(names[:5]) + (f"; and {len(names) - 5} more" if len(names) > 5 else "")

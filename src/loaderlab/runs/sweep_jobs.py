@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from loaderlab.config import EMULATED, TrainConfig
 from loaderlab.config.accelerator import NONE
 from loaderlab.runs.job import single
-from loaderlab.tracking.records import NOT_APPLICABLE, NOT_REACHED, Missing, RunRecord
+from loaderlab.tracking.records import NOT_APPLICABLE, NOT_REACHED, Missing, RunRecord, is_emulated
 
 FILE = "plan.json"
 LABELS = ("resume", "study", "rung")  # names and storage settings do not affect the measurement
@@ -47,7 +47,7 @@ class SweepJob:
     @property
     def is_emulated(self) -> bool:
         """Whether it runs on an emulated accelerator."""
-        return ACCELERATOR in self.settings
+        return is_emulated(self.settings)
 
     @property
     def hash(self) -> str:

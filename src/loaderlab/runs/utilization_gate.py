@@ -54,7 +54,7 @@ def check_comparison(comparison: Comparison, limit: float, terminal: Terminal) -
     """
     gate = judge_utilization(comparison)
     if gate.unmeasured:
-        raise GateNotJudged(f"{NAME}={limit:g}: not measured: {_listed(gate.unmeasured)}, so the gate cannot pass")
+        raise GateNotJudged(f"{NAME}={limit:g}: not measured: {listed(gate.unmeasured)}, so the gate cannot pass")
     if gate.without:
         raise _not_measured(limit, gate.without)
     if not gate.judged:
@@ -67,13 +67,13 @@ def check_comparison(comparison: Comparison, limit: float, terminal: Terminal) -
 def _fail_below(limit: float, judged: Iterable[Utilization]) -> None:
     below = [str(entry) for entry in judged if entry.is_below(limit)]
     if below:
-        raise GateFailed(f"{NAME}={limit:g}: not reached: {_listed(below)}")
+        raise GateFailed(f"{NAME}={limit:g}: not reached: {listed(below)}")
 
 
 def _not_measured(limit: float, without: Mapping[str, str]) -> Exception:
     """The error for arms without a utilization: ``without`` has the name of each, and the metric that it should have."""
     why, override = MISSING[next(iter(without.values()))]
-    return refuse(NAME, f"{limit:g}", f"{why}: {_listed(without)}. The gate cannot pass", override, error=GateNotJudged)
+    return refuse(NAME, f"{limit:g}", f"{why}: {listed(without)}. The gate cannot pass", override, error=GateNotJudged)
 
 
 def _no_loader(limit: float) -> Exception:
@@ -86,7 +86,8 @@ def _no_loader(limit: float) -> Exception:
     )
 
 
-def _listed(texts: Iterable[str]) -> str:
+def listed(texts: Iterable[str]) -> str:
+    """The first texts, and how many more there are."""
     names = list(texts)
     more = [f"and {len(names) - MAX_LISTED} more"] if len(names) > MAX_LISTED else []
     return "; ".join(names[:MAX_LISTED] + more)
