@@ -90,6 +90,7 @@ class Measured:
 
     Attributes:
         figures: its metrics.
+        setup: of the verdict.
         requested_rate: of the accelerator, samples/s.
         idle_pct: share of the measured window in which the accelerator had no step to do, from its own log.
         cores_used: CPU seconds of all its processes per second of the loop, in the last epoch.
@@ -97,6 +98,7 @@ class Measured:
     """
 
     figures: dict[str, float]
+    setup: Setup
     evidence: Evidence
     verdict: Verdict
     requested_rate: float
@@ -227,6 +229,7 @@ def run(planted: Planted, probes: MeasureConfig) -> Measured:
     evidence, last_epoch_ns = evidence_of(loop, all_probes.results), meter.epochs_ns[-1]
     return Measured(
         figures=figures_of(loop, all_probes.results, setup),
+        setup=setup,
         evidence=evidence,
         verdict=judge(evidence, setup),
         requested_rate=planted.accelerator.requested_rate(planted.batch),

@@ -7,10 +7,16 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from benchmarks.harness import emulated_capacity, emulated_copies, emulated_grid, emulated_resident
+from benchmarks.harness import emulated_capacity, emulated_copies, emulated_grid, emulated_host, emulated_resident
 from benchmarks.harness.emulated_runs import Bench, Check
 
-CASES = [*emulated_grid.CASES, *emulated_resident.CASES, *emulated_capacity.CASES, *emulated_copies.CASES]
+CASES = [
+    *emulated_grid.CASES,
+    *emulated_host.CASES,
+    *emulated_resident.CASES,
+    *emulated_capacity.CASES,
+    *emulated_copies.CASES,
+]
 
 
 def check_cases(parser: argparse.ArgumentParser, only: str, repeats: int, *, quick: bool) -> int:

@@ -12,7 +12,7 @@ from loaderlab.diagnosis.capacity import Capacity, capacity_of, capacity_text
 from loaderlab.diagnosis.evidence import Evidence, RequestedSpeed, Setup
 from loaderlab.diagnosis.figures import evidence_of, figures_of
 from loaderlab.diagnosis.verdict import judge
-from loaderlab.loaders.capabilities import LoaderCapabilities, Makers
+from loaderlab.loaders.capabilities import Copying, LoaderCapabilities, Makers
 from loaderlab.meter.rates import LoaderRate, ProbeResults
 from loaderlab.report import run_page
 from tests.simulated import Loop, loader, play_cuda, record, setup
@@ -31,7 +31,8 @@ def with_makers(count: int, **changes: Any) -> Setup:
 def numbers(capacity: Capacity | None) -> tuple[float | None, ...]:
     """Accelerators fed, workers needed, cores needed, utilization."""
     assert capacity is not None
-    return astuple(capacity)
+    assert capacity.limit is None
+    return astuple(capacity)[:4]
 
 
 def test_the_capacity_is_linear_in_the_loaders_own_rate() -> None:
@@ -242,3 +243,67 @@ def test_the_work_of_a_loader_on_an_emulated_device_is_the_hosts() -> None:
     assert "points in which the host prepared the batch" in verdict.because
     on_gpu = judge(evidence, replace(resident, device=replace(EMULATED, emulated=False), accelerator=None))
     assert on_gpu.bottleneck == "device decode/transform"
+
+
+def given_copying(copy_ms: float, *, host_ms: float = 2.0, **copying: bool) -> Setup:
+    """A step of 100 ms whose batches are copied."""
+    how = Copying(**{"pin_memory": True, "non_blocking": True, "side_stream": True, **copying})
+    speed = replace(A100, host_ms=host_ms, copy_ms=copy_ms)
+    return replace(TWO, loader=replace(loader(2), copying=how), accelerator=speed)
+
+
+@pytest.mark.parametrize(
+    ("given", "cycle_ms"),
+    [
+        (given_copying(0, host_ms=200), 200),
+        (given_copying(90), 100),  # hidden behind the step
+        (given_copying(250), 250),
+        (given_copying(25, side_stream=False), 125),
+        (given_copying(25, side_stream=False, host_ms=150), 150),  # the host queues the next step meanwhile
+        (given_copying(25, side_stream=False, non_blocking=False, host_ms=150), 175),  # and here it waits
+        (given_copying(25, side_stream=False, non_blocking=False, pin_memory=False), 125),
+        (given_copying(5, side_stream=False), 100),  # 0.95 counts as fed
+    ],
+)
+def test_queuing_and_copying_limit_what_any_loader_can_give(given: Setup, cycle_ms: float) -> None:
+    """The cycles are those of the emulated streams: see the copying cases of tests/training/test_emulated.py."""
+    capacity = capacity_of(STARVED, given)
+    assert capacity is not None
+    if cycle_ms == 100:
+        assert capacity.limit is None
+        assert capacity.workers_needed is not None
+        return
+    assert capacity.limit is not None
+    assert capacity.limit.share == pytest.approx(100 / cycle_ms)
+    assert (capacity.workers_needed, capacity.cores_needed) == (None, None)  # no number of them is enough
+    assert capacity.accelerators_fed == pytest.approx(0.45)
+
+
+@pytest.mark.parametrize(
+    ("given", "evidence", "text"),
+    [
+        (
+            given_copying(0, host_ms=200),
+            STARVED,
+            "0.50 of one: queuing a step takes 200 ms (accelerator.host_ms), and the step takes 100 ms. MLPerf",
+        ),
+        (
+            TWO,
+            replace(STARVED, ceiling=800),
+            "0.80 of one: with batches already in memory the host queues a step every 125 ms, and it takes 100 ms. MLPerf",
+        ),
+        (
+            given_copying(25, side_stream=False),
+            STARVED,
+            "0.80 of one: the copy of a batch takes 25 ms and its step 100 ms, one after the other. MLPerf",
+        ),
+        (given_copying(250), STARVED, "0.40 of one: the copy of a batch takes 250 ms and its step 100 ms. MLPerf"),
+    ],
+)
+def test_the_limit_in_words(given: Setup, evidence: Evidence, text: str) -> None:
+    words = capacity_text(evidence, given)
+    assert words.startswith(
+        "with 2 workers this host feeds 0.45 of an emulated resnet50_a100 (1,000 samples/s); no loader can"
+    )
+    assert text in words
+    assert "would feed" not in words

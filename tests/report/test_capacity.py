@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def run(speed: float, workers: int, repeat: int = 1, *, cores: int = 8, name: st
             "capacity/utilization_pct": 100 * rate / speed,
             "capacity/accelerators_fed": alone / speed,
             "rate/loader_samples_per_s": alone,
+            "rate/ceiling_samples_per_s": speed,
         },
         **more,
     )
@@ -171,3 +173,12 @@ def test_the_picture_has_a_line_an_estimate_and_a_threshold() -> None:
         "threshold, 90 %",
     ]
     assert [text.get_text() for text in axis.get_xticklabels()] == ["0", "1", "2"]
+
+
+def test_no_number_of_workers_is_promised_if_queuing_is_too_slow() -> None:
+    """The ceiling is the rate with batches already in memory."""
+    runs = [run(4000, workers, repeat, study="capacity") for workers in (1, 2) for repeat in (1, 2, 3)]
+    limited = [replace(each, figures={**each.figures, "rate/ceiling_samples_per_s": 2000.0}) for each in runs]
+    [sentence] = sentences.headline(compare("sweep study=capacity", limited))
+    assert "With batches already in memory it is 0.50: no loader feeds this accelerator on this host." in sentence
+    assert "estimate" not in sentence

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from loaderlab.device.resolve import device_of
 from loaderlab.runs.setup import requested_speed
 from tests.conftest import compose
 
@@ -39,3 +40,33 @@ def test_the_requested_speed(overrides: list[str], rate: float, threshold: float
     assert speed.title == f"emulated {overrides[0].partition('=')[2]}"
     assert speed.rate == pytest.approx(rate)
     assert (speed.min_utilization, speed.is_mlperf) == (threshold, is_mlperf)
+
+
+def test_a_short_last_batch_needs_a_whole_all_reduce() -> None:
+    """100 samples in batches of 32: 4 steps, which need 3.125 times 20 ms and 4 times 10 ms."""
+    overrides = [*CUSTOM, "batch_size=32", "accelerator.allreduce_ms=10"]
+    speed = requested_speed(compose(overrides), overrides, mean_batch=25)
+    assert speed is not None
+    assert speed.rate == pytest.approx(100 / (3.125 * 0.02 + 4 * 0.01))
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        ([], "emulated custom: 20 ms per batch of 32, 1,600 samples/s"),
+        (
+            ["accelerator.allreduce_ms=5"],
+            "emulated custom: 20 ms per batch of 32 and 5 ms per all-reduce, 1,280 samples/s",
+        ),
+        (
+            ["accelerator.allreduce_ms=5", "accumulate=2"],
+            "emulated custom: 20 ms per batch of 32 and 5 ms per all-reduce, one update in 2 steps, 1,496 samples/s",
+        ),
+    ],
+)
+def test_the_devices_name_has_the_rate_that_the_utilization_refers_to(more: list[str], text: str) -> None:
+    config = compose([*CUSTOM, "batch_size=32", *more])
+    speed = requested_speed(config, [])
+    assert device_of(config).name.startswith(text)
+    assert speed is not None
+    assert f"{speed.rate:,.0f} samples/s" in text

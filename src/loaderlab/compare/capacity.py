@@ -48,6 +48,12 @@ class CapacityCurve:
         rates = ((count, arm.median(metrics.LOADER_RATE)) for count, arm in self.arms if count)
         return next((rate / count for count, rate in rates if rate), None)
 
+    @property
+    def most(self) -> float | None:
+        """The highest utilization with batches already in memory, 0 to 1; None if no ceiling was measured."""
+        ceilings = [ceiling for _, arm in self.arms if (ceiling := arm.median(metrics.CEILING_RATE)) is not None]
+        return max(ceilings) / self.requested_rate if ceilings else None
+
     def estimate(self, count: int) -> float | None:
         """The utilization by the linear estimate, 0 to 1; None without workers, or if the loader was not measured alone."""
         if not count or self.rate_of_one is None:

@@ -140,21 +140,33 @@ class AcceleratorConfig:
         assert self.step_ms is not None
         return self.step_ms / (self.batch_size or batch_size)
 
-    def requested_rate(self, batch_size: int, accumulate: int = 1) -> float:
+    def copy_ms(self, batch_bytes: float, *, pinned: bool) -> float:
+        """The time to copy a batch to it, ms; from pageable memory twice as long as from pinned memory."""
+        return batch_bytes / self.copy_gb_per_s / 1e6 * (1 if pinned else 2)
+
+    def requested_rate(self, batch_size: int, accumulate: int = 1, mean_batch: float | None = None) -> float:
         """The rate at which it takes samples if it never waits, samples/s.
 
         Args:
             batch_size: of the run.
             accumulate: steps per update; the all-reduce and the optimizer's share of a step only occur at updates.
+            mean_batch: mean number of samples in the batches of an epoch, if the last one is shorter: it needs a whole
+                all-reduce too.
         """
+        samples = mean_batch or batch_size
         share = 1 - self.phases[-1] * (1 - 1 / accumulate)
-        step_ms = share * self.sample_ms(batch_size) * batch_size + self.allreduce_ms / accumulate
-        return 1e3 * batch_size / step_ms
+        step_ms = share * self.sample_ms(batch_size) * samples + self.allreduce_ms / accumulate
+        return 1e3 * samples / step_ms
 
-    def describe(self, batch_size: int) -> str:
+    def describe(self, batch_size: int, accumulate: int = 1) -> str:
         """The name with its speed and its source: the device's name of an emulated run."""
-        step_ms, rate = batch_size * self.sample_ms(batch_size), self.requested_rate(batch_size)
+        step_ms, rate = batch_size * self.sample_ms(batch_size), self.requested_rate(batch_size, accumulate)
+        work = f"{step_ms:.4g} ms per batch of {batch_size}"
+        if self.allreduce_ms:
+            work += f" and {self.allreduce_ms:.4g} ms per all-reduce"
+        if accumulate > 1:
+            work += f", one update in {accumulate} steps"
         source, published_ms = self.source, self.published_sample_ms
         if published_ms is not None and not math.isclose(self.sample_ms(batch_size), published_ms, rel_tol=1e-6):
             source = f"speed typed by the user; the preset has {1e3 / published_ms:,.0f} samples/s: {source}"
-        return f"{self.title}: {step_ms:.4g} ms per batch of {batch_size}, {rate:,.0f} samples/s ({source})"
+        return f"{self.title}: {work}, {rate:,.0f} samples/s ({source})"

@@ -15,7 +15,7 @@ from loaderlab.device import capabilities
 from loaderlab.device.base import Device, Event, Stream
 from loaderlab.device.capabilities import DeviceCapabilities
 from loaderlab.device.cpu import processor
-from loaderlab.device.timeline import Clock, RealClock, Timeline
+from loaderlab.device.timeline import NS_PER_MS, Clock, RealClock, Timeline
 from loaderlab.device.timeline import Event as TimelineEvent
 from loaderlab.device.timeline import Stream as TimelineStream
 
@@ -36,6 +36,7 @@ class Emulated(Device):
         accelerator: its settings.
         batch_size: of the run.
         clock: of the host.
+        accumulate: steps per update, for its name.
 
     Attributes:
         timeline: its streams and the log of its work.
@@ -44,9 +45,11 @@ class Emulated(Device):
     kind = EMULATED
     torch_device = torch.device("cpu")
 
-    def __init__(self, accelerator: AcceleratorConfig, batch_size: int, clock: Clock | None = None) -> None:
+    def __init__(
+        self, accelerator: AcceleratorConfig, batch_size: int, clock: Clock | None = None, accumulate: int = 1
+    ) -> None:
         self.timeline = Timeline(clock or RealClock(), accelerator.steps_ahead, log_size=LOG)
-        self._description, self._gb_per_s = accelerator.describe(batch_size), accelerator.copy_gb_per_s
+        self._description, self._accelerator = accelerator.describe(batch_size, accumulate), accelerator
         self._chosen = _Chosen(self.timeline.default)
 
     @property
@@ -84,8 +87,8 @@ class Emulated(Device):
 
     def copy(self, tensor: torch.Tensor, *, non_blocking: bool, pinned: bool) -> torch.Tensor:
         """The same tensor; the copy takes its time on the current stream, twice as long from pageable memory."""
-        bytes_per_ns = self._gb_per_s if pinned else self._gb_per_s / 2
-        copied = self.timeline.queue(self.current_stream(), round(tensor.nbytes / bytes_per_ns), "copy")
+        duration_ns = round(self._accelerator.copy_ms(tensor.nbytes, pinned=pinned) * NS_PER_MS)
+        copied = self.timeline.queue(self.current_stream(), duration_ns, "copy")
         if not (pinned and non_blocking):
             self.timeline.clock.sleep_until(copied.stop_ns)
         return tensor

@@ -23,7 +23,7 @@ def device_of(config: TrainConfig) -> Device:
         UserError: see `resolve_device`.
     """
     if config.accelerator.is_emulated:
-        return Emulated(config.accelerator, config.batch_size)
+        return Emulated(config.accelerator, config.batch_size, accumulate=config.accumulate)
     return resolve_device(config.device)
 
 

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 
 from loaderlab.diagnosis.evidence import TOLERANCE, Evidence, RequestedSpeed, Setup
+from loaderlab.diagnosis.feed_limit import FeedLimit, feed_limit
 
 CLOSE = 0.05  # an estimate this little above a whole number of workers is rounded down
 
@@ -19,15 +20,17 @@ class Capacity:
 
     Attributes:
         accelerators_fed: rate of the loader alone / requested rate.
-        workers_needed: workers or threads that feed one accelerator.
-        cores_needed: cores that feed one accelerator: loader and host part of the step.
+        workers_needed: workers or threads that feed one accelerator; None too if no number of them can: see ``limit``.
+        cores_needed: cores that feed one accelerator: loader and host part of the step; None too if no number of them can.
         utilization: rate of the run / requested rate, 0 to 1.
+        limit: of the utilization with any loader; None if a perfect loader feeds the accelerator.
     """
 
     accelerators_fed: float | None
     workers_needed: float | None
     cores_needed: float | None
     utilization: float | None
+    limit: FeedLimit | None = None
 
 
 def capacity_of(e: Evidence, s: Setup) -> Capacity | None:
@@ -36,9 +39,11 @@ def capacity_of(e: Evidence, s: Setup) -> Capacity | None:
     if speed is None:
         return None
     rate = e.whole_rate or e.rate  # also after a change: the gate and MLPerf's rule are about the whole run
-    utilization = rate / speed.rate if rate else None
+    utilization, limit = rate / speed.rate if rate else None, feed_limit(speed, s, e)
     if not alone:
-        return Capacity(None, None, None, utilization)
+        return Capacity(None, None, None, utilization, limit)
+    if limit is not None:
+        return Capacity(alone / speed.rate, None, None, utilization, limit)
     cores_needed = None
     if e.loader_cores is not None:
         host_s = speed.host_ms / 1e3 / s.batch_size if s.batch_size else 0.0
@@ -84,6 +89,8 @@ def _fed(capacity: Capacity, speed: RequestedSpeed, s: Setup) -> str:
         slower = f"the loader alone fed {fed:.2f} of an {speed.title} ({speed.rate:,.0f} samples/s), less than the run"
         return f"unknown, since {slower} ({capacity.utilization:.2f}). Run it again on an idle machine"
     parts = [_number_fed(fed, capacity.utilization, speed, s)]
+    if capacity.limit is not None:
+        return f"{parts[0]}; no loader can feed more than {capacity.limit.share:.2f} of one: {capacity.limit.reason}"
     needs = [_cores(capacity.cores_needed, s.cores)] if capacity.cores_needed is not None else []
     count = None if capacity.workers_needed is None else max(1, math.ceil(capacity.workers_needed - CLOSE))
     measured = s.loader.makers.count if s.loader.makers is not None else 0

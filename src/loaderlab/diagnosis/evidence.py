@@ -106,6 +106,7 @@ class RequestedSpeed:
         title: ``emulated resnet50_a100``.
         rate: samples/s that it takes if it never waits.
         host_ms: CPU time of the training process to queue one step, ms.
+        copy_ms: time to copy a batch to it, ms; 0 if its batches need no copy.
         min_utilization: rate / requested rate from which MLPerf Storage's rule counts it as fed.
         is_mlperf: the speed and the threshold are MLPerf Storage's.
     """
@@ -115,6 +116,7 @@ class RequestedSpeed:
     host_ms: float
     min_utilization: float
     is_mlperf: bool
+    copy_ms: float = 0.0
 
 
 @dataclass(frozen=True)

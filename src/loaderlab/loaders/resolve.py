@@ -201,6 +201,7 @@ def dali_capabilities(settings: DaliSettings, device: Device) -> LoaderCapabilit
         decodes_on_device=decodes_on_device,
         decoder_levels=settings.jpeg_difference_levels if decodes_on_device else None,
         decode_on_device=None if settings.decode == "mixed" else ("loader.decode", "mixed"),
+        copying=Copying(True, True, True) if device.capabilities.emulated else None,
         keep_on_device=KEEP_ON_DEVICE,
         queue=Queue(settings.prefetch_queue_depth, "loader.prefetch_queue_depth"),
     )

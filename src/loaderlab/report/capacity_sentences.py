@@ -53,6 +53,10 @@ def _fewest(curve: CapacityCurve, *, named: bool) -> str:
     text += f"{shown_share(highest, curve.threshold)}, {with_makers} {limit}"
     if curve.rate_of_one is None:
         return f"{text}."
+    if (most := curve.most) is not None and most < curve.threshold:
+        return (
+            f"{text}. With batches already in memory it is {most:.2f}: no loader feeds this accelerator on this host."
+        )
     needed = math.ceil(curve.requested_rate / curve.rate_of_one)
     if needed <= curve.arms[-1][0]:
         return f"{text}. By the linear estimate {_named(needed, curve.unit)} would be enough, which the measurement does not confirm."

@@ -1,4 +1,4 @@
-"""The warning that a run's samples are not the data that its emulated accelerator's speed is for."""
+"""Warnings about an emulated accelerator: its speed is not for these samples, or no loader can feed it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from loaderlab.config import AcceleratorConfig
 from loaderlab.config.accelerator import IMAGE_FILES, VECTORS
 from loaderlab.data.spec import DataSpec, EncodedImages, ImageArrays, Source, Vectors
 from loaderlab.data.stored_size import mean_stored_bytes
+from loaderlab.diagnosis.evidence import Setup
+from loaderlab.diagnosis.feed_limit import feed_limit
 
 MAX_FACTOR = 1.5  # between the sizes of samples, without a warning
 KINDS = {IMAGE_FILES: "image files", VECTORS: "vectors"}
@@ -27,6 +29,15 @@ def accelerator_note(accelerator: AcceleratorConfig, spec: DataSpec) -> str | No
     if not differences:
         return None
     return f"accelerator={accelerator.name}: its speed is {'; '.join(differences)}. The emulated speed may not fit these samples"
+
+
+def limit_note(setup: Setup) -> str | None:
+    """The warning that no loader can feed the emulated accelerator; None if one could, or on a real device."""
+    speed = setup.accelerator
+    limit = None if speed is None or setup.loader.loads_nothing else feed_limit(speed, setup)
+    if limit is None:
+        return None
+    return f"no loader can use more than {limit.share:.2f} of the accelerator: {limit.reason}. Type {limit.remedy}"
 
 
 def _size_difference(accelerator: AcceleratorConfig, stored_kb: float) -> str:

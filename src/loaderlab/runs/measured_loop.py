@@ -22,9 +22,9 @@ from loaderlab.runs.context import RunContext
 from loaderlab.runs.loader_set import LoaderSet
 from loaderlab.runs.prepare import Prepared
 from loaderlab.runs.sample_counts import FalseLengths
+from loaderlab.runs.shown_progress import ShownProgress
 from loaderlab.system.machine import available_cores
 from loaderlab.system.processes import process_age_s
-from loaderlab.system.terminal import Bar
 from loaderlab.training import checkpoint, optimizers
 from loaderlab.training.loop import Observers, train
 from loaderlab.training.step import ModelStep, Progress
@@ -76,7 +76,7 @@ class MeasuredLoop:
         self._startup_s = process_age_s() - prepared.parity_s
         total = prepared.length.num_steps()
         with self._sampling_device(), self._context.terminal.progress("training", total) as bar:
-            shown_progress = _ShownProgress(bar)
+            shown_progress = ShownProgress(bar, prepared.parts.loader.parallel)
 
             def on_step(progress: Progress, meter: StepMeter) -> None:
                 self._on_step(meter)
@@ -235,28 +235,3 @@ class MeasuredLoop:
             tracked = self._context.tracked
             tracked.metric(metrics.TRAIN_LOSS, float(np.mean([entry.loss for entry in block])), step)
             tracked.metric(metrics.LEARNING_RATE, progress.learning_rates[self._num_logged - 1], step)
-
-
-class _ShownProgress:
-    """The note next to the progress bar: it covers the steps since the last redraw, without the evaluation."""
-
-    def __init__(self, bar: Bar) -> None:
-        self._bar = bar
-        self._num_shown = self._num_shown_settled = 0
-
-    def update(self, progress: Progress, meter: StepMeter) -> None:
-        if not self._bar.due(progress.step):
-            return
-        # on CUDA, device times arrive some steps late
-        recent, settled = meter.steps[self._num_shown :], meter.settled[self._num_shown_settled :]
-        self._num_shown, self._num_shown_settled = len(meter.steps), meter.num_settled
-        note = f"epoch {progress.epoch + 1}"
-        if progress.learning_rates:  # otherwise nothing is learned
-            note += f", loss {meter.last_loss:.4f}"
-        if elapsed := sum(step.host_ns for step in recent) / 1e9:
-            waited = sum(step.host[0] for step in recent) / 1e9
-            rate = sum(step.num_samples for step in recent) / elapsed
-            note += f", {rate:,.0f} samples/s, wait {100 * waited / elapsed:.0f} %"
-        if length := sum(step.length_ms for step in settled):
-            note += f", starved {100 * sum(step.starved_ms for step in settled) / length:.0f} %"
-        self._bar.update(progress.step, note)

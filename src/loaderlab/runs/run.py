@@ -19,6 +19,7 @@ from loaderlab.loaders.resolve import needs_gpu
 from loaderlab.loaders.worker_death import explained
 from loaderlab.parity.status import PARITY
 from loaderlab.probes.sequence import Probes
+from loaderlab.runs.accelerator_note import limit_note
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.job import Job, RunResult
 from loaderlab.runs.judge import Judged, judge_run, warn_of_results, with_own_cost
@@ -28,6 +29,7 @@ from loaderlab.runs.measured_loop import MeasuredLoop, Trained
 from loaderlab.runs.outputs import Outcome, record
 from loaderlab.runs.prepare import Prepared, prepare
 from loaderlab.runs.probe import probe
+from loaderlab.runs.setup import setup_of
 from loaderlab.system import doctor, versions
 from loaderlab.system.causes import described, reason, safe_text
 from loaderlab.system.processes import ignore_sigterm, sigterm_raises
@@ -99,6 +101,8 @@ class _Stages:
         self._context.tracked.params(self._context.config.recorded())
         self._device = device_of(self._context.config)
         prepared = self._prepared = prepare(self._context, self._loaders, self._device)
+        if note := limit_note(setup_of(self._context, prepared)):
+            self._context.terminal.warn(note)
         loop = MeasuredLoop(self._context, prepared, self._loaders)
         try:
             loop.run()

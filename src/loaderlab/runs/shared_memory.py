@@ -44,8 +44,7 @@ def _warns(
     makers = loader.capabilities.makers
     if makers is None or not loader.capabilities.num_processes:
         return False
-    sample_bytes = math.prod(spec.sample_shape) * getattr(torch, spec.sample_dtype).itemsize
-    batch_bytes = sample_bytes * (batch_size if split.num_samples is None else min(batch_size, split.num_samples))
+    batch_bytes = sample_bytes(spec) * (batch_size if split.num_samples is None else min(batch_size, split.num_samples))
     least, most = _num_batches(loader, makers.count), _num_batches(loader, loader.lookahead + IN_USE)
     if least * batch_bytes > free:
         raise refuse(
@@ -63,6 +62,12 @@ def _warns(
         "Type fewer loader.num_workers, loader.prefetch_factor=1, or docker run --shm-size=8g"
     )
     return True
+
+
+def sample_bytes(spec: DataSpec) -> int:
+    """Size of one input in a batch."""
+    itemsize: int = getattr(torch, spec.sample_dtype).itemsize
+    return math.prod(spec.sample_shape) * itemsize
 
 
 def _num_batches(loader: Loader, count: int) -> int:

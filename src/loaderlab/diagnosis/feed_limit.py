@@ -1,0 +1,78 @@
+"""How much of an emulated accelerator a run can use with any loader: queuing steps and copying batches take time too. Pure.
+
+The cycle of a run that never waits for data follows from the order in which host, copy and step wait for each other, as on a
+CUDA device: see `_cycle_ms`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from loaderlab.diagnosis.evidence import PARTLY_FROM_PCT, Evidence, RequestedSpeed, Setup
+
+CLOSE = 1.1  # measured host time / accelerator.host_ms, up to which they are the same
+ENOUGH = 1 - PARTLY_FROM_PCT / 100  # an accelerator that is used this much is fed
+
+
+@dataclass(frozen=True)
+class FeedLimit:
+    """The most that any loader can give.
+
+    Attributes:
+        share: rate with a perfect loader / requested rate, 0 to 1.
+        reason: without a full stop.
+        remedy: what to change.
+    """
+
+    share: float
+    reason: str
+    remedy: str
+
+
+def feed_limit(speed: RequestedSpeed, s: Setup, e: Evidence | None = None) -> FeedLimit | None:
+    """The limit; None if a perfect loader feeds the accelerator.
+
+    Args:
+        e: the evidence of a run, whose ceiling shows what queuing a step really takes. None: before the run.
+    """
+    if not s.batch_size:
+        return None
+    step_ms, host_ms = 1e3 * s.batch_size / speed.rate, speed.host_ms
+    if e is not None and e.ceiling and e.ceiling < ENOUGH * speed.rate:  # it contains no copies
+        host_ms = max(host_ms, 1e3 * s.batch_size / e.ceiling)
+    cycle_ms = _cycle_ms(step_ms, host_ms, speed.copy_ms, s)
+    share = step_ms / cycle_ms
+    if share >= ENOUGH:
+        return None
+    if host_ms > (1 + 1e-9) * step_ms and cycle_ms < 1.05 * host_ms:
+        return FeedLimit(
+            share, _queuing(step_ms, host_ms, speed), "a larger batch_size, or a smaller accelerator.host_ms"
+        )
+    copied = f"the copy of a batch takes {speed.copy_ms:.3g} ms and its step {step_ms:.3g} ms"
+    if _overlaps(s):
+        return FeedLimit(share, copied, "smaller inputs, or data.transform.normalize_on=device")
+    return FeedLimit(share, f"{copied}, one after the other", "loader.pin_memory=true loader.side_stream=true")
+
+
+def _queuing(step_ms: float, host_ms: float, speed: RequestedSpeed) -> str:
+    if host_ms <= CLOSE * speed.host_ms:
+        return f"queuing a step takes {speed.host_ms:.3g} ms (accelerator.host_ms), and the step takes {step_ms:.3g} ms"
+    return (
+        f"with batches already in memory the host queues a step every {host_ms:.3g} ms, and it takes {step_ms:.3g} ms"
+    )
+
+
+def _cycle_ms(step_ms: float, host_ms: float, copy_ms: float, s: Setup) -> float:
+    """Time between two steps that do not wait for data."""
+    copying = s.loader.copying
+    if _overlaps(s):
+        return max(step_ms, host_ms, copy_ms)
+    if copying is not None and copying.pin_memory and copying.non_blocking:
+        return max(host_ms, step_ms + copy_ms)  # behind the work of the step's stream; the host continues
+    return max(step_ms, host_ms) + copy_ms  # the host waits for the copy
+
+
+def _overlaps(s: Setup) -> bool:
+    """Whether copies run in parallel with the step."""
+    copying = s.loader.copying
+    return copying is None or bool(copying.side_stream)
