@@ -285,25 +285,29 @@ def test_queuing_and_copying_limit_what_any_loader_can_give(given: Setup, cycle_
         (
             given_copying(0, host_ms=200),
             STARVED,
-            "0.50 of one: queuing a step takes 200 ms (accelerator.host_ms), and the step takes 100 ms. MLPerf",
+            "0.50 of one can be used: queuing a step takes 200 ms (accelerator.host_ms), and the step takes 100 ms. MLPerf",
         ),
         (
             TWO,
             replace(STARVED, ceiling=800),
-            "0.80 of one: with batches already in memory the host queues a step every 125 ms, and it takes 100 ms. MLPerf",
+            "0.80 of one can be used: with batches already in memory the host queues a step every 125 ms, and it takes 100 ms. MLPerf",
         ),
         (
             given_copying(25, side_stream=False),
             STARVED,
-            "0.80 of one: the copy of a batch takes 25 ms and its step 100 ms, one after the other. MLPerf",
+            "0.80 of one can be used: the copy of a batch takes 25 ms and its step 100 ms, one after the other. MLPerf",
         ),
-        (given_copying(250), STARVED, "0.40 of one: the copy of a batch takes 250 ms and its step 100 ms. MLPerf"),
+        (
+            given_copying(250),
+            STARVED,
+            "0.40 of one can be used: the copy of a batch takes 250 ms and its step 100 ms. MLPerf",
+        ),
     ],
 )
 def test_the_limit_in_words(given: Setup, evidence: Evidence, text: str) -> None:
     words = capacity_text(evidence, given)
     assert words.startswith(
-        "with 2 workers this host feeds 0.45 of an emulated resnet50_a100 (1,000 samples/s); no loader can"
+        "with 2 workers this host feeds 0.45 of an emulated resnet50_a100 (1,000 samples/s); with any "
     )
     assert text in words
     assert "would feed" not in words

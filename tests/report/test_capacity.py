@@ -180,5 +180,5 @@ def test_no_number_of_workers_is_promised_if_queuing_is_too_slow() -> None:
     runs = [run(4000, workers, repeat, study="capacity") for workers in (1, 2) for repeat in (1, 2, 3)]
     limited = [replace(each, figures={**each.figures, "rate/ceiling_samples_per_s": 2000.0}) for each in runs]
     [sentence] = sentences.headline(compare("sweep study=capacity", limited))
-    assert "With batches already in memory it is 0.50: no loader feeds this accelerator on this host." in sentence
+    assert "With batches already in memory it is 0.50: no number of workers feeds this accelerator here." in sentence
     assert "estimate" not in sentence

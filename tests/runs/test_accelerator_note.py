@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,12 @@ from loaderlab.data import stored_size
 from loaderlab.data.paths import PathPacker, PathTable
 from loaderlab.data.spec import DataSpec, ImageArrays, ImageFiles, Source, Split, TarImages, UserItems, Vectors
 from loaderlab.data.stored_size import mean_stored_bytes
-from loaderlab.runs.accelerator_note import accelerator_note
+from loaderlab.device.capabilities import EMULATED
+from loaderlab.diagnosis.evidence import RequestedSpeed, Setup
+from loaderlab.loaders.capabilities import LoaderCapabilities
+from loaderlab.runs.accelerator_note import accelerator_note, limit_note
 from tests.conftest import compose
+from tests.simulated import loader
 
 VECTORS = Vectors(np.zeros((4, 25), np.float32), np.zeros(4, np.int64))
 ARRAYS = ImageArrays(np.zeros((4, 8, 8, 3), np.uint8), np.zeros(4, np.int64))
@@ -107,3 +112,15 @@ def test_no_note_for_a_speed_of_ones_own() -> None:
 
 def test_no_note_for_data_of_unknown_size() -> None:
     assert note("resnet50_a100", OWN) is None
+
+
+def test_a_host_that_queues_too_slowly_is_reported_before_the_run() -> None:
+    speed = RequestedSpeed("emulated custom", 1000.0, 150.0, 0.9, is_mlperf=False)
+    setup = Setup(loader(2), EMULATED, cores=2, threads=1, batch_size=100, accelerator=speed)
+    assert limit_note(setup) == (
+        "with any number of workers at most 0.67 of the accelerator can be used: queuing a step takes 150 ms "
+        "(accelerator.host_ms), and the step takes 100 ms. Type a larger batch_size, or a smaller accelerator.host_ms"
+    )
+    assert limit_note(replace(setup, accelerator=replace(speed, host_ms=90))) is None
+    assert limit_note(replace(setup, accelerator=None)) is None
+    assert limit_note(replace(setup, loader=LoaderCapabilities(loads_nothing=True))) is None

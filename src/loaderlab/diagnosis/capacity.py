@@ -23,7 +23,7 @@ class Capacity:
         workers_needed: workers or threads that feed one accelerator; None too if no number of them can: see ``limit``.
         cores_needed: cores that feed one accelerator: loader and host part of the step; None too if no number of them can.
         utilization: rate of the run / requested rate, 0 to 1.
-        limit: of the utilization with any loader; None if a perfect loader feeds the accelerator.
+        limit: of the utilization with any number of workers; None if enough of them feed the accelerator.
     """
 
     accelerators_fed: float | None
@@ -90,7 +90,8 @@ def _fed(capacity: Capacity, speed: RequestedSpeed, s: Setup) -> str:
         return f"unknown, since {slower} ({capacity.utilization:.2f}). Run it again on an idle machine"
     parts = [_number_fed(fed, capacity.utilization, speed, s)]
     if capacity.limit is not None:
-        return f"{parts[0]}; no loader can feed more than {capacity.limit.share:.2f} of one: {capacity.limit.reason}"
+        most = f"at most {capacity.limit.share:.2f} of one can be used"
+        return f"{parts[0]}; with any number of {_kind(s)}s {most}: {capacity.limit.reason}"
     needs = [_cores(capacity.cores_needed, s.cores)] if capacity.cores_needed is not None else []
     count = None if capacity.workers_needed is None else max(1, math.ceil(capacity.workers_needed - CLOSE))
     measured = s.loader.makers.count if s.loader.makers is not None else 0

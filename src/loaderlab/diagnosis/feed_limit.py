@@ -1,4 +1,4 @@
-"""How much of an emulated accelerator a run can use with any loader: queuing steps and copying batches take time too. Pure.
+"""How much of an emulated accelerator a run can use with any number of workers: queuing and copying take time too. Pure.
 
 The cycle of a run that never waits for data follows from the order in which host, copy and step wait for each other, as on a
 CUDA device: see `_cycle_ms`.
@@ -16,10 +16,10 @@ ENOUGH = 1 - PARTLY_FROM_PCT / 100  # an accelerator that is used this much is f
 
 @dataclass(frozen=True)
 class FeedLimit:
-    """The most that any loader can give.
+    """The most that any number of workers can give.
 
     Attributes:
-        share: rate with a perfect loader / requested rate, 0 to 1.
+        share: rate if no step waits for data / requested rate, 0 to 1.
         reason: without a full stop.
         remedy: what to change.
     """
@@ -30,7 +30,7 @@ class FeedLimit:
 
 
 def feed_limit(speed: RequestedSpeed, s: Setup, e: Evidence | None = None) -> FeedLimit | None:
-    """The limit; None if a perfect loader feeds the accelerator.
+    """The limit; None if enough workers feed the accelerator.
 
     Args:
         e: the evidence of a run, whose ceiling shows what queuing a step really takes. None: before the run.
@@ -49,9 +49,11 @@ def feed_limit(speed: RequestedSpeed, s: Setup, e: Evidence | None = None) -> Fe
             share, _queuing(step_ms, host_ms, speed), "a larger batch_size, or a smaller accelerator.host_ms"
         )
     copied = f"the copy of a batch takes {speed.copy_ms:.3g} ms and its step {step_ms:.3g} ms"
-    if _overlaps(s):
+    if not _overlaps(s):
+        copied += ", one after the other"
+    if speed.copy_ms > step_ms:
         return FeedLimit(share, copied, "smaller inputs, or data.transform.normalize_on=device")
-    return FeedLimit(share, f"{copied}, one after the other", "loader.pin_memory=true loader.side_stream=true")
+    return FeedLimit(share, copied, "loader.pin_memory=true loader.non_blocking=true loader.side_stream=true")
 
 
 def _queuing(step_ms: float, host_ms: float, speed: RequestedSpeed) -> str:

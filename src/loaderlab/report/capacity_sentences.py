@@ -54,9 +54,7 @@ def _fewest(curve: CapacityCurve, *, named: bool) -> str:
     if curve.rate_of_one is None:
         return f"{text}."
     if (most := curve.most) is not None and most < curve.threshold:
-        return (
-            f"{text}. With batches already in memory it is {most:.2f}: no loader feeds this accelerator on this host."
-        )
+        return f"{text}. With batches already in memory it is {most:.2f}: no number of {curve.unit}s feeds this accelerator here."
     needed = math.ceil(curve.requested_rate / curve.rate_of_one)
     if needed <= curve.arms[-1][0]:
         return f"{text}. By the linear estimate {_named(needed, curve.unit)} would be enough, which the measurement does not confirm."

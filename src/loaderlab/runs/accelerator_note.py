@@ -1,4 +1,4 @@
-"""Warnings about an emulated accelerator: its speed is not for these samples, or no loader can feed it."""
+"""Warnings about an emulated accelerator: its speed is not for these samples, or no number of workers can feed it."""
 
 from __future__ import annotations
 
@@ -32,12 +32,13 @@ def accelerator_note(accelerator: AcceleratorConfig, spec: DataSpec) -> str | No
 
 
 def limit_note(setup: Setup) -> str | None:
-    """The warning that no loader can feed the emulated accelerator; None if one could, or on a real device."""
+    """The warning that no number of workers can feed the emulated accelerator; None if one could, or on a real device."""
     speed = setup.accelerator
     limit = None if speed is None or setup.loader.loads_nothing else feed_limit(speed, setup)
     if limit is None:
         return None
-    return f"no loader can use more than {limit.share:.2f} of the accelerator: {limit.reason}. Type {limit.remedy}"
+    most = f"at most {limit.share:.2f} of the accelerator can be used"
+    return f"with any number of workers {most}: {limit.reason}. Type {limit.remedy}"
 
 
 def _size_difference(accelerator: AcceleratorConfig, stored_kb: float) -> str:

@@ -7,7 +7,6 @@ from loaderlab.meter.summary import measured
 from loaderlab.system.terminal import Bar
 from loaderlab.training.step import Progress
 
-
 AHEAD = 8  # steps at the start of an epoch that a host may queue faster than its device can do them
 
 
