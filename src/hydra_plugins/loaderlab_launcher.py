@@ -15,6 +15,8 @@ from loaderlab.cli.compose import typed
 from loaderlab.config import TrainConfig, UserError, WrongUsage, refuse_typed
 from loaderlab.runs import sweep
 
+NO_ACCELERATOR = "accelerator=none"
+
 
 class LoaderlabLauncher(Launcher):
     """Composes and checks every job of a sweep, then runs them one after the other, each in a fresh process."""
@@ -30,6 +32,8 @@ class LoaderlabLauncher(Launcher):
         """Raises the errors of `loaderlab.runs.sweep.run_sweep`, and `UserError` before the first job if any job is wrong."""
         assert self._config is not None
         planned = [list(overrides) for overrides in job_overrides]
+        # first, because the settings of one kind are refused in jobs of the other
+        sweep.check_kind({text != NO_ACCELERATOR for job in planned for text in job if text.startswith("accelerator=")})
         resume = self._composed(planned[0], 0).resume
         if resume is not None and all(_only_resumes(overrides) for overrides in planned):
             planned = self._recorded(planned[0])

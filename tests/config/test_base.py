@@ -14,7 +14,16 @@ import pytest
 from loaderlab import metrics
 from loaderlab.cli.compose import refuse_no_choice
 from loaderlab.cli.schemas import SCHEMAS
-from loaderlab.config import PROJECT, CompareConfig, UserError, check_bounds
+from loaderlab.config import (
+    PROJECT,
+    CompareConfig,
+    FailIfConfig,
+    RunFailIfConfig,
+    SweepConfig,
+    TransformConfig,
+    UserError,
+    check_bounds,
+)
 from loaderlab.config.base import MISSING
 from tests.conftest import compose
 
@@ -39,6 +48,15 @@ def test_a_comparisons_metrics_are_those_of_the_registry() -> None:
     assert metric.metadata["choices"] == metrics.COMPARED
     doc = "metric of the gains; auto: rate/samples_per_s, for a ladder time/train_s"
     assert metric.metadata["doc"] == doc
+
+
+def test_a_number_without_a_default_has_an_example() -> None:
+    """A message about a wrong type needs a number to type."""
+    kinds = [kind for group in SCHEMAS.values() for kind in group.values()]
+    for kind in {*kinds, SweepConfig, TransformConfig, RunFailIfConfig, FailIfConfig}:
+        for entry in dataclasses.fields(kind):
+            if entry.default is None and re.search("int|float", str(entry.type)):
+                assert entry.metadata["example"] is not None, (kind, entry.name)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from loaderlab.config import (
     UserError,
     WrongUsage,
     flatten,
-    refuse_resume,
+    refuse_single,
     refuse_typed,
 )
 from loaderlab.config.accelerator import SHORTEST_MS
@@ -32,27 +32,47 @@ REFUSED = [  # what is typed, the beginning of the message, the override that it
         "accelerator.samples_per_s=2000.0: cannot be combined with accelerator.step_ms=435",
         "accelerator.step_ms=null accelerator.samples_per_s=2000",
     ),
-    ([*CUSTOM, "accelerator.step_ms=0"], "accelerator.step_ms=0.0: must be above 0", "accelerator.step_ms=20"),
-    ([*CUSTOM, "accelerator.step_ms=nan"], "accelerator.step_ms=nan: must be above 0", "accelerator.step_ms=20"),
-    ([*CUSTOM, "accelerator.step_ms=inf"], "accelerator.step_ms=inf: must be above 0", "accelerator.step_ms=20"),
+    (
+        [*CUSTOM, "accelerator.step_ms=0"],
+        "accelerator.step_ms=0.0: must be finite and above 0",
+        "accelerator.step_ms=20",
+    ),
+    (
+        [*CUSTOM, "accelerator.step_ms=nan"],
+        "accelerator.step_ms=nan: must be finite and above 0",
+        "accelerator.step_ms=20",
+    ),
+    (
+        [*CUSTOM, "accelerator.step_ms=inf"],
+        "accelerator.step_ms=inf: must be finite and above 0",
+        "accelerator.step_ms=20",
+    ),
     (
         ["accelerator=custom", "accelerator.samples_per_s=-1"],
-        "accelerator.samples_per_s=-1.0: must be above 0",
+        "accelerator.samples_per_s=-1.0: must be finite and above 0",
         "accelerator.samples_per_s=2000",
     ),
     (
         [*CUSTOM, "accelerator.copy_gb_per_s=0"],
-        "accelerator.copy_gb_per_s=0.0: must be above 0",
+        "accelerator.copy_gb_per_s=0.0: must be finite and above 0",
         "accelerator.copy_gb_per_s=25",
     ),
     (
         [*CUSTOM, "accelerator.copy_gb_per_s=inf"],
-        "accelerator.copy_gb_per_s=inf: must be finite",
-        "accelerator.copy_gb_per_s=0.1",
+        "accelerator.copy_gb_per_s=inf: must be finite and above 0",
+        "accelerator.copy_gb_per_s=25",
     ),
-    ([*CUSTOM, "accelerator.sample_kb=0"], "accelerator.sample_kb=0.0: must be above 0", "accelerator.sample_kb=115"),
+    (
+        [*CUSTOM, "accelerator.sample_kb=0"],
+        "accelerator.sample_kb=0.0: must be finite and above 0",
+        "accelerator.sample_kb=115",
+    ),
     ([*CUSTOM, "accelerator.host_ms=-1"], "accelerator.host_ms=-1.0: must be at least 0", "accelerator.host_ms=0"),
-    ([*CUSTOM, "accelerator.host_ms=nan"], "accelerator.host_ms=nan: must be finite", "accelerator.host_ms=0.1"),
+    (
+        [*CUSTOM, "accelerator.host_ms=nan"],
+        "accelerator.host_ms=nan: must be finite and at least 0",
+        "accelerator.host_ms=0.1",
+    ),
     (
         [*CUSTOM, "accelerator.steps_ahead=1"],
         "accelerator.steps_ahead=1: must be at least 2",
@@ -127,6 +147,7 @@ def test_phases_may_be_rounded_and_zero() -> None:
     [
         (["accelerator.step_ms=0.1"], "step_ms=0.1", "0.1", "accelerator.step_ms=0.2"),
         (["accelerator.samples_per_s=1000000"], "samples_per_s=1000000", "0.064", "batch_size=200"),
+        (["accelerator.samples_per_s=1e9"], "samples_per_s=1000000000", "6.4e-05", "batch_size=200000"),
         (["accelerator.step_ms=10", "accelerator.batch_size=64000"], "step_ms=10", "0.01", "batch_size=64000"),
         (["accelerator.step_ms=0.1", "accelerator.batch_size=100"], "step_ms=0.1", "0.064", "batch_size=200"),
     ],
@@ -211,6 +232,7 @@ def test_a_typed_setting_of_a_real_step_is_refused(text: str) -> None:
         ["device=cpu", "device=auto"],
         ["study=ladder", "rung=batched", "batch_size=512"],  # the study's model
         ["study=workers"],
+        ["checkpoint.dir=/scratch"],  # only a location
         ["loader=dali", "study=threads"],
         ["loader.pin_memory=true", "loader.side_stream=true"],  # these exist on the emulated device
         ["measure.parity=true", "fail_if.utilization_below=0.9", "measure=bare"],
@@ -231,11 +253,44 @@ def test_settings_of_an_accelerator_need_one(text: str) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["accelerator=custom", "accelerator=none"])
+def test_none_is_no_name_of_an_accelerator(name: str) -> None:
+    with pytest.raises(WrongUsage) as raised:
+        refuse([name, "accelerator.name=none"])
+    assert str(raised.value) == (
+        "accelerator.name=none: is the choice without an accelerator, not a name. Type: accelerator=none"
+    )
+
+
+def test_a_single_run_on_the_rung_bf16_is_not_emulated() -> None:
+    overrides = ["rung=bf16", *A100]
+    with pytest.raises(WrongUsage) as raised:
+        refuse_single(compose(overrides))
+    assert str(raised.value) == (
+        "rung=bf16: has no effect with accelerator=resnet50_a100: an emulated step computes nothing. "
+        "Type: accelerator=none rung=bf16, or leave out rung"
+    )
+    refuse(overrides)  # in a ladder, the rung is listed as not applicable
+    refuse_single(compose(["rung=batched", *A100]))
+    refuse_single(compose(["rung=bf16"]))
+
+
+@pytest.mark.parametrize("accelerator", [A100, []], ids=["emulated", "real"])
+def test_a_single_run_without_a_loader_has_no_gate(accelerator: list[str]) -> None:
+    overrides = ["loader=replay", "fail_if.utilization_below=0.9", *accelerator]
+    with pytest.raises(
+        WrongUsage, match=r"^fail_if.utilization_below=0.9: loader=replay loads nothing, so there is no"
+    ):
+        refuse_single(compose(overrides))
+    refuse(overrides)  # a sweep leaves the arm out
+    refuse_single(compose(["loader=replay", *accelerator]))
+
+
 def test_a_real_run_cannot_be_resumed_as_emulated() -> None:
     with pytest.raises(WrongUsage, match=r"^resume=latest: accelerator=resnet50_a100 is emulated: it has no weights"):
-        refuse_resume(compose([*A100, "resume=latest"]))
-    refuse_resume(compose(["resume=latest"]))
-    refuse_resume(compose(A100))
+        refuse_single(compose([*A100, "resume=latest"]))
+    refuse_single(compose(["resume=latest"]))
+    refuse_single(compose(A100))
 
 
 # ---- what is recorded ---------------------------------------------------------------------------------------

@@ -134,6 +134,15 @@ def test_a_resumed_sweep_is_checked_as_typed(
     assert len(launched.names) == 2
 
 
+@pytest.mark.parametrize("others", ["", "accelerator.step_ms=20", "checkpoint.dir=/tmp", "model=cnn"])
+def test_a_mixed_sweep_is_refused_before_its_settings(
+    others: str, launched: Launched, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train("accelerator=none,custom", *others.split()) == 2
+    assert "error: accelerator=none: a sweep is emulated or real, not both" in capsys.readouterr().err
+    assert launched.names == []
+
+
 def test_a_sweep_is_emulated_or_real(jobs: Callable[..., Jobs], launched: Launched) -> None:
     with pytest.raises(WrongUsage, match="accelerator=none: a sweep is emulated or real, not both"):
         sweep.run_sweep(jobs(A100, "batch_size=8"), [])

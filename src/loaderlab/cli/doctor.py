@@ -8,7 +8,7 @@ from loaderlab.cli.arguments import asks_for_help, asks_for_sweep
 from loaderlab.cli.composed import composed
 from loaderlab.cli.frame import framed
 from loaderlab.cli.page import foot
-from loaderlab.config import TrainConfig, WrongUsage, refuse_resume, refuse_typed
+from loaderlab.config import TrainConfig, WrongUsage, refuse_single, refuse_typed
 from loaderlab.system.program import command
 from loaderlab.system.streams import lossy
 
@@ -23,7 +23,7 @@ Type the settings of the run, such as tracking.uri=sqlite:///… device=cuda che
 def job(config: TrainConfig, overrides: list[str]) -> None:
     """Checks whether this machine can run the configuration."""
     refuse_typed(config, overrides)
-    refuse_resume(config)
+    refuse_single(config)
     from loaderlab.runs.doctor import examine
     from loaderlab.system.terminal import Terminal
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -64,6 +64,11 @@ def missing_value(key: str, cfg: DictConfig) -> str:
 
 
 def example(key: str, cfg: DictConfig) -> str:
-    """The override to type, with the value that ``cfg`` has."""
-    present = OmegaConf.select(cfg, re.sub(r"\[\d+\]$", "", key))
-    return "" if present is None or isinstance(present, DictConfig) else f" Type for example: '{key}={present}'"
+    """The override to type, with the value that ``cfg`` has, or with the setting's own example if that is null."""
+    name = re.sub(r"\[\d+\]$", "", key)
+    value = OmegaConf.select(cfg, name)
+    if value is None:
+        kind = OmegaConf.get_type(cfg, name.rpartition(".")[0]) if "." in name else OmegaConf.get_type(cfg)
+        known = fields(kind) if is_dataclass(kind) else ()
+        value = next((entry.metadata["example"] for entry in known if entry.name == name.rpartition(".")[2]), None)
+    return "" if value is None or isinstance(value, DictConfig) else f" Type for example: '{key}={value}'"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loaderlab.cli.composed import composed
-from loaderlab.config import TrainConfig, refuse_resume, refuse_typed
+from loaderlab.config import TrainConfig, refuse_single, refuse_typed
 from loaderlab.system.processes import importing
 
 
 def job(config: TrainConfig, overrides: list[str]) -> None:
     """Does one training run in this process, and judges its gate after it is recorded."""
     refuse_typed(config, overrides)
-    refuse_resume(config)
+    refuse_single(config)
     with importing():
         from loaderlab.runs.job import single
         from loaderlab.runs.run import run

@@ -36,7 +36,7 @@ from loaderlab.config.data import (
     VectorsData,
     WebDatasetData,
 )
-from loaderlab.config.emulated import refuse_resume, refuse_typed
+from loaderlab.config.emulated import refuse_single, refuse_typed
 from loaderlab.config.exit_codes import ExitCode
 from loaderlab.config.gates import FailIfConfig, RunFailIfConfig
 from loaderlab.config.loader import (
@@ -120,7 +120,7 @@ __all__ = [
     "flatten",
     "is_group",
     "refuse",
-    "refuse_resume",
+    "refuse_single",
     "refuse_typed",
     "setting",
     "store_root",

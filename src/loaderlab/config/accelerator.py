@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from loaderlab.config.base import refuse, setting
 
@@ -12,6 +12,7 @@ EMULATED = "emulated"  # the value of the tag device.type, and the word that mar
 SHORTEST_MS = 0.2  # of a step; the host cannot queue shorter steps in time
 IMAGE_FILES, VECTORS = "image_files", "vectors"
 DATA_KINDS = ("any", IMAGE_FILES, VECTORS)
+POSITIVE = ("step_ms", "samples_per_s", "copy_gb_per_s", "sample_kb", "published_sample_ms")
 
 
 @dataclass
@@ -19,15 +20,17 @@ class AcceleratorConfig:
     """The accelerator that is emulated; ``none``: the step really computes, on ``device``."""
 
     name: str = setting(NONE, "its name")
-    step_ms: float | None = setting(None, "time of a step, ms, for a batch of accelerator.batch_size samples")
-    samples_per_s: float | None = setting(None, "instead of accelerator.step_ms: samples per second")
+    step_ms: float | None = setting(
+        None, "time of a step, ms, for a batch of accelerator.batch_size samples", example=20
+    )
+    samples_per_s: float | None = setting(None, "instead of accelerator.step_ms: samples per second", example=2000)
     batch_size: int | None = setting(
-        None, "batch size that accelerator.step_ms refers to; null: the run's batch_size", at_least=1
+        None, "batch size that accelerator.step_ms refers to; null: the run's batch_size", at_least=1, example=64
     )
     host_ms: float = setting(2.0, "CPU time of the training process to queue one step, ms", at_least=0)
     steps_ahead: int = setting(4, "steps that the host may be ahead of the accelerator", at_least=2)
     copy_gb_per_s: float = setting(
-        25.0, "speed of copies from pinned memory, GB/s; from pageable memory they run at half of it"
+        25.0, "speed of copies from pinned memory, GB/s; from pageable memory they run at half of it", example=25
     )
     allreduce_ms: float = setting(
         0.0, "time of the all-reduce at the end of a weight update's backward pass, ms", at_least=0
@@ -39,13 +42,16 @@ class AcceleratorConfig:
         0.9, "utilization from which MLPerf Storage counts the accelerator as fed, 0 to 1", at_least=0
     )
     sample_kb: float | None = setting(
-        None, "mean size of a stored sample that the speed was published for, kB (1,000 bytes); null: any"
+        None, "mean size of a stored sample that the speed was published for, kB (1,000 bytes); null: any", example=115
     )
     made_for: str = setting(
         "any", "kind of data that the speed is for; a warning if the data are of another kind", choices=DATA_KINDS
     )
     published_sample_ms: float | None = setting(
-        None, "time per sample of the source, ms; if another speed is typed, the device's name says so", at_least=0
+        None,
+        "time per sample of the source, ms; if another speed is typed, the device's name says so",
+        at_least=0,
+        example=1,
     )
     source: str = setting("typed by the user", "where its speed comes from")
 
@@ -53,13 +59,7 @@ class AcceleratorConfig:
         if not self.is_emulated:
             return
         self._check_speed()
-        for name, value, example in (
-            ("copy_gb_per_s", self.copy_gb_per_s, 25),
-            ("sample_kb", self.sample_kb, 115),
-            ("published_sample_ms", self.published_sample_ms, 1),
-        ):
-            if value is not None and not value > 0:
-                raise refuse(f"accelerator.{name}", value, "must be above 0", f"accelerator.{name}={example}")
+        self._check_positive()
         if not self.min_utilization <= 1:
             raise refuse(
                 "accelerator.min_utilization",
@@ -77,7 +77,7 @@ class AcceleratorConfig:
 
     def _check_speed(self) -> None:
         """Raises:
-        UserError: neither or both of the two ways to give the speed, or a speed that is not above 0.
+        UserError: neither or both of the two ways to give the speed.
         """
         if self.step_ms is None and self.samples_per_s is None:
             raise refuse(
@@ -94,9 +94,16 @@ class AcceleratorConfig:
                 f"accelerator.step_ms=null accelerator.samples_per_s={self.samples_per_s:.10g}",
                 is_example=False,
             )
-        for name, value, example in (("step_ms", self.step_ms, 20), ("samples_per_s", self.samples_per_s, 2000)):
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise refuse(f"accelerator.{name}", value, "must be above 0", f"accelerator.{name}={example}")
+
+    def _check_positive(self) -> None:
+        """Raises:
+        UserError: a speed or a size is not a finite number above 0.
+        """
+        for entry in fields(self):
+            value = getattr(self, entry.name)
+            if entry.name in POSITIVE and value is not None and not (value > 0 and math.isfinite(value)):
+                name, example = f"accelerator.{entry.name}", entry.metadata["example"]
+                raise refuse(name, value, "must be finite and above 0", f"{name}={example}")
 
     def check_batch(self, batch_size: int) -> None:
         """Raises:
@@ -108,7 +115,7 @@ class AcceleratorConfig:
         name, value = ("step_ms", self.step_ms) if self.samples_per_s is None else ("samples_per_s", self.samples_per_s)
         override = f"accelerator.step_ms={SHORTEST_MS:g}"
         if self.samples_per_s is not None or self.batch_size is not None:  # then a larger batch takes longer
-            least = math.ceil(SHORTEST_MS / self.sample_ms(batch_size))
+            least = math.ceil(SHORTEST_MS * (1 - 1e-9) / self.sample_ms(batch_size))
             own = self.batch_size or 0
             override = f"batch_size={own if own >= least else least}"
         raise refuse(

@@ -53,13 +53,21 @@ def setting(
     at_most: int = LARGEST,
     choices: tuple[Any, ...] = (),
     kind: type | None = None,
+    example: float | None = None,
 ) -> Any:
     """A dataclass field with its line of documentation and simple bounds on its value.
 
     A setting that may be ``auto`` is annotated ``Any``, and ``kind`` is its type otherwise: OmegaConf 2.3 cannot merge a
-    union inside a group whose choice is not known yet.
+    union inside a group whose choice is not known yet. A setting whose default is no number has an ``example`` for messages.
     """
-    metadata = {"doc": doc, "at_least": at_least, "at_most": at_most, "choices": choices, "kind": kind}
+    metadata = {
+        "doc": doc,
+        "at_least": at_least,
+        "at_most": at_most,
+        "choices": choices,
+        "kind": kind,
+        "example": example,
+    }
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     if isinstance(default, type):
@@ -105,8 +113,8 @@ def check_bounds(config: Any, prefix: str = "") -> None:
         if is_group(value):
             check_bounds(value, f"{name}.")
             continue
-        _check_finite(name, value)
         choices, at_least = entry.metadata.get("choices", ()), entry.metadata.get("at_least")
+        _check_finite(name, value, at_least)
         if value == AUTO and entry.default == AUTO:
             continue
         kind = entry.metadata.get("kind")
@@ -125,13 +133,12 @@ def check_bounds(config: Any, prefix: str = "") -> None:
                 raise refuse(name, value, f"must be at least {at_least:g}{auto}", f"{name}={at_least:g}")
 
 
-def _check_finite(name: str, value: Any) -> None:
+def _check_finite(name: str, value: Any, at_least: float | None) -> None:
     """Rejects NaN and infinity, alone or in a list: they are meaningless for every setting."""
+    allowed = "must be finite" if at_least is None else f"must be finite and at least {at_least:g}"
     for part in value if isinstance(value, list) else [value]:
         if isinstance(part, float) and not math.isfinite(part):
-            raise refuse(
-                name, value, "must be finite", f"{name}=[0.5,0.5]" if isinstance(value, list) else f"{name}=0.1"
-            )
+            raise refuse(name, value, allowed, f"{name}=[0.5,0.5]" if isinstance(value, list) else f"{name}=0.1")
 
 
 def _example(default: Any, at_least: float | None) -> Any:

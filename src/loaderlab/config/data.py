@@ -26,7 +26,7 @@ class TransformConfig:
     ratio: list[float] = setting([0.75, 1.3333], "random_resized: range of the crop's width / height")
     flip: float = setting(0.5, "probability of a horizontal flip in training", at_least=0)
     resize: int | None = setting(
-        None, "center: length of the shorter side before the crop, pixels (null: image_size)", at_least=8
+        None, "center: length of the shorter side before the crop, pixels (null: image_size)", at_least=8, example=256
     )
     mean: list[float] = setting([0.485, 0.456, 0.406], "mean per channel, subtracted after scaling to 0..1")
     std: list[float] = setting([0.229, 0.224, 0.225], "standard deviation per channel, divided by after that")
@@ -248,7 +248,7 @@ class CustomData(DataConfig):
     options: dict[str, Any] = setting({}, "keyword arguments for the function")
     input_key: str | None = setting(None, "key of the input if items are dicts")
     target_key: str | None = setting(None, "key of the target if items are dicts")
-    num_classes: int | None = setting(None, "number of classes if the dataset has no `classes`", at_least=1)
+    num_classes: int | None = setting(None, "number of classes if the dataset has no `classes`", at_least=1, example=10)
     sharded: bool = setting(
         False, "the iterable dataset splits itself by get_worker_info, so that several workers are allowed"
     )

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from loaderlab.config.base import WrongUsage, refuse
+from loaderlab.config.accelerator import NONE
+from loaderlab.config.base import UserError, WrongUsage, refuse
+from loaderlab.config.loader import ReplayLoader
 
 if TYPE_CHECKING:
     from loaderlab.config.train import TrainConfig
 
 UNUSED = ("model", "precision", "optimizer", "evaluate", "checkpoint", "deterministic")  # groups and settings
+LOCATIONS = ("checkpoint.dir",)  # of an unused group; they may be typed, since they change no result
+BF16_RUNG = "bf16"
 OFF = ("false", "null")  # as typed; an unused setting may be switched off
 
 
@@ -61,30 +65,50 @@ def refuse_typed(config: TrainConfig, overrides: Sequence[str]) -> None:
         overrides: those of the run or of the job, as typed.
 
     Raises:
-        WrongUsage: a setting of a real step with an emulated accelerator, or a setting of an accelerator without one.
+        WrongUsage: a setting of a real step with an emulated accelerator, or a setting of an accelerator without one, or the
+            name ``none`` for an accelerator.
     """
     accelerator = config.accelerator
     for text in overrides:
         key, _, value = text.partition("=")
         key = key.lstrip("+~")
+        if key == "accelerator.name" and value == NONE:
+            raise refuse(
+                key, value, "is the choice without an accelerator, not a name", "accelerator=none", is_example=False
+            )
         if not accelerator.is_emulated and key.startswith("accelerator."):
             raise refuse(key, value, "has no effect with accelerator=none", f"accelerator=custom {key}={value}")
-        if accelerator.is_emulated and is_unused(key) and value.lower() not in OFF:
-            raise refuse(
-                key,
-                value,
-                f"has no effect with accelerator={accelerator.name}: an emulated step computes nothing",
-                f"accelerator=none {key}={value}, or leave out {key}",
-                is_example=False,
-            )
+        if accelerator.is_emulated and is_unused(key) and key not in LOCATIONS and value.lower() not in OFF:
+            raise _no_effect(accelerator.name, key, value)
 
 
-def refuse_resume(config: TrainConfig) -> None:
-    """Rejects the continuation of a single run as an emulated one.
+def _no_effect(accelerator: str, key: str, value: str) -> UserError:
+    return refuse(
+        key,
+        value,
+        f"has no effect with accelerator={accelerator}: an emulated step computes nothing",
+        f"accelerator=none {key}={value}, or leave out {key}",
+        is_example=False,
+    )
+
+
+def refuse_single(config: TrainConfig) -> None:
+    """Rejects settings that only a sweep can use.
 
     Raises:
-        WrongUsage: an emulated run has no weights, so it cannot continue from a checkpoint.
+        WrongUsage: the gate of a run without a loader; the continuation of a single run as an emulated one, which has no
+            weights; the rung ``bf16`` with an emulated accelerator, which is not applicable in a ladder.
     """
+    limit = config.fail_if.utilization_below
+    if limit is not None and isinstance(config.loader, ReplayLoader):
+        raise refuse(
+            "fail_if.utilization_below",
+            f"{limit:g}",
+            "loader=replay loads nothing, so there is nothing to judge",
+            "loader=native",
+        )
+    if config.accelerator.is_emulated and config.rung == BF16_RUNG:
+        raise _no_effect(config.accelerator.name, "rung", BF16_RUNG)
     if config.accelerator.is_emulated and config.resume is not None:
         raise refuse(
             "resume",

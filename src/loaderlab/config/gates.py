@@ -16,6 +16,7 @@ class RunFailIfConfig:
         "fail if the rate is below this share of the emulated accelerator's requested rate, or in a real run of its ceiling, "
         "for example 0.9",
         at_least=0,
+        example=0.9,
     )
 
     def __post_init__(self) -> None:
@@ -36,4 +37,5 @@ class FailIfConfig(RunFailIfConfig):
         None,
         "fail if an arm's whole confidence interval is below this factor of the baseline, for example 0.95",
         at_least=0,
+        example=0.95,
     )

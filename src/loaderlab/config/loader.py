@@ -143,7 +143,7 @@ class DaliLoader(LoaderConfig):
         0.65, "mixed: share of the images that the GPU's JPEG engine decodes, 0 to 1", at_least=0
     )
     pipeline_seed: int | None = setting(
-        None, "seed of the random crops and flips; null: the run's seed", at_least=0, at_most=LARGEST_SEED
+        None, "seed of the random crops and flips; null: the run's seed", at_least=0, at_most=LARGEST_SEED, example=0
     )
 
     def __post_init__(self) -> None:

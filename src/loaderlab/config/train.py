@@ -24,6 +24,7 @@ class SweepConfig:
     job_minutes: float | None = setting(
         None,
         "time limit of a job: its results so far are recorded, and the next job starts; null: no limit",
+        example=30,
     )
     parity: bool = setting(
         True,
@@ -57,7 +58,9 @@ class TrainConfig:
         at_least=1,
         at_most=LARGEST_SEED,
     )
-    steps: int | None = setting(None, "number of training steps; it replaces epochs", at_least=1, at_most=LARGEST_SEED)
+    steps: int | None = setting(
+        None, "number of training steps; it replaces epochs", at_least=1, at_most=LARGEST_SEED, example=200
+    )
     accumulate: int = setting(1, "steps per update of the weights (gradient accumulation)", at_least=1)
     drop_last: bool = setting(True, "drop the last training batch of an epoch if it is incomplete")
     evaluate: bool = setting(True, "measure loss and accuracy on the validation samples after each epoch")

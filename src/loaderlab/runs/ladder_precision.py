@@ -11,7 +11,6 @@ from loaderlab.config.accelerator import NONE
 from loaderlab.system import machine
 from loaderlab.system.nvml import gpus
 
-BF16_RUNG = "bf16"
 NO_ARITHMETIC = "an emulated accelerator does no arithmetic, so the precision does not matter"
 CHILD = "from loaderlab.runs.ladder_precision import precision_on; print(precision_on(input()))"
 

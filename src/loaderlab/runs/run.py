@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from loaderlab.config import INSTALLED, PROJECT, TrainConfig, UserError, WrongUsage, refuse, store_root
+from loaderlab.config.emulated import BF16_RUNG
 from loaderlab.device.base import Device
 from loaderlab.device.cpu import Cpu
 from loaderlab.device.resolve import device_of
@@ -23,7 +24,7 @@ from loaderlab.runs.accelerator_note import limit_note
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.job import Job, RunResult
 from loaderlab.runs.judge import Judged, judge_run, warn_of_results, with_own_cost
-from loaderlab.runs.ladder_precision import BF16_RUNG, NO_ARITHMETIC
+from loaderlab.runs.ladder_precision import NO_ARITHMETIC
 from loaderlab.runs.loader_set import LoaderSet
 from loaderlab.runs.measured_loop import MeasuredLoop, Trained
 from loaderlab.runs.outputs import Outcome, record

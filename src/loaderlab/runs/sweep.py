@@ -5,7 +5,7 @@ The Hydra launcher in ``hydra_plugins/`` composes and checks the jobs, since onl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from loaderlab.config import (
@@ -120,14 +120,7 @@ def _check_jobs(configs: Sequence[TrainConfig], planned: Sequence[sweep_jobs.Swe
     """
     if any(config.tracking != configs[0].tracking for config in configs):
         raise WrongUsage("tracking: one sweep goes to one store and experiment. Leave tracking.* out of the axes")
-    if len({job.is_emulated for job in planned}) > 1:
-        raise refuse(
-            "accelerator",
-            "none",
-            "a sweep is emulated or real, not both, because their results cannot be compared",
-            "accelerator=none in one sweep, and accelerator=… in another",
-            is_example=False,
-        )
+    check_kind({job.is_emulated for job in planned})
     if (same := sweep_jobs.duplicates(planned)) is not None:
         named = planned[same[1] - 1].name
         raise WrongUsage(
@@ -137,6 +130,25 @@ def _check_jobs(configs: Sequence[TrainConfig], planned: Sequence[sweep_jobs.Swe
         raise WrongUsage(
             "a sweep of one job has nothing to compare. Leave out -m, or give a setting several values: "
             "-m repeat=1,2,3 loader=native,dali"
+        )
+
+
+def check_kind(kinds: Collection[bool]) -> None:
+    """Checks that a sweep is emulated or real.
+
+    Args:
+        kinds: whether each job is emulated, without duplicates.
+
+    Raises:
+        WrongUsage: it has both kinds of jobs.
+    """
+    if len(kinds) > 1:
+        raise refuse(
+            "accelerator",
+            "none",
+            "a sweep is emulated or real, not both, because their results cannot be compared",
+            "accelerator=none in one sweep, and accelerator=… in another",
+            is_example=False,
         )
 
 
