@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
 
     from loaderlab.config import TrackingConfig
-    from loaderlab.runs import compare_runs
+    from loaderlab.runs.chosen_runs import comparisons_of_sweep
     from loaderlab.tracking import open_store
 
     with tempfile.TemporaryDirectory() as folder:
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         children = store.runs(f"tags.`mlflow.parentRunId` = '{parent.run_id}'")
         statuses = collections.Counter(child.status for child in children)
         finished = collections.Counter(child.tags["config.hash"] for child in children if child.status == "FINISHED")
-        (comparison,) = compare_runs.comparisons_of_sweep(store, parent.run_id)
+        (comparison,) = comparisons_of_sweep(store, parent.run_id)
         print(f"children: {dict(statuses)}; different finished jobs: {len(finished)}; parent {parent.status}")
         print(f"report: {[(arm.label, len(arm.runs)) for arm in comparison.arms]}, missing {comparison.missing}")
         assert set(finished.values()) == {1}

@@ -18,7 +18,7 @@ from loaderlab.config import UserError
 from loaderlab.metrics import JOULES_PER_SAMPLE, POWER_W
 from loaderlab.report import page
 from loaderlab.report.markdown import markdown_table
-from loaderlab.runs import compare_runs
+from loaderlab.runs.chosen_runs import comparisons_of_sweep
 from loaderlab.tracking.store import Store
 
 OUTCOME_TEXTS = {"begun": "did not finish", "chosen": "not run"}  # of tests; other outcomes are their own text
@@ -67,7 +67,7 @@ def gather(setting: Setting) -> Results:
         file = setting.folder / part.name / "found.json"
         if sweep := sweep_of(setting, part):
             try:
-                (results.comparisons[part.name],) = compare_runs.comparisons_of_sweep(*sweep)
+                (results.comparisons[part.name],) = comparisons_of_sweep(*sweep)
             except UserError:  # no job has finished
                 continue
             results.stores[part.name] = sweep[0]

@@ -18,10 +18,9 @@ from benchmarks.gpu_acceptance.page import Results, compose, gather
 from benchmarks.gpu_acceptance.parts import Setting
 from benchmarks.gpu_acceptance.running import read
 from loaderlab.config import PROJECT, UserError
-from loaderlab.report import page
+from loaderlab.report import comparison_files, page
 from loaderlab.report.arm_table import arm_table
 from loaderlab.report.markdown import markdown_table
-from loaderlab.runs import compare_runs
 from loaderlab.system.causes import described
 
 RESULTS = PROJECT / "docs" / "results"
@@ -145,9 +144,9 @@ def draw(results: Results, data_folder: Path) -> tuple[dict[str, str], dict[str,
     for part, comparison in results.comparisons.items():
         try:
             with tempfile.TemporaryDirectory() as folder:
-                compare_runs.save(comparison, results.stores[part], Path(folder))
+                comparison_files.save(comparison, results.stores[part], Path(folder))
                 for file, suffix in (
-                    (compare_runs.PICTURE, "png"),
+                    (comparison_files.PICTURE, "png"),
                     ("comparison.csv", "csv"),
                     ("runs.csv", "runs.csv"),
                 ):

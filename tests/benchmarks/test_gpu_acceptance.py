@@ -28,7 +28,7 @@ from loaderlab.compare.comparison import compare
 from loaderlab.config import PROJECT, UserError
 from loaderlab.device import resolve
 from loaderlab.meter.sampler import DeviceSample
-from loaderlab.runs import compare_runs
+from loaderlab.report import comparison_files
 from loaderlab.tracking.store import Store
 from tests.conftest import compose
 from tests.records import recorded
@@ -536,10 +536,10 @@ def results_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(publish, "LADDER_PAGE", tmp_path / "docs" / "results.md")
 
     def write(comparison: Comparison, _store: object, folder: Path) -> None:
-        for name in (compare_runs.PICTURE, "comparison.csv", "runs.csv"):
+        for name in (comparison_files.PICTURE, "comparison.csv", "runs.csv"):
             (folder / name).write_text(comparison.title)
 
-    monkeypatch.setattr(compare_runs, "save", write)
+    monkeypatch.setattr(comparison_files, "save", write)
     return tmp_path / "docs" / "results"
 
 
@@ -569,7 +569,7 @@ def test_a_failed_picture_does_not_lose_the_page(results_folder: Path, monkeypat
     def write(*_: object) -> None:
         raise ValueError("no canvas")
 
-    monkeypatch.setattr(compare_runs, "save", write)
+    monkeypatch.setattr(comparison_files, "save", write)
     results = results_of({"fed": fed({"native": 96.4})})
     results.stores = dict.fromkeys(
         results.comparisons, cast(Store, None)

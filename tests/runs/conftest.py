@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from loaderlab.runs import compare_runs, launch
+from loaderlab.report import comparison_files
+from loaderlab.runs import launch
 from loaderlab.system import machine
 from tests.launched import Launched
 
@@ -16,5 +17,5 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Launched:
     monkeypatch.setattr(launch, "launch", fake)
     monkeypatch.setattr(launch, "check_parity", fake.check_parity)
     monkeypatch.setattr(machine, "state", lambda: {"machine/busy_pct": 1.0, "machine/load_1min": 0.5})
-    monkeypatch.setattr(compare_runs, "save", lambda *_: None)  # its pictures take seconds
+    monkeypatch.setattr(comparison_files, "save", lambda *_: None)  # its pictures take seconds
     return fake

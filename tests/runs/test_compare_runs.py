@@ -16,7 +16,7 @@ from mlflow.tracking import MlflowClient
 from loaderlab.cli.compose import compose, typed
 from loaderlab.compare import kinds
 from loaderlab.config import PROJECT, CompareConfig, Failed, TrackingConfig, UserError
-from loaderlab.runs import compare_runs, sweep_jobs
+from loaderlab.runs import chosen_runs, compare_runs, sweep_jobs, sweep_page
 from loaderlab.system.terminal import Terminal
 from loaderlab.tracking import open_store
 from loaderlab.tracking.store import Store, StoreError
@@ -78,19 +78,19 @@ def test_the_latest_sweep_and_its_files(swept: Sweep, settings: Settings, termin
 def test_a_sweep_by_its_id_all_runs_and_a_filter(swept: Sweep, settings: Settings, store: Store) -> None:
     first = swept([1, 1, 1], [5, 5, 5])
     swept([100, 101, 99], [200, 201, 199])
-    (by_id,) = compare_runs.comparisons_of(store, settings(f"runs={first}"))
+    (by_id,) = chosen_runs.comparisons_of(store, settings(f"runs={first}"))
     assert [arm.values for arm in by_id.arms] == [[1, 1, 1], [5, 5, 5]]
-    (all_runs,) = compare_runs.comparisons_of(store, settings("runs=all"))
+    (all_runs,) = chosen_runs.comparisons_of(store, settings("runs=all"))
     assert [len(arm.runs) for arm in all_runs.arms] == [6, 6]
     assert "not interleaved" in all_runs.notes[-1]
-    (filtered,) = compare_runs.comparisons_of(
+    (filtered,) = chosen_runs.comparisons_of(
         store, settings("filter='metrics.`rate/samples_per_s` > 50'", "baseline=loader:dali")
     )
     assert [(arm.label, len(arm.runs), arm.partner.label if arm.partner else None) for arm in filtered.arms] == [
         ("native", 3, "dali"),
         ("dali", 3, None),
     ]
-    (by_baseline,) = compare_runs.comparisons_of(store, settings("baseline=[loader:dali]"))
+    (by_baseline,) = chosen_runs.comparisons_of(store, settings("baseline=[loader:dali]"))
     assert by_baseline.arms[0].gain is not None
     assert by_baseline.arms[0].gain.value == pytest.approx(0.5, rel=0.01)
 
@@ -99,7 +99,7 @@ def test_another_sweep_as_the_baseline(swept: Sweep, settings: Settings, store: 
     baseline_id = swept([100, 101, 99], [200, 202, 198])
     swept([98, 102, 101], [100, 101, 99])
     config = settings(f"baseline={baseline_id}", "fail_if.rate_below=0.95")
-    (comparison,) = compare_runs.comparisons_of(store, config)
+    (comparison,) = chosen_runs.comparisons_of(store, config)
     pairs = {arm.label: arm.partner.label for arm in comparison.arms if arm.partner is not None}
     assert pairs == {"now · native": f"{baseline_id[:8]} · native", "now · dali": f"{baseline_id[:8]} · dali"}
     with pytest.raises(
@@ -190,7 +190,7 @@ def test_a_single_run_is_not_a_sweep(store: Store, settings: Settings, swept: Sw
     parent = swept([1, 1, 1], [5, 5, 5])
     child = next(run for run in store.runs() if run.parent_id == parent)
     with pytest.raises(UserError, match=f"a single run and not a sweep; .* Type for example: runs={parent}"):
-        compare_runs.comparisons_of(store, settings(f"runs={child.run_id}"))
+        chosen_runs.comparisons_of(store, settings(f"runs={child.run_id}"))
 
 
 def test_jobs_that_never_started_are_listed(store: Store, settings: Settings, tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_jobs_that_never_started_are_listed(store: Store, settings: Settings, tm
         with store.start("repeat=1", parent.run_id, {"config.hash": planned[0].hash}) as run:
             run.params(planned[0].settings.items())
             run.metric("rate/samples_per_s", 10.0, 1)
-    (missing,) = compare_runs.comparisons_of(store, settings())[0].missing
+    (missing,) = chosen_runs.comparisons_of(store, settings())[0].missing
     assert (missing.name, missing.why) == ("an arm", "not reached")
 
 
@@ -283,7 +283,7 @@ def test_a_baseline_sweep_of_the_other_kind_is_refused(
             compare_runs.run_compare(settings(f"baseline={real}"), terminal)
     both = both_kinds("none", "custom")
     both_kinds("custom")
-    (comparison,) = compare_runs.comparisons_of(store, settings(f"baseline={both}"))
+    (comparison,) = chosen_runs.comparisons_of(store, settings(f"baseline={both}"))
     assert [arm.label for arm in comparison.arms if arm.partner] == ["emulated now · native", "emulated now · dali"]
 
 
@@ -291,15 +291,15 @@ def test_the_suggested_filter_selects_one_kind(both_kinds: Sweep, settings: Sett
     both_kinds("none", "custom")
     for kind, suggestion in kinds.FILTERS.items():
         (override,) = shlex.split(suggestion)
-        (comparison,) = compare_runs.comparisons_of(store, settings(override))
+        (comparison,) = chosen_runs.comparisons_of(store, settings(override))
         assert comparison.is_emulated is kind
 
 
 def test_a_sweep_with_both_kinds_keeps_both_comparisons(both_kinds: Sweep, store: Store) -> None:
     parent = both_kinds("none", "custom")
-    comparisons = compare_runs.comparisons_of_sweep(store, parent)
+    comparisons = chosen_runs.comparisons_of_sweep(store, parent)
     with store.resume(parent) as tracked:
-        compare_runs.attach_to_sweep(comparisons, store, tracked)
+        sweep_page.attach_to_sweep(comparisons, store, tracked)
     tags = store.client.get_run(parent).data.tags
     assert "emulated" not in tags["headline"]
     assert "emulated native" in tags["headline.emulated"]

@@ -12,14 +12,15 @@ from typing import Any
 import pytest
 
 from loaderlab.config import PROJECT, Failed, TrainConfig, UserError
-from loaderlab.runs import compare_runs, compared_loaders, sweep, sweep_jobs, sweep_record
+from loaderlab.report import comparison_files
+from loaderlab.runs import chosen_runs, compared_loaders, sweep, sweep_jobs, sweep_record
 from loaderlab.tracking import open_store
 from loaderlab.tracking.records import NOT_APPLICABLE
 from loaderlab.tracking.store import Store
 from tests.conftest import compose
 from tests.launched import Launched
 
-SAVE = compare_runs.save
+SAVE = comparison_files.save
 Jobs = list[tuple[TrainConfig, list[str]]]
 
 
@@ -47,7 +48,7 @@ def store_and_parent(planned: Jobs) -> tuple[Store, Any]:
 def test_repeats_are_interleaved_in_any_order_of_the_axes(
     jobs: Callable[..., Jobs], launched: Launched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compare_runs, "save", SAVE)
+    monkeypatch.setattr(comparison_files, "save", SAVE)
     planned = jobs("loader=native,dali", "repeat=1,2")
     sweep.run_sweep(planned, ["loader=native,dali", "repeat=1,2"])
     assert launched.names == [
@@ -80,7 +81,7 @@ def test_resume_runs_missing_and_failed_jobs(jobs: Callable[..., Jobs], launched
     assert launched.names == ["repeat=1 loader=dali", "repeat=3 loader=native", "repeat=3 loader=dali"]
     _, resumed = store_and_parent(planned)
     assert (resumed.run_id, resumed.status, "error" in resumed.tags) == (parent.run_id, "FINISHED", False)
-    (comparison,) = compare_runs.comparisons_of_sweep(store, parent.run_id)
+    (comparison,) = chosen_runs.comparisons_of_sweep(store, parent.run_id)
     assert [(arm.label, len(arm.runs)) for arm in comparison.arms] == [("native", 3), ("dali", 3)]
     assert comparison.missing == []
     launched.names = []
@@ -96,7 +97,7 @@ def test_the_reason_of_a_job_without_a_run_is_kept(
     with pytest.raises(Failed) as raised:
         sweep.run_sweep(planned, [])
     store, parent = store_and_parent(planned)
-    missing = compare_runs.comparisons_of_sweep(store, parent.run_id)[0].missing
+    missing = chosen_runs.comparisons_of_sweep(store, parent.run_id)[0].missing
     assert [(entry.name, entry.why) for entry in missing] == [
         ("loader=dali", "killed: took longer than sweep.job_minutes=1")
     ]
@@ -105,7 +106,7 @@ def test_the_reason_of_a_job_without_a_run_is_kept(
         assert f" tracking.uri={store.uri}" in output
     launched.ends = {}
     sweep.run_sweep(planned, [], resume="latest")
-    assert compare_runs.comparisons_of_sweep(store, parent.run_id)[0].missing == []
+    assert chosen_runs.comparisons_of_sweep(store, parent.run_id)[0].missing == []
 
 
 def test_a_resumed_sweep_may_grow_but_not_change(jobs: Callable[..., Jobs], launched: Launched) -> None:
@@ -133,7 +134,7 @@ def test_parity_is_checked_once_and_different_work_is_not_compared(
     assert launched.checked == ["loader=native", "loader=dali"]  # a ceiling loads nothing
     store, parent = store_and_parent(planned)
     assert parent.tags["parity"] == f"loader=dali: {unlike}"
-    (comparison,) = compare_runs.comparisons_of_sweep(store, parent.run_id)
+    (comparison,) = chosen_runs.comparisons_of_sweep(store, parent.run_id)
     assert [[arm.label for arm in group.arms] for group in comparison.groups] == [["native", "replay"], ["dali"]]
     assert comparison.groups[1].work == {"parity": unlike}
     assert comparison.groups[1].arms[0].gain is None
@@ -199,7 +200,7 @@ def test_an_arm_that_is_not_applicable_here(
     sweep.run_sweep(planned, [])  # succeeds, since no job failed
     store, parent = store_and_parent(planned)
     assert parent.status == "FINISHED"
-    (missing,) = compare_runs.comparisons_of_sweep(store, parent.run_id)[0].missing
+    (missing,) = chosen_runs.comparisons_of_sweep(store, parent.run_id)[0].missing
     assert (missing.name, missing.why) == ("precision=tf32", "not applicable here: precision=tf32: needs a GPU")
     assert "not applicable here: precision=tf32: needs a GPU" in capsys.readouterr().out
 
@@ -262,11 +263,12 @@ import sys
 from tests.launched import Launched
 from loaderlab.cli.compose import compose, typed
 from loaderlab.cli.schemas import register
-from loaderlab.runs import compare_runs, launch, sweep
+from loaderlab.report import comparison_files
+from loaderlab.runs import launch, sweep
 from loaderlab.config import TrainConfig
 register()
 launch.launch = Launched()
-compare_runs.save = lambda comparison, store, folder: (folder / "report.html").write_text("a page")
+comparison_files.save = lambda comparison, store, folder: (folder / "report.html").write_text("a page")
 uri, seed = sys.argv[1:]
 texts = [[f"tracking.uri={uri}", f"seed={seed}", f"repeat={repeat}"] for repeat in (1, 2)]
 sweep.run_sweep([(typed(compose("train", text), TrainConfig), text) for text in texts], [f"seed={seed}"])

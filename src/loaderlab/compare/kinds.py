@@ -63,6 +63,11 @@ def natural_metric(runs: Sequence[RunRecord]) -> str:
     return metrics.TRAIN_S if rungs and all(rungs) else metrics.RATE
 
 
+def has_kind_in_title(comparison: Comparison) -> bool:
+    """Whether its title names the kind of its runs: the texts of two kinds follow each other, so they start with the title."""
+    return comparison.is_emulated or comparison.title.startswith(REAL)
+
+
 def check_sweep(baseline: str, base_name: str, runs: Sequence[RunRecord], others: Sequence[RunRecord]) -> None:
     """Checks that the baseline sweep has runs of each kind that is compared with it.
 

@@ -1,4 +1,4 @@
-"""The files of a comparison: one HTML page, Markdown for a wiki, CSV and JSON."""
+"""The texts of a comparison's files: one HTML page, Markdown for a wiki, CSV and JSON."""
 
 from __future__ import annotations
 

@@ -157,16 +157,18 @@ def _conclude(store: Store, parent: TrackedRun, terminal: Terminal, *, pictures:
 
     Without ``pictures`` after an interrupt, since they take seconds.
     """
-    from loaderlab.runs import compare_runs
+    from loaderlab.report.on_terminal import show
+    from loaderlab.runs.chosen_runs import comparisons_of_sweep
+    from loaderlab.runs.sweep_page import attach_to_sweep
 
     try:
-        comparisons = compare_runs.comparisons_of_sweep(store, parent.run_id)
+        comparisons = comparisons_of_sweep(store, parent.run_id)
     except UserError as error:
         terminal.say(f"nothing to compare: {error}")
         parent.tags({"mlflow.note.content": str(error)})
         return []
     for comparison in comparisons:
-        compare_runs.show(comparison, terminal)
-    compare_runs.attach_to_sweep(comparisons, store, parent, pictures=pictures)
+        show(comparison, terminal)
+    attach_to_sweep(comparisons, store, parent, pictures=pictures)
     terminal.say(f"as a page: {command('compare')} runs={parent.run_id} output=report{store.typed}")
     return comparisons

@@ -66,7 +66,7 @@ def former_sweep(store: Store, resume: str) -> tuple[RunRecord, list[SweepJob]]:
     Raises:
         UserError: there is no such sweep, or it has no list of its jobs.
     """
-    from loaderlab.runs.compare_runs import chosen_sweep
+    from loaderlab.runs.chosen_runs import chosen_sweep
 
     try:
         former = chosen_sweep(store, resume)

@@ -10,7 +10,9 @@ from typing import Any
 
 from loaderlab.config import TrainConfig, UserError
 from loaderlab.parity.status import NOT_CHECKED, PARITY, SAME_WORK
-from loaderlab.runs import compare_runs, launch
+from loaderlab.report.on_terminal import show_tables
+from loaderlab.runs import launch
+from loaderlab.runs.chosen_runs import comparisons_of_sweep
 from loaderlab.runs.compared_loaders import compared_loaders, loader_key
 from loaderlab.runs.job import Job, RunResult
 from loaderlab.runs.sweep_jobs import SweepJob
@@ -105,11 +107,11 @@ class SweepRunner:
     def _show_results_so_far(self) -> None:
         """Prints the comparison of the finished jobs, if there are any."""
         try:
-            comparisons = compare_runs.comparisons_of_sweep(self._store, self._parent.run_id)
+            comparisons = comparisons_of_sweep(self._store, self._parent.run_id)
         except UserError:
             return
         for comparison in comparisons:
-            compare_runs.show_tables(comparison, self._terminal)
+            show_tables(comparison, self._terminal)
 
     def _check_parity(self) -> dict[str, str]:
         """The parity tag of each loader, by `loader_key`: whether it does the same work as the others. Results of an earlier
