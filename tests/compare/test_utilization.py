@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -86,3 +88,57 @@ def test_of_two_sweeps_only_the_new_one_is_judged() -> None:
     assert [entry.values for entry in gate.judged] == [[95]]
     both = judge_utilization(compare("one", arm([50], emulated=True) + arm([95], emulated=True, loader__name="dali")))
     assert [entry.values for entry in both.judged] == [[50], [95]]  # the baseline too
+
+
+def on_speed(speed: int, percent: float, **settings: Any) -> list[RunRecord]:
+    """A run on an accelerator of this speed."""
+    device = f"emulated custom: {speed} samples/s (typed by the user), fed by a processor"
+    tags = {"device.type": "emulated", "device.name": device, "arm": "a run"}
+    settings = {"accelerator__name": "custom", "accelerator__samples_per_s": str(speed), **settings}
+    return [recorded(speed * percent / 100, tags=tags, figures={UTILIZATION_PCT: percent}, **settings)]
+
+
+def names(runs: list[RunRecord]) -> list[str]:
+    return [entry.name for entry in judge_utilization(compare("all runs", runs)).judged]
+
+
+def test_arms_of_several_accelerators_are_named_by_them() -> None:
+    assert names(on_speed(500, 90) + on_speed(1000, 45)) == [
+        "emulated custom (500 samples/s): emulated a run",
+        "emulated custom (1,000 samples/s): emulated a run",
+    ]
+    assert names(on_speed(500, 90, batch_size="8") + on_speed(1000, 45)) == [
+        "emulated custom (500 samples/s), batch_size 8: emulated a run",
+        "emulated custom (1,000 samples/s), batch_size 64: emulated a run",
+    ]
+    assert names(on_speed(500, 90)) == ["emulated a run"]
+
+
+def test_accelerators_that_differ_in_more_than_their_speed_have_their_whole_description() -> None:
+    runs = on_speed(500, 90) + on_speed(500, 90)
+    device = "emulated custom: 500 samples/s (typed by the user), fed by another processor"
+    runs[1] = replace(runs[1], tags={**runs[1].tags, "device.name": device})
+    assert [name.partition(": emulated a run")[0] for name in names(runs)] == [
+        f"device {run.tags['device.name']}" for run in runs
+    ]
+
+
+def test_an_unfinished_run_is_left_out_if_its_arm_has_a_finished_one() -> None:
+    def gate(*unfinished: RunRecord) -> tuple[int, int]:
+        comparison = compare("all runs", [*arm([95], emulated=False), *unfinished])
+        return comparison.num_left_out, len(judge_utilization(comparison).unmeasured)
+
+    killed: dict[str, Any] = {"rate": 0, "status": "KILLED", "parent": None}
+    assert gate(recorded(**killed, repeat=7, tracking__experiment="another")) == (1, 0)
+    assert gate(recorded(**killed, loader__num_workers=8)) == (0, 1)
+    assert gate(recorded(**killed), recorded(**killed, loader__name="dali")) == (1, 1)
+    unknown = replace(recorded(**killed, tags={"arm": "native"}), settings={})  # it ended before it recorded them
+    assert gate(unknown) == (0, 1)
+    known = [replace(run, tags={**run.tags, "arm": "native"}) for run in arm([95], emulated=False)]
+    assert compare("all runs", [*known, unknown]).num_left_out == 1
+
+
+def test_a_run_without_settings_is_emulated_if_its_arm_is() -> None:
+    run = replace(recorded(0, status="KILLED", tags={"arm": "digits emulated custom native"}), settings={})
+    assert run.is_emulated
+    assert not replace(run, tags={"arm": "digits cnn native fp32"}).is_emulated

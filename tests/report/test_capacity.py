@@ -124,9 +124,9 @@ def test_one_sentence_for_each_speed(
 def test_several_speeds_are_distinguished_by_their_device() -> None:
     first, second = sentences.headline(study({250: (1, 2), 4000: (1, 2)}, study="capacity"))
     assert first == (
-        "device emulated custom: 250 samples/s: 1 worker feeds this emulated accelerator: utilization 1.00 (threshold 0.90)."
+        "emulated custom (250 samples/s): 1 worker feeds this emulated accelerator: utilization 1.00 (threshold 0.90)."
     )
-    assert second.startswith("device emulated custom: 4,000 samples/s: No measured number of workers feeds")
+    assert second.startswith("emulated custom (4,000 samples/s): No measured number of workers feeds")
 
 
 def test_other_comparisons_say_what_the_best_arm_feeds() -> None:

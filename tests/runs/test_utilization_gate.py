@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from loaderlab.cli.compose import compose as compose_compare
 from loaderlab.cli.compose import typed
 from loaderlab.cli.main import main
 from loaderlab.config import PROJECT, CompareConfig, GateFailed, GateNotJudged, TrainConfig
-from loaderlab.metrics import EFFICIENCY_PCT, UTILIZATION_PCT
+from loaderlab.metrics import EFFICIENCY_PCT, RATE, UTILIZATION_PCT
 from loaderlab.runs import run
 from loaderlab.runs.job import RunResult
 from loaderlab.runs.utilization_gate import check_run
@@ -32,7 +33,7 @@ GATE = "fail_if.utilization_below=0.9"
 
 def judge(terminal: Terminal, percent: float | None, *overrides: str) -> None:
     metric = UTILIZATION_PCT if A100 in overrides else EFFICIENCY_PCT
-    figures = {} if percent is None else {metric: percent}
+    figures = {RATE: 100.0} if percent is None else {RATE: 100.0, metric: percent}
     check_run(compose([*overrides]), "a run", figures, terminal)
 
 
@@ -53,28 +54,32 @@ def test_a_run_fails(terminal: Terminal, overrides: tuple[str, ...], whole: str)
     assert terminal.said == []
 
 
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (
-            (A100,),
-            "no throughput was measured, because the run was too short: a run. .* example: steps=200 epochs=auto",
-        ),
-        (
-            (),
-            "the ceiling was not measured, because .*too short: a run. The gate cannot pass. .*: measure.ceiling=true",
-        ),
-        (("loader=replay",), "loader=replay loads nothing, so there is nothing to judge. Type for example: loader=nat"),
-    ],
-)
-def test_a_run_that_cannot_be_judged(terminal: Terminal, overrides: tuple[str, ...], message: str) -> None:
+def test_a_run_without_a_ceiling_cannot_be_judged(terminal: Terminal) -> None:
+    message = "the ceiling was not measured, because .*too short: a run. The gate cannot pass. .*: measure.ceiling=true"
     with pytest.raises(GateNotJudged, match=f"^{GATE}: {message}"):
-        judge(terminal, None, GATE, *overrides)
+        judge(terminal, None, GATE)
+
+
+@pytest.mark.parametrize("accelerator", [[A100], []], ids=["emulated", "real"])
+def test_the_gate_of_a_run_that_is_too_short_refers_to_its_warning(terminal: Terminal, accelerator: list[str]) -> None:
+    """The warning depends on the data, so a second suggestion would contradict it."""
+    with pytest.raises(GateNotJudged) as raised:
+        check_run(compose([GATE, *accelerator]), "a run", {}, terminal)
+    assert str(raised.value) == (
+        f"{GATE}: no throughput was measured, because the run was too short: a run. The gate cannot pass. The warning above has "
+        "a setting that makes it long enough"
+    )
+
+
+def test_a_run_without_a_loader_does_not_start(store_uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("train", TrainConfig, train.job, [f"tracking.uri={store_uri}", "loader=replay", GATE]) == 2
+    assert f"error: {GATE}: loader=replay loads nothing" in capsys.readouterr().err
+    assert open_store(compose([f"tracking.uri={store_uri}"]).tracking, PROJECT).runs() == []
 
 
 @pytest.mark.parametrize(("percent", "code"), [(95.0, 0), (50.0, 3), (None, 3)])
 def test_the_exit_code_of_a_run(percent: float | None, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    figures = {} if percent is None else {UTILIZATION_PCT: percent}
+    figures = {} if percent is None else {RATE: 100.0, UTILIZATION_PCT: percent}
     monkeypatch.setattr(run, "run", lambda *_: RunResult("id", "FINISHED", figures))
     assert main("train", TrainConfig, train.job, [A100, GATE]) == code
 
@@ -147,7 +152,10 @@ def test_the_gate_of_a_sweep_and_of_its_comparison(
     assert "num_workers=0 reaches 45.0 %" in capsys.readouterr().err
     assert compared(store_uri, "fail_if.utilization_below=0.4") == 0
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("fail_if.utilization_below=0.4: passed by 2 arms; the lowest: ")
+    devices = (
+        "emulated accelerators (share of the requested rate)" if accelerator else "real devices (share of the ceiling)"
+    )
+    assert last.startswith(f"fail_if.utilization_below=0.4: passed by 2 arms on {devices}; the lowest: ")
 
 
 @pytest.mark.slow
@@ -173,6 +181,44 @@ def test_a_failed_job_is_reported_before_the_gate(
     assert compared(store_uri, GATE) == 3
     error = capsys.readouterr().err
     assert "not measured: emulated resnet50_a100 loader.num_workers=2: failed" in error
+    assert f"To run them again: loaderlab train -m resume=latest tracking.uri={store_uri}" in error
+
+
+def record(store_uri: str, status: str, percent: float | None, *overrides: str) -> None:
+    """A recorded run with a rate if it has a utilization."""
+    config = compose([f"tracking.uri={store_uri}", A100, *overrides])
+    run = open_store(config.tracking, PROJECT).start("a run", None, {"arm": "a run", "device.type": "emulated"})
+    run.params(config.recorded())
+    if percent is not None:
+        run.metric(RATE, 100.0, 1)
+        run.metric(UTILIZATION_PCT, percent, 1)
+    run.end(status)
+
+
+def test_a_comparison_of_all_runs_leaves_out_interrupted_ones(
+    store_uri: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record(store_uri, "KILLED", None, "repeat=3", "seed=7")
+    record(store_uri, "KILLED", 12.0)
+    record(store_uri, "FINISHED", 95.0)
+    assert compared(store_uri, "runs=all", GATE, "fail_if.rate_below=0.9") == 3  # there is no baseline
+    capsys.readouterr()
+    assert compared(store_uri, "runs=all", GATE) == 0
+    lines = capsys.readouterr().out.splitlines()[-2:]
+    assert lines[0] == (
+        f"{GATE}: 2 runs that did not finish are left out, since other runs with the same settings finished"
+    )
+    assert lines[1].startswith(f"{GATE}: passed by 1 arm on emulated accelerators")
+
+
+def test_an_arm_without_a_finished_run_does_not_pass(store_uri: str, capsys: pytest.CaptureFixture[str]) -> None:
+    record(store_uri, "FAILED", None, "loader.num_workers=7")
+    record(store_uri, "FINISHED", 95.0)
+    assert compared(store_uri, "runs=all", GATE) == 3
+    error = capsys.readouterr().err.strip()
+    assert error.startswith(f"error: {GATE}: not measured: a run: failed, so the gate cannot pass. To leave them out, ")
+    typed_instead = error.partition("type instead of runs=all: ")[2]
+    assert compared(store_uri, *shlex.split(typed_instead), GATE) == 0
 
 
 @pytest.mark.slow

@@ -163,6 +163,21 @@ class Comparison:
         return self.columns == ["rung"]
 
     @property
+    def num_left_out(self) -> int:
+        """The number of runs that did not finish, of arms of which other runs finished."""
+        return sum(entry.has_finished_arm for entry in self.missing)
+
+    @property
+    def not_judged(self) -> list[str]:
+        """Jobs and runs because of which a gate cannot pass, and why: without those of `num_left_out`, and without jobs that are
+        not applicable here."""
+        return [
+            f"{entry.name}: {entry.why}"
+            for entry in self.missing
+            if not (entry.has_finished_arm or entry.not_applicable)
+        ]
+
+    @property
     def arms(self) -> list[ComparedArm]:
         """The arms of all groups."""
         return [arm for group in self.groups for arm in group.arms]

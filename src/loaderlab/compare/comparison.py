@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from loaderlab import metrics
 from loaderlab.compare.arms import Arm, ComparedArm, Comparison, Group, short
-from loaderlab.compare.grouping import columns_of, grouped
+from loaderlab.compare.grouping import columns_of, grouped, may_be_same_arm
 from loaderlab.compare.marks import mark_of
 from loaderlab.compare.notes import arm_notes, run_notes
 from loaderlab.compare.pairs import baselines, gain, learning_differences, partner_of
@@ -156,13 +156,14 @@ def _not_measured(runs: Sequence[RunRecord], metric: str) -> list[Missing]:
         for run in runs
         if run.status == "FINISHED" and "config.hash" in run.tags
     }
-    unmeasured = []
+    unmeasured, measured = [], _measured(runs, metric)
     for run in runs:
         if run.status == "FINISHED" and metric not in run.figures:
             unmeasured.append(Missing(run.name, f"finished without {metric}"))
         elif run.status != "FINISHED" and (run.parent_id, run.tags.get("config.hash")) not in done:
-            why = run.tags.get("error", "")
-            unmeasured.append(Missing(run.name, run.status.lower() + (f": {why}" if why else "")))
+            why = run.status.lower() + (f": {run.tags['error']}" if run.tags.get("error") else "")
+            finished_arm = any(may_be_same_arm(run, other) for other in measured)
+            unmeasured.append(Missing(run.name, why, has_finished_arm=finished_arm))
     return unmeasured
 
 

@@ -15,7 +15,7 @@ class Gate:
     Attributes:
         compared: arms other than the baselines.
         unpaired: arms without a baseline, and baselines that no arm is compared with.
-        unmeasured: jobs without a value, and why; jobs that are not applicable here are left out.
+        unmeasured: jobs without a value, and why: see `Comparison.not_judged`.
         unclear: compared arms with too few repeats in common with their baseline for an interval.
         below: compared arms whose whole interval is below the limit.
     """
@@ -42,7 +42,7 @@ def judge_gate(comparison: Comparison, limit: float) -> Gate:
     compared = [arm for arm in arms if not arm.is_baseline]
     alone = [arm for arm in compared if arm.partner is None]
     alone += [arm for arm in arms if arm.is_baseline and not any(other.partner is arm for other in compared)]
-    unmeasured = [f"{entry.name}: {entry.why}" for entry in comparison.missing if not entry.not_applicable]
+    unmeasured = comparison.not_judged
     unclear = [arm for arm in compared if arm.gain is None or arm.gain.high is None]
     below = [arm for arm in compared if arm.gain is not None and arm.gain.high is not None and arm.gain.high < limit]
     return Gate(compared, alone, unmeasured, unclear, below)

@@ -52,6 +52,19 @@ def grouped(runs: Sequence[RunRecord], columns: list[str], metric: str) -> tuple
     return columns, _by_work(_arms(runs, columns, columns, metric))
 
 
+def may_be_same_arm(unfinished: RunRecord, measured: RunRecord) -> bool:
+    """Whether a run that ended early is of the same arm as a measured one, by the settings that both recorded. A run that ended
+    before it recorded its settings is compared by the name of its arm."""
+    own = {
+        name: value
+        for name, value in unfinished.settings.items()
+        if name not in (*IGNORED, *REFERENCES) and not name.startswith(IGNORED_GROUPS)
+    }
+    if not own:
+        return "arm" in unfinished.tags and unfinished.tags["arm"] == measured.tags.get("arm")
+    return all(measured.settings.get(name, value) == value for name, value in own.items())
+
+
 def _rung(arm: Arm) -> tuple[str, int]:
     """The arm's place in the ladder, within its sweep."""
     name = arm.runs[0].settings["rung"]

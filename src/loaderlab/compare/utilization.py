@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from loaderlab import metrics
 from loaderlab.compare.arms import ComparedArm, Comparison
+from loaderlab.compare.group_names import group_name
 from loaderlab.compare.stats import median, spread
 
 WHOLE = {  # metric to what its percentage refers to
@@ -57,7 +58,7 @@ class UtilizationGate:
 
     Attributes:
         judged: the utilization of each arm that has one.
-        unmeasured: jobs without a value, and why; jobs that are not applicable here are left out.
+        unmeasured: jobs without a value, and why: see `Comparison.not_judged`.
         without: the metric that an arm should have, by the name of the arm.
     """
 
@@ -69,16 +70,17 @@ class UtilizationGate:
 def judge_utilization(comparison: Comparison) -> UtilizationGate:
     """The utilization of each arm. Of two sweeps, only the new one is judged."""
     judged, without = [], {}
-    for arm in comparison.arms:
+    metric = utilization_metric(emulated=comparison.is_emulated)
+    for group, arm in [(entry, arm) for entry in comparison.groups for arm in entry.arms]:
         if arm.is_ceiling or _is_of_earlier_sweep(arm):
             continue
-        metric = utilization_metric(emulated=arm.is_emulated)
+        work = group_name(comparison, group)  # arms of two groups can have the same label
+        name = f"{work}: {arm.label}" if work else arm.label
         if arm.reliable_median(metric) is None:
-            without[arm.label] = metric
+            without[name] = metric
         else:
-            values = [run.figures[metric] for run in arm.runs if metric in run.figures]
-            judged.append(Utilization(arm.label, metric, values))
-    unmeasured = [f"{entry.name}: {entry.why}" for entry in comparison.missing if not entry.not_applicable]
+            judged.append(Utilization(name, metric, [run.figures[metric] for run in arm.runs if metric in run.figures]))
+    unmeasured = comparison.not_judged
     return UtilizationGate(judged, unmeasured, without)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from loaderlab import metrics
 from loaderlab.compare.arms import ComparedArm, Comparison, Group, short
+from loaderlab.compare.group_names import group_name
 from loaderlab.compare.ladder import PUBLISHED, RUNGS, shows_published
 from loaderlab.compare.marks import marked
 from loaderlab.compare.stats import Ratio, median
@@ -50,7 +51,7 @@ def arm_table(comparison: Comparison, group: Group) -> tuple[list[str], list[lis
 
 def group_title(comparison: Comparison, group: Group) -> str:
     """How the group differs from the others; empty if there is no other. For emulated accelerators it says so."""
-    work = ", ".join(f"{short(name)} {value}" for name, value in group.work.items())
+    work = group_name(comparison, group)
     if not comparison.is_emulated or EMULATED in work:
         return work
     return ", ".join(part for part in (comparison.mark, work) if part)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from loaderlab import metrics
 from loaderlab.compare.arms import Arm, ComparedArm, Comparison, Group, short
 from loaderlab.compare.axes import Curve, Hidden, ceilings_that_differ, curve, grid, hidden_gains
+from loaderlab.compare.group_names import group_name
 from loaderlab.compare.ladder import CAVEAT, shows_published
 from loaderlab.compare.pairs import not_shown_worse, num_learning_pairs
 from loaderlab.compare.stats import LEAST_PAIRS, Ratio, median
@@ -35,7 +36,7 @@ def headline(comparison: Comparison) -> list[str]:
     """The answer in a few sentences for each group."""
     lines = []
     for group in comparison.groups:
-        work = ", ".join(f"{short(name)} {value}" for name, value in group.work.items())
+        work = group_name(comparison, group)
         lines += [f"{work}: {text}" if work else text for text in _group_sentences(group, comparison)]
     return lines
 

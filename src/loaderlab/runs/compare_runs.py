@@ -13,9 +13,13 @@ from loaderlab.report.naming import named
 from loaderlab.report.on_terminal import show
 from loaderlab.runs import rate_gate, utilization_gate
 from loaderlab.runs.chosen_runs import comparisons_of
+from loaderlab.system.program import command
 from loaderlab.system.terminal import Terminal
 from loaderlab.system.user import expanded
 from loaderlab.tracking import open_store
+from loaderlab.tracking.store import Store
+
+FINISHED = """'filter="attributes.status = \\"FINISHED\\""'"""  # as typed in a shell
 
 
 def run_compare(config: CompareConfig, terminal: Terminal) -> None:
@@ -33,12 +37,22 @@ def run_compare(config: CompareConfig, terminal: Terminal) -> None:
         if output is not None:
             comparison_files.save(comparison, store, output)
             terminal.say(written(comparison, output))
+    remedy = _remedy(config, store)
     if config.fail_if.rate_below is not None:
         for comparison in comparisons:
-            rate_gate.check_comparison(comparison, config.fail_if.rate_below, terminal)
+            rate_gate.check_comparison(comparison, config.fail_if.rate_below, terminal, remedy)
     if config.fail_if.utilization_below is not None:
         for comparison in comparisons:
-            utilization_gate.check_comparison(comparison, config.fail_if.utilization_below, terminal)
+            utilization_gate.check_comparison(comparison, config.fail_if.utilization_below, terminal, remedy)
+
+
+def _remedy(config: CompareConfig, store: Store) -> str:
+    """What to type if an arm has no finished run, which a gate cannot judge."""
+    if config.filter is not None:
+        return "To leave them out, add to the filter: and attributes.status = 'FINISHED'"
+    if config.runs == "all":
+        return f"To leave them out, type instead of runs=all: {FINISHED}"
+    return f"To run them again: {command('train')} -m resume={config.runs}{store.typed}"
 
 
 def _output_folder(name: str, comparisons: Sequence[Comparison]) -> Path:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from loaderlab import metrics
+from loaderlab.config import AUTO
 from loaderlab.diagnosis.evidence import LEAST_STEPS
 from loaderlab.diagnosis.figures import LoopRecord, evidence_of, figures_of
 from loaderlab.diagnosis.verdict import Verdict, judge
@@ -59,6 +60,7 @@ def judge_run(
         **figures_of(loop, probes, setup),
         metrics.VAL_LOSS: trained.val_loss,
         metrics.VAL_ACCURACY: trained.val_accuracy,
+        **({metrics.UTILIZATION_PCT: None} if setup.loader.loads_nothing else {}),  # it has no capacity
     }
     figures = {name: value for name, value in values.items() if value is not None}
     return Judged(figures, judge(evidence_of(loop, probes), setup), loop)
@@ -81,6 +83,5 @@ def warn_of_results(context: RunContext, prepared: Prepared, judged: Judged, *, 
     else:
         context.terminal.warn(
             f"only {count} steps were measured after {loop.warmup_steps} warm-up steps; at least {LEAST_STEPS} are needed. Type "
-            "for example: "
-            f"steps={loop.warmup_steps + 10 * LEAST_STEPS}"
+            f"for example: steps={loop.warmup_steps + 10 * LEAST_STEPS}{' epochs=auto' * (context.config.epochs != AUTO)}"
         )

@@ -7,14 +7,17 @@ from loaderlab.compare.gate import judge_gate
 from loaderlab.compare.stats import LEAST_PAIRS
 from loaderlab.config import GateFailed, GateNotJudged, refuse
 from loaderlab.report import sentences
-from loaderlab.runs.utilization_gate import listed
+from loaderlab.runs.utilization_gate import listed, not_finished, say_left_out
 from loaderlab.system.terminal import Terminal
 
 NAME = "fail_if.rate_below"
 
 
-def check_comparison(comparison: Comparison, limit: float, terminal: Terminal) -> None:
+def check_comparison(comparison: Comparison, limit: float, terminal: Terminal, remedy: str = "") -> None:
     """Prints that the gate is passed, or raises.
+
+    Args:
+        remedy: what to type if a job has no run.
 
     Raises:
         GateNotJudged: an arm cannot be judged, so the gate is not passed.
@@ -30,9 +33,11 @@ def check_comparison(comparison: Comparison, limit: float, terminal: Terminal) -
             error=GateNotJudged,
         )
     unpaired = [arm.label for arm in gate.unpaired]
-    for problem, names in (("no baseline run for", unpaired), ("not measured:", gate.unmeasured)):
-        if names:
-            raise GateNotJudged(f"{NAME}={limit:g}: {problem} {listed(names)}, so the gate cannot pass")
+    if unpaired:
+        raise GateNotJudged(f"{NAME}={limit:g}: no baseline run for {listed(unpaired)}, so the gate cannot pass")
+    say_left_out(NAME, limit, comparison, terminal)
+    if gate.unmeasured:
+        raise not_finished(NAME, limit, gate.unmeasured, remedy)
     if gate.unclear:
         unclear = listed([arm.label for arm in gate.unclear])
         raise refuse(

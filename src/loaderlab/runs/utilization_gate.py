@@ -6,19 +6,15 @@ from collections.abc import Iterable, Mapping
 
 from loaderlab import metrics
 from loaderlab.compare.arms import Comparison
+from loaderlab.compare.kinds import ON_EMULATED, REAL
 from loaderlab.compare.utilization import Utilization, judge_utilization, utilization_metric
-from loaderlab.config import GateFailed, GateNotJudged, ReplayLoader, TrainConfig, refuse
+from loaderlab.config import GateFailed, GateNotJudged, TrainConfig, refuse
 from loaderlab.system.terminal import Terminal
 
 NAME = "fail_if.utilization_below"
 MAX_LISTED = 5
-MISSING = {  # metric to why a run does not have it, and what to type
-    metrics.UTILIZATION_PCT: ("no throughput was measured, because the run was too short", "steps=200 epochs=auto"),
-    metrics.EFFICIENCY_PCT: (
-        "the ceiling was not measured, because it was switched off, or the run or its probe was too short",
-        "measure.ceiling=true measure.probe_s=10",
-    ),
-}
+NO_CEILING = "the ceiling was not measured, because it was switched off, or the run or its probe was too short"
+SHARE_OF = {True: "the requested rate", False: "the ceiling"}  # of emulated accelerators, of real devices
 
 
 def check_run(config: TrainConfig, name: str, figures: Mapping[str, float], terminal: Terminal) -> None:
@@ -35,17 +31,23 @@ def check_run(config: TrainConfig, name: str, figures: Mapping[str, float], term
     limit, metric = config.fail_if.utilization_below, utilization_metric(emulated=config.accelerator.is_emulated)
     if limit is None:
         return
-    if isinstance(config.loader, ReplayLoader):
-        raise _no_loader(limit)
+    if metrics.RATE not in figures:  # then the run's warning says how many steps are needed
+        raise GateNotJudged(
+            f"{NAME}={limit:g}: no throughput was measured, because the run was too short: {name}. The gate cannot pass. The "
+            "warning above has a setting that makes it long enough"
+        )
     if metric not in figures:
-        raise _not_measured(limit, {name: metric})
+        raise _not_measured(limit, [name])
     utilization = Utilization(name, metric, [figures[metric]])
     _fail_below(limit, [utilization])
     terminal.say(f"{NAME}={limit:g}: passed: {utilization}")
 
 
-def check_comparison(comparison: Comparison, limit: float, terminal: Terminal) -> None:
+def check_comparison(comparison: Comparison, limit: float, terminal: Terminal, remedy: str = "") -> None:
     """Judges the gate of every arm of a sweep or comparison, and prints that it is passed.
+
+    Args:
+        remedy: what to type if a job has no run.
 
     Raises:
         GateNotJudged: an arm has no utilization, or a job has no run.
@@ -53,15 +55,18 @@ def check_comparison(comparison: Comparison, limit: float, terminal: Terminal) -
             repeats its median.
     """
     gate = judge_utilization(comparison)
+    say_left_out(NAME, limit, comparison, terminal)
     if gate.unmeasured:
-        raise GateNotJudged(f"{NAME}={limit:g}: not measured: {listed(gate.unmeasured)}, so the gate cannot pass")
+        raise not_finished(NAME, limit, gate.unmeasured, remedy)
     if gate.without:
         raise _not_measured(limit, gate.without)
     if not gate.judged:
         raise _no_loader(limit)
     _fail_below(limit, gate.judged)
     count, lowest = len(gate.judged), min(gate.judged, key=lambda entry: min(entry.values))
-    terminal.say(f"{NAME}={limit:g}: passed by {count} arm{'s' * (count > 1)}; the lowest: {lowest}")
+    emulated = comparison.is_emulated
+    devices = f"{ON_EMULATED if emulated else REAL} (share of {SHARE_OF[emulated]})"
+    terminal.say(f"{NAME}={limit:g}: passed by {count} arm{'s' * (count > 1)} on {devices}; the lowest: {lowest}")
 
 
 def _fail_below(limit: float, judged: Iterable[Utilization]) -> None:
@@ -70,10 +75,15 @@ def _fail_below(limit: float, judged: Iterable[Utilization]) -> None:
         raise GateFailed(f"{NAME}={limit:g}: not reached: {listed(below)}")
 
 
-def _not_measured(limit: float, without: Mapping[str, str]) -> Exception:
-    """The error for arms without a utilization: ``without`` has the name of each, and the metric that it should have."""
-    why, override = MISSING[next(iter(without.values()))]
-    return refuse(NAME, f"{limit:g}", f"{why}: {listed(without)}. The gate cannot pass", override, error=GateNotJudged)
+def _not_measured(limit: float, without: Iterable[str]) -> Exception:
+    """The error for real runs without a ceiling: ``without`` has the name of each arm."""
+    return refuse(
+        NAME,
+        f"{limit:g}",
+        f"{NO_CEILING}: {listed(without)}. The gate cannot pass",
+        "measure.ceiling=true measure.probe_s=10",
+        error=GateNotJudged,
+    )
 
 
 def _no_loader(limit: float) -> Exception:
@@ -84,6 +94,25 @@ def _no_loader(limit: float) -> Exception:
         "loader=native",
         error=GateNotJudged,
     )
+
+
+def say_left_out(gate: str, limit: float, comparison: Comparison, terminal: Terminal) -> None:
+    """Prints how many runs a gate leaves out."""
+    if count := comparison.num_left_out:
+        runs = "1 run that did not finish is" if count == 1 else f"{count} runs that did not finish are"
+        terminal.say(f"{gate}={limit:g}: {runs} left out, since other runs with the same settings finished")
+
+
+def not_finished(gate: str, limit: float, unmeasured: Iterable[str], remedy: str) -> GateNotJudged:
+    """The error for jobs without a value.
+
+    Args:
+        gate: the name of the setting.
+        unmeasured: the name of each, and why.
+        remedy: what to type; empty if there is nothing.
+    """
+    text = f"{gate}={limit:g}: not measured: {listed(unmeasured)}, so the gate cannot pass"
+    return GateNotJudged(f"{text}. {remedy}" if remedy else text)
 
 
 def listed(texts: Iterable[str]) -> str:

@@ -55,7 +55,10 @@ class RunRecord:
 
     @property
     def is_emulated(self) -> bool:
-        """Whether it ran on an emulated accelerator. A run that failed early has no device, but its settings."""
+        """Whether it ran on an emulated accelerator. A run that ended early has no device, but its settings; one that ended before
+        it recorded them has the name of its arm."""
+        if not self.settings:
+            return EMULATED in (self.tags.get("device.type"), *self.tags.get("arm", "").split())
         return self.tags.get("device.type") == EMULATED or is_emulated(self.settings)
 
     @property
@@ -66,11 +69,18 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class Missing:
-    """A job or a run without metrics to compare, and the reason; ``is_emulated``: it is one of an emulated accelerator."""
+    """A job or a run without metrics to compare.
+
+    Attributes:
+        why: the reason.
+        is_emulated: it is one of an emulated accelerator.
+        has_finished_arm: it is a run that did not finish, and other runs of its arm did.
+    """
 
     name: str
     why: str
     is_emulated: bool = False
+    has_finished_arm: bool = False
 
     @property
     def not_applicable(self) -> bool:
