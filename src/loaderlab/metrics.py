@@ -184,9 +184,17 @@ ACCELERATORS_FED = _metric(
     row=ROW,
 )
 WORKERS_NEEDED = _metric(
-    "capacity/workers_needed", "", "workers or threads to feed one, estimate", ".2f", LOWER, row=ROW
+    "capacity/workers_needed",
+    "",
+    "workers or threads to feed one, estimate",
+    ".2f",
+    LOWER,
+    column="workers needed",
+    row=ROW,
 )
-CORES_NEEDED = _metric("capacity/cores_needed", "", "cores to feed one, estimate", ".2f", LOWER, row=ROW)
+CORES_NEEDED = _metric(
+    "capacity/cores_needed", "", "cores to feed one, estimate", ".2f", LOWER, column="cores needed", row=ROW
+)
 COLD_RATE = _metric("rate/cold_samples_per_s", "samples/s", "with a cold file cache", ",.0f", HIGHER, row=ROW)
 WARM_RATE = _metric("rate/warm_samples_per_s", "samples/s", "with a warm file cache", ",.0f", HIGHER)
 FETCH_STALL_PCT = _metric("starvation/fetch_stall_pct", "%", "fetch stall, cold versus warm", ".1f", LOWER, row=ROW)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from loaderlab.compare.arms import Comparison
 from loaderlab.compare.capacity import CapacityCurve, capacity_curves
 from loaderlab.compare.comparison import compare
-from loaderlab.report import capacity_chart, charts, sentences
+from loaderlab.report import capacity_chart, charts, page, sentences
 from loaderlab.report.arm_table import arm_table
+from loaderlab.report.on_terminal import show_tables
+from loaderlab.system.terminal import Terminal
 from loaderlab.tracking.records import RunRecord
 from tests.records import arms, recorded
 
@@ -35,6 +40,8 @@ def run(speed: float, workers: int, repeat: int = 1, *, cores: int = 8, name: st
         figures={
             "capacity/utilization_pct": 100 * rate / speed,
             "capacity/accelerators_fed": alone / speed,
+            "capacity/workers_needed": speed / ONE,
+            "capacity/cores_needed": 1.5 * speed / ONE,
             "rate/loader_samples_per_s": alone,
             "rate/ceiling_samples_per_s": speed,
         },
@@ -150,8 +157,22 @@ def test_the_table_has_columns_for_emulated_arms_only() -> None:
     columns, rows = arm_table(emulated, emulated.groups[0])
     assert rows[0][columns.index("utilization")] == "45.0 %"
     assert rows[0][columns.index("accelerators fed")] == "0.45"
+    assert rows[0][columns.index("workers needed")] == "2.22"
+    assert rows[0][columns.index("cores needed")] == "3.33"
+    assert "<th>workers needed</th><th>cores needed</th>" in page.html(emulated, [])
     real = compare("a sweep", arms({"native": [100] * 3, "dali": [200] * 3}))
-    assert not {"utilization", "accelerators fed"} & set(arm_table(real, real.groups[0])[0])
+    assert not {"utilization", "accelerators fed", "workers needed", "cores needed"} & set(
+        arm_table(real, real.groups[0])[0]
+    )
+
+
+def test_a_window_of_100_characters_shows_what_is_needed() -> None:
+    out = StringIO()
+    show_tables(study({1000: (1, 2)}), Terminal(Console(file=out, width=100, color_system=None)))
+    table = out.getvalue().partition("(the window is too narrow")[0]
+    assert re.search(r"utilization ┃ +needed ┃ needed ┃", table)
+    assert "2.22 │   3.33 │" in table
+    assert max(map(len, table.splitlines())) <= 100
 
 
 def test_the_picture_is_the_first_of_the_comparison(tmp_path: Path) -> None:

@@ -71,6 +71,26 @@ def test_the_verdict_is_shown_in_any_window(width: int, left_out: str) -> None:
     assert all(column in terminal.said[0] for column in columns)
 
 
+def test_headings_are_wrapped_before_a_column_is_left_out() -> None:
+    columns = ["loader.num_workers", "n", "samples/s", "workers needed", "accelerators fed", "verdict"]
+    rows = [["0", "3", "1,234", "1.91", "0.52", "starved"]]
+    terminal, out = shown(75)
+    terminal.table("a sweep", columns, rows)
+    first, second = out.getvalue().splitlines()[2:4]
+    assert [cell.strip() for cell in first.split("┃")[1:-1]] == ["loader.", "", "", "workers", "accelerators", ""]
+    assert [cell.strip() for cell in second.split("┃")[1:-1]] == [
+        "num_workers",
+        "n",
+        "samples/s",
+        "needed",
+        "fed",
+        "verdict",
+    ]
+    terminal, out = shown(120)
+    terminal.table("a sweep", columns, rows)
+    assert "workers needed" in out.getvalue()
+
+
 def test_a_long_verdict_is_wrapped_between_words() -> None:
     columns, rows = ["loader", "n", "samples/s", "verdict"], [["native", "3", "100", "partly starved (2 of 3)"]]
     terminal, out = shown(40)

@@ -14,6 +14,8 @@ from loaderlab.tracking.records import Missing
 
 ARM_METRICS = (  # a narrow terminal leaves out the last ones first
     metrics.UTILIZATION_PCT,
+    metrics.WORKERS_NEEDED,
+    metrics.CORES_NEEDED,
     metrics.ACCELERATORS_FED,
     metrics.WAIT_PCT,
     metrics.EFFICIENCY_PCT,

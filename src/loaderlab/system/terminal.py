@@ -48,15 +48,16 @@ class Terminal:
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Prints a table: the first column is aligned left, the others right.
 
-        If the window is too narrow, the first column is folded and the last one, which has the answer, is wrapped between words.
-        Then columns before the last one are left out, starting from the right. The stored copy has all columns.
+        If the window is too narrow, the headings are wrapped, the first column is folded, and the last one, which has the answer,
+        is wrapped between words. Then columns before the last one are left out, starting from the right. The stored copy has all
+        columns.
         """
         layout = _fitting(columns, rows, self.console.width)
         with lossy():
-            self.console.print(_table(title, columns, rows, layout))
+            self.console.print(_table(title, layout.headings, rows, layout))
             if left_out := [column for index, column in enumerate(columns) if index not in layout.shown]:
                 self.console.print(f"(the window is too narrow for: {', '.join(left_out)})", markup=False)
-        whole = _Layout(range(len(columns)))
+        whole = _Layout(columns, range(len(columns)))
         first, *others = _widths(columns, rows, whole.shown)
         width = max(PLAIN_WIDTH, _total([min(first, FIRST_COLUMN), *others]))
         plain = Console(file=StringIO(), width=width, highlight=False)
@@ -86,10 +87,12 @@ class _Layout:
     """Which columns of a table are shown.
 
     Attributes:
+        headings: of all columns.
         shown: indices of the columns.
         first, last: width of the first and last shown column, in characters; None if their text fits.
     """
 
+    headings: Sequence[str]
     shown: Sequence[int]
     first: int | None = None
     last: int | None = None
@@ -100,17 +103,23 @@ def _fitting(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) 
     num_columns = len(columns)
     shown = list(range(num_columns))
     if num_columns < 2 or _total(_widths(columns, rows, shown)) <= width:
-        return _Layout(shown)
+        return _Layout(columns, shown)
     # the heading of the last column must stay in one line
     longest_word = max(len(columns[-1]), *(len(word) for row in rows for word in row[-1].split()), 0)
+    headings = [*map(_wrapped, columns[:-1]), columns[-1]]
     while True:
-        widths = _widths(columns, rows, shown)
+        widths = _widths(headings, rows, shown)
         least_first, least_last = min(widths[0], FIRST_COLUMN), min(widths[-1], longest_word)
         room = width - _total(widths) + widths[0] + widths[-1]  # for the first and the last column together
         if room >= least_first + least_last or len(shown) <= LEADING_COLUMNS + 1:
             last = max(least_last, min(widths[-1], room - least_first))
-            return _Layout(shown, max(1, min(widths[0], room - last)), last)
+            return _Layout(headings, shown, max(1, min(widths[0], room - last)), last)
         del shown[-2]
+
+
+def _wrapped(heading: str) -> str:
+    """``workers needed`` and ``loader.num_workers`` in two lines."""
+    return heading.replace(" ", "\n").replace(".", ".\n")
 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], layout: _Layout) -> Table:
