@@ -189,6 +189,7 @@ def test_the_picture_has_a_line_an_estimate_and_a_threshold() -> None:
     assert np.asarray(solid[0].get_ydata()) == pytest.approx([11.25, 11.25, 22.5])
     dashed = [np.asarray(line.get_ydata(), float) for line in axis.lines if line.get_linestyle() == "--"]
     assert dashed[0] == pytest.approx([np.nan, 11.25, 22.5], nan_ok=True)
+    assert len(dashed) == 2  # the legend's entry; the other curve has one estimate, which is no line
     assert sorted(str(line.get_label()) for line in axis.lines if line.get_linestyle() == ":") == [
         "threshold, 85 %",
         "threshold, 90 %",
@@ -203,3 +204,8 @@ def test_no_number_of_workers_is_promised_if_queuing_is_too_slow() -> None:
     [sentence] = sentences.headline(compare("sweep study=capacity", limited))
     assert "With batches already in memory it is 0.50: no number of workers feeds this accelerator here." in sentence
     assert "estimate" not in sentence
+
+
+def test_without_an_estimate_the_legend_has_none() -> None:
+    [axis] = capacity_chart.utilizations([curve(4000, (0, 1))]).axes
+    assert not [line for line in axis.lines if line.get_linestyle() == "--"]

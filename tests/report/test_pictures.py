@@ -1,9 +1,17 @@
-"""Importing the drawing code and drawing do not change matplotlib's global state."""
+"""Drawing does not change matplotlib's global state, and pictures of emulated runs are marked."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+
+from loaderlab.device.step_times import DeviceStep
+from loaderlab.meter.step import Step
+from loaderlab.report import step_picture
 
 IMPORT = """
 import sys, warnings
@@ -45,3 +53,17 @@ def test_importing_does_not_change_matplotlibs_settings() -> None:
 
 def test_drawing_does_not_change_matplotlibs_settings() -> None:
     run(IMPORT + DRAW)
+
+
+@pytest.mark.parametrize("emulated", [True, False])
+def test_the_legend_of_an_emulated_run_is_marked(
+    emulated: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    step = Step(0, 0, 0, 1, (1, 1, 1, 1, 1), device=DeviceStep(0.0, 0.0, 1.0, 1.0, 1.0, 0.0))
+    step_picture.breakdown(tmp_path / "breakdown.png", "a run", {}, [step] * 3, emulated=emulated)
+    legend = figures[0].axes[1].get_legend()
+    assert legend is not None
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels[-1] == ("emulated device starved" if emulated else "device starved")

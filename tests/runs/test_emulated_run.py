@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -34,3 +36,19 @@ def test_the_settings_that_are_recorded(
         assert not [name for name in names if name.startswith("fail_if.")]
     warned = any("its speed is for stored samples of 114.7 kB" in line for line in terminal.said)
     assert warned is config.accelerator.is_emulated
+
+
+@pytest.mark.slow
+def test_the_gate_of_a_real_process(store_uri: str) -> None:
+    """The loader makes thousands of samples per second: it feeds 20 per second, and cannot feed a million."""
+    settings = ["data=digits", "steps=30", "loader.num_workers=0", "measure=bare", f"tracking.uri={store_uri}"]
+    for speed, code in (
+        ("accelerator.step_ms=50 batch_size=1", 0),
+        ("accelerator.samples_per_s=1e6 batch_size=256", 3),
+    ):
+        arguments = ["accelerator=custom", *speed.split(), *settings, "fail_if.utilization_below=0.9"]
+        command = [sys.executable, "-m", "experiments.train", *arguments]
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=120)
+        assert done.returncode == code, done.stdout + done.stderr
+        said = done.stderr if code else done.stdout
+        assert f"fail_if.utilization_below=0.9: {'not reached' if code else 'passed'}: digits emulated custom" in said

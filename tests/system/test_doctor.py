@@ -46,6 +46,8 @@ from loaderlab.system.doctor import GIB, MIB, Check
         (doctor.clock(0), "fails", "Set the clock"),
         (doctor.driver(["A100"], "570.1"), "ok", "570.1: A100"),
         (doctor.driver([], ""), "ok", "runs are on the CPU"),
+        (doctor.driver([], "", emulated=True), "ok", "GPU: none is needed, since the accelerator is emulated"),
+        (doctor.driver(["A100"], "570.1", emulated=True), "ok", "A100; not used, since the accelerator is emulated"),
         (doctor.store("sqlite:///a", ""), "ok", "sqlite:///a can be written"),
         (doctor.store("sqlite:///a", "tracking.uri=sqlite:///a: is a folder"), "fails", "is a folder"),
         (doctor.device("cpu AMD", ""), "ok", "cpu AMD"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from io import StringIO
 
 import pytest
@@ -151,3 +152,14 @@ def test_a_bar_shows_a_corrected_total() -> None:
         bar.set_total(60)
         bar.update(30, "loss 0.4")
         assert "30/60" in out.getvalue()
+
+
+def test_a_reader_that_has_ended_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ended(StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(module, "discard_stdout", lambda: None)
+    monkeypatch.setattr(sys, "stdout", Ended())
+    with pytest.raises(BrokenPipeError, match="the reader of stdout has ended"):
+        Terminal().say("a line")

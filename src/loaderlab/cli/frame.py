@@ -14,7 +14,7 @@ from loaderlab.config import ExitCode, Failed, UserError
 from loaderlab.system import extras
 from loaderlab.system.doctor import working_folders
 from loaderlab.system.program import command
-from loaderlab.system.streams import STDOUT_CLOSED, prepare_streams
+from loaderlab.system.streams import STDOUT_CLOSED, discard_stdout, prepare_streams
 from loaderlab.system.user import give_name_and_home
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -49,7 +49,7 @@ def framed(name: str, work: Callable[[], None]) -> int:
             raise
         return failed(message)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_stdout()
         return BROKEN_PIPE
     except KeyboardInterrupt as interrupt:
         print("\ninterrupted: everything recorded so far is kept", file=sys.stderr)

@@ -22,7 +22,7 @@ def utilizations(curves: Sequence[CapacityCurve]) -> Figure:
     counts = sorted({count for curve in curves for count, _ in curve.arms})
     for number, curve in enumerate(curves):
         _line(axis, curve, counts, number)
-    if any(curve.rate_of_one is not None for curve in curves):
+    if any(_has_estimate(curve) for curve in curves):
         axis.plot([], [], "--", color=INK, linewidth=1.0, label="linear estimate, loader alone")
     for limit in sorted({curve.threshold for curve in curves}):
         axis.axhline(100 * limit, linestyle=":", color=INK, linewidth=1.2, label=f"threshold, {100 * limit:.0f} %")
@@ -33,15 +33,21 @@ def utilizations(curves: Sequence[CapacityCurve]) -> Figure:
     return drawn
 
 
+def _has_estimate(curve: CapacityCurve) -> bool:
+    """Whether its linear estimate is a line: with one number of workers it would be an invisible point."""
+    return sum(curve.estimate(count) is not None for count, _ in curve.arms) > 1
+
+
 def _line(axis: Axes, curve: CapacityCurve, counts: Sequence[int], number: int) -> None:
     """Draws the medians, the runs and the estimate of one accelerator."""
     color, marker = CYCLE[number % len(CYCLE)], MARKERS[number % len(MARKERS)]
     places = [counts.index(count) for count, _ in curve.arms]
     medians = [100 * (utilization(arm) or 0.0) for _, arm in curve.arms]
     estimates = [curve.estimate(count) for count, _ in curve.arms]
-    axis.plot(
-        places, [np.nan if value is None else 100 * value for value in estimates], "--", color=color, linewidth=1.0
-    )
+    if _has_estimate(curve):
+        axis.plot(
+            places, [np.nan if value is None else 100 * value for value in estimates], "--", color=color, linewidth=1.0
+        )
     for place, (_, arm) in zip(places, curve.arms, strict=True):
         values = [run.figures[UTILIZATION.name] for run in arm.runs if UTILIZATION.name in run.figures]
         axis.plot([place] * len(values), values, "o", color=PAPER, markeredgecolor=color, markersize=4)

@@ -31,7 +31,7 @@ def write_steps(
     coarse = not loop.phases_marked
     text = to_csv(loop.steps, loop.warmup_steps, loop.parallel, coarse=coarse, untimed=untimed, emulated=emulated)
     write_text(folder / named("steps.csv", emulated=emulated), text)
-    breakdown(folder / named("breakdown.png", emulated=emulated), title, figures, loop.steps)
+    breakdown(folder / named("breakdown.png", emulated=emulated), title, figures, loop.steps, emulated=emulated)
 
 
 def to_csv(

@@ -10,13 +10,16 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from loaderlab import metrics
+from loaderlab.compare.marks import marked
 from loaderlab.report.chart_style import COLOURS, PARTS
 
 if TYPE_CHECKING:  # this import needs torch, and a comparison should not
     from loaderlab.meter.step import Step
 
 
-def breakdown(path: Path, title: str, figures: Mapping[str, float], steps: Sequence[Step]) -> None:
+def breakdown(
+    path: Path, title: str, figures: Mapping[str, float], steps: Sequence[Step], *, emulated: bool = False
+) -> None:
     """Writes one PNG: the parts of a mean step, each step's length and wait, and the loss.
 
     Args:
@@ -24,6 +27,7 @@ def breakdown(path: Path, title: str, figures: Mapping[str, float], steps: Seque
         title: of the picture; usually the verdict.
         figures: the run's metrics, from which the parts of the step are read.
         steps: all steps, including warm-up. Without losses there is no third plot.
+        emulated: on an emulated accelerator; the legend says so.
     """
     losses = [entry.loss for entry in steps]
     with_loss = any(loss == loss for loss in losses)
@@ -55,7 +59,7 @@ def breakdown(path: Path, title: str, figures: Mapping[str, float], steps: Seque
             color=COLOURS["wait"],
             alpha=0.8,
             linewidth=0,
-            label="device starved",
+            label=marked("device starved", emulated=emulated),
         )
     else:
         series.fill_between(count, waits, color=COLOURS["wait"], alpha=0.8, linewidth=0, label="wait for the batch")

@@ -74,7 +74,7 @@ def checks(config: TrainConfig) -> Iterator[Check]:
     for name, path in (("temporary files", Path(tempfile.gettempdir())), ("outputs", Path(config.checkpoint.dir))):
         yield doctor.disk(name, str(path), _free(path))
     yield from _store(config.tracking)
-    yield _driver()
+    yield _driver(emulated=config.accelerator.is_emulated)
     yield _device(config)
 
 
@@ -165,11 +165,11 @@ def _store(config: TrackingConfig) -> Iterator[Check]:
         yield doctor.disk("store's disk", str(file.parent), _free(file.parent))
 
 
-def _driver() -> Check:
+def _driver(*, emulated: bool) -> Check:
     with gpus() as handles:
         names = [str(query(gpu, lambda nvml, gpu: nvml.nvmlDeviceGetName(gpu)) or "a GPU") for gpu in handles]
         version = query(handles[0], lambda nvml, _: nvml.nvmlSystemGetDriverVersion()) if handles else None
-    return doctor.driver(names, str(version or "unknown version"))
+    return doctor.driver(names, str(version or "unknown version"), emulated=emulated)
 
 
 def _device(config: TrainConfig) -> Check:

@@ -136,11 +136,14 @@ def clock(now: float) -> Check:
     )
 
 
-def driver(names: list[str], version: str) -> Check:
-    """The GPUs that the driver lists, and its version."""
-    return _check(
-        "driver", f"{version}: {', '.join(names)}" if names else "no NVIDIA driver or no GPU: runs are on the CPU"
-    )
+def driver(names: list[str], version: str, *, emulated: bool = False) -> Check:
+    """The GPUs that the driver lists, and its version. ``emulated``: the run uses no GPU, even if there is one."""
+    if names:
+        text = f"{version}: {', '.join(names)}" + "; not used, since the accelerator is emulated" * emulated
+    else:
+        use = "none is needed, since the accelerator is emulated" if emulated else "runs are on the CPU"
+        text = f"no NVIDIA driver or no GPU: {use}"
+    return _check("driver", text)
 
 
 def store(uri: str, error: str) -> Check:

@@ -28,6 +28,17 @@ def prepare_streams() -> None:
     print_any_character()
 
 
+class ReaderEnded(BrokenPipeError):
+    """The reader of stdout has ended, as in `… | head`."""
+
+
+def discard_stdout() -> None:
+    """From now on, what is printed on stdout is discarded, since its reader has ended."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+
+
 def print_any_character() -> None:
     r"""From now on, stdout prints ``\\xd7`` for ``×`` if its encoding lacks the character, like stderr."""
     with contextlib.suppress(AttributeError, ValueError, OSError):  # closed, or replaced by another kind of stream

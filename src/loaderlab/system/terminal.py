@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from loaderlab.system.streams import lossy, print_any_character
+from loaderlab.system.streams import ReaderEnded, discard_stdout, lossy, print_any_character
 
 REDRAW_S = 0.5  # between two updates of the bar: an update takes about 1 ms of the training process
 PLAIN_WIDTH = 150  # characters
@@ -24,10 +25,18 @@ LEADING_COLUMNS = 3  # these and the last column are always shown
 PLAIN_LINES = 10  # of progress, if stdout is not a terminal
 
 
+class _Console(Console):
+    """A console that raises `ReaderEnded`; rich would raise SystemExit, which looks as if the user's code had ended the process."""
+
+    def on_broken_pipe(self) -> None:
+        discard_stdout()
+        raise ReaderEnded(errno.EPIPE, "the reader of stdout has ended, as in … | head") from None
+
+
 def _console() -> Console:
     """A console on stdout, with a fixed width if stdout is not a terminal."""
     print_any_character()
-    return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    return _Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
 @dataclass
