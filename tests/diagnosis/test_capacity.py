@@ -311,3 +311,10 @@ def test_the_limit_in_words(given: Setup, evidence: Evidence, text: str) -> None
     )
     assert text in words
     assert "would feed" not in words
+
+
+def test_a_loader_that_loads_nothing_has_no_capacity() -> None:
+    """Its utilization would look like a result of the host's loader."""
+    replay = replace(TWO, loader=LoaderCapabilities(loads_nothing=True))
+    assert capacity_of(FED, replay) is None
+    assert capacity_text(FED, replay) == ""

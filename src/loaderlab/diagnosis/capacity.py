@@ -34,9 +34,9 @@ class Capacity:
 
 
 def capacity_of(e: Evidence, s: Setup) -> Capacity | None:
-    """The capacity; None on a real device."""
+    """The capacity; None on a real device, and for a loader that loads nothing."""
     speed, makers, alone = s.accelerator, s.loader.makers, e.loader_alone
-    if speed is None:
+    if speed is None or s.loader.loads_nothing:
         return None
     rate = e.whole_rate or e.rate  # also after a change: the gate and MLPerf's rule are about the whole run
     utilization, limit = rate / speed.rate if rate else None, feed_limit(speed, s, e)
@@ -56,7 +56,7 @@ def capacity_text(e: Evidence, s: Setup) -> str:
     """The capacity and MLPerf Storage's rule in words, without a full stop at the end; empty on a real device, and for a
     loader that loads nothing."""
     capacity, speed = capacity_of(e, s), s.accelerator
-    if capacity is None or speed is None or s.loader.loads_nothing:
+    if capacity is None or speed is None:
         return ""
     return ". ".join(text for text in (_fed(capacity, speed, s), mlperf_rule(capacity.utilization, speed)) if text)
 

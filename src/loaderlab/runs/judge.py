@@ -60,7 +60,6 @@ def judge_run(
         **figures_of(loop, probes, setup),
         metrics.VAL_LOSS: trained.val_loss,
         metrics.VAL_ACCURACY: trained.val_accuracy,
-        **({metrics.UTILIZATION_PCT: None} if setup.loader.loads_nothing else {}),  # it has no capacity
     }
     figures = {name: value for name, value in values.items() if value is not None}
     return Judged(figures, judge(evidence_of(loop, probes), setup), loop)
