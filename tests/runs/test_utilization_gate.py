@@ -19,6 +19,7 @@ from loaderlab.metrics import EFFICIENCY_PCT, RATE, UTILIZATION_PCT
 from loaderlab.runs import run
 from loaderlab.runs.job import RunResult
 from loaderlab.runs.utilization_gate import check_run
+from loaderlab.system.program import command
 from loaderlab.system.terminal import Terminal
 from loaderlab.tracking import open_store
 from tests.conftest import compose
@@ -181,7 +182,7 @@ def test_a_failed_job_is_reported_before_the_gate(
     assert compared(store_uri, GATE) == 3
     error = capsys.readouterr().err
     assert "not measured: emulated resnet50_a100 loader.num_workers=2: failed" in error
-    assert f"To run them again: loaderlab train -m resume=latest tracking.uri={store_uri}" in error
+    assert f"To run them again: {command('train')} -m resume=latest tracking.uri={store_uri}" in error
 
 
 def record(store_uri: str, status: str, percent: float | None, *overrides: str) -> None:
