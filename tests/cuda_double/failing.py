@@ -239,7 +239,7 @@ def _short(attempt: Attempt, double: Double) -> Iterator[None]:
             attempt.num_steps = trained.step
             return trained
 
-    def no_picture(path: Path, *args: Any) -> None:
+    def no_picture(path: Path, *_: Any, **__: Any) -> None:
         path.write_bytes(b"")
 
     with pytest.MonkeyPatch.context() as patch:
