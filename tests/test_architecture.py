@@ -29,7 +29,7 @@ ORDER = [  # in the direction of the data: a subpackage imports only from those 
     {"__main__"},
 ]
 HEAVY = {  # packages that may be imported in few places only
-    "nvidia": {"loaders/dali_graph.py", "loaders/dali_single.py"},
+    "nvidia": {"loaders/dali_graph.py", "loaders/dali_guard.py", "loaders/dali_single.py"},
     "spdl": {"loaders/spdl.py"},
     "mlflow": {"tracking/store.py", "tracking/tracked_run.py"},
     "timm": {"training/models.py"},

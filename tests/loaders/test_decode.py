@@ -209,7 +209,7 @@ def test_pillow_and_torchcodec_give_the_same_pixels(image_tree: Path) -> None:
 def test_a_missing_dali_is_reported(monkeypatch: pytest.MonkeyPatch, image_tree: Path) -> None:
     monkeypatch.setitem(sys.modules, "nvidia.dali", None)
     monkeypatch.setitem(sys.modules, "nvidia.dali.backend", None)
-    for name in ("dali", "dali_graph", "dali_single"):
+    for name in ("dali", "dali_graph", "dali_guard", "dali_single"):
         monkeypatch.delitem(sys.modules, f"loaderlab.loaders.{name}", raising=False)
         monkeypatch.delattr(loaders, name, raising=False)
     with pytest.raises(LoaderError, match="loader=dali: NVIDIA DALI is not installed here"):

@@ -23,7 +23,11 @@ from loaderlab.config import DaliLoader, HostLoader, refuse
 from loaderlab.data.spec import INT64, DataError, EncodedImages, ImageArrays, ImageFiles, Split, UserItems, Vectors
 from loaderlab.data.tree import EXTENSIONS
 from loaderlab.device.base import Device, Event
-from loaderlab.loaders import dali_graph, dali_single  # first: they raise a clear error if DALI is not installed
+from loaderlab.loaders import (
+    dali_graph,
+    dali_guard,
+    dali_single,
+)  # first: they raise a clear error if DALI is not installed
 from loaderlab.loaders.broken import BrokenSamples, Unreadable
 from loaderlab.loaders.contract import Batch, EpochPlan, Loader, LoaderError
 from loaderlab.loaders.copying import DeviceCopy
@@ -67,7 +71,7 @@ class _Feed:
                 return [np.frombuffer(paths.encoded(i), np.uint8) for i in ids.tolist()], labels[ids], ids
             case EncodedImages(labels=labels):
                 read, limit = self._source.read, self._max_pixels
-                return [dali_graph.drop_unscaled_tiff(limit, read(i)) for i in ids.tolist()], labels[ids], ids
+                return [dali_guard.drop_unscaled_tiff(limit, read(i)) for i in ids.tolist()], labels[ids], ids
             case ImageArrays(images=images, labels=labels):
                 return images[ids], labels[ids], ids
             case Vectors(labels=labels):
@@ -106,6 +110,7 @@ class Dali(Loader):
         self._feed = _Feed(split, plan, self._skipped)
         self._pipeline: Any = None
         self._num_built = 0
+        self._exact = False  # whether the pipeline checks headers exactly: see `dali_guard`
         self._clean = True  # the pipeline contains no batch of an earlier epoch
         # DALI copies its batches to a GPU from pinned memory on a stream of its own; here an emulated copy does the same
         self._copy = DeviceCopy(HostLoader(), device) if device.capabilities.emulated else None
@@ -152,6 +157,7 @@ class Dali(Loader):
             batch_size=min(self._plan.batch_size, max(1, self._plan.num_samples)),
             num_threads=self.settings.num_threads,
             device_id=self._device_id,
+            exact=self._exact,
             # a pipeline that is built again, or in a resumed run, must not repeat the first epoch's crops
             seed=int(np.random.SeedSequence([seed, self._plan.rank, epoch, self._num_built]).generate_state(1)[0] >> 1),
         )
@@ -222,6 +228,9 @@ class Dali(Loader):
                         raise Unreadable(reasons) from None
                     self._skipped.add(reasons)
                     return
+            if not self._exact:  # then the cheap check may have refused a good image
+                self._exact = True
+                return
         elif isinstance(source, UserItems) and self._feed.failure is not None:
             raise self._feed.failure
         raise LoaderError(f"loader=dali: the pipeline failed: {dali_single.reason(error)}") from None

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 
 from loaderlab.config import DaliLoader, refuse
-from loaderlab.data.spec import UINT8, EncodedImages, ImageFiles, Split
+from loaderlab.data.spec import EncodedImages, ImageFiles, Split
 from loaderlab.loaders.contract import LoaderError
 from loaderlab.loaders.decode import CROP_ATTEMPTS
-from loaderlab.loaders.exif import one_orientation, without_exif
-from loaderlab.loaders.header import JPEG, JPEG_PIXELS_PER_BYTE, header_accepted, may_be_tiff
 from loaderlab.system import causes
 from loaderlab.system.extras import how_to_install
 
 try:
     from nvidia.dali import backend, fn, pipeline_def, types
-    from nvidia.dali.pipeline import Pipeline, do_not_convert
+    from nvidia.dali.pipeline import Pipeline
+
+    from loaderlab.loaders import dali_guard
 except ImportError as error:
     why = f"NVIDIA DALI is not installed here ({causes.reason(error)}). It exists for Linux only"
     install = how_to_install("dali") if sys.platform == "linux" else "loader=native"
@@ -31,8 +31,6 @@ NO_RUNTIME = (
     r"nvidia-dali-cuda\d+ is no longer shipped with CUDA runtime\. You need to install it separately\. (cuFFT|NPP) is "
 )
 FILTERS = {"interp_type": types.INTERP_LINEAR, "antialias": True}
-# byte 21 of a JPEG without EXIF data, which usually begins with a JFIF segment of the standard length and quantization tables
-DQT = 0xDB
 TIFF_ENDINGS = {".tif", ".tiff"}
 WHOLE = {"subpixel_scale": False, **FILTERS}  # whole sizes, as in torchvision; `random_resized_crop` always does this
 
@@ -47,9 +45,11 @@ def compose(
     num_threads: int,
     device_id: int | None,
     seed: int,
+    exact: bool,
 ) -> Pipeline:
     """A pipeline whose batches are (inputs, labels, ids, within), not yet built. Images are (N, size, size, C); other inputs are
-    unchanged. ``within`` (uint8, for encoded images only) says for each sample whether it was decoded or refused for its header.
+    unchanged. ``within`` (uint8) says for each sample whether it was decoded or refused for its header. Without ``exact``, the
+    pipeline fails instead, and it also fails for rare images with a good header: see `dali_guard`.
 
     Needs no GPU, also if ``device_id`` is given; `build` does.
     """
@@ -59,12 +59,14 @@ def compose(
         first, labels, ids = fn.external_source(source=feed, num_outputs=3, batch=True)
         inputs, within = first, np.uint8(1)
         if isinstance(split.source, EncodedImages):
-            encoded = fn.io.file.read(first) if isinstance(split.source, ImageFiles) else first
-            if isinstance(split.source, ImageFiles) and split.source.paths.has_any(TIFF_ENDINGS):
-                encoded = fn.python_function(
-                    encoded, function=functools.partial(drop_unscaled_tiff, split.on_error.max_pixels)
-                )
-            inputs, within = _decoded(encoded, split, config, decode)
+            encoded = _read(first, split.source, split.on_error.max_pixels)
+            if split.on_error.skip:
+                encoded = _with_one_orientation(encoded)
+            if exact:
+                inputs, within = _decoded_if_plausible(encoded, split, config, decode)
+            else:
+                encoded = dali_guard.refuse_implausible(encoded, split.on_error.max_pixels)
+                inputs = _decoded(encoded, split, config, decode)
             inputs = _finished(inputs, split, cropped=_crops(split, decode))
         elif split.transform is not None:
             inputs = fn.reinterpret(first, layout="HWC")
@@ -93,24 +95,36 @@ def build(pipeline: Pipeline) -> Pipeline:
     return pipeline
 
 
-def _decoded(encoded: Any, split: Split, config: DaliLoader, decode: str) -> tuple[Any, Any]:
-    """Full images, or random crops if ``_crops``, and the flag ``within``. An image that is refused for its header is black."""
-    assert split.transform is not None
+def _read(first: Any, source: EncodedImages, max_pixels: int) -> Any:
+    """The bytes of files, or the bytes that the feed has read."""
+    if not isinstance(source, ImageFiles):
+        return first
+    # not mapped: if a mapped file is cut while it is read, the process ends (SIGBUS), and mapping small files takes longer
+    encoded = fn.io.file.read(first, dont_use_mmap=True)
+    if source.paths.has_any(TIFF_ENDINGS):
+        encoded = fn.python_function(encoded, function=functools.partial(dali_guard.drop_unscaled_tiff, max_pixels))
+    return encoded
+
+
+def _with_one_orientation(encoded: Any) -> Any:
+    if encoded[21] != dali_guard.DQT:  # for each sample: the pipeline splits its batch here
+        encoded = fn.python_function(encoded, function=dali_guard.with_one_orientation)
+    return encoded
+
+
+def _decoded(encoded: Any, split: Split, config: DaliLoader, decode: str) -> Any:
+    """Full images, or random crops if ``_crops``."""
     decoding = decoder_options(decode, config.hw_decoder_load)
-    shape = fn.peek_image_shape(
-        encoded
-    )  # raises for a header that it cannot parse: the decoder could crash on such an image
-    pixels, num_bytes = shape[0] * shape[1], encoded.shape(dtype=types.INT64)[0]
-    plausible = (encoded[0] != JPEG[0]) | (pixels <= JPEG_PIXELS_PER_BYTE * num_bytes)  # see `check_header`
-    within = (pixels <= split.on_error.max_pixels) & plausible
-    if split.on_error.skip:  # noqa: SIM102  # Python evaluates this condition, and the graph the next one
-        if encoded[21] != DQT:  # for each sample: the pipeline splits its batch here
-            encoded = fn.python_function(encoded, function=with_one_orientation)
+    if _crops(split, decode):
+        return fn.decoders.image_random_crop(encoded, **decoding, **_window(split))  # decodes only the crop
+    return fn.decoders.image(encoded, **decoding)
+
+
+def _decoded_if_plausible(encoded: Any, split: Split, config: DaliLoader, decode: str) -> tuple[Any, Any]:
+    """The images, and the flag ``within``. An image that is refused for its header is black."""
+    within = dali_guard.is_plausible(encoded, split.on_error.max_pixels)
     if within:
-        if _crops(split, decode):
-            images = fn.decoders.image_random_crop(encoded, **decoding, **_window(split))  # decodes only the crop
-        else:
-            images = fn.decoders.image(encoded, **decoding)
+        images = _decoded(encoded, split, config, decode)
     else:
         images = types.Constant(np.zeros((8, 8, 3), np.uint8), device="gpu" if decode == "mixed" else "cpu")
     return fn.reinterpret(images, layout="HWC"), fn.cast(within, dtype=types.UINT8)
@@ -125,19 +139,6 @@ def decoder_options(decode: str, hw_decoder_load: float) -> dict[str, Any]:
     if decode == "mixed":
         options |= {"hw_decoder_load": hw_decoder_load, "jpeg_fancy_upsampling": True}
     return options
-
-
-@do_not_convert  # type: ignore[untyped-decorator]
-def drop_unscaled_tiff(max_pixels: int, data: UINT8) -> UINT8:
-    """The same bytes, or one byte instead of a TIFF file that `check_header` refuses. DALI would decode floats as if they were
-    0 to 1, but it refuses a single byte."""
-    return data if not may_be_tiff(data) or header_accepted(data, max_pixels) else np.zeros(1, np.uint8)
-
-
-@do_not_convert  # type: ignore[untyped-decorator]  # DALI's conditionals would rewrite this function and those it calls
-def with_one_orientation(data: UINT8) -> UINT8:
-    """The same image, without EXIF data if readers could disagree about its orientation."""
-    return data if one_orientation(data) else without_exif(data)
 
 
 def _crops(split: Split, decode: str) -> bool:
@@ -164,6 +165,10 @@ def _finished(images: Any, split: Split, *, cropped: bool) -> Any:
     if not spec.random_crop:
         images = fn.resize(images, resize_shorter=spec.resize, **WHOLE)
         images = fn.crop(images, crop=[spec.size, spec.size])
+    elif cropped and spec.flip > 0 and normalization.on_device:
+        # a negative width mirrors the image, which saves a second pass over its pixels
+        width = fn.random.choice([-float(spec.size), float(spec.size)], p=[spec.flip, 1 - spec.flip])
+        return fn.resize(images, resize_x=width, resize_y=spec.size, **WHOLE)
     elif cropped:
         images = fn.resize(images, size=[spec.size, spec.size], **WHOLE)
     else:

@@ -13,7 +13,7 @@ from nvidia.dali.pipeline import Pipeline
 from PIL import Image
 
 from loaderlab.data.spec import UINT8, DataError, EncodedImages
-from loaderlab.loaders import dali_graph
+from loaderlab.loaders import dali_graph, dali_guard
 from loaderlab.loaders.decode import decoder, read_image, why_unreadable
 from loaderlab.loaders.header import header_accepted
 from loaderlab.system import causes
@@ -107,7 +107,7 @@ def undecodable(source: EncodedImages, ids: Sequence[int], max_pixels: int, choi
             data = source.read(index)
             if header_accepted(data, max_pixels):
                 one = one or choice.pipeline(1)
-                one.feed_input("encoded", [dali_graph.with_one_orientation(data)])
+                one.feed_input("encoded", [dali_guard.with_one_orientation(data)])
                 one.run()
                 continue
             message = "its header"
