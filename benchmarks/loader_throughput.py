@@ -1,10 +1,10 @@
 """Compares loaderlab's loaders with plain code for the same libraries: JPEG files to batches of 64 on the CPU, in turns.
 
-    python -m benchmarks.loader_throughput --rounds 15 --seconds 4 --sizes 400x320 500x375 --arms native recipe
+    python -m benchmarks.loader_throughput --rounds 15 --seconds 2 --sizes 400x320 500x375 --arms native recipe
 
 Prints for each arm the samples per second, the ratio to torchvision's usual recipe, and the share of the throughput of the
 decoder alone on the same cores. (DALI decodes only the crop, so its share may exceed 100 %.) Then prints whether each target
-is reached. Every arm has as many workers or threads as there are cores, with one torch thread in each. The turns are
+is reached, and after each round the time that is left: with the defaults, 15 minutes at most. Every arm has as many workers or threads as there are cores, with one torch thread in each. The turns are
 described in `benchmarks.harness.turns`.
 """
 
@@ -12,10 +12,23 @@ from __future__ import annotations
 
 import statistics
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+PROGRESS = "  round {} of {}, about {:.1f} min left"
 ROOT = Path(__file__).resolve().parents[1]
+
+
+class Progress:
+    """Prints a line after each round, with the time that the other rounds of this size will take."""
+
+    def __init__(self, rounds: int) -> None:
+        self._rounds, self._began_s = rounds, time.perf_counter()
+
+    def __call__(self, number: int) -> None:
+        elapsed_min = (time.perf_counter() - self._began_s) / 60
+        print(PROGRESS.format(number, self._rounds, elapsed_min / number * (self._rounds - number)), flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -23,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     parser = options.parser(__doc__)
     parser.add_argument("--rounds", type=options.count, default=15, help="repeats: turns of each arm")
-    parser.add_argument("--seconds", type=options.number_above_0, default=4.0, help="length of a turn")
+    parser.add_argument("--seconds", type=options.number_above_0, default=1.2, help="length of a turn")
+    parser.add_argument("--starts", type=options.count, default=3, help="how often the arms are started")
     parser.add_argument(
         "--sizes", type=options.size, nargs="+", default=["400x320", "500x375"], help="sizes of the photos in pixels"
     )
@@ -56,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         for arm in arms:
             print(f"  {arm.name}: {arm.label}")
-        turns = take_turns(arms, chosen.rounds, chosen.seconds)
+        turns = take_turns(arms, chosen.rounds, chosen.seconds, chosen.starts, Progress(chosen.rounds))
         first = next(iter(turns))
         limits = [name for name in LIMITS if name in turns]
         limit = max(limits, key=lambda name: median_rate(turns[name]), default=None)

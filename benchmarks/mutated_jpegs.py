@@ -1,6 +1,7 @@
 """Reads mutated JPEG files with every loader and checks for crashes, hangs and failures without a file name.
 
     python -m benchmarks.mutated_jpegs --count 100000
+    python -m benchmarks.mutated_jpegs --count 10000 --skip 90000 --loaders dali
 
 Small pictures (4:4:4 and 4:2:0, progressive, grey, with EXIF) are damaged by flipped bits, truncation, overwritten headers,
 inserted or removed bytes, and other sizes in their header. One file in four stays intact, so that every batch has a sample
@@ -27,13 +28,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--loaders", nargs="+", help="any of native, 'native, Pillow', dali, spdl and resident (default: all)"
     )
+    parser.add_argument(
+        "--skip", type=options.count, default=0, help="files that an earlier run has read: other ones follow"
+    )
     chosen = parser.parse_args(arguments)
 
     from benchmarks.harness.mutated_files import CHUNK, LOADERS, passes
 
     if unknown := set(chosen.loaders or ()) - set(LOADERS):
         parser.error(f"argument --loaders: no loader is called {', '.join(sorted(unknown))}")
-    chunks = -(-chosen.count // CHUNK)
+    first = chosen.skip // CHUNK
+    chunks = range(first, first - (-chosen.count // CHUNK))
     passed = [passes(name, chunks) for name in chosen.loaders or LOADERS]
     return 0 if all(passed) else 1
 

@@ -151,11 +151,11 @@ def checked(config: LoaderConfig, folder: Path, names: list[str], num_intact: in
     return len(broken), ""
 
 
-def work(name: str, chunks: int, send: Connection, log: str) -> None:
-    """Reads all chunks with one loader in its own process; messages of libraries about broken files go to ``log``."""
+def work(name: str, chunks: range, send: Connection, log: str) -> None:
+    """Reads these chunks with one loader in its own process; messages of libraries about broken files go to ``log``."""
     log_file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log_file, 2)
-    for number in range(chunks):
+    for number in chunks:
         folder = Path(tempfile.mkdtemp(prefix="mutated-"))
         try:
             names, num_intact = written(folder, number)
@@ -168,7 +168,7 @@ def work(name: str, chunks: int, send: Connection, log: str) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def passes(name: str, chunks: int) -> bool:
+def passes(name: str, chunks: range) -> bool:
     """Whether one loader passes all checks; prints its result."""
     context = multiprocessing.get_context("spawn")
     receive, send = context.Pipe(duplex=False)
@@ -179,7 +179,7 @@ def passes(name: str, chunks: int) -> bool:
     send.close()
     files = skipped = 0
     problems: list[str] = []
-    for number in range(chunks):
+    for number in chunks:
         try:
             if not receive.poll(TIMEOUT_S):
                 problems.append(f"chunk {number}: no answer within {TIMEOUT_S:.0f} s")

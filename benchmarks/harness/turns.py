@@ -8,6 +8,7 @@ changes with each repeat. The parent process waits in a pipe meanwhile.
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -64,12 +65,31 @@ class Turn:
 Turns = dict[str, list[Turn]]  # the turns of each arm, in the order of the repeats
 
 
-def take_turns(arms: Sequence[Arm], rounds: int, seconds: float) -> Turns:
-    """The turns of all arms: one of this length for each arm in each round, after all arms were built."""
+def take_turns(
+    arms: Sequence[Arm], rounds: int, seconds: float, starts: int = 1, on_round: Callable[[int], None] = lambda _: None
+) -> Turns:
+    """The turns of all arms: one of this length for each arm in each round, after all arms were built.
+
+    Args:
+        starts: the arms are built so many times, each for its share of the rounds. The same code is up to 5 % faster or slower
+            in another process, and with one start the confidence intervals do not contain that.
+        on_round: called after each round with its number, from 1.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # so that the arms are ended as well
+    turns: Turns = {arm.name: [] for arm in arms}
+    first_rounds = [rounds * start // starts for start in range(starts + 1)]
+    for first, following in itertools.pairwise(first_rounds):
+        if first < following:
+            _take_rounds(arms, range(first, following), seconds, turns, on_round)
+    return turns
+
+
+def _take_rounds(
+    arms: Sequence[Arm], rounds: range, seconds: float, turns: Turns, on_round: Callable[[int], None]
+) -> None:
+    """Builds the arms, and adds their turns in these rounds to ``turns``."""
     context = multiprocessing.get_context("spawn")
     links: dict[str, tuple[int, Connection]] = {}
-    turns: Turns = {arm.name: [] for arm in arms}
     try:
         for arm in arms:
             link, arm_link = context.Pipe()
@@ -80,7 +100,7 @@ def take_turns(arms: Sequence[Arm], rounds: int, seconds: float) -> Turns:
             links[arm.name] = process.pid, link
             link.recv()
             os.killpg(process.pid, signal.SIGSTOP)
-        for number in range(rounds):
+        for number in rounds:
             for place in range(len(arms)):
                 name = arms[(number + place) % len(arms)].name
                 group, link = links[name]
@@ -88,10 +108,11 @@ def take_turns(arms: Sequence[Arm], rounds: int, seconds: float) -> Turns:
                 link.send(seconds)
                 turns[name].append(link.recv())
                 os.killpg(group, signal.SIGSTOP)
+            on_round(number + 1)
     finally:
-        for group, _ in links.values():
+        for group, link in links.values():
             os.killpg(group, signal.SIGKILL)
-    return turns
+            link.close()
 
 
 def _serve(arm: Arm, link: Connection) -> None:
