@@ -22,6 +22,10 @@ FULL = "unable to allocate shared memory(shm) for file </torch_1>: No space left
 def test_a_full_shm_ends_the_run_in_one_line(
     make_config: Callable[..., TrainConfig], terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def no_slots(_: str) -> int:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(os, "memfd_create", no_slots)
     parent, share = os.getpid(), torch.UntypedStorage._share_fd_cpu_
 
     def full(storage: torch.UntypedStorage, *args: Any, **kwargs: Any) -> Any:

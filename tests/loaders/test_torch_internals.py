@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,9 +13,9 @@ from loaderlab.config import NativeLoader, VectorsData
 from loaderlab.data import vectors
 from loaderlab.device.cpu import Cpu
 from loaderlab.loaders.contract import EpochPlan
-from loaderlab.loaders.fetch import bytes_for_batch
 from loaderlab.loaders.native import Native
-from loaderlab.loaders.torch_internals import end_workers, shared_storage
+from loaderlab.loaders.slot_writer import batch_memory
+from loaderlab.loaders.torch_internals import batches_of, end_workers, shared_storage
 
 
 class Squares(Dataset[Any]):
@@ -43,7 +44,7 @@ def test_shared_storage_is_shared_without_a_copy() -> None:
     assert tensor.is_shared()
     before = tensor.data_ptr()
     assert tensor.share_memory_().data_ptr() == before  # already shared, so nothing is copied
-    assert not bytes_for_batch(3, 4).is_shared()  # in the training process
+    assert not batch_memory((3, 4), torch.uint8).is_shared()  # in the training process
 
 
 def test_workers_end_while_the_iterator_of_a_stopped_epoch_exists(loader: DataLoader[Any]) -> None:
@@ -80,3 +81,16 @@ def test_a_closed_native_loader_leaves_no_worker() -> None:
     assert len(workers()) == before + 2
     native.close()
     assert len(workers()) == before
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_of_an_iterator(num_workers: int) -> None:
+    loader: DataLoader[Any] = DataLoader(torch.arange(10), 2, num_workers=num_workers)  # type: ignore[arg-type]
+    batches = list(batches_of(iter(loader)))
+    assert [batch.tolist() for batch in batches] == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
+    assert list(batches_of(iter([1, 2]))) == [1, 2], "a torch without this private function"
+
+
+def test_batches_of_an_iterator_are_not_kept() -> None:
+    for batch in batches_of(iter(DataLoader(torch.arange(4)))):  # type: ignore[arg-type]
+        assert sys.getrefcount(batch) == 2  # this variable and the argument

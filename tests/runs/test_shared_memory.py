@@ -1,7 +1,8 @@
-"""/dev/shm is checked before workers start: an error if no batches fit, a warning if those prepared ahead do not fit."""
+"""Memory is checked before workers start: an error if no batches fit, a warning if those prepared ahead do not fit."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,22 @@ from loaderlab.system.terminal import Terminal
 BATCH = 64 * 1024 * 4  # bytes of 64 vectors of 1024 values: a quarter of a MiB
 SETTINGS = ["data=vectors", "model=feedforward", "model.hidden=[4]", "device=cpu", "steps=1", "batch_size=64"]
 SETTINGS += ["data.num_features=1024", "data.num_samples=1344"]  # 21 steps of training
+
+
+@pytest.fixture
+def without_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system without memory files, where batches are in /dev/shm."""
+
+    def refuse(_: str) -> int:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(os, "memfd_create", refuse)
+
+
+@pytest.fixture
+def free_memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Sets the number of free bytes of memory."""
+    return lambda num_bytes: monkeypatch.setattr("loaderlab.runs.shared_memory.available_memory", lambda: num_bytes)
 
 
 @pytest.fixture
@@ -52,6 +69,7 @@ def warnings(make_config: Callable[..., TrainConfig], terminal: Terminal) -> Cal
     return check
 
 
+@pytest.mark.usefixtures("without_slots")
 def test_without_room_for_the_first_batches_no_worker_starts(
     free: Callable[[int], None],
     make_config: Callable[..., TrainConfig],
@@ -70,6 +88,7 @@ def test_without_room_for_the_first_batches_no_worker_starts(
     assert not started
 
 
+@pytest.mark.usefixtures("without_slots")
 @pytest.mark.parametrize(
     ("num_bytes", "overrides", "batches"),
     [
@@ -99,7 +118,29 @@ def test_a_warning_before_the_batches_fill_it(
         assert f"but {num_bytes / MIB:.1f} MiB are free. Type fewer loader.num_workers" in line
 
 
+@pytest.mark.usefixtures("without_slots")
 def test_the_workers_of_validation_are_checked(free: Callable[[int], None], warnings: Callable[..., list[str]]) -> None:
     free(0)
     with pytest.raises(UserError, match=r"free\. Type: evaluate=false, or docker run --shm-size=8g"):
         warnings("loader=replay", "data.work=1")
+
+
+def test_slots_need_memory_but_no_dev_shm(
+    free: Callable[[int], None], free_memory: Callable[[int], None], warnings: Callable[..., list[str]]
+) -> None:
+    free(0)
+    free_memory(8 * BATCH)  # 2 workers, each with 2 batches ahead and 2 of the consumer's
+    assert warnings("loader.num_workers=2") == []
+    free_memory(8 * BATCH - 1)
+    (line,) = warnings("loader.num_workers=2")
+    assert line == (
+        "warning: memory may become full, and workers would then die: 8 batches of 0.2 MiB need 2.0 MiB, but 2.0 MiB are free. "
+        "Type fewer loader.num_workers, loader.prefetch_factor=1, or a smaller batch_size"
+    )
+    free_memory(2 * BATCH - 1)
+    with pytest.raises(UserError) as error:
+        warnings("loader.num_workers=2")
+    assert str(error.value) == (
+        "loader.num_workers=2: workers pass their batches through memory, and 2 batches of 0.2 MiB need 0.5 MiB, but "
+        "0.5 MiB are free. Type: loader.num_workers=0, or a smaller batch_size"
+    )

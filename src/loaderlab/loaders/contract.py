@@ -101,20 +101,39 @@ class Batch:
     def __reduce__(self) -> tuple[Any, ...]:
         """Sends the inputs in shared memory and small tensors in the message itself: a tensor in shared memory costs a file
         descriptor and half a millisecond or more."""
-        return _received, (self.inputs, _as_message(self.targets), _as_message(self.ids), self.skipped)
+        return _received, (self.inputs, *small_parts(self))
 
     def pin_memory(self) -> Batch:
         """A copy in page-locked memory. DataLoader's pinning thread calls a method of this name."""
         return Batch(self.inputs.pin_memory(), self.targets.pin_memory(), self.ids, self.skipped)
 
 
-def _as_message(tensor: torch.Tensor | None) -> Any:
-    return tensor.numpy() if tensor is not None and tensor.nbytes <= SMALL_BYTES else tensor
+def small_parts(batch: Batch) -> tuple[Any, Any, Mapping[int, str]]:
+    """What a message about a batch contains besides its inputs: targets, ids, skipped. Small tensors are sent as bytes."""
+    return _as_bytes(batch.targets), _as_bytes(batch.ids), batch.skipped
 
 
-def _received(inputs: torch.Tensor, targets: Any, ids: Any, skipped: Mapping[int, str]) -> Batch:
-    targets, ids = (torch.from_numpy(part) if isinstance(part, np.ndarray) else part for part in (targets, ids))
-    return Batch(inputs, targets, ids, skipped)
+def whole_parts(
+    parts: tuple[Any, Any, Mapping[int, str]],
+) -> tuple[torch.Tensor, torch.Tensor | None, Mapping[int, str]]:
+    """The targets, ids and skipped samples of a message."""
+    targets, ids = (_from_bytes(part) if isinstance(part, bytes) else part for part in parts[:2])
+    return targets, ids, parts[2]
+
+
+def _as_bytes(tensor: torch.Tensor | None) -> Any:
+    is_small = (
+        tensor is not None and tensor.dtype == torch.int64 and tensor.ndim == 1 and 0 < tensor.nbytes <= SMALL_BYTES
+    )
+    return tensor.numpy().tobytes() if tensor is not None and is_small else tensor
+
+
+def _from_bytes(data: bytes) -> torch.Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.int64)  # a copy, because bytes cannot be written to
+
+
+def _received(inputs: torch.Tensor, *parts: Any) -> Batch:
+    return Batch(inputs, *whole_parts(parts))
 
 
 @dataclass(frozen=True)
@@ -127,6 +146,19 @@ class Counted:
 
     num_samples: int
     whole: bool
+
+
+@dataclass(frozen=True)
+class SharedBatches:
+    """The batches that worker processes keep in shared memory at the same time.
+
+    Attributes:
+        most: their number at most, if the consumer keeps up to three.
+        in_dev_shm: each is in new shared memory in /dev/shm, whose size is limited; otherwise in memory files.
+    """
+
+    most: int
+    in_dev_shm: bool
 
 
 class Loader(abc.ABC):
@@ -143,6 +175,9 @@ class Loader(abc.ABC):
     notes: tuple[str, ...] = ()
     #: samples that could not be loaded so far, by id, with the reason; other samples replaced them
     broken: Mapping[int, str] = MappingProxyType({})
+
+    #: None if it has no worker processes
+    shared_batches: SharedBatches | None = None
 
     #: whether `num_steps` is exact: an iterable dataset's first epoch may have more or fewer than its ``__len__`` says
     knows_length: bool = True

@@ -7,7 +7,6 @@ the main process wrapped in the worker's frames.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from loaderlab.data.normalization import mean_and_std
 from loaderlab.data.spec import (
@@ -32,7 +31,7 @@ from loaderlab.data.vectors import work
 from loaderlab.loaders.broken import BrokenSamples, Unreadable
 from loaderlab.loaders.contract import Batch, EpochPlan
 from loaderlab.loaders.decode import CROP_ATTEMPTS, decoder, read_image, transform_into
-from loaderlab.loaders.torch_internals import shared_storage
+from loaderlab.loaders.slot_writer import batch_memory
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,8 @@ class ImageFetcher(BatchFetcher):
         assert split.transform is not None
         self._source = split.source
         self._spec: TransformSpec = split.transform
-        self._normalization = split.normalization
+        by_loader = split.normalization is not None and not split.normalization.on_device
+        self._normalizes = split.normalization if by_loader else None
         self._max_pixels = split.on_error.max_pixels
         self._decoder_name = decoder_name
         self._decode = None if isinstance(split.source, ImageArrays) else decoder(decoder_name)
@@ -193,11 +193,17 @@ class ImageFetcher(BatchFetcher):
         assert self._decode is not None
         return read_image(self._source, index, self._decode, self._max_pixels)
 
+    def _memory(self, size: tuple[int, ...], *, is_sent: bool, dtype: torch.dtype = torch.uint8) -> torch.Tensor:
+        """Uninitialised images (N, C, H, W) with channels-last strides, from their size (N, H, W, C). Whole batches that are sent
+        to the trainer are in shared memory."""
+        images = batch_memory(size, dtype) if is_sent and self._batched else torch.empty(size, dtype=dtype)
+        return images.permute(0, 3, 1, 2)
+
     def build(self, request: Request) -> Batch:
         ids, spec = request.ids, self._spec
         draws, flips = request.draws(spec)
         channels = 3 if isinstance(self._source, EncodedImages) else self._source.images.shape[-1]
-        images = bytes_for_batch(len(ids), spec.size, spec.size, channels).permute(0, 3, 1, 2)
+        images = self._memory((len(ids), spec.size, spec.size, channels), is_sent=self._normalizes is None)
         unreadable: dict[int, str] = {}
         for position, index in enumerate(ids.tolist()):
             try:
@@ -211,23 +217,17 @@ class ImageFetcher(BatchFetcher):
         if unreadable:
             raise Unreadable(unreadable)
         inputs = images
-        if self._normalization is not None and not self._normalization.on_device:
-            inputs = normalize(images, self._normalization)
+        if self._normalizes is not None:
+            size = len(ids), spec.size, spec.size, channels
+            inputs = normalize(images, self._normalizes, self._memory(size, is_sent=True, dtype=torch.float32))
         return Batch(inputs, torch.from_numpy(self._source.labels[ids]), torch.from_numpy(ids))
 
 
-def bytes_for_batch(*shape: int) -> torch.Tensor:
-    """An uninitialised uint8 tensor of this shape. In a worker process it is in shared memory, so that sending the batch does
-    not copy it."""
-    if get_worker_info() is None:
-        return torch.empty(shape, dtype=torch.uint8)
-    return torch.empty(0, dtype=torch.uint8).set_(shared_storage(math.prod(shape))).view(shape)
-
-
-def normalize(images: torch.Tensor, normalization: Normalization) -> torch.Tensor:
-    """Images (N, C, H, W) as float32 ``(x / 255 - mean) / std``, from uint8, with the same strides."""
+def normalize(images: torch.Tensor, normalization: Normalization, out: torch.Tensor | None = None) -> torch.Tensor:
+    """Images (N, C, H, W) as float32 ``(x / 255 - mean) / std``, from uint8: in ``out``, or with the same strides."""
     mean, std = mean_and_std(normalization, images.device)
-    return images.float().mul_(1 / 255).sub_(mean).div_(std)
+    floats = images.float() if out is None else out.copy_(images)
+    return floats.mul_(1 / 255).sub_(mean).div_(std)
 
 
 class VectorFetcher(BatchFetcher):

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import math
 import multiprocessing
-import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data import DataLoader
 
 from loaderlab.config import NativeLoader, refuse
 from loaderlab.data.spec import Split, UserItems
 from loaderlab.device.base import Device
 from loaderlab.device.threads import torch_threads
 from loaderlab.loaders.broken import BrokenSamples
-from loaderlab.loaders.contract import Batch, Counted, EpochPlan, Loader, LoaderError
+from loaderlab.loaders.contract import Batch, Counted, EpochPlan, Loader, LoaderError, SharedBatches
 from loaderlab.loaders.copying import DeviceCopy
 from loaderlab.loaders.fetch import BatchFetcher, Fetched, Request, received, requests
 from loaderlab.loaders.fetchers import fetcher
-from loaderlab.loaders.header import lift_pillow_limit
 from loaderlab.loaders.resolve import NativeSettings, native_capabilities, native_settings
-from loaderlab.loaders.torch_internals import dead_workers, end_workers
+from loaderlab.loaders.slots import IN_USE, Slots
+from loaderlab.loaders.torch_internals import batches_of, dead_workers, end_workers
 from loaderlab.loaders.user_items import StreamEnd, UserStream
+from loaderlab.loaders.worker import BeginWorker, as_sent
 from loaderlab.loaders.worker_death import explained, start_refused
-from loaderlab.system.processes import killed_with_parent, undisturbed
+from loaderlab.system.causes import described
+from loaderlab.system.processes import undisturbed
 
 
 class _Requests:
@@ -41,46 +40,6 @@ class _Requests:
 
     def __iter__(self) -> Iterator[Request]:
         return requests(self._plan, self.epoch)
-
-
-class _BeginWorker:
-    """Prepares a worker before its first batch. A spawned worker does not inherit the settings of the training process."""
-
-    def __init__(self, start_method: str | None) -> None:
-        self._start_method = start_method
-        self._from_main_thread = True
-        self._collects_garbage = True
-
-    def note_thread(self) -> None:
-        """Records the thread that will start the workers: Linux treats the end of that thread as the parent's death."""
-        self._from_main_thread = threading.current_thread() is threading.main_thread()
-
-    @contextlib.contextmanager
-    def starting(self) -> Iterator[None]:
-        """Pauses the garbage collector while workers start, so that a forked one cannot collect before it is in `__call__`."""
-        self._collects_garbage = gc.isenabled()
-        gc.disable()
-        try:
-            yield
-        finally:
-            if self._collects_garbage:
-                gc.enable()
-
-    def __call__(self, _: int) -> None:
-        gc.freeze()  # collecting inherited objects would copy their memory, or call CUDA in a forked process
-        if self._collects_garbage:
-            gc.enable()
-        lift_pillow_limit()
-        if self._from_main_thread and self._start_method != "forkserver":  # its workers are children of the fork server
-            killed_with_parent()
-
-
-def _share_inputs(fetched: Any) -> Any:
-    """The same value. In a worker, the inputs are moved to shared memory here, so that an error reaches the training process.
-    The thread that sends batches would only print the error, and the training process would wait forever."""
-    if isinstance(fetched, Batch) and get_worker_info() is not None:
-        fetched.inputs.share_memory_()
-    return fetched
 
 
 class Native(Loader):
@@ -107,8 +66,9 @@ class Native(Loader):
         self._skipped = BrokenSamples(split.on_error, plan.num_samples)
         self.broken = self._skipped.reasons
         self._requests = _Requests(plan)
-        self._begin_worker = _BeginWorker(self.settings.start_method)
+        self._begin_worker = BeginWorker(self.settings.start_method)
         self._running: Iterator[Any] | None = None
+        self._slots = self._first_slots()
         common: dict[str, Any] = {
             "num_workers": num_workers,
             "prefetch_factor": self.settings.prefetch_factor,
@@ -116,7 +76,7 @@ class Native(Loader):
             "pin_memory": self._copy.pins,
             "in_order": config.in_order,
             "multiprocessing_context": self.settings.start_method,
-            "collate_fn": _share_inputs,
+            "collate_fn": as_sent,
             "worker_init_fn": self._begin_worker,
         }
         self._loader: DataLoader[Any] | None
@@ -150,11 +110,12 @@ class Native(Loader):
                 if isinstance(fetched, StreamEnd):
                     num_samples += fetched.num_dropped
                     continue
-                batch = received(fetched, self._skipped)
+                batches = [received(fetched, self._skipped)]
                 if self._iterable:
-                    num_steps, num_samples = num_steps + 1, num_samples + len(batch)
+                    num_steps, num_samples = num_steps + 1, num_samples + len(batches[0])
                     self.counted = Counted(num_samples, whole=False)
-                yield batch
+                del fetched
+                yield batches.pop()  # without a reference here, its memory is released by the consumer, not in the next wait
         except GeneratorExit:  # stopped early: workers that are not persistent end with their iterator
             self._running = None
             raise
@@ -170,13 +131,14 @@ class Native(Loader):
         self._begin_worker.note_thread()
         try:
             self._try_queue()
+            self._prepare_slots()
             with self._begin_worker.starting():
                 self._running = iter(self._loader)
         except Exception as error:
             if self.settings.num_workers == 0 or self._explained(error) is not error:
                 raise
             raise start_refused(self.settings.num_workers, error) from error
-        yield from self._running
+        yield from batches_of(self._running)
         self._running = None
 
     def _try_queue(self) -> None:
@@ -188,6 +150,31 @@ class Native(Loader):
             queue = multiprocessing.get_context(self.settings.start_method).Queue()
             queue.close()
             queue.join_thread()
+
+    def _first_slots(self) -> Slots | None:
+        """The slots of the first workers; None without workers, or if the system refuses them."""
+        num_workers, prefetch_factor = self.settings.num_workers, self.settings.prefetch_factor
+        if prefetch_factor is None:
+            return None
+        try:
+            slots = Slots(num_workers, prefetch_factor)
+        except (OSError, AttributeError) as error:  # not on Linux: no memfd_create
+            self.notes = (
+                f"loader=native: batches are sent through new shared memory, which takes longer: {described(error)}",
+            )
+            self.shared_batches = SharedBatches(self.lookahead + IN_USE, in_dev_shm=True)
+            return None
+        self.shared_batches = SharedBatches(slots.num_slots, in_dev_shm=False)
+        return slots
+
+    def _prepare_slots(self) -> None:
+        """Gives slots to workers that are about to start: the first ones, then new ones each time."""
+        if self._slots is None or (self.settings.persistent_workers and self._begin_worker.slots is not None):
+            return
+        if self._begin_worker.slots is not None:
+            self._slots.close()
+            self._slots = self._first_slots()
+        self._begin_worker.use(self._slots)
 
     def _explain_and_stop(self, error: BaseException) -> BaseException:
         """The error to raise instead. If it is an explanation, the workers have been ended, so that PyTorch's SIGCHLD handler
@@ -212,8 +199,10 @@ class Native(Loader):
     def _fetched_in_process(self, fetch: BatchFetcher) -> Iterator[Fetched]:
         """Batches without workers and without DataLoader, which would take as long for a small batch as building it."""
         for request in self._requests:
-            fetched = fetch.__getitems__(request)
-            yield fetched.pin_memory() if self._copy.pins and isinstance(fetched, Batch) else fetched
+            yield self._pinned(fetch.__getitems__(request))
+
+    def _pinned(self, fetched: Fetched) -> Fetched:
+        return fetched.pin_memory() if self._copy.pins and isinstance(fetched, Batch) else fetched
 
     def transfer(self, batch: Batch) -> Batch:
         return self._copy(batch)
@@ -229,4 +218,7 @@ class Native(Loader):
     def close(self) -> None:
         if self._loader is not None:
             end_workers(self._loader, self._running)
-        self._loader = self._running = None
+        if self._slots is not None:
+            self._slots.close()
+            self._begin_worker.use(None)
+        self._loader = self._running = self._slots = None

@@ -33,6 +33,26 @@ def end_workers(loader: DataLoader[Any], running: Iterator[Any] | None = None) -
             end()
 
 
+def batches_of(iterator: Iterator[Any]) -> Iterator[Any]:
+    """The batches of a DataLoader's iterator with workers, without the profiler's record of each.
+
+    Calls ``_next_data``: ``__next__`` calls it inside ``record_function``, which takes a quarter of a millisecond after a step of
+    20 ms. Our loop records its own phases.
+    """
+    receive = getattr(iterator, "_next_data", None)
+    if receive is None:
+        yield from iterator
+        return
+    while True:
+        try:
+            data = receive()
+        except StopIteration:
+            return
+        batches = [data]
+        del data
+        yield batches.pop()  # no reference is kept while the consumer uses the batch
+
+
 def dead_workers(iterator: Iterator[Any] | None, patience_s: float) -> list[tuple[int, int]]:
     """Process id and exit code of an iterator's dead workers, with exit codes of 0 last.
 

@@ -15,6 +15,7 @@ from loaderlab.data.custom import split_item
 from loaderlab.data.spec import INT64, DataError, UserItems
 from loaderlab.loaders.contract import Batch
 from loaderlab.loaders.fetch import BatchFetcher, Failure, Fetched, Request
+from loaderlab.loaders.slot_writer import stacked
 from loaderlab.loaders.worker_death import shared_memory_advice
 from loaderlab.system import user_code
 from loaderlab.system.causes import described, reason, safe_text
@@ -95,10 +96,10 @@ def collate_items(items: Sequence[Any], source: UserItems, ids: INT64 | None) ->
         names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
         raise DataError(f"data=custom: the items {named}cannot be collated: their inputs have the dtypes {names}")
     try:
-        inputs, targets = (
-            default_collate([pair[0] for pair in pairs]),
-            default_collate([pair[1] for pair in pairs]),
-        )
+        inputs = stacked([pair[0] for pair in pairs])
+        if inputs is None:
+            inputs = default_collate([pair[0] for pair in pairs])
+        targets = default_collate([pair[1] for pair in pairs])
     except Exception as error:  # torch raises various types for items that it cannot collate
         advice = shared_memory_advice(safe_text(error))
         raise DataError(f"data=custom: the items {named}cannot be collated: {reason(error)}{advice}") from error

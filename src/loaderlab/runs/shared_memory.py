@@ -1,9 +1,14 @@
-"""Checks before workers start that their batches fit into /dev/shm. Without space, a worker dies in the middle of training."""
+"""Checks before workers start that their batches fit in memory: without space, a worker dies in the middle of training.
+
+Batches in slots (`loaderlab.loaders.slots`) take ordinary memory. Where there are no slots, batches are in ``/dev/shm``, which in
+a container has 64 MiB by default.
+"""
 
 from __future__ import annotations
 
 import math
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,54 +17,63 @@ from loaderlab.config import refuse
 from loaderlab.data.spec import DataSpec, Split
 from loaderlab.loaders.contract import Loader, LoaderError
 from loaderlab.system.doctor import MIB
+from loaderlab.system.machine import available_memory
 from loaderlab.system.terminal import Terminal
 
 SHM = Path("/dev/shm")
-# batches besides those prepared ahead: the step's, the next one, and one that a worker has not released. Measured with 2 and 3
-# workers and a slow step: runs with room for 2 failed, with room for 3 they did not (2 of 2 for each of 3 settings)
-IN_USE = 3
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where batches are: its name, its free bytes, and what to type if they are too few."""
+
+    name: str
+    free: int
+    override: str
+
+
+def _place(*, in_dev_shm: bool) -> _Place:
+    if in_dev_shm:
+        return _Place("/dev/shm", shutil.disk_usage(SHM).free, "docker run --shm-size=8g")
+    return _Place("memory", available_memory(), "a smaller batch_size")
 
 
 def check_shared_memory(
     spec: DataSpec, batch_size: int, training: Loader, validation: Loader | None, terminal: Terminal
 ) -> None:
-    """Warns if the batches that the workers prepare ahead do not fit into the free space of /dev/shm.
+    """Warns if the batches that the workers prepare ahead do not fit into the free memory, or /dev/shm.
 
     Raises:
         LoaderError: not even one batch of each worker fits, so the first step would fail.
     """
-    if not SHM.is_dir():
-        return  # the start of the workers explains it
-    free = shutil.disk_usage(SHM).free
-    if _warns(spec, spec.train, training, batch_size, free, "loader.num_workers=0", terminal) or validation is None:
+    if _warns(spec, spec.train, training, batch_size, "loader.num_workers=0", terminal) or validation is None:
         return
     assert spec.val is not None
-    _warns(spec, spec.val, validation, batch_size, free, "evaluate=false", terminal)
+    _warns(spec, spec.val, validation, batch_size, "evaluate=false", terminal)
 
 
-def _warns(
-    spec: DataSpec, split: Split, loader: Loader, batch_size: int, free: int, override: str, terminal: Terminal
-) -> bool:
+def _warns(spec: DataSpec, split: Split, loader: Loader, batch_size: int, override: str, terminal: Terminal) -> bool:
     """Checks one loader. Returns whether it has warned."""
-    makers = loader.capabilities.makers
-    if makers is None or not loader.capabilities.num_processes:
-        return False
+    makers, shared = loader.capabilities.makers, loader.shared_batches
+    if makers is None or shared is None or (shared.in_dev_shm and not SHM.is_dir()):
+        return False  # without /dev/shm, the start of the workers explains it
+    place = _place(in_dev_shm=shared.in_dev_shm)
     batch_bytes = sample_bytes(spec) * (batch_size if split.num_samples is None else min(batch_size, split.num_samples))
-    least, most = _num_batches(loader, makers.count), _num_batches(loader, loader.lookahead + IN_USE)
-    if least * batch_bytes > free:
+    least, most = _num_batches(loader, makers.count), _num_batches(loader, shared.most)
+    if least * batch_bytes > place.free:
         raise refuse(
             makers.setting,
             makers.count,
-            f"workers pass their batches through /dev/shm, and {_needed(least, batch_bytes, free)}",
-            f"{override}, or docker run --shm-size=8g",
+            f"workers pass their batches through {place.name}, and {_needed(least, batch_bytes, place.free)}",
+            f"{override}, or {place.override}",
             is_example=False,
             error=LoaderError,
         )
-    if most * batch_bytes <= free:
+    if most * batch_bytes <= place.free:
         return False
     terminal.warn(
-        f"/dev/shm may become full, and workers would then die: {_needed(most, batch_bytes, free)}. "
-        "Type fewer loader.num_workers, loader.prefetch_factor=1, or docker run --shm-size=8g"
+        f"{place.name} may become full, and workers would then die: {_needed(most, batch_bytes, place.free)}. "
+        f"Type fewer loader.num_workers, loader.prefetch_factor=1, or {place.override}"
     )
     return True
 
