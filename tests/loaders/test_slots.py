@@ -326,15 +326,21 @@ def test_closing_frees_the_memory_of_free_slots_and_that_of_others_when_they_are
     os.close(memory_file)
 
 
+def open_slot_files() -> int:
+    gc.collect()
+    files = [f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd")]
+    return sum("loaderlab-batches" in os.readlink(file) for file in files if os.path.lexists(file))
+
+
 def test_a_closed_loader_leaves_no_file_open(native: Build) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_slot_files()
     loader = native()
     kept = next(iter(loader.epoch(0)))
+    assert open_slot_files() > before
     loader.close()
     check(kept)
     del kept, loader
-    gc.collect()
-    assert len(os.listdir("/proc/self/fd")) <= before
+    assert open_slot_files() == before
 
 
 def test_there_is_no_slot_if_all_are_in_use(pair: tuple[Slots, Writer]) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loaderlab.config import MAX_PIXELS, TransformConfig, UserError
+from loaderlab.data.file_bytes import bytes_of_file
 from loaderlab.data.paths import PathTable
 
 UINT8 = npt.NDArray[np.uint8]
@@ -116,7 +117,7 @@ class ImageFiles(EncodedImages):
         return [self.paths[index] for index in np.unique(ids).tolist()]
 
     def read(self, index: int) -> UINT8:
-        return np.fromfile(self.paths[index], np.uint8)
+        return bytes_of_file(self.paths[index])
 
     def take(self, ids: INT64) -> ImageFiles:
         return ImageFiles(self.paths.take(ids), self.labels[ids])
@@ -151,7 +152,7 @@ class TarImages(EncodedImages):
 
     def read(self, index: int) -> UINT8:
         size, offset = int(self.sizes[index]), int(self.offsets[index])
-        return np.fromfile(self.shards[self.shard[index]], np.uint8, count=size, offset=offset)
+        return bytes_of_file(self.shards[self.shard[index]], offset, size)
 
     def take(self, ids: INT64) -> TarImages:
         return TarImages(self.shards, self.shard[ids], self.offsets[ids], self.sizes[ids], self.labels[ids])
