@@ -86,7 +86,8 @@ class Batch:
         skipped: samples that could not be loaded, by id, with the reason. Other samples of the batch replace them, also in
             ``ids``.
 
-    The consumer of a batch owns its tensors: no loader writes into them again. Only `replay` returns the same tensors more
+    The consumer of a batch owns its tensors: no loader writes into them again while a tensor, an array or a view refers to their
+    memory (`loaderlab.loaders.slots`). Only `replay` returns the same tensors more
     than once; they must not be modified.
     """
 
