@@ -49,10 +49,15 @@ class CapacityCurve:
         return next((rate / count for count, rate in rates if rate), None)
 
     @property
-    def most(self) -> float | None:
-        """The highest utilization with batches already in memory, 0 to 1; None if no ceiling was measured."""
-        ceilings = [ceiling for _, arm in self.arms if (ceiling := arm.median(metrics.CEILING_RATE)) is not None]
-        return max(ceilings) / self.requested_rate if ceilings else None
+    def is_limited(self) -> bool:
+        """Whether no number of workers can feed the accelerator: see `loaderlab.diagnosis.feed_limit`."""
+        last = self.arms[-1][1]
+        return last.median(metrics.LOADER_RATE) is not None and last.median(metrics.WORKERS_NEEDED) is None
+
+    @property
+    def cores_needed(self) -> float | None:
+        """Cores to feed the accelerator, by the linear estimate of the last arm."""
+        return self.arms[-1][1].median(metrics.CORES_NEEDED)
 
     def estimate(self, count: int) -> float | None:
         """The utilization by the linear estimate, 0 to 1; None without workers, or if the loader was not measured alone."""

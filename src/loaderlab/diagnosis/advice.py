@@ -15,6 +15,7 @@ from loaderlab.diagnosis.evidence import (
     Evidence,
     Setup,
 )
+from loaderlab.diagnosis.feed_limit import feed_limit
 from loaderlab.loaders.capabilities import Makers
 
 
@@ -128,7 +129,8 @@ def _enough_makers(e: Evidence, s: Setup, bottleneck: str) -> int:
     assert e.loader_alone is not None
     assert e.ceiling is not None
     rate_of_one = e.loader_alone / max(1, s.loader.parallel)
-    within_cores = s.cores if s.device.uses_host_cores else s.cores - 1
+    # one core is left for a real device's launches; what an emulated one needs is in `_limits`
+    within_cores = s.cores if s.device.uses_host_cores or s.device.emulated else s.cores - 1
     limit = 4 * s.cores if bottleneck == STORAGE else max(1, within_cores)
     limit = min(limit, s.max_makers or limit)
     enough = (
@@ -164,10 +166,23 @@ def _more_makers(e: Evidence, s: Setup, makers: Makers, bottleneck: str) -> Advi
     if ceiling is None:  # with another number of threads the step takes another, unknown time
         return Advice(text, makers.setting, count)
     rate = min(ceiling, count * rate_of_one)
-    if s.device.uses_host_cores and e.loader_cores is not None:  # loader and step share the cores
-        core_s_per_sample = e.loader_cores / e.loader_alone + s.threads_with(count) / ceiling
-        rate = min(rate, s.cores / core_s_per_sample)
+    rate = min(rate, *_limits(e, s, count, ceiling))
     return Advice(text, makers.setting, count, rate / e.rate, at_most=False)
+
+
+def _limits(e: Evidence, s: Setup, num_makers: int, ceiling: float) -> list[float]:
+    """Rates that no number of makers exceeds: by the cores, and by what queuing and copying take on an emulated accelerator."""
+    limits = [math.inf]
+    if e.loader_cores and e.loader_alone:
+        core_s_per_sample = e.loader_cores / e.loader_alone
+        if s.device.uses_host_cores:  # loader and step share the cores
+            core_s_per_sample += s.threads_with(num_makers) / ceiling
+        elif s.accelerator is not None and s.batch_size:
+            core_s_per_sample += s.accelerator.host_ms / 1e3 / s.batch_size
+        limits.append(s.cores / core_s_per_sample)
+    if s.accelerator is not None and (limit := feed_limit(s.accelerator, s)) is not None:
+        limits.append(limit.share * s.accelerator.rate)
+    return limits
 
 
 def _speed_up_copy(s: Setup, max_gain: float | None) -> list[Advice]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from loaderlab.diagnosis.evidence import TOLERANCE, Evidence, RequestedSpeed, Setup
+from loaderlab.diagnosis.evidence import PARTLY_FROM_PCT, TOLERANCE, Evidence, RequestedSpeed, Setup
 from loaderlab.diagnosis.feed_limit import FeedLimit, feed_limit
 
 CLOSE = 0.05  # an estimate this little above a whole number of workers is rounded down
@@ -39,7 +39,9 @@ def capacity_of(e: Evidence, s: Setup) -> Capacity | None:
     if speed is None or s.loader.loads_nothing:
         return None
     rate = e.whole_rate or e.rate  # also after a change: the gate and MLPerf's rule are about the whole run
-    utilization, limit = rate / speed.rate if rate else None, feed_limit(speed, s, e)
+    if e.num_steps < e.least_steps:
+        rate = None
+    utilization, limit = rate / speed.rate if rate else None, feed_limit(speed, s)
     if not alone:
         return Capacity(None, None, None, utilization, limit)
     if limit is not None:
@@ -58,7 +60,10 @@ def capacity_text(e: Evidence, s: Setup) -> str:
     capacity, speed = capacity_of(e, s), s.accelerator
     if capacity is None or speed is None:
         return ""
-    return ". ".join(text for text in (_fed(capacity, speed, s), mlperf_rule(capacity.utilization, speed)) if text)
+    rule = mlperf_rule(capacity.utilization, speed)
+    if rule and e.gap_pct is not None and e.gap_pct >= PARTLY_FROM_PCT:
+        rule += f" within epochs; between epochs {e.gap_pct:.0f} % of the loop is lost"
+    return ". ".join(text for text in (_fed(capacity, speed, s), rule) if text)
 
 
 def mlperf_rule(utilization: float | None, speed: RequestedSpeed) -> str:
@@ -92,15 +97,17 @@ def _fed(capacity: Capacity, speed: RequestedSpeed, s: Setup) -> str:
     if capacity.limit is not None:
         most = f"at most {capacity.limit.share:.2f} of one can be used"
         return f"{parts[0]}; with any number of {_kind(s)}s {most}: {capacity.limit.reason}"
+    if capacity.workers_needed is None or (fed >= 1 and _is_below(capacity.utilization, speed)):
+        return parts[0]  # more cores would not help this loader, or it is not the limit
     needs = [_cores(capacity.cores_needed, s.cores)] if capacity.cores_needed is not None else []
-    count = None if capacity.workers_needed is None else max(1, math.ceil(capacity.workers_needed - CLOSE))
+    count = max(1, math.ceil(capacity.workers_needed - CLOSE))
     measured = s.loader.makers.count if s.loader.makers is not None else 0
-    if count is not None and (fed < 1 or measured):
+    if fed < 1 or measured:
         needs.append(_makers(count, s))
     if needs:
         needed = " and ".join(needs)
         parts.append(f"about {needed} would feed one" if fed < 1 else f"one needs about {needed}")
-    if count is not None and fed < 1 and count > measured:
+    if fed < 1 and count > measured:
         kind = _kind(s)
         parts.append(f"not measured beyond {_makers(measured, s)}" if measured else f"not measured with {kind}s")
         if s.max_makers is not None and count > s.max_makers:
@@ -113,10 +120,14 @@ def _number_fed(fed: float, utilization: float | None, speed: RequestedSpeed, s:
     using = "" if makers is None else f"with {_makers(makers.count, s)} " if makers.count else f"without {_kind(s)}s "
     if fed < 1:
         return f"{using}this host feeds {fed:.2f} of an {speed.title} ({rate})"
-    if utilization is not None and utilization < speed.min_utilization:  # a copy or the host part limits the run
-        could = f"{using}the loader alone could feed {_digits(fed)} {speed.title} accelerators ({rate} each)"
+    could = f"{using}the loader alone could feed {_digits(fed)} {speed.title} accelerators ({rate} each)"
+    if utilization is not None and _is_below(utilization, speed):  # a copy or the host part limits the run
         return f"{could}, but in the run it fed {utilization:.2f} of one"
-    return f"{using}this host could feed {_digits(fed)} {speed.title} accelerators ({rate} each)"
+    return could
+
+
+def _is_below(utilization: float | None, speed: RequestedSpeed) -> bool:
+    return utilization is not None and utilization < speed.min_utilization
 
 
 def _digits(number: float) -> str:

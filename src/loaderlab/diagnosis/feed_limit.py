@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from loaderlab.diagnosis.evidence import PARTLY_FROM_PCT, Evidence, RequestedSpeed, Setup
+from loaderlab.diagnosis.evidence import PARTLY_FROM_PCT, RequestedSpeed, Setup
 
-CLOSE = 1.1  # measured host time / accelerator.host_ms, up to which they are the same
 ENOUGH = 1 - PARTLY_FROM_PCT / 100  # an accelerator that is used this much is fed
 
 
@@ -21,7 +20,7 @@ class FeedLimit:
     Attributes:
         share: rate if no step waits for data / requested rate, 0 to 1.
         reason: without a full stop.
-        remedy: what to change.
+        remedy: what to change, in one sentence without a full stop.
     """
 
     share: float
@@ -29,39 +28,25 @@ class FeedLimit:
     remedy: str
 
 
-def feed_limit(speed: RequestedSpeed, s: Setup, e: Evidence | None = None) -> FeedLimit | None:
-    """The limit; None if enough workers feed the accelerator.
-
-    Args:
-        e: the evidence of a run, whose ceiling shows what queuing a step really takes. None: before the run.
-    """
+def feed_limit(speed: RequestedSpeed, s: Setup) -> FeedLimit | None:
+    """The limit by the settings; None if enough workers feed the accelerator."""
     if not s.batch_size:
         return None
     step_ms, host_ms = 1e3 * s.batch_size / speed.rate, speed.host_ms
-    if e is not None and e.ceiling and e.ceiling < ENOUGH * speed.rate:  # it contains no copies
-        host_ms = max(host_ms, 1e3 * s.batch_size / e.ceiling)
     cycle_ms = _cycle_ms(step_ms, host_ms, speed.copy_ms, s)
     share = step_ms / cycle_ms
     if share >= ENOUGH:
         return None
-    if host_ms > (1 + 1e-9) * step_ms and cycle_ms < 1.05 * host_ms:
-        return FeedLimit(
-            share, _queuing(step_ms, host_ms, speed), "a larger batch_size, or a smaller accelerator.host_ms"
-        )
+    if host_ms > step_ms and cycle_ms < 1.05 * host_ms:
+        queuing = f"queuing a step takes {host_ms:.3g} ms (accelerator.host_ms), and the step takes {step_ms:.3g} ms"
+        return FeedLimit(share, queuing, "Type a larger batch_size, or a smaller accelerator.host_ms")
     copied = f"the copy of a batch takes {speed.copy_ms:.3g} ms and its step {step_ms:.3g} ms"
     if not _overlaps(s):
-        copied += ", one after the other"
-    if speed.copy_ms > step_ms:
-        return FeedLimit(share, copied, "smaller inputs, or data.transform.normalize_on=device")
-    return FeedLimit(share, copied, "loader.pin_memory=true loader.non_blocking=true loader.side_stream=true")
-
-
-def _queuing(step_ms: float, host_ms: float, speed: RequestedSpeed) -> str:
-    if host_ms <= CLOSE * speed.host_ms:
-        return f"queuing a step takes {speed.host_ms:.3g} ms (accelerator.host_ms), and the step takes {step_ms:.3g} ms"
-    return (
-        f"with batches already in memory the host queues a step every {host_ms:.3g} ms, and it takes {step_ms:.3g} ms"
-    )
+        overlapping = "Type loader.pin_memory=true loader.non_blocking=true loader.side_stream=true"
+        return FeedLimit(share, f"{copied}, one after the other", overlapping)
+    if s.normalized_by_loader:
+        return FeedLimit(share, copied, "Type data.transform.normalize_on=device, to copy bytes instead of floats")
+    return FeedLimit(share, copied, "Use smaller inputs")
 
 
 def _cycle_ms(step_ms: float, host_ms: float, copy_ms: float, s: Setup) -> float:

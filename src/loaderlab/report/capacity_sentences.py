@@ -53,12 +53,13 @@ def _fewest(curve: CapacityCurve, *, named: bool) -> str:
     text += f"{shown_share(highest, curve.threshold)}, {with_makers} {limit}"
     if curve.rate_of_one is None:
         return f"{text}."
-    if (most := curve.most) is not None and most < curve.threshold:
-        return f"{text}. With batches already in memory it is {most:.2f}: no number of {curve.unit}s feeds this accelerator here."
+    if curve.is_limited:
+        return f"{text}. Queuing its steps or copying its batches takes too long for any number of {curve.unit}s."
     needed = math.ceil(curve.requested_rate / curve.rate_of_one)
     if needed <= curve.arms[-1][0]:
         return f"{text}. By the linear estimate {_named(needed, curve.unit)} would be enough, which the measurement does not confirm."
-    return f"{text}. By the linear estimate it needs {_named(needed, curve.unit)}; not measured beyond {curve.arms[-1][0]}."
+    cores = "" if curve.cores_needed is None else f" and about {curve.cores_needed:.1f} cores"
+    return f"{text}. By the linear estimate it needs {_named(needed, curve.unit)}{cores}; not measured beyond {curve.arms[-1][0]}."
 
 
 def _named(count: int, unit: str) -> str:

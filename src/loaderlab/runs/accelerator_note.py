@@ -38,7 +38,7 @@ def limit_note(setup: Setup) -> str | None:
     if limit is None:
         return None
     most = f"at most {limit.share:.2f} of the accelerator can be used"
-    return f"with any number of workers {most}: {limit.reason}. Type {limit.remedy}"
+    return f"with any number of workers {most}: {limit.reason}. {limit.remedy}"
 
 
 def _size_difference(accelerator: AcceleratorConfig, stored_kb: float) -> str:

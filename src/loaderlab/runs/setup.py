@@ -9,6 +9,7 @@ import torch
 from loaderlab.config import TrainConfig
 from loaderlab.data.spec import EncodedImages, UserItems
 from loaderlab.diagnosis.evidence import RequestedSpeed, Setup
+from loaderlab.runs.accelerator_note import accelerator_note
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.prepare import Prepared
 from loaderlab.runs.shared_memory import sample_bytes
@@ -39,13 +40,22 @@ def setup_of(context: RunContext, prepared: Prepared) -> Setup:
         auto_threads=prepared.settings.threads_by_cores,
         max_makers=1 if isinstance(source, UserItems) and source.iterable and not source.sharded else None,
         accelerator=requested_speed(
-            config, context.job.overrides, _mean_batch(config, prepared), _copy_ms(config, prepared)
+            config,
+            context.job.overrides,
+            _mean_batch(config, prepared),
+            _copy_ms(config, prepared),
+            fits_data=not config.accelerator.is_emulated or accelerator_note(config.accelerator, prepared.spec) is None,
         ),
     )
 
 
 def requested_speed(
-    config: TrainConfig, overrides: Sequence[str], mean_batch: float | None = None, copy_ms: float = 0.0
+    config: TrainConfig,
+    overrides: Sequence[str],
+    mean_batch: float | None = None,
+    copy_ms: float = 0.0,
+    *,
+    fits_data: bool = True,
 ) -> RequestedSpeed | None:
     """The speed of the emulated accelerator; None if the step runs on a real device.
 
@@ -53,6 +63,7 @@ def requested_speed(
         overrides: the user's own. A speed or a threshold among them is not MLPerf Storage's.
         mean_batch: see `AcceleratorConfig.requested_rate`.
         copy_ms: time to copy a batch, ms.
+        fits_data: the speed is for samples like these; otherwise it is not MLPerf Storage's.
     """
     accelerator = config.accelerator
     if not accelerator.is_emulated:
@@ -63,7 +74,7 @@ def requested_speed(
         rate=accelerator.requested_rate(config.batch_size, config.accumulate, mean_batch),
         host_ms=accelerator.host_ms,
         min_utilization=accelerator.min_utilization,
-        is_mlperf=accelerator.source.startswith(MLPERF) and not is_changed,
+        is_mlperf=accelerator.source.startswith(MLPERF) and fits_data and not is_changed,
         copy_ms=copy_ms,
     )
 
