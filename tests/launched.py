@@ -10,6 +10,7 @@ from loaderlab.config import EMULATED, PROJECT, TrainConfig
 from loaderlab.parity.status import PARITY, SAME_WORK
 from loaderlab.runs.compared_loaders import ComparedLoader
 from loaderlab.runs.job import Job, RunResult
+from loaderlab.runs.job_start import JobStarter
 from loaderlab.tracking import open_store
 from loaderlab.tracking.records import NOT_APPLICABLE
 
@@ -24,11 +25,13 @@ class Launched:
         self.names: list[str] = []
         self.ends: dict[str, Any] = {}
         self.machines: list[Any] = []
+        self.methods: list[str] = []
         self.checked: list[str] = []
         self.parity: dict[str, str] = {}
         self.utilization: dict[str, float] = {}
 
-    def __call__(self, config: TrainConfig, job: Job) -> RunResult:
+    def __call__(self, config: TrainConfig, job: Job, _starter: JobStarter, method: str) -> RunResult:
+        self.methods.append(method)
         self.names.append(job.name)
         self.machines.append(job.machine)
         end = next((end for name, end in self.ends.items() if name in job.name), "FINISHED")
@@ -57,7 +60,9 @@ class Launched:
         run.end(end)
         return RunResult(run.run_id, end, error="" if end == "FINISHED" else "it broke")
 
-    def check_parity(self, arms: Sequence[ComparedLoader], _minutes: float | None) -> dict[str, dict[str, Any]]:
+    def check_parity(
+        self, arms: Sequence[ComparedLoader], _minutes: float | None, *_: object
+    ) -> dict[str, dict[str, Any]]:
         """Replaces the process that checks the loaders of a sweep."""
         self.checked += [arm.name for arm in arms]
         return {arm.key: {"loader": arm.name, "status": self.parity.get(arm.name, SAME_WORK)} for arm in arms}

@@ -53,6 +53,7 @@ HEAVY = {  # packages that may be imported in few places only
 PRIVATE = {  # private names of other packages, each in a wrapper that gives the reason; os._exit is documented
     "loaders/torch_internals.py": {"_iterator", "_shutdown_workers", "_workers", "_new_shared", "_next_data"},
     "system/processes.py": {"_run_exitfuncs"},
+    "system/template.py": {"_forkserver", "_forkserver_pid", "_stop"},
     "system/versions.py": {"_is_gil_enabled"},
     "tracking/store.py": {"_artifact_repos_cache"},
 }

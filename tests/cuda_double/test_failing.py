@@ -61,7 +61,7 @@ def test_a_sweep_continues_after_a_failed_device(
 ) -> None:
     """Each job has its own process, so a device that failed in one works in the next."""
     settings = [text for text in SETTINGS if not text.startswith("measure.probe_s")]
-    settings += ["measure=bare", "sweep.parity=false", "epochs=6"]
+    settings += ["measure=bare", "sweep.parity=false", "sweep.start=spawn", "epochs=6"]
     failures: list[tuple[str, int] | None] = [(CUDA_ERROR, 1100), (OUT_OF_MEMORY, 300), None]
     jobs = [(make_config(*settings, f"seed={seed}"), [f"seed={seed}"]) for seed in range(len(failures))]
     in_jobs(monkeypatch, tmp_path, failures)

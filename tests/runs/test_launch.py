@@ -1,4 +1,7 @@
-"""A job's process that does not end by itself, or ends too early. The children need no torch, so they start quickly."""
+"""A job's process that does not end by itself, or ends too early. The children need no torch, so they start quickly.
+
+Every test runs with a spawned process and with one that is forked from a template, which imports only a small module here.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from multiprocessing.connection import Connection
 
@@ -13,11 +17,13 @@ import psutil
 import pytest
 
 from loaderlab.cli.main import main
-from loaderlab.config import SweepConfig, TrainConfig
+from loaderlab.config import SPAWN, TEMPLATE, SweepConfig, TrainConfig
 from loaderlab.runs import launch
 from loaderlab.runs.compared_loaders import ComparedLoader
 from loaderlab.runs.job import Job, RunResult
+from loaderlab.runs.job_start import JobStarter
 from loaderlab.system import streams
+from loaderlab.system.job_process import JobProcess
 from loaderlab.system.processes import OutOfTime, Terminated, sigterm_raises, time_limit_raises
 from tests.conftest import compose
 
@@ -54,47 +60,67 @@ def kills_itself_while_checking(_sending: Connection, _arms: dict[str, TrainConf
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def running_children() -> list[psutil.Process]:
-    return [
-        child
-        for child in psutil.Process().children()
-        if child.name().startswith("python") and "spawn_main" in " ".join(child.cmdline())
-    ]
+def running_children() -> list[int]:
+    """The pids of the jobs that still run: spawned by this process, or forked from its template."""
+    return [child.pid for child in psutil.Process().children(recursive=True) if _is_job(child)]
+
+
+def _is_job(child: psutil.Process) -> bool:
+    try:
+        command = " ".join(child.cmdline())
+        return "spawn_main" in command or ("forkserver" in command and child.ppid() != os.getpid())
+    except psutil.Error:  # it has ended
+        return False
+
+
+@pytest.fixture(params=[SPAWN, TEMPLATE])
+def run_job(request: pytest.FixtureRequest) -> Iterator[Callable[[TrainConfig], RunResult]]:
+    """Launches a job; it must be started as requested."""
+    warnings: list[str] = []
+    starter = JobStarter(warnings.append, preload="colorsys")
+    yield lambda config: launch.launch(config, JOB, starter, request.param)
+    assert (starter.template_pid is not None) == (request.param == TEMPLATE)
+    starter.renew()
+    assert warnings == []
+    assert running_children() == []
+
+
+Run = Callable[[TrainConfig], RunResult]
 
 
 def limited(minutes: float | None) -> TrainConfig:
     return replace(compose([]), sweep=SweepConfig(job_minutes=minutes))
 
 
-def test_a_job_that_takes_too_long_is_asked_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_takes_too_long_is_asked_to_end(run_job: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "_child", ends_at_its_limit)
-    result = launch.launch(limited(0.1), JOB)
+    result = run_job(limited(0.1))
     assert (result.status, result.error) == ("KILLED", "took longer than sweep.job_minutes=0.1")
     assert running_children() == []
 
 
 def test_lines_that_a_job_lost_are_reported_once_by_the_launching_process(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run_job: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(streams, "_lost", [])
     monkeypatch.setattr(launch, "_child", loses_lines)
     for _ in range(2):
-        assert launch.launch(limited(None), JOB).status == "FINISHED"
+        assert run_job(limited(None)).status == "FINISHED"
     assert not streams.flushed()
     assert capsys.readouterr().err == (
         "error: stdout cannot be written: No space left on device. Runs that were recorded are complete\n"
     )
 
 
-def test_a_job_that_ignores_signals_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_ignores_signals_is_killed(run_job: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "_child", ignores_signals)
     monkeypatch.setattr(launch, "RECORD_S", 0.2)
-    result = launch.launch(limited(0.08), JOB)
+    result = run_job(limited(0.08))
     assert (result.status, result.error) == ("KILLED", "took longer than sweep.job_minutes=0.08")
     assert running_children() == []
 
 
-def test_a_second_ctrl_c_ends_the_job_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_ctrl_c_ends_the_job_at_once(run_job: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "_child", ignores_signals)
 
     def interrupt_twice() -> None:
@@ -105,13 +131,13 @@ def test_a_second_ctrl_c_ends_the_job_at_once(monkeypatch: pytest.MonkeyPatch) -
     started = time.monotonic()
     threading.Thread(target=interrupt_twice).start()
     with pytest.raises(KeyboardInterrupt):
-        launch.launch(limited(None), JOB)
+        run_job(limited(None))
     assert time.monotonic() - started < launch.RECORD_S  # it did not wait for a record
     assert running_children() == []
 
 
 def test_sigterm_ends_the_job_and_is_reported(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run_job: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(launch, "_child", ends_at_its_limit)
     monkeypatch.setattr(launch, "GRACE_S", 0.2)
@@ -119,16 +145,16 @@ def test_sigterm_ends_the_job_and_is_reported(
     def job(_config: TrainConfig, _overrides: list[str]) -> None:
         with sigterm_raises():
             threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
-            launch.launch(limited(None), JOB)
+            run_job(limited(None))
 
     assert main("train", TrainConfig, job, []) == Terminated.exit_code == 143
     assert "interrupted: everything recorded so far is kept" in capsys.readouterr().err
     assert running_children() == []
 
 
-def test_a_killed_process_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_process_is_reported(run_job: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "_child", kills_itself)
-    result = launch.launch(limited(None), JOB)
+    result = run_job(limited(None))
     assert (result.status, result.error) == ("FAILED", "its process was ended by SIGKILL (usual cause: out of memory)")
 
 
@@ -139,15 +165,24 @@ def test_a_killed_process_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
         (-signal.SIGSEGV, "its process was ended by SIGSEGV"),
         (-40, "its process was ended by signal 40"),  # has no name
         (3, "its process ended with exit code 3 and returned no result"),
+        (None, "its process ended and returned no result; its exit code is unknown, because its template had ended"),
     ],
 )
-def test_how_a_process_died(exit_code: int, message: str) -> None:
-    assert launch._how_it_died(exit_code) == message
+def test_how_a_process_died(exit_code: int | None, message: str) -> None:
+    class Ended(JobProcess):
+        def __init__(self) -> None:
+            pass
+
+        def exit_code(self) -> int | None:
+            return exit_code
+
+    assert launch._how_it_died(Ended()) == message
 
 
 def test_a_killed_parity_check_leaves_loaders_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "_checking_child", kills_itself_while_checking)
-    results = launch.check_parity([ComparedLoader("a key", "loader=dali", compose([]))], None)
+    starter = JobStarter(pytest.fail)
+    results = launch.check_parity([ComparedLoader("a key", "loader=dali", compose([]))], None, starter, SPAWN)
     assert results == {
         "a key": {
             "loader": "loader=dali",

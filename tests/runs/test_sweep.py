@@ -172,3 +172,41 @@ def test_job_names_are_the_overrides_that_differ() -> None:
         ["loader=dali", "repeat=2"],
     ]
     assert varying([["loader=dali"]]) == [[]]
+
+
+SIGNALS = [
+    pytest.param([signal.SIGINT], 130, "interrupted by Ctrl-C", id="ctrl-c"),
+    pytest.param([signal.SIGTERM], 143, "interrupted by SIGTERM", id="sigterm", marks=pytest.mark.slow),
+    pytest.param([signal.SIGUSR1], -signal.SIGUSR1, "time limit", id="sigusr1", marks=pytest.mark.slow),
+    pytest.param([signal.SIGINT] * 2, 130, "", id="ctrl-c twice", marks=pytest.mark.slow),
+    pytest.param(
+        [signal.SIGKILL, signal.SIGINT], 130, "interrupted by Ctrl-C", id="killed template", marks=pytest.mark.slow
+    ),
+]
+
+
+@pytest.mark.parametrize(("numbers", "exit_code", "cause"), SIGNALS)
+def test_a_signal_to_all_processes_of_a_sweep_with_a_template(
+    numbers: list[signal.Signals], exit_code: int, cause: str, common: list[str], store_uri: str, tmp_path: Path
+) -> None:
+    """No process is left and no record is lost, whichever process gets the signal first. SIGKILL is for the template alone."""
+    axes = ["loader.num_workers=0,1", "epochs=100000", "evaluate=false"]
+    with long_sweep(common, tmp_path / "out.txt", axes) as process:
+        (template,) = [
+            child for child in psutil.Process(process.pid).children() if "forkserver" in " ".join(child.cmdline())
+        ]
+        for number in numbers:
+            if number == signal.SIGKILL:
+                template.kill()
+            else:
+                os.killpg(process.pid, number)
+            time.sleep(0.5)
+        assert process.wait(60) == exit_code
+        assert ends_within_a_minute(process.pid)
+    parent, children = runs(store_uri)
+    (job,) = children
+    assert job.data.tags["process.start"] == "template"
+    assert job.info.status == "KILLED"
+    assert cause in job.data.tags.get("error", "")  # written by the job; a second Ctrl-C ends it at once
+    assert parent.info.status == ("RUNNING" if exit_code == -signal.SIGUSR1 else "KILLED")
+    assert "Traceback" not in (tmp_path / "out.txt").read_text()

@@ -62,7 +62,7 @@ from loaderlab.config.model import (
 )
 from loaderlab.config.places import CONF, INSTALLED, PROJECT, store_root
 from loaderlab.config.trace import TraceConfig
-from loaderlab.config.train import SweepConfig, TrainConfig
+from loaderlab.config.train import SPAWN, TEMPLATE, SweepConfig, TrainConfig
 
 __all__ = [
     "AUTO",
@@ -71,6 +71,8 @@ __all__ = [
     "INSTALLED",
     "MAX_PIXELS",
     "PROJECT",
+    "SPAWN",
+    "TEMPLATE",
     "AcceleratorConfig",
     "AdamWOptimizer",
     "CheckpointConfig",

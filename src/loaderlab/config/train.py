@@ -16,6 +16,8 @@ from loaderlab.config.loader import LoaderConfig
 from loaderlab.config.measure import CheckpointConfig, MeasureConfig, TrackingConfig
 from loaderlab.config.model import CnnModel, ModelConfig, OptimizerConfig, PrecisionConfig, TimmModel
 
+TEMPLATE, SPAWN = "template", "spawn"  # how the process of a job starts
+
 
 @dataclass
 class SweepConfig:
@@ -30,6 +32,13 @@ class SweepConfig:
         True,
         "with several loaders: first check on some samples that they do the same work; arms that do not are compared "
         "separately",
+    )
+
+    start: str = setting(
+        TEMPLATE,
+        "how the process of a job starts: forked from a template process that has imported what every job needs, or spawned, so "
+        "that each job imports it again",
+        choices=(TEMPLATE, SPAWN),
     )
 
     def __post_init__(self) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from loaderlab.system.template import template_pid
+
 NOT_LOADING = (
     "/torch/_inductor/compile_worker/__main__.py",
     "/loaderlab/meter/nvml.py",
@@ -44,21 +46,31 @@ def _loads_nothing(child: psutil.Process) -> bool:
 def proportional_memory_mib() -> float | None:
     """Proportional set size of the counted processes, MiB; None if the kernel does not report it.
 
-    A shared page is divided among the processes that share it. A call takes about 10 ms per process: keep it out of hot
-    paths.
+    A shared page is divided among the processes that share it. The share of a template counts too, without the changed pages that only
+    the template uses: a job that was forked from it then has about the same value as one that imported everything itself. A call
+    takes about 10 ms per process: keep it out of hot paths.
     """
     total_kib = 0
-    for process in _tree():
+    template = template_pid()
+    for pid in [*(process.pid for process in _tree()), *([] if template is None else [template])]:
         try:
-            lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
+            sizes = _memory_kib(pid)
         except (FileNotFoundError, ProcessLookupError):
             if not Path("/proc/self/smaps_rollup").exists():
                 return None
             continue  # the process has ended
         except OSError:
             return None
-        total_kib += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        total_kib += sizes["Pss"]
+        if pid == template:
+            total_kib -= sizes["Private_Dirty"]
     return total_kib / 1024
+
+
+def _memory_kib(pid: int) -> dict[str, int]:
+    """The sizes in KiB that the kernel reports about a process, by name."""
+    _, *lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
+    return {name.rstrip(":"): int(size) for name, size, *_ in map(str.split, lines)}
 
 
 def cpu_seconds() -> float:

@@ -23,6 +23,7 @@ from loaderlab.probes.sequence import Probes
 from loaderlab.runs.accelerator_note import limit_note
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.job import Job, RunResult
+from loaderlab.runs.job_start import start_method
 from loaderlab.runs.judge import Judged, judge_run, warn_of_results, with_own_cost
 from loaderlab.runs.ladder_precision import NO_ARITHMETIC
 from loaderlab.runs.loader_set import LoaderSet
@@ -53,6 +54,8 @@ def run(config: TrainConfig, job: Job, terminal: Terminal) -> RunResult:
     lift_pillow_limit()
     store = open_store(config.tracking, store_root())
     tags = {"arm": job.arm, "repeat": str(config.repeat), "versions": _versions()}
+    if job.parent_id is not None:
+        tags["process.start"] = start_method()
     if job.hash:
         tags["config.hash"] = job.hash
     if job.parity:

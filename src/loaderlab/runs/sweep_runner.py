@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from loaderlab.compare.grouping import IGNORED, IGNORED_GROUPS
 from loaderlab.config import TrainConfig, UserError
 from loaderlab.parity.status import NOT_CHECKED, PARITY, SAME_WORK
 from loaderlab.report.on_terminal import show_tables
@@ -15,6 +16,7 @@ from loaderlab.runs import launch
 from loaderlab.runs.chosen_runs import comparisons_of_sweep
 from loaderlab.runs.compared_loaders import compared_loaders, loader_key
 from loaderlab.runs.job import Job, RunResult
+from loaderlab.runs.job_start import JobStarter, planned_start
 from loaderlab.runs.sweep_jobs import SweepJob
 from loaderlab.runs.sweep_record import save_file, save_jobs
 from loaderlab.system import machine
@@ -24,6 +26,7 @@ from loaderlab.tracking.store import Store
 from loaderlab.tracking.tracked_run import TrackedRun
 
 PARITY_FILE = "parity.json"
+Arm = frozenset[tuple[str, str]]
 
 
 class SweepRunner:
@@ -47,9 +50,16 @@ class SweepRunner:
         self._configs, self._planned, self._done = [config for config, _ in jobs], list(planned), done
         self._parent, self._store, self._terminal = parent, store, terminal
         self._durations_s: list[float] = []
+        self._starter = JobStarter(terminal.warn)
 
     def run(self) -> list[RunResult]:
         """The result of each job, in order."""
+        try:
+            return self._run_jobs()
+        finally:
+            self._starter.renew()  # a template is not needed any more
+
+    def _run_jobs(self) -> list[RunResult]:
         results: list[RunResult] = []
         parity = self._check_parity() if any(map(self._is_left, self._planned)) else {}
         for index, config in enumerate(self._configs):
@@ -71,9 +81,11 @@ class SweepRunner:
         state = machine.state()
         for text in machine.warnings(state):
             self._terminal.warn(text)
+        arms = [_arm(job) for job in self._planned[index:] if self._is_left(job)]
+        method = self._starter.method_for(arms, config.sweep.start)
         started = time.monotonic()
         job_to_launch = Job(job.name, job.arm, self._parent.run_id, tuple(job.overrides), job.hash, state, parity)
-        result = launch.launch(config, job_to_launch)
+        result = launch.launch(config, job_to_launch, self._starter, method)
         if result.status == NOT_APPLICABLE:
             self._rule_out(job.arm, result.error)
             return result
@@ -127,13 +139,24 @@ class SweepRunner:
             self._terminal.say(
                 f"\nparity: checking that {len(loaders)} loaders do the same work (sweep.parity=false skips this)"
             )
-            results |= launch.check_parity(left, sweep.job_minutes)
+            arms = [_arm(job) for job in self._planned if self._is_left(job)]
+            method, _ = planned_start(arms, [], sweep.start)
+            results |= launch.check_parity(left, sweep.job_minutes, self._starter, method)
             save_file(self._parent, PARITY_FILE, json.dumps(results, indent=1))
             other_results = [
                 f"{entry['loader']}: {entry['status']}" for entry in results.values() if entry["status"] != SAME_WORK
             ]
             self._parent.tags({PARITY: "; ".join(other_results) or SAME_WORK})
         return {key: entry["status"] for key, entry in results.items()}
+
+
+def _arm(job: SweepJob) -> Arm:
+    """What the repeats of an arm share: the settings by which a comparison distinguishes arms."""
+    return frozenset(
+        (name, value)
+        for name, value in job.settings.items()
+        if (name not in IGNORED or name == "rung") and not name.startswith(IGNORED_GROUPS)
+    )
 
 
 def _duration(seconds: float) -> str:

@@ -19,6 +19,18 @@ QUIET = {  # MLflow reads these when it is imported; values that the user set ar
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
+IMPORTED = (
+    "loaderlab.tracking.store",
+    "mlflow.store.tracking.sqlalchemy_store",
+)  # by a run that records into a database
+
+
+def quieten_mlflow() -> None:
+    """Turns off MLflow's telemetry and messages in this process. Call it before MLflow is imported."""
+    give_name_and_home()  # importing MLflow fails without them
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+
 
 def open_store(config: TrackingConfig, root: Path, *, create: bool = True) -> Store:
     """The store of one experiment. Turns off MLflow's telemetry and messages in this process, then imports MLflow (1.5 s).
@@ -31,9 +43,7 @@ def open_store(config: TrackingConfig, root: Path, *, create: bool = True) -> St
     Raises:
         StoreError: the store cannot be opened, created or written.
     """
-    give_name_and_home()  # importing MLflow fails without them
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    quieten_mlflow()
     from loaderlab.tracking.store import Store
 
     for noisy in ("alembic", "mlflow", "mlflow.store.db.utils"):  # after the import, which sets them to INFO

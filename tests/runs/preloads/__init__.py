@@ -1,0 +1,1 @@
+"""Modules that a template must not import."""

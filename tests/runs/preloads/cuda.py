@@ -1,0 +1,5 @@
+"""A module whose import queries CUDA."""
+
+import torch
+
+torch.cuda.is_available()

@@ -1,0 +1,5 @@
+"""A module whose import queries NVML."""
+
+import pynvml
+
+pynvml.nvmlInit()
