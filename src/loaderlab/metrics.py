@@ -203,6 +203,8 @@ LOADER_PREPARE_MS = _metric(
     "time/loader_prepare_ms", "ms", "loader, per sample: read, decode and transform", ".3f", LOWER
 )
 LOADER_COLLATE_MS = _metric("time/loader_collate_ms", "ms", "loader, per sample: put batches together", ".3f", LOWER)
+# from the fork of a job that was forked from a template, which has imported most modules: compare it only between jobs that
+# started in the same way (tag process.start)
 STARTUP_S = _metric("time/startup_s", "s", "process start to training loop", ".2f", LOWER, row=ROW)
 FIRST_BATCH_S = _metric("time/first_batch_s", "s", "first batch", ".2f", LOWER, row=ROW)
 EPOCH_GAP_MS = _metric("time/epoch_gap_ms", "ms", "gap between epochs, mean", ".1f", LOWER, row=ROW)
@@ -227,6 +229,7 @@ MEMORY_CLOCK_MHZ = _metric("device/memory_clock_mhz", "MHz", "GPU memory clock, 
 DEVICE_TEMPERATURE_C = _metric("device/temperature_c", "°C", "GPU temperature, highest", ".0f", LOWER)
 DEVICE_MEMORY_MIB = _metric("device/memory_used_mib", "MiB", "GPU memory in use by all processes", ",.0f", LOWER)
 FOREIGN_PROCESSES = _metric("device/foreign_processes", "", "other processes on the GPU", ".0f", LOWER)
+# with the pages that a job shares with its template, without the changed pages that only the template uses
 HOST_PEAK_MIB = _metric(
     "memory/host_peak_mib", "MiB", "host memory, including workers", ",.0f", LOWER, column="host MiB", row=ROW
 )
