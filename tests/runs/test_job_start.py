@@ -28,7 +28,7 @@ class Started:
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
-        self.starter = JobStarter(self.warnings.append, preload="numpy")
+        self.starter = JobStarter(self.warnings.append, preload="numpy.random")
 
     def __call__(self, method: str = TEMPLATE, target: Target = jobs_to_start.describe, *args: Any) -> Any:
         """What a job sends."""

@@ -148,8 +148,8 @@ def refresh_forked() -> None:
 
     Python reseeds its own generator after a fork; torch's default generator has the same seed in every new process.
     """
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed()
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
 
 
