@@ -5,7 +5,7 @@ therefore replaced when one of them has changed. It blocks the signals that a te
 process group, because this process ends the jobs; a forked process unblocks them. It ends with this process.
 
 The module `multiprocessing.forkserver` has no public function that stops the server or returns its pid: `_forkserver` is
-its only server, and ``_stop`` waits until it has ended. Checked with Python 3.11 to 3.13.
+its only server, and ``_stop`` waits until it has ended.
 """
 
 from __future__ import annotations
