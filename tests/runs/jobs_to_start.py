@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from loaderlab.runs.job_start import start_method, start_note
+from loaderlab.system.forked import template_pid
 from loaderlab.system.processes import end_with_parent, sigterm_raises, time_limit_raises
-from loaderlab.system.template import template_pid
 
 TEXT = "a text whose hash depends on the seed of the process"
 

@@ -103,8 +103,8 @@ MUTANTS = [
     Mutant(
         "native_does_not_pin",
         "loaders/native.py",
-        "yield fetched.pin_memory() if self._copy.pins and isinstance(fetched, Batch) else fetched",
-        "yield fetched",
+        "return fetched.pin_memory() if self._copy.pins and isinstance(fetched, Batch) else fetched",
+        "return fetched",
         "without workers, batches are not pinned",
         ("copies",),
     ),

@@ -169,7 +169,10 @@ class Native(Loader):
 
     def _prepare_slots(self) -> None:
         """Gives slots to workers that are about to start: the first ones, then new ones each time."""
-        if self._slots is None or (self.settings.persistent_workers and self._begin_worker.slots is not None):
+        if self._slots is None:
+            return
+        self._slots.release_unused()  # workers fill their queues before the first batch is received
+        if self.settings.persistent_workers and self._begin_worker.slots is not None:
             return
         if self._begin_worker.slots is not None:
             self._slots.close()

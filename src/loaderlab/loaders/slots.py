@@ -5,8 +5,8 @@ a page fault for every 4 KiB. A slot costs that once. Each worker has its own sl
 message of a few hundred bytes, and the trainer's tensor is a view of the slot.
 
 A slot is used again when no tensor in the trainer refers to it, so a batch that the consumer keeps is never overwritten. One byte
-for each slot says whether it is free: the worker sets it when it sends the slot, and the trainer clears it when the memory of the
-last tensor is released. (A process that the trainer forks while it keeps a batch sees later batches in that memory.)
+for each slot says whether it is free: the worker sets it when it sends the slot, and the trainer clears it when it receives a batch
+after the memory of the last tensor was released. (A process that the trainer forks while it keeps a batch sees later batches in that memory.)
 
 A batch is sent through new shared memory, as usual, if all slots are in use because the consumer keeps many batches, if a batch is
 larger than a slot, or if its inputs are not an ordinary dense tensor (see `slot_writer.fits`). Batches of different shapes use
@@ -23,7 +23,6 @@ import mmap
 import os
 import weakref
 from contextlib import suppress
-from functools import partial
 from multiprocessing.reduction import DupFd
 from typing import Any
 
@@ -37,7 +36,6 @@ FREE, SENT = 0, 1
 
 _identities = itertools.count()
 _created_here: weakref.WeakValueDictionary[int, Slots] = weakref.WeakValueDictionary()
-_closed_in_use: set[Slots] = set()  # until the last batch is released
 
 
 class Slots:
@@ -80,7 +78,7 @@ class Slots:
 
     def is_free(self, slot: int) -> bool:
         """Whether the slot holds no batch that was sent, and no view of it exists in this process."""
-        return self._map[slot] == FREE and slot not in self._views
+        return self._map[slot] == FREE and not self._is_viewed(slot)
 
     def mark_sent(self, slot: int) -> None:
         """Keeps the slot for the trainer, until the trainer releases the batch. Called in the worker."""
@@ -95,22 +93,31 @@ class Slots:
         return True
 
     def view(self, slot: int, num_bytes: int) -> memoryview:
-        """The first bytes of a slot. In the trainer, the slot becomes free when nothing refers to this view any more."""
+        """The first bytes of a slot. In the trainer, the slot becomes free when nothing refers to this view any more: at the next
+        call."""
+        self.release_unused()
         view = self._memory[_start(slot) : _start(slot) + num_bytes]
-        self._views[slot] = weakref.ref(view, partial(self._release, slot))
+        self._views[slot] = weakref.ref(view)
         return view
 
-    def _release(self, slot: int, _: weakref.ref[memoryview]) -> None:
-        del self._views[slot]
+    def release_unused(self) -> None:
+        """In the trainer: frees the slots whose batches nothing refers to any more.
+
+        It is called for each batch. A callback of the weak references could free them earlier, but an interrupt (Ctrl-C) that arrives
+        in such a callback is lost.
+        """
         if (
             os.getpid() != self._trainer
-        ):  # a worker has sent the batch; or a process that was forked with a batch in use
+        ):  # a worker's slot is the trainer's after it was sent; so it is in a process forked later
             return
-        if self._closed:
-            self._free_memory(slot)
-            if not self._views:
-                _closed_in_use.discard(self)
-        self._map[slot] = FREE
+        for slot in [slot for slot in self._views if not self._is_viewed(slot)]:
+            del self._views[slot]
+            self._map[slot] = FREE
+
+    def _is_viewed(self, slot: int) -> bool:
+        """Whether a view of the slot exists in this process."""
+        view = self._views.get(slot)
+        return view is not None and view() is not None
 
     def slot_of(self, tensor: torch.Tensor) -> int | None:
         """The slot in which a tensor begins; None if it is elsewhere."""
@@ -118,17 +125,15 @@ class Slots:
         return slot - 1 if offset == 0 and 0 < slot <= self.num_slots else None
 
     def close(self) -> None:
-        """Frees the memory of slots that are not in use, and that of the others when they are released. The workers have ended.
-        May be called again."""
+        """Frees the memory of slots that are not in use. That of the others is freed with the last batch that the consumer keeps. The
+        workers have ended. May be called again."""
         if self._closed:
             return
         self._closed = True
         self._close_file()
         for slot in range(self.num_slots):
-            if slot not in self._views:
+            if not self._is_viewed(slot):
                 self._free_memory(slot)
-        if self._views:
-            _closed_in_use.add(self)
 
     def _free_memory(self, slot: int) -> None:
         with suppress(OSError):  # this kernel cannot: the memory is freed with the last view

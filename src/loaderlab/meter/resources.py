@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from loaderlab.system.template import template_pid
+from loaderlab.system.forked import template_pid
 
 NOT_LOADING = (
     "/torch/_inductor/compile_worker/__main__.py",

@@ -12,8 +12,9 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from loaderlab.config import SPAWN, TEMPLATE
+from loaderlab.system.forked import was_forked
 from loaderlab.system.job_process import JobProcess
-from loaderlab.system.template import Template, refresh_forked, was_forked
+from loaderlab.system.template import Template, refresh_forked
 
 PRELOAD = "loaderlab.runs.preload"
 ABANDONED_S = 60.0  # for a job to end whose template died while it started

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 
 from loaderlab import tracking
 from loaderlab.system.causes import described
+from loaderlab.system.forked import is_template
 from loaderlab.system.processes import importing
 from loaderlab.system.streams import lost
-from loaderlab.system.template import is_template, prepare_template
+from loaderlab.system.template import prepare_template
 
 MODULES = (
     "loaderlab.runs.run",

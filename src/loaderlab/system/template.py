@@ -11,7 +11,6 @@ its only server, and ``_stop`` waits until it has ended.
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import os
 import resource
 import signal
@@ -20,7 +19,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -31,7 +29,6 @@ BLOCKED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 LIMITS = tuple(sorted({value for name, value in vars(resource).items() if name.startswith("RLIMIT_")}))
 STREAMS = (1, 2)
 _SERVER: Any = forkserver._forkserver
-SERVER_MODULE = "multiprocessing.forkserver"  # in the command line of a template
 
 
 @dataclass(frozen=True)
@@ -109,32 +106,6 @@ class Template:
                     process.kill()
             _SERVER._stop()
         self._inherited = None
-
-
-def is_template() -> bool:
-    """Whether this process is a template."""
-    return multiprocessing.parent_process() is None and _comes_from_template()
-
-
-def was_forked() -> bool:
-    """Whether this process was forked from a template."""
-    return multiprocessing.parent_process() is not None and _comes_from_template()
-
-
-def template_pid() -> int | None:
-    """The pid of the template that this process was forked from; None if there is none, or if it has ended."""
-    if not was_forked():
-        return None
-    parent = os.getppid()
-    try:
-        command = Path(f"/proc/{parent}/cmdline").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    return parent if SERVER_MODULE in command else None  # otherwise the process that adopts orphans
-
-
-def _comes_from_template() -> bool:
-    return any(SERVER_MODULE in argument for argument in sys.orig_argv)
 
 
 def prepare_template() -> None:
