@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -177,7 +178,7 @@ def test_job_names_are_the_overrides_that_differ() -> None:
 SIGNALS = [
     pytest.param([signal.SIGINT], 130, "interrupted by Ctrl-C", id="ctrl-c"),
     pytest.param([signal.SIGTERM], 143, "interrupted by SIGTERM", id="sigterm", marks=pytest.mark.slow),
-    pytest.param([signal.SIGUSR1], -signal.SIGUSR1, "time limit", id="sigusr1", marks=pytest.mark.slow),
+    pytest.param([signal.SIGUSR1], -signal.SIGUSR1, "time limit|SIGTERM", id="sigusr1", marks=pytest.mark.slow),
     pytest.param([signal.SIGINT] * 2, 130, "", id="ctrl-c twice", marks=pytest.mark.slow),
     pytest.param(
         [signal.SIGKILL, signal.SIGINT], 130, "interrupted by Ctrl-C", id="killed template", marks=pytest.mark.slow
@@ -207,6 +208,7 @@ def test_a_signal_to_all_processes_of_a_sweep_with_a_template(
     (job,) = children
     assert job.data.tags["process.start"] == "template"
     assert job.info.status == "KILLED"
-    assert cause in job.data.tags.get("error", "")  # written by the job; a second Ctrl-C ends it at once
+    # written by the job; a second Ctrl-C ends it at once. After SIGUSR1 it may first notice the end of its launcher
+    assert re.search(cause, job.data.tags.get("error", ""))
     assert parent.info.status == ("RUNNING" if exit_code == -signal.SIGUSR1 else "KILLED")
     assert "Traceback" not in (tmp_path / "out.txt").read_text()
