@@ -5,6 +5,7 @@ It prints how many failures were tried and what was wrong, and ends with 1 if an
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import sys
 import tempfile
@@ -29,6 +30,7 @@ def share(number: int, of: int) -> Tried:
     with tempfile.TemporaryDirectory(prefix="loaderlab-") as folder:
         stored = [f"tracking.uri=sqlite:///{folder}/mlflow.db", f"checkpoint.dir={folder}/outputs"]
         trial = Trial(compose([*SETTINGS, *stored]))
+        gc.freeze()  # each run collects garbage before its loop, which would take most of the time with all modules
         for kind in (CUDA_ERROR, OUT_OF_MEMORY):
             for at in trial.calls(kind)[number::of]:
                 tried[kind] += 1
