@@ -52,6 +52,7 @@ class Prepared:
         length: the planned number of updates.
         settings: the run's settings that depend on its loader and device.
         facts: the effective settings, for the report page.
+        mismatch: why the speed of its emulated accelerator may not fit the samples; None if it does, or on a real device.
         parity_s: the seconds spent checking the loader, which are not part of the start-up time.
     """
 
@@ -63,6 +64,7 @@ class Prepared:
     length: RunLength
     settings: RunSettings
     facts: Mapping[str, str]
+    mismatch: str | None
     parity_s: float
 
 
@@ -98,7 +100,8 @@ def prepare(context: RunContext, loaders: LoaderSet, device: Device) -> Prepared
         if config.resume is not None:
             progress = _resume(context, step, length)
     parts = Parts(step, train_loader, val_loader, device)
-    facts = _report(context, device, spec, parts)
+    mismatch = accelerator_note(config.accelerator, spec) if config.accelerator.is_emulated else None
+    facts = _report(context, device, spec, parts, mismatch)
     if isinstance(step, ModelStep) and device.capabilities.asynchronous and not config.model.compile:
         load_kernels(step, spec, min(config.batch_size, spec.train.num_samples or config.batch_size), device)
     collect_garbage()
@@ -111,6 +114,7 @@ def prepare(context: RunContext, loaders: LoaderSet, device: Device) -> Prepared
         length=length,
         settings=settings,
         facts=facts | ({"parity": parity} if parity else {}),
+        mismatch=mismatch,
         parity_s=parity_s,
     )
 
@@ -214,7 +218,7 @@ def _resume(context: RunContext, step: ModelStep, length: RunLength) -> Progress
     return saved.progress
 
 
-def _report(context: RunContext, device: Device, spec: DataSpec, parts: Parts) -> dict[str, str]:
+def _report(context: RunContext, device: Device, spec: DataSpec, parts: Parts, mismatch: str | None) -> dict[str, str]:
     """Prints the run's first lines, records them as tags and returns them for the report page."""
     config, installed = context.config, versions()
     device_note = (
@@ -252,7 +256,6 @@ def _report(context: RunContext, device: Device, spec: DataSpec, parts: Parts) -
         facts |= {**loader, "step": f"{device.kind}, computes nothing: no loss and no accuracy; {batch}"}
     for key, value in facts.items():
         context.terminal.say(f"{key:<10}{value}")
-    mismatch = accelerator_note(config.accelerator, spec) if config.accelerator.is_emulated else None
     for note in (*spec.notes, *parts.loader.notes, *([mismatch] if mismatch else [])):
         context.terminal.warn(note)
     context.tracked.tags(

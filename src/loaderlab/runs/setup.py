@@ -9,7 +9,6 @@ import torch
 from loaderlab.config import TrainConfig
 from loaderlab.data.spec import EncodedImages, UserItems
 from loaderlab.diagnosis.evidence import RequestedSpeed, Setup
-from loaderlab.runs.accelerator_note import accelerator_note
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.prepare import Prepared
 from loaderlab.runs.shared_memory import sample_bytes
@@ -44,7 +43,7 @@ def setup_of(context: RunContext, prepared: Prepared) -> Setup:
             context.job.overrides,
             _mean_batch(config, prepared),
             _copy_ms(config, prepared),
-            fits_data=not config.accelerator.is_emulated or accelerator_note(config.accelerator, prepared.spec) is None,
+            fits_data=prepared.mismatch is None,
         ),
     )
 
