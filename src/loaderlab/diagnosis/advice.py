@@ -14,6 +14,7 @@ from loaderlab.diagnosis.evidence import (
     Advice,
     Evidence,
     Setup,
+    core_s_per_sample,
 )
 from loaderlab.diagnosis.feed_limit import feed_limit
 from loaderlab.loaders.capabilities import Makers
@@ -165,21 +166,17 @@ def _more_makers(e: Evidence, s: Setup, makers: Makers, bottleneck: str) -> Advi
     ceiling = _ceiling_with(e, s, count)
     if ceiling is None:  # with another number of threads the step takes another, unknown time
         return Advice(text, makers.setting, count)
-    rate = min(ceiling, count * rate_of_one)
-    rate = min(rate, *_limits(e, s, count, ceiling))
+    rate = min(ceiling, count * rate_of_one, *_limits(e, s, count, ceiling))
     return Advice(text, makers.setting, count, rate / e.rate, at_most=False)
 
 
 def _limits(e: Evidence, s: Setup, num_makers: int, ceiling: float) -> list[float]:
     """Rates that no number of makers exceeds: by the cores, and by what queuing and copying take on an emulated accelerator."""
-    limits = [math.inf]
-    if e.loader_cores and e.loader_alone:
-        core_s_per_sample = e.loader_cores / e.loader_alone
-        if s.device.uses_host_cores:  # loader and step share the cores
-            core_s_per_sample += s.threads_with(num_makers) / ceiling
-        elif s.accelerator is not None and s.batch_size:
-            core_s_per_sample += s.accelerator.host_ms / 1e3 / s.batch_size
-        limits.append(s.cores / core_s_per_sample)
+    limits, core_s = [], core_s_per_sample(e, s)
+    if core_s is not None and s.device.uses_host_cores:  # loader and step share the cores
+        core_s += s.threads_with(num_makers) / ceiling
+    if core_s:
+        limits.append(s.cores / core_s)
     if s.accelerator is not None and (limit := feed_limit(s.accelerator, s)) is not None:
         limits.append(limit.share * s.accelerator.rate)
     return limits

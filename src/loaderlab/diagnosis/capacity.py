@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from loaderlab.diagnosis.evidence import PARTLY_FROM_PCT, TOLERANCE, Evidence, RequestedSpeed, Setup
+from loaderlab.diagnosis.evidence import PARTLY_FROM_PCT, TOLERANCE, Evidence, RequestedSpeed, Setup, core_s_per_sample
 from loaderlab.diagnosis.feed_limit import FeedLimit, feed_limit
 
 CLOSE = 0.05  # an estimate this little above a whole number of workers is rounded down
@@ -46,10 +46,8 @@ def capacity_of(e: Evidence, s: Setup) -> Capacity | None:
         return Capacity(None, None, None, utilization, limit)
     if limit is not None:
         return Capacity(alone / speed.rate, None, None, utilization, limit)
-    cores_needed = None
-    if e.loader_cores is not None:
-        host_s = speed.host_ms / 1e3 / s.batch_size if s.batch_size else 0.0
-        cores_needed = speed.rate * (e.loader_cores / alone + host_s)
+    core_s = core_s_per_sample(e, s)
+    cores_needed = None if core_s is None else speed.rate * core_s
     workers_needed = None if makers is None else speed.rate * max(1, makers.count) / alone
     return Capacity(alone / speed.rate, workers_needed, cores_needed, utilization)
 

@@ -193,6 +193,17 @@ def as_override(advice: Advice) -> str:
     return f"{advice.setting}={value}"
 
 
+def core_s_per_sample(e: Evidence, setup: Setup) -> float | None:
+    """CPU seconds that a sample costs the host: the loader's, and of an emulated accelerator those that queue its step. None if the
+    loader was not measured alone."""
+    if e.loader_cores is None or not e.loader_alone:
+        return None
+    speed, queuing_s = setup.accelerator, 0.0
+    if speed is not None and setup.batch_size:
+        queuing_s = speed.host_ms / 1e3 / setup.batch_size
+    return e.loader_cores / e.loader_alone + queuing_s
+
+
 def expected_rate(e: Evidence, setup: Setup) -> float | None:
     """Expected samples/s if loader and step do not slow each other down. If the loader works ahead, that is the slower of
     the two rates; otherwise they run one after the other. On an asynchronous device a step costs the host only the time to
