@@ -27,12 +27,17 @@ COLUMN_ORDER = ("sweep", "loader.name", "loader", "precision", "model")
 ArmsByWork = list[tuple[dict[str, str], list[Arm]]]  # the settings by which a group's work differs, and its arms
 
 
+def may_distinguish(name: str) -> bool:
+    """Whether runs that differ in this setting can be different arms, or do different work."""
+    return name not in (*IGNORED, *REFERENCES) and not name.startswith(IGNORED_GROUPS)
+
+
 def columns_of(runs: Sequence[RunRecord]) -> list[str]:
     """Settings with more than one value among the runs that have them, without those that change the work."""
     values: dict[str, set[str]] = defaultdict(set)
     for run in runs:
         for name, value in run.settings.items():
-            if not (name in (*IGNORED, *REFERENCES) or name.startswith(IGNORED_GROUPS) or _is_work(name)):
+            if may_distinguish(name) and not _is_work(name):
                 values[name].add(value)
 
     def place(name: str) -> tuple[int, str]:
@@ -55,11 +60,7 @@ def grouped(runs: Sequence[RunRecord], columns: list[str], metric: str) -> tuple
 def may_be_same_arm(unfinished: RunRecord, measured: RunRecord) -> bool:
     """Whether a run that ended early is of the same arm as a measured one, by the settings that both recorded. A run that ended
     before it recorded its settings is compared by the name of its arm."""
-    own = {
-        name: value
-        for name, value in unfinished.settings.items()
-        if name not in (*IGNORED, *REFERENCES) and not name.startswith(IGNORED_GROUPS)
-    }
+    own = {name: value for name, value in unfinished.settings.items() if may_distinguish(name)}
     if not own:
         return "arm" in unfinished.tags and unfinished.tags["arm"] == measured.tags.get("arm")
     return all(measured.settings.get(name, value) == value for name, value in own.items())

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from loaderlab.compare.grouping import IGNORED, IGNORED_GROUPS
+from loaderlab.compare.grouping import may_distinguish
 from loaderlab.config import TrainConfig, UserError
 from loaderlab.parity.status import NOT_CHECKED, PARITY, SAME_WORK
 from loaderlab.report.on_terminal import show_tables
@@ -152,11 +152,7 @@ class SweepRunner:
 
 def _arm(job: SweepJob) -> Arm:
     """What the repeats of an arm share: the settings by which a comparison distinguishes arms."""
-    return frozenset(
-        (name, value)
-        for name, value in job.settings.items()
-        if (name not in IGNORED or name == "rung") and not name.startswith(IGNORED_GROUPS)
-    )
+    return frozenset((name, value) for name, value in job.settings.items() if name == "rung" or may_distinguish(name))
 
 
 def _duration(seconds: float) -> str:
