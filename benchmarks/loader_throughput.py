@@ -4,7 +4,7 @@
 
 Prints for each arm the samples per second, the ratio to torchvision's usual recipe, and the share of the throughput of the
 decoder alone on the same cores. (DALI decodes only the crop, so its share may exceed 100 %.) Then prints whether each target
-is reached, and after each round the time that is left: with the defaults, 15 minutes at most. Every arm has as many workers or threads as there are cores, with one torch thread in each. The turns are
+is reached, and after each round the time that is left. Every arm has as many workers or threads as there are cores, with one torch thread in each. The turns are
 described in `benchmarks.harness.turns`.
 """
 
