@@ -18,6 +18,7 @@ from benchmarks.harness.emulated_runs import (
     custom,
     run,
     sleeping,
+    verdict_checks,
 )
 from loaderlab import data
 from loaderlab.config import AcceleratorConfig, NativeLoader, PhotosData, TransformConfig
@@ -30,7 +31,6 @@ from loaderlab.diagnosis.evidence import (
     PARTLY_FROM_PCT,
     STORAGE,
 )
-from loaderlab.diagnosis.verdict import grade
 
 SAMPLE_MS = (0.0, 0.3, 0.8, 1.0, 2.0)
 WORKERS = (0, 1, 2, 4)
@@ -79,19 +79,11 @@ def common_checks(measured: Measured, bottleneck: str) -> list[Check]:
     Args:
         bottleneck: the right one if the loader is too slow.
     """
-    truth, verdict = measured.idle_by_rate_pct, measured.verdict
-    grades = {grade(max(0.0, truth + points)) for points in (-POINTS, 0.0, POINTS)}
-    allowed = bottlenecks(measured, bottleneck)
+    truth = measured.idle_by_rate_pct
     return [
         Check("starved share against 1 - rate / requested rate, points", measured.starved_pct - truth, POINTS),
         Check("starved share against the log, points", measured.starved_pct - measured.idle_pct, POINTS),
-        Check("wrong grade", verdict.grade not in grades, 0, f"expected {' or '.join(sorted(grades))}: {verdict}"),
-        Check(
-            "wrong bottleneck",
-            verdict.bottleneck not in allowed,
-            0,
-            f"expected {' or '.join(sorted(allowed))}: {verdict}",
-        ),
+        *verdict_checks(measured.verdict, truth, bottlenecks(measured, bottleneck)),
     ]
 
 

@@ -19,11 +19,11 @@ from benchmarks.harness.emulated_runs import (
     custom,
     run,
     sleeping,
+    verdict_checks,
 )
 from loaderlab import metrics
 from loaderlab.diagnosis.capacity import capacity_of
 from loaderlab.diagnosis.evidence import LAUNCH, PARTLY_FROM_PCT, STORAGE
-from loaderlab.diagnosis.verdict import grade
 
 HOST_MS = 40.0
 SHARE = 0.02  # tolerated error of the limit
@@ -45,8 +45,7 @@ class HostBound:
         planted = sleeping(self.sample_ms, self.workers, custom(host_ms=HOST_MS), bench.steps)
         measured = run(planted, bench.all_probes)
         cycle_ms = 1e3 * BATCH / measured.rate
-        truth, verdict = 100 * (1 - HOST_MS / cycle_ms), measured.verdict
-        grades = {grade(max(0.0, truth + points)) for points in (-POINTS, 0.0, POINTS)}
+        truth = 100 * (1 - HOST_MS / cycle_ms)
         bottlenecks = {LAUNCH} if truth < PARTLY_FROM_PCT + POINTS else set()  # near the threshold there are two
         bottlenecks |= {STORAGE} if truth >= PARTLY_FROM_PCT - POINTS else set()
         promises = {metrics.WORKERS_NEEDED, metrics.CORES_NEEDED} & measured.figures.keys()
@@ -54,13 +53,7 @@ class HostBound:
         share = capacity.limit.share if capacity is not None and capacity.limit is not None else 1.0
         return [
             Check("starved share against 1 - host time / cycle, points", measured.starved_pct - truth, POINTS),
-            Check("wrong grade", verdict.grade not in grades, 0, f"expected {' or '.join(sorted(grades))}: {verdict}"),
-            Check(
-                "wrong bottleneck",
-                verdict.bottleneck not in bottlenecks,
-                0,
-                f"expected one of {bottlenecks}: {verdict}",
-            ),
+            *verdict_checks(measured.verdict, truth, bottlenecks),
             Check("promises that workers or cores would be enough", len(promises), 0, f"{promises}"),
             Check("most that a loader can give", share - STEP_MS / HOST_MS, SHARE, f"{share:.3f}"),
         ]

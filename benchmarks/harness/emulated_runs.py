@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ from loaderlab.device.emulated import Emulated
 from loaderlab.device.timeline import Busy
 from loaderlab.diagnosis.evidence import Evidence, RequestedSpeed, Setup
 from loaderlab.diagnosis.figures import LoopRecord, evidence_of, figures_of
-from loaderlab.diagnosis.verdict import Verdict, judge
+from loaderlab.diagnosis.verdict import Verdict, grade, judge
 from loaderlab.loaders.contract import EpochPlan
 from loaderlab.loaders.native import Native
 from loaderlab.meter import resources
@@ -252,6 +252,19 @@ def idle_pct(log: Sequence[Busy], window: Sequence[Step]) -> float:
     numbers = [step.step for step in window]
     busy_ns = sum(busy.stop_ns - busy.start_ns for number in numbers for busy in work[3 * number : 3 * number + 3])
     return 100 * (1 - busy_ns / sum(ends_ns[number] - ends_ns[number - 1] for number in numbers))
+
+
+def verdict_checks(verdict: Verdict, truth_pct: float, bottlenecks: Set[str]) -> list[Check]:
+    """The comparisons of a verdict with the true starved share, and with the right bottlenecks. Near a threshold there are two
+    right grades."""
+    grades = {grade(max(0.0, truth_pct + points)) for points in (-POINTS, 0.0, POINTS)}
+    return [
+        Check(claim, actual not in expected, 0, f"expected {' or '.join(sorted(expected))}: {verdict}")
+        for claim, actual, expected in (
+            ("wrong grade", verdict.grade, grades),
+            ("wrong bottleneck", verdict.bottleneck, bottlenecks),
+        )
+    ]
 
 
 class Bench:
