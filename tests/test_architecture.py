@@ -31,6 +31,7 @@ ORDER = [  # in the direction of the data: a subpackage imports only from those 
 HEAVY = {  # packages that may be imported in few places only
     "nvidia": {"loaders/dali_graph.py", "loaders/dali_guard.py", "loaders/dali_single.py"},
     "spdl": {"loaders/spdl.py"},
+    "transformers": {"attach/transformers_callback.py"},
     "mlflow": {"tracking/store.py", "tracking/tracked_run.py"},
     "timm": {"training/models.py"},
     "torchcodec": {"loaders/decode.py"},
@@ -51,6 +52,10 @@ HEAVY = {  # packages that may be imported in few places only
     "scipy": {"meter/series.py", "parity/distribution.py", "compare/stats.py"},
 }
 PRIVATE = {  # private names of other packages, each in a wrapper that gives the reason; os._exit is documented
+    "attach/call_stacks.py": {"_getframe"},  # inspect.stack reads every source file
+    "attach/events.py": {"_make"},  # of a named tuple: public in spite of its name
+    "attach/hooks.py": {"_BaseDataLoaderIter"},
+    "attach/script.py": {"_run_module_as_main"},
     "loaders/torch_internals.py": {"_iterator", "_shutdown_workers", "_workers", "_new_shared", "_next_data"},
     "system/processes.py": {"_run_exitfuncs"},
     "system/template.py": {"_forkserver", "_forkserver_pid", "_stop"},
@@ -67,6 +72,14 @@ WRITES = {  # attributes of another object that a file may assign to
         "loop.interrupted",
         "loop.over",
     },  # classes of this file
+    "attach/finish.py": {"os._exit"},  # ends a process at once: the verdict is printed before
+    "attach/hooks.py": {"object.__setattr__(target, name, value)"},  # marks of loaders and iterators
+    "attach/script.py": {
+        "sys.argv",
+        "sys.excepthook",
+        "value.__traceback__",
+    },  # as the interpreter sets them for a script
+    "attach/wrapping.py": {"setattr(cls, name, functools.wraps(original)(make(original)))"},  # the hooks
     "cli/main.py": {"sys.argv"},  # Hydra reads it
     "device/emulated.py": {"self._chosen.stream"},  # of this thread
     "loaders/header.py": {"Image.MAX_IMAGE_PIXELS"},  # Pillow's limit has no other interface

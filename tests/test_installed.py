@@ -69,7 +69,7 @@ def test_the_wheel_has_every_choice(without_extras: Path) -> None:
     package = wheel.packages_of(without_extras) / "loaderlab"
     installed = {file.relative_to(package / "conf") for file in (package / "conf").rglob("*.yaml")}
     assert installed == {file.relative_to(CONF) for file in CONF.rglob("*.yaml")}
-    for name in ("py.typed", "report/page.html", "../hydra_plugins/loaderlab_launcher.py"):
+    for name in ("py.typed", "report/page.html", "report/page.css", "../hydra_plugins/loaderlab_launcher.py"):
         assert (package / name).is_file(), name
     (info,) = package.parent.glob("loaderlab-*.dist-info")
     assert info.name == f"loaderlab-{loaderlab.__version__}.dist-info"

@@ -17,6 +17,7 @@ from loaderlab.cli.compose import compose as hydra_compose
 from loaderlab.cli.compose import typed
 from loaderlab.cli.plain import read
 from loaderlab.cli.schemas import CONF
+from loaderlab.cli.watch import read as read_watch
 from loaderlab.config import PROJECT as ROOT
 from loaderlab.config import CompareConfig, TraceConfig, UserError
 from loaderlab.runs.job import single
@@ -57,6 +58,10 @@ def test_the_readme_is_short_and_begins_with_its_commands() -> None:
 def test_every_command_is_of_a_kind_that_is_checked() -> None:
     scripts = {f"python {name}" for name in SCRIPTS} | {f"torchrun --nproc-per-node=2 {name}" for name in SCRIPTS}
     for command in COMMANDS:
+        watched = command.removeprefix("torchrun --nproc-per-node=8 -m ").removeprefix("accelerate launch -m ")
+        if watched.startswith(("loaderlab watch ", "python -m experiments.watch ")):
+            assert read_watch(shlex.split(watched.partition("watch ")[2]))[1] is not None
+            continue
         known = program_of(command)[0] or command.startswith(("make ", "python -m benchmarks.", "python benchmarks/"))
         assert known or command in SHELL_ONLY or command in scripts, command
 

@@ -32,9 +32,16 @@ def test_nothing_else_reads_the_command_line() -> None:
     package = PROJECT / "src"
     readers = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if "argv" in path.read_text()} - {
         "loaderlab/meter/nvml.py",  # a separate program: the process that measures the run
+        "loaderlab/attach/recording.py",  # another one
+        "loaderlab/attach/sidecar.py",  # which starts it
         "loaderlab/system/forked.py",  # Python's own command line, to recognise the standard library's fork server
     }
-    assert readers == {"loaderlab/cli/main.py", "loaderlab/cli/entry.py", "loaderlab/system/program.py"}
+    assert readers == {
+        "loaderlab/attach/script.py",  # sets it for the user's script
+        "loaderlab/cli/main.py",
+        "loaderlab/cli/entry.py",
+        "loaderlab/system/program.py",
+    }
 
 
 def test_the_traceback_of_an_error_is_shown_on_request(monkeypatch: pytest.MonkeyPatch) -> None:

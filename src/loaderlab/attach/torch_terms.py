@@ -1,8 +1,11 @@
-"""Advice in PyTorch's own terms, for a user's own loop without loaderlab's settings."""
+"""A DataLoader's capabilities, and advice in PyTorch's own terms, for a user's own loop without loaderlab's settings."""
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from loaderlab.diagnosis.evidence import Advice
+from loaderlab.loaders.capabilities import Copying, LoaderCapabilities, Makers, Queue
 
 IN_TORCH = {  # loaderlab setting to its equivalent in PyTorch code
     "loader.num_workers": "DataLoader(num_workers={value})",
@@ -23,3 +26,28 @@ def in_torch_terms(advice: Advice) -> str:
     if advice.setting == "precision" and advice.value not in DTYPES:
         return ""
     return template.format(value=advice.value, dtype=DTYPES.get(str(advice.value), ""))
+
+
+class DataLoaderSettings(Protocol):
+    """The settings of a DataLoader that matter here; a DataLoader has them, and so does what was noted about one."""
+
+    @property
+    def num_workers(self) -> int: ...
+    @property
+    def prefetch_factor(self) -> int | None: ...
+    @property
+    def pin_memory(self) -> bool: ...
+    @property
+    def persistent_workers(self) -> bool: ...
+
+
+def of_torch(loader: DataLoaderSettings) -> LoaderCapabilities:
+    """The capabilities of a DataLoader; how the user's loop copies batches to the device is not known."""
+    return LoaderCapabilities(
+        makers=Makers(loader.num_workers, "loader.num_workers", are_processes=True, whole_batches=True),
+        lookahead=loader.num_workers * (loader.prefetch_factor or 0),
+        parallel=max(1, loader.num_workers),
+        copying=Copying(loader.pin_memory, non_blocking=False, side_stream=None),
+        keeps_makers=loader.persistent_workers,
+        queue=None if loader.prefetch_factor is None else Queue(loader.prefetch_factor, "loader.prefetch_factor"),
+    )

@@ -18,13 +18,10 @@ alone; it cannot say which part of the loader is slow; work on other streams tha
 
 from __future__ import annotations
 
-import json
 import math
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, SupportsFloat, TypeVar
 
@@ -32,21 +29,21 @@ import torch
 from torch.utils.data import DataLoader
 
 from loaderlab.attach.loops import Loops, loop_of
+from loaderlab.attach.notebook import LoopHtml
 from loaderlab.attach.step_arguments import loss_scalar, sample_count
-from loaderlab.attach.torch_terms import in_torch_terms
+from loaderlab.attach.torch_terms import in_torch_terms, of_torch
 from loaderlab.config import AUTO, TrackingConfig, UserError, store_root
 from loaderlab.device.base import Device
 from loaderlab.device.resolve import resolve_device
 from loaderlab.diagnosis.evidence import Setup
 from loaderlab.diagnosis.figures import NO_PROBES, LoopRecord, evidence_of, figures_of
 from loaderlab.diagnosis.verdict import Verdict, judge
-from loaderlab.loaders.capabilities import Copying, LoaderCapabilities, Makers, Queue
+from loaderlab.loaders.capabilities import LoaderCapabilities
 from loaderlab.meter import resources
 from loaderlab.meter.peaks import PeakMemory
 from loaderlab.meter.phases import StepMeter, own_cost_ns
 from loaderlab.meter.sampler import DeviceSample, DeviceSampler
 from loaderlab.system.extras import require
-from loaderlab.system.files import write_text
 from loaderlab.system.machine import available_cores
 from loaderlab.system.processes import error_line
 
@@ -157,13 +154,15 @@ class Watch:
     # ---- afterwards ----------------------------------------------------------------------------------------
 
     def verdict(self) -> Verdict:
-        """The verdict on the steps measured so far; ``str`` of it is one line."""
-        verdict = judge(evidence_of(self._loop(), NO_PROBES), self._loops.setup)
+        """The verdict on the steps measured so far; ``str`` of it is one line. A notebook shows it with its loop."""
+        loop, setup = self._loop(), self._loops.setup
+        verdict = judge(evidence_of(loop, NO_PROBES), setup)
         if verdict.bottleneck is not None and self._device.capabilities.asynchronous and not self._delivery_marked:
             verdict = replace(verdict, because=verdict.because + UNSEEN)
         verdict = replace(verdict, because="; ".join([verdict.because, *self._loops.notes()]))
         expressible = tuple(entry for entry in verdict.advice if not entry.setting or in_torch_terms(entry))
-        return replace(verdict, advice=expressible, render=in_torch_terms)
+        title = f"{self._record or 'training loop'} on {self._device.title}"
+        return replace(verdict, advice=expressible, render=in_torch_terms, html=LoopHtml(title, loop, setup))
 
     def figures(self) -> dict[str, float]:
         """Metric name to value, as in `loaderlab.metrics`; metrics that were not measured are absent."""
@@ -171,6 +170,10 @@ class Watch:
         if loop.window and not self._loops.is_open:
             loop = replace(loop, own_cost_ns=own_cost_ns(self._device, sync=self._sync))
         return figures_of(loop, NO_PROBES, self._loops.setup)
+
+    def _repr_html_(self) -> str | None:
+        """For notebooks: the steps measured so far."""
+        return self.verdict()._repr_html_()
 
     def _loop(self) -> LoopRecord:
         """The records so far."""
@@ -237,25 +240,18 @@ class Watch:
             self._tracked.__exit__(*ended)  # sets the run's status
 
     def _write(self, tracked: TrackedRun) -> None:
-        from loaderlab import metrics
+        from loaderlab.attach.record import Record, write_record
         from loaderlab.device.environment import describe
-        from loaderlab.report import run_page
-        from loaderlab.report.step_files import write_steps
 
-        verdict, figures, loop, name = self.verdict(), self.figures(), self._loop(), str(self._record)
-        for metric, value in figures.items():
-            tracked.metric(metric, value, len(loop.steps))
-        for step in loop.steps:
-            tracked.metric(metrics.TRAIN_LOSS, step.loss, step.step)  # a loss that is not finite is left out
-        facts = {"device": self._device.title}
-        page = run_page.markdown(name, facts, figures, verdict)
-        tracked.tags(verdict.tags() | {"mlflow.note.content": page})
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary)
-            write_steps(folder, f"{name}: {verdict.grade}", loop, figures)
-            write_text(folder / "report.md", page)
-            write_text(folder / "environment.json", json.dumps(describe(self._device), indent=1) + "\n")
-            tracked.artifacts(folder)
+        record = Record(
+            name=str(self._record),
+            facts={"device": self._device.title},
+            verdict=self.verdict(),
+            figures=self.figures(),
+            loop=self._loop(),
+            environment=describe(self._device),
+        )
+        write_record(tracked, record)
 
 
 def watch(
@@ -288,21 +284,9 @@ def watch(
 def _setup(loader: Iterable[Any], device: Device) -> Setup:
     """The setup as far as a user's loader shows it."""
     return Setup(
-        loader=_of_torch(loader) if isinstance(loader, DataLoader) else LoaderCapabilities(),
+        loader=of_torch(loader) if isinstance(loader, DataLoader) else LoaderCapabilities(),
         device=device.capabilities,
         cores=available_cores(),
         threads=torch.get_num_threads(),
         batch_size=getattr(loader, "batch_size", None) or 0,
-    )
-
-
-def _of_torch(loader: DataLoader[Any]) -> LoaderCapabilities:
-    """The capabilities of a DataLoader; how the user's loop copies batches to the device is not known."""
-    return LoaderCapabilities(
-        makers=Makers(loader.num_workers, "loader.num_workers", are_processes=True, whole_batches=True),
-        lookahead=loader.num_workers * (loader.prefetch_factor or 0),
-        parallel=max(1, loader.num_workers),
-        copying=Copying(loader.pin_memory, non_blocking=False, side_stream=None),
-        keeps_makers=loader.persistent_workers,
-        queue=None if loader.prefetch_factor is None else Queue(loader.prefetch_factor, "loader.prefetch_factor"),
     )

@@ -17,6 +17,7 @@ from loaderlab.system.streams import lossy
 
 COMMANDS = {
     "train": "measures and records one training run; with -m a sweep of runs",
+    "watch": "runs any training script and says whether its loaders starve it",
     "compare": "compares recorded runs in a table, pictures and a page",
     "trace": "reads from a trace of PyTorch's profiler whether the GPU was starved",
     "ui": "starts the MLflow UI with the recorded runs",
@@ -55,7 +56,7 @@ def page() -> str:
     lines = [
         "loaderlab: is the GPU starved by its input pipeline, by how much, and what removes the wait?",
         "",
-        f"  {_program()} COMMAND [name=value ...]",
+        f"  {_program()} COMMAND [...]",
         "",
         "Commands (COMMAND --help shows the settings of each)",
         *(f"  {name:<9}{text}" for name, text in COMMANDS.items()),

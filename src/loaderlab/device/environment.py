@@ -20,19 +20,7 @@ from loaderlab.system.versions import versions
 
 def describe(device: Device) -> dict[str, Any]:
     """The content of ``environment.json``: enough to decide whether two runs used comparable machines."""
-    description: dict[str, Any] = {
-        "host": socket.gethostname(),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "processor": processor_name(),
-        "cores_available": available_cores(),
-        "cores_of_machine": os.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
-        "load_average": [round(load, 2) for load in os.getloadavg()],
-        "torch_threads": torch.get_num_threads(),
-        "versions": versions(),
-        "device": device.name,
-    }
+    description = describe_machine(device.name, torch.get_num_threads())
     if isinstance(device, Cuda):
         properties = torch.cuda.get_device_properties(device.torch_device)
         description |= {
@@ -43,3 +31,20 @@ def describe(device: Device) -> dict[str, Any]:
             "driver": (driver_gpus() or {}).get("driver"),
         }
     return description
+
+
+def describe_machine(device_name: str, torch_threads: int) -> dict[str, Any]:
+    """The part of `describe` that needs no access to the device: for another process's run."""
+    return {
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "processor": processor_name(),
+        "cores_available": available_cores(),
+        "cores_of_machine": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "load_average": [round(load, 2) for load in os.getloadavg()],
+        "torch_threads": torch_threads,
+        "versions": versions(),
+        "device": device_name,
+    }

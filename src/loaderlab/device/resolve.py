@@ -85,3 +85,8 @@ def driver_gpus() -> dict[str, Any] | None:
             return None
         names = [query(gpu, lambda nvml, gpu: nvml.nvmlDeviceGetName(gpu)) or "an unnamed GPU" for gpu in handles]
         return {"driver": query(handles[0], lambda nvml, _: nvml.nvmlSystemGetDriverVersion()), "names": names}
+
+
+def known_device(where: torch.device) -> Device | None:
+    """The device on which another program trains; None if it is of a kind whose clock cannot be read here."""
+    return resolve_device(str(where)) if where.type in ("cpu", "cuda") else None

@@ -39,6 +39,7 @@ class LoopRecord:
         losses: the last training loss is their mean; empty if there are none.
         phases_marked: forward, backward and optimizer are measured separately.
         delivery_marked: the transfer is measured separately too.
+        one_loader: the same loaders feed all steps, so that a change of the starved share is one of their speed.
     """
 
     steps: Sequence[Step]
@@ -58,6 +59,7 @@ class LoopRecord:
     losses: Sequence[float] = ()
     phases_marked: bool = True
     delivery_marked: bool = True
+    one_loader: bool = True
 
     @property
     def window(self) -> list[Step]:
@@ -95,8 +97,9 @@ def _overhead_pct(loop: LoopRecord, step_ms: float | None) -> float | None:
 def evidence_of(loop: LoopRecord, probes: ProbeResults) -> Evidence:
     """The evidence from the steps of the measured window, the epochs around them and the probes."""
     window = loop.window
-    change = change_point([step.starved_ms for step in window], [step.length_ms for step in window], loop.parallel)
-    whole_rate = None
+    change, whole_rate = None, None
+    if loop.one_loader:
+        change = change_point([step.starved_ms for step in window], [step.length_ms for step in window], loop.parallel)
     if change is not None:  # the verdict is about the steps after the change
         whole_rate = summary.summarize(window).get(metrics.RATE)
         window = window[change.index :]

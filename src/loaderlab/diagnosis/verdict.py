@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from loaderlab.diagnosis.advice import advise
 from loaderlab.diagnosis.bottleneck import bottleneck_of
@@ -44,11 +45,13 @@ class Verdict:
     Attributes:
         grade: fed, partly starved, starved or inconclusive.
         bottleneck: None if it is not known.
-        headroom_x: the most that a perfect loader could gain; from the ceiling, or from the starved share if there is none.
+        headroom_x: the most that a perfect loader could gain; from the ceiling, or from the starved share and the time between epochs
+            if there is none.
         because: the evidence; for an inconclusive verdict, the reason.
         advice: best first.
         capacity: how much of an emulated accelerator this host feeds, without a full stop; empty on a real device.
         render: how to follow a piece of advice in the measured program.
+        html: the verdict with its loop as HTML, for notebooks; None: they show it as text.
     """
 
     grade: str
@@ -58,6 +61,7 @@ class Verdict:
     advice: tuple[Advice, ...] = ()
     capacity: str = ""
     render: Callable[[Advice], str] = field(default=as_override, compare=False, repr=False)
+    html: Callable[[Verdict], str] | None = field(default=None, compare=False, repr=False)
 
     @property
     def to_try(self) -> list[str]:
@@ -91,6 +95,14 @@ class Verdict:
             parts.append(f"Capacity: {self.capacity}.")
         return " ".join(parts)
 
+    def _repr_html_(self) -> str | None:
+        """For notebooks."""
+        return None if self.html is None else self.html(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A pickled verdict leaves out `html`, which may contain all steps of the loop."""
+        return self.__dict__ | {"html": None}
+
 
 def grade(starved_pct: float) -> str:
     """The grade of a starved share, percent.
@@ -123,7 +135,15 @@ def judge(evidence: Evidence, setup: Setup | None = None) -> Verdict:
         between = f"{lost_between:.0f} % of the loop is lost between epochs (from the last step of one to the first batch of the next)"
         because = f"{between}; within epochs, {because}" if by_gap else f"{because}; {between}"
     advice = advise(evidence, setup, bottleneck) if setup is not None else ()
+    if evidence.ceiling is None and gap != FED:
+        headroom = 1 / (1 - min(99.0, lost_pct(evidence)) / 100)
     return Verdict(max(gap, steady, key=_severity), bottleneck, headroom, because, advice, capacity)
+
+
+def lost_pct(evidence: Evidence) -> float:
+    """The share of the loop in which the device had no data, within epochs and between them, percent."""
+    between = evidence.gap_pct or 0.0
+    return between + evidence.starved_pct * (1 - between / 100)
 
 
 def _severity(name: str) -> int:

@@ -16,7 +16,8 @@ from loaderlab.compare.axes import grid, hidden_gains
 from loaderlab.compare.stats import median
 from loaderlab.report.arm_table import in_order, row_label
 from loaderlab.report.chart_arms import with_bars
-from loaderlab.report.chart_style import COLOURS, CYCLE, INK, PAPER, PARTS, cut, name_rows, rows_figure
+from loaderlab.report.chart_style import CYCLE, INK, PAPER, cut, name_rows, rows_figure
+from loaderlab.report.part_colours import COLOURS, PARTS
 
 CEILING_GREY, LOWEST_GREY = "#7F8C99", "#9AA5B1"
 ROOM = 2.5  # an interval is cut at this multiple of the largest run; a longer one would flatten the bars

@@ -28,16 +28,6 @@ CYCLE = (
 DASHES = ("-", "--", "-.", ":")
 MARKERS = "osD^vP*X"
 TOO_DARK = (("#0072b2", "--blue"), ("#6a51a3", "--violet"))  # a dark page uses lighter ones
-PARTS = ("wait", "transfer", "forward", "backward", "optimizer", "compute", "other")  # of a step, in drawing order
-COLOURS = {  # of the parts; Okabe and Ito's palette, which colour-blind readers can distinguish
-    "wait": "#D55E00",
-    "transfer": "#E69F00",
-    "forward": "#56B4E9",
-    "backward": "#CC79A7",
-    "optimizer": "#009E73",
-    "compute": "#CC79A7",
-    "other": "#BBBBBB",
-}
 WIDTH = 8.6  # inches
 HEADING = 0.3  # inches
 STYLE: Any = {

@@ -6,14 +6,12 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from loaderlab import __version__
 from loaderlab.compare.arms import ComparedArm, Comparison, short
 from loaderlab.compare.ladder import MEANING
 from loaderlab.compare.stats import Ratio, median
@@ -22,6 +20,7 @@ from loaderlab.report import sentences
 from loaderlab.report.arm_table import arm_table, group_title
 from loaderlab.report.charts import Chart
 from loaderlab.report.markdown import markdown_table
+from loaderlab.report.page_frame import framed
 from loaderlab.tracking.records import RunRecord
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -67,7 +66,7 @@ def html(comparison: Comparison, charts: Sequence[Chart]) -> str:
         columns, rows = arm_table(comparison, group)
         tables.append({"title": group_title(comparison, group), "columns": columns, "rows": rows})
     drawn = [{"title": chart.title, "caption": chart.caption, "svg": Markup(chart.svg)} for chart in charts]
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    body = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=comparison.title,
         facts=facts(comparison),
         headline=sentences.headline(comparison),
@@ -76,9 +75,8 @@ def html(comparison: Comparison, charts: Sequence[Chart]) -> str:
         missing=comparison.missing,
         charts=drawn,
         rungs=MEANING if comparison.study == "ladder" else {},
-        version=__version__,
-        made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     )
+    return framed(comparison.title, body)
 
 
 def markdown(comparison: Comparison, links: Sequence[str]) -> str:

@@ -14,7 +14,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from loaderlab import metrics
 from loaderlab.compare.arms import ComparedArm
-from loaderlab.report.chart_style import COLOURS, CYCLE, DASHES, cut, figure, legend_above
+from loaderlab.report.chart_style import CYCLE, DASHES, cut, figure, legend_above
+from loaderlab.report.part_colours import COLOURS
 
 POINTS = 300  # of a line; a stall stays visible because a bin shows its longest step
 STEP_GREY = "#B4BCC5"

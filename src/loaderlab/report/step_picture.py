@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from loaderlab import metrics
 from loaderlab.compare.marks import marked
-from loaderlab.report.chart_style import COLOURS, PARTS
+from loaderlab.report.part_colours import COLOURS, PARTS
 
 if TYPE_CHECKING:  # this import needs torch, and a comparison should not
     from loaderlab.meter.step import Step

@@ -22,6 +22,9 @@ EXTRAS = {  # module: package, extra
     "pynvml": ("nvidia-ml-py", "suite"),
     "nvidia.dali": ("nvidia-dali-cuda120", "dali"),
     "spdl": ("spdl", "spdl"),
+    "transformers": ("transformers", "hf"),
+    "accelerate": ("accelerate", "hf"),
+    "lightning": ("lightning", "lightning"),
 }
 
 

@@ -29,7 +29,7 @@ class JobProcess:
         assert process.pid is not None
         self.pid = process.pid
         self._process, self._template = process, template
-        self._handle = _handle(self.pid)
+        self._handle = process_handle(self.pid)
 
     def ended(self, seconds: float | None = None) -> bool:
         """Whether the process has ended, after waiting for at most so long; None: until it ends."""
@@ -65,7 +65,7 @@ class JobProcess:
             self._handle = None
 
 
-def _handle(pid: int) -> int | None:
+def process_handle(pid: int) -> int | None:
     """A file descriptor that is ready when the process has ended; None if it has, or if the system has no such handles."""
     if not hasattr(os, "pidfd_open"):
         return None

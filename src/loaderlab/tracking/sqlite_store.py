@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from filelock import FileLock
-
 from loaderlab.system.causes import safe_text
 
 LOCK_S = 120.0
@@ -32,13 +30,16 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(str(url.database).removeprefix("file:"))
 
 
-def try_once(file: Path, *, create: bool) -> None:
+def try_once(file: Path, *, create: bool, busy_s: float = BUSY_S) -> None:
     """Opens the file once, and checks that it can be written if the store is created or written.
+
+    Args:
+        busy_s: how long to wait if another process has locked it.
 
     Raises:
         sqlite3.Error: the file cannot be opened, is not a database, or cannot be written.
     """
-    with closing(connect(file)) as connection:
+    with closing(connect(file, busy_s)) as connection:
         connection.execute("PRAGMA schema_version").fetchone()
         if not create:
             return
@@ -56,6 +57,8 @@ def creating(file: Path) -> Iterator[None]:
     Raises:
         OSError: the lock's file cannot be written, and the store has no tables yet.
     """
+    from filelock import FileLock  # it imports asyncio, which a program that only checks the store does not need
+
     lock = FileLock(file.with_name(f".{file.name}.creating.lock"), timeout=LOCK_S, mode=0o666)
     try:
         lock.acquire()
@@ -93,6 +96,6 @@ def _has_tables(file: Path) -> bool:
         return False
 
 
-def connect(file: Path) -> sqlite3.Connection:
+def connect(file: Path, busy_s: float = BUSY_S) -> sqlite3.Connection:
     """A connection that waits while other processes write."""
-    return sqlite3.connect(file, timeout=BUSY_S)
+    return sqlite3.connect(file, timeout=busy_s)

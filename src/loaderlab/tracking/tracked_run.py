@@ -54,6 +54,12 @@ class TrackedRun:
                 self.run_id, tags=[RunTag(key, value) for key, value in short_tags(tags).items()]
             )
 
+    def remove_tags(self, names: Iterable[str]) -> None:
+        """Removes tags that the run has."""
+        with self._store.guarded():
+            for name in names:
+                self._store.client.delete_tag(self.run_id, name)
+
     def metric(self, name: str, value: float, step: int) -> None:
         """Stores a point until the next `flush`. NaN and infinity are no measurements and are left out."""
         assert name in TABLE, name  # the metric is not in the registry

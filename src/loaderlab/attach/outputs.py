@@ -1,0 +1,157 @@
+"""The result of watching a program: as text for the terminal, as JSON, as an HTML page."""
+
+from __future__ import annotations
+
+import json
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from loaderlab import metrics
+from loaderlab.attach.reading import JudgedLoader, Reading
+from loaderlab.report.loop_html import fragment, page
+
+WIDTH = 120
+INDENT = "  "
+
+
+def text(reading: Reading, name: str) -> str:
+    """The verdict with its evidence, in lines for a terminal.
+
+    Args:
+        name: of the program: ``train.py``.
+    """
+    job = reading.job
+    lines = [f"{name}: {job.verdict.sentence}."]
+    if job.verdict.bottleneck:
+        lines.append(f"Bottleneck: {job.verdict.bottleneck}.")
+    lines += [f"Loader: {loader_line(entry)}" for entry in reading.loaders[:1] if len(reading.loaders) == 1]
+    lines += [f"{'Try' if how else 'To do:'} {advice}." for how, advice in _advice(job)]
+    if job.figures:
+        lines.append(_steps_line(job))
+    if len(reading.loaders) > 1:
+        lines += [f"Loader {loader_line(entry)}: {entry.verdict.sentence}." for entry in reading.loaders]
+    lines += [f"Evaluation: {loader_line(entry)}{_waited(entry)}" for entry in reading.others]
+    lines += [f"Note: {note}." for note in reading.notes]
+    wrapped = [
+        textwrap.fill(
+            line, WIDTH, initial_indent=INDENT * (index > 0), subsequent_indent=INDENT * 2, break_on_hyphens=False
+        )
+        for index, line in enumerate(lines)
+    ]
+    return "loaderlab: " + "\n".join(wrapped)
+
+
+def one_line(reading: Reading, name: str) -> str:
+    """The verdict in one line, for the ranks other than the first."""
+    return f"loaderlab: {name}: {reading.job.verdict.sentence}."
+
+
+def loader_line(entry: JudgedLoader) -> str:
+    """A loader, where it was made, and its settings."""
+    facts, parts = entry.facts, []
+    if facts.kind == "torch":
+        parts = ["1 worker" if facts.num_workers == 1 else f"{facts.num_workers} workers"]
+    if facts.batch_size:
+        parts.append(f"batch size {facts.batch_size}")
+    if entry.num_objects > 1:
+        parts.append(f"created {entry.num_objects} times")
+    made = f" made at {entry.made_at}" if entry.made_at else ""
+    settings = f" ({', '.join(parts)})" if parts else ""
+    return f"{facts.title}{made}{settings}"
+
+
+def _advice(entry: JudgedLoader) -> list[tuple[str, str]]:
+    verdict = entry.verdict
+    return list(zip(map(verdict.render, verdict.advice), verdict.to_try, strict=True))
+
+
+def _waited(entry: JudgedLoader) -> str:
+    share = entry.figures.get(metrics.WAIT_PCT)
+    return "" if share is None else f", waited {share:.1f} % of its time"
+
+
+def _steps_line(job: JudgedLoader) -> str:
+    figures, loop = job.figures, job.loop
+    step, wait = figures.get(metrics.STEP_MS), figures.get(metrics.PHASE_MS["wait"])
+    parts = [f"Measured: {len(loop.window)} of {len(loop.steps)} optimizer steps"]
+    if step is not None and wait is not None:
+        parts.append(f"a step takes {step:.3g} ms, including {wait:.3g} ms of waiting")
+    if (rate := figures.get(metrics.RATE)) is not None:
+        parts.append(f"{rate:,.0f} samples/s")
+    return "; ".join(parts)
+
+
+# ---- JSON --------------------------------------------------------------------------------------------------------------
+
+
+def as_json(reading: Reading, name: str) -> str:
+    """The result as JSON; a number that is not finite becomes null."""
+    job = reading.job
+    content = {
+        "program": name,
+        **_verdict(job),
+        "loader": _loader(job) if reading.loaders else None,
+        "others": [
+            {
+                "role": entry.role,
+                **(_verdict(entry) if entry.role == "training" else {"figures": entry.figures}),
+                "loader": _loader(entry),
+            }
+            for entry in [*(reading.loaders if len(reading.loaders) > 1 else ()), *reading.others]
+        ],
+        "notes": list(reading.notes),
+        "device": reading.device,
+    }
+    return json.dumps(_finite(content), indent=1) + "\n"
+
+
+def _verdict(entry: JudgedLoader) -> dict[str, Any]:
+    verdict = entry.verdict
+    return {
+        "verdict": verdict.grade,
+        "because": verdict.because,
+        "bottleneck": verdict.bottleneck,
+        "headroom_x": verdict.headroom_x,
+        "advice": verdict.to_try,
+        "figures": entry.figures,
+    }
+
+
+def _loader(entry: JudgedLoader) -> dict[str, Any]:
+    facts = asdict(entry.facts)
+    return {
+        "made_at": entry.made_at,
+        "class": facts.pop("title"),
+        **{key: facts[key] for key in _SETTINGS},
+        "objects": entry.num_objects,
+    }
+
+
+_SETTINGS = ("kind", "num_workers", "prefetch_factor", "pin_memory", "persistent_workers", "batch_size", "stack")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# ---- HTML --------------------------------------------------------------------------------------------------------------
+
+
+def as_html(reading: Reading, name: str) -> str:
+    """The result as a standalone page."""
+    several = reading.loaders if len(reading.loaders) > 1 else ()
+    notes = [f"Loader: {loader_line(entry)}" for entry in reading.loaders if not several]
+    notes += [f"Evaluation: {loader_line(entry)}{_waited(entry)}" for entry in reading.others] + [*reading.notes]
+    parts = [_part("", reading.job, notes), *(_part(loader_line(entry), entry) for entry in several)]
+    return page(name, parts, {"device": reading.device} if reading.device else None)
+
+
+def _part(title: str, entry: JudgedLoader, notes: Sequence[str] = ()) -> str:
+    return fragment(title, entry.verdict, entry.figures, entry.loop.steps, notes, window=entry.loop.window)

@@ -1,0 +1,63 @@
+"""Writes what was measured of a loop into its MLflow run: metrics, verdict and files."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from loaderlab import metrics
+from loaderlab.diagnosis.figures import LoopRecord
+from loaderlab.diagnosis.verdict import Verdict
+from loaderlab.system.files import write_text
+
+if TYPE_CHECKING:
+    from loaderlab.tracking.tracked_run import TrackedRun
+
+
+@dataclass(frozen=True)
+class Record:
+    """The results of a loop that is not ours.
+
+    Attributes:
+        name: of the run.
+        facts: lines of the page: name and text.
+        environment: the content of ``environment.json``.
+    """
+
+    name: str
+    facts: Mapping[str, str]
+    verdict: Verdict
+    figures: Mapping[str, float]
+    loop: LoopRecord
+    environment: Mapping[str, Any]
+
+
+def log_results(tracked: TrackedRun, verdict: Verdict, figures: Mapping[str, float], num_steps: int) -> None:
+    """Records the verdict and the metrics of the first ``num_steps`` steps."""
+    for metric, value in figures.items():
+        tracked.metric(metric, value, num_steps)
+    tracked.tags(verdict.tags())
+
+
+def write_record(tracked: TrackedRun, record: Record) -> None:
+    """Records everything; a loop without a step has no ``steps.csv`` and no picture."""
+    from loaderlab.report import run_page
+    from loaderlab.report.step_files import write_steps
+
+    loop = record.loop
+    log_results(tracked, record.verdict, record.figures, len(loop.steps))
+    for step in loop.steps:
+        tracked.metric(metrics.TRAIN_LOSS, step.loss, step.step)  # a loss that is not finite is left out
+    page = run_page.markdown(record.name, record.facts, record.figures, record.verdict)
+    tracked.tags({"mlflow.note.content": page})
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        if loop.steps:
+            write_steps(folder, f"{record.name}: {record.verdict.grade}", loop, record.figures)
+        write_text(folder / "report.md", page)
+        write_text(folder / "environment.json", json.dumps(record.environment, indent=1) + "\n")
+        tracked.artifacts(folder)

@@ -1,0 +1,142 @@
+"""The callbacks with the real frameworks, if they are installed: planted waits, in a process of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from loaderlab.config import PROJECT
+
+SHARED = """
+import sys, time
+import torch
+import torch.utils.data.dataloader as dataloader
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+WORKERS, ACCUMULATE = int(sys.argv[1]), int(sys.argv[2])
+BATCH, STEPS = 4, 40
+waits, ends = [0.0], []  # seconds before each optimizer step, and its time
+advance = dataloader._BaseDataLoaderIter.__next__
+
+def timed(self):
+    begin = time.perf_counter()
+    try:
+        return advance(self)
+    finally:
+        waits[-1] += time.perf_counter() - begin
+
+dataloader._BaseDataLoaderIter.__next__ = timed
+
+def stepped(*_):
+    ends.append(time.perf_counter())
+    waits.append(0.0)
+
+register_optimizer_step_post_hook(stepped)
+
+class Slow(torch.utils.data.Dataset):
+    def __len__(self):
+        return BATCH * ACCUMULATE * STEPS
+    def __getitem__(self, index):
+        time.sleep(0.002 if WORKERS == 0 else 0.008)
+        return {"inputs": torch.ones(3), "labels": torch.tensor(0)}
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 2)
+    def forward(self, inputs, labels=None):
+        time.sleep(0.01)
+        outputs = self.layer(inputs)
+        return {"loss": torch.nn.functional.cross_entropy(outputs, labels), "logits": outputs}
+
+def report(callback, logged):
+    # without the first 5 steps, and without the last one: transformers requests the end of the data in it, which joins the
+    # workers, and the end of a pass is not part of a step
+    share = 100 * sum(waits[5 : len(ends) - 1]) / (ends[-2] - ends[4])
+    print("RESULT", share, callback.figures["starvation/starved_pct"], logged["starvation/starved_pct"])
+"""
+TRANSFORMERS = """
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from loaderlab import TransformersCallback
+
+logged = {}
+class Integration(TrainerCallback):
+    def on_log(self, args, state, control, logs=None, **others):
+        assert "end" not in logged
+        logged.update(logs)
+    def on_train_end(self, *args, **others):
+        logged["end"] = True
+
+callback = TransformersCallback(log=True)
+arguments = TrainingArguments(
+    output_dir="out", per_device_train_batch_size=BATCH, gradient_accumulation_steps=ACCUMULATE, max_steps=STEPS,
+    dataloader_num_workers=WORKERS, report_to="none", save_strategy="no", use_cpu=True, disable_tqdm=True)
+Trainer(model=Model(), args=arguments, train_dataset=Slow(), callbacks=[Integration(), callback]).train()
+report(callback, logged)
+"""
+LIGHTNING = """
+import lightning.pytorch as lightning
+from lightning.pytorch.loggers.logger import DummyLogger
+from loaderlab import LightningCallback
+
+logged = {}
+class Recorded(DummyLogger):
+    def log_metrics(self, metrics, step=None):
+        logged.update(metrics)
+
+class Module(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.model = Model()
+    def training_step(self, batch, index):
+        return self.model(**batch)["loss"]
+    def validation_step(self, batch, index):
+        pass
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+loader = torch.utils.data.DataLoader(Slow(), batch_size=BATCH, num_workers=WORKERS)
+callback = LightningCallback(log=True)
+trainer = lightning.Trainer(
+    max_epochs=1, accumulate_grad_batches=ACCUMULATE, accelerator="cpu", logger=Recorded(), callbacks=[callback],
+    enable_progress_bar=False, enable_checkpointing=False)
+trainer.validate(Module(), torch.utils.data.DataLoader(Slow(), batch_size=80), verbose=False)
+assert callback.reading is None
+waits[:], ends[:] = [0.0], []
+trainer.fit(Module(), loader)
+report(callback, logged)
+"""
+
+
+def needs(package: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(find_spec(package) is None, reason=f"{package} is not installed, which is optional")
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(TRANSFORMERS, marks=needs("transformers"), id="transformers"),
+        pytest.param(LIGHTNING, marks=needs("lightning"), id="lightning"),
+    ],
+)
+def test_the_starved_share_is_that_of_an_independent_clock(
+    script: str, workers: int, accumulate: int, tmp_path: Path
+) -> None:
+    (tmp_path / "train.py").write_text(SHARED + script, encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(PROJECT / "src"), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "train.py", str(workers), str(accumulate)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    (result,) = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
+    truth, measured, logged = map(float, result.split()[1:])
+    assert abs(measured - truth) < 3, "points"
+    assert logged == measured
+    assert "loaderlab: Trainer." in done.stderr
+    assert "made at train.py:" in done.stderr
