@@ -73,7 +73,10 @@ WRITES = {  # attributes of another object that a file may assign to
         "loop.over",
     },  # classes of this file
     "attach/finish.py": {"os._exit"},  # ends a process at once: the verdict is printed before
-    "attach/hooks.py": {"object.__setattr__(target, name, value)"},  # marks of loaders and iterators
+    "attach/hooks.py": {
+        "current.index",
+        "object.__setattr__(target, name, value)",
+    },  # `Pass`, without a call; marks of loaders
     "attach/script.py": {
         "sys.argv",
         "sys.excepthook",

@@ -33,7 +33,7 @@ def test_nothing_else_reads_the_command_line() -> None:
     readers = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if "argv" in path.read_text()} - {
         "loaderlab/meter/nvml.py",  # a separate program: the process that measures the run
         "loaderlab/attach/recording.py",  # another one
-        "loaderlab/attach/sidecar.py",  # which starts it
+        "loaderlab/attach/launching.py",  # which starts it
         "loaderlab/system/forked.py",  # Python's own command line, to recognise the standard library's fork server
     }
     assert readers == {
