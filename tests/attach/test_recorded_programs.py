@@ -130,7 +130,7 @@ if leaks and ctypes.CDLL(None).fork() == 0:
 
 
 def test_signals_end_the_program_and_not_its_recording(store_uri: str, tmp_path: Path) -> None:
-    with program(store_uri, tmp_path, "import time; time.sleep(60)") as process:
+    with program(store_uri, tmp_path, "import time; time.sleep(600)") as process:
         pid = int(run_with(store_uri, "RUNNING").data.tags["process.pid"])
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             os.kill(pid, number)
