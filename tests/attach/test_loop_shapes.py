@@ -414,6 +414,7 @@ def test_no_optimizer() -> None:
     assert len(reading.others) == 1
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")  # torch 2.11, while it compiles
 def test_a_compiled_step_of_the_optimizer_is_not_judged() -> None:
     """The hook leaves nothing in the compiled code, so that the step is not visible."""
 
