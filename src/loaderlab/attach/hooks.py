@@ -268,8 +268,7 @@ def _processes(module: ModuleType) -> None:
 
 def _process_started(original: Callable[..., None]) -> Callable[..., None]:
     def start(self: Any) -> None:
-        if recorder.on and recorder.enter(thread := get_ident()):  # otherwise it is a loader's worker
-            recorder.leave(thread)
+        if recorder.on and get_ident() not in recorder.inside:  # otherwise it is a loader's worker
             recorder.started_process()
         original(self)
 

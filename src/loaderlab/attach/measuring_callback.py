@@ -14,6 +14,7 @@ from loaderlab.attach import hooks
 from loaderlab.attach.publish import Publisher, say
 from loaderlab.attach.reading import JudgedLoader, Reading
 from loaderlab.attach.session import Session
+from loaderlab.attach.torch_terms import in_terms as verdict_in_terms
 from loaderlab.config import UserError
 from loaderlab.diagnosis.evidence import Advice
 from loaderlab.diagnosis.verdict import Verdict
@@ -124,8 +125,7 @@ def in_terms(reading: Reading, terms: Terms) -> Reading:
 
 
 def _loader_in_terms(entry: JudgedLoader, terms: Terms) -> JudgedLoader:
-    advice = tuple(advice for advice in entry.verdict.advice if not advice.setting or terms(advice))
-    return replace(entry, verdict=replace(entry.verdict, advice=advice, render=terms))
+    return replace(entry, verdict=verdict_in_terms(entry.verdict, terms))
 
 
 @contextmanager

@@ -12,15 +12,14 @@ from loaderlab.attach.events import Events, Kind, LoaderFacts, Program, Row, Usa
 from loaderlab.attach.notebook import LoopHtml
 from loaderlab.attach.optimizer_steps import StepsOfProgram, steps_of
 from loaderlab.attach.roles import EVALUATION, TRAINING, Roles, is_ahead, roles_of
-from loaderlab.attach.torch_terms import in_torch_terms, of_torch
+from loaderlab.attach.torch_terms import LEAST_WARMUP, in_terms, in_torch_terms, of_torch
 from loaderlab.device.capabilities import CPU, DeviceCapabilities
-from loaderlab.diagnosis.evidence import FED, INCONCLUSIVE, Advice, Setup
+from loaderlab.diagnosis.evidence import FED, INCONCLUSIVE, Setup
 from loaderlab.diagnosis.figures import NO_PROBES, LoopRecord, evidence_of, figures_of
 from loaderlab.diagnosis.verdict import Verdict, judge, lost_pct
 from loaderlab.loaders.capabilities import LoaderCapabilities
 
 Places = dict[int, str]  # loader: where it was made
-LEAST_WARMUP = 5  # steps
 GPU = DeviceCapabilities(
     asynchronous=True, uses_host_cores=False, takes_copies=True, decodes_images=True, fast_bf16=False
 )
@@ -162,8 +161,12 @@ def _cannot_judge(events: Events, places: Places, roles: Roles) -> str:
 def _unjudged(events: Events, places: Places, reason: str) -> JudgedLoader:
     facts = events.loaders[0] if events.loaders else LoaderFacts(0, "torch", "no loader")
     verdict = Verdict(INCONCLUSIVE, None, None, f"cannot judge: {reason}", render=in_torch_terms)
-    loop = LoopRecord([], 0, 1, [], [], {}, max(1, events.program.cores))
+    loop = _no_loop(events.program)
     return JudgedLoader(_title(facts, places), places.get(facts.number, ""), TRAINING, facts, verdict, {}, loop)
+
+
+def _no_loop(program: Program) -> LoopRecord:
+    return LoopRecord([], 0, 1, [], [], {}, max(1, program.cores))
 
 
 # ---- groups of loaders -----------------------------------------------------------------------------------------------
@@ -226,7 +229,7 @@ def _evaluation(events: Events, places: Places, group: Sequence[LoaderFacts]) ->
     facts = group[-1]
     figures = {metrics.WAIT_PCT: 100 * wait / total} if total else {}
     verdict = Verdict(INCONCLUSIVE, None, None, "an evaluation is not judged", render=in_torch_terms)
-    loop = LoopRecord([], 0, 1, [], [], {}, max(1, events.program.cores))
+    loop = _no_loop(events.program)
     return JudgedLoader(
         _title(facts, places), places[facts.number], EVALUATION, facts, verdict, figures, loop, len(group)
     )
@@ -260,25 +263,12 @@ def _judged(
         because.append(UNCLEAR.format(record.num_unclear))
     if program.timed and verdict.bottleneck is not None:
         because.append(UNSEEN)
-    advice = tuple(entry for entry in verdict.advice if not entry.setting or in_torch_terms(entry))
     title = _title(facts, places)
-    verdict = replace(
-        verdict,
-        because="; ".join(because),
-        advice=_known(advice),
-        render=in_torch_terms,
-        html=LoopHtml(title, loop, setup),
-    )
+    verdict = replace(in_terms(verdict, in_torch_terms), because="; ".join(because), html=LoopHtml(title, loop, setup))
     figures = figures_of(loop, NO_PROBES, setup)
     if any(step.num_samples == 0 for step in loop.window):
         figures.pop(metrics.RATE, None)
-    return JudgedLoader(
-        _title(facts, places), places[facts.number], TRAINING, facts, verdict, figures, loop, len(group)
-    )
-
-
-def _known(advice: tuple[Advice, ...]) -> tuple[Advice, ...]:
-    return tuple(dict.fromkeys(advice))
+    return JudgedLoader(title, places[facts.number], TRAINING, facts, verdict, figures, loop, len(group))
 
 
 def _setup(program: Program, group: Sequence[LoaderFacts]) -> Setup:

@@ -1,7 +1,7 @@
 """Records when a program asks its loaders for batches and when its optimizers step. Does not import torch.
 
-One recorder exists per process, because the hooks that call it are global (see `loaderlab.attach.hooks`). A row costs about a
-microsecond; nothing is computed before the program has ended.
+One recorder exists per process, because the hooks that call it are global (see `loaderlab.attach.hooks`). A row costs some
+microseconds of a program's step; nothing is computed before the program has ended.
 """
 
 from __future__ import annotations

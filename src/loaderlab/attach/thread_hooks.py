@@ -48,8 +48,7 @@ def _entered(original: Callable[..., Any]) -> Callable[..., Any]:
             thread = get_ident()
             if thread not in (recorder.step_thread, recorder.main_thread):
                 _carries(thread, source[:2])
-            elif thread == recorder.step_thread and recorder.enter(thread):
-                recorder.leave(thread)
+            elif thread == recorder.step_thread and thread not in recorder.inside:
                 now = perf_counter_ns()
                 loader, passed, handed_ns = source
                 request = recorder.request(thread)
@@ -64,8 +63,14 @@ def _carries(thread: int, source: tuple[int, int]) -> None:
     _readers.setdefault(thread, source)
 
 
-def _waited(original: Callable[..., Any]) -> Callable[..., Any]:
-    def wait(self: Any, *args: Any, **kwargs: Any) -> Any:
+def _measured(original: Callable[..., Any], source_of: Callable[[Any], tuple[int, ...] | None]) -> Callable[..., Any]:
+    """A call in which the training thread may wait for a thread that reads a loader.
+
+    Args:
+        source_of: the loader and the pass that the object of the call is for, asked after the wait; None if for none.
+    """
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         thread = get_ident()
         if not recorder.on or thread != recorder.step_thread or not recorder.enter(thread):
             return original(self, *args, **kwargs)
@@ -76,25 +81,15 @@ def _waited(original: Callable[..., Any]) -> Callable[..., Any]:
         finally:
             end = perf_counter_ns()
             recorder.leave(thread)
-            if (source := self.__dict__.get(SOURCE)) is not None:
+            if (source := source_of(self)) is not None:
                 recorder.add(Kind.WAIT, source[0], source[1], thread, begin, end, request=request)
 
-    return wait
+    return call
+
+
+def _waited(original: Callable[..., Any]) -> Callable[..., Any]:
+    return _measured(original, lambda condition: condition.__dict__.get(SOURCE))
 
 
 def _joined(original: Callable[..., Any]) -> Callable[..., Any]:
-    def join(self: Any, *args: Any, **kwargs: Any) -> Any:
-        thread = get_ident()
-        if not recorder.on or thread != recorder.step_thread or not recorder.enter(thread):
-            return original(self, *args, **kwargs)
-        request = recorder.request(thread)
-        begin = perf_counter_ns()
-        try:
-            return original(self, *args, **kwargs)
-        finally:
-            end = perf_counter_ns()
-            recorder.leave(thread)
-            if (source := _readers.get(self.ident)) is not None:
-                recorder.add(Kind.WAIT, source[0], source[1], thread, begin, end, request=request)
-
-    return join
+    return _measured(original, lambda thread: _readers.get(thread.ident))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from loaderlab.diagnosis.evidence import Advice
+from loaderlab.diagnosis.verdict import Verdict
 from loaderlab.loaders.capabilities import Copying, LoaderCapabilities, Makers, Queue
 
 IN_TORCH = {  # loaderlab setting to its equivalent in PyTorch code
@@ -17,6 +20,7 @@ IN_TORCH = {  # loaderlab setting to its equivalent in PyTorch code
     "model.compile": "torch.compile(model)",
     "precision": "torch.autocast(device.type, torch.{dtype})",
 }
+LEAST_WARMUP = 5  # steps of a program that are left out at its start
 DTYPES = {"bf16": "bfloat16"}
 
 
@@ -26,6 +30,12 @@ def in_torch_terms(advice: Advice) -> str:
     if advice.setting == "precision" and advice.value not in DTYPES:
         return ""
     return template.format(value=advice.value, dtype=DTYPES.get(str(advice.value), ""))
+
+
+def in_terms(verdict: Verdict, terms: Callable[[Advice], str]) -> Verdict:
+    """A verdict whose advice is expressed in other terms; advice about a setting that they do not have is left out."""
+    advice = tuple(entry for entry in verdict.advice if not entry.setting or terms(entry))
+    return replace(verdict, advice=advice, render=terms)
 
 
 class DataLoaderSettings(Protocol):

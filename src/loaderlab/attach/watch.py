@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 from loaderlab.attach.loops import Loops, loop_of
 from loaderlab.attach.notebook import LoopHtml
 from loaderlab.attach.step_arguments import loss_scalar, sample_count
-from loaderlab.attach.torch_terms import in_torch_terms, of_torch
+from loaderlab.attach.torch_terms import LEAST_WARMUP, in_terms, in_torch_terms, of_torch
 from loaderlab.config import AUTO, TrackingConfig, UserError, store_root
 from loaderlab.device.base import Device
 from loaderlab.device.resolve import resolve_device
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from loaderlab.tracking.tracked_run import TrackedRun
 
 T = TypeVar("T")
-LEAST_WARMUP = 5  # steps
 NUM_LOSSES = 10  # the metric train/loss is the mean of the last ones
 UNSEEN = "; copies to the device count as work: call meter.delivered() after .to(device) to measure them separately"
 
@@ -160,9 +159,8 @@ class Watch:
         if verdict.bottleneck is not None and self._device.capabilities.asynchronous and not self._delivery_marked:
             verdict = replace(verdict, because=verdict.because + UNSEEN)
         verdict = replace(verdict, because="; ".join([verdict.because, *self._loops.notes()]))
-        expressible = tuple(entry for entry in verdict.advice if not entry.setting or in_torch_terms(entry))
         title = f"{self._record or 'training loop'} on {self._device.title}"
-        return replace(verdict, advice=expressible, render=in_torch_terms, html=LoopHtml(title, loop, setup))
+        return replace(in_terms(verdict, in_torch_terms), html=LoopHtml(title, loop, setup))
 
     def figures(self) -> dict[str, float]:
         """Metric name to value, as in `loaderlab.metrics`; metrics that were not measured are absent."""
