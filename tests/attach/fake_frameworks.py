@@ -14,41 +14,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-MS = 1_000_000
-BATCH = 4
+from tests.attach.planted_time import BATCH, Samples, clock
+
 OURS = ("transformers_callback", "lightning_callback")
-
-
-class Clock:
-    """Nanoseconds that only `pass_ms` advances."""
-
-    def __init__(self) -> None:
-        self.now = MS
-
-    def __call__(self) -> int:
-        return self.now
-
-    def pass_ms(self, ms: float) -> None:
-        self.now += round(ms * MS)
-
-
-clock = Clock()
-
-
-class Samples(Dataset[torch.Tensor]):
-    """Samples whose batches take a planted time."""
-
-    def __init__(self, batches: int, wait_ms: float) -> None:
-        self.batches, self.wait_ms = batches, wait_ms
-
-    def __len__(self) -> int:
-        return BATCH * self.batches
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        clock.pass_ms(self.wait_ms / BATCH)
-        return torch.zeros(2)
 
 
 class Work:

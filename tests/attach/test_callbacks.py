@@ -18,7 +18,8 @@ from loaderlab.attach.session import Session
 from loaderlab.config import UserError
 from loaderlab.diagnosis.evidence import Advice
 from tests.attach import fake_frameworks as fakes
-from tests.attach.fake_frameworks import Work, clock
+from tests.attach.fake_frameworks import Work
+from tests.attach.planted_time import BATCH, clock
 
 NAMES = ["TransformersCallback", "LightningCallback"]
 WAIT, STARVED = "starvation/wait_pct", "starvation/starved_pct"
@@ -72,7 +73,7 @@ def test_a_loader_that_was_created_before_the_callback_is_located(make: Callable
     trainer_of(callback, work).fit()
     (loader,) = callback.reading.loaders
     assert loader.made_at.startswith("tests/attach/fake_frameworks.py:")
-    assert (loader.facts.title, loader.facts.batch_size) == ("DataLoader", fakes.BATCH)
+    assert (loader.facts.title, loader.facts.batch_size) == ("DataLoader", BATCH)
     assert callback.reading.others == ()  # the sanity check is not part of the training
 
 

@@ -17,29 +17,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 
 from loaderlab.attach.reading import Reading
 from loaderlab.attach.session import Session
-
-MS = 1_000_000
-BATCH = 4
-
-
-class Clock:
-    """A clock in nanoseconds that advances only by `pass_ms`."""
-
-    def __init__(self) -> None:
-        self.now = 0
-
-    def __call__(self) -> int:
-        return self.now
-
-    def pass_ms(self, ms: float) -> None:
-        self.now += round(ms * MS)
-
-
-clock = Clock()
+from tests.attach.planted_time import BATCH, MS, Samples, clock
 
 
 @pytest.fixture(autouse=True)
@@ -47,20 +29,6 @@ def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
     clock.now = MS
     monkeypatch.setattr("loaderlab.attach.hooks.perf_counter_ns", clock)
     monkeypatch.setattr("loaderlab.attach.session._counters", dict)
-
-
-class Samples(Dataset[torch.Tensor]):
-    """Samples that take a planted time each."""
-
-    def __init__(self, batches: int, wait_ms: float) -> None:
-        self.batches, self.wait_ms = batches, wait_ms
-
-    def __len__(self) -> int:
-        return BATCH * self.batches
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        clock.pass_ms(self.wait_ms / BATCH)
-        return torch.zeros(2)
 
 
 class Stream(IterableDataset[torch.Tensor]):

@@ -14,21 +14,11 @@ from loaderlab import watch
 from loaderlab.attach.watch import Watch
 from loaderlab.config import UserError
 from loaderlab.meter.step import Step
+from tests.attach.planted_time import MS, Clock
 
-MS = 1_000_000
 
-
-class Clock:
-    """A clock in nanoseconds that advances only by `pass_ms`."""
-
-    def __init__(self) -> None:
-        self.now = 0
-
-    def __call__(self) -> int:
-        return self.now
-
-    def pass_ms(self, ms: float) -> None:
-        self.now += int(ms * MS)
+class LoopClock(Clock):
+    """A clock with loaders whose batches take a planted time."""
 
     def loader(self, num_batches: int, wait_ms: float) -> Iterator[int]:
         for index in range(num_batches):
@@ -37,9 +27,9 @@ class Clock:
 
 
 @contextmanager
-def simulated() -> Iterator[tuple[Watch, Clock]]:
+def simulated() -> Iterator[tuple[Watch, LoopClock]]:
     """A watch whose loop takes simulated time, and that does not read memory or CPU counters."""
-    clock = Clock()
+    clock = LoopClock()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("loaderlab.attach.watch.resources.counters", dict)
         with watch("cpu", warmup_steps=0) as meter:
@@ -52,7 +42,7 @@ def recorded(meter: Watch) -> list[Step]:
     return list(meter._loop().steps)
 
 
-def work(meter: Watch, clock: Clock, ms: float = 9) -> None:
+def work(meter: Watch, clock: LoopClock, ms: float = 9) -> None:
     clock.pass_ms(ms)
     meter.step(num_samples=1)
 
@@ -97,7 +87,7 @@ def test_an_evaluation_inside_the_loop_is_left_out(referenced: bool, breaks: boo
 class Evaluation:
     """A loader that can be read many times, like a DataLoader."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: LoopClock) -> None:
         self._clock = clock
 
     def __iter__(self) -> Iterator[int]:
@@ -175,7 +165,7 @@ def test_a_watched_loader_inside_a_watched_loader_is_refused() -> None:
 
 
 def test_a_loop_whose_loader_runs_another_loop_loses_that_step() -> None:
-    def loader(meter: Watch, clock: Clock) -> Iterator[int]:
+    def loader(meter: Watch, clock: LoopClock) -> Iterator[int]:
         for index in range(4):
             clock.pass_ms(1)
             if index == 2:
@@ -275,7 +265,7 @@ def test_the_running_loop_ends_when_it_is_left(leave: Callable[[list[Iterator[in
 def test_a_traceback_that_keeps_an_iterator() -> None:
     """As in a notebook: the error of one cell is kept until the next error, while another cell is training."""
 
-    def cell(meter: Watch, clock: Clock) -> None:
+    def cell(meter: Watch, clock: LoopClock) -> None:
         batches = meter.batches(clock.loader(5, 1))
         for _ in batches:
             work(meter, clock)

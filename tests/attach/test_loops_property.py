@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from loaderlab.attach.watch import Watch
 from loaderlab.config import UserError
-from tests.attach.test_loops import MS, Clock, closed, recorded, simulated
+from tests.attach.planted_time import MS
+from tests.attach.test_loops import LoopClock, closed, recorded, simulated
 
 
 class Model:
@@ -106,7 +107,7 @@ def outcome(call: Callable[[], object], done: str) -> str:
 
 
 def apply(
-    call: tuple[str, int], meter: Watch, clock: Clock, model: Model, iterators: dict[int, Iterator[int]]
+    call: tuple[str, int], meter: Watch, clock: LoopClock, model: Model, iterators: dict[int, Iterator[int]]
 ) -> tuple[str, str]:
     """The outcome of a call, and the model's."""
     name, number = call
