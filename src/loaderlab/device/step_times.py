@@ -15,6 +15,7 @@ class DeviceStep:
         delivery: from then until the batch was ready on the device.
         trailing: the part of the gap until the device had finished what was queued before the host asked for the batch, such
             as work after the step's last mark, and the host had asked. The device does not wait for data in this part.
+        collective: the part of forward and backward in collectives: waiting for other ranks and exchanging gradients with them.
     """
 
     gap: float
@@ -24,6 +25,7 @@ class DeviceStep:
     optimizer: float
     loss: float
     trailing: float = 0.0
+    collective: float = 0.0
 
     @property
     def idle(self) -> float:
