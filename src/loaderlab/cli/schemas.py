@@ -41,6 +41,12 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "precision": {"precision": schema.PrecisionConfig},
     "optimizer": {"sgd": schema.SgdOptimizer, "adamw": schema.AdamWOptimizer},
     "accelerator": {"accelerator": schema.AcceleratorConfig},
+    "launch": {
+        "none": schema.LaunchConfig,
+        "local": schema.LocalLaunch,
+        "nodes": schema.NodesLaunch,
+        "slurm": schema.SlurmLaunch,
+    },
     "measure": {"measure": schema.MeasureConfig},
     "tracking": {"tracking": schema.TrackingConfig},
     "train": {"train": schema.TrainConfig},

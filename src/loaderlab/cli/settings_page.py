@@ -30,6 +30,7 @@ GROUPS = {
     "precision": "The number format of the computation in a step.",
     "optimizer": "How the weights are updated.",
     "accelerator": "An emulated accelerator of a known speed instead of a real step. See [a GPU you do not have](ci.md).",
+    "launch": "The ranks of a job, and where they run. See [many ranks](ranks.md).",
     "measure": "The measurements.",
     "tracking": "Where runs are recorded.",
     "study": "A sweep that is ready to run: `study=workers`. Settings that you type replace those of the study.",

@@ -39,6 +39,7 @@ from loaderlab.config.data import (
 from loaderlab.config.emulated import refuse_single, refuse_typed
 from loaderlab.config.exit_codes import ExitCode
 from loaderlab.config.gates import FailIfConfig, RunFailIfConfig
+from loaderlab.config.launch import LaunchConfig, LocalLaunch, NodesLaunch, SlurmLaunch
 from loaderlab.config.loader import (
     DaliLoader,
     HostLoader,
@@ -93,11 +94,14 @@ __all__ = [
     "GateNotJudged",
     "HostLoader",
     "ImageFolderData",
+    "LaunchConfig",
     "LoaderConfig",
+    "LocalLaunch",
     "MeasureConfig",
     "MnistData",
     "ModelConfig",
     "NativeLoader",
+    "NodesLaunch",
     "OptimizerConfig",
     "PhotosData",
     "PrecisionConfig",
@@ -105,6 +109,7 @@ __all__ = [
     "ResidentLoader",
     "RunFailIfConfig",
     "SgdOptimizer",
+    "SlurmLaunch",
     "SpdlLoader",
     "SweepConfig",
     "TimmModel",

@@ -35,6 +35,9 @@ class AcceleratorConfig:
     allreduce_ms: float = setting(
         0.0, "time of the all-reduce at the end of a weight update's backward pass, ms", at_least=0
     )
+    rank_slowdown: list[float] = setting(
+        [], "with several ranks: by what factor each rank's step takes longer than set here; []: all take the same time"
+    )
     phases: list[float] = setting(
         [1 / 3, 5 / 9, 1 / 9], "shares of forward, backward and optimizer in the step; their sum is 1"
     )
@@ -66,6 +69,13 @@ class AcceleratorConfig:
                 self.min_utilization,
                 "is a share and must be 0 to 1",
                 "accelerator.min_utilization=0.9",
+            )
+        if any(not (factor > 0 and math.isfinite(factor)) for factor in self.rank_slowdown):
+            raise refuse(
+                "accelerator.rank_slowdown",
+                self.rank_slowdown,
+                "every factor must be finite and above 0",
+                "'accelerator.rank_slowdown=[1,1,1.5,1]'",
             )
         if len(self.phases) != 3 or min(self.phases) < 0 or not abs(sum(self.phases) - 1) < 1e-3:
             raise refuse(
@@ -146,6 +156,10 @@ class AcceleratorConfig:
             return 1e3 / self.samples_per_s
         assert self.step_ms is not None
         return self.step_ms / (self.batch_size or batch_size)
+
+    def slowdown_of(self, rank: int) -> float:
+        """By what factor the steps of a rank take longer than `sample_ms` says."""
+        return self.rank_slowdown[rank] if rank < len(self.rank_slowdown) else 1.0
 
     def copy_ms(self, batch_bytes: float, *, pinned: bool) -> float:
         """The time to copy a batch to it, ms; from pageable memory twice as long as from pinned memory."""

@@ -12,6 +12,7 @@ from loaderlab.config.base import AUTO, LARGEST_SEED, MISSING, check_bounds, fla
 from loaderlab.config.data import DataConfig
 from loaderlab.config.emulated import check_emulated, is_unused
 from loaderlab.config.gates import RunFailIfConfig
+from loaderlab.config.launch import LaunchConfig
 from loaderlab.config.loader import LoaderConfig
 from loaderlab.config.measure import CheckpointConfig, MeasureConfig, TrackingConfig
 from loaderlab.config.model import CnnModel, ModelConfig, OptimizerConfig, PrecisionConfig, TimmModel
@@ -56,10 +57,11 @@ class TrainConfig:
     precision: PrecisionConfig = setting(MISSING, "arithmetic of the training step")
     optimizer: OptimizerConfig = setting(MISSING, "how the weights are updated")
     accelerator: AcceleratorConfig = setting(AcceleratorConfig, "an emulated accelerator instead of a real step")
+    launch: LaunchConfig = setting(LaunchConfig, "the ranks of the job and where they run")
     measure: MeasureConfig = setting(MISSING, "what is measured")
     tracking: TrackingConfig = setting(MISSING, "where the run is recorded")
     checkpoint: CheckpointConfig = setting(CheckpointConfig, "when a run is saved")
-    batch_size: int = setting(64, "samples per step", at_least=1)
+    batch_size: int = setting(64, "samples per step; with several ranks, of each rank", at_least=1)
     epochs: Any = setting(
         AUTO,
         kind=int,
@@ -170,10 +172,11 @@ class TrainConfig:
     def recorded(self) -> Iterator[tuple[str, Any]]:
         """The settings that are recorded, as (dotted name, value), without those that have no effect on this run's results.
 
-        A real run has no ``accelerator.*``, as in the records of earlier versions; an emulated run has no model, precision
-        or optimizer. The gate is not part of a run's settings.
+        A real run has no ``accelerator.*`` and a run of one process no ``launch.*``, as in the records of earlier versions; an
+        emulated run has no model, precision or optimizer. The gate is not part of a run's settings.
         """
         for name, value in flatten(self):
             unused = is_unused(name) if self.accelerator.is_emulated else name.startswith("accelerator.")
+            unused |= name.startswith("launch.") and not self.launch.is_distributed
             if not unused and not name.startswith("fail_if."):
                 yield name, value

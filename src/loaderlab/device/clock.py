@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import torch
 
-from loaderlab.device.base import Device
+from loaderlab.device.base import Device, Event
 from loaderlab.device.step_times import DeviceStep
 
 RING = 64  # steps until an event is read: far more than a host runs ahead of its GPU
@@ -19,6 +19,8 @@ class EventRing:
     Call `begin` before a sequence of steps, and in each step `ask` before the batch is requested and `mark` at the end of each
     of the five phases, then `end`.
     A step is returned as a `DeviceStep` about `RING` steps later by `end`, or by `drain`.
+
+    With several ranks, call `collective_ended` in forward and `collective_begins` in backward: see `StepMeter`.
     """
 
     def __init__(self, device: Device) -> None:
@@ -26,6 +28,7 @@ class EventRing:
         self._events = [[device.event(timed=True) for _ in range(5)] for _ in range(RING)]
         self._asked = [device.event(timed=True) for _ in range(RING)]
         self._base = device.event(timed=True)
+        self._ended, self._begun = _Collectives(device), _Collectives(device)  # in forward, and at the end of backward
         pin = device.has_page_locked_memory
         with torch.inference_mode(False):  # a tensor that is created in this mode could not be written outside of it
             nans = torch.full((RING,), float("nan"), dtype=torch.float32, device="cpu", pin_memory=pin)
@@ -54,6 +57,14 @@ class EventRing:
         """Copies the loss to the host without waiting; call it before the step's last mark."""
         self._losses[self._written % RING].copy_(loss.detach(), non_blocking=True)
 
+    def collective_ended(self) -> None:
+        """Records that the collectives at the start of forward have ended."""
+        self._ended.record(self._written)
+
+    def collective_begins(self) -> None:
+        """Records that this rank's own work of backward has ended so far. Only the last call in a step counts."""
+        self._begun.record(self._written)
+
     def end(self) -> DeviceStep | None:
         """Ends a step; returns the oldest one once the ring is full, before the next slot is reused."""
         self._written += 1
@@ -72,7 +83,38 @@ class EventRing:
         stops = [before, *slot]
         gap, delivery, forward, backward, optimizer = (start.elapsed_time(stop) for start, stop in pairwise(stops))
         trailing = before.elapsed_time(self._asked[self._read % RING])
+        collective = self._collective_ms(slot)
         loss = float(self._losses[self._read % RING])
         self._losses[self._read % RING] = float("nan")  # the slot's next step may have no loss
         self._read += 1
-        return DeviceStep(gap, delivery, forward, backward, optimizer, loss, trailing)
+        return DeviceStep(gap, delivery, forward, backward, optimizer, loss, trailing, collective)
+
+    def _collective_ms(self, slot: list[Event]) -> float:
+        """The time in collectives of the step that is read now: since the end of its transfer, and until the end of its backward."""
+        ended, begun = self._ended.take(self._read), self._begun.take(self._read)
+        in_forward = 0.0 if ended is None else slot[1].elapsed_time(ended)
+        return in_forward + (0.0 if begun is None else begun.elapsed_time(slot[3]))
+
+
+class _Collectives:
+    """One event for each step of the ring that has a collective; created when it is first needed, since one rank needs none."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._events: dict[int, Event] = {}  # by slot
+        self._steps: set[int] = set()  # that have one and are not read yet
+
+    def record(self, step: int) -> None:
+        """Records the event of a step on the current stream; a second call replaces it."""
+        slot = step % RING
+        if slot not in self._events:
+            self._events[slot] = self._device.event(timed=True)
+        self._events[slot].record(self._device.current_stream())
+        self._steps.add(step)
+
+    def take(self, step: int) -> Event | None:
+        """The event of a step; None if it has no collective."""
+        if step not in self._steps:
+            return None
+        self._steps.remove(step)
+        return self._events[step % RING]

@@ -178,6 +178,10 @@ class Stream:
         """Later work starts after the work that is now queued on the other stream."""
         self.busy_until_ns = max(self.busy_until_ns, other.busy_until_ns)
 
+    def wait_until(self, at_ns: int) -> None:
+        """Later work starts then, or later; the host does not wait."""
+        self.busy_until_ns = max(self.busy_until_ns, at_ns)
+
     def query(self) -> bool:
         """Whether all queued work is done."""
         return self.busy_until_ns <= self.timeline.clock.now()

@@ -28,13 +28,14 @@ class EpochPlan:
     """The samples of each batch. They depend only on (seed, epoch), so they are the same for every backend.
 
     Each sample comes once per epoch, over all ranks together. Rank r of w gets every w-th id of the common order, so the
-    ranks' shares are disjoint and their sizes differ by at most one.
+    ranks' shares are disjoint and their sizes differ by at most one. Every rank has the same number of batches: if a rank would
+    have one less because its share is one sample smaller, its last full batch gives one sample to a batch of its own.
 
     Attributes:
         num_samples: in the split.
         batch_size: samples per batch of one rank.
         shuffle: a new order each epoch, see `blocks`; otherwise ascending ids.
-        drop_last: leave out the last batch if it is short. With several ranks, every rank then has the same number of steps.
+        drop_last: leave out the last batch if it is short.
         seed: of the permutations.
         blocks: the position of samples in tar files, which are read from start to end; None to shuffle all samples.
     """
@@ -60,18 +61,32 @@ class EpochPlan:
     def batches(self, epoch: int) -> list[INT64]:
         """The ids of each batch. The last batch may be short, unless it is dropped."""
         ids = self.ids(epoch)
-        return [
-            ids[start : start + self.batch_size]
-            for start in range(0, self.num_steps * self.batch_size, self.batch_size)
-        ]
+        starts = [step * self.batch_size for step in range(self.num_steps)]
+        if starts and starts[-1] == len(ids):
+            starts[-1] -= 1
+        ends = [*starts[1:], len(ids)][: len(starts)]
+        return [ids[start : min(end, start + self.batch_size)] for start, end in zip(starts, ends, strict=True)]
 
     @property
     def num_steps(self) -> int:
         """Batches per epoch."""
+        smallest = self.num_samples // self.world_size  # share of a rank
         if self.drop_last:
-            return self.num_samples // self.world_size // self.batch_size
+            return smallest // self.batch_size
+        if smallest == 0:  # fewer samples than ranks: enough for an evaluation, where ranks do not wait for each other
+            return int(self.rank < self.num_samples)
+        largest = -(-self.num_samples // self.world_size)
+        num_steps = -(-largest // self.batch_size)
+        # a batch of one sample cannot be divided: then the largest shares lose their last sample
+        return num_steps if self.batch_size > 1 or largest == smallest else smallest
+
+    @property
+    def last_batch(self) -> int:
+        """The number of samples in this rank's last batch of an epoch; 0 if it has none."""
         share = len(range(self.rank, self.num_samples, self.world_size))
-        return -(-share // self.batch_size)
+        if not self.num_steps or self.drop_last:
+            return self.batch_size if self.num_steps else 0
+        return min(self.batch_size, max(1, share - (self.num_steps - 1) * self.batch_size))
 
 
 @dataclass

@@ -14,6 +14,7 @@ from loaderlab.device.base import Device
 from loaderlab.device.clock import RING, EventRing
 from loaderlab.device.step_times import DeviceStep
 from loaderlab.meter.step import PHASES, Step
+from loaderlab.meter.step_rows import StepRows
 
 
 class StepMeter:
@@ -29,6 +30,9 @@ class StepMeter:
         counters: totals so far (CPU seconds, bytes read), read only at the start and end of an epoch.
         sync: wait for the device at every mark and use the host's clock alone. This removes the overlap of host and
             device; it exists to validate the event timing.
+        rows: a file that gets every step as soon as its times are known.
+
+    With several ranks, the step also calls `collective_ended` and `collective_begins`.
     """
 
     def __init__(
@@ -37,8 +41,10 @@ class StepMeter:
         clock: Callable[[], int] | None = None,
         counters: Callable[[], Mapping[str, float]] | None = None,
         sync: bool = False,
+        rows: StepRows | None = None,
     ) -> None:
         self._clock, self._counters = clock or time.perf_counter_ns, counters
+        self._rows = rows
         self._at_begin: Mapping[str, float] = {}
         self.used: dict[str, float] = {}  # increase of each counter inside the epochs
         self.epochs_ns: list[tuple[int, int]] = []  # start and end of each epoch, after the device finished its work
@@ -55,6 +61,8 @@ class StepMeter:
         self._sizes: list[int] = []
         self._losses: list[float] = []
         self._drained: list[bool] = []
+        self._collectives: dict[int, int] = {}  # step of the epoch: time in collectives; empty with one rank
+        self._in_forward, self._begun = 0, None  # type: int, int | None # of the current step
         self._steps: list[Step] = []
         self._num_built = 0  # steps of the current epoch that are already in _steps
         self._settled: list[DeviceStep] = []  # device times, in order, of all steps for which they have arrived
@@ -65,6 +73,7 @@ class StepMeter:
     def begin_epoch(self, epoch: int) -> None:
         self._epoch, self._num_built, self._epoch_aside_ns = epoch, 0, 0
         self._times, self._sizes, self._losses, self._drained = [], [], [], []
+        self._collectives = {}
         if self._counters:
             self._at_begin = self._counters()
         if self._ring:
@@ -74,6 +83,8 @@ class StepMeter:
     def next_step(self) -> None:
         """Call before requesting the next batch: the time since the last mark was the finished step's ``other``."""
         self._times.append(self._clock())
+        if self._rows is not None and self._sizes:
+            self._write_row(len(self._sizes) - 1)
         if not self._plain:
             if self._ring:
                 self._ring.ask()
@@ -101,6 +112,23 @@ class StepMeter:
             self._sync.synchronize()
         self._times[-1] = self._clock()
 
+    def collective_ended(self) -> None:
+        """Call in forward, when the collectives at its start have ended: a vote, the broadcast of buffers."""
+        if self._ring:
+            self._ring.collective_ended()
+        elif self._sync:
+            self._sync.synchronize()
+        self._in_forward = self._clock() - self._times[-1]
+
+    def collective_begins(self) -> None:
+        """Call in backward, when this rank's own work has ended: what follows in backward is the exchange of gradients. Only the last
+        call in a step counts."""
+        if self._ring:
+            self._ring.collective_begins()
+        elif self._sync:
+            self._sync.synchronize()
+        self._begun = self._clock()
+
     def end_step(self, num_samples: int, loss: torch.Tensor | None = None) -> None:
         """Marks the end of the last phase and of the step; the time until the next step is its ``other``.
 
@@ -111,16 +139,21 @@ class StepMeter:
                 self._ring.loss(loss)
         else:
             self._losses.append(float("nan") if loss is None else loss.item())
+        if self._begun is not None or self._in_forward:
+            backward = 0 if self._begun is None else self._times[-1] - self._begun
+            self._collectives[len(self._sizes)] = self._in_forward + backward
+            self._in_forward, self._begun = 0, None
         self.mark()
         self._sizes.append(num_samples)
         if self._ring:
             self._drained.append(self._ring.drained)
             if (timed := self._ring.end()) is not None:
-                self._settled.append(timed)
+                self._settle(timed)
 
     def drop_step(self) -> None:
         """Discards the step that was begun."""
         del self._times[6 * len(self._sizes) + 1 :]
+        self._in_forward, self._begun = 0, None
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -135,7 +168,33 @@ class StepMeter:
         """Waits for the device, so that the last steps of an interrupted loop have their device times too."""
         if self._ring:
             for timed in self._ring.drain():
-                self._settled.append(timed)
+                self._settle(timed)
+
+    def _settle(self, timed: DeviceStep) -> None:
+        """Keeps the times of the next step on the device's clock."""
+        if self._rows is not None:
+            self._rows.device(len(self._settled), timed)
+        self._settled.append(timed)
+
+    def _write_row(self, index: int) -> None:
+        """Writes a step of the current epoch to the file of rows."""
+        assert self._rows is not None
+        times = self._times[6 * index : 6 * index + 7]
+        number = self.num_steps - len(self._sizes) + index
+        self._rows.host(
+            number,
+            self._epoch,
+            index,
+            self._sizes[index],
+            times,
+            self._collectives.get(index, 0),
+            loss=self._losses[index] if index < len(self._losses) else float("nan"),
+            drained=self._drained[index] if self._drained else None,
+            disturbed=self._is_disturbed(number),
+        )
+
+    def _is_disturbed(self, number: int) -> bool:
+        return any(begin <= number < end for begin, end in self._disturbed)
 
     def end_epoch(self, exhausted: bool = True) -> None:
         """Ends the epoch and waits for the device.
@@ -150,6 +209,8 @@ class StepMeter:
             requested = self._times[6 * count] if len(self._times) > 6 * count else now
             self.epoch_ends_ns.append(now - requested if exhausted else 0)
         self._name_phase(None)
+        if self._rows is not None and count:
+            self._write_row(count - 1)
         self.settle()
         self.epochs_ns.append((self._epoch_began, self._clock() if exhausted or self._ring else now))
         self._aside_ns += self._epoch_aside_ns
@@ -236,7 +297,8 @@ class StepMeter:
             loss=loss if timed is None else timed.loss,
             device=timed,
             drained=self._drained[index] if self._drained else None,
-            disturbed=any(begin <= number < end for begin, end in self._disturbed),
+            disturbed=self._is_disturbed(number),
+            collective_ns=self._collectives.get(index, 0),
         )
 
     _num_applied = 0  # number of records that have their device times

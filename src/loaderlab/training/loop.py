@@ -13,6 +13,7 @@ from loaderlab.device.base import Device
 from loaderlab.loaders.contract import Loader
 from loaderlab.meter.phases import StepMeter
 from loaderlab.training.batch_of_one import logits_of
+from loaderlab.training.rank_group import RankGroup
 from loaderlab.training.step import ModelStep, Progress, TrainingStep
 
 
@@ -26,12 +27,16 @@ class Observers:
 
 @dataclass
 class Parts:
-    """The parts of a training run. Only a `ModelStep` can be evaluated: with another one, ``val_loader`` is None."""
+    """The parts of a training run. Only a `ModelStep` can be evaluated: with another one, ``val_loader`` is None.
+
+    ``group``: the ranks that train together; None with one process.
+    """
 
     step: TrainingStep
     loader: Loader
     val_loader: Loader | None
     device: Device
+    group: RankGroup | None = None
 
 
 def train(
@@ -54,6 +59,8 @@ def train(
     """
     work = parts.step
     per_epoch = parts.loader.num_steps if parts.loader.knows_length else None
+    voting = parts.group if per_epoch is None else None  # otherwise all ranks have the same number of batches
+    work.measured_by(meter)
 
     while (epochs is None or progress.epoch < epochs) and (steps is None or progress.step < steps):
         work.begin_epoch()
@@ -66,18 +73,22 @@ def train(
         while steps is None or progress.step < steps:
             meter.next_step()
             batch = next(batches, None)
+            if batch is not None:
+                meter.mark()  # wait
+
+                batch = parts.loader.transfer(batch)
+                meter.mark()  # transfer
+
+            if voting is not None and not voting.all_true(batch is not None):
+                meter.drop_step()
+                batch = None  # of a rank that has more batches than another
             if batch is None:
                 if group:  # only if the loader does not know its length: the losses were divided by too much
                     work.correct(size / group)
                     progress.updates += work.update()
                 break
-            meter.mark()  # wait
-
-            batch = parts.loader.transfer(batch)
-            meter.mark()  # transfer
-
-            loss = work.forward(batch)
-            meter.mark()  # forward
+            if voting is not None:
+                meter.collective_ended()
 
             in_epoch, group = in_epoch + 1, group + 1
             ends_epoch = in_epoch == per_epoch or progress.step + 1 == steps
@@ -87,6 +98,9 @@ def train(
             if steps is not None:  # and so may the last group of a run
                 size = min(size, steps - (progress.step + 1 - group))
             updates = group == accumulate or ends_epoch
+            loss = work.forward(batch, updates=updates)
+            meter.mark()  # forward
+
             work.backward(loss, size, updates=updates)
             meter.mark()  # backward
 
@@ -109,15 +123,17 @@ def train(
         progress.epoch += 1
         if parts.val_loader is not None:
             assert isinstance(work, ModelStep)
-            val_loss, val_accuracy = evaluate(work, parts.val_loader, parts.device)
+            val_loss, val_accuracy = evaluate(work, parts.val_loader, parts.device, parts.group)
             progress.val_loss.append(val_loss)
             progress.val_accuracy.append(val_accuracy)
         observers.on_epoch(progress, meter)
 
 
 @torch.no_grad()
-def evaluate(step: ModelStep, loader: Loader, device: Device) -> tuple[float, float]:
-    """Mean loss and accuracy (0 to 1) over all samples of a loader, including a short last batch."""
+def evaluate(step: ModelStep, loader: Loader, device: Device, group: RankGroup | None = None) -> tuple[float, float]:
+    """Mean loss and accuracy (0 to 1) over all samples of a loader, including a short last batch; with a group, over the samples of
+    all ranks."""
+    step.before_evaluation()
     step.model.eval()
     loss_sum = torch.zeros((), dtype=torch.float64, device=device.torch_device)
     correct = torch.zeros((), dtype=torch.int64, device=device.torch_device)
@@ -129,6 +145,10 @@ def evaluate(step: ModelStep, loader: Loader, device: Device) -> tuple[float, fl
         loss_sum += F.cross_entropy(logits.float(), batch.targets, reduction="sum")
         correct += (logits.argmax(1) == batch.targets).sum()
         count += len(batch)
+    total_loss, total_correct = loss_sum.item(), correct.item()  # waits for the device here, once
+    if group is not None:
+        total_loss, total_correct, total = group.sums([total_loss, total_correct, count])
+        count = int(total)
     if count == 0:
         raise UserError("data: there was no validation batch. Type: evaluate=false, or add validation samples")
-    return loss_sum.item() / count, correct.item() / count  # waits for the device here, once
+    return total_loss / count, total_correct / count

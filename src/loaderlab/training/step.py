@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -30,8 +30,37 @@ class Progress:
     learning_rates: list[float] = field(default_factory=list)  # one per step of this process
 
 
+class CollectiveClock(Protocol):
+    """The meter's methods that separate a rank's own work from collectives: see `loaderlab.meter.phases.StepMeter`."""
+
+    def collective_ended(self) -> None:
+        """The collectives at the start of forward have ended."""
+
+    def collective_begins(self) -> None:
+        """The rank's own work of backward has ended."""
+
+
 class TrainingStep(abc.ABC):
     """The phases of a step that follow its transfer. All of them may return before the device has finished."""
+
+    _clock: CollectiveClock | None = None
+
+    def measured_by(self, clock: CollectiveClock) -> None:
+        """From now on, reports its collectives to this clock."""
+        self._clock = clock
+
+    def collectives_ended(self) -> None:
+        """Reports that the collectives at the start of forward have ended."""
+        if self._clock is not None:
+            self._clock.collective_ended()
+
+    def collectives_begin(self) -> None:
+        """Reports that its own work of backward has ended."""
+        if self._clock is not None:
+            self._clock.collective_begins()
+
+    def before_evaluation(self) -> None:
+        """Is called before each evaluation."""
 
     @property
     @abc.abstractmethod
@@ -42,8 +71,8 @@ class TrainingStep(abc.ABC):
         """Is called before each epoch."""
 
     @abc.abstractmethod
-    def forward(self, batch: Batch) -> torch.Tensor | None:
-        """Returns the loss (a scalar); None if nothing is computed."""
+    def forward(self, batch: Batch, *, updates: bool = True) -> torch.Tensor | None:
+        """Returns the loss (a scalar); None if nothing is computed. ``updates``: an update follows this step."""
 
     @abc.abstractmethod
     def backward(self, loss: torch.Tensor | None, size: int, *, updates: bool) -> None:
@@ -99,7 +128,7 @@ class ModelStep(TrainingStep):
     def begin_epoch(self) -> None:
         self.model.train()
 
-    def forward(self, batch: Batch) -> torch.Tensor:
+    def forward(self, batch: Batch, *, updates: bool = True) -> torch.Tensor:
         with self.precision.autocast():
             return F.cross_entropy(logits_of(self.model, batch.inputs), batch.targets)
 

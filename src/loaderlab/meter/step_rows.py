@@ -1,0 +1,168 @@
+"""A file with a row for each step, which a rank writes while it trains: if its process is killed, the steps so far are not lost.
+
+The file is mapped into memory: a row costs no system call, and the kernel keeps what a killed process has written. Times are
+float32 milliseconds, with a relative error of at most 6e-8.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from loaderlab.device.step_times import DeviceStep
+from loaderlab.meter.step import PHASES, Step
+
+HOST, DEVICE, DRAINED, UNDRAINED, DISTURBED = 1, 2, 4, 8, 16  # flags
+HOST_FORMAT, DEVICE_FORMAT = struct.Struct("<5i8f"), struct.Struct("<8f")
+DEVICE_NAMES = ("gap", "delivery", "forward", "backward", "optimizer", "loss", "trailing", "collective")
+ROW = np.dtype(
+    [
+        *((name, "<i4") for name in ("flags", "step", "epoch", "position", "num_samples")),
+        *((f"host_{name}", "<f4") for name in (*PHASES, "other", "collective")),
+        ("loss", "<f4"),
+        *((f"device_{name}", "<f4") for name in DEVICE_NAMES),
+    ]
+)
+GROWTH = 4096  # rows by which the file grows
+
+Rows = npt.NDArray[np.void]
+
+
+class StepRows:
+    """Writes the rows of one process.
+
+    Args:
+        path: of the file, which is created.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+        self._num_rows = 0
+        self._map: mmap.mmap | None = None
+        self._grow()
+
+    def host(
+        self,
+        step: int,
+        epoch: int,
+        position: int,
+        num_samples: int,
+        times_ns: Sequence[int],
+        collective_ns: int,
+        *,
+        loss: float,
+        drained: bool | None,
+        disturbed: bool,
+    ) -> None:
+        """Writes what the host knows of a step, again if it is called again.
+
+        Args:
+            times_ns: the start of the step, the ends of its five phases, and the start of the next step, which may be missing.
+        """
+        flags = HOST | (0 if drained is None else DRAINED if drained else UNDRAINED) | (DISTURBED if disturbed else 0)
+        begin, wait, transfer, forward, backward, optimizer = times_ns[:6]
+        other = times_ns[6] - optimizer if len(times_ns) > 6 else 0
+        at = self._at(step)
+        assert self._map is not None
+        flags |= self._map[at] & DEVICE
+        HOST_FORMAT.pack_into(
+            self._map,
+            at,
+            flags,
+            step,
+            epoch,
+            position,
+            num_samples,
+            (wait - begin) / 1e6,
+            (transfer - wait) / 1e6,
+            (forward - transfer) / 1e6,
+            (backward - forward) / 1e6,
+            (optimizer - backward) / 1e6,
+            other / 1e6,
+            collective_ns / 1e6,
+            loss,
+        )
+
+    def device(self, step: int, timed: DeviceStep) -> None:
+        """Adds the times of a step on the device's clock."""
+        at = self._at(step)
+        assert self._map is not None
+        values = (timed.gap, timed.delivery, timed.forward, timed.backward, timed.optimizer, timed.loss)
+        DEVICE_FORMAT.pack_into(self._map, at + HOST_FORMAT.size, *values, timed.trailing, timed.collective)
+        self._map[at] |= DEVICE
+
+    def close(self) -> None:
+        """Closes the file; the rows stay."""
+        if self._map is not None:
+            self._map.close()
+            self._map = None
+            os.close(self._file)
+
+    def _at(self, step: int) -> int:
+        while step >= self._num_rows:
+            self._grow()
+        return step * ROW.itemsize
+
+    def _grow(self) -> None:
+        """Makes room for more rows: zeros, whose flags say that they are not written."""
+        self._num_rows += GROWTH
+        size = self._num_rows * ROW.itemsize
+        os.ftruncate(self._file, size)
+        if self._map is not None:
+            self._map.close()
+        self._map = mmap.mmap(self._file, size)
+
+
+def read_rows(path: Path) -> Rows:
+    """The rows of the steps that were written, in order; of a device with its own clock only those with its times."""
+    rows: Rows = np.fromfile(path, ROW)
+    rows = rows[(rows["flags"] & HOST) != 0]
+    timed = (rows["flags"] & DEVICE) != 0
+    return rows[timed] if timed.any() else rows
+
+
+def rows_of(steps: Sequence[Step]) -> Rows:
+    """The same rows from steps in memory."""
+    values = []
+    for step in steps:
+        drained = 0 if step.drained is None else DRAINED if step.drained else UNDRAINED
+        flags = HOST | drained | (DISTURBED if step.disturbed else 0) | (0 if step.device is None else DEVICE)
+        host = [value / 1e6 for value in (*step.host, step.other, step.collective_ns)]
+        device = [0.0] * len(DEVICE_NAMES)
+        if step.device is not None:
+            device = [getattr(step.device, name) for name in DEVICE_NAMES]
+        values.append((flags, step.step, step.epoch, step.position, step.num_samples, *host, step.loss, *device))
+    return np.array(values, ROW)
+
+
+def steps_of(rows: Rows) -> list[Step]:
+    """The steps of these rows."""
+    return [_step(row) for row in rows]
+
+
+def _step(row: np.void) -> Step:
+    flags = int(row["flags"])
+    host = [round(float(row[f"host_{name}"]) * 1e6) for name in PHASES]
+    device = None
+    if flags & DEVICE:
+        device = DeviceStep(**{name: float(row[f"device_{name}"]) for name in DEVICE_NAMES})
+    return Step(
+        epoch=int(row["epoch"]),
+        step=int(row["step"]),
+        position=int(row["position"]),
+        num_samples=int(row["num_samples"]),
+        host=(host[0], host[1], host[2], host[3], host[4]),
+        other=round(float(row["host_other"]) * 1e6),
+        loss=float(row["loss"]) if device is None else device.loss,
+        device=device,
+        drained=True if flags & DRAINED else False if flags & UNDRAINED else None,
+        disturbed=bool(flags & DISTURBED),
+        collective_ns=round(float(row["host_collective"]) * 1e6),
+    )

@@ -1,0 +1,71 @@
+"""The step of a model whose gradients are averaged over the ranks: torch's DistributedDataParallel."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch._C._distributed_c10d import GradBucket
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.futures import Future
+from torch.nn.parallel import DistributedDataParallel
+
+from loaderlab.device.base import Device
+from loaderlab.loaders.contract import Batch
+from loaderlab.training.batch_of_one import logits_of
+from loaderlab.training.rank_group import RankGroup
+from loaderlab.training.step import ModelStep
+
+
+@dataclass
+class DataParallelStep(ModelStep):
+    """The step of one rank.
+
+    Attributes:
+        network: the wrapped ``model``.
+        group: of the ranks.
+    """
+
+    network: DistributedDataParallel
+    group: RankGroup
+
+    def begin_epoch(self) -> None:
+        self.network.train()
+
+    def forward(self, batch: Batch, *, updates: bool = True) -> torch.Tensor:
+        """Without an update, the gradients stay on this rank and add up."""
+        with nullcontext() if updates else self.network.no_sync(), self.precision.autocast():
+            return F.cross_entropy(logits_of(self.network, batch.inputs), batch.targets)
+
+    def correct(self, factor: float) -> None:
+        """The steps of this group did not know that they were its last, so their gradients are averaged here."""
+        super().correct(factor)
+        self.group.average([parameter.grad for parameter in self.model.parameters() if parameter.grad is not None])
+
+    def before_evaluation(self) -> None:
+        self.group.share_buffers(self.model)
+
+
+def wrapped(step: ModelStep, group: RankGroup, device: Device) -> DataParallelStep:
+    """The step with its model wrapped, so that backward averages the gradients. All ranks get the weights of rank 0."""
+    exchange = group.for_gradients(device)
+    ids = None if device.capabilities.uses_host_cores else [device.torch_device]
+    network = DistributedDataParallel(step.model, device_ids=ids, process_group=exchange)
+    parallel = DataParallelStep(step.model, step.optimizer, step.schedule, step.precision, network, group)
+    network.register_comm_hook((parallel, exchange), _averaged)
+    if any(True for _ in step.model.buffers()):
+        # torch broadcasts the buffers after the network's hooks and before the model's
+        step.model.register_forward_pre_hook(lambda *_: parallel.collectives_ended())
+    return parallel
+
+
+def _averaged(state: tuple[DataParallelStep, dist.ProcessGroup | None], bucket: GradBucket) -> Future[torch.Tensor]:
+    """Averages a bucket of gradients. Backward calls this as soon as its gradients are complete; the last call is the end of this
+    rank's own work."""
+    step, group = state
+    future = allreduce_hook(group, bucket)  # type: ignore[arg-type]
+    step.collectives_begin()
+    return future
