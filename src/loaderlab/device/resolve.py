@@ -16,15 +16,18 @@ from loaderlab.system.causes import reason
 from loaderlab.system.nvml import gpus, query
 
 
-def device_of(config: TrainConfig) -> Device:
-    """The device of a run: its emulated accelerator, or what ``device=`` names.
+def device_of(config: TrainConfig, local_rank: int | None = None) -> Device:
+    """The device of a run: its emulated accelerator, or what ``device=`` names. On ranks with GPUs, each has the GPU of its number.
 
     Raises:
         UserError: see `resolve_device`.
     """
     if config.accelerator.is_emulated:
         return Emulated(config.accelerator, config.batch_size, accumulate=config.accumulate)
-    return resolve_device(config.device)
+    device = resolve_device(config.device)
+    if local_rank is not None and not device.capabilities.uses_host_cores:
+        return Cuda(local_rank)
+    return device
 
 
 def resolve_device(name: str) -> Device:

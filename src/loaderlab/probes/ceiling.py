@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,14 +32,14 @@ class Unmeasurable(Exception):
 
 
 class CycledBatches(Loader):
-    """A few batches on the device, served again and again until `time_up`."""
+    """A few batches on the device, served again and again until `time_up`, or for a number of steps."""
 
-    def __init__(self, batches: list[Batch], time_up: Callable[[], bool]) -> None:
-        self._batches, self._time_up = batches, time_up
+    def __init__(self, batches: list[Batch], time_up: Callable[[], bool], num_steps: int | None = None) -> None:
+        self._batches, self._time_up, self._num_steps = batches, time_up, num_steps
 
     @property
-    def num_steps(self) -> None:
-        return None  # the deadline ends the epoch
+    def num_steps(self) -> int | None:
+        return self._num_steps  # None: the deadline ends the epoch
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         return itertools.takewhile(lambda _: not self._time_up(), itertools.cycle(self._batches))
@@ -88,6 +89,7 @@ def ceiling(
     *,
     concurrent_loader: Loader | None = None,
     sync: bool = False,
+    num_steps: int | None = None,
 ) -> Rate | None:
     """The loop's rate with its batches already on the device, as with a perfect loader.
 
@@ -95,11 +97,12 @@ def ceiling(
         concurrent_loader: a loader that runs at the same time. One of its batches is discarded per step, as many as
             training would take; the rate then shows how much step and loader slow each other down.
         sync: as in the run.
+        num_steps: instead of ``seconds``: with several ranks, all of them must run the same number of steps.
 
     Returns:
         None with too few steps to measure.
     """
-    deadline = Deadline(seconds)
+    deadline = Deadline(seconds if num_steps is None else math.inf)
     drain = None if concurrent_loader is None else _Drain(concurrent_loader, parts.device)
     meter = StepMeter(parts.device, sync=sync)
 
@@ -109,8 +112,17 @@ def ceiling(
             drain.take_one()
 
     with contextlib.nullcontext() if drain is None else drain:
-        fed = replace(parts, loader=CycledBatches(batches, deadline), val_loader=None)
-        train(fed, meter, Progress(), Observers(on_step, lambda *_: None), epochs=1, steps=None, accumulate=accumulate)
+        fed = replace(parts, loader=CycledBatches(batches, deadline, num_steps), val_loader=None)
+        epochs = 1 if num_steps is None else None
+        train(
+            fed,
+            meter,
+            Progress(),
+            Observers(on_step, lambda *_: None),
+            epochs=epochs,
+            steps=num_steps,
+            accumulate=accumulate,
+        )
     return rate_of(measured(meter.steps, WARMUP_STEPS))
 
 

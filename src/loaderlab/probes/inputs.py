@@ -22,6 +22,7 @@ class ProbeInputs:
         split, plan: the training samples and their batches.
         epoch: the epoch whose samples are used.
         rate: of the run, samples/s.
+        busy_ms: mean time of a step without its starved time, ms.
     """
 
     parts: Parts
@@ -32,3 +33,4 @@ class ProbeInputs:
     epoch: int
     accumulate: int
     rate: float
+    busy_ms: float

@@ -59,7 +59,7 @@ class Probes:
                     raise Unmeasurable("the loader has no more batches")
             self._batches = batches
             parts.loader.close()  # its workers must not slow the ceiling
-            if settings.ceiling and batches:
+            if settings.ceiling and self._on_all_ranks(inputs, bool(batches)):
                 on_probe(0, "ceiling")
                 with self._noted("ceiling"):
                     self._keep(ceiling=self._ceiling(inputs, batches, None))
@@ -82,7 +82,9 @@ class Probes:
             self._keep(ceiling_by_threads={**self._results.ceiling_by_threads, threads: rate})
 
     def _ceiling(self, inputs: ProbeInputs, batches: list[Batch], concurrent_loader: Loader | None) -> object:
-        settings = inputs.settings
+        settings, group, num_steps = inputs.settings, inputs.parts.group, None
+        if group is not None:
+            num_steps = group.largest(max(WARMUP_STEPS + ENOUGH_STEPS, round(1e3 * settings.probe_s / inputs.busy_ms)))
         rate = ceiling(
             inputs.parts,
             batches,
@@ -90,6 +92,7 @@ class Probes:
             inputs.accumulate,
             concurrent_loader=concurrent_loader,
             sync=settings.sync,
+            num_steps=num_steps,
         )
         if rate is None:
             raise Unmeasurable(TOO_FEW_STEPS)
@@ -103,18 +106,28 @@ class Probes:
         on_probe: Callable[[int, str], None],
     ) -> None:
         contention, seconds = "ceiling while the loader runs", inputs.settings.probe_s
-        with self._noted("loader alone"), contextlib.closing(inputs.rebuild()) as loader:
-            if inputs.settings.loader_alone:
-                on_probe(1, "loader alone")
-                self._keep(stages=loader.stages(seconds / 4))
-                alone = loader_alone(loader, inputs.epoch, seconds, resources.cpu_seconds, inputs.parts.device)
-                self._keep(loader_alone=alone)
-                if alone is None:
-                    self._note("loader alone: an epoch has too few batches to measure")
-            if with_contention and loader.lookahead and batches:  # otherwise the loader never runs during a step
+        with contextlib.ExitStack() as stack:
+            loader: Loader | None = None
+            with self._noted("loader alone"):
+                loader = stack.enter_context(contextlib.closing(inputs.rebuild()))
+                if inputs.settings.loader_alone:
+                    on_probe(1, "loader alone")
+                    self._keep(stages=loader.stages(seconds / 4))
+                    alone = loader_alone(loader, inputs.epoch, seconds, resources.cpu_seconds, inputs.parts.device)
+                    self._keep(loader_alone=alone)
+                    if alone is None:
+                        self._note("loader alone: an epoch has too few batches to measure")
+            # without lookahead the loader never runs during a step
+            ready = loader is not None and bool(loader.lookahead) and bool(batches)
+            if with_contention and self._on_all_ranks(inputs, ready):
                 on_probe(2, contention)
                 with self._noted(contention):
                     self._keep(contended=self._ceiling(inputs, batches, loader))
+
+    def _on_all_ranks(self, inputs: ProbeInputs, ready: bool) -> bool:
+        """Whether this probe can be run: on every rank, since its steps need all of them."""
+        group = inputs.parts.group
+        return ready if group is None else group.all_true(ready)
 
     def _cold(self, inputs: ProbeInputs) -> None:
         source = inputs.split.source

@@ -8,20 +8,21 @@ from loaderlab.data.spec import DataSpec
 from loaderlab.device.base import Device
 from loaderlab.loaders.contract import EpochPlan, Loader
 from loaderlab.system.causes import described
+from loaderlab.system.ranks import SINGLE, Ranks
 from loaderlab.system.terminal import Terminal
 
 MAX_REPORTED = 10  # skipped samples, on the terminal
 
 
 class LoaderSet:
-    """Builds the loaders of a run and closes them.
+    """Builds the loaders of a run, or of one rank, and closes them.
 
     Attributes:
         skipped: the reasons why samples were skipped, each once, in order of time.
     """
 
-    def __init__(self, config: TrainConfig, terminal: Terminal) -> None:
-        self._config, self._terminal = config, terminal
+    def __init__(self, config: TrainConfig, terminal: Terminal, ranks: Ranks = SINGLE) -> None:
+        self._config, self._terminal, self._ranks = config, terminal, ranks
         self._loaders: list[Loader] = []
         self.skipped: list[str] = []
 
@@ -32,17 +33,26 @@ class LoaderSet:
             UserError: the set is smaller than a batch, and short batches are dropped.
         """
         config, num_train = self._config, spec.train.num_samples
-        is_short = not spec.train.num_claimed and num_train is not None and num_train < config.batch_size
-        if config.drop_last and is_short:
+        ranks = self._ranks
+        share = None if num_train is None else num_train // ranks.world_size
+        if config.drop_last and not spec.train.num_claimed and share is not None and share < config.batch_size:
+            of_rank = "" if ranks.is_alone else f", {share} for each of {ranks.world_size} ranks"
             raise refuse(
                 "batch_size",
                 config.batch_size,
-                f"there are {num_train} training samples, and drop_last=true drops a short batch",
-                f"batch_size={num_train}, or drop_last=false",
+                f"there are {num_train} training samples{of_rank}, and drop_last=true drops a short batch",
+                f"batch_size={share}, or drop_last=false",
                 is_example=False,
             )
         return EpochPlan(
-            num_train or 0, config.batch_size, True, config.drop_last, config.effective_seed, blocks=spec.train.blocks
+            num_train or 0,
+            config.batch_size,
+            True,
+            config.drop_last,
+            config.effective_seed,
+            ranks.rank,
+            ranks.world_size,
+            spec.train.blocks,
         )
 
     def training(self, spec: DataSpec, plan: EpochPlan, device: Device) -> Loader:
@@ -54,7 +64,10 @@ class LoaderSet:
         config = self._config
         if not config.evaluates or spec.val is None:
             return None
-        plan = EpochPlan(spec.val.num_samples or 0, config.batch_size, False, False)
+        ranks = self._ranks
+        plan = EpochPlan(
+            spec.val.num_samples or 0, config.batch_size, False, False, rank=ranks.rank, world_size=ranks.world_size
+        )
         # replay is a ceiling for training only: the model is still evaluated on all validation samples
         backend = NativeLoader(decoder="pillow") if isinstance(config.loader, ReplayLoader) else config.loader
         return self._register(loaders.build(backend, spec.val, plan, device))

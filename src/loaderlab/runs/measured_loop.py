@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ from loaderlab.meter.phases import StepMeter
 from loaderlab.meter.profile import BEYOND, StepProfiler
 from loaderlab.meter.sampler import DeviceSample, DeviceSampler
 from loaderlab.meter.step import Step
+from loaderlab.meter.step_rows import StepRows
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.loader_set import LoaderSet
 from loaderlab.runs.prepare import Prepared
+from loaderlab.runs.rank_process import ROWS, RankInfo, write_info
 from loaderlab.runs.sample_counts import FalseLengths
 from loaderlab.runs.shown_progress import ShownProgress
 from loaderlab.system.machine import available_cores
@@ -51,20 +54,33 @@ class Trained:
     untimed: list[Step]
 
 
+def _rows_file(context: RunContext) -> StepRows | None:
+    """The file that gets this rank's steps, which its agent reads if the rank is killed; None with one process."""
+    group, folder = context.group, context.rank_folder
+    if group is None or folder is None:
+        return None
+    path = folder / ROWS
+    ranks = group.ranks
+    info = RankInfo(ranks.rank, ranks.world_size, ranks.node, os.getpid(), context.tracked.run_id, str(path))
+    write_info(folder, info)
+    return StepRows(path)
+
+
 class MeasuredLoop:
     """Runs the loop once. `result` can be called at any time: an interrupted `run` keeps its measurements."""
 
     def __init__(self, context: RunContext, prepared: Prepared, loaders: LoaderSet) -> None:
         self._context, self._prepared, self._loaders = context, prepared, loaders
         config = context.config
-        self._meter = StepMeter(prepared.device, counters=resources.counters, sync=config.measure.sync)
+        self._rows = _rows_file(context)
+        self._meter = StepMeter(prepared.device, counters=resources.counters, sync=config.measure.sync, rows=self._rows)
         self._memory = PeakMemory(prepared.device)
         self._startup_s = 0.0
         self._num_logged = 0  # steps whose loss is recorded
         self._saved_at = time.monotonic()
         self._device_samples: list[DeviceSample] = []
         self._lengths = FalseLengths(prepared.spec, prepared.parts, context.terminal)
-        self._profiler = self._plan_profile() if config.measure.profile else None
+        self._profiler = self._plan_profile() if config.measure.profile and context.ranks.is_first else None
 
     def run(self) -> None:
         """Trains as configured.
@@ -109,6 +125,8 @@ class MeasuredLoop:
             finally:
                 self._log_losses()
                 self._lengths.report()
+        if self._rows is not None:
+            self._rows.close()
         if self._profiler is not None and not self._profiler.path.exists():
             steps = self._profiler.num_steps
             self._context.terminal.warn(f"measure.profile=true: no epoch had {steps} steps left for a trace")
@@ -192,21 +210,25 @@ class MeasuredLoop:
             tracked.metric(metrics.VAL_LOSS, progress.val_loss[-1], progress.step)
             tracked.metric(metrics.VAL_ACCURACY, progress.val_accuracy[-1], progress.step)
         self._loaders.report_skipped()
-        self._log_losses()
+        self._log_losses(together=True)
         tracked.flush()
         self._memory.after_epoch(meter.num_steps)
         config = self._context.config
         every = config.checkpoint.every_minutes
         step = self._prepared.parts.step
-        if every is not None and isinstance(step, ModelStep) and time.monotonic() - self._saved_at >= 60 * every:
-            checkpoint.save(self._context.checkpoint_path, step, progress, config, tracked.run_id)
+        due = every is not None and time.monotonic() - self._saved_at >= 60 * every
+        if due and isinstance(step, ModelStep) and self._context.ranks.is_first:
+            world_size = self._context.ranks.world_size
+            checkpoint.save(self._context.checkpoint_path, step, progress, config, tracked.run_id, world_size)
             self._saved_at = time.monotonic()
 
     def _end_epoch(self, progress: Progress) -> None:
         """Corrects the schedule after the first epoch of an iterable dataset, when its number of samples is known."""
         parts, length = self._prepared.parts, self._prepared.length
         self._lengths.report()
-        if not length.exact and parts.loader.counted is not None and parts.loader.counted.whole:
+        counted = parts.loader.counted
+        # of several ranks, one has read its dataset to the end, and the others stop with it
+        if not length.exact and counted is not None and (counted.whole or parts.group is not None):
             length.end_epoch(epochs=progress.epoch, steps=progress.step, updates=progress.updates)
             if isinstance(parts.step, ModelStep):
                 optimizers.set_rate(parts.step.optimizer, parts.step.schedule)
@@ -221,17 +243,26 @@ class MeasuredLoop:
         loader = self._prepared.parts.loader
         return loader.num_steps if loader.knows_length else None
 
-    def _log_losses(self) -> None:
-        """Records the mean loss of every ``tracking.log_every`` steps, at the last of these steps."""
+    def _log_losses(self, *, together: bool = False) -> None:
+        """Records the mean loss of every ``tracking.log_every`` steps, at the last of these steps.
+
+        Args:
+            together: all ranks call this now, so that the loss can be the mean over the ranks; otherwise it is this rank's.
+        """
         if not self._learns:
             return
         every, progress = self._context.config.tracking.log_every, self._prepared.progress
         steps, num_settled = self._meter.steps, self._meter.num_settled
         before = progress.step - len(steps)  # steps of the run that was resumed
+        losses = [entry.loss for entry in steps[self._num_logged : num_settled]]
+        group = self._context.group
+        if together and group is not None:
+            losses = [total / group.ranks.world_size for total in group.sums(losses)]
+        first = self._num_logged
         while self._num_logged < num_settled:
-            block = steps[self._num_logged : min(self._num_logged + every, num_settled)]
+            block = losses[self._num_logged - first :][:every]
             self._num_logged += len(block)
             step = before + self._num_logged
             tracked = self._context.tracked
-            tracked.metric(metrics.TRAIN_LOSS, float(np.mean([entry.loss for entry in block])), step)
+            tracked.metric(metrics.TRAIN_LOSS, float(np.mean(block)), step)
             tracked.metric(metrics.LEARNING_RATE, progress.learning_rates[self._num_logged - 1], step)

@@ -27,12 +27,15 @@ from loaderlab.parity.status import PARITY
 from loaderlab.runs.accelerator_note import accelerator_note
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.loader_set import LoaderSet
+from loaderlab.runs.rank_checks import check_samples
 from loaderlab.runs.resolve import RunSettings, resolve_run
 from loaderlab.runs.sample_counts import data_fact, samples_text
 from loaderlab.runs.shared_memory import check_shared_memory
 from loaderlab.system.files import write_text
+from loaderlab.system.ranks import Ranks
 from loaderlab.system.versions import versions
 from loaderlab.training import batch_of_one, checkpoint, models, optimizers
+from loaderlab.training.data_parallel import wrapped
 from loaderlab.training.emulated import EmulatedStep
 from loaderlab.training.first_step import load_kernels
 from loaderlab.training.loop import Parts
@@ -79,6 +82,8 @@ def prepare(context: RunContext, loaders: LoaderSet, device: Device) -> Prepared
     _seed(config)
     precision = None if isinstance(device, Emulated) else Precision(config.precision, device)
     spec = _samples(context)
+    if (group := context.group) is not None:
+        check_samples(group, config, spec)
     parity, parity_s = _check_parity(context, spec, device) if config.measure.parity else ("", 0.0)
     plan = loaders.plan(spec)
     train_loader = loaders.training(spec, plan, device)
@@ -87,19 +92,23 @@ def prepare(context: RunContext, loaders: LoaderSet, device: Device) -> Prepared
     settings = resolve_run(config, device.capabilities, train_loader.capabilities)
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
-    length = RunLength(
-        config.num_epochs, config.steps, config.accumulate, train_loader.num_steps, train_loader.knows_length
-    )
+    epoch_steps = train_loader.num_steps
+    if group is not None:  # the length that a rank's iterable dataset claims may be another
+        epoch_steps = group.broadcast(epoch_steps)
+    length = RunLength(config.num_epochs, config.steps, config.accumulate, epoch_steps, train_loader.knows_length)
     progress = Progress()
     step: TrainingStep
     if isinstance(device, Emulated):
-        step = EmulatedStep(device, config.accelerator, config.batch_size)
+        step = EmulatedStep(device, config.accelerator, config.batch_size, group)
     else:
         assert precision is not None
         step = _model_step(config, spec, plan, precision, length, device)
         if config.resume is not None:
             progress = _resume(context, step, length)
-    parts = Parts(step, train_loader, val_loader, device)
+        if group is not None:
+            step = wrapped(step, group, device)
+            _seed_rank(config, group.ranks)
+    parts = Parts(step, train_loader, val_loader, device, group)
     mismatch = accelerator_note(config.accelerator, spec) if config.accelerator.is_emulated else None
     facts = _report(context, device, spec, parts, mismatch)
     if isinstance(step, ModelStep) and device.capabilities.asynchronous and not config.model.compile:
@@ -153,6 +162,15 @@ def _seed(config: TrainConfig) -> None:
     torch.manual_seed(config.effective_seed)
 
 
+def _seed_rank(config: TrainConfig, ranks: Ranks) -> None:
+    """Gives each rank random numbers of its own for what differs between samples, such as dropout and a dataset's augmentation; the
+    weights are the same already."""
+    seed = int(np.random.SeedSequence([config.effective_seed % 2**32, ranks.rank]).generate_state(1)[0])
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
 def _samples(context: RunContext) -> DataSpec:
     with context.terminal.progress("preparing the samples", None) as bar:
 
@@ -194,19 +212,20 @@ def _refuse_batch_of_one(
     UserError: a batch of training or validation will have one sample, and the model cannot take it.
     """
     in_training = config.batch_size == 1
-    if plan.num_samples % config.batch_size == 1 and not config.drop_last and not spec.train.num_claimed:
+    if plan.last_batch == 1 and not config.drop_last and not spec.train.num_claimed:
         in_training |= config.steps is None or config.steps >= plan.num_steps
     if in_training and (why := batch_of_one.problem(model, spec, device.torch_device, in_training=True)):
         raise batch_of_one.refuse_training(config, why, plan.num_samples or None)
     if not config.evaluate or spec.val is None or spec.val.num_claimed or not spec.val.num_samples:
         return
-    in_evaluation = config.batch_size == 1 or spec.val.num_samples % config.batch_size == 1
+    val_plan = EpochPlan(spec.val.num_samples, config.batch_size, False, False, 0, plan.rank, plan.world_size)
+    in_evaluation = config.batch_size == 1 or val_plan.last_batch == 1
     if in_evaluation and (why := batch_of_one.problem(model, spec, device.torch_device, in_training=False)):
         raise batch_of_one.refuse_evaluation(config, why, spec.val.num_samples)
 
 
 def _resume(context: RunContext, step: ModelStep, length: RunLength) -> Progress:
-    saved = checkpoint.load(context.config)
+    saved = _checkpoint(context)
     step.load_state(saved.state)
     done = saved.progress
     if not length.exact and done.epoch:  # an earlier epoch has counted the samples
@@ -216,6 +235,42 @@ def _resume(context: RunContext, step: ModelStep, length: RunLength) -> Progress
     context.tracked.tags({"resumed_from": saved.run_id})
     context.terminal.say(f"resumed from {saved.path}: {saved.progress.epoch} epochs, {saved.progress.step} steps done")
     return saved.progress
+
+
+def _checkpoint(context: RunContext) -> checkpoint.Checkpoint:
+    """The checkpoint to continue from. Rank 0 reads it, since it may be on rank 0's node only.
+
+    Raises:
+        UserError: it cannot be continued.
+    """
+    group = context.group
+    if group is None:
+        return checkpoint.load(context.config)
+    saved, refused = None, ""
+    if group.ranks.is_first:
+        try:
+            saved = checkpoint.load(context.config, group.ranks.world_size)
+        except UserError as error:
+            refused = str(error)
+    saved, refused = group.broadcast((saved, refused))
+    if saved is None:
+        raise UserError(refused)
+    return saved
+
+
+def _ranks_fact(context: RunContext, parts: Parts) -> dict[str, str]:
+    """How many ranks there are and where; empty with one process."""
+    group = context.group
+    if group is None:
+        return {}
+    places = group.all_gather(group.ranks.node)
+    nodes = ", ".join(f"{places.count(node)} on {node}" for node in dict.fromkeys(places))
+    world_size, batch_size = group.ranks.world_size, context.config.batch_size
+    text = f"{world_size} ({nodes}), global batch {world_size * batch_size}"
+    if isinstance(parts.step, EmulatedStep):
+        text += f"; meeting for an all-reduce takes the host {group.exchange_ms():.2f} ms"
+    context.tracked.tags({"ranks": str(world_size), "nodes": ", ".join(dict.fromkeys(places))})
+    return {"ranks": text}
 
 
 def _report(context: RunContext, device: Device, spec: DataSpec, parts: Parts, mismatch: str | None) -> dict[str, str]:
@@ -230,6 +285,7 @@ def _report(context: RunContext, device: Device, spec: DataSpec, parts: Parts, m
     loader_settings = ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None)
     batch = f"batch {config.batch_size} x {config.accumulate}, seed {config.effective_seed}"
     facts = {
+        **_ranks_fact(context, parts),
         "device": f"{device.title}{device_note}, {torch.get_num_threads()} torch threads",
         "versions": ", ".join(
             f"{key} {installed[key]}" for key in ("torch", "nvidia-dali-cuda120") if key in installed

@@ -22,7 +22,10 @@ MAX_CEILINGS = 2  # measured with other numbers of threads
 def probe(context: RunContext, prepared: Prepared, trained: Trained, loaders: LoaderSet, probes: Probes) -> None:
     """Runs the probes that are switched on; ``probes`` has their results, even after an interrupt."""
     config, measure = context.config, context.config.measure
-    rate = summarize(trained.loop.window).get(metrics.RATE)
+    figures = summarize(trained.loop.window)
+    rate = figures.get(metrics.RATE)
+    if context.group is not None and not context.group.all_true(rate is not None):
+        return
     if rate is None:
         return  # there is no measured rate to compare a probe with
     inputs = ProbeInputs(
@@ -34,10 +37,12 @@ def probe(context: RunContext, prepared: Prepared, trained: Trained, loaders: Lo
         epoch=trained.epoch,
         accumulate=config.accumulate,
         rate=rate,
+        busy_ms=figures[metrics.STEP_MS] * (1 - figures[metrics.STARVED_PCT] / 100),
     )
     with context.terminal.progress("probes", 4 if measure.cold else 3) as bar:
         probes.run(inputs, bar.update)
-        _ceiling_with_other_threads(context, prepared, trained, inputs, probes)
+        if context.group is None:
+            _ceiling_with_other_threads(context, prepared, trained, inputs, probes)
     for note in probes.results.notes:
         context.terminal.warn(note)
 

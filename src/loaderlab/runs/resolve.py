@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from loaderlab.config import AUTO, TrainConfig
 from loaderlab.device.capabilities import DeviceCapabilities
 from loaderlab.loaders.capabilities import LoaderCapabilities
-from loaderlab.system.machine import available_cores
+from loaderlab.system.machine import rank_cores
 
 AUTO_WARMUP_STEPS = 5
 
@@ -39,7 +39,7 @@ def resolve_run(config: TrainConfig, device: DeviceCapabilities, loader: LoaderC
     elif device.emulated:
         threads = 1  # torch has nothing to compute in the training process
     elif device.uses_host_cores:
-        threads = max(1, available_cores() - loader.busy_cores)
+        threads = max(1, rank_cores() - loader.busy_cores)
     warmup = config.measure.warmup_steps
     auto_warmup = max(AUTO_WARMUP_STEPS, loader.lookahead)
     return RunSettings(

@@ -7,6 +7,7 @@ import platform
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -31,28 +32,49 @@ from loaderlab.runs.measured_loop import MeasuredLoop, Trained
 from loaderlab.runs.outputs import Outcome, record
 from loaderlab.runs.prepare import Prepared, prepare
 from loaderlab.runs.probe import probe
+from loaderlab.runs.rank_checks import check_settings
 from loaderlab.runs.setup import setup_of
 from loaderlab.system import doctor, versions
 from loaderlab.system.causes import described, reason, safe_text
 from loaderlab.system.processes import ignore_sigterm, sigterm_raises
+from loaderlab.system.ranks import SINGLE
 from loaderlab.system.terminal import Terminal
 from loaderlab.tracking import open_store
 from loaderlab.tracking.records import NOT_APPLICABLE
+from loaderlab.tracking.untracked import Untracked
 from loaderlab.training import precision
 from loaderlab.training.batch_of_one import BatchOfOne, refuse_evaluation, refuse_training
+from loaderlab.training.rank_group import RankGroup
+
+if TYPE_CHECKING:  # only rank 0 imports MLflow
+    from loaderlab.tracking.store import Store
+    from loaderlab.tracking.tracked_run import TrackedRun
 
 
-def run(config: TrainConfig, job: Job, terminal: Terminal) -> RunResult:
+def run(
+    config: TrainConfig,
+    job: Job,
+    terminal: Terminal,
+    group: RankGroup | None = None,
+    rank_folder: Path | None = None,
+) -> RunResult:
     """Trains as configured and records the run.
+
+    Args:
+        group: the ranks that train together, each of which calls this function; rank 0 records the run. None: one process.
+        rank_folder: for this rank's files, which its agent reads.
 
     Raises:
         UserError: bad input, a full disk, or a device out of memory; the run and its results so far are recorded as FAILED.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the run and its results so far are recorded as KILLED.
     """
+    ranks = SINGLE if group is None else group.ranks
+    if group is not None:
+        check_settings(group, config)
     if job.parent_id is not None and (why := _not_applicable(config)):
         return RunResult("", NOT_APPLICABLE, error=why)
     lift_pillow_limit()
-    store = open_store(config.tracking, store_root())
+    store = open_store(config.tracking, store_root()) if ranks.is_first else None
     tags = {"arm": job.arm, "repeat": str(config.repeat), "versions": _versions()}
     if job.parent_id is not None:
         tags["process.start"] = start_method()
@@ -63,12 +85,12 @@ def run(config: TrainConfig, job: Job, terminal: Terminal) -> RunResult:
     if not INSTALLED and (commit := versions.git_commit(PROJECT)):
         tags["git.commit"] = commit
     with contextlib.ExitStack() as stack:
-        if job.parent_id is None:  # a sweep prints this once for all its jobs
+        if job.parent_id is None and store is not None:  # a sweep prints this once for all its jobs
             stack.callback(lambda: terminal.say(store.ui_text()))
         stack.enter_context(sigterm_raises())
-        tracked = stack.enter_context(store.start(job.name, job.parent_id, tags))
+        tracked = stack.enter_context(_started(store, job, tags, group))
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="loaderlab-"))
-        stages = _Stages(RunContext(config, job, terminal, tracked, Path(folder)))
+        stages = _Stages(RunContext(config, job, terminal, tracked, Path(folder), group, rank_folder))
         try:
             stages.run()
         except BaseException as error:
@@ -89,12 +111,22 @@ def run(config: TrainConfig, job: Job, terminal: Terminal) -> RunResult:
     return RunResult(tracked.run_id, tracked.status, judged.figures, verdict=judged.verdict.grade)
 
 
+def _started(store: Store | None, job: Job, tags: dict[str, str], group: RankGroup | None) -> TrackedRun | Untracked:
+    """The run in MLflow; on the other ranks than 0 one that records nothing."""
+    tracked = None if store is None else store.start(job.name, job.parent_id, tags)
+    if group is None:
+        assert tracked is not None
+        return tracked
+    run_id = group.broadcast("" if tracked is None else tracked.run_id)
+    return tracked or Untracked(run_id)
+
+
 class _Stages:
     """The stages of one run, in order, and their results so far, which `record` writes even if the run ended early."""
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
-        self._loaders = LoaderSet(context.config, context.terminal)
+        self._loaders = LoaderSet(context.config, context.terminal, context.ranks)
         self._probes = Probes()
         self._device: Device = Cpu()  # until it is resolved
         self._prepared: Prepared | None = None
@@ -103,7 +135,8 @@ class _Stages:
     def run(self) -> None:
         """Prepares, trains and probes."""
         self._context.tracked.params(self._context.config.recorded())
-        self._device = device_of(self._context.config)
+        group = self._context.group
+        self._device = device_of(self._context.config, None if group is None else group.ranks.local_rank)
         prepared = self._prepared = prepare(self._context, self._loaders, self._device)
         if note := limit_note(setup_of(self._context, prepared)):
             self._context.terminal.warn(note)

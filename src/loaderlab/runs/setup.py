@@ -27,7 +27,7 @@ def setup_of(context: RunContext, prepared: Prepared) -> Setup:
     return Setup(
         loader=prepared.parts.loader.capabilities,
         device=prepared.device.capabilities,
-        cores=machine.available_cores(),
+        cores=machine.rank_cores(),
         threads=torch.get_num_threads(),
         batch_size=config.batch_size,
         precision=config.precision.name,

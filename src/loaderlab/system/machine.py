@@ -41,10 +41,16 @@ def memory_limit(root: Path = Path("/sys/fs/cgroup")) -> int | None:
     return limit if limit < psutil.virtual_memory().total else None
 
 
+def rank_cores() -> int:
+    """The number of cores for this rank: those that this process may use, divided by the ranks of this node, at least 1."""
+    text = os.environ.get("LOCAL_WORLD_SIZE", "1")  # the agent of the ranks sets it
+    return max(1, available_cores() // (int(text) if text.isdigit() and int(text) else 1))
+
+
 def worker_share(*, uses_host_cores: bool) -> int:
-    """The automatic number of a loader's workers or threads: the cores that this process may use without `cores_for_step`, 1 to
+    """The automatic number of a loader's workers or threads: the cores of this rank without `cores_for_step`, 1 to
     `MAX_AUTO_WORKERS`."""
-    cores = available_cores()
+    cores = rank_cores()
     return max(1, min(MAX_AUTO_WORKERS, cores - cores_for_step(cores, uses_host_cores=uses_host_cores)))
 
 

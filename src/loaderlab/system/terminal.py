@@ -91,6 +91,11 @@ class Terminal:
             yield RichBar(drawn, label, total)
 
 
+def quiet_terminal() -> Terminal:
+    """A terminal that prints nothing and only keeps the text."""
+    return Terminal(Console(file=StringIO(), width=PLAIN_WIDTH, highlight=False))
+
+
 @dataclass(frozen=True)
 class _Layout:
     """Which columns of a table are shown.

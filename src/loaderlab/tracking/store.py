@@ -8,7 +8,7 @@ import shlex
 import socket
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -184,6 +184,16 @@ class Store:
             if "error" in self.client.get_run(run_id).data.tags:
                 self.client.delete_tag(run_id, "error")
         return TrackedRun(self, run_id)
+
+    def correct(self, run_id: str, status: str, error: str, texts: Mapping[str, str]) -> None:
+        """Gives an earlier run another status and error, and adds texts to its artifacts, by file name."""
+        with self.guarded():
+            for name, text in texts.items():
+                self.client.log_text(run_id, text, name)
+            self.client.log_batch(
+                run_id, tags=[RunTag(key, value) for key, value in short_tags({"error": error}).items()]
+            )
+            self.client.set_terminated(run_id, status)
 
     def runs(self, query: str = "") -> list[RunRecord]:
         """Every run of the experiment that matches an MLflow filter, ordered by start time.

@@ -27,6 +27,7 @@ FREE = (
     "checkpoint.",
     "measure.",
     "loader.",
+    "launch.",
     "model.compile",
 )
 
@@ -41,7 +42,9 @@ class Checkpoint:
     run_id: str
 
 
-def save(path: Path, step: ModelStep, progress: Progress, config: TrainConfig, run_id: str) -> None:
+def save(
+    path: Path, step: ModelStep, progress: Progress, config: TrainConfig, run_id: str, world_size: int = 1
+) -> None:
     """Replaces the checkpoint. An interrupted write leaves the old one unchanged.
 
     Raises:
@@ -52,6 +55,7 @@ def save(path: Path, step: ModelStep, progress: Progress, config: TrainConfig, r
         "trained": {"epoch": progress.epoch, "step": progress.step, "updates": progress.updates},
         "config": {name: _plain(value) for name, value in config.recorded()},
         "run_id": run_id,
+        "world_size": world_size,
         "written_ns": time.time_ns(),  # the modification time changes when the file is copied
     }
     try:
@@ -66,8 +70,10 @@ def save(path: Path, step: ModelStep, progress: Progress, config: TrainConfig, r
         ) from error
 
 
-def load(config: TrainConfig) -> Checkpoint:
+def load(config: TrainConfig, world_size: int = 1) -> Checkpoint:
     """The checkpoint that ``resume`` names, after a comparison with the configuration.
+
+    The number of ranks may differ if the global batch is the same: the steps of an epoch are then the same too.
 
     Raises:
         UserError: there is none, it cannot be read, or its run had another configuration.
@@ -84,6 +90,20 @@ def load(config: TrainConfig) -> Checkpoint:
     except Exception as error:  # torch raises various types for a file that is not a checkpoint
         raise UserError(f"resume={config.resume}: {path} is not a checkpoint of loaderlab: {reason(error)}") from error
     now = {name: _plain(value) for name, value in config.recorded()}
+    before = content.get("world_size", 1)
+    if saved["batch_size"] * before == config.batch_size * world_size:
+        saved["batch_size"] = now["batch_size"]
+    elif before != world_size:
+        total = saved["batch_size"] * before
+        smaller = f"batch_size={total // world_size}, or " if total % world_size == 0 else ""
+        raise refuse(
+            "resume",
+            config.resume,
+            f"{path} was written by {before} ranks with a global batch of {total}, and now {world_size} ranks would have "
+            f"{config.batch_size * world_size}, so an epoch would have other steps",
+            f"{smaller}the same number of ranks",
+            is_example=False,
+        )
     differing = [
         f"{name} (was {saved.get(name)}, is {now.get(name)})"
         for name in sorted(saved.keys() | now.keys())

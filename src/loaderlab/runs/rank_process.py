@@ -1,0 +1,163 @@
+"""The process of one rank: it runs its part of the job, and leaves a file that says how it ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from loaderlab.config import TrainConfig, UserError
+from loaderlab.runs.job import Job, RunResult
+from loaderlab.system.files import atomic_file, write_text
+from loaderlab.system.processes import end_with_parent, error_line, importing
+from loaderlab.system.ranks import Ranks, ranks_of_environment
+
+INFO, END, ROWS = "info.json", "end.json", "steps.rows"
+
+
+@dataclass(frozen=True)
+class RankTask:
+    """What the agent of a node gives to each of its ranks.
+
+    Attributes:
+        folder: of the agent; each rank writes into its own folder in it.
+    """
+
+    config: TrainConfig
+    job: Job
+    folder: str
+
+
+@dataclass(frozen=True)
+class RankInfo:
+    """A rank that has started.
+
+    Attributes:
+        run_id: of the job's run; empty before rank 0 has started it.
+        rows: the file with its steps; empty before the training.
+    """
+
+    rank: int
+    world_size: int
+    node: str
+    pid: int
+    run_id: str = ""
+    rows: str = ""
+
+
+@dataclass(frozen=True)
+class RankEnd:
+    """How a rank ended.
+
+    Attributes:
+        status: as of a run.
+        error: one line; empty if it finished.
+        secondary: it ended because another rank had ended.
+        at: time.time() of the end.
+        result: of rank 0.
+    """
+
+    rank: int
+    status: str
+    error: str = ""
+    secondary: bool = False
+    at: float = 0.0
+    result: RunResult | None = None
+
+
+def work(task: RankTask) -> str:
+    """Runs this rank's part of the job. It never raises: the agent reads how it ended from its file. Returns the status."""
+    end_with_parent()
+    _interrupt_once()
+    with importing():
+        import torch
+
+        from loaderlab.runs.run import run
+        from loaderlab.system.terminal import Terminal, quiet_terminal
+        from loaderlab.training.rank_group import RankGroup, is_broken
+    ranks = ranks_of_environment()
+    folder = rank_folder(Path(task.folder), ranks.rank)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_info(folder, RankInfo(ranks.rank, ranks.world_size, ranks.node, os.getpid()))
+    torch.set_num_threads(1)  # until the run sets it: the default would be all cores for every rank
+    try:
+        group = RankGroup(ranks)
+        result = run(task.config, task.job, Terminal() if ranks.is_first else quiet_terminal(), group, folder)
+        end = RankEnd(ranks.rank, result.status, result.error, False, time.time(), result)
+        with suppress(RuntimeError):
+            group.close()
+    except BaseException as error:
+        end = _failed(ranks, error, secondary=is_broken(error))
+    _write_end(folder, end)
+    return end.status
+
+
+def _failed(ranks: Ranks, error: BaseException, *, secondary: bool) -> RankEnd:
+    if isinstance(error, KeyboardInterrupt):
+        return RankEnd(ranks.rank, "KILLED", error_line(error), True, time.time())
+    if not isinstance(error, UserError) and not secondary:
+        traceback.print_exc()
+    sys.stderr.flush()
+    return RankEnd(ranks.rank, "FAILED", error_line(error), secondary, time.time())
+
+
+def _interrupt_once() -> None:
+    """Lets only the first Ctrl-C or SIGTERM interrupt this process, since the agent repeats a signal that the terminal also sent.
+
+    A run installs its own handler of SIGTERM while it runs.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+# ---- the files of a rank ---------------------------------------------------------------------------------------
+
+
+def rank_folder(folder: Path, rank: int) -> Path:
+    """The folder of a rank in the folder of its agent."""
+    return folder / f"rank_{rank}"
+
+
+def write_info(folder: Path, info: RankInfo) -> None:
+    """Replaces the rank's description."""
+    _replace(folder / INFO, asdict(info))
+
+
+def _write_end(folder: Path, end: RankEnd) -> None:
+    result = None if end.result is None else asdict(end.result) | {"figures": dict(end.result.figures)}
+    _replace(folder / END, asdict(end) | {"result": result})
+
+
+def _replace(path: Path, content: dict[str, Any]) -> None:
+    with atomic_file(path) as partial:
+        write_text(partial, json.dumps(content))
+
+
+def read_infos(folder: Path) -> list[RankInfo]:
+    """The ranks of this node that have started, in their order."""
+    infos = [RankInfo(**json.loads(path.read_text(encoding="utf-8"))) for path in folder.glob(f"rank_*/{INFO}")]
+    return sorted(infos, key=lambda info: info.rank)
+
+
+def read_ends(folder: Path) -> list[RankEnd]:
+    """How the ranks of this node ended, without those that left no file."""
+    ends = []
+    for path in folder.glob(f"rank_*/{END}"):
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        result = entry.pop("result")
+        ends.append(RankEnd(**entry, result=None if result is None else RunResult(**result)))
+    return sorted(ends, key=lambda end: end.rank)
