@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import median
 
@@ -97,7 +98,7 @@ def _moving(straggler: Straggler, steps: JoinedSteps) -> str:
     ms = metrics.metric(metrics.STEP_MS)
     counts = np.bincount(steps.slowest)
     excess_ms = straggler.excess_pct / 100 * float(steps.length_ms.mean())
-    share = f"no rank is the slowest in more than {100 * counts.max() / steps.num_steps:.0f} % of the steps"
+    share = f"no rank is the slowest in more than {math.ceil(100 * counts.max() / steps.num_steps)} % of the steps"
     waits = f"a mean step waits {ms.quantity(excess_ms)} ({straggler.excess_pct:.0f} % of the step) for the data of its slowest rank"
     return f"the slow rank changes ({share}): {waits}, so the loaders of all ranks are too slow or too uneven"
 
