@@ -52,6 +52,8 @@ def summarize(steps: Sequence[Step]) -> dict[str, float]:
         figures[metrics.DRAINED_PCT] = 100 * float(np.mean([bool(step.drained) for step in steps]))
     else:
         phases, delivery = list(host.T), host[:, 1]
+    if any(step.collective_ms for step in steps):
+        figures[metrics.COLLECTIVE_MS] = float(np.mean([step.collective_ms for step in steps]))
     figures |= {metrics.PHASE_MS[name]: float(phase.mean()) for name, phase in zip(PHASES, phases, strict=True)}
     return figures | {
         metrics.OTHER_MS: float(other.mean()),

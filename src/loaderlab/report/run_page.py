@@ -14,10 +14,16 @@ ROWS = tuple(entry for entry in metrics.TABLE.values() if entry.row)
 def figure_rows(figures: Mapping[str, float]) -> list[tuple[str, str]]:
     """(label, value with unit) of each measured metric. A part of the row above it is indented by two spaces."""
     return [
-        ("  " * (entry.row == metrics.PART) + entry.label, entry.text(figures[entry.name]))
+        ("  " * (entry.row == metrics.PART) + entry.label, _text(entry, figures))
         for entry in ROWS
         if entry.name in figures
     ]
+
+
+def _text(entry: metrics.Metric, figures: Mapping[str, float]) -> str:
+    """The value with its unit; in a job of several ranks, with that of the worst rank."""
+    text, worst = entry.text(figures[entry.name]), metrics.worst_of(entry.name)
+    return text if worst is None or worst not in figures else f"{text} (worst rank {entry.cell(figures[worst])})"
 
 
 def markdown(title: str, facts: Mapping[str, str], figures: Mapping[str, float], verdict: Verdict | None) -> str:
@@ -32,5 +38,5 @@ def markdown(title: str, facts: Mapping[str, str], figures: Mapping[str, float],
     lines += [f"- **{name}**: {escape(value)}" for name, value in facts.items()]
     if shown := [entry for entry in ROWS if entry.name in figures]:
         lines += ["", "| what | value | metric |", "|---|---:|---|"]
-        lines += [f"| {entry.label} | {entry.text(figures[entry.name])} | `{entry.name}` |" for entry in shown]
+        lines += [f"| {entry.label} | {_text(entry, figures)} | `{entry.name}` |" for entry in shown]
     return "\n".join(lines) + "\n"

@@ -1,0 +1,168 @@
+"""The steps of several ranks: of each rank as arrays, joined by step number, and as the steps of the whole job. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from loaderlab.meter.step import Step
+
+FLOAT64 = npt.NDArray[np.float64]
+INT64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class RankFacts:
+    """What may explain that a rank is slow. None or an empty text: not known.
+
+    Attributes:
+        loader_rate: of its loader alone, samples/s.
+        cores: number of cores that it may use.
+        read_mib_per_s: read from the disk during the loop.
+        shard_mib: stored size of the samples that it reads in one epoch.
+        device: name of its device.
+    """
+
+    loader_rate: float | None = None
+    cores: float | None = None
+    read_mib_per_s: float | None = None
+    shard_mib: float | None = None
+    device: str = ""
+
+
+@dataclass(frozen=True)
+class RankSteps:
+    """The measured steps of one rank, as arrays of equal length.
+
+    Attributes:
+        step: step numbers, ascending.
+        starved_ms: starved time of each step (s).
+        own_ms: starved time and own compute, without collectives (s + c).
+        length_ms: the whole step, with the wait for other ranks.
+    """
+
+    rank: int
+    node: str
+    step: INT64
+    starved_ms: FLOAT64
+    own_ms: FLOAT64
+    length_ms: FLOAT64
+    facts: RankFacts = RankFacts()
+
+    @property
+    def compute_ms(self) -> FLOAT64:
+        """Own compute of each step, without collectives (c)."""
+        return self.own_ms - self.starved_ms
+
+
+def rank_steps(rank: int, node: str, steps: Sequence[Step], facts: RankFacts) -> RankSteps:
+    """The measured steps of a rank as arrays. ``steps``: in ascending order of their numbers."""
+    count = len(steps)
+    return RankSteps(
+        rank,
+        node,
+        step=np.fromiter((step.step for step in steps), np.int64, count),
+        starved_ms=np.fromiter((step.starved_ms for step in steps), np.float64, count),
+        own_ms=np.fromiter((step.own_ms for step in steps), np.float64, count),
+        length_ms=np.fromiter((step.length_ms for step in steps), np.float64, count),
+        facts=facts,
+    )
+
+
+@dataclass
+class _JobStep:
+    """One step of the job, over the ranks seen so far."""
+
+    slowest: Step
+    compute_ms: float
+    num_samples: int
+    loss_sum: float
+    disturbed: bool
+    num_ranks: int = 1
+
+    def add(self, step: Step) -> None:
+        if step.own_ms > self.slowest.own_ms:
+            self.slowest = step
+        self.compute_ms = max(self.compute_ms, step.own_ms - step.starved_ms)
+        self.num_samples += step.num_samples
+        self.loss_sum += step.num_samples * step.loss
+        self.disturbed |= step.disturbed
+        self.num_ranks += 1
+
+
+def job_steps(ranks: Iterable[Sequence[Step]]) -> list[Step]:
+    """The steps of the job: for each step number that all ranks have, the step of the slowest rank (largest s + c).
+
+    Its ``num_samples`` is the sum over ranks, its ``loss`` the mean over samples, and its ``lost_ms`` max(s + c) - max(c)
+    over ranks. `loaderlab.meter.summary.summarize` then gives the rate and the starved share of the job.
+
+    Args:
+        ranks: the steps of each rank; they are read one rank after the other, so a generator needs memory for one rank only.
+    """
+    joined: dict[int, _JobStep] = {}
+    num_ranks = 0
+    for num_ranks, steps in enumerate(ranks, 1):
+        for step in steps:
+            if num_ranks == 1:
+                compute_ms, loss_sum = step.own_ms - step.starved_ms, step.num_samples * step.loss
+                joined[step.step] = _JobStep(step, compute_ms, step.num_samples, loss_sum, step.disturbed)
+            elif step.step in joined:
+                joined[step.step].add(step)
+    return [
+        replace(
+            job.slowest,
+            num_samples=job.num_samples,
+            loss=job.loss_sum / job.num_samples if job.num_samples else float("nan"),
+            disturbed=job.disturbed,
+            lost_ms=job.slowest.own_ms - job.compute_ms,
+        )
+        for _, job in sorted(joined.items())
+        if job.num_ranks == num_ranks
+    ]
+
+
+@dataclass(frozen=True)
+class JoinedSteps:
+    """The steps that all of these ranks measured; rows are ranks, columns are steps.
+
+    Attributes:
+        starved_ms, own_ms: (num_ranks, num_steps), see `RankSteps`.
+        slowest: (num_steps,) row of the rank with the largest s + c.
+        length_ms: (num_steps,) step time of that rank.
+        lost_ms: (num_steps,) max(s + c) - max(c) over ranks.
+    """
+
+    ranks: Sequence[RankSteps]
+    starved_ms: FLOAT64
+    own_ms: FLOAT64
+    slowest: INT64
+    length_ms: FLOAT64
+    lost_ms: FLOAT64
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.length_ms)
+
+
+def join(ranks: Sequence[RankSteps]) -> JoinedSteps:
+    """The steps that all ranks measured, joined by step number. There is at least one rank."""
+    common = ranks[0].step
+    for rank in ranks[1:]:
+        if not np.array_equal(common, rank.step):
+            common = np.intersect1d(common, rank.step, assume_unique=True)
+    starved, own = np.empty((len(ranks), len(common))), np.empty((len(ranks), len(common)))
+    lengths, largest_own, largest_compute = np.zeros(len(common)), np.full(len(common), -np.inf), None
+    slowest = np.zeros(len(common), np.int64)
+    for row, rank in enumerate(ranks):  # row by row: 1,024 ranks x 10,000 steps take 78 MiB per matrix
+        columns = np.searchsorted(rank.step, common)
+        starved[row], own[row] = rank.starved_ms[columns], rank.own_ms[columns]
+        compute = own[row] - starved[row]
+        largest_compute = compute if largest_compute is None else np.maximum(largest_compute, compute)
+        slower = own[row] > largest_own
+        slowest[slower], lengths[slower] = row, rank.length_ms[columns][slower]
+        largest_own = np.maximum(largest_own, own[row])
+    assert largest_compute is not None
+    return JoinedSteps(ranks, starved, own, slowest, lengths, largest_own - largest_compute)

@@ -1,0 +1,132 @@
+"""Sentences about a job of several ranks. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import median
+
+import numpy as np
+
+from loaderlab import metrics
+from loaderlab.diagnosis.rank_steps import JoinedSteps, RankFacts, RankSteps
+from loaderlab.diagnosis.rank_verdict import LOADER, Excess, RanksVerdict, Straggler
+from loaderlab.meter.series import LEAST_STEPS
+
+DIFFERS = 0.1  # a smaller relative difference explains nothing
+MIXED = 0.2  # a smaller part of the excess is not mentioned
+MOST_NAMED = 4  # ranks; of more, only the number is given
+
+
+def differences(slow: RankFacts, others: Sequence[RankFacts], *, of_loader: bool) -> tuple[str, ...]:
+    """What may explain that a rank is slow: each fact that differs from the median of the others by at least 10 %.
+
+    Args:
+        of_loader: its loader is slow; otherwise its device is.
+    """
+    if not of_loader:
+        devices = [facts.device for facts in others if facts.device]
+        usual = max(devices, key=devices.count, default="")
+        differs = bool(slow.device) and bool(usual) and slow.device != usual
+        return (f"its device is {slow.device}, the others' {usual}",) if differs else ()
+    rate, reads, mib = (
+        metrics.metric(name) for name in (metrics.LOADER_RATE, metrics.READ_MIB_PER_S, metrics.READ_MIB)
+    )
+    texts = []
+    if (pair := _pair(slow.loader_rate, [facts.loader_rate for facts in others])) and pair[0] < pair[1]:
+        texts.append(f"its loader alone delivers {rate.quantity(pair[0])}, the others {rate.number(pair[1])}")
+    if pair := _pair(slow.read_mib_per_s, [facts.read_mib_per_s for facts in others]):
+        texts.append(f"it reads {reads.quantity(pair[0])} from the disk, the others {reads.number(pair[1])}")
+    if (pair := _pair(slow.cores, [facts.cores for facts in others])) and pair[0] < pair[1]:
+        texts.append(f"it may use {pair[0]:g} {'core' if pair[0] == 1 else 'cores'}, the others {pair[1]:g}")
+    if (pair := _pair(slow.shard_mib, [facts.shard_mib for facts in others])) and pair[0] > pair[1]:
+        texts.append(f"its share of the samples has {mib.quantity(pair[0])}, the others {mib.number(pair[1])}")
+    return tuple(texts)
+
+
+def _pair(own: float | None, others: Sequence[float | None]) -> tuple[float, float] | None:
+    """The value and the median of the others; None if they differ by less than 10 % or are not known."""
+    known = [value for value in others if value is not None]
+    if own is None or not known:
+        return None
+    usual = median(known)
+    return (own, usual) if abs(own - usual) >= DIFFERS * max(own, usual) > 0 else None
+
+
+def sentence_of(verdict: RanksVerdict, steps: JoinedSteps | None, excess: Excess | None) -> str:
+    """The verdict in one sentence, without a full stop.
+
+    Args:
+        steps: None if too few were measured.
+        excess: of the slowest rank over the fastest; None if only one rank was measured.
+    """
+    if steps is None:
+        return _not_judged(verdict)
+    parts = []
+    if verdict.straggler is not None and verdict.straggler.rank is None:
+        parts.append(_moving(verdict.straggler, steps))
+    elif verdict.straggler is not None and excess is not None:
+        parts += _steady(verdict.straggler, excess)
+    elif excess is not None:
+        worst = steps.ranks[int(steps.own_ms.mean(axis=1).argmax())]
+        parts.append(
+            f"no straggler: the slowest, {_named(worst)}, needs {excess.pct:.1f} % of a step longer than the fastest"
+        )
+    if verdict.lost_pct is not None:
+        parts.append(f"the job loses {verdict.lost_pct:.1f} % of its time to waiting for data")
+    if verdict.unmeasured:
+        parts.append(_unmeasured(verdict.unmeasured))
+    return "; ".join(parts)
+
+
+def _steady(straggler: Straggler, excess: Excess) -> list[str]:
+    ms = metrics.metric(metrics.STEP_MS)
+    causes = {"data": excess.starved_ms, "device": excess.compute_ms}
+    first, second = ("data", "device") if straggler.cause == LOADER else ("device", "data")
+    reason = f"its {first}"
+    if causes[second] >= MIXED * excess.ms:
+        reason = f"its {first} ({ms.quantity(causes[first])}) and its {second} ({ms.quantity(causes[second])})"
+    where = f" (node {straggler.node})" if straggler.node else ""
+    wait = f"the other ranks wait up to {ms.quantity(excess.ms)} ({excess.pct:.0f} % of the step) for {reason}"
+    parts = [f"rank {straggler.rank}{where} is the straggler: in a mean step, {wait}"]
+    if straggler.nearly:
+        parts.append(f"{_ranks(straggler.nearly)} {_are(straggler.nearly)} nearly as slow")
+    return parts + list(straggler.differs)
+
+
+def _moving(straggler: Straggler, steps: JoinedSteps) -> str:
+    ms = metrics.metric(metrics.STEP_MS)
+    counts = np.bincount(steps.slowest)
+    excess_ms = straggler.excess_pct / 100 * float(steps.length_ms.mean())
+    share = f"no rank is the slowest in more than {math.ceil(100 * counts.max() / steps.num_steps)} % of the steps"
+    waits = f"a mean step waits {ms.quantity(excess_ms)} ({straggler.excess_pct:.0f} % of the step) for the data of its slowest rank"
+    return f"the slow rank changes ({share}): {waits}, so the loaders of all ranks are too slow or too uneven"
+
+
+def _not_judged(verdict: RanksVerdict) -> str:
+    measured = verdict.num_ranks - len(verdict.unmeasured)
+    if verdict.unmeasured:
+        counted = f"only {measured} of {verdict.num_ranks} ranks" if measured else f"none of {verdict.num_ranks} ranks"
+        return f"ranks are not compared: {counted} {'has' if measured <= 1 else 'have'} {LEAST_STEPS} measured steps or more"
+    return f"ranks are not compared: they have fewer than {LEAST_STEPS} measured steps in common"
+
+
+def _unmeasured(ranks: Sequence[int]) -> str:
+    return f"{_ranks(ranks)} {_are(ranks)} not judged: fewer than {LEAST_STEPS} measured steps"
+
+
+def _named(rank: RankSteps) -> str:
+    return f"rank {rank.rank} (node {rank.node})" if rank.node else f"rank {rank.rank}"
+
+
+def _are(ranks: Sequence[int]) -> str:
+    return "is" if len(ranks) == 1 else "are"
+
+
+def _ranks(ranks: Sequence[int]) -> str:
+    """``rank 3``, ``ranks 3, 4 and 5``, ``12 ranks``."""
+    if len(ranks) > MOST_NAMED:
+        return f"{len(ranks):,} ranks"
+    if len(ranks) == 1:
+        return f"rank {ranks[0]}"
+    return f"ranks {', '.join(map(str, ranks[:-1]))} and {ranks[-1]}"

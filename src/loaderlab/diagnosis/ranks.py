@@ -1,0 +1,158 @@
+"""The verdict on a job of several ranks: its lost time, and the rank that slows it down, with the cause. Pure.
+
+Ranks are compared by their own time, s + c: starved time and own compute. The step time itself is no use, since the
+all-reduce makes all steps equally long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from statistics import NormalDist
+
+import numpy as np
+
+from loaderlab.diagnosis.rank_steps import JoinedSteps, RankFacts, RankSteps, job_steps, join, rank_steps
+from loaderlab.diagnosis.rank_verdict import (
+    CRITICAL_PCT,
+    DEVICE,
+    LOADER,
+    MOVING,
+    WARNING_PCT,
+    Excess,
+    RanksVerdict,
+    Straggler,
+)
+from loaderlab.diagnosis.rank_words import differences, sentence_of
+from loaderlab.meter.series import LEAST_STEPS, ratio_interval
+
+__all__ = [  # the public names of the three files
+    "DEVICE",
+    "LOADER",
+    "MOVING",
+    "RankFacts",
+    "RankSteps",
+    "RanksVerdict",
+    "Straggler",
+    "job_steps",
+    "judge_ranks",
+    "rank_steps",
+]
+
+BLOCKS = 10  # at most, of at least LEAST_STEPS steps
+LEAST_SHARE = 2 / 3  # of the excess of all blocks: a straggler has it, otherwise the slow rank changes
+LARGEST_SHARE = 0.9  # of the excess of all steps: if one rank has more, the slow rank does not change
+PLAIN_NOISE_PCT = 5.0  # a larger deviation of a rank's own time from step to step is worth reporting
+BEYOND_NOISE_X = 2.0
+NEARLY = 0.25  # a rank is nearly as slow as the straggler if less than this part of the excess is between them
+
+
+def judge_ranks(ranks: Sequence[RankSteps], num_ranks: int) -> RanksVerdict:
+    """The verdict on a job.
+
+    Args:
+        ranks: the ranks whose steps are known.
+        num_ranks: of the job.
+    """
+    judged = sorted((rank for rank in ranks if len(rank.step) >= LEAST_STEPS), key=lambda rank: rank.rank)
+    unmeasured = tuple(sorted(set(range(num_ranks)) - {rank.rank for rank in judged}))
+    verdict = RanksVerdict(num_ranks, unmeasured, None, None, None)
+    steps = join(judged) if judged else None
+    if steps is None or steps.num_steps < LEAST_STEPS or (len(judged) == 1 and num_ranks > 1):
+        return replace(verdict, sentence=sentence_of(verdict, None, None))
+    verdict = replace(verdict, lost_pct=100 * float(steps.lost_ms.sum() / steps.length_ms.sum()))
+    if len(judged) == 1:
+        return replace(verdict, sentence=sentence_of(verdict, steps, None))
+    own = steps.own_ms.mean(axis=1)
+    worst, best = int(own.argmax()), int(own.argmin())
+    excess = excess_of(steps, worst, best)
+    straggler = _straggler(steps, worst, best, excess)
+    excess_pct = excess.pct if straggler is None else straggler.excess_pct
+    verdict = replace(verdict, excess_pct=excess_pct, straggler=straggler)
+    return replace(verdict, sentence=sentence_of(verdict, steps, excess))
+
+
+def excess_of(steps: JoinedSteps, worst: int, best: int) -> Excess:
+    """The excess of one row over another."""
+    ms = float(steps.own_ms[worst].mean() - steps.own_ms[best].mean())
+    starved_ms = float(steps.starved_ms[worst].mean() - steps.starved_ms[best].mean())
+    return Excess(ms, starved_ms, 100 * ms / float(steps.length_ms.mean()))
+
+
+def _straggler(steps: JoinedSteps, worst: int, best: int, excess: Excess) -> Straggler | None:
+    """The straggler, a rank or a slow rank that changes; None if there is none."""
+    is_slow = excess.pct >= WARNING_PCT and _is_beyond_chance(steps, worst, best)
+    if is_slow and (excess.starved_ms < excess.compute_ms or _stays_slow(steps, worst)):
+        return _steady(steps, worst, excess)
+    moving_pct = _moving_pct(steps)
+    if moving_pct is not None:
+        return Straggler(None, "", MOVING, moving_pct, moving_pct >= CRITICAL_PCT)
+    return _steady(steps, worst, excess) if is_slow else None
+
+
+def _steady(steps: JoinedSteps, worst: int, excess: Excess) -> Straggler:
+    """The rank as a straggler, with what differs from the ranks that are not nearly as slow."""
+    own = steps.own_ms.mean(axis=1)
+    slow = own >= own[worst] - NEARLY * excess.ms
+    rank = steps.ranks[worst]
+    cause = LOADER if excess.starved_ms >= excess.compute_ms else DEVICE
+    others = [other.facts for other, is_slow in zip(steps.ranks, slow, strict=True) if not is_slow]
+    return Straggler(
+        rank.rank,
+        rank.node,
+        cause,
+        excess.pct,
+        excess.pct >= CRITICAL_PCT,
+        differences(rank.facts, others, of_loader=cause == LOADER),
+        tuple(steps.ranks[row].rank for row in np.flatnonzero(slow).tolist() if row != worst),
+    )
+
+
+def _is_beyond_chance(steps: JoinedSteps, worst: int, best: int) -> bool:
+    """Whether the 95 % confidence interval of the excess is above 0: one long stall in few steps does not make a straggler."""
+    interval = ratio_interval(list(steps.own_ms[worst] - steps.own_ms[best]), list(steps.length_ms))
+    return interval is not None and interval[0] > 0
+
+
+def _stays_slow(steps: JoinedSteps, worst: int) -> bool:
+    """Whether this rank has most of the excess of all blocks of steps. Otherwise another rank is slow at other times.
+
+    Blocks, because a loader with n workers may stall in every n-th step only. A rank that becomes slow late has all of the
+    excess too, since no other rank is slow before.
+    """
+    count = max(1, min(BLOCKS, steps.num_steps // LEAST_STEPS))
+    starts = np.arange(count) * steps.num_steps // count
+    own = np.add.reduceat(steps.own_ms, starts, axis=1)
+    excess = own - own.min(axis=0)
+    return bool(excess[worst].sum() >= LEAST_SHARE * excess.max(axis=0).sum())
+
+
+def _moving_pct(steps: JoinedSteps) -> float | None:
+    """By how much the slowest rank of each step exceeds the others' median, percent of the step; None if the slow rank does
+    not change, the excess is small or plain noise, or it is not starved time.
+
+    In each step some rank is the slowest, and the more ranks there are, the slower it is: of 64 equal ranks whose steps vary
+    by 5 %, it exceeds the median by 12 %. So the excess has to be twice what normally distributed noise gives. Comparing with
+    the median and not with the fastest rank halves the influence of noise. Noise above 5 % of the step is not forgiven: the
+    job does lose that time.
+    """
+    middle = (len(steps.ranks) - 2) // 2  # of the others, in ascending order
+    slowest = (steps.slowest, np.arange(steps.num_steps))
+    excess = steps.own_ms[slowest] - np.partition(steps.own_ms, middle, axis=0)[middle]
+    starved = steps.starved_ms[slowest] - np.partition(steps.starved_ms, middle, axis=0)[middle]
+    pct = 100 * float(excess.sum() / steps.length_ms.sum())
+    by_rank = np.bincount(steps.slowest, weights=excess)
+    changes = by_rank.max() <= LARGEST_SHARE * by_rank.sum()
+    if not changes or pct < WARNING_PCT or starved.sum() < excess.sum() / 2:
+        return None
+    return pct if pct >= BEYOND_NOISE_X * _noise_pct(steps, middle) else None
+
+
+def _noise_pct(steps: JoinedSteps, middle: int) -> float:
+    """The expected excess of the slowest rank over the others' median if all ranks are equal and their steps vary normally,
+    percent of the step (order statistics: Blom, 1958). The deviation is robust: few stalls do not change it."""
+    deviations = [np.median(np.abs(own - np.median(own))) for own in steps.own_ms]
+    deviation_pct = 100 * 1.4826 * float(np.median(deviations)) / float(steps.length_ms.mean())
+    count = len(steps.ranks)
+    largest, median = (NormalDist().inv_cdf((place - 0.375) / (count + 0.25)) for place in (count, middle + 1))
+    return min(deviation_pct, PLAIN_NOISE_PCT) * (largest - median)
