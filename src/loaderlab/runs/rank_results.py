@@ -1,0 +1,231 @@
+"""Joins the results of all ranks on rank 0: the metrics of the job, its verdict, and what each rank measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from loaderlab import metrics
+from loaderlab.data.spec import EncodedImages, Split, UserItems
+from loaderlab.data.stored_size import mean_stored_bytes
+from loaderlab.device.environment import describe
+from loaderlab.diagnosis.evidence import Setup
+from loaderlab.diagnosis.figures import LoopRecord, evidence_of, figures_of
+from loaderlab.diagnosis.rank_figures import job_figures
+from loaderlab.diagnosis.ranks import RankFacts, RankSteps, RanksVerdict, job_steps, judge_ranks, rank_steps
+from loaderlab.diagnosis.verdict import Verdict, judge
+from loaderlab.loaders.contract import EpochPlan
+from loaderlab.meter.rates import LoaderRate, ProbeResults, Rate
+from loaderlab.meter.step import Step
+from loaderlab.meter.step_rows import Rows, rows_of, steps_of
+from loaderlab.meter.summary import measured
+from loaderlab.runs.context import RunContext
+from loaderlab.runs.measured_loop import Trained
+from loaderlab.runs.prepare import Prepared
+from loaderlab.runs.setup import setup_of
+from loaderlab.system.machine import rank_cores
+from loaderlab.system.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class RankReport:
+    """What a rank measured, as it sends it to rank 0.
+
+    Attributes:
+        rows: all of its steps.
+        warmup_steps, parallel: of its loop: see `LoopRecord`.
+        figures: its own metrics.
+        environment: of its node.
+        warnings: that it did not print.
+    """
+
+    ranks: Ranks
+    rows: Rows
+    warmup_steps: int
+    parallel: int
+    figures: Mapping[str, float]
+    probes: ProbeResults = ProbeResults()
+    facts: RankFacts = RankFacts()
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    skipped: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+
+    @property
+    def steps(self) -> list[Step]:
+        """All of its steps."""
+        return steps_of(self.rows)
+
+    @property
+    def window(self) -> RankSteps:
+        """Its measured steps."""
+        window = measured(self.steps, self.warmup_steps, self.parallel)
+        return rank_steps(self.ranks.rank, self.ranks.node, window, self.facts)
+
+
+@dataclass(frozen=True)
+class JobResults:
+    """The results of a job of several ranks.
+
+    Attributes:
+        loop: the record of the job's own steps.
+        windows: the measured steps of each rank.
+    """
+
+    reports: Sequence[RankReport]
+    windows: Sequence[RankSteps]
+    loop: LoopRecord
+    figures: Mapping[str, float]
+    verdict: Verdict
+    ranks: RanksVerdict
+
+
+def report_of(
+    context: RunContext, prepared: Prepared, trained: Trained, probes: ProbeResults, skipped: Sequence[str]
+) -> RankReport:
+    """The report of this rank."""
+    loop, setup = trained.loop, setup_of(context, prepared)
+    figures = {metrics.STARTUP_S: trained.startup_s, **figures_of(loop, probes, setup)}
+    if prepared.spec.train.on_error.skip:
+        figures[metrics.SKIPPED_SAMPLES] = float(len(skipped))
+    facts = RankFacts(
+        loader_rate=figures.get(metrics.LOADER_RATE),
+        cores=float(rank_cores()),
+        read_mib_per_s=figures.get(metrics.READ_MIB_PER_S),
+        shard_mib=shard_mib(prepared.spec.train, prepared.plan),
+        device=prepared.device.name,
+    )
+    warnings = [text.removeprefix("warning: ") for text in context.terminal.said if text.startswith("warning: ")]
+    return RankReport(
+        ranks=context.ranks,
+        rows=rows_of(loop.steps),
+        warmup_steps=loop.warmup_steps,
+        parallel=loop.parallel,
+        figures=figures,
+        probes=probes,
+        facts=facts,
+        environment=describe(prepared.device),
+        skipped=tuple(skipped),
+        warnings=tuple(warnings),
+    )
+
+
+def shard_mib(split: Split, plan: EpochPlan) -> float | None:
+    """The stored size of the samples that this rank reads in the first epoch, MiB; None if it is not known.
+
+    A user's dataset that divides itself among the ranks can say it: its attribute ``shard_bytes``.
+    """
+    source = split.source
+    if isinstance(source, UserItems):
+        shard_bytes = getattr(source.dataset, "shard_bytes", None)
+        return None if shard_bytes is None else float(shard_bytes) / 2**20
+    if not isinstance(source, EncodedImages):
+        return None
+    ids = plan.ids(0)
+    mean = mean_stored_bytes(source.take(ids)) if len(ids) else None
+    return None if mean is None else mean * len(ids) / 2**20
+
+
+def join_reports(reports: Sequence[RankReport], own: LoopRecord, setup: Setup, *, complete: bool = True) -> JobResults:
+    """The results of the job.
+
+    Args:
+        reports: of all ranks; after a failure, of the ranks whose steps are known.
+        own: the loop of rank 0, for what is the same on all ranks.
+        setup: of rank 0.
+        complete: the loops ran to their end; otherwise, steps that not all ranks have are left out.
+    """
+    world_size = reports[0].ranks.world_size
+    windows = [report.window for report in reports]
+    ranks = judge_ranks(windows, world_size)
+    steps = job_steps(report.steps for report in reports)
+    loop = replace(
+        own,
+        steps=steps,
+        warmup_steps=max(report.warmup_steps for report in reports),
+        parallel=max(report.parallel for report in reports),
+        losses=[step.loss for step in steps[-len(own.losses) :]] if own.losses else [],
+    )
+    probes = _summed([report.probes for report in reports])
+    setup = job_setup(setup, world_size)
+    job = figures_of(loop, probes, setup)
+    figures = job_figures([report.figures for report in reports], job)
+    if ranks.excess_pct is not None:
+        figures[metrics.STRAGGLER_EXCESS_PCT] = ranks.excess_pct
+    if len(reports) < world_size:  # a sum over some of the ranks would look like the rate of the job
+        figures = {name: value for name, value in figures.items() if not name.startswith("rate/")}
+    verdict = judge(evidence_of(loop, probes), setup)
+    if ranks.sentence:
+        verdict = replace(verdict, because=f"{verdict.because}; {ranks.sentence}")
+    return JobResults(reports, windows, loop, figures, verdict, ranks)
+
+
+def job_setup(setup: Setup, world_size: int) -> Setup:
+    """The setup of the whole job: its rates are sums over the ranks, and so are its batch, its cores and the speed of its devices."""
+    speed = setup.accelerator
+    return replace(
+        setup,
+        batch_size=setup.batch_size * world_size,
+        cores=setup.cores * world_size,
+        accelerator=None if speed is None else replace(speed, rate=speed.rate * world_size),
+    )
+
+
+def _summed(probes: Sequence[ProbeResults]) -> ProbeResults:
+    """The probes of the job: rates are sums, and absent if a rank has none."""
+    alone = [each.loader_alone for each in probes]
+    loader_alone = None
+    if all(rate is not None for rate in alone):
+        rates = [rate for rate in alone if rate is not None]
+        loader_alone = LoaderRate(sum(rate.samples_per_s for rate in rates), sum(rate.cores for rate in rates))
+    return ProbeResults(
+        ceiling=_sum(each.ceiling for each in probes),
+        contended=_sum(each.contended for each in probes),
+        loader_alone=loader_alone,
+        stages=probes[0].stages,
+    )
+
+
+def _sum(rates: Iterable[Rate | None]) -> Rate | None:
+    total, low, high = 0.0, 0.0, 0.0
+    bounded = True
+    for rate in rates:
+        if rate is None:
+            return None
+        total += rate.samples_per_s
+        bounded &= rate.interval is not None
+        if rate.interval is not None:
+            low, high = low + rate.interval[0], high + rate.interval[1]
+    return Rate(total, (low, high) if bounded else None)
+
+
+def node_facts(reports: Sequence[RankReport]) -> dict[str, Any]:
+    """``environment.json`` of each node: the first of its ranks describes it."""
+    nodes: dict[str, Any] = {}
+    for report in reports:
+        entry = nodes.setdefault(report.ranks.node, {"ranks": [], **report.environment})
+        entry["ranks"].append(report.ranks.rank)
+    return nodes
+
+
+def unsaid(reports: Sequence[RankReport]) -> list[str]:
+    """The warnings of the other ranks that rank 0 did not print: each once, with the ranks that have it."""
+    own = set(reports[0].warnings)
+    ranks: dict[str, list[int]] = {}
+    for report in reports[1:]:
+        for text in report.warnings:
+            if text not in own:
+                ranks.setdefault(text, []).append(report.ranks.rank)
+    return [f"rank{'s' * (len(who) > 1)} {_listed(who)}: {text}" for text, who in ranks.items()]
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    shown = ", ".join(map(str, numbers[:8]))
+    return shown if len(numbers) <= 8 else f"{shown} and {len(numbers) - 8} more"
+
+
+def all_rows(reports: Sequence[RankReport]) -> list[tuple[int, Rows]]:
+    """The steps of each rank, by rank."""
+    return [(report.ranks.rank, np.asarray(report.rows)) for report in reports]
