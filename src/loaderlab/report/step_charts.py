@@ -16,9 +16,11 @@ from loaderlab import metrics
 from loaderlab.compare.arms import ComparedArm
 from loaderlab.report.chart_style import CYCLE, DASHES, cut, figure, legend_above
 from loaderlab.report.part_colours import COLOURS
+from loaderlab.report.step_files import COLLECTIVE
 
 POINTS = 300  # of a line; a stall stays visible because a bin shows its longest step
 STEP_GREY = "#B4BCC5"
+NOT_PARTS = (f"device_{COLLECTIVE}", "device_trailing_ms")  # columns that other columns include
 TIME_AXIS = "time in the loop, s"
 
 
@@ -39,21 +41,34 @@ class Series:
 
 
 def read_steps(text: str) -> Series | None:
-    """The steps in the ``steps.csv`` of a run; None if there are none. An emulated run has no losses."""
+    """The steps in the ``steps.csv`` of a run; None if there are none. An emulated run has no losses.
+
+    Of a job of several ranks, each step is that of its slowest rank, with the samples of all ranks and their mean loss.
+    """
     rows = list(csv.DictReader(io.StringIO(text)))
     if not rows:
         return None
     host = np.array(
         [[float(row[name]) for name in row if name.startswith("host_") and name.endswith("_ms")] for row in rows]
     )
-    step_ms = host.sum(axis=1)
-    return Series(
-        seconds=np.cumsum(step_ms) / 1e3,
-        samples=np.cumsum([int(row["num_samples"]) for row in rows]),
-        step_ms=step_ms,
-        wait_ms=host[:, 0],
-        loss=np.array([float(row.get("loss", "nan")) for row in rows]),
-    )
+    samples = np.array([int(row["num_samples"]) for row in rows])
+    step_ms, wait_ms = host.sum(axis=1), host[:, 0]
+    losses = np.array([float(row.get("loss", "nan")) for row in rows])
+    if "rank" in rows[0]:
+        numbers, groups = np.unique([int(row["step"]) for row in rows], return_inverse=True)
+        order = np.lexsort(([_own_ms(row) for row in rows], groups))  # by step, the slowest rank last
+        slowest = order[np.searchsorted(groups[order], np.arange(len(numbers)), side="right") - 1]
+        losses = np.bincount(groups, samples * losses) / np.maximum(1, np.bincount(groups, samples))
+        samples = np.bincount(groups, samples).astype(np.int64)
+        step_ms, wait_ms = step_ms[slowest], wait_ms[slowest]
+    return Series(np.cumsum(step_ms) / 1e3, np.cumsum(samples), step_ms, wait_ms, losses)
+
+
+def _own_ms(row: Mapping[str, str]) -> float:
+    """A rank's own time in a step, without collectives, on the device's clock if there is one."""
+    clock = "device_" if row[f"device_{COLLECTIVE}"] else "host_"
+    parts = [float(row[name]) for name in row if name.startswith(clock) and name not in NOT_PARTS]
+    return sum(parts) - float(row[f"device_{COLLECTIVE}" if clock == "device_" else COLLECTIVE])
 
 
 def loss(arms: Sequence[ComparedArm], series: Mapping[ComparedArm, Series]) -> Figure:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from loaderlab.diagnosis.figures import LoopRecord
 from loaderlab.meter.step import PHASES, Step
 from loaderlab.meter.summary import measured
 from loaderlab.report.naming import named
-from loaderlab.system.files import write_text
+from loaderlab.system.files import atomic_file, write_text
 
 COARSE = ("wait", "transfer", "compute")  # the phases of a loop that does not mark forward, backward and optimizer
+COLLECTIVE = "collective_ms"
 
 
 def write_steps(
@@ -52,8 +53,41 @@ def to_csv(
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(_columns(coarse=coarse, emulated=emulated))
+    window = {step.step for step in measured(steps, warmup_steps, ramp)}
+    for step in (*steps, *untimed):
+        writer.writerow(_row(step, step.step in window, coarse=coarse, emulated=emulated))
+    return out.getvalue()
+
+
+def write_ranks_csv(
+    path: Path,
+    ranks: Iterable[tuple[int, Sequence[Step]]],
+    warmup_steps: int,
+    ramp: int = 1,
+    *,
+    coarse: bool = False,
+    emulated: bool = False,
+) -> None:
+    """Writes every step of every rank: the columns of `to_csv` after the rank, and the time in collectives at the end.
+
+    Args:
+        ranks: (rank, all its steps); they are written one rank after the other, so a generator needs memory for one rank only.
+    """
+    with atomic_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["rank", *_columns(coarse=coarse, emulated=emulated), COLLECTIVE, f"device_{COLLECTIVE}"])
+        for rank, steps in ranks:
+            window = {step.step for step in measured(steps, warmup_steps, ramp)}
+            for step in steps:
+                values = _row(step, step.step in window, coarse=coarse, emulated=emulated)
+                on_device = "" if step.device is None else f"{step.device.collective:.4f}"
+                writer.writerow([rank, *values, f"{step.collective_ns / 1e6:.4f}", on_device])
+
+
+def _columns(*, coarse: bool, emulated: bool) -> list[str]:
     names = COARSE if coarse else PHASES
-    columns = [
+    return [
         "epoch",
         "step",
         "num_samples",
@@ -61,20 +95,20 @@ def to_csv(
         *["loss"] * (not emulated),
         *(f"host_{name}_ms" for name in names),
         "host_other_ms",
+        *(f"device_{name}_ms" for name in ("gap", "delivery", *names[2:], "trailing")),
     ]
-    device_columns = [f"device_{name}_ms" for name in ("gap", "delivery", *names[2:], "trailing")]
-    writer.writerow(columns + device_columns)
-    window = {step.step for step in measured(steps, warmup_steps, ramp)}
-    for step in (*steps, *untimed):
-        timed, host = step.device, [value / 1e6 for value in step.host]
-        device = [timed.gap, timed.delivery, timed.forward, timed.backward, timed.optimizer] if timed else []
-        trailing = [timed.trailing] if timed else []
-        if coarse:
-            host, device = [*host[:2], sum(host[2:])], [*device[:2], sum(device[2:])] if timed else []
-        writer.writerow(
-            [step.epoch, step.step, step.num_samples, int(step.step in window)]
-            + [f"{step.loss:.6g}"] * (not emulated)
-            + [f"{value:.4f}" for value in (*host, step.other / 1e6)]
-            + ([f"{value:.4f}" for value in device + trailing] or [""] * len(device_columns))
-        )
-    return out.getvalue()
+
+
+def _row(step: Step, is_measured: bool, *, coarse: bool, emulated: bool) -> list[object]:
+    """The values of `_columns`."""
+    timed, host = step.device, [value / 1e6 for value in step.host]
+    device = [timed.gap, timed.delivery, timed.forward, timed.backward, timed.optimizer] if timed else []
+    if coarse:
+        host, device = [*host[:2], sum(host[2:])], [*device[:2], sum(device[2:])] if timed else []
+    device += [timed.trailing] if timed else []
+    return [
+        *(step.epoch, step.step, step.num_samples, int(is_measured)),
+        *[f"{step.loss:.6g}"] * (not emulated),
+        *(f"{value:.4f}" for value in (*host, step.other / 1e6)),
+        *([f"{value:.4f}" for value in device] or [""] * (len(COARSE if coarse else PHASES) + 1)),
+    ]
