@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loaderlab.cli.composed import composed
-from loaderlab.config import TrainConfig, refuse_single, refuse_typed
+from loaderlab.config import TrainConfig, UserError, refuse_single, refuse_typed
 from loaderlab.system.processes import importing
 
 
@@ -15,12 +15,14 @@ def job(config: TrainConfig, overrides: list[str]) -> None:
     refuse_single(config)
     with importing():
         from loaderlab.runs.job import single
-        from loaderlab.runs.run import run
+        from loaderlab.runs.start import start_run
         from loaderlab.runs.utilization_gate import check_run
         from loaderlab.system.terminal import Terminal
 
     job, terminal = single(config, overrides), Terminal()
-    result = run(config, job, terminal)
+    result = start_run(config, job, terminal)
+    if result.error:
+        raise UserError(result.error)
     check_run(config, job.name, result.figures, terminal)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,16 +18,18 @@ from loaderlab.meter.rates import ProbeResults
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.measured_loop import Trained
 from loaderlab.runs.prepare import Prepared
+from loaderlab.runs.rank_results import JobResults, RankReport, join_reports
 from loaderlab.runs.setup import setup_of
 
 
 @dataclass(frozen=True)
 class Judged:
-    """The metrics of a run, by name, and its verdict."""
+    """The metrics of a run, by name, and its verdict. ``job``: of a job of several ranks, on rank 0."""
 
     figures: Mapping[str, float]
     verdict: Verdict
     loop: LoopRecord
+    job: JobResults | None = None
 
     @property
     def not_finite(self) -> list[str]:
@@ -63,6 +65,14 @@ def judge_run(
     }
     figures = {name: value for name, value in values.items() if value is not None}
     return Judged(figures, judge(evidence_of(loop, probes), setup), loop)
+
+
+def judge_job(context: RunContext, prepared: Prepared, trained: Trained, reports: Sequence[RankReport]) -> Judged:
+    """The metrics and the verdict of a job of several ranks."""
+    job = join_reports(reports, trained.loop, setup_of(context, prepared))
+    values = {metrics.VAL_LOSS: trained.val_loss, metrics.VAL_ACCURACY: trained.val_accuracy}
+    figures = {**job.figures, **{name: value for name, value in values.items() if value is not None}}
+    return Judged(figures, job.verdict, job.loop, job)
 
 
 def warn_of_results(context: RunContext, prepared: Prepared, judged: Judged, *, failed: bool) -> None:

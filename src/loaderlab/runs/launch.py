@@ -138,13 +138,13 @@ def _child(sending: Connection, config: TrainConfig, job: Job) -> None:
     end_with_parent()
     time_limit_raises()
     with importing():
-        from loaderlab.runs.run import run
+        from loaderlab.runs.start import start_run
         from loaderlab.system.terminal import Terminal
     terminal = Terminal()
     if note := start_note():
         terminal.warn(note)
     try:
-        result = run(config, job, terminal)
+        result = start_run(config, job, terminal)
     except KeyboardInterrupt:
         result = RunResult("", "KILLED", error="interrupted")
     except UserError as error:

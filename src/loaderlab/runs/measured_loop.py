@@ -26,7 +26,7 @@ from loaderlab.runs.prepare import Prepared
 from loaderlab.runs.rank_process import ROWS, RankInfo, write_info
 from loaderlab.runs.sample_counts import FalseLengths
 from loaderlab.runs.shown_progress import ShownProgress
-from loaderlab.system.machine import available_cores
+from loaderlab.system.machine import rank_cores
 from loaderlab.system.processes import process_age_s
 from loaderlab.training import checkpoint, optimizers
 from loaderlab.training.loop import Observers, train
@@ -149,7 +149,7 @@ class MeasuredLoop:
                 epochs_ns=meter.epochs_ns,
                 epoch_ends_ns=meter.epoch_ends_ns,
                 used=meter.used,
-                cores=available_cores(),
+                cores=rank_cores(),
                 train_s=meter.epochs_s or None,  # without a complete epoch there is no training time
                 device_samples=self._device_samples,
                 own_pids=resources.own_pids(),

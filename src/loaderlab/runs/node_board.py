@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from loaderlab.runs.rank_process import read_infos
 from loaderlab.system.ranks import node_name
@@ -49,7 +49,7 @@ class NodeBoard:
     def __init__(self, endpoint: str, folder: Path) -> None:
         self._host, _, port = endpoint.rpartition(":")
         self._port, self._folder = int(port), folder
-        self._store: dist.TCPStore | None = None
+        self._store: Store | None = None
         self._number = 0  # of this node, from 1
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -131,8 +131,8 @@ class NodeBoard:
 
     def _beat(self, count: int) -> None:
         if self._store is None:
-            store = dist.TCPStore(self._host, self._port, is_master=False, timeout=timedelta(seconds=5))
-            self._store = dist.PrefixStore("loaderlab", store)  # type: ignore[assignment]
+            store = TCPStore(self._host, self._port, is_master=False, timeout=timedelta(seconds=5))
+            self._store = PrefixStore("loaderlab", store)
             self._number = self._store.add("nodes", 1)
         ranks = [info.rank for info in read_infos(self._folder)]
         text = f"node {node_name()} (rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))})"

@@ -21,6 +21,7 @@ from loaderlab.runs.context import RunContext
 from loaderlab.runs.judge import Judged
 from loaderlab.runs.next_run import next_command
 from loaderlab.runs.prepare import Prepared
+from loaderlab.runs.rank_files import write_job
 from loaderlab.runs.sample_counts import data_fact, samples_text
 from loaderlab.system import program
 from loaderlab.system.files import write_text
@@ -57,6 +58,8 @@ def record(context: RunContext, outcome: Outcome) -> None:
     judged, error, tracked = outcome.judged, outcome.error, context.tracked
     if judged is not None:
         tracked.tags(judged.verdict.tags())
+        if judged.job is not None:
+            tracked.tags(judged.job.ranks.tags())
         if judged.not_finite:
             tracked.tags({NOT_FINITE: ", ".join(judged.not_finite)})
         for name, value in judged.figures.items():
@@ -107,7 +110,10 @@ def _write(context: RunContext, outcome: Outcome, page: str) -> None:
         write_text(folder / "traceback.txt", "".join(traceback.format_exception(outcome.error)))
     if (judged := outcome.judged) is not None:
         title = f"{context.job.name}: {judged.verdict.grade}"
-        write_steps(folder, title, judged.loop, judged.figures, outcome.untimed, emulated=emulated)
+        if judged.job is None:
+            write_steps(folder, title, judged.loop, judged.figures, outcome.untimed, emulated=emulated)
+        else:
+            write_job(folder, title, judged.job, emulated=emulated)
         write_text(folder / named("report.md", emulated=emulated), page)
     elif outcome.untimed:
         text = to_csv((), 0, untimed=outcome.untimed, emulated=emulated)

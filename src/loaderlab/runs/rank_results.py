@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Any
-
-import numpy as np
 
 from loaderlab import metrics
 from loaderlab.data.spec import EncodedImages, Split, UserItems
 from loaderlab.data.stored_size import mean_stored_bytes
 from loaderlab.device.environment import describe
 from loaderlab.diagnosis.evidence import Setup
-from loaderlab.diagnosis.figures import LoopRecord, evidence_of, figures_of
+from loaderlab.diagnosis.figures import NO_PROBES, LoopRecord, evidence_of, figures_of
 from loaderlab.diagnosis.rank_figures import job_figures
 from loaderlab.diagnosis.ranks import RankFacts, RankSteps, RanksVerdict, job_steps, judge_ranks, rank_steps
 from loaderlab.diagnosis.verdict import Verdict, judge
@@ -28,6 +27,8 @@ from loaderlab.runs.prepare import Prepared
 from loaderlab.runs.setup import setup_of
 from loaderlab.system.machine import rank_cores
 from loaderlab.system.ranks import Ranks
+
+NO_FACTS = RankFacts()
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class RankReport:
     warmup_steps: int
     parallel: int
     figures: Mapping[str, float]
-    probes: ProbeResults = ProbeResults()
-    facts: RankFacts = RankFacts()
+    probes: ProbeResults = NO_PROBES
+    facts: RankFacts = NO_FACTS
     environment: Mapping[str, Any] = field(default_factory=dict)
     skipped: Sequence[str] = ()
     warnings: Sequence[str] = ()
@@ -128,19 +129,24 @@ def shard_mib(split: Split, plan: EpochPlan) -> float | None:
     return None if mean is None else mean * len(ids) / 2**20
 
 
-def join_reports(reports: Sequence[RankReport], own: LoopRecord, setup: Setup, *, complete: bool = True) -> JobResults:
+def join_reports(reports: Sequence[RankReport], own: LoopRecord, setup: Setup) -> JobResults:
     """The results of the job.
+
+    The verdict is about a mean rank: the job's lost time, and the samples and rates of all ranks divided by their number. So its
+    advice, such as a number of workers, is for each rank.
 
     Args:
         reports: of all ranks; after a failure, of the ranks whose steps are known.
         own: the loop of rank 0, for what is the same on all ranks.
         setup: of rank 0.
-        complete: the loops ran to their end; otherwise, steps that not all ranks have are left out.
     """
     world_size = reports[0].ranks.world_size
     windows = [report.window for report in reports]
     ranks = judge_ranks(windows, world_size)
-    steps = job_steps(report.steps for report in reports)
+    steps = [
+        replace(step, num_samples=round(step.num_samples / len(reports)))
+        for step in job_steps(report.steps for report in reports)
+    ]
     loop = replace(
         own,
         steps=steps,
@@ -148,10 +154,9 @@ def join_reports(reports: Sequence[RankReport], own: LoopRecord, setup: Setup, *
         parallel=max(report.parallel for report in reports),
         losses=[step.loss for step in steps[-len(own.losses) :]] if own.losses else [],
     )
-    probes = _summed([report.probes for report in reports])
-    setup = job_setup(setup, world_size)
+    probes = _mean_probes([report.probes for report in reports])
     job = figures_of(loop, probes, setup)
-    figures = job_figures([report.figures for report in reports], job)
+    figures = job_figures([report.figures for report in reports], job | _of_all_ranks(job, world_size))
     if ranks.excess_pct is not None:
         figures[metrics.STRAGGLER_EXCESS_PCT] = ranks.excess_pct
     if len(reports) < world_size:  # a sum over some of the ranks would look like the rate of the job
@@ -162,43 +167,34 @@ def join_reports(reports: Sequence[RankReport], own: LoopRecord, setup: Setup, *
     return JobResults(reports, windows, loop, figures, verdict, ranks)
 
 
-def job_setup(setup: Setup, world_size: int) -> Setup:
-    """The setup of the whole job: its rates are sums over the ranks, and so are its batch, its cores and the speed of its devices."""
-    speed = setup.accelerator
-    return replace(
-        setup,
-        batch_size=setup.batch_size * world_size,
-        cores=setup.cores * world_size,
-        accelerator=None if speed is None else replace(speed, rate=speed.rate * world_size),
-    )
+def _of_all_ranks(figures: Mapping[str, float], world_size: int) -> dict[str, float]:
+    """The rate of the job, from that of a mean rank."""
+    return {metrics.RATE: world_size * figures[metrics.RATE]} if metrics.RATE in figures else {}
 
 
-def _summed(probes: Sequence[ProbeResults]) -> ProbeResults:
-    """The probes of the job: rates are sums, and absent if a rank has none."""
-    alone = [each.loader_alone for each in probes]
+def _mean_probes(probes: Sequence[ProbeResults]) -> ProbeResults:
+    """The probes of a mean rank; one is absent if a rank has none."""
+    alone = [each.loader_alone for each in probes if each.loader_alone is not None]
     loader_alone = None
-    if all(rate is not None for rate in alone):
-        rates = [rate for rate in alone if rate is not None]
-        loader_alone = LoaderRate(sum(rate.samples_per_s for rate in rates), sum(rate.cores for rate in rates))
+    if len(alone) == len(probes):
+        loader_alone = LoaderRate(fmean(rate.samples_per_s for rate in alone), fmean(rate.cores for rate in alone))
     return ProbeResults(
-        ceiling=_sum(each.ceiling for each in probes),
-        contended=_sum(each.contended for each in probes),
+        ceiling=_mean_rate([each.ceiling for each in probes]),
+        contended=_mean_rate([each.contended for each in probes]),
         loader_alone=loader_alone,
         stages=probes[0].stages,
     )
 
 
-def _sum(rates: Iterable[Rate | None]) -> Rate | None:
-    total, low, high = 0.0, 0.0, 0.0
-    bounded = True
-    for rate in rates:
-        if rate is None:
-            return None
-        total += rate.samples_per_s
-        bounded &= rate.interval is not None
-        if rate.interval is not None:
-            low, high = low + rate.interval[0], high + rate.interval[1]
-    return Rate(total, (low, high) if bounded else None)
+def _mean_rate(rates: Sequence[Rate | None]) -> Rate | None:
+    measured_rates = [rate for rate in rates if rate is not None]
+    if len(measured_rates) < len(rates):
+        return None
+    intervals = [rate.interval for rate in measured_rates if rate.interval is not None]
+    interval = None
+    if len(intervals) == len(rates):
+        interval = (fmean(low for low, _ in intervals), fmean(high for _, high in intervals))
+    return Rate(fmean(rate.samples_per_s for rate in measured_rates), interval)
 
 
 def node_facts(reports: Sequence[RankReport]) -> dict[str, Any]:
@@ -212,6 +208,8 @@ def node_facts(reports: Sequence[RankReport]) -> dict[str, Any]:
 
 def unsaid(reports: Sequence[RankReport]) -> list[str]:
     """The warnings of the other ranks that rank 0 did not print: each once, with the ranks that have it."""
+    if not reports:
+        return []
     own = set(reports[0].warnings)
     ranks: dict[str, list[int]] = {}
     for report in reports[1:]:
@@ -224,8 +222,3 @@ def unsaid(reports: Sequence[RankReport]) -> list[str]:
 def _listed(numbers: Sequence[int]) -> str:
     shown = ", ".join(map(str, numbers[:8]))
     return shown if len(numbers) <= 8 else f"{shown} and {len(numbers) - 8} more"
-
-
-def all_rows(reports: Sequence[RankReport]) -> list[tuple[int, Rows]]:
-    """The steps of each rank, by rank."""
-    return [(report.ranks.rank, np.asarray(report.rows)) for report in reports]

@@ -25,7 +25,7 @@ from loaderlab.runs.accelerator_note import limit_note
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.job import Job, RunResult
 from loaderlab.runs.job_start import start_method
-from loaderlab.runs.judge import Judged, judge_run, warn_of_results, with_own_cost
+from loaderlab.runs.judge import Judged, judge_job, judge_run, warn_of_results, with_own_cost
 from loaderlab.runs.ladder_precision import NO_ARITHMETIC
 from loaderlab.runs.loader_set import LoaderSet
 from loaderlab.runs.measured_loop import MeasuredLoop, Trained
@@ -33,6 +33,8 @@ from loaderlab.runs.outputs import Outcome, record
 from loaderlab.runs.prepare import Prepared, prepare
 from loaderlab.runs.probe import probe
 from loaderlab.runs.rank_checks import check_settings
+from loaderlab.runs.rank_process import read_infos
+from loaderlab.runs.rank_results import RankReport, report_of, unsaid
 from loaderlab.runs.setup import setup_of
 from loaderlab.system import doctor, versions
 from loaderlab.system.causes import described, reason, safe_text
@@ -88,7 +90,8 @@ def run(
         if job.parent_id is None and store is not None:  # a sweep prints this once for all its jobs
             stack.callback(lambda: terminal.say(store.ui_text()))
         stack.enter_context(sigterm_raises())
-        tracked = stack.enter_context(_started(store, job, tags, group))
+        tracked = _started(store, job, tags, group)
+        stack.enter_context(tracked)
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="loaderlab-"))
         stages = _Stages(RunContext(config, job, terminal, tracked, Path(folder), group, rank_folder))
         try:
@@ -131,6 +134,7 @@ class _Stages:
         self._device: Device = Cpu()  # until it is resolved
         self._prepared: Prepared | None = None
         self._trained: Trained | None = None
+        self._reports: list[RankReport] = []  # of all ranks, on rank 0
 
     def run(self) -> None:
         """Prepares, trains and probes."""
@@ -148,6 +152,27 @@ class _Stages:
         probe(self._context, prepared, trained, self._loaders, self._probes)
         self.close()  # a loader's workers must not slow what is measured next
         self._measure_own_cost(prepared, trained)
+        if group is not None:
+            self._reports = self._gathered(group, prepared)
+
+    def _gathered(self, group: RankGroup, prepared: Prepared) -> list[RankReport]:
+        """The reports of all ranks, on rank 0."""
+        assert self._trained is not None
+        self._loaders.report_skipped()
+        results, skipped = self._probes.results, self._loaders.skipped
+        reports = group.gather(report_of(self._context, prepared, self._trained, results, skipped))
+        for text in unsaid(reports or []):
+            self._context.terminal.warn(text)
+        return reports or []
+
+    def _known_reports(self) -> list[RankReport]:
+        """The reports of the ranks: after a failure, those of the ranks of this node by the steps that they have written."""
+        folder, trained = self._context.rank_folder, self._trained
+        if self._reports or folder is None or trained is None:
+            return self._reports
+        from loaderlab.runs.rank_rows import reports_of_files
+
+        return reports_of_files(read_infos(folder.parent), trained.loop.warmup_steps, trained.loop.parallel)
 
     def _measure_own_cost(self, prepared: Prepared, trained: Trained) -> None:
         self._trained = replace(trained, loop=with_own_cost(self._context, prepared, trained.loop))
@@ -161,8 +186,14 @@ class _Stages:
         if failed and prepared is not None and self._trained is not None and not asynchronous:
             self._measure_own_cost(prepared, self._trained)
         trained = self._trained
+        if context.group is not None and not context.ranks.is_first:
+            return None
         if prepared is not None and trained is not None and trained.loop.steps:
-            judged = judge_run(context, prepared, trained, self._probes.results, len(skipped))
+            if reports := self._known_reports():
+                judged = judge_job(context, prepared, trained, reports)
+                skipped = list(dict.fromkeys(text for report in reports for text in report.skipped)) or skipped
+            else:
+                judged = judge_run(context, prepared, trained, self._probes.results, len(skipped))
             warn_of_results(context, prepared, judged, failed=failed)
         step, untimed = (trained.step, trained.untimed) if trained is not None else (0, [])
         record(context, Outcome(self._device, prepared, judged, step, untimed, tuple(skipped), error))

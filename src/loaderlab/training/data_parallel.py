@@ -55,17 +55,17 @@ def wrapped(step: ModelStep, group: RankGroup, device: Device) -> DataParallelSt
     ids = None if device.capabilities.uses_host_cores else [device.torch_device]
     network = DistributedDataParallel(step.model, device_ids=ids, process_group=exchange)
     parallel = DataParallelStep(step.model, step.optimizer, step.schedule, step.precision, network, group)
-    network.register_comm_hook((parallel, exchange), _averaged)
+    # a lambda, since torch compares the annotations of a function, which are texts in this file
+    network.register_comm_hook(exchange, lambda group, bucket: _averaged(parallel, group, bucket))
     if any(True for _ in step.model.buffers()):
         # torch broadcasts the buffers after the network's hooks and before the model's
         step.model.register_forward_pre_hook(lambda *_: parallel.collectives_ended())
     return parallel
 
 
-def _averaged(state: tuple[DataParallelStep, dist.ProcessGroup | None], bucket: GradBucket) -> Future[torch.Tensor]:
+def _averaged(step: DataParallelStep, group: dist.ProcessGroup | None, bucket: GradBucket) -> Future[torch.Tensor]:
     """Averages a bucket of gradients. Backward calls this as soon as its gradients are complete; the last call is the end of this
     rank's own work."""
-    step, group = state
     future = allreduce_hook(group, bucket)  # type: ignore[arg-type]
     step.collectives_begin()
     return future
