@@ -35,7 +35,7 @@ LOOPBACK = "127.0.0.1"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)  # for which the agent installs handlers
 RECORD_S = "60"  # for the ranks to write their records after a signal; then they are killed
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
-LOGGERS = ("torch.distributed.elastic", "torch.distributed.launcher", "torch.distributed.run")
+LOGGERS = ("torch.distributed.elastic", "torch.distributed.launcher", "torch.multiprocessing")
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,13 @@ from pathlib import Path
 from loaderlab.config import TrainConfig, UserError, store_root
 from loaderlab.runs.job import RunResult
 from loaderlab.runs.node_board import NodeBoard, Note
-from loaderlab.runs.rank_process import RankEnd, RankInfo, read_ends, read_infos
+from loaderlab.runs.rank_process import GOOD, RankEnd, RankInfo, read_ends, read_infos
 from loaderlab.system.processes import USUAL_CAUSES, error_line, signal_name
 from loaderlab.system.ranks import node_name
 from loaderlab.system.terminal import Terminal
-from loaderlab.tracking.records import NOT_APPLICABLE
 
 OWN_SIGNALS = (-signal.SIGTERM,)  # the agent ends the other ranks with it
 RECORDING_S = 30.0  # for rank 0 on another node to complete the record
-GOOD = ("FINISHED", NOT_APPLICABLE)
 
 
 @dataclass(frozen=True)

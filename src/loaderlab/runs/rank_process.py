@@ -19,7 +19,10 @@ from loaderlab.runs.job import Job, RunResult
 from loaderlab.system.files import atomic_file, write_text
 from loaderlab.system.processes import end_with_parent, error_line, importing
 from loaderlab.system.ranks import Ranks, ranks_of_environment
+from loaderlab.system.streams import flushed
+from loaderlab.tracking.records import NOT_APPLICABLE
 
+GOOD = ("FINISHED", NOT_APPLICABLE)
 INFO, END, ROWS = "info.json", "end.json", "steps.rows"
 
 
@@ -74,7 +77,7 @@ class RankEnd:
 
 
 def work(task: RankTask) -> str:
-    """Runs this rank's part of the job. It never raises: the agent reads how it ended from its file. Returns the status."""
+    """Runs this rank's part of the job, and returns its status. It never raises: the agent reads from its file how it ended."""
     end_with_parent()
     _interrupt_once()
     with importing():
@@ -97,6 +100,9 @@ def work(task: RankTask) -> str:
     except BaseException as error:
         end = _failed(ranks, error, secondary=is_broken(error))
     _write_end(folder, end)
+    if end.status not in GOOD:
+        flushed()
+        os._exit(1)  # at once: the shutdown of the interpreter would wait for other ranks
     return end.status
 
 
