@@ -130,6 +130,14 @@ def test_all_ranks_equally_fed_or_starved(num_ranks: int, wait: float, lost: flo
     assert verdict.sentence.startswith("no straggler: ")
 
 
+def test_the_lost_time_of_steps_that_vary() -> None:
+    random = np.random.default_rng(0)
+    starved, compute = random.random((3, STEPS)) * 5, random.random((3, STEPS)) * 20
+    lost = (starved + compute).max(axis=0) - compute.max(axis=0)
+    total = ((starved + compute).max(axis=0) + ALL_REDUCE_MS).sum()
+    assert judged(starved, compute).lost_pct == pytest.approx(100 * lost.sum() / total, abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("excess", "warns", "critical"),
     [(0.9, False, False), (1.3, True, False), (3.5, True, True)],
@@ -155,11 +163,12 @@ def test_half_loader_half_device() -> None:
     assert "for its device (4.00 ms) and its data (3.00 ms)" in verdict.sentence
 
 
-def test_a_slow_rank_that_changes_once() -> None:
-    """With four ranks, each of the two slow ones is slower than the others on average; naming one would be wrong."""
-    starved = times(4, STEPS, 0.0)
+@pytest.mark.parametrize("num_ranks", [3, 4, 8])
+def test_a_slow_rank_that_changes_once(num_ranks: int) -> None:
+    """Each of the two slow ranks is slower than the others on average; naming one would be wrong."""
+    starved = times(num_ranks, STEPS, 0.0)
     starved[1, : STEPS // 2], starved[2, STEPS // 2 :] = 9.0, 9.0
-    verdict = judged(starved, times(4, STEPS, 9.0))
+    verdict = judged(starved, times(num_ranks, STEPS, 9.0))
     assert outcome(verdict) == (None, "moving")
     assert verdict.excess_pct == pytest.approx(100 * 9 / 20)
 
@@ -177,10 +186,11 @@ def test_a_loader_that_delivers_in_bursts() -> None:
     assert outcome(judged(starved, times(4, STEPS, 10.0))) == (2, "loader")
 
 
-def test_one_long_stall_is_no_straggler() -> None:
-    starved = times(2, STEPS, 0.0)
+@pytest.mark.parametrize("num_ranks", [2, 8])
+def test_one_long_stall_is_no_straggler(num_ranks: int) -> None:
+    starved = times(num_ranks, STEPS, 0.0)
     starved[1, 7] = 400.0
-    verdict = judged(starved, times(2, STEPS, 10.0))
+    verdict = judged(starved, times(num_ranks, STEPS, 10.0))
     assert verdict.excess_pct is not None
     assert verdict.excess_pct > 20
     assert outcome(verdict) == (None, None)
