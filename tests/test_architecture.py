@@ -42,6 +42,7 @@ HEAVY = {  # packages that may be imported in few places only
         "report/chart_style.py",
         "report/charts.py",
         "report/cost_charts.py",
+        "report/rank_charts.py",
         "report/step_charts.py",
         "report/step_picture.py",
     },

@@ -62,6 +62,13 @@ def test_the_share_of_the_job_is_never_that_of_a_rank() -> None:
     assert metrics.STARVED_PCT not in job_figures(RANKS, {})
 
 
+@pytest.mark.parametrize("name", [metrics.HEADROOM_X, metrics.TRAIN_LOSS])
+def test_metrics_that_the_job_may_have(name: str) -> None:
+    ranks = [{name: 1.0}, {name: 2.0}, {name: 9.0}]
+    assert job_figures(ranks, {})[name] == 2.0
+    assert job_figures(ranks, {name: 3.0})[name] == 3.0
+
+
 @pytest.mark.parametrize("name", [metrics.RATE, metrics.TRAIN_LOSS, metrics.WINDOW_S, metrics.VAL_LOSS])
 def test_metrics_without_a_worst_rank(name: str) -> None:
     assert metrics.worst_of(name) is None

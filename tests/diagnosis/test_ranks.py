@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -129,6 +130,14 @@ def test_all_ranks_equally_fed_or_starved(num_ranks: int, wait: float, lost: flo
     assert verdict.sentence.startswith("no straggler: ")
 
 
+def test_the_lost_time_of_steps_that_vary() -> None:
+    random = np.random.default_rng(0)
+    starved, compute = random.random((3, STEPS)) * 5, random.random((3, STEPS)) * 20
+    lost = (starved + compute).max(axis=0) - compute.max(axis=0)
+    total = ((starved + compute).max(axis=0) + ALL_REDUCE_MS).sum()
+    assert judged(starved, compute).lost_pct == pytest.approx(100 * lost.sum() / total, abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("excess", "warns", "critical"),
     [(0.9, False, False), (1.3, True, False), (3.5, True, True)],
@@ -154,11 +163,12 @@ def test_half_loader_half_device() -> None:
     assert "for its device (4.00 ms) and its data (3.00 ms)" in verdict.sentence
 
 
-def test_a_slow_rank_that_changes_once() -> None:
-    """With four ranks, each of the two slow ones is slower than the others on average; naming one would be wrong."""
-    starved = times(4, STEPS, 0.0)
+@pytest.mark.parametrize("num_ranks", [3, 4, 8])
+def test_a_slow_rank_that_changes_once(num_ranks: int) -> None:
+    """Each of the two slow ranks is slower than the others on average; naming one would be wrong."""
+    starved = times(num_ranks, STEPS, 0.0)
     starved[1, : STEPS // 2], starved[2, STEPS // 2 :] = 9.0, 9.0
-    verdict = judged(starved, times(4, STEPS, 9.0))
+    verdict = judged(starved, times(num_ranks, STEPS, 9.0))
     assert outcome(verdict) == (None, "moving")
     assert verdict.excess_pct == pytest.approx(100 * 9 / 20)
 
@@ -176,10 +186,11 @@ def test_a_loader_that_delivers_in_bursts() -> None:
     assert outcome(judged(starved, times(4, STEPS, 10.0))) == (2, "loader")
 
 
-def test_one_long_stall_is_no_straggler() -> None:
-    starved = times(2, STEPS, 0.0)
+@pytest.mark.parametrize("num_ranks", [2, 8])
+def test_one_long_stall_is_no_straggler(num_ranks: int) -> None:
+    starved = times(num_ranks, STEPS, 0.0)
     starved[1, 7] = 400.0
-    verdict = judged(starved, times(2, STEPS, 10.0))
+    verdict = judged(starved, times(num_ranks, STEPS, 10.0))
     assert verdict.excess_pct is not None
     assert verdict.excess_pct > 20
     assert outcome(verdict) == (None, None)
@@ -210,6 +221,39 @@ def test_noise_is_no_straggler(num_ranks: int, part: str, num_steps: int) -> Non
             compute = jittered(num_ranks, num_steps, 10.0, 0.1 if part == "compute" else 0.07, seed + 1000)
         verdict = judge_ranks(ranks_of(starved, compute), num_ranks)
         assert outcome(verdict) == (None, None), (seed, verdict.sentence)
+
+
+def test_slow_drifts_are_no_straggler() -> None:
+    """Of a thousand ranks whose times drift by 5 %, one is slow and one is fast for most of 60 steps by chance."""
+    random = np.random.default_rng(0)
+    drift = np.empty((1024, 60))
+    drift[:, 0] = random.standard_normal(1024)
+    for step in range(1, 60):
+        drift[:, step] = 0.9 * drift[:, step - 1] + math.sqrt(1 - 0.9**2) * random.standard_normal(1024)
+    verdict = judge_ranks(ranks_of(times(1024, 60, 0.0), 20 + drift), 1024)
+    assert verdict.excess_pct is not None
+    assert verdict.excess_pct > 10
+    assert outcome(verdict) == (None, None)
+
+
+@pytest.mark.parametrize("num_ranks", [2, 64])
+def test_what_all_ranks_share_hides_no_cause(num_ranks: int) -> None:
+    """All ranks become three times as slow in the second half, and vary together from step to step."""
+    shared = np.where(np.arange(120) < 60, 10.0, 30.0) * jittered(1, 120, 1.0, 0.2, seed=0)
+    compute = jittered(num_ranks, 120, 1.0, 0.01, seed=1) * shared
+    steady, moving = times(num_ranks, 120, 0.0), times(num_ranks, 120, 0.0)
+    steady[1] = 4.0
+    moving[np.random.default_rng(2).integers(0, num_ranks, 120), np.arange(120)] = 4.0
+    assert outcome(judge_ranks(ranks_of(steady, compute), num_ranks)) == (1, "loader")
+    assert outcome(judge_ranks(ranks_of(moving, compute), num_ranks)) == (None, "moving")
+
+
+@pytest.mark.parametrize("num_steps", [15, 16, 17, 19])
+def test_a_straggler_of_few_steps(num_steps: int) -> None:
+    starved = times(64, num_steps, 0.0)
+    starved[5] = 1.5
+    verdict = judge_ranks(ranks_of(starved, jittered(64, num_steps, 10.0, 0.01, seed=0)), 64)
+    assert outcome(verdict) == (5, "loader")
 
 
 @pytest.mark.parametrize("num_ranks", [2, 4, 8, 64])

@@ -18,18 +18,15 @@ SUMS = (
     metrics.WARM_RATE,
     metrics.SKIPPED_SAMPLES,
 )
-OF_THE_JOB = (  # only the steps of the whole job give them: a wait of one rank may cost nothing
-    metrics.RATE,
+OF_ITS_STEPS = (  # only the steps of the whole job give them: a wait of one rank may cost nothing
     metrics.STARVED_PCT,
     metrics.STARVED_LOW_PCT,
     metrics.STARVED_HIGH_PCT,
     metrics.CHANGE_STEP,
     metrics.STARVED_BEFORE_PCT,
     metrics.STARVED_SINCE_PCT,
-    metrics.HEADROOM_X,
-    metrics.EFFICIENCY_PCT,
-    metrics.TRAIN_LOSS,
 )
+OF_THE_JOB = (*OF_ITS_STEPS, metrics.RATE, metrics.HEADROOM_X, metrics.EFFICIENCY_PCT, metrics.TRAIN_LOSS)
 
 
 def job_figures(per_rank: Sequence[Mapping[str, float]], job: Mapping[str, float]) -> dict[str, float]:
@@ -51,7 +48,7 @@ def job_figures(per_rank: Sequence[Mapping[str, float]], job: Mapping[str, float
             continue
         if name in SUMS:
             result |= {name: sum(values)} if len(values) == len(per_rank) else {}
-        elif name not in OF_THE_JOB:
+        elif name not in OF_ITS_STEPS:
             result[name] = median(values)
         if worst is not None:
             result[worst] = min(values) if metrics.higher_is_better(name) else max(values)

@@ -6,13 +6,14 @@ all-reduce makes all steps equally long.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
 
-from loaderlab.diagnosis.rank_steps import JoinedSteps, RankFacts, RankSteps, job_steps, join, rank_steps
+from loaderlab.diagnosis.rank_steps import INT64, JoinedSteps, RankFacts, RankSteps, job_steps, join, rank_steps
 from loaderlab.diagnosis.rank_verdict import (
     CRITICAL_PCT,
     DEVICE,
@@ -40,6 +41,7 @@ __all__ = [  # the public names of the three files
 ]
 
 BLOCKS = 10  # at most, of at least LEAST_STEPS steps
+FEW_BLOCKS = 5
 LEAST_SHARE = 2 / 3  # of the excess of all blocks: a straggler has it, otherwise the slow rank changes
 LARGEST_SHARE = 0.9  # of the excess of all steps: if one rank has more, the slow rank does not change
 PLAIN_NOISE_PCT = 5.0  # a larger deviation of a rank's own time from step to step is worth reporting
@@ -109,9 +111,22 @@ def _steady(steps: JoinedSteps, worst: int, excess: Excess) -> Straggler:
 
 
 def _is_beyond_chance(steps: JoinedSteps, worst: int, best: int) -> bool:
-    """Whether the 95 % confidence interval of the excess is above 0: one long stall in few steps does not make a straggler."""
-    interval = ratio_interval(list(steps.own_ms[worst] - steps.own_ms[best]), list(steps.length_ms))
-    return interval is not None and interval[0] > 0
+    """Whether the excess is more than chance.
+
+    Its 95 % confidence interval has to be above 0: one long stall in few steps does not make a straggler. And it has to be
+    twice what the slowest and the fastest of so many equal ranks differ by, given the standard error of a typical rank's
+    mean. That is from few long blocks, since consecutive steps resemble each other, and without what all ranks share.
+    """
+    excess = steps.own_ms[worst] - steps.own_ms[best]
+    interval = ratio_interval(list(excess), list(steps.length_ms))
+    if interval is None or interval[0] <= 0:
+        return False
+    starts = _starts(steps, FEW_BLOCKS)
+    means = np.add.reduceat(steps.own_ms, starts, axis=1) / np.diff([*starts, steps.num_steps])
+    count = len(steps.ranks)
+    of_one = math.sqrt(count / (count - 1))  # the mean over ranks contains each rank
+    error_ms = of_one * float(np.median((means - means.mean(axis=0)).std(axis=1, ddof=1))) / math.sqrt(FEW_BLOCKS)
+    return bool(excess.mean() > BEYOND_NOISE_X * error_ms * (_normal_place(count, count) - _normal_place(1, count)))
 
 
 def _stays_slow(steps: JoinedSteps, worst: int) -> bool:
@@ -121,10 +136,14 @@ def _stays_slow(steps: JoinedSteps, worst: int) -> bool:
     excess too, since no other rank is slow before.
     """
     count = max(1, min(BLOCKS, steps.num_steps // LEAST_STEPS))
-    starts = np.arange(count) * steps.num_steps // count
-    own = np.add.reduceat(steps.own_ms, starts, axis=1)
+    own = np.add.reduceat(steps.own_ms, _starts(steps, count), axis=1)
     excess = own - own.min(axis=0)
     return bool(excess[worst].sum() >= LEAST_SHARE * excess.max(axis=0).sum())
+
+
+def _starts(steps: JoinedSteps, count: int) -> INT64:
+    """The first step of each of ``count`` blocks."""
+    return np.arange(count, dtype=np.int64) * steps.num_steps // count
 
 
 def _moving_pct(steps: JoinedSteps) -> float | None:
@@ -150,9 +169,14 @@ def _moving_pct(steps: JoinedSteps) -> float | None:
 
 def _noise_pct(steps: JoinedSteps, middle: int) -> float:
     """The expected excess of the slowest rank over the others' median if all ranks are equal and their steps vary normally,
-    percent of the step (order statistics: Blom, 1958). The deviation is robust: few stalls do not change it."""
-    deviations = [np.median(np.abs(own - np.median(own))) for own in steps.own_ms]
-    deviation_pct = 100 * 1.4826 * float(np.median(deviations)) / float(steps.length_ms.mean())
-    count = len(steps.ranks)
-    largest, median = (NormalDist().inv_cdf((place - 0.375) / (count + 0.25)) for place in (count, middle + 1))
-    return min(deviation_pct, PLAIN_NOISE_PCT) * (largest - median)
+    percent of the step. The deviation is robust, so few stalls do not change it, and without what all ranks share."""
+    count, shared = len(steps.ranks), steps.own_ms.mean(axis=0)
+    deviations = [float(np.median(np.abs(own - shared - np.median(own - shared)))) for own in steps.own_ms]
+    of_one = math.sqrt(count / (count - 1))
+    deviation_pct = 100 * of_one * 1.4826 * float(np.median(deviations)) / float(steps.length_ms.mean())
+    return min(deviation_pct, PLAIN_NOISE_PCT) * (_normal_place(count, count) - _normal_place(middle + 1, count))
+
+
+def _normal_place(place: int, count: int) -> float:
+    """The expected value of the ``place``-th smallest of ``count`` standard normal numbers (approximation: Blom, 1958)."""
+    return NormalDist().inv_cdf((place - 0.375) / (count + 0.25))

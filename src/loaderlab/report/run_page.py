@@ -26,8 +26,10 @@ def _text(entry: metrics.Metric, figures: Mapping[str, float]) -> str:
     return text if worst is None or worst not in figures else f"{text} (worst rank {entry.cell(figures[worst])})"
 
 
-def markdown(title: str, facts: Mapping[str, str], figures: Mapping[str, float], verdict: Verdict | None) -> str:
-    """One run as a page: the verdict, the facts of the run, the metrics."""
+def markdown(
+    title: str, facts: Mapping[str, str], figures: Mapping[str, float], verdict: Verdict | None, ranks: str = ""
+) -> str:
+    """One run as a page: the verdict, the facts of the run, the metrics, and what `rank_table.ranks_section` wrote."""
     lines = [f"# {title}", ""]
     if verdict is not None:
         lines += [f"**{verdict.grade}**{escape(verdict.sentence.removeprefix(verdict.grade))}.", ""]
@@ -39,4 +41,4 @@ def markdown(title: str, facts: Mapping[str, str], figures: Mapping[str, float],
     if shown := [entry for entry in ROWS if entry.name in figures]:
         lines += ["", "| what | value | metric |", "|---|---:|---|"]
         lines += [f"| {entry.label} | {_text(entry, figures)} | `{entry.name}` |" for entry in shown]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + ranks

@@ -56,7 +56,7 @@ def read_steps(text: str) -> Series | None:
     losses = np.array([float(row.get("loss", "nan")) for row in rows])
     if "rank" in rows[0]:
         numbers, groups = np.unique([int(row["step"]) for row in rows], return_inverse=True)
-        order = np.lexsort(([_own_ms(row) for row in rows], groups))  # by step, the slowest rank last
+        order = np.lexsort((np.array([_own_ms(row) for row in rows]), groups))  # by step, the slowest rank last
         slowest = order[np.searchsorted(groups[order], np.arange(len(numbers)), side="right") - 1]
         losses = np.bincount(groups, samples * losses) / np.maximum(1, np.bincount(groups, samples))
         samples = np.bincount(groups, samples).astype(np.int64)
