@@ -16,6 +16,7 @@ from loaderlab.diagnosis.evidence import LEAST_STEPS
 from loaderlab.meter.step import Step
 from loaderlab.report import run_page
 from loaderlab.report.naming import named
+from loaderlab.report.rank_table import COLUMNS, rank_rows, ranks_section
 from loaderlab.report.step_files import to_csv, write_steps
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.judge import Judged
@@ -82,6 +83,8 @@ def record(context: RunContext, outcome: Outcome) -> None:
         tracked.tags({"data.samples": samples_text(prepared.spec, prepared.parts)})
     figures, verdict = (judged.figures, judged.verdict) if judged is not None else ({}, None)
     page = run_page.markdown(context.job.name, facts, figures, verdict)
+    if judged is not None and judged.job is not None:
+        page += ranks_section(judged.job.ranks, judged.job.windows)
     _write(context, outcome, page)
     tracked.artifacts(context.folder)
     tracked.tags({"mlflow.note.content": page})
@@ -90,6 +93,8 @@ def record(context: RunContext, outcome: Outcome) -> None:
 def _print_result(context: RunContext, judged: Judged, *, failed: bool) -> None:
     if context.job.parent_id is None and (rows := run_page.figure_rows(judged.figures)):
         context.terminal.table(context.job.name, ("", "measured"), rows)
+    if judged.job is not None and context.job.parent_id is None:
+        context.terminal.table("by rank", COLUMNS, rank_rows(judged.job.windows))
     if not failed or len(judged.loop.window) >= LEAST_STEPS:
         context.terminal.say(str(judged.verdict))
         command = next_command(program.command("train"), context.job.overrides, judged.verdict.advice)
