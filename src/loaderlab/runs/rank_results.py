@@ -14,13 +14,13 @@ from loaderlab.device.environment import describe
 from loaderlab.diagnosis.evidence import Setup
 from loaderlab.diagnosis.figures import NO_PROBES, LoopRecord, evidence_of, figures_of
 from loaderlab.diagnosis.rank_figures import job_figures
-from loaderlab.diagnosis.ranks import RankFacts, RankSteps, RanksVerdict, job_steps, judge_ranks, rank_steps
+from loaderlab.diagnosis.rank_rows import job_steps_of_rows, rank_steps_of_rows
+from loaderlab.diagnosis.ranks import RankFacts, RankSteps, RanksVerdict, judge_ranks
 from loaderlab.diagnosis.verdict import Verdict, judge
 from loaderlab.loaders.contract import EpochPlan
-from loaderlab.meter.rates import LoaderRate, ProbeResults, Rate
+from loaderlab.meter.rates import ProbeResults, Rate
 from loaderlab.meter.step import Step
-from loaderlab.meter.step_rows import Rows, rows_of, steps_of
-from loaderlab.meter.summary import measured
+from loaderlab.meter.step_rows import DISTURBED, Rows, rows_of, steps_of
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.measured_loop import Trained
 from loaderlab.runs.prepare import Prepared
@@ -29,6 +29,13 @@ from loaderlab.system.machine import rank_cores
 from loaderlab.system.ranks import Ranks
 
 NO_FACTS = RankFacts()
+OF_SLOWEST = (  # of a job: those of the slowest loader, since all ranks wait for it
+    metrics.EXPECTED_RATE,
+    metrics.UTILIZATION_PCT,
+    metrics.ACCELERATORS_FED,
+    metrics.WORKERS_NEEDED,
+    metrics.CORES_NEEDED,
+)
 
 
 @dataclass(frozen=True)
@@ -62,8 +69,10 @@ class RankReport:
     @property
     def window(self) -> RankSteps:
         """Its measured steps."""
-        window = measured(self.steps, self.warmup_steps, self.parallel)
-        return rank_steps(self.ranks.rank, self.ranks.node, window, self.facts)
+        rows = self.rows
+        is_measured = (rows["step"] >= self.warmup_steps) & (rows["position"] >= self.parallel)
+        window = rows[is_measured & ((rows["flags"] & DISTURBED) == 0)]
+        return rank_steps_of_rows(self.ranks.rank, self.ranks.node, window, self.facts)
 
 
 @dataclass(frozen=True)
@@ -132,8 +141,8 @@ def shard_mib(split: Split, plan: EpochPlan) -> float | None:
 def join_reports(reports: Sequence[RankReport], own: LoopRecord, setup: Setup) -> JobResults:
     """The results of the job.
 
-    The verdict is about a mean rank: the job's lost time, and the samples and rates of all ranks divided by their number. So its
-    advice, such as a number of workers, is for each rank.
+    The verdict is about one rank: the job's lost time, the samples of all ranks divided by their number, and the slowest loader, for
+    which all ranks wait. So its advice, such as a number of workers, is for each rank.
 
     Args:
         reports: of all ranks; after a failure, of the ranks whose steps are known.
@@ -145,7 +154,7 @@ def join_reports(reports: Sequence[RankReport], own: LoopRecord, setup: Setup) -
     ranks = judge_ranks(windows, world_size)
     steps = [
         replace(step, num_samples=round(step.num_samples / len(reports)))
-        for step in job_steps(report.steps for report in reports)
+        for step in job_steps_of_rows(report.rows for report in reports)
     ]
     loop = replace(
         own,
@@ -154,9 +163,11 @@ def join_reports(reports: Sequence[RankReport], own: LoopRecord, setup: Setup) -
         parallel=max(report.parallel for report in reports),
         losses=[step.loss for step in steps[-len(own.losses) :]] if own.losses else [],
     )
-    probes = _mean_probes([report.probes for report in reports])
+    probes = _probes_of_job([report.probes for report in reports])
     job = figures_of(loop, probes, setup)
-    figures = job_figures([report.figures for report in reports], job | _of_all_ranks(job, world_size))
+    job |= {name: world_size * job[name] for name in (metrics.RATE, metrics.EXPECTED_RATE) if name in job}
+    figures = job_figures([report.figures for report in reports], job)
+    figures |= {name: job[name] for name in OF_SLOWEST if name in job}
     if ranks.excess_pct is not None:
         figures[metrics.STRAGGLER_EXCESS_PCT] = ranks.excess_pct
     if len(reports) < world_size:  # a sum over some of the ranks would look like the rate of the job
@@ -167,22 +178,16 @@ def join_reports(reports: Sequence[RankReport], own: LoopRecord, setup: Setup) -
     return JobResults(reports, windows, loop, figures, verdict, ranks)
 
 
-def _of_all_ranks(figures: Mapping[str, float], world_size: int) -> dict[str, float]:
-    """The rate of the job, from that of a mean rank."""
-    return {metrics.RATE: world_size * figures[metrics.RATE]} if metrics.RATE in figures else {}
-
-
-def _mean_probes(probes: Sequence[ProbeResults]) -> ProbeResults:
-    """The probes of a mean rank; one is absent if a rank has none."""
-    alone = [each.loader_alone for each in probes if each.loader_alone is not None]
-    loader_alone = None
-    if len(alone) == len(probes):
-        loader_alone = LoaderRate(fmean(rate.samples_per_s for rate in alone), fmean(rate.cores for rate in alone))
+def _probes_of_job(probes: Sequence[ProbeResults]) -> ProbeResults:
+    """The probes of one rank of the job: the slowest loader, and the mean of the others. One is absent if a rank has none."""
+    slowest: ProbeResults | None = None
+    if all(each.loader_alone is not None for each in probes):
+        slowest = min(probes, key=lambda each: 0.0 if each.loader_alone is None else each.loader_alone.samples_per_s)
     return ProbeResults(
         ceiling=_mean_rate([each.ceiling for each in probes]),
         contended=_mean_rate([each.contended for each in probes]),
-        loader_alone=loader_alone,
-        stages=probes[0].stages,
+        loader_alone=None if slowest is None else slowest.loader_alone,
+        stages=None if slowest is None else slowest.stages,
     )
 
 
