@@ -86,3 +86,7 @@ def test_the_page_shows_the_worst_rank_next_to_the_value() -> None:
     assert rows["loader alone"] == "900 samples/s (worst rank 200)"
     assert rows["device starved of data"] == "30.0 % of the window (worst rank 35.0 %)"
     assert dict(figure_rows(JOB))["device starved of data"] == "30.0 % of the window"
+
+
+def test_the_job_may_have_more_ranks_than_those_with_metrics() -> None:
+    assert job_figures(RANKS, JOB | {metrics.NUM_RANKS: 4.0})[metrics.NUM_RANKS] == 4

@@ -53,4 +53,4 @@ def job_figures(per_rank: Sequence[Mapping[str, float]], job: Mapping[str, float
         if worst is not None:
             result[worst] = min(values) if metrics.higher_is_better(name) else max(values)
     own = {name: job[name] for name in job if name in OF_THE_JOB or not metrics.metric(name).per_rank}
-    return result | own | {metrics.NUM_RANKS: len(per_rank)}
+    return result | {metrics.NUM_RANKS: len(per_rank)} | own  # the job may count ranks without metrics too
