@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.harness.rank_cases import RankCase, cases
+from benchmarks.harness.rank_cases import BATCH, RankCase, cases
 from loaderlab import metrics
 from loaderlab.config import TrackingConfig
 from loaderlab.tracking import open_store
@@ -45,7 +45,8 @@ class Outcome:
     def errors(self) -> tuple[float, float]:
         """The measured share less the planted one, and less that of the achieved rate, points."""
         share = self.run.figures[metrics.STARVED_PCT]
-        by_rate = 100 - self.run.figures[metrics.UTILIZATION_PCT] * max(self.case.slowdown, default=1.0)
+        rate, num_samples = self.run.figures[metrics.RATE], BATCH * self.num_ranks
+        by_rate = 100 - self.case.step_ms * rate / num_samples / 10
         return share - self.case.lost_pct, share - by_rate
 
     def __str__(self) -> str:

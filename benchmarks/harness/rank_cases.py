@@ -47,8 +47,12 @@ class RankCase:
     @property
     def lost_pct(self) -> float:
         """The job's lost share."""
-        step_ms = STEP_MS * max(self.slowdown, default=1.0) + ALLREDUCE_MS
-        return 100 * max(0.0, 1 - step_ms / max(self.cycle_ms, step_ms))
+        return 100 * max(0.0, 1 - self.step_ms / max(self.cycle_ms, self.step_ms))
+
+    @property
+    def step_ms(self) -> float:
+        """The step of the slowest device, with the all-reduce."""
+        return STEP_MS * max(self.slowdown, default=1.0) + ALLREDUCE_MS
 
     def overrides(self, num_ranks: int) -> list[str]:
         """The settings of its run."""
@@ -88,7 +92,7 @@ def cases(num_ranks: int) -> list[RankCase]:
         RankCase("a slow loader that moves", "moving", (), MOVING, None, starved_ms),
         RankCase("one larger shard", "shard", (), LOADER, 1, starved_ms, "shard"),
         RankCase("one slow device", "fed", slow_device, DEVICE, last),
-        RankCase("a wait of a fast rank that costs nothing", "long", [0.6] + [1.0] * last),
+        RankCase("a wait of a fast rank that costs nothing", "long", [0.6, *[1.0] * (last - 1), 1.05], DEVICE, last),
         RankCase("all fed"),
     ]
 

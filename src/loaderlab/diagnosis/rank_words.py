@@ -72,8 +72,6 @@ def sentence_of(verdict: RanksVerdict, steps: JoinedSteps | None, excess: Excess
         parts.append(
             f"no straggler: the slowest, {_named(worst)}, needs {excess.pct:.1f} % of a step longer than the fastest"
         )
-    if verdict.lost_pct is not None:
-        parts.append(f"the job loses {verdict.lost_pct:.1f} % of its time to waiting for data")
     if verdict.unmeasured:
         parts.append(_unmeasured(verdict.unmeasured))
     return "; ".join(parts)

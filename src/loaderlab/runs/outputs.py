@@ -82,9 +82,10 @@ def record(context: RunContext, outcome: Outcome) -> None:
         facts = {**prepared.facts, "data": data_fact(prepared.spec, prepared.parts)}
         tracked.tags({"data.samples": samples_text(prepared.spec, prepared.parts)})
     figures, verdict = (judged.figures, judged.verdict) if judged is not None else ({}, None)
-    page = run_page.markdown(context.job.name, facts, figures, verdict)
+    ranks = ""
     if judged is not None and judged.job is not None:
-        page += ranks_section(judged.job.ranks, judged.job.windows)
+        ranks = ranks_section(judged.job.ranks, judged.job.windows)
+    page = run_page.markdown(context.job.name, facts, figures, verdict, ranks)
     _write(context, outcome, page)
     tracked.artifacts(context.folder)
     tracked.tags({"mlflow.note.content": page})

@@ -13,7 +13,7 @@ from loaderlab.data.stored_size import mean_stored_bytes
 from loaderlab.device.environment import describe
 from loaderlab.diagnosis.evidence import Setup
 from loaderlab.diagnosis.figures import NO_PROBES, LoopRecord, evidence_of, figures_of
-from loaderlab.diagnosis.rank_figures import job_figures
+from loaderlab.diagnosis.rank_figures import SUMS, job_figures
 from loaderlab.diagnosis.rank_rows import job_steps_of_rows, rank_steps_of_rows
 from loaderlab.diagnosis.ranks import RankFacts, RankSteps, RanksVerdict, judge_ranks
 from loaderlab.diagnosis.verdict import Verdict, judge
@@ -166,13 +166,15 @@ def join_reports(reports: Sequence[RankReport], own: LoopRecord, setup: Setup) -
     probes = _probes_of_job([report.probes for report in reports])
     job = figures_of(loop, probes, setup)
     job |= {name: world_size * job[name] for name in (metrics.RATE, metrics.EXPECTED_RATE) if name in job}
-    figures = job_figures([report.figures for report in reports], job)
+    figures = job_figures([report.figures for report in reports], job | {metrics.NUM_RANKS: float(world_size)})
     figures |= {name: job[name] for name in OF_SLOWEST if name in job}
     if ranks.excess_pct is not None:
         figures[metrics.STRAGGLER_EXCESS_PCT] = ranks.excess_pct
     if len(reports) < world_size:  # a sum over some of the ranks would look like the rate of the job
-        figures = {name: value for name, value in figures.items() if not name.startswith("rate/")}
-    verdict = judge(evidence_of(loop, probes), setup)
+        figures = {name: value for name, value in figures.items() if name not in SUMS}
+    clocks = [report.figures[metrics.CLOCKS_PCT] for report in reports if metrics.CLOCKS_PCT in report.figures]
+    # the job's steps come from several ranks, which began at different times
+    verdict = judge(replace(evidence_of(loop, probes), clocks_pct=max(clocks, default=None)), setup)
     if ranks.sentence:
         verdict = replace(verdict, because=f"{verdict.because}; {ranks.sentence}")
     return JobResults(reports, windows, loop, figures, verdict, ranks)
