@@ -88,7 +88,7 @@ def test_one_larger_shard(num_ranks: int) -> None:
     assert verdict.sentence == (
         "rank 0 (node n0) is the straggler: in a mean step, the other ranks wait up to 4.00 ms (25 % of the step) for its "
         "data; its loader alone delivers 412 samples/s, the others 980; its share of the samples has 260 MiB, the others "
-        "100; the job loses 25.0 % of its time to waiting for data"
+        "100"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from loaderlab.cli.composed import composed
@@ -13,6 +14,8 @@ def job(config: TrainConfig, overrides: list[str]) -> None:
     """Does one training run in this process, and judges its gate after it is recorded."""
     refuse_typed(config, overrides)
     refuse_single(config)
+    if config.launch.is_distributed:  # torch reads it when it is imported; its errors name neither a rank nor a reason
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     with importing():
         from loaderlab.runs.job import single
         from loaderlab.runs.start import start_run

@@ -32,6 +32,7 @@ from loaderlab.system.processes import Terminated
 from loaderlab.system.terminal import Terminal
 
 LOOPBACK = "127.0.0.1"
+READ_S = 60.0  # for the store to answer
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)  # for which the agent installs handlers
 RECORD_S = "60"  # for the ranks to write their records after a signal; then they are killed
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
@@ -130,23 +131,16 @@ def _run(task: RankTask, spec: NodeSpec, board: NodeBoard | None) -> Ended:
     Raises:
         UserError: the nodes do not meet at the rendezvous.
     """
-    launch = LaunchConfig(
-        min_nodes=spec.num_nodes,
-        max_nodes=spec.num_nodes,
-        nproc_per_node=spec.ranks_per_node,
-        run_id=spec.run_id,
-        rdzv_backend="c10d",
-        rdzv_endpoint=spec.endpoint,
-        rdzv_configs={"timeout": spec.join_s, "join_timeout": spec.join_s, "last_call_timeout": 1},
-        max_restarts=0,
-        monitor_interval=0.1,
-        start_method="spawn",
-        local_addr=_own_address(spec.host),
-    )
     try:
         if board is not None:
             board.start()
-        elastic_launch(launch, work)(task)
+        try:
+            elastic_launch(_launch_config(spec, is_host=_is_own(spec.host)), work)(task)
+        except RendezvousError as error:
+            if "in use" not in reason(error) and "EADDRINUSE" not in reason(error):
+                raise
+            # two agents of one machine, as with Slurm on one host: the other one has the store
+            elastic_launch(_launch_config(spec, is_host=False), work)(task)
     except ChildFailedError as error:
         return Ended(exit_codes={rank: failure.exitcode for rank, failure in error.failures.items()})
     except SignalException as error:
@@ -160,6 +154,29 @@ def _run(task: RankTask, spec: NodeSpec, board: NodeBoard | None) -> Ended:
             _refuse_rendezvous(spec, error)
         raise
     return Ended()
+
+
+def _launch_config(spec: NodeSpec, *, is_host: bool) -> LaunchConfig:
+    """The settings of the agent. ``is_host``: the store of the rendezvous is in this process."""
+    return LaunchConfig(
+        min_nodes=spec.num_nodes,
+        max_nodes=spec.num_nodes,
+        nproc_per_node=spec.ranks_per_node,
+        run_id=spec.run_id,
+        rdzv_backend="c10d",
+        rdzv_endpoint=spec.endpoint,
+        rdzv_configs={
+            "timeout": spec.join_s,
+            "join_timeout": spec.join_s,
+            "read_timeout": max(1, round(min(spec.join_s, READ_S))),
+            "last_call_timeout": 1,
+            "is_host": is_host,
+        },
+        max_restarts=0,
+        monitor_interval=0.1,
+        start_method="spawn",
+        local_addr=_own_address(spec.host),
+    )
 
 
 def _refuse_rendezvous(spec: NodeSpec, error: Exception) -> NoReturn:
@@ -197,6 +214,16 @@ def _as_before(spec: NodeSpec) -> Iterator[None]:
             signal.signal(number, handler)
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+
+
+def _is_own(host: str) -> bool:
+    """Whether a host is this machine."""
+    try:
+        addresses = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
+    except OSError:
+        return False
+    own = {entry.address for interface in psutil.net_if_addrs().values() for entry in interface}
+    return bool(addresses & own)
 
 
 def _own_address(host: str) -> str:
