@@ -54,14 +54,24 @@ class Trained:
     untimed: list[Step]
 
 
-def _rows_file(context: RunContext) -> StepRows | None:
+def _rows_file(context: RunContext, prepared: Prepared) -> StepRows | None:
     """The file that gets this rank's steps, which its agent reads if the rank is killed; None with one process."""
     group, folder = context.group, context.rank_folder
     if group is None or folder is None:
         return None
     path = folder / ROWS
     ranks = group.ranks
-    info = RankInfo(ranks.rank, ranks.world_size, ranks.node, os.getpid(), context.tracked.run_id, str(path))
+    info = RankInfo(
+        ranks.rank,
+        ranks.world_size,
+        ranks.node,
+        os.getpid(),
+        context.tracked.run_id,
+        str(path),
+        prepared.settings.warmup_steps,
+        prepared.parts.loader.parallel,
+        prepared.device.capabilities.emulated,
+    )
     write_info(folder, info)
     return StepRows(path)
 
@@ -72,7 +82,7 @@ class MeasuredLoop:
     def __init__(self, context: RunContext, prepared: Prepared, loaders: LoaderSet) -> None:
         self._context, self._prepared, self._loaders = context, prepared, loaders
         config = context.config
-        self._rows = _rows_file(context)
+        self._rows = _rows_file(context, prepared)
         self._meter = StepMeter(prepared.device, counters=resources.counters, sync=config.measure.sync, rows=self._rows)
         self._memory = PeakMemory(prepared.device)
         self._startup_s = 0.0

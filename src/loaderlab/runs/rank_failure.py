@@ -104,7 +104,7 @@ def _correct(config: TrainConfig, run_id: str, status: str, error: str, infos: S
     """Gives the run its true status and its cause. If rank 0 could not write the record, adds the steps that the ranks have written."""
     if not run_id:
         return
-    from loaderlab.runs.rank_rows import steps_text
+    from loaderlab.runs.rank_rows import KnownResults, known_results
     from loaderlab.tracking import open_store
 
     with suppress(UserError):
@@ -118,4 +118,5 @@ def _correct(config: TrainConfig, run_id: str, status: str, error: str, infos: S
         if record is None or record.status == "FINISHED" or (not has_first and record.status != "RUNNING"):
             return
         unrecorded = record.status == "RUNNING" or "verdict" not in record.tags
-        store.correct(run_id, status, error, steps_text(infos) if unrecorded else {})
+        known = known_results(infos) if unrecorded else KnownResults()
+        store.correct(run_id, status, {**known.tags, "error": error}, known.figures, known.texts)

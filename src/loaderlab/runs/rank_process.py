@@ -46,6 +46,8 @@ class RankInfo:
     Attributes:
         run_id: of the job's run; empty before rank 0 has started it.
         rows: the file with its steps; empty before the training.
+        warmup_steps, parallel: of its loop: see `loaderlab.diagnosis.figures.LoopRecord`.
+        emulated: it trains on an emulated accelerator.
     """
 
     rank: int
@@ -54,6 +56,9 @@ class RankInfo:
     pid: int
     run_id: str = ""
     rows: str = ""
+    warmup_steps: int = 0
+    parallel: int = 1
+    emulated: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,42 +1,62 @@
-"""The steps of ranks that could not send them: read from the files that they wrote while they trained."""
+"""The results of ranks that could not send them: from the files of steps that they wrote while they trained."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from loaderlab import metrics
-from loaderlab.meter.step_rows import read_rows, steps_of
+from loaderlab.diagnosis.rank_figures import SUMS, job_figures
+from loaderlab.diagnosis.rank_rows import job_steps_of_rows
+from loaderlab.diagnosis.ranks import judge_ranks
+from loaderlab.meter.step_rows import read_rows
 from loaderlab.meter.summary import measured, summarize
+from loaderlab.report.naming import named
 from loaderlab.report.step_files import write_ranks_csv
 from loaderlab.runs.rank_process import RankInfo
 from loaderlab.runs.rank_results import RankReport
 from loaderlab.system.ranks import Ranks
 
 
-def reports_of_files(infos: Sequence[RankInfo], warmup_steps: int, parallel: int) -> list[RankReport]:
+@dataclass(frozen=True)
+class KnownResults:
+    """What the files of some ranks say about a job: metrics, tags, and texts by file name."""
+
+    figures: Mapping[str, float] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+
+def reports_of_files(infos: Sequence[RankInfo]) -> list[RankReport]:
     """The reports of the ranks of this node that have written steps, in their order; their metrics are those of their steps."""
     reports = []
     for info in infos:
         if not info.rows or not Path(info.rows).exists():
             continue
-        rows = read_rows(Path(info.rows))
-        figures = summarize(measured(steps_of(rows), warmup_steps, parallel))
-        figures.pop(metrics.RATE, None)  # of one rank alone it would look like that of the job
-        reports.append(
-            RankReport(Ranks(info.rank, info.world_size, node=info.node), rows, warmup_steps, parallel, figures)
-        )
+        ranks = Ranks(info.rank, info.world_size, node=info.node)
+        report = RankReport(ranks, read_rows(Path(info.rows)), info.warmup_steps, info.parallel, {})
+        figures = summarize(measured(report.steps, info.warmup_steps, info.parallel))
+        reports.append(RankReport(ranks, report.rows, info.warmup_steps, info.parallel, figures))
     return reports
 
 
-def steps_text(infos: Sequence[RankInfo]) -> dict[str, str]:
-    """The steps that the ranks of this node have written, as the text of a file, by its name; empty without steps."""
-    written = [info for info in infos if info.rows and Path(info.rows).exists()]
-    if not written:
-        return {}
-    steps = ((info.rank, steps_of(read_rows(Path(info.rows)))) for info in written)
+def known_results(infos: Sequence[RankInfo]) -> KnownResults:
+    """The results of the ranks of this node, without a verdict, since nothing is known about their loaders."""
+    reports = reports_of_files(infos)
+    if not reports:
+        return KnownResults()
+    first, world_size = reports[0], infos[0].world_size
+    steps = job_steps_of_rows(report.rows for report in reports)
+    job = summarize(measured(steps, first.warmup_steps, first.parallel)) | {metrics.NUM_RANKS: float(world_size)}
+    figures = job_figures([report.figures for report in reports], job)
+    if len(reports) < world_size:  # a sum over some of the ranks would look like the rate of the job
+        figures = {name: value for name, value in figures.items() if name not in SUMS}
+    verdict = judge_ranks([report.window for report in reports], world_size)
+    name = named("steps.csv", emulated=infos[0].emulated)
     with tempfile.TemporaryDirectory(prefix="loaderlab-") as folder:
-        path = Path(folder) / "steps.csv"
-        write_ranks_csv(path, steps, 0)
-        return {path.name: path.read_text(encoding="utf-8")}
+        path = Path(folder) / name
+        ranks = ((report.ranks.rank, report.steps) for report in reports)
+        write_ranks_csv(path, ranks, first.warmup_steps, first.parallel, emulated=infos[0].emulated)
+        return KnownResults(figures, verdict.tags(), {name: path.read_text(encoding="utf-8")})

@@ -167,12 +167,12 @@ class _Stages:
 
     def _known_reports(self) -> list[RankReport]:
         """The reports of the ranks: after a failure, those of the ranks of this node by the steps that they have written."""
-        folder, trained = self._context.rank_folder, self._trained
-        if self._reports or folder is None or trained is None:
+        folder = self._context.rank_folder
+        if self._reports or folder is None:
             return self._reports
         from loaderlab.runs.rank_rows import reports_of_files
 
-        return reports_of_files(read_infos(folder.parent), trained.loop.warmup_steps, trained.loop.parallel)
+        return reports_of_files(read_infos(folder.parent))
 
     def _measure_own_cost(self, prepared: Prepared, trained: Trained) -> None:
         self._trained = replace(trained, loop=with_own_cost(self._context, prepared, trained.loop))

@@ -185,15 +185,18 @@ class Store:
                 self.client.delete_tag(run_id, "error")
         return TrackedRun(self, run_id)
 
-    def correct(self, run_id: str, status: str, error: str, texts: Mapping[str, str]) -> None:
-        """Gives an earlier run another status and error, and adds texts to its artifacts, by file name."""
+    def correct(
+        self, run_id: str, status: str, tags: dict[str, str], figures: Mapping[str, float], texts: Mapping[str, str]
+    ) -> None:
+        """Gives an earlier run another status, and adds tags, metrics and texts, which become artifacts, by file name."""
+        run = TrackedRun(self, run_id)
         with self.guarded():
             for name, text in texts.items():
                 self.client.log_text(run_id, text, name)
-            self.client.log_batch(
-                run_id, tags=[RunTag(key, value) for key, value in short_tags({"error": error}).items()]
-            )
-            self.client.set_terminated(run_id, status)
+        run.tags(tags)
+        for name, value in figures.items():
+            run.metric(name, value, 0)
+        run.end(status)
 
     def runs(self, query: str = "") -> list[RunRecord]:
         """Every run of the experiment that matches an MLflow filter, ordered by start time.
