@@ -18,6 +18,7 @@ OWN_OPTIONS = (
     "output",
     "requeue",
     "signal",
+    "time",
 )
 
 

@@ -12,7 +12,7 @@ from loaderlab.config.base import AUTO, LARGEST_SEED, MISSING, check_bounds, fla
 from loaderlab.config.data import DataConfig
 from loaderlab.config.emulated import check_emulated, is_unused
 from loaderlab.config.gates import RunFailIfConfig
-from loaderlab.config.launch import LaunchConfig
+from loaderlab.config.launch import LaunchConfig, SlurmLaunch
 from loaderlab.config.loader import LoaderConfig
 from loaderlab.config.measure import CheckpointConfig, MeasureConfig, TrackingConfig
 from loaderlab.config.model import CnnModel, ModelConfig, OptimizerConfig, PrecisionConfig, TimmModel
@@ -131,6 +131,14 @@ class TrainConfig:
                 self.steps,
                 f"cannot be combined with epochs={self.epochs}",
                 f"steps={self.steps} epochs=auto",
+            )
+        if self.sweep.on == SLURM and isinstance(self.launch, SlurmLaunch):
+            raise refuse(
+                "sweep.on",
+                SLURM,
+                "launch=slurm already submits each job of a sweep, one after the other",
+                "sweep.on=local",
+                is_example=False,
             )
         if self.accelerator.is_emulated:
             check_emulated(self)

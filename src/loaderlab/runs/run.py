@@ -39,7 +39,7 @@ from loaderlab.runs.setup import setup_of
 from loaderlab.system import doctor, slurm_task, versions
 from loaderlab.system.causes import described, reason, safe_text
 from loaderlab.system.processes import ignore_sigterm, sigterm_raises
-from loaderlab.system.ranks import SINGLE
+from loaderlab.system.ranks import SINGLE, node_name
 from loaderlab.system.terminal import Terminal
 from loaderlab.tracking import open_store
 from loaderlab.tracking.records import NODE, NOT_APPLICABLE, PROCESSOR, SLURM_JOB
@@ -78,7 +78,7 @@ def run(
     lift_pillow_limit()
     store = open_store(config.tracking, store_root()) if ranks.is_first else None
     tags = {"arm": job.arm, "repeat": str(config.repeat), "versions": _versions()}
-    tags |= {NODE: slurm_task.node_name(), PROCESSOR: processor_name()}
+    tags |= {NODE: node_name(), PROCESSOR: processor_name()}
     if slurm_id := slurm_task.own_job_id():
         tags[SLURM_JOB] = slurm_id
     if job.parent_id is not None:

@@ -24,5 +24,5 @@ def result_of(job_id: str, state: JobState, last_line: str, store: Store) -> Run
     run = runs[-1]
     if run.status != "RUNNING":
         return RunResult(run.run_id, run.status, dict(run.figures), run.tags.get("error", ""))
-    store.close_run(run.run_id, why)
+    store.correct(run.run_id, "KILLED", why, {})
     return RunResult(run.run_id, "KILLED", error=why)

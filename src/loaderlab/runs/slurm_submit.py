@@ -6,22 +6,22 @@ import os
 import pickle
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import loaderlab
-from loaderlab.config import SlurmConfig, WrongUsage, refuse
+from loaderlab.config import SlurmConfig, TrainConfig, WrongUsage, flatten, refuse
 from loaderlab.system import slurm
 from loaderlab.system.causes import safe_text
 from loaderlab.system.extras import require
 from loaderlab.system.slurm import JobState, SlurmError
 from loaderlab.system.slurm_task import outside_of_a_job
 
-MAX_WARNING_S = 90  # Slurm's signal before the time limit: time for a run to write its record
 MISSING_FILE = "loaderlab: "  # how a line of a node starts that lacks a file
 LAST_BYTES = 20_000  # of a job's output, to find its last lines
+PATHS = ("data.root", "data.val_root")  # settings with a path that every node needs
 PROGRAMS = ("sbatch", "squeue", "srun")
 
 
@@ -39,11 +39,6 @@ class Allocation:
     cpus: int | None = None
     gpus: int = 0
     paths: Sequence[str] = field(default_factory=tuple)
-
-    @property
-    def warning_s(self) -> int:
-        """Seconds before the time limit at which Slurm's signal ends the run."""
-        return min(MAX_WARNING_S, 60 * self.slurm.minutes // 4)
 
     def options(self) -> dict[str, str | bool]:
         """The options of ``sbatch``, by name."""
@@ -88,11 +83,11 @@ class Submitter:
             job_name=name,
             nodes=allocation.num_nodes,
             time=allocation.slurm.minutes,
-            signal_delay_s=allocation.warning_s,
             setup=_path_check(self._needed_paths(), allocation.num_nodes),
             srun_args=cpus,
             wckey=None,
-            additional_parameters=allocation.options() | {"comment": comment},
+            # instead of submitit's SIGUSR2 before the time limit, which would end the processes of a loader: one that is ignored
+            additional_parameters=allocation.options() | {"comment": comment, "signal": "URG@1"},
         )
         try:
             with outside_of_a_job():
@@ -109,17 +104,17 @@ class Submitter:
         """Whether the function was stored for the job. It is not if this process was killed while it submitted."""
         return (self.folder / f"{job_id}_submitted.pkl").exists()
 
-    def result(self, job_id: str) -> Any:
-        """What the function returned; None if it has not returned."""
+    def result(self, job_id: str, task: int = 0) -> Any:
+        """What the function returned in this task; None if it has not returned."""
         try:
-            outcome, value = pickle.loads((self.folder / f"{job_id}_0_result.pkl").read_bytes())
+            outcome, value = pickle.loads((self.folder / f"{job_id}_{task}_result.pkl").read_bytes())
         except (OSError, EOFError, pickle.UnpicklingError):
             return None
         return value if outcome == "success" else None
 
-    def output(self, job_id: str) -> Path:
-        """The file with what the first task prints on stdout."""
-        return self.folder / f"{job_id}_0_log.out"
+    def output(self, job_id: str, task: int) -> Path:
+        """The file with what a task prints on stdout."""
+        return self.folder / f"{job_id}_{task}_log.out"
 
     def state_in_output(self, job_id: str) -> JobState | None:
         """How Slurm ended the job, from the job's output: for a job that Slurm does not know any more."""
@@ -133,6 +128,12 @@ class Submitter:
         missing = [line.removeprefix(MISSING_FILE) for line in lines if line.startswith(MISSING_FILE)]
         errors = [line for line in lines if not line.startswith(("srun:", "slurmstepd", "submitit "))]
         return next(iter(missing), errors[-1] if errors else "")
+
+
+def needed_paths(configs: Iterable[TrainConfig]) -> list[str]:
+    """The files and folders of these configurations that every node has to see, because this host sees them."""
+    paths = {str(value) for config in configs for name, value in flatten(config) if name in PATHS and value is not None}
+    return sorted(os.path.abspath(path) for path in paths if os.path.exists(path))
 
 
 def check_slurm(setting: str, otherwise: str, allocation: Allocation) -> None:

@@ -6,20 +6,19 @@ before it could record the id of a job.
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from loaderlab.config import TrainConfig, flatten
+from loaderlab.config import TrainConfig
 from loaderlab.parity.status import NOT_CHECKED
 from loaderlab.runs import slurm_entry
 from loaderlab.runs.compared_loaders import ComparedLoader, loader_key
 from loaderlab.runs.job import Job, RunResult
 from loaderlab.runs.slurm_end import result_of
-from loaderlab.runs.slurm_submit import Allocation, Submitter, check_slurm
+from loaderlab.runs.slurm_submit import Allocation, Submitter, check_slurm, needed_paths
 from loaderlab.runs.sweep_parity import check_loaders
 from loaderlab.runs.sweep_plan import SweepPlan
 from loaderlab.system import slurm
@@ -32,7 +31,6 @@ from loaderlab.tracking.records import NOT_APPLICABLE
 LOOK_S = 1.0  # between two looks for results
 QUERY_S = 10.0  # between two questions to Slurm
 GRACE_S = 10.0  # for the result of a job that has ended to appear on a shared file system
-PATHS = ("data.root", "data.val_root")  # settings with a path that every node needs
 PARITY = "parity"
 
 
@@ -46,11 +44,7 @@ def check_cluster(configs: Sequence[TrainConfig]) -> None:
 def allocation_of(configs: Sequence[TrainConfig]) -> Allocation:
     """What each job requests; all request the same."""
     settings = configs[0].sweep.slurm
-    paths = {str(value) for config in configs for name, value in flatten(config) if name in PATHS and value is not None}
-    existing = sorted(
-        os.path.abspath(path) for path in paths if os.path.exists(path)
-    )  # a node has to see what is seen here
-    return Allocation(settings, cpus=settings.cpus, gpus=settings.gpus, paths=existing)
+    return Allocation(settings, cpus=settings.cpus, gpus=settings.gpus, paths=needed_paths(configs))
 
 
 class SlurmSweep:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from loaderlab.system.slurm import BY_SLURM, COMPLETING, SlurmError, end_in_output, states_of
+from loaderlab.system.slurm import BY_SLURM, COMPLETING, SlurmError, ask, end_in_output, states_of
 
 NODE, JOB_ID = "SLURMD_NODENAME", "SLURM_JOB_ID"  # only the processes of a job's tasks have the first
 OF_A_JOB = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_")  # variables that Slurm and submitit set in a job
 OF_A_RANK = ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 OF_THE_USER = ("SLURM_CONF",)
+LOOPBACK = "127.0.0.1"
+FIRST_PORT, NUM_PORTS = 12_000, 20_000  # below the ports that systems give to clients
 
 
 def end_of_own_job() -> str:
@@ -42,14 +43,15 @@ def _output_of(job_id: str) -> str:
         return ""
 
 
-def node_name() -> str:
-    """The name of this node: as Slurm names it in a job, otherwise the host's name."""
-    return os.environ.get(NODE) or socket.gethostname()
-
-
 def own_job_id() -> str:
     """The id of the Slurm job that this process runs in; empty outside of a job."""
     return os.environ.get(JOB_ID, "") if NODE in os.environ else ""
+
+
+def endpoint() -> str:
+    """HOST:PORT of the rendezvous of this job's nodes: its first node, and a port that no other job has."""
+    hosts = ask(["scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]]).split()
+    return f"{LOOPBACK}:0" if len(hosts) == 1 else f"{hosts[0]}:{FIRST_PORT + int(own_job_id()) % NUM_PORTS}"
 
 
 def allocated_cores() -> int | None:

@@ -143,13 +143,7 @@ class Store:
         with self.guarded():
             for run in self.client.search_runs([self.experiment_id], query):
                 if not _alive(run.data.tags):
-                    self.close_run(run.info.run_id, cause or "its process was killed")
-
-    def close_run(self, run_id: str, cause: str) -> None:
-        """Marks a run whose process no longer exists as KILLED."""
-        with self.guarded():
-            self.client.set_tag(run_id, "error", cause)
-            self.client.set_terminated(run_id, "KILLED")
+                    self.correct(run.info.run_id, "KILLED", cause or "its process was killed", {})
 
     @property
     def is_file(self) -> bool:
