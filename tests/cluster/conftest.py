@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.slurm_on_host import Cluster, slurm, why_not
+from tests.cluster.sweeps import Command
 
 
 @pytest.fixture
@@ -23,3 +24,11 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
         for name, value in running.environment.items():
             monkeypatch.setenv(name, value)
         yield running
+
+
+@pytest.fixture
+def command(cluster: Cluster, tmp_path: Path) -> Iterator[Command]:
+    """Starts commands on the cluster."""
+    own = Command(tmp_path / "out.txt")
+    yield own
+    own.close()

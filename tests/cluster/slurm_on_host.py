@@ -12,7 +12,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -38,10 +38,12 @@ class Cluster:
 
     Attributes:
         environment: the variables that its clients need.
+        not_on_n2: a folder that is empty on the node n2.
     """
 
     def __init__(self, folder: Path) -> None:
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf")}
+        self.not_on_n2 = folder / "not_on_n2"
 
     def ask(self, *command: str) -> str:
         """The output of a Slurm command."""
@@ -69,6 +71,7 @@ def slurm(folder: Path, cpus_per_node: int = 1) -> Iterator[Cluster]:
     """
     folder.chmod(0o755)  # munged refuses a socket that not everybody can reach
     cluster = Cluster(folder)
+    cluster.not_on_n2.mkdir()
     _write_settings(folder, cpus_per_node)
     with ExitStack() as stack:
         stack.enter_context(_daemon(_munged(folder), folder / "munged.out"))
@@ -134,6 +137,8 @@ def _munged(folder: Path) -> list[str]:
 
 def _slurmd(folder: Path, node: str) -> list[str]:
     mounted = f"mount --bind {folder}/hosts /etc/hosts"
+    if node == NODES[1]:
+        mounted += f" && mount -t tmpfs none {folder}/not_on_n2"
     started = f"hostname {node} && {mounted} && exec slurmd -D -N {node} -f {folder}/slurm.conf"
     return ["unshare", "--uts", "--mount", "sh", "-c", started]
 
@@ -162,11 +167,11 @@ def _cancel_all(cluster: Cluster) -> None:
         time.sleep(0.2)
 
 
-def _await(condition: object, what: str, folder: Path) -> None:
+def _await(condition: Callable[[], bool], what: str, folder: Path) -> None:
     deadline = time.monotonic() + START_S
     while True:
         try:
-            if condition():  # type: ignore[operator]
+            if condition():
                 return
         except subprocess.CalledProcessError:
             pass  # slurmctld does not answer yet

@@ -1,8 +1,10 @@
-"""Sweeps on a cluster as a user starts them, and what they recorded."""
+"""Commands as a user starts them on a cluster, and what they recorded."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,11 +18,11 @@ from mlflow.tracking import MlflowClient
 from loaderlab.config import PROJECT
 from loaderlab.runs import sweep_jobs
 
-TRAIN = [sys.executable, "-m", "experiments.train", "-m"]
-WAIT_S = 170.0
+TRAIN = [sys.executable, "-m", "experiments.train"]
+WAIT_S = 120.0
 
 
-def settings(uri: str, image_tree: Path, folder: Path) -> list[str]:
+def settings(uri: str, image_tree: Path) -> list[str]:
     """The overrides that all jobs have."""
     return [
         f"tracking.uri={uri}",
@@ -33,38 +35,65 @@ def settings(uri: str, image_tree: Path, folder: Path) -> list[str]:
         "measure=bare",
         "evaluate=false",
         "loader.num_workers=0",
-        "sweep.on=slurm",
-        f"sweep.slurm.folder={folder}",
-        "sweep.slurm.minutes=5",
     ]
 
 
-def started(*arguments: str, out: Path) -> subprocess.Popen[str]:
-    """The launching process, in its own process group."""
-    with out.open("w") as file:
-        return subprocess.Popen(
-            [*TRAIN, *arguments],
-            cwd=PROJECT,
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+def on_slurm(folder: Path) -> list[str]:
+    """The overrides of a sweep on the cluster."""
+    return ["sweep.on=slurm", f"sweep.slurm.folder={folder}", "sweep.slurm.minutes=5"]
 
 
-def await_that(condition: Callable[[], Any], out: Path) -> None:
-    """Waits until the condition is true."""
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, out.read_text()
-        time.sleep(0.2)
+class Command:
+    """Starts commands, one at a time, and ends the last one if a test leaves it running.
 
+    Args:
+        out: everything that the last command prints.
+    """
 
-def ended(launcher: subprocess.Popen[str], out: Path) -> int:
-    """The exit code of a launching process, after it has ended."""
-    await_that(lambda: launcher.poll() is not None, out)
-    return launcher.returncode
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def printed(self) -> str:
+        return self._out.read_text()
+
+    def start(self, *arguments: str) -> None:
+        """Starts ``experiments.train`` in its own process group."""
+        with self._out.open("w") as file:
+            self._process = subprocess.Popen(
+                [*TRAIN, *arguments],
+                cwd=PROJECT,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends a signal to its process group, as a terminal does."""
+        assert self._process is not None
+        os.killpg(self._process.pid, number)
+
+    def exit_code(self) -> int:
+        """The exit code, after it has ended."""
+        assert self._process is not None
+        process = self._process
+        self.await_that(lambda: process.poll() is not None)
+        return int(process.returncode)
+
+    def await_that(self, condition: Callable[[], Any]) -> None:
+        """Waits until the condition is true."""
+        deadline = time.monotonic() + WAIT_S
+        while not condition():
+            assert time.monotonic() < deadline, self.printed
+            time.sleep(0.2)
+
+    def close(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.send(signal.SIGKILL)
+            self._process.wait()
 
 
 class Recorded:
