@@ -50,6 +50,7 @@ HEAVY = {  # packages that may be imported in few places only
     "sklearn": {"data/digits.py"},
     "hydra": {f"cli/{name}.py" for name in ("main", "schemas", "compose", "errors", "help")},
     "pynvml": {"system/nvml.py", "meter/nvml.py"},  # the latter is started as a script, without this package
+    "submitit": {"runs/slurm_submit.py"},
     "scipy": {"meter/series.py", "parity/distribution.py", "compare/stats.py"},
 }
 PRIVATE = {  # private names of other packages, each in a wrapper that gives the reason; os._exit is documented

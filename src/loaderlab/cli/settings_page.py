@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from loaderlab.cli.schemas import CONF, SCHEMAS
-from loaderlab.config import CompareConfig, TraceConfig, TrainConfig
+from loaderlab.config import CompareConfig, SweepSlurmConfig, TraceConfig, TrainConfig
 from loaderlab.config.base import LARGEST, MISSING
 
 HEAD = """# Settings
@@ -44,6 +44,7 @@ def markdown() -> str:
     lines = [HEAD, "## A run", "", *_table(TrainConfig, ""), ""]
     for name in ("checkpoint", "sweep", "fail_if"):
         lines += [f"### {name}", "", *_table(_kind(TrainConfig, name), f"{name}."), ""]
+    lines += ["### sweep.slurm", "", *_table(SweepSlurmConfig, "sweep.slurm."), ""]
     for group, meaning in GROUPS.items():
         lines += [f"## {group}", "", meaning, ""]
         lines += [f"| {group}= | |", "|---|---|"]

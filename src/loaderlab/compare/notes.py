@@ -10,9 +10,10 @@ from loaderlab.compare.pairs import is_not_finite
 from loaderlab.compare.stats import Ratio, repeats_for
 from loaderlab.parity.status import NOT_CHECKED, PARITY
 from loaderlab.system import machine
-from loaderlab.tracking.records import RunRecord
+from loaderlab.tracking.records import NODE, PROCESSOR, RunRecord
 
 THREADS = "torch_threads.in_force"
+MAX_NODES = 8  # named in a note
 
 
 def arm_notes(arm: Arm, partner: Arm | None, gain: Ratio | None) -> list[str]:
@@ -30,7 +31,11 @@ def arm_notes(arm: Arm, partner: Arm | None, gain: Ratio | None) -> list[str]:
             + (f"about {count} repeats" if count else "over 1,000 repeats")
         )
     if partner is not None:
-        notes += [*_different_versions(arm, partner), *_different_threads(arm, partner)]
+        notes += [
+            *_different_versions(arm, partner),
+            *_different_threads(arm, partner),
+            *_different_nodes(arm, partner),
+        ]
         if gain is None:
             notes.append(f"it has no repeat in common with {partner.label}, so there is no gain")
     return notes
@@ -92,12 +97,37 @@ def _different_versions(arm: Arm, partner: Arm) -> list[str]:
     return [f"different versions from {partner.label}: {listed}"]
 
 
+def _different_nodes(arm: Arm, partner: Arm) -> list[str]:
+    """A note if no node measured both arms: a faster node would look like a faster arm."""
+    own, other = set(arm.tags(NODE)), set(partner.tags(NODE))
+    if not own or not other or own & other:
+        return []
+    return [
+        f"measured on {', '.join(sorted(own))}, but {partner.label} on {', '.join(sorted(other))}: the nodes may explain the "
+        "difference"
+    ]
+
+
+def _nodes(runs: Sequence[RunRecord]) -> list[str]:
+    """A note if the runs were measured on several nodes, with their processors if these differ."""
+    processors = {run.tags[NODE]: run.tags.get(PROCESSOR, "") for run in runs if NODE in run.tags}
+    if len(processors) < 2:
+        return []
+    differ = len(set(processors.values())) > 1
+    nodes = [f"{node} ({processor})" if differ else node for node, processor in sorted(processors.items())]
+    shown = nodes[:MAX_NODES] + [f"and {len(nodes) - MAX_NODES} more"] * (len(nodes) > MAX_NODES)
+    listed = ", ".join(shown)
+    hardware = "with different processors" if differ else "and the spread includes how these differ"
+    return [f"the runs were measured on {len(nodes)} nodes, {hardware}: {listed}"]
+
+
 def run_notes(runs: Sequence[RunRecord]) -> list[str]:
     """The caveats of the whole comparison."""
     notes = []
     versions = sorted({run.tags["versions"] for run in runs if "versions" in run.tags})
     if len(versions) > 1:
         notes.append(f"the runs used {len(versions)} different sets of versions: {'; '.join(versions)}")
+    notes += _nodes(runs)
     if len({run.parent_id or run.run_id for run in runs}) > 1:
         notes.append(
             "these runs are not from one sweep: they were not interleaved, and the machine may have changed between them"

@@ -62,16 +62,19 @@ from loaderlab.config.model import (
     TimmModel,
 )
 from loaderlab.config.places import CONF, INSTALLED, PROJECT, store_root
+from loaderlab.config.slurm import SlurmConfig, SweepSlurmConfig
 from loaderlab.config.trace import TraceConfig
-from loaderlab.config.train import SPAWN, TEMPLATE, SweepConfig, TrainConfig
+from loaderlab.config.train import LOCAL, SLURM, SPAWN, TEMPLATE, SweepConfig, TrainConfig
 
 __all__ = [
     "AUTO",
     "CONF",
     "EMULATED",
     "INSTALLED",
+    "LOCAL",
     "MAX_PIXELS",
     "PROJECT",
+    "SLURM",
     "SPAWN",
     "TEMPLATE",
     "AcceleratorConfig",
@@ -109,9 +112,11 @@ __all__ = [
     "ResidentLoader",
     "RunFailIfConfig",
     "SgdOptimizer",
+    "SlurmConfig",
     "SlurmLaunch",
     "SpdlLoader",
     "SweepConfig",
+    "SweepSlurmConfig",
     "TimmModel",
     "TorchvisionData",
     "TraceConfig",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from loaderlab.config.base import AUTO, MISSING, refuse, setting
+from loaderlab.config.slurm import SlurmConfig
 
 JOIN_S = 120.0
 
@@ -56,7 +57,7 @@ class NodesLaunch(LaunchConfig):
 
 
 @dataclass
-class SlurmLaunch(LaunchConfig):
+class SlurmLaunch(SlurmConfig, LaunchConfig):
     """Ranks on nodes that Slurm allocates."""
 
     name: ClassVar[str] = "slurm"
@@ -66,6 +67,7 @@ class SlurmLaunch(LaunchConfig):
         AUTO, kind=int, doc="ranks on each node; auto: its number of GPUs, or 1", at_least=1, at_most=1024
     )
     cpus_per_rank: int | None = setting(None, "cores of each rank; null: Slurm's default", at_least=1, example=4)
-    partition: str | None = setting(None, "Slurm's partition; null: its default")
-    minutes: int = setting(60, "Slurm's time limit of the job", at_least=1)
     join_s: float = setting(JOIN_S, "seconds in which all nodes must have started the job", at_least=1)
+
+    def __post_init__(self) -> None:
+        self.check_options("launch")

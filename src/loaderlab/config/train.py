@@ -12,12 +12,14 @@ from loaderlab.config.base import AUTO, LARGEST_SEED, MISSING, check_bounds, fla
 from loaderlab.config.data import DataConfig
 from loaderlab.config.emulated import check_emulated, is_unused
 from loaderlab.config.gates import RunFailIfConfig
-from loaderlab.config.launch import LaunchConfig
+from loaderlab.config.launch import LaunchConfig, SlurmLaunch
 from loaderlab.config.loader import LoaderConfig
 from loaderlab.config.measure import CheckpointConfig, MeasureConfig, TrackingConfig
 from loaderlab.config.model import CnnModel, ModelConfig, OptimizerConfig, PrecisionConfig, TimmModel
+from loaderlab.config.slurm import SweepSlurmConfig
 
 TEMPLATE, SPAWN = "template", "spawn"  # how the process of a job starts
+LOCAL, SLURM = "local", "slurm"  # where the jobs of a sweep run
 
 
 @dataclass
@@ -41,10 +43,27 @@ class SweepConfig:
         "that each job imports it again",
         choices=(TEMPLATE, SPAWN),
     )
+    on: str = setting(
+        LOCAL,
+        "where the jobs run: local, one after the other on this machine, or slurm, each as a job of the cluster",
+        choices=(LOCAL, SLURM),
+    )
+    jobs_at_once: int = setting(
+        1, "with sweep.on=slurm: largest number of jobs that run or wait in Slurm at the same time", at_least=1
+    )
+    slurm: SweepSlurmConfig = setting(SweepSlurmConfig, "with sweep.on=slurm: what each job requests from Slurm")
 
     def __post_init__(self) -> None:
         if self.job_minutes is not None and self.job_minutes <= 0:
             raise refuse("sweep.job_minutes", self.job_minutes, "must be above 0", "sweep.job_minutes=30")
+        if self.on == LOCAL and self.jobs_at_once > 1:
+            raise refuse(
+                "sweep.jobs_at_once",
+                self.jobs_at_once,
+                "jobs on one machine would slow each other down, so they run one after the other",
+                "sweep.on=slurm",
+                is_example=False,
+            )
 
 
 @dataclass
@@ -112,6 +131,14 @@ class TrainConfig:
                 self.steps,
                 f"cannot be combined with epochs={self.epochs}",
                 f"steps={self.steps} epochs=auto",
+            )
+        if self.sweep.on == SLURM and isinstance(self.launch, SlurmLaunch):
+            raise refuse(
+                "sweep.on",
+                SLURM,
+                "launch=slurm already submits each job of a sweep, one after the other",
+                "sweep.on=local",
+                is_example=False,
             )
         if self.accelerator.is_emulated:
             check_emulated(self)

@@ -14,7 +14,7 @@ import torch
 from loaderlab.config import INSTALLED, PROJECT, TrainConfig, UserError, WrongUsage, refuse, store_root
 from loaderlab.config.emulated import BF16_RUNG
 from loaderlab.device.base import Device
-from loaderlab.device.cpu import Cpu
+from loaderlab.device.cpu import Cpu, processor_name
 from loaderlab.device.resolve import device_of
 from loaderlab.loaders.header import lift_pillow_limit
 from loaderlab.loaders.resolve import needs_gpu
@@ -36,13 +36,13 @@ from loaderlab.runs.rank_checks import check_settings
 from loaderlab.runs.rank_process import read_infos
 from loaderlab.runs.rank_results import RankReport, report_of, unsaid
 from loaderlab.runs.setup import setup_of
-from loaderlab.system import doctor, versions
+from loaderlab.system import doctor, slurm_task, versions
 from loaderlab.system.causes import described, reason, safe_text
 from loaderlab.system.processes import ignore_sigterm, sigterm_raises
-from loaderlab.system.ranks import SINGLE
+from loaderlab.system.ranks import SINGLE, node_name
 from loaderlab.system.terminal import Terminal
 from loaderlab.tracking import open_store
-from loaderlab.tracking.records import NOT_APPLICABLE
+from loaderlab.tracking.records import NODE, NOT_APPLICABLE, PROCESSOR, SLURM_JOB
 from loaderlab.tracking.untracked import Untracked
 from loaderlab.training import precision
 from loaderlab.training.batch_of_one import BatchOfOne, refuse_evaluation, refuse_training
@@ -78,6 +78,9 @@ def run(
     lift_pillow_limit()
     store = open_store(config.tracking, store_root()) if ranks.is_first else None
     tags = {"arm": job.arm, "repeat": str(config.repeat), "versions": _versions()}
+    tags |= {NODE: node_name(), PROCESSOR: processor_name()}
+    if slurm_id := slurm_task.own_job_id():
+        tags[SLURM_JOB] = slurm_id
     if job.parent_id is not None:
         tags["process.start"] = start_method()
     if job.hash:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from loaderlab.config import (
+    SLURM,
     Failed,
     GateNotJudged,
     RunFailIfConfig,
@@ -46,7 +47,8 @@ def recorded_overrides(settings: TrackingConfig, resume: str) -> list[list[str]]
 def run_sweep(
     jobs: Sequence[tuple[TrainConfig, list[str]]], task_overrides: list[str], resume: str | None = None
 ) -> None:
-    """Runs the jobs under one parent run: first repeat 1 of every arm, then repeat 2, and so on.
+    """Runs the jobs under one parent run: first repeat 1 of every arm, then repeat 2, and so on. With ``sweep.on=slurm`` they are
+    submitted to Slurm in this order.
 
     Args:
         jobs: configuration and overrides of each job.
@@ -59,9 +61,10 @@ def run_sweep(
         Failed: a job failed or was killed; raised after the last job.
         GateFailed, GateNotJudged: every job finished, and the gate ``fail_if`` is not passed.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the current job is ended and recorded, the parent is KILLED. A second one
-            ends the job at once.
+            ends the job at once. Jobs in Slurm continue.
     """
-    from loaderlab.runs.sweep_record import open_parent
+    from loaderlab.runs.sweep_plan import SweepPlan
+    from loaderlab.runs.sweep_record import open_sweep
     from loaderlab.runs.sweep_runner import SweepRunner
     from loaderlab.system.processes import sigterm_raises
     from loaderlab.system.terminal import Terminal
@@ -70,14 +73,23 @@ def run_sweep(
     terminal = Terminal()
     jobs = sorted(jobs, key=lambda job: job[0].repeat)  # stable: the arms of a repeat keep their order
     planned = sweep_jobs.sweep_jobs(jobs)
-    _check_jobs([config for config, _ in jobs], planned, resume)
-    store = open_store(jobs[0][0].tracking, store_root())
-    parent, done = open_parent(store, planned, task_overrides, resume)
-    with sigterm_raises(), parent:
+    configs = [config for config, _ in jobs]
+    _check_jobs(configs, planned, resume)
+    on_slurm = configs[0].sweep.on == SLURM
+    if on_slurm:
+        from loaderlab.runs.slurm_sweep import SlurmSweep, check_cluster
+
+        check_cluster(configs)
+    store = open_store(configs[0].tracking, store_root())
+    sweep = open_sweep(store, planned, task_overrides, resume, on_slurm=on_slurm)
+    parent = sweep.parent
+    with sigterm_raises(hangup=on_slurm), parent:
         if resume is not None:
-            terminal.say(f"resumed {parent.run_id}: {len(done)} of {len(planned)} jobs are done")
+            terminal.say(f"resumed {parent.run_id}: {len(sweep.done)} of {len(planned)} jobs are done")
+        plan = SweepPlan(sweep.planned, sweep.done, parent, store, terminal)
         try:
-            results = SweepRunner(jobs, planned, done, parent, store, terminal).run()
+            runner = SlurmSweep(configs, plan, terminal) if on_slurm else SweepRunner(configs, plan, terminal)
+            results = runner.run()
             comparisons = _conclude(store, parent, terminal)
         except KeyboardInterrupt:
             store.close_dead_runs()  # the run of a job that was killed
@@ -120,6 +132,12 @@ def _check_jobs(configs: Sequence[TrainConfig], planned: Sequence[sweep_jobs.Swe
     """
     if any(config.tracking != configs[0].tracking for config in configs):
         raise WrongUsage("tracking: one sweep goes to one store and experiment. Leave tracking.* out of the axes")
+    if any(
+        (config.sweep.on, config.sweep.slurm) != (configs[0].sweep.on, configs[0].sweep.slurm) for config in configs
+    ):
+        raise WrongUsage(
+            "sweep: all jobs of a sweep run in the same place. Leave sweep.on and sweep.slurm.* out of the axes"
+        )
     check_kind({job.is_emulated for job in planned})
     if (same := sweep_jobs.duplicates(planned)) is not None:
         named = planned[same[1] - 1].name

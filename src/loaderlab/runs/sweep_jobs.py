@@ -35,6 +35,7 @@ class SweepJob:
         settings: the resolved configuration, flattened to text.
         not_applicable: why it cannot run on this machine; empty until that is known.
         ended: how its process ended, if it left no run.
+        slurm_id: its Slurm job, once it is submitted.
     """
 
     name: str
@@ -43,6 +44,7 @@ class SweepJob:
     settings: dict[str, str]
     not_applicable: str = ""
     ended: str = ""
+    slurm_id: str = ""
 
     @property
     def is_emulated(self) -> bool:
@@ -161,9 +163,15 @@ def unreached(planned: Sequence[SweepJob], runs: Iterable[RunRecord]) -> list[Mi
     counts: Counter[tuple[str, str, bool]] = Counter()
     for job in planned:
         if job.hash not in recorded_hashes:
-            reason = f"{NOT_APPLICABLE}: {job.not_applicable}" if job.not_applicable else job.ended or NOT_REACHED
-            counts[job.arm, reason, job.is_emulated] += 1
+            counts[job.arm, _why_no_run(job), job.is_emulated] += 1
     return [
         Missing(arm, reason if count == 1 or NOT_APPLICABLE in reason else f"{reason} ({count} repeats)", is_emulated)
         for (arm, reason, is_emulated), count in counts.items()
     ]
+
+
+def _why_no_run(job: SweepJob) -> str:
+    if job.not_applicable:
+        return f"{NOT_APPLICABLE}: {job.not_applicable}"
+    submitted = f"{NOT_REACHED}: Slurm job {job.slurm_id} has no record yet" if job.slurm_id else NOT_REACHED
+    return job.ended or submitted

@@ -25,6 +25,7 @@ EXTRAS = {  # module: package, extra
     "transformers": ("transformers", "hf"),
     "accelerate": ("accelerate", "hf"),
     "lightning": ("lightning", "lightning"),
+    "submitit": ("submitit", "slurm"),
 }
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from loaderlab import metrics
+from loaderlab.system import slurm_task
 from loaderlab.system.nvml import gpus, query
 
 LOOK_S = 0.5  # time to measure the load of the processor
@@ -86,9 +87,11 @@ def _file_cache(stat: Path, prefix: str) -> int:
 
 
 def available_cores() -> int:
-    """The number of cores that this process may use: those of the affinity mask, limited by the cgroup's CPU quota, at least 1."""
+    """The number of cores that this process may use: those of the affinity mask, limited by the cgroup's CPU quota and by what
+    Slurm gave to this task, at least 1."""
     affinity, quota = core_limits()
-    return max(1, affinity if quota is None else min(affinity, math.ceil(quota)))
+    limits = [affinity if quota is None else math.ceil(quota), slurm_task.allocated_cores() or affinity]
+    return max(1, min(affinity, *limits))
 
 
 def _cgroup_folders(root: Path) -> Iterator[Path]:

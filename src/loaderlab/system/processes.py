@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import psutil
 
 from loaderlab.config import UserError
+from loaderlab.system import slurm_task
 from loaderlab.system.causes import described
 from loaderlab.system.streams import flushed
 
@@ -43,7 +44,10 @@ def error_line(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         if isinstance(error, OutOfTime):
             return str(error)
-        return "interrupted by SIGTERM" if isinstance(error, Terminated) else "interrupted by Ctrl-C"
+        if isinstance(error, Terminated):
+            end = slurm_task.end_of_own_job()
+            return f"{end}, with SIGTERM" if end else "interrupted by SIGTERM"
+        return "interrupted by Ctrl-C"
     if isinstance(error, UserError):  # its text is already one line for the user
         return " ".join(str(error).split("\n"))
     return described(error)
@@ -66,14 +70,16 @@ def leave(code: int) -> NoReturn:
     os._exit(code if flushed() else code or 1)
 
 
-def time_limit_raises() -> None:
-    """From now on, SIGUSR1 raises `OutOfTime` in the main thread. A sweep sends it to a job that exceeds its time limit."""
+def time_limit_raises(
+    number: int = signal.SIGUSR1, reason: str = "took longer than its time limit, sweep.job_minutes"
+) -> None:
+    """From now on, this signal raises `OutOfTime` in the main thread. A sweep sends it to a job that exceeds its time limit."""
 
     def end(number: int, frame: FrameType | None) -> None:
         if not _deferred(number, frame):
-            raise OutOfTime("took longer than its time limit, sweep.job_minutes")
+            raise OutOfTime(reason)
 
-    signal.signal(signal.SIGUSR1, end)
+    signal.signal(number, end)
 
 
 @contextmanager
@@ -87,18 +93,26 @@ def importing() -> Iterator[None]:
 
 
 @contextmanager
-def sigterm_raises() -> Iterator[None]:
-    """Raises `Terminated` in the main thread on SIGTERM. Restores the previous handler at the end."""
+def sigterm_raises(*, hangup: bool = False) -> Iterator[None]:
+    """Raises `Terminated` in the main thread on SIGTERM. Restores the previous handler at the end.
+
+    Args:
+        hangup: also on SIGHUP, the end of a login, unless it is ignored, as with ``nohup``.
+    """
 
     def terminate(number: int, frame: FrameType | None) -> None:
         if not _deferred(number, frame):
             raise Terminated
 
-    before: Any = signal.signal(signal.SIGTERM, terminate)
+    numbers = [signal.SIGTERM]
+    if hangup and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        numbers.append(signal.SIGHUP)
+    before: dict[int, Any] = {number: signal.signal(number, terminate) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _deferred(number: int, frame: FrameType | None) -> bool:
@@ -117,6 +131,15 @@ def ignore_sigterm() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
+DEFERRED = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+    signal.SIGCHLD,
+)
 _deferring = False  # inside `undisturbed`; only for the main thread, because signals raise only there
 
 
@@ -146,7 +169,7 @@ def undisturbed() -> Iterator[None]:
 
     try:
         _deferring = True
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD):
+        for number in DEFERRED:
             if callable(handler := signal.getsignal(number)):  # neither the default nor ignored
                 before[number] = handler
                 signal.signal(number, defer)

@@ -12,6 +12,8 @@ NOT_APPLICABLE = "not applicable here"  # a job that this machine cannot run
 NOT_REACHED = "not reached"  # a job that a sweep had not started when it ended
 NOT_FINITE = "not_finite"  # the tag with the names of metrics whose last value was NaN or infinite
 
+NODE, PROCESSOR, SLURM_JOB = "node", "node.processor", "slurm.job_id"  # tags: where a run was measured
+
 
 def not_finite_in(tags: Mapping[str, str]) -> list[str]:
     """The metric names in the tag `NOT_FINITE`."""

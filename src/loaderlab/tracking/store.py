@@ -143,8 +143,12 @@ class Store:
         with self.guarded():
             for run in self.client.search_runs([self.experiment_id], query):
                 if not _alive(run.data.tags):
-                    self.client.set_tag(run.info.run_id, "error", cause or "its process was killed")
-                    self.client.set_terminated(run.info.run_id, "KILLED")
+                    self.correct(run.info.run_id, "KILLED", cause or "its process was killed", {})
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the store is an SQLite file."""
+        return self._file is not None
 
     @property
     def typed(self) -> str:

@@ -1,0 +1,28 @@
+"""The result of a Slurm job that ended without returning one."""
+
+from __future__ import annotations
+
+from loaderlab.runs.job import RunResult
+from loaderlab.system.slurm import JobState
+from loaderlab.tracking.records import SLURM_JOB
+from loaderlab.tracking.store import Store
+
+
+def result_of(job_id: str, state: JobState, last_line: str, store: Store) -> RunResult:
+    """What is known of a job that ended without a result. Its run is closed if it is still RUNNING: its process has ended on
+    another host, where the store cannot see it.
+
+    Args:
+        last_line: what it printed last; empty if nothing helps.
+    """
+    where = f" on {state.nodes}" if state.nodes and state.nodes not in str(state) else ""
+    why = f"{state}{where}" + (f": {last_line}" if last_line else "")
+    runs = store.runs(f"tags.`{SLURM_JOB}` = '{job_id}'")
+    if not runs:
+        status = "KILLED" if state.state in ("CANCELLED", "PREEMPTED", "TIMEOUT") else "FAILED"
+        return RunResult("", status, error=why)
+    run = runs[-1]
+    if run.status != "RUNNING":
+        return RunResult(run.run_id, run.status, dict(run.figures), run.tags.get("error", ""))
+    store.correct(run.run_id, "KILLED", why, {})
+    return RunResult(run.run_id, "KILLED", error=why)
