@@ -147,10 +147,15 @@ def _run(task: RankTask, spec: NodeSpec, board: NodeBoard | None) -> Ended:
         return Ended(interrupt=Terminated() if error.sigval == signal.SIGTERM else KeyboardInterrupt())
     except KeyboardInterrupt as interrupt:
         return Ended(interrupt=interrupt)
-    except RendezvousError as error:
-        _refuse_rendezvous(spec, error)
-    except (RuntimeError, OSError, ValueError) as error:
-        if "endezvous" in str(error) or "TCPStore" in str(error) or "socket" in str(error).lower():
+    except (RendezvousError, RuntimeError, OSError, ValueError) as error:
+        if board is not None and board.silent:
+            return Ended()
+        if (
+            isinstance(error, RendezvousError)
+            or "endezvous" in str(error)
+            or "TCPStore" in str(error)
+            or "socket" in str(error).lower()
+        ):
             _refuse_rendezvous(spec, error)
         raise
     return Ended()

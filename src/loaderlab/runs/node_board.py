@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import threading
 import time
 from contextlib import suppress
@@ -16,12 +17,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+import psutil
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from loaderlab.runs.rank_process import read_infos
 from loaderlab.system.ranks import node_name
 
-BEAT_S, SILENT_S = 1.0, 12.0
+BEAT_S, SILENT_S = 1.0, 10.0
 LEAVE_S = 5.0  # for ranks to end by themselves
 NOTE_S = 10.0  # to wait for the notes of other nodes after a failure
 
@@ -52,37 +54,46 @@ class NodeBoard:
         self._store: Store | None = None
         self._number = 0  # of this node, from 1
         self._over = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
+        self._heard = time.monotonic()  # when the store answered last
+        self._quiet: list[str] = []  # nodes that did not answer for too long
         self._seen: dict[int, tuple[str, float]] = {}  # node: its last beat and when it changed
         self._texts: dict[int, str] = {}
         self.silent = ""
 
     def start(self) -> None:
         """Starts to watch the other nodes, as soon as this node's ranks have started."""
-        self._thread = threading.Thread(target=self._watch, name="node board", daemon=True)
-        self._thread.start()
+        for target in (self._beats, self._guard):
+            thread = threading.Thread(target=target, name="node board", daemon=True)
+            thread.start()
+            self._threads.append(thread)
 
     def close(self) -> None:
         """Stops watching, and says that this node ended on purpose."""
         self._over.set()
-        if self._thread is not None:
-            self._thread.join(2 * BEAT_S)
-        if self._store is not None:
+        for thread in self._threads:
+            thread.join(2 * BEAT_S)
+        if (store := self._answering) is not None:
             with suppress(RuntimeError):
-                self._store.set(f"left/{self._number}", "1")
+                store.set(f"left/{self._number}", "1")
+
+    @property
+    def _answering(self) -> Store | None:
+        """The store; None before it is known, and after a node stopped answering: a call could then last for a quarter of an hour."""
+        return None if self.silent else self._store
 
     def post(self, note: Note) -> None:
         """Tells the other nodes how this node's ranks failed."""
-        if self._store is not None:
+        if (store := self._answering) is not None:
             with suppress(RuntimeError):
-                self._store.set(f"note/{self._number}", json.dumps([note.text, note.secondary, note.at]))
+                store.set(f"note/{self._number}", json.dumps([note.text, note.secondary, note.at]))
 
     def notes(self) -> list[Note]:
         """The notes of the other nodes, after waiting until there is one about a cause, or for at most `NOTE_S`."""
         until, notes = time.monotonic() + NOTE_S, []
         while time.monotonic() < until:
             notes = self._notes()
-            if self._store is None or self.silent or any(not note.secondary for note in notes):
+            if self._answering is None or any(not note.secondary for note in notes):
                 break
             time.sleep(BEAT_S / 4)
         return notes
@@ -91,43 +102,57 @@ class NodeBoard:
         """Keeps the store for the other nodes until they have ended too, or for at most `NOTE_S`, since it may be in this process."""
         until = time.monotonic() + NOTE_S
         with suppress(RuntimeError):
-            while self._store is not None and time.monotonic() < until and not self.silent:
-                others = [number for number in self._others() if not self._store.check([f"left/{number}"])]
-                if not others:
+            while (store := self._answering) is not None and time.monotonic() < until:
+                if all(store.check([f"left/{number}"]) for number in self._others()):
                     return
-                self._store.set(f"left/{self._number}", "1")
+                store.set(f"left/{self._number}", "1")
                 time.sleep(BEAT_S / 4)
 
     def _notes(self) -> list[Note]:
         notes = []
         with suppress(RuntimeError):
             for number in self._others():
-                if self._store is not None and self._store.check([f"note/{number}"]):
-                    notes.append(Note(*json.loads(self._store.get(f"note/{number}"))))
+                if (store := self._answering) is not None and store.check([f"note/{number}"]):
+                    notes.append(Note(*json.loads(store.get(f"note/{number}"))))
         return notes
 
     def _others(self) -> list[int]:
         assert self._store is not None
         return [number for number in range(1, self._store.add("nodes", 0) + 1) if number != self._number]
 
-    def _watch(self) -> None:
-        while not read_infos(self._folder):  # the ranks start after the rendezvous, which creates the store
-            if self._over.wait(BEAT_S / 4):
-                return
-        heard = time.monotonic()
+    def _beats(self) -> None:
+        """Gives a sign of life every `BEAT_S`, and looks for that of the others."""
+        if not self._has_ranks():
+            return
         count = 0
         while not self._over.wait(BEAT_S):
             count += 1
-            try:
+            with suppress(RuntimeError):  # the store does not answer: `_guard` waits for it
                 self._beat(count)
-                heard = time.monotonic()
-                silent = self._silent_nodes(heard)
-            except RuntimeError:
-                silent = [f"the node of the rendezvous, {self._host}"] * (time.monotonic() - heard > SILENT_S)
-            if silent and not self._over.is_set():
+                self._quiet = self._silent_nodes(time.monotonic())
+                self._heard = time.monotonic()
+
+    def _guard(self) -> None:
+        """Ends this node's ranks if another node does not answer. It does not use the store, where a call may never return."""
+        if not self._has_ranks():
+            return
+        self._heard = time.monotonic()
+        while not self._over.wait(BEAT_S):
+            silent = self._quiet
+            if not silent and time.monotonic() - self._heard > SILENT_S:
+                silent = [f"the node of the rendezvous, {self._host},"]
+            if silent:
                 self.silent = "; ".join(silent)
+                self._break_connections()
                 self._end_ranks()
                 return
+
+    def _has_ranks(self) -> bool:
+        """Waits until this node's ranks have started: after the rendezvous, which creates the store. False if the job ended before."""
+        while not read_infos(self._folder):
+            if self._over.wait(BEAT_S / 4):
+                return False
+        return True
 
     def _beat(self, count: int) -> None:
         if self._store is None:
@@ -155,6 +180,15 @@ class NodeBoard:
             if now - since > SILENT_S:
                 silent.append(str(json.loads(beat)[1]))
         return silent
+
+    def _break_connections(self) -> None:
+        """Ends this process's connections to the store: the agent may wait in one for an answer that never comes."""
+        addresses = {str(entry[4][0]) for entry in socket.getaddrinfo(self._host, self._port)}
+        for connection in psutil.Process().net_connections("tcp"):
+            peer = connection.raddr
+            if peer and peer.port == self._port and peer.ip.removeprefix("::ffff:") in addresses:
+                with suppress(OSError), socket.socket(fileno=os.dup(connection.fd)) as duplicate:
+                    duplicate.shutdown(socket.SHUT_RDWR)
 
     def _end_ranks(self) -> None:
         """Ends this node's ranks: they may wait in a collective, where only SIGKILL reaches them."""

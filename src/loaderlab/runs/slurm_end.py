@@ -24,5 +24,5 @@ def result_of(job_id: str, state: JobState, last_line: str, store: Store) -> Run
     run = runs[-1]
     if run.status != "RUNNING":
         return RunResult(run.run_id, run.status, dict(run.figures), run.tags.get("error", ""))
-    store.correct(run.run_id, "KILLED", why, {})
+    store.correct(run.run_id, "KILLED", {"error": why}, {}, {})
     return RunResult(run.run_id, "KILLED", error=why)

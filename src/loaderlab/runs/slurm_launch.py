@@ -69,7 +69,7 @@ class _Followed:
     def result(self, config: TrainConfig) -> RunResult:
         """The result of the job, after it has ended."""
         state = self.await_end()
-        returned = [
+        returned: list[RunResult] = [
             result for task in self._tasks if (result := self._submitter.result(self._job_id, task)) is not None
         ]
         recorded = next((result for result in returned if result.run_id), None)

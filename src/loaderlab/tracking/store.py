@@ -143,7 +143,7 @@ class Store:
         with self.guarded():
             for run in self.client.search_runs([self.experiment_id], query):
                 if not _alive(run.data.tags):
-                    self.correct(run.info.run_id, "KILLED", cause or "its process was killed", {})
+                    self.correct(run.info.run_id, "KILLED", {"error": cause or "its process was killed"}, {}, {})
 
     @property
     def is_file(self) -> bool:
