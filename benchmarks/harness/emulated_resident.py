@@ -36,7 +36,7 @@ class Timed(EmulatedStep):
         super().__init__(device, accelerator, batch_size)
         self.cpu_ns = 0
 
-    def forward(self, batch: Batch) -> None:
+    def forward(self, batch: Batch, *, updates: bool = True) -> None:
         self._timed(super().forward, batch)
 
     def backward(self, loss: object, size: int, *, updates: bool) -> None:

@@ -250,5 +250,7 @@ class CustomData(DataConfig):
     target_key: str | None = setting(None, "key of the target if items are dicts")
     num_classes: int | None = setting(None, "number of classes if the dataset has no `classes`", at_least=1, example=10)
     sharded: bool = setting(
-        False, "the iterable dataset splits itself by get_worker_info, so that several workers are allowed"
+        False,
+        "the iterable dataset splits itself by get_worker_info, and with several ranks by RANK and WORLD_SIZE of the environment, so "
+        "that several workers are allowed",
     )

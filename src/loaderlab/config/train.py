@@ -140,6 +140,14 @@ class TrainConfig:
                 "sweep.on=local",
                 is_example=False,
             )
+        if self.launch.is_distributed and self.measure.cold:
+            raise refuse(
+                "measure.cold",
+                "true",
+                f"measures the files of one process, and launch={self.launch.name} has several ranks",
+                "measure.cold=false, or launch=none",
+                is_example=False,
+            )
         if self.accelerator.is_emulated:
             check_emulated(self)
             return

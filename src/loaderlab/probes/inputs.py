@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ class ProbeInputs:
         split, plan: the training samples and their batches.
         epoch: the epoch whose samples are used.
         rate: of the run, samples/s.
-        busy_ms: mean time of a step without its starved time, ms.
+        busy_ms: mean time of a step without its starved time, ms; only needed with several ranks.
     """
 
     parts: Parts
@@ -33,4 +34,4 @@ class ProbeInputs:
     epoch: int
     accumulate: int
     rate: float
-    busy_ms: float
+    busy_ms: float = math.nan

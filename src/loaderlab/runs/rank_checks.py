@@ -6,7 +6,7 @@ import platform
 from collections.abc import Sequence
 
 from loaderlab.config import TrainConfig, UserError, refuse
-from loaderlab.data.spec import DataSpec
+from loaderlab.data.spec import DataSpec, UserItems
 from loaderlab.system.ranks import Ranks
 from loaderlab.system.versions import versions
 from loaderlab.training.rank_group import RankGroup
@@ -46,6 +46,15 @@ def check_samples(group: RankGroup, config: TrainConfig, spec: DataSpec) -> None
         },
     )
     num_samples, world_size = spec.train.num_samples, group.ranks.world_size
+    source = spec.train.source
+    if isinstance(source, UserItems) and source.iterable and not source.sharded and world_size > 1:
+        raise refuse(
+            "data.sharded",
+            "false",
+            f"each of {world_size} ranks would train on all samples of the stream",
+            "data.sharded=true, if the dataset divides itself by RANK and WORLD_SIZE of the environment and by its workers",
+            is_example=False,
+        )
     if num_samples is not None and not spec.train.num_claimed and num_samples < world_size:
         raise refuse(
             f"launch={config.launch.name}",

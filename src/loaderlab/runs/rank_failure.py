@@ -106,6 +106,7 @@ def _correct(config: TrainConfig, run_id: str, status: str, error: str, infos: S
         return
     from loaderlab.runs.rank_rows import KnownResults, known_results
     from loaderlab.tracking import open_store
+    from loaderlab.tracking.store import PROCESS_KILLED
 
     with suppress(UserError):
         store = open_store(config.tracking, store_root(), create=False)
@@ -115,7 +116,10 @@ def _correct(config: TrainConfig, run_id: str, status: str, error: str, infos: S
         while record is not None and record.status == "RUNNING" and time.monotonic() < until:
             time.sleep(1.0)
             record = store.run(run_id)
-        if record is None or record.status == "FINISHED" or (not has_first and record.status != "RUNNING"):
+        if record is None or record.status == "FINISHED":
+            return
+        is_open = record.status == "RUNNING" or record.tags.get("error") == PROCESS_KILLED
+        if not has_first and not is_open:  # rank 0's node has recorded the end
             return
         unrecorded = record.status == "RUNNING" or "verdict" not in record.tags
         known = known_results(infos) if unrecorded else KnownResults()

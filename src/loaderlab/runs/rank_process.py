@@ -85,16 +85,16 @@ def work(task: RankTask) -> str:
     """Runs this rank's part of the job, and returns its status. It never raises: the agent reads from its file how it ended."""
     end_with_parent()
     _interrupt_once()
+    ranks = ranks_of_environment()
+    folder = rank_folder(Path(task.folder), ranks.rank)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_info(folder, RankInfo(ranks.rank, ranks.world_size, ranks.node, os.getpid()))
     with importing():
         import torch
 
         from loaderlab.runs.run import run
         from loaderlab.system.terminal import Terminal, quiet_terminal
         from loaderlab.training.rank_group import RankGroup, is_broken
-    ranks = ranks_of_environment()
-    folder = rank_folder(Path(task.folder), ranks.rank)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_info(folder, RankInfo(ranks.rank, ranks.world_size, ranks.node, os.getpid()))
     torch.set_num_threads(1)  # until the run sets it: the default would be all cores for every rank
     try:
         group = RankGroup(ranks)
@@ -126,9 +126,12 @@ def _interrupt_once() -> None:
     A run installs its own handler of SIGTERM while it runs.
     """
 
+    def ignore(number: int, frame: FrameType | None) -> None:
+        """A signal that has arrived already would raise an error after SIG_IGN."""
+
     def interrupt(number: int, frame: FrameType | None) -> None:
         for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_IGN)
+            signal.signal(each, ignore)
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, interrupt)

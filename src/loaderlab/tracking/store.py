@@ -31,6 +31,7 @@ from loaderlab.tracking.uri import store_uri, ui_command
 PAGE = 1000  # runs per search request
 SERVERS = ("postgresql", "mysql", "mssql")  # databases that MLflow can use, other than SQLite
 DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # module to package
+PROCESS_KILLED = "its process was killed"  # the error of a run whose process is gone, for a reason that nobody recorded
 HOST_TAG, PID_TAG, STARTED_TAG = "process.host", "process.pid", "process.started"
 
 
@@ -143,7 +144,7 @@ class Store:
         with self.guarded():
             for run in self.client.search_runs([self.experiment_id], query):
                 if not _alive(run.data.tags):
-                    self.correct(run.info.run_id, "KILLED", {"error": cause or "its process was killed"}, {}, {})
+                    self.correct(run.info.run_id, "KILLED", {"error": cause or PROCESS_KILLED}, {}, {})
 
     @property
     def is_file(self) -> bool:
