@@ -24,6 +24,8 @@ from loaderlab.runs.rank_process import read_infos
 from loaderlab.system.ranks import node_name
 
 BEAT_S, SILENT_S = 1.0, 10.0
+START_S = 120.0  # for the first sign of life, since the processes of a busy machine start slowly
+NO_BEAT = json.dumps([0, "a node"])
 LEAVE_S = 5.0  # for ranks to end by themselves
 NOTE_S = 10.0  # to wait for the notes of other nodes after a failure
 
@@ -170,14 +172,13 @@ class NodeBoard:
         for number in self._others():
             if self._store.check([f"left/{number}"]):
                 continue
-            beat = (
-                self._store.get(f"beat/{number}").decode() if self._store.check([f"beat/{number}"]) else '[0, "a node"]'
-            )
+            has_beaten = self._store.check([f"beat/{number}"])
+            beat = self._store.get(f"beat/{number}").decode() if has_beaten else NO_BEAT
             before, since = self._seen.get(number, ("", now))
             if beat != before:
                 since = now
             self._seen[number] = (beat, since)
-            if now - since > SILENT_S:
+            if now - since > (SILENT_S if has_beaten else START_S):
                 silent.append(str(json.loads(beat)[1]))
         return silent
 
