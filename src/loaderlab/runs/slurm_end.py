@@ -37,5 +37,5 @@ def with_cause(result: RunResult, job_id: str, state: JobState, store: Store) ->
         return result
     why = f"{state}, with SIGTERM"
     for run in store.runs(f"tags.`{SLURM_JOB}` = '{job_id}'"):
-        store.correct(run.run_id, "KILLED", why, {})
+        store.correct(run.run_id, "KILLED", {"error": why}, {}, {})
     return replace(result, error=why)
