@@ -51,7 +51,7 @@ $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: there is no Python 3.11, 3.12 or 3.13. Install one, or type: make PYTHON=/path/to/python3.12"; exit 1; }
 	@echo "installing the pinned packages into $(VENV): about 7 GB and three minutes, only the first time"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python tools/pip_progress.py --constraint constraints.txt --editable '.[suite,dali,spdl,docs,dev]'
+	@$(BIN)/python tools/pip_progress.py --constraint constraints.txt --editable '.[suite,dali,spdl,slurm,docs,dev]'
 	@touch $(READY)
 
 $(OLDEST)/.installed: $(OLDEST_PINS) $(READY)

@@ -111,7 +111,7 @@ SelectTypeParameters=CR_CPU
 ReturnToService=2
 MpiDefault=none
 SchedulerParameters=sched_interval=1,bf_interval=1
-KillWait=20
+KillWait=60
 MinJobAge=300
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool.%n

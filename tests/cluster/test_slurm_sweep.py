@@ -15,6 +15,7 @@ from tests.cluster.sweeps import Command, Recorded, on_slurm, settings
 pytestmark = pytest.mark.slow
 CANCELLED = "cancelled in Slurm (CANCELLED)"
 LONG = "steps=100000000"
+SMALL = "batch_size=4"
 
 
 @pytest.fixture
@@ -62,8 +63,8 @@ def test_six_jobs_one_cancelled_the_launcher_killed_and_resumed(
 def test_a_job_cancelled_while_it_waits_and_one_at_its_time_limit(
     cluster: Cluster, common: list[str], store_uri: str, command: Command
 ) -> None:
-    limits = ["sweep.slurm.minutes=1", "sweep.slurm.options=--nodelist=n1", "sweep.jobs_at_once=2"]
-    command.start("repeat=1,2", LONG, *common, *limits)
+    limits = ["sweep.slurm.minutes=1", "sweep.slurm.options=nodelist:n1", "sweep.jobs_at_once=2"]
+    command.start("repeat=1,2", LONG, SMALL, *common, *limits)
     command.await_that(lambda: cluster.job_ids("RUNNING") and cluster.job_ids("PENDING"))
     cluster.ask("scancel", *cluster.job_ids("PENDING"))
     assert command.exit_code() == 1, command.printed
@@ -76,7 +77,7 @@ def test_a_job_cancelled_while_it_waits_and_one_at_its_time_limit(
 
 
 def test_ctrl_c_leaves_the_jobs_in_slurm(cluster: Cluster, common: list[str], store_uri: str, command: Command) -> None:
-    command.start("repeat=1,2", LONG, "sweep.jobs_at_once=2", *common)
+    command.start("repeat=1,2", LONG, SMALL, "sweep.jobs_at_once=2", *common)
     command.await_that(lambda: len(cluster.job_ids("RUNNING")) == 2 and "Slurm job 3" in command.printed)
     command.send(signal.SIGINT)
     assert command.exit_code() == 130, command.printed
@@ -86,7 +87,7 @@ def test_ctrl_c_leaves_the_jobs_in_slurm(cluster: Cluster, common: list[str], st
     run_id = Recorded(store_uri).parent.info.run_id
     assert re.search(f"to continue: .* -m resume={run_id} ", command.printed)
     tracking = [text for text in common if text.startswith("tracking.")]
-    command.start("-m", "resume=latest", "sweep.on=local", *tracking)
+    command.start("-m", "resume=latest", "sweep.on=local", "sweep.jobs_at_once=1", *tracking)
     assert command.exit_code() == 2, command.printed
     assert f"its Slurm jobs {', '.join(ids)} still run or wait. Type: sweep.on=slurm" in command.printed
 
@@ -96,14 +97,14 @@ def test_a_node_without_the_files_and_a_partition_that_does_not_exist(
 ) -> None:
     data = cluster.not_on_n2 / "images"
     shutil.copytree(image_tree, data)
-    lacking = [f"data.root={data}", "sweep.slurm.options=--nodelist=n2", "sweep.jobs_at_once=2"]
-    command.start("repeat=1,2", LONG, *common, *lacking)
+    lacking = [f"data.root={data}", "sweep.slurm.options=nodelist:n2", "sweep.jobs_at_once=2"]
+    command.start("repeat=1,2", LONG, SMALL, *common, *lacking)
     assert command.exit_code() == 1, command.printed
     recorded = Recorded(store_uri)
     assert recorded.children == []
     assert recorded.jobs["repeat=1"].ended == f"failed: its process failed (FAILED) on n2: node n2 has no {data}"
 
-    command.start("seed=1,2", LONG, *common, "sweep.slurm.partition=nosuch")
+    command.start("seed=1,2", LONG, SMALL, *common, "sweep.slurm.partition=nosuch")
     assert command.exit_code() == 2, command.printed
     line = "sbatch --nodes=1 --ntasks-per-node=1 --no-requeue --time=5 --partition=nosuch"
     assert f"The submitted line: {line}. No job was started" in command.printed

@@ -113,6 +113,20 @@ def test_other_versions_are_flagged_in_place() -> None:
     assert "the runs used 2 different sets of versions" in comparison.notes[0]
 
 
+def test_nodes_that_differ_are_named() -> None:
+    runs = arms({"native": [100] * 3}, tags={"node": "n1", "node.processor": "EPYC"})
+    runs += arms({"dali": [200] * 3}, tags={"node": "n2", "node.processor": "Xeon"})
+    comparison = compared(*runs)
+    assert comparison.arms[1].notes == ["measured on n2, but native on n1: the nodes may explain the difference"]
+    assert comparison.notes[0] == "the runs were measured on 2 nodes, with different processors: n1 (EPYC), n2 (Xeon)"
+
+
+def test_one_node_is_no_caveat() -> None:
+    tags = {"node": "n1", "node.processor": "EPYC"}
+    comparison = compared(*arms({"native": [100] * 3, "dali": [200] * 3}, tags=tags))
+    assert not [note for note in (*comparison.notes, *comparison.arms[1].notes) if "node" in note]
+
+
 def test_pairs_have_the_same_seed() -> None:
     runs = [
         recorded(100, seed=5, repeat=1),

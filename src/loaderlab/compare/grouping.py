@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from loaderlab.compare.arms import Arm
 from loaderlab.compare.ladder import RUNGS
 from loaderlab.compare.marks import marked
+from loaderlab.config.launch import UNMEASURED
 from loaderlab.parity.status import PARITY, UNLIKE_WORK
 from loaderlab.tracking.records import RunRecord
 
-IGNORED = ("repeat", "seed", "resume", "study", "rung", "evaluate", "device")  # do not distinguish arms
+IGNORED = ("repeat", "seed", "resume", "study", "rung", "evaluate", "device", *UNMEASURED)  # do not distinguish arms
 REFERENCES = tuple(  # what its speed is compared with; they do not change the emulated accelerator
     f"accelerator.{name}" for name in ("min_utilization", "sample_kb", "made_for", "published_sample_ms")
 )

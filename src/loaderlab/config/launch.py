@@ -10,6 +10,9 @@ from loaderlab.config.base import AUTO, MISSING, refuse, setting
 from loaderlab.config.slurm import SlurmConfig
 
 JOIN_S = 120.0
+UNMEASURED = tuple(  # settings that organise the start of the ranks and do not affect what they measure
+    f"launch.{name}" for name in ("rendezvous", "join_s", "partition", "minutes", "options", "folder")
+)
 
 
 @dataclass

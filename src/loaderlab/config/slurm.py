@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ class SlurmConfig:
         60, "time limit of a Slurm job; shortly before it the run ends, and its results so far are recorded", at_least=1
     )
     options: str | None = setting(
-        None, "more options of sbatch, in quotes: '--account=team --constraint=a100'; null: none"
+        None, "more options of sbatch, as name:value or name: account:team; several in quotes; null: none"
     )
     folder: str = setting(
         "outputs/slurm", "folder of the submitted scripts and of the jobs' output; every node needs to see it"
@@ -42,31 +43,33 @@ class SlurmConfig:
 
     def check_options(self, group: str) -> None:
         """Raises:
-        UserError: an option is not of the form ``--name`` or ``--name=value``, or it is set by loaderlab itself.
+        UserError: an option cannot be read, or it is set by loaderlab itself.
         """
         try:
-            names = list(self.parsed_options())
+            own = next((name for name in self.parsed_options() if name in OWN_OPTIONS), None)
         except ValueError:
-            names = [""]
-        for name in names:
-            if not name or name in OWN_OPTIONS:
-                allowed = (
-                    "each option must be --name or --name=value"
-                    if not name
-                    else f"--{name} is set by loaderlab itself, so leave it out"
-                )
-                raise refuse(f"{group}.options", self.options, allowed, f"'{group}.options=\"--account=team\"'")
+            raise refuse(
+                f"{group}.options", self.options, "has a quote without its end", self._example(group)
+            ) from None
+        if own is not None:
+            allowed = f"{own} is set by loaderlab itself, so leave it out"
+            raise refuse(f"{group}.options", self.options, allowed, self._example(group))
+
+    @staticmethod
+    def _example(group: str) -> str:
+        return f"{group}.options=account:team"
 
     def parsed_options(self) -> dict[str, str | bool]:
-        """The value of each further option of sbatch, by its name without dashes; True for an option without a value.
+        """The value of each further option of sbatch, by its name; True for an option without a value. As on sbatch's own command
+        line, ``--name=value`` is understood too; Hydra needs quotes around it.
 
-        >>> SlurmConfig(options="--account=team --exclusive").parsed_options()
-        {'account': 'team', 'exclusive': True}
+        >>> SlurmConfig(options="account:team exclusive --gres=gpu:2").parsed_options()
+        {'account': 'team', 'exclusive': True, 'gres': 'gpu:2'}
         """
         parsed: dict[str, str | bool] = {}
         for word in shlex.split(self.options or ""):
-            name, separator, value = word.removeprefix("--").partition("=")
-            parsed[name if word.startswith("--") else ""] = value if separator else True
+            name, *value = re.split("[:=]", word.removeprefix("--"), maxsplit=1)
+            parsed[name] = value[0] if value else True
         return parsed
 
 

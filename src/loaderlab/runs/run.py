@@ -38,7 +38,7 @@ from loaderlab.runs.rank_results import RankReport, report_of, unsaid
 from loaderlab.runs.setup import setup_of
 from loaderlab.system import doctor, slurm_task, versions
 from loaderlab.system.causes import described, reason, safe_text
-from loaderlab.system.processes import ignore_sigterm, sigterm_raises
+from loaderlab.system.processes import Terminated, ignore_sigterm, sigterm_raises
 from loaderlab.system.ranks import SINGLE, node_name
 from loaderlab.system.terminal import Terminal
 from loaderlab.tracking import open_store
@@ -228,6 +228,8 @@ def _versions() -> str:
 
 def _explained(config: TrainConfig, error: BaseException) -> BaseException:
     """The error itself, or one that explains it to the user."""
+    if not isinstance(error, KeyboardInterrupt) and slurm_task.end_of_own_job():
+        return Terminated()  # Slurm's SIGTERM also reaches a loader's workers, whose death may be noticed first
     if isinstance(error, BatchOfOne):  # only of a stream; with a known length, the model was checked earlier
         refused = refuse_training if error.in_training else refuse_evaluation
         return refused(config, str(error))

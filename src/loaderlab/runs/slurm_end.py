@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from loaderlab.runs.job import RunResult
-from loaderlab.system.slurm import JobState
+from loaderlab.system.slurm import BY_SLURM, JobState
 from loaderlab.tracking.records import SLURM_JOB
 from loaderlab.tracking.store import Store
 
@@ -26,3 +28,14 @@ def result_of(job_id: str, state: JobState, last_line: str, store: Store) -> Run
         return RunResult(run.run_id, run.status, dict(run.figures), run.tags.get("error", ""))
     store.correct(run.run_id, "KILLED", {"error": why}, {}, {})
     return RunResult(run.run_id, "KILLED", error=why)
+
+
+def with_cause(result: RunResult, job_id: str, state: JobState, store: Store) -> RunResult:
+    """The result of a job that was interrupted by SIGTERM, with why Slurm sent it, as its run then says too. While the job ran,
+    Slurm may not have said why: a preempted job is still RUNNING in its time of grace."""
+    if state.state not in BY_SLURM:
+        return result
+    why = f"{state}, with SIGTERM"
+    for run in store.runs(f"tags.`{SLURM_JOB}` = '{job_id}'"):
+        store.correct(run.run_id, "KILLED", {"error": why}, {}, {})
+    return replace(result, error=why)

@@ -17,12 +17,13 @@ from loaderlab.parity.status import NOT_CHECKED
 from loaderlab.runs import slurm_entry
 from loaderlab.runs.compared_loaders import ComparedLoader, loader_key
 from loaderlab.runs.job import Job, RunResult
-from loaderlab.runs.slurm_end import result_of
+from loaderlab.runs.slurm_end import result_of, with_cause
 from loaderlab.runs.slurm_submit import Allocation, Submitter, check_slurm, needed_paths
 from loaderlab.runs.sweep_parity import check_loaders
 from loaderlab.runs.sweep_plan import SweepPlan
 from loaderlab.system import slurm
 from loaderlab.system.causes import safe_text
+from loaderlab.system.processes import BY_SIGTERM
 from loaderlab.system.program import command
 from loaderlab.system.slurm import JobState, SlurmError
 from loaderlab.system.terminal import Terminal
@@ -173,6 +174,10 @@ class SlurmSweep:
                 result = result_of(
                     job_id, state, self._submitter.last_line(job_id) if state.nodes else "", self._plan.store
                 )
+            if result is not None and result.error == BY_SIGTERM and state is not None:
+                if not state.has_ended:
+                    continue  # its process has ended, and Slurm will say why
+                result = with_cause(result, job_id, state, self._plan.store)
             if result is not None:
                 del self._waiting[index]
                 self._finish(index, result)

@@ -14,11 +14,12 @@ from dataclasses import asdict, dataclass
 
 from loaderlab.config import EMULATED, TrainConfig
 from loaderlab.config.accelerator import NONE
+from loaderlab.config.launch import UNMEASURED
 from loaderlab.runs.job import single
 from loaderlab.tracking.records import NOT_APPLICABLE, NOT_REACHED, Missing, RunRecord, is_emulated
 
 FILE = "plan.json"
-LABELS = ("resume", "study", "rung")  # names and storage settings do not affect the measurement
+LABELS = ("resume", "study", "rung", *UNMEASURED)  # names and storage settings do not affect the measurement
 ACCELERATOR = "accelerator.name"  # only emulated jobs record it
 LABEL_GROUPS = ("tracking.", "checkpoint.", "sweep.")
 MAX_CHANGES = 5

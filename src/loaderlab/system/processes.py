@@ -27,6 +27,7 @@ from loaderlab.system.streams import flushed
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 USUAL_CAUSES = {"SIGKILL": "out of memory", "SIGBUS": "/dev/shm is full"}  # of a process that a signal has ended
+BY_SIGTERM = "interrupted by SIGTERM"
 
 
 class Terminated(KeyboardInterrupt):
@@ -46,7 +47,7 @@ def error_line(error: BaseException) -> str:
             return str(error)
         if isinstance(error, Terminated):
             end = slurm_task.end_of_own_job()
-            return f"{end}, with SIGTERM" if end else "interrupted by SIGTERM"
+            return f"{end}, with SIGTERM" if end else BY_SIGTERM
         return "interrupted by Ctrl-C"
     if isinstance(error, UserError):  # its text is already one line for the user
         return " ".join(str(error).split("\n"))

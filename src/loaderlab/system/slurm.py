@@ -29,7 +29,7 @@ USUAL_REASONS = ("None", "Priority", "Resources", "Cleaning", "BeginTime", "JobH
 GONE = "GONE"  # neither command knows the job
 COMPLETING = "COMPLETING"  # its processes are ending; how they came to end is not visible yet
 NOTICE = re.compile(
-    r"\*\*\* (?:JOB|STEP) \S+ ON (\S+) CANCELLED AT \S+(?: DUE TO ([A-Z -]+?))? \*\*\*"
+    r"\*\*\* (?:JOB|STEP) \S+ ON (\S+) CANCELLED AT \S+(?: DUE TO ([^*,]+?)(?:,[^*]*)?)? \*\*\*"
 )  # of slurmstepd
 NOTICES = {"TIME LIMIT": "TIMEOUT", "PREEMPTION": "PREEMPTED", "NODE FAILURE": "NODE_FAIL", "JOB REQUEUE": "PREEMPTED"}
 QUERY_S = 30.0
