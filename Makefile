@@ -15,7 +15,7 @@ TORCH_FOLDERS = $(wildcard $(addprefix tests/,attach cuda_double device diagnosi
 TORCH_TESTS = $(TORCH_FOLDERS) $(filter-out $(addsuffix /%,$(TORCH_FOLDERS)), \
   $(shell grep -rlE --include='test_*.py' '^ *(import|from) torch' tests))
 
-.PHONY: help train test test-torch-2.11 check wheel ui docs install clean
+.PHONY: help train test test-torch-2.11 check wheel ui server docs install clean
 
 help: ## prints this list
 	@grep -hE '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -42,6 +42,9 @@ wheel: $(READY) ## dist/loaderlab-VERSION-py3-none-any.whl
 ui: $(READY) ## the MLflow UI with this project's store: make ui PORT=5001
 	$(BIN)/python -m experiments.ui --port $(PORT)
 
+server: $(READY) ## a tracking server for several machines: make server ARGS="--store postgresql://user:password@host/db --host 0.0.0.0"
+	@$(BIN)/python -m experiments.server --port $(PORT) $(ARGS)
+
 docs: $(READY) ## builds the documentation in site/; open site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
@@ -51,7 +54,7 @@ $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: there is no Python 3.11, 3.12 or 3.13. Install one, or type: make PYTHON=/path/to/python3.12"; exit 1; }
 	@echo "installing the pinned packages into $(VENV): about 7 GB and three minutes, only the first time"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python tools/pip_progress.py --constraint constraints.txt --editable '.[suite,dali,spdl,slurm,docs,dev]'
+	@$(BIN)/python tools/pip_progress.py --constraint constraints.txt --editable '.[suite,server,dali,spdl,slurm,docs,dev]'
 	@touch $(READY)
 
 $(OLDEST)/.installed: $(OLDEST_PINS) $(READY)

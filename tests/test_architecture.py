@@ -32,7 +32,7 @@ HEAVY = {  # packages that may be imported in few places only
     "nvidia": {"loaders/dali_graph.py", "loaders/dali_guard.py", "loaders/dali_single.py"},
     "spdl": {"loaders/spdl.py"},
     "transformers": {"attach/transformers_callback.py"},
-    "mlflow": {"tracking/store.py", "tracking/tracked_run.py"},
+    "mlflow": {f"tracking/{name}.py" for name in ("store", "tracked_run", "operations", "server_runs")},
     "timm": {"training/models.py"},
     "torchcodec": {"loaders/decode.py"},
     "torchvision": {"data/torchvision_sets.py"},

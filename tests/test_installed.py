@@ -96,10 +96,10 @@ def test_trace_without_extras(without_extras: Path, tmp_path: Path) -> None:
     assert "wiat: there is no such setting. Did you mean wait?" in refused.stderr
 
 
-@pytest.mark.parametrize("command", ["train", "compare", "doctor", "ui"])
+@pytest.mark.parametrize("command", ["train", "compare", "doctor", "ui", "server", "sync"])
 def test_commands_without_the_suite_name_the_extra(command: str, without_extras: Path, tmp_path: Path) -> None:
     done = run(without_extras / "loaderlab", command, folder=tmp_path)
-    package = "mlflow" if command == "ui" else "hydra-core"
+    package = "mlflow" if command in ("ui", "server", "sync") else "hydra-core"
     assert done.stderr.strip() == (
         f"error: loaderlab {command} needs {package}, which is not installed. Type: pip install 'loaderlab[suite]'"
     )

@@ -21,6 +21,8 @@ COMMANDS = {
     "compare": "compares recorded runs in a table, pictures and a page",
     "trace": "reads from a trace of PyTorch's profiler whether the GPU was starved",
     "ui": "starts the MLflow UI with the recorded runs",
+    "server": "starts a tracking server for the runs of several machines",
+    "sync": "sends to a tracking server what runs could not send",
     "doctor": "checks whether a long run would fail on this machine",
 }
 

@@ -43,7 +43,7 @@ def serve(host: str, port: int, uri: str) -> None:
         UserError: MLflow is not installed, the port is taken, or the store cannot be opened.
     """
     require(command("ui"), "mlflow")
-    refuse_taken(host, port)
+    refuse_taken("ui", host, port)
 
     from loaderlab.tracking import open_store, ui_view
     from loaderlab.tracking.uri import store_uri
@@ -73,8 +73,11 @@ def serve(host: str, port: int, uri: str) -> None:
     os.execv(sys.executable, program)
 
 
-def refuse_taken(host: str, port: int) -> None:
+def refuse_taken(name: str, host: str, port: int) -> None:
     """Raises an error if no server can listen on the port.
+
+    Args:
+        name: of the command: ui.
 
     Raises:
         UserError: the port is taken or not allowed.
@@ -85,5 +88,5 @@ def refuse_taken(host: str, port: int) -> None:
             probe.bind((host, port))
         except (OSError, OverflowError) as error:
             free = 5000 if not 0 < port < 65535 else port + 1
-            again = f"{command('ui')} --port {free}" if INSTALLED else f"make ui PORT={free}"
+            again = f"{command(name)} --port {free}" if INSTALLED else f"make {name} PORT={free}"
             raise UserError(f"--port={port}: cannot listen on {host}:{port}: {reason(error)}. Type: {again}") from None

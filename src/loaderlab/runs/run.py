@@ -52,6 +52,8 @@ if TYPE_CHECKING:  # only rank 0 imports MLflow
     from loaderlab.tracking.store import Store
     from loaderlab.tracking.tracked_run import TrackedRun
 
+SERVER_WAIT_S = 120.0  # for a tracking server that does not answer when a job of a sweep starts
+
 
 def run(
     config: TrainConfig,
@@ -76,7 +78,9 @@ def run(
     if job.parent_id is not None and (why := _not_applicable(config)):
         return RunResult("", NOT_APPLICABLE, error=why)
     lift_pillow_limit()
-    store = open_store(config.tracking, store_root()) if ranks.is_first else None
+    # a sweep must not lose a job because the tracking server is being restarted
+    wait_s = SERVER_WAIT_S if job.parent_id is not None else 0.0
+    store = open_store(config.tracking, store_root(), wait_s=wait_s) if ranks.is_first else None
     tags = {"arm": job.arm, "repeat": str(config.repeat), "versions": _versions()}
     tags |= {NODE: node_name(), PROCESSOR: processor_name()}
     if slurm_id := slurm_task.own_job_id():

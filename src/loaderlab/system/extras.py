@@ -20,6 +20,7 @@ EXTRAS = {  # module: package, extra
     "timm": ("timm", "suite"),
     "sklearn": ("scikit-learn", "suite"),
     "pynvml": ("nvidia-ml-py", "suite"),
+    "psycopg": ("psycopg", "server"),
     "nvidia.dali": ("nvidia-dali-cuda120", "dali"),
     "spdl": ("spdl", "spdl"),
     "transformers": ("transformers", "hf"),

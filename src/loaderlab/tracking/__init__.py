@@ -17,6 +17,7 @@ QUIET = {  # MLflow reads these when it is imported; values that the user set ar
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_DISABLE_AUTH_WARNING": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # two lines on each run that ends on a server; `Store.ui_text` is ours
 }
 
 IMPORTED = (
@@ -32,13 +33,14 @@ def quieten_mlflow() -> None:
         os.environ.setdefault(name, value)
 
 
-def open_store(config: TrackingConfig, root: Path, *, create: bool = True) -> Store:
+def open_store(config: TrackingConfig, root: Path, *, create: bool = True, wait_s: float = 0.0) -> Store:
     """The store of one experiment. Turns off MLflow's telemetry and messages in this process, then imports MLflow (1.5 s).
 
     Args:
         config: the location of the store, and the name of the experiment.
         root: the project's folder, for the default store.
         create: create the store and the experiment if they are missing.
+        wait_s: how long to wait for a tracking server that does not answer.
 
     Raises:
         StoreError: the store cannot be opened, created or written.
@@ -48,4 +50,4 @@ def open_store(config: TrackingConfig, root: Path, *, create: bool = True) -> St
 
     for noisy in ("alembic", "mlflow", "mlflow.store.db.utils"):  # after the import, which sets them to INFO
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    return Store(config, root, create=create)
+    return Store(config, root, create=create, wait_s=wait_s)

@@ -69,6 +69,30 @@ class RunRecord:
         return self.tags.get("device.type") == "cpu"
 
 
+def record_of(
+    *,
+    run_id: str,
+    name: str,
+    status: str,
+    started_ms: int,
+    settings: Mapping[str, str],
+    figures: Mapping[str, float],
+    tags: Mapping[str, str],
+) -> RunRecord:
+    """A run from the values in its store, which has only an earlier value of a metric that was not finite at the end."""
+    not_finite = not_finite_in(tags)
+    return RunRecord(
+        run_id=run_id,
+        name=name or run_id,
+        status=status,
+        parent_id=tags.get("mlflow.parentRunId"),
+        started_ms=started_ms,
+        settings=settings,
+        figures={metric: value for metric, value in figures.items() if metric not in not_finite},
+        tags=tags,
+    )
+
+
 @dataclass(frozen=True)
 class Missing:
     """A job or a run without metrics to compare.

@@ -8,9 +8,12 @@ import shlex
 import socket
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from mlflow.entities import Run, RunTag
@@ -24,15 +27,23 @@ from loaderlab.system.processes import process_identity, undisturbed
 from loaderlab.system.program import command
 from loaderlab.system.user import user_name
 from loaderlab.tracking import artifacts, sqlite_store, ui_view
-from loaderlab.tracking.records import RunRecord, not_finite_in
+from loaderlab.tracking.operations import END, Operation, is_refused, perform
+from loaderlab.tracking.outbox import Outbox
+from loaderlab.tracking.records import RunRecord, record_of
+from loaderlab.tracking.request_limits import limited_requests
+from loaderlab.tracking.server_runs import read_artifact, search_page
+from loaderlab.tracking.spool import PLACE, Address, Spool
 from loaderlab.tracking.tracked_run import TrackedRun, short_tags
-from loaderlab.tracking.uri import store_uri, ui_command
+from loaderlab.tracking.uri import store_uri, ui_command, without_password
+from loaderlab.tracking.writers import Direct, Mailed, say
 
+T = TypeVar("T")
 PAGE = 1000  # runs per search request
 SERVERS = ("postgresql", "mysql", "mssql")  # databases that MLflow can use, other than SQLite
 DRIVERS = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}  # module to package
 PROCESS_KILLED = "its process was killed"  # the error of a run whose process is gone, for a reason that nobody recorded
 HOST_TAG, PID_TAG, STARTED_TAG = "process.host", "process.pid", "process.started"
+CONNECT_S, RETRY_S = 10.0, 1.0
 
 
 class StoreError(UserError):
@@ -43,6 +54,10 @@ class NothingRecorded(StoreError):
     """The store or the experiment does not exist yet."""
 
 
+class Unreachable(StoreError):
+    """The tracking server does not answer, or cannot reach its database, at the moment."""
+
+
 class Store:
     """One experiment in one store.
 
@@ -50,26 +65,49 @@ class Store:
         config: the location of the store, and the experiment's name.
         root: the project's folder, for the default store.
         create: whether to create the store and the experiment if they are missing.
+        wait_s: how long to wait for a tracking server that does not answer, when the store is opened and a run is started.
 
     Raises:
         StoreError: the store cannot be opened, created or written.
     """
 
-    def __init__(self, config: TrackingConfig, root: Path, *, create: bool = True) -> None:
+    def __init__(self, config: TrackingConfig, root: Path, *, create: bool = True, wait_s: float = 0.0) -> None:
         self.uri, self._config, self._create = store_uri(config, root), config, create
         self._missing = artifacts.Missing()
+        self._unsent = root / PLACE if self.uri.startswith("http") else None
+        self._wait_s = wait_s
         if "://" not in self.uri:
             raise self._refused("must be sqlite:///… or the http://… of a tracking server")
         with self.guarded():
-            if self.uri.startswith("http"):
-                self._refuse_unreachable()
             try:
                 file = sqlite_store.sqlite_file(self.uri)
             except ValueError as error:
                 raise self._refused(reason(error)) from None
             self._file = file
-            self.client, self.experiment_id = self._open(None) if file is None else self._open_file(file)
+            self.client, self.experiment_id = (
+                self._patiently(self._open_server) if file is None else self._open_file(file)
+            )
             self.close_dead_runs()
+
+    def _open_server(self) -> tuple[MlflowClient, str]:
+        if self.uri.startswith("http"):
+            self._refuse_unreachable()
+        return self._open(None)
+
+    def _patiently(self, work: Callable[[], T]) -> T:
+        """The result of work, which is repeated for ``wait_s`` while the tracking server does not answer."""
+        deadline, is_announced = time.monotonic() + self._wait_s, False
+        while True:
+            try:
+                with self.guarded():
+                    return work()
+            except Unreachable:
+                if time.monotonic() >= deadline:
+                    raise
+            if not is_announced:
+                is_announced = True
+                say(f"waiting for {without_password(self.uri)}, for at most {self._wait_s:g} s")
+            time.sleep(RETRY_S)
 
     def _open_file(self, file: Path) -> tuple[MlflowClient, str]:
         if not self._create and not file.exists():
@@ -96,12 +134,16 @@ class Store:
         parts = urlsplit(self.uri)
         try:
             port = parts.port or (443 if parts.scheme == "https" else 80)
-            socket.create_connection((parts.hostname or "", port), timeout=10).close()
+            socket.create_connection((parts.hostname or "", port), timeout=CONNECT_S).close()
         except (OSError, ValueError) as error:
-            raise self._refused(f"no tracking server answers there: {reason(error)}", "tracking.uri=auto") from None
+            kind = Unreachable if isinstance(error, OSError) else StoreError
+            why = f"no tracking server answers there: {reason(error)}"
+            raise self._refused(why, "tracking.uri=auto", kind) from None
 
-    def _refused(self, why: str, override: str = "tracking.uri=sqlite:////tmp/mlflow.db") -> UserError:
-        return refuse("tracking.uri", self.uri, why, override, error=StoreError)
+    def _refused(
+        self, why: str, override: str = "tracking.uri=sqlite:////tmp/mlflow.db", kind: type[UserError] = StoreError
+    ) -> UserError:
+        return refuse("tracking.uri", without_password(self.uri), without_password(why), override, error=kind)
 
     def _open(self, location: str | None) -> tuple[MlflowClient, str]:
         if urlsplit(self.uri).scheme.partition("+")[0] in SERVERS:
@@ -117,7 +159,7 @@ class Store:
         if experiment is None and not self._create:
             known = ", ".join(entry.name for entry in client.search_experiments() if entry.name != "Default") or "none"
             raise NothingRecorded(
-                f"tracking.experiment={name}: there is no such experiment in {self.uri}. It has: {known}"
+                f"tracking.experiment={name}: there is no such experiment in {without_password(self.uri)}. It has: {known}"
             )
         if experiment is None:
             # without this tag, the UI opens the experiment as one with prompts and traces
@@ -128,8 +170,8 @@ class Store:
                 "tracking.experiment",
                 name,
                 "was deleted in this store",
-                f"tracking.experiment=other, or MLFLOW_TRACKING_URI={self.uri} mlflow experiments restore --experiment-id "
-                f"{experiment.experiment_id}",
+                f"tracking.experiment=other, or MLFLOW_TRACKING_URI={without_password(self.uri)} mlflow experiments restore "
+                f"--experiment-id {experiment.experiment_id}",
                 is_example=False,
                 error=StoreError,
             )
@@ -139,22 +181,35 @@ class Store:
         return client, experiment.experiment_id
 
     def close_dead_runs(self, cause: str = "") -> None:
-        """Marks RUNNING runs whose process no longer exists as KILLED, with the cause if it is known."""
+        """Marks RUNNING runs whose process no longer exists as KILLED, with the cause if it is known.
+
+        Not a run whose end waits in the spool. If the server does not answer, the next start does it.
+        """
         query = f"attributes.status = 'RUNNING' and tags.`{HOST_TAG}` = '{_host()}'"
-        with self.guarded():
+        with suppress(Unreachable), self.guarded():
             for run in self.client.search_runs([self.experiment_id], query):
-                if not _alive(run.data.tags):
-                    self.correct(run.info.run_id, "KILLED", {"error": cause or PROCESS_KILLED}, {}, {})
+                if not _alive(run.data.tags) and not self._ends_in_spool(run.info.run_id):
+                    self.client.set_tag(run.info.run_id, "error", cause or PROCESS_KILLED)
+                    self.client.set_terminated(run.info.run_id, "KILLED")
 
     @property
     def is_file(self) -> bool:
         """Whether the store is an SQLite file."""
         return self._file is not None
 
+    def _ends_in_spool(self, run_id: str) -> bool:
+        return self._unsent is not None and Spool(self._unsent, run_id).has(END)
+
+    def clear_error(self, run_id: str, error: str) -> None:
+        """Removes a run's tag ``error`` if it has this text."""
+        with self.guarded():
+            if self.client.get_run(run_id).data.tags.get("error") == error:
+                self.client.delete_tag(run_id, "error")
+
     @property
     def typed(self) -> str:
         """The overrides to append to a command to select this store and experiment; empty for the default ones."""
-        uri, experiment = self._config.uri, self._config.experiment
+        uri, experiment = without_password(self._config.uri), self._config.experiment
         words = [f"tracking.uri={uri}"] if uri != AUTO else []
         words += [f"tracking.experiment={experiment}"] if experiment != TrackingConfig.experiment else []
         return "".join(f" {shlex.quote(word)}" for word in words)
@@ -173,9 +228,8 @@ class Store:
         tags = source | {"mlflow.user": user_name()} | own | tags
         if parent_id:
             tags["mlflow.parentRunId"] = parent_id
-        with self.guarded():
-            run = self.client.create_run(self.experiment_id, tags=short_tags(tags), run_name=name)
-        return TrackedRun(self, run.info.run_id)
+        create = partial(self.client.create_run, self.experiment_id, tags=short_tags(tags), run_name=name)
+        return self._tracked(self._patiently(create).info.run_id, name)
 
     def resume(self, run_id: str) -> TrackedRun:
         """An earlier run, set to RUNNING again in this process."""
@@ -186,15 +240,33 @@ class Store:
                 _clear_folder_cache()
             self.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in own.items()])
             self.client.update_run(run_id, status="RUNNING")
-            if "error" in self.client.get_run(run_id).data.tags:
+            run = self.client.get_run(run_id)
+            if "error" in run.data.tags:
                 self.client.delete_tag(run_id, "error")
-        return TrackedRun(self, run_id)
+        return self._tracked(run_id, run.info.run_name or run_id)
+
+    def _tracked(self, run_id: str, name: str) -> TrackedRun:
+        """The run with its writer: directly into a database, or through the outbox of a tracking server."""
+        if self._unsent is None:
+            return TrackedRun(Direct(self, run_id), run_id)
+        address = Address(self.uri, self._config.experiment, name)
+        outbox = Outbox(Spool(self._unsent, run_id), address, partial(self.send, run_id), say)
+        return TrackedRun(Mailed(self, outbox), run_id)
+
+    def send(self, run_id: str, operation: Operation) -> None:
+        """Does one change of a run.
+
+        Raises:
+            Exception: whatever MLflow, its database or the network raises.
+        """
+        with limited_requests():
+            perform(self.client, run_id, operation)
 
     def correct(
         self, run_id: str, status: str, tags: dict[str, str], figures: Mapping[str, float], texts: Mapping[str, str]
     ) -> None:
         """Gives an earlier run another status, and adds tags, metrics and texts, which become artifacts, by file name."""
-        run = TrackedRun(self, run_id)
+        run = self._tracked(run_id, run_id)
         with self.guarded():
             for name, text in texts.items():
                 self.client.log_text(run_id, text, name)
@@ -209,18 +281,12 @@ class Store:
         Raises:
             UserError: MLflow does not understand the filter.
         """
-        runs: list[Run] = []
-        token = None
+        runs: list[RunRecord] = []
+        token: str | None = None
         with self.guarded(), _paused_collector():
             while True:
                 try:
-                    page = self.client.search_runs(
-                        [self.experiment_id],
-                        query,
-                        max_results=PAGE,
-                        order_by=["attributes.start_time ASC"],
-                        page_token=token,
-                    )
+                    page, token = self._search_page(query, token)
                 except MlflowException as error:
                     if error.error_code != "INVALID_PARAMETER_VALUE":
                         raise
@@ -231,9 +297,20 @@ class Store:
                         """'filter="metrics.`rate/samples_per_s` > 1000"'""",
                     ) from None
                 runs += page
-                token = page.token
                 if not token:
-                    return [_recorded(run) for run in runs]
+                    return runs
+
+    def _search_page(self, query: str, token: str | None) -> tuple[list[RunRecord], str | None]:
+        if self._unsent is not None:
+            return search_page(self.uri, self.experiment_id, query, PAGE, token)
+        page = self.client.search_runs(
+            [self.experiment_id],
+            query,
+            max_results=PAGE,
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
+        )
+        return [_recorded(run) for run in page], page.token
 
     def run(self, run_id: str) -> RunRecord | None:
         """The run with this id, from any experiment; None if there is no such run."""
@@ -254,7 +331,12 @@ class Store:
 
     def read(self, run_id: str, path: str) -> str | None:
         """The text of an artifact; None if the run has no artifact with this path."""
-        with tempfile.TemporaryDirectory(prefix="loaderlab-") as folder:
+        if self._unsent is not None:
+            with suppress(MlflowException), limited_requests():
+                content = read_artifact(self.uri, run_id, path)
+                if content is not None:
+                    return content.decode("utf-8", errors="replace")
+        with limited_requests(), tempfile.TemporaryDirectory(prefix="loaderlab-") as folder:
             try:
                 return Path(self.client.download_artifacts(run_id, path, folder)).read_text(
                     encoding="utf-8", errors="replace"
@@ -266,7 +348,7 @@ class Store:
     def guarded(self) -> Iterator[None]:
         """Turns errors of MLflow, SQLAlchemy and the disk into one message. A first Ctrl-C takes effect after the write."""
         try:
-            with undisturbed():
+            with undisturbed(), limited_requests():
                 yield
         except UserError:
             raise
@@ -281,8 +363,13 @@ class Store:
                 raise
             upgrade = ""
             if "out-of-date" in safe_text(error) or "schema" in safe_text(error):
-                upgrade = f" Another MLflow version wrote the store. Type: mlflow db upgrade {self.uri}"
+                upgrade = (
+                    f" Another MLflow version wrote the store. Type: mlflow db upgrade {without_password(self.uri)}"
+                )
             line = with_cause(error, reason(_driver_error(error))).removesuffix(".")
+            if isinstance(error, MlflowException) and self._unsent is not None:
+                kind = StoreError if is_refused(error) else Unreachable
+                raise self._refused(f"the tracking server reports: {line}", "tracking.uri=auto", kind) from error
             raise self._refused(
                 f"the MLflow store cannot be opened or written: {line}.{upgrade} The store needs a writable disk with space left"
             ) from error
@@ -312,15 +399,13 @@ def _paused_collector() -> Iterator[None]:
 
 
 def _recorded(run: Run) -> RunRecord:
-    not_finite = not_finite_in(run.data.tags)  # the store has only an earlier value of these
-    return RunRecord(
+    return record_of(
         run_id=run.info.run_id,
-        name=run.info.run_name or run.info.run_id,
+        name=run.info.run_name,
         status=run.info.status,
-        parent_id=run.data.tags.get("mlflow.parentRunId"),
         started_ms=run.info.start_time,
         settings=run.data.params,
-        figures={name: value for name, value in run.data.metrics.items() if name not in not_finite},
+        figures=run.data.metrics,
         tags=run.data.tags,
     )
 
