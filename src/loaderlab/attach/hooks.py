@@ -7,7 +7,6 @@ loaders remember where they were created: a recording may start after that, in t
 from __future__ import annotations
 
 import os
-import socket
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,6 +23,7 @@ from loaderlab.attach.passes import Pass
 from loaderlab.attach.recorder import recorder
 from loaderlab.attach.thread_hooks import watch_threads
 from loaderlab.attach.wrapping import wrap
+from loaderlab.system.ranks import node_name
 
 STACK, NUMBER, PASS, OF = "_loaderlab_stack", "_loaderlab_number", "_loaderlab_pass", "_loaderlab_loader"
 
@@ -261,7 +261,7 @@ def _place_in_job(distributed: Any) -> dict[str, Any]:
     """The rank in the program's process group; empty without one."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return {}
-    return {"rank": distributed.get_rank(), "num_ranks": distributed.get_world_size(), "node": socket.gethostname()}
+    return {"rank": distributed.get_rank(), "num_ranks": distributed.get_world_size(), "node": node_name()}
 
 
 def _local_ranks() -> int:

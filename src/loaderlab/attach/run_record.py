@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loaderlab.attach.events import Events, Program, read
+from loaderlab.attach.rank_results import load, over_ranks
 from loaderlab.attach.reading import JudgedLoader, Reading, read_events
 from loaderlab.attach.record import Record, log_results, write_record
-from loaderlab.attach.sidecar import Ending, Order
+from loaderlab.attach.sidecar import RANKS_FILE, Ending, Order
 from loaderlab.config import TrackingConfig, UserError
 from loaderlab.device.environment import describe_machine
 from loaderlab.metrics import TABLE, WAIT_PCT
@@ -76,7 +77,7 @@ class RunRecording:
             tracked.tags({"error": error})
         problem = ""
         try:
-            reading = self._reading()
+            reading = self._job(self._reading())
         except Exception as failure:  # whatever is wrong with the rows, the run has to end
             traceback.print_exc()
             problem = f"the measurements cannot be judged: {described(failure)}"
@@ -96,6 +97,8 @@ class RunRecording:
         tags = device_tags(reading.device) | ({NOT_FINITE: ", ".join(outdated)} if outdated else {})
         tracked.tags(tags)
         tags |= job.verdict.tags()
+        if reading.ranks is not None:
+            tracked.tags(reading.ranks.verdict.tags())
         tracked.remove_tags(self._replaceable - set(tags))
         self._replaceable, self._figures = set(tags), self._figures | set(job.figures)
 
@@ -111,6 +114,11 @@ class RunRecording:
     def _reading(self) -> Reading:
         path = Path(self._order.rows_file)
         return read_events(read(path) if path.exists() else Events(Program()))
+
+    def _job(self, reading: Reading) -> Reading:
+        """The reading as that of the job, if its first rank has written the results of all ranks."""
+        results = load(Path(self._order.rows_file).with_name(RANKS_FILE))
+        return over_ranks(reading, results) if results else reading
 
     def _record(self, reading: Reading) -> Record:
         return Record(
@@ -153,7 +161,9 @@ def _loader_facts(reading: Reading) -> Iterator[tuple[str, str]]:
             yield f"loader {number}", f"{loader.title}: {loader.verdict.sentence}"
     for number, loader in enumerate(reading.others, 1):
         yield f"evaluation {number}", f"{loader.title}: {_waited(loader)}"
-    for number, note in enumerate(reading.notes, 1):
+    if reading.ranks is not None:
+        yield "ranks", reading.ranks.verdict.sentence
+    for number, note in enumerate([*reading.notes, *(reading.ranks.notes if reading.ranks is not None else ())], 1):
         yield f"note {number}", note
 
 
