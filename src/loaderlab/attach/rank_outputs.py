@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from loaderlab import metrics
 from loaderlab.attach.rank_results import RankResult, RanksReading
 from loaderlab.report.page_frame import escaped
+from loaderlab.report.rank_table import COLUMNS, rank_rows
 
-MOST_ROWS = 16  # of the table
-COLUMNS = ("rank", "node", "device", "samples/s", "waits for data", "own compute", "waits for others", "starved alone")
+NUM_SEPARATE = 4  # columns of the table that do not need the time in collectives: rank, node, step time, starved share
 
 
 def as_json(ranks: RanksReading) -> dict[str, Any]:
@@ -48,46 +47,20 @@ def _mean(values: Any) -> float | None:
 
 
 def as_html(ranks: RanksReading) -> str:
-    """The ranks as a part of a page: the sentence, and a table of the ranks whose own time is longest and shortest."""
-    entries = [_entry(result, ranks) for result in _some(ranks.results)]
-    left_out = len(ranks.results) - len(entries)
-    rows = "".join(f"<tr>{''.join(f'<td>{escaped(cell)}</td>' for cell in _cells(entry))}</tr>" for entry in entries)
-    head = "".join(f"<td><b>{name}</b></td>" for name in COLUMNS)
-    sentence = ranks.verdict.sentence or ranks.notes[0]
-    return (
-        f'<div class="loaderlab-loop"><h3>{ranks.verdict.num_ranks} ranks</h3>\n<p>{escaped(sentence)}.</p>\n'
-        + (f"<table><tbody><tr>{head}</tr>{rows}</tbody></table>\n" if rows else "")
-        + (
-            f'<p class="soft">{left_out} ranks between the slowest and the fastest are left out.</p>\n'
-            if left_out
-            else ""
-        )
-        + "</div>\n"
-    )
-
-
-def _some(results: Sequence[RankResult]) -> Sequence[RankResult]:
-    """At most `MOST_ROWS`: those that are not measured and the slowest first, then the fastest, each by rank."""
-    if len(results) <= MOST_ROWS:
-        return results
-    slowest_first = sorted(results, key=lambda result: -(_mean(result.steps.own_ms) or float("inf")))
-    half = MOST_ROWS // 2
-    return [
-        *sorted(slowest_first[:half], key=lambda result: result.rank),
-        *sorted(slowest_first[-half:], key=lambda result: result.rank),
+    """The ranks as a part of a page: the sentence, and a table as in the report of a run."""
+    columns = list(range(len(COLUMNS) - 1))  # without the last one, the loader alone: it is not measured
+    if ranks.unseparated:
+        columns = columns[:NUM_SEPARATE]
+    rows = [[row[column] for column in columns] for row in (COLUMNS, *rank_rows(ranks.measured))]
+    cells = "".join(f"<tr>{''.join(f'<td>{escaped(text)}</td>' for text in row)}</tr>" for row in rows)
+    left_out = len(ranks.measured) - (len(rows) - 1)
+    parts = [
+        f'<div class="loaderlab-loop"><h3>{ranks.verdict.num_ranks} ranks</h3>',
+        f"<p>{escaped(ranks.verdict.sentence or ranks.notes[0])}.</p>",
+        f"<table><tbody>{cells}</tbody></table>" if len(rows) > 1 else "",
+        f'<p class="soft">{left_out} ranks are left out: these are the slowest and the fastest.</p>'
+        if left_out
+        else "",
+        "</div>",
     ]
-
-
-def _cells(entry: dict[str, Any]) -> list[str]:
-    if entry["reason"]:
-        return [str(entry["rank"]), entry["node"], entry["device"], f"not measured: {entry['reason']}"]
-    ms, share, rate = (metrics.metric(name) for name in (metrics.STEP_MS, metrics.STARVED_PCT, metrics.RATE))
-    times = [entry[name] for name in ("starved_ms", "own_compute_ms", "collective_ms")]
-    return [
-        str(entry["rank"]),
-        entry["node"],
-        entry["device"],
-        "" if entry["samples_per_s"] is None else rate.number(entry["samples_per_s"]),
-        *("" if time is None else ms.quantity(time) for time in times),
-        "" if entry["starved_pct"] is None else share.quantity(entry["starved_pct"]),
-    ]
+    return "\n".join(part for part in parts if part) + "\n"

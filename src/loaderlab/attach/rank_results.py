@@ -175,6 +175,11 @@ class RanksReading:
     reason: str = ""
 
     @property
+    def measured(self) -> list[RankSteps]:
+        """The steps of the ranks that have some."""
+        return [result.steps for result in self.results if len(result.steps.step)]
+
+    @property
     def notes(self) -> list[str]:
         """What limits the verdict."""
         notes = [ALONE_ONLY.format(self.reason)] if self.reason else []

@@ -97,8 +97,6 @@ class RunRecording:
         tags = device_tags(reading.device) | ({NOT_FINITE: ", ".join(outdated)} if outdated else {})
         tracked.tags(tags)
         tags |= job.verdict.tags()
-        if reading.ranks is not None:
-            tracked.tags(reading.ranks.verdict.tags())
         tracked.remove_tags(self._replaceable - set(tags))
         self._replaceable, self._figures = set(tags), self._figures | set(job.figures)
 
@@ -128,6 +126,7 @@ class RunRecording:
             figures=reading.job.figures,
             loop=reading.job.loop,
             environment=describe_machine(_device_name(reading.device), reading.program.threads),
+            ranks=reading.ranks,
         )
 
 
@@ -161,8 +160,6 @@ def _loader_facts(reading: Reading) -> Iterator[tuple[str, str]]:
             yield f"loader {number}", f"{loader.title}: {loader.verdict.sentence}"
     for number, loader in enumerate(reading.others, 1):
         yield f"evaluation {number}", f"{loader.title}: {_waited(loader)}"
-    if reading.ranks is not None:
-        yield "ranks", reading.ranks.verdict.sentence
     for number, note in enumerate([*reading.notes, *(reading.ranks.notes if reading.ranks is not None else ())], 1):
         yield f"note {number}", note
 
