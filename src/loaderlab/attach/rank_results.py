@@ -33,7 +33,6 @@ MOST_STEPS, BLOCK = 10_000, 500  # of longer programs, only some blocks of steps
 MOSTLY = 0.9  # of the steps have to contain an exchange of gradients
 NO_DDP = "no DistributedDataParallel exchanged gradients in most steps"
 SILENT = "it sent no result: it ended early, or it is not watched"
-FEW_STEPS = "it has no verdict"
 ALONE_ONLY = "the ranks could not be compared: {}"
 WAITS_ONLY = (
     "the exchange of gradients could not be separated from the ranks' own work ({}), so ranks are compared by their waits for data only, "
@@ -115,7 +114,11 @@ def save(results: Sequence[RankResult], path: Path) -> None:
 
 def load(path: Path) -> list[RankResult]:
     """The results in a file; none if there is no such file."""
-    return [unpacked(base64.b64decode(text)) for text in json.loads(path.read_text())] if path.exists() else []
+    return (
+        [unpacked(base64.b64decode(text)) for text in json.loads(path.read_text(encoding="utf-8"))]
+        if path.exists()
+        else []
+    )
 
 
 def result_of(reading: Reading) -> RankResult:
@@ -124,13 +127,13 @@ def result_of(reading: Reading) -> RankResult:
     facts = RankFacts(
         cores=program.cores, read_mib_per_s=job.figures.get(READ_MIB_PER_S), device=reading.device.partition(" ")[2]
     )
-    window = _some_blocks(job.loop.window) if reading.can_judge else []
+    window = _some_blocks(job.loop.window)  # also if they are not enough for a verdict on this rank alone
     return RankResult(
         rank_steps(program.rank, program.node, window, facts),
         np.fromiter((step.num_samples for step in window), np.int64, len(window)),
         _unseparated(program.unseparated, job),
         job.figures,
-        "" if reading.can_judge else job.verdict.because,
+        "" if len(window) else job.verdict.because,
     )
 
 
@@ -213,9 +216,10 @@ def over_ranks(reading: Reading, others: Sequence[RankResult]) -> Reading:
         measured = [replace(result, steps=replace(result.steps, own_ms=result.steps.starved_ms)) for result in measured]
     verdict = judge_ranks([result.steps for result in measured], num_ranks)
     ranks = RanksReading(verdict, results, unseparated)
-    if verdict.lost_pct is None or not reading.can_judge:
+    judged = [result for result in measured if result.rank not in verdict.unmeasured]
+    if verdict.lost_pct is None or judged[0].rank != reading.program.rank:  # the loop of the first rank is needed
         return replace(reading, ranks=ranks)
-    return replace(reading, job=_job(reading.job, measured, separated=not unseparated), ranks=ranks)
+    return replace(reading, job=_job(reading.job, judged, separated=not unseparated), ranks=ranks)
 
 
 def _job(first: JudgedLoader, results: Sequence[RankResult], *, separated: bool) -> JudgedLoader:
