@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from threading import get_ident
 from time import perf_counter_ns
 from types import ModuleType
 from typing import Any
@@ -35,41 +36,46 @@ class Backward:
 
     def __init__(self) -> None:
         self.queued = False
-        self._begin_ns = 0
-        self._begun: Any = None
-        self._queue: Callable[[Callable[[], None]], None] | None = None
+        self._announce: Callable[[], None] | None = None
         self._is_capturing: Callable[[], bool] = bool
 
-    def has_gradient(self, model: Any) -> None:
-        """Called with the gradient of a parameter of a DDP model."""
-        if self.queued or not recorder.on or not model.require_backward_grad_sync:
-            return
+    def announce(self) -> None:
+        """Queues the callbacks of this backward."""
         try:
-            self._queue = self._queue or self._prepared()
+            if self._announce is None:
+                self._announce = self._announcing()
             if recorder.clock is None or not self._is_capturing():  # events inside a CUDA graph could not be read
-                self._queue(self._own_work_ended)
+                self._announce()
                 self.queued = True
         except (AttributeError, RuntimeError):
             recorder.cannot_separate(REFUSED)
 
-    def _prepared(self) -> Callable[[Callable[[], None]], None]:
+    def _announcing(self) -> Callable[[], None]:
+        """Makes the callbacks, as functions that look up little: each step calls them, with cold caches."""
         import torch
 
         if torch.cuda.is_available():
             self._is_capturing = torch.cuda.is_current_stream_capturing
         # there is no public way; torch's FSDP and its communication hooks use this one
         queue: Callable[[Callable[[], None]], None] = torch.autograd.Variable._execution_engine.queue_callback
-        return queue
+        begin_ns, begun = 0, None
 
-    def _own_work_ended(self) -> None:
-        self._begun, self._begin_ns = recorder.device_event(), perf_counter_ns()
-        if self._queue is not None:
-            self._queue(self._gradients_exchanged)
+        def own_work_ended() -> None:
+            nonlocal begin_ns, begun
+            clock = recorder.clock
+            begun = None if clock is None else clock.now()
+            begin_ns = perf_counter_ns()
+            queue(gradients_exchanged)
 
-    def _gradients_exchanged(self) -> None:
-        end_ns = perf_counter_ns()
-        self.queued = False
-        recorder.add_collective(self._begin_ns, end_ns, GRADIENTS, self._begun)
+        def gradients_exchanged() -> None:
+            end_ns = perf_counter_ns()
+            self.queued = False
+            if begun is None:
+                recorder.recent.append((recorder.step_thread or get_ident(), begin_ns, end_ns, GRADIENTS))
+            else:
+                recorder.add_collective(begin_ns, end_ns, GRADIENTS, begun)
+
+        return lambda: queue(own_work_ended)
 
 
 backward = Backward()
@@ -119,19 +125,24 @@ def _forward(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _register(model: Any) -> None:
-    """Lets the gradients of some parameters announce a backward: of the last one, which gets its gradient first, or of several if not
-    each of them has one in every step."""
+    """Lets the gradients of some parameters announce a backward: of the smallest one, or of several if not each of them has a gradient in
+    every step. Any time before the last gradient is early enough."""
     model.__dict__[MARK] = id(model)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    some = getattr(model, "find_unused_parameters", False) or getattr(model, "static_graph", False)
-    step = max(1, len(parameters) // MOST_PARAMETERS) if some else len(parameters)
+    if getattr(model, "find_unused_parameters", False) or getattr(model, "static_graph", False):
+        chosen = parameters[:: max(1, len(parameters) // MOST_PARAMETERS)]
+    else:
+        chosen = sorted(parameters, key=lambda parameter: parameter.numel())[:1]
     reference = weakref.ref(model)  # a copy of the model must not keep this one
 
     def has_gradient(gradient: Any) -> None:
-        if (model := reference()) is not None:
-            backward.has_gradient(model)
+        if backward.queued or not recorder.on:
+            return
+        model = reference()
+        if model is not None and model.require_backward_grad_sync:
+            backward.announce()
 
-    for parameter in parameters[::-1][:: step or 1]:
+    for parameter in chosen:
         parameter.register_hook(has_gradient)
 
 
