@@ -2,6 +2,7 @@
 
     python -m benchmarks.watch_overhead --measure steps                 # about 1 minute
     python -m benchmarks.watch_overhead --measure steps --rows          # while the rows are also written to a file, as --record does
+    python -m benchmarks.watch_overhead --measure steps --ddp           # of a rank, whose collectives are separated
     python -m benchmarks.watch_overhead --measure command --rounds 5    # about 2 minutes
 
 steps: within one process a coin decides before each step whether it is recorded, so that steps which are compared are milliseconds
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--processes", type=options.count, default=7, help="processes with a coin; at least 2")
     parser.add_argument("--steps", type=options.count, default=3000, help="steps of each process")
     parser.add_argument("--rows", action="store_true", help="write the rows to a file, as --record does")
+    parser.add_argument("--ddp", action="store_true", help="train with DistributedDataParallel, on one rank")
     parser.add_argument("--rounds", type=options.count, default=5, help="runs of the command in each arm; at least 2")
     parser.add_argument("--arms", nargs="+", help="of the commands, besides the bare script (default: all)")
     parser.add_argument("--packages", type=Path, default=DEFAULT, help="folder to install the packages into")
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if STEPS in chosen.measure:
         processes = []
         for number in range(chosen.processes):
-            processes.append(overhead.coin_process(chosen.steps, number, rows=chosen.rows))
+            processes.append(overhead.coin_process(chosen.steps, number, rows=chosen.rows, ddp=chosen.ddp))
             print(f"process {number + 1} of {chosen.processes}: {processes[-1]}", flush=True)
         print("\n".join(overhead.step_lines(processes)))
     if COMMAND in chosen.measure:

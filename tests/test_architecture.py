@@ -55,6 +55,7 @@ HEAVY = {  # packages that may be imported in few places only
 }
 PRIVATE = {  # private names of other packages, each in a wrapper that gives the reason; os._exit is documented
     "attach/call_stacks.py": {"_getframe"},  # inspect.stack reads every source file
+    "attach/ddp_hooks.py": {"_execution_engine"},  # there is no public way to see the end of backward
     "attach/events.py": {"_make"},  # of a named tuple: public in spite of its name
     "attach/hooks.py": {"_BaseDataLoaderIter"},
     "attach/script.py": {"_run_module_as_main"},
@@ -76,9 +77,10 @@ WRITES = {  # attributes of another object that a file may assign to
     },  # classes of this file
     "attach/finish.py": {"os._exit"},  # ends a process at once: the verdict is printed before
     "attach/hooks.py": {
+        "backward.queued",
         "current.index",
         "object.__setattr__(target, name, value)",
-    },  # `Pass`, without a call; marks of loaders
+    },  # `Pass` and `Backward`, without a call; marks of loaders
     "attach/script.py": {
         "sys.argv",
         "sys.excepthook",

@@ -1,6 +1,7 @@
 """A loop of short steps in which a coin decides before each step whether `loaderlab watch` records it. Prints the lengths' means.
 
 python -m benchmarks.harness.watched_coin --steps 3000
+python -m benchmarks.harness.watched_coin --steps 3000 --ddp     # a process group of one rank, whose gradients DDP exchanges
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ BATCH, FEATURES, WARMUP = 32, 1024, 200
 OUTLIER = 4.0  # times the median: such steps were interrupted by the machine; writing rows to a file takes less
 
 
-def lengths(steps: int, rows_file: Path | None, seed: int) -> list[tuple[bool, int]]:
+def lengths(steps: int, rows_file: Path | None, seed: int, *, ddp: bool = False) -> list[tuple[bool, int]]:
     """Whether each step was recorded, and its length in ns."""
     import torch
 
@@ -28,8 +29,12 @@ def lengths(steps: int, rows_file: Path | None, seed: int) -> list[tuple[bool, i
     session = Session(rows_file=rows_file)
     session.start()
     batches = _batches()
-    model = torch.nn.Sequential(torch.nn.Linear(FEATURES, FEATURES), torch.nn.ReLU(), torch.nn.Linear(FEATURES, 10))
+    model: torch.nn.Module = torch.nn.Sequential(
+        torch.nn.Linear(FEATURES, FEATURES), torch.nn.ReLU(), torch.nn.Linear(FEATURES, 10)
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    if ddp:
+        model = _data_parallel(model)
     coin, results = random.Random(seed), []
     for _ in range(WARMUP + steps):
         recorder.on = coin.random() < 0.5
@@ -42,6 +47,15 @@ def lengths(steps: int, rows_file: Path | None, seed: int) -> list[tuple[bool, i
     recorder.on = True
     session.stop()
     return results[WARMUP:]
+
+
+def _data_parallel(model: Any) -> Any:
+    """The model in a process group of one rank; this process ends before the group."""
+    from torch import distributed
+    from torch.nn.parallel import DistributedDataParallel
+
+    distributed.init_process_group("gloo", rank=0, world_size=1, store=distributed.HashStore())  # type: ignore[attr-defined]
+    return DistributedDataParallel(model)
 
 
 def _batches() -> Iterator[Any]:
@@ -80,10 +94,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=options.count, default=3000, help="measured steps")
     parser.add_argument("--seed", type=int, default=0, help="of the coin")
     parser.add_argument("--rows", action="store_true", help="also write the rows to a file, as --record does")
+    parser.add_argument("--ddp", action="store_true", help="train with DistributedDataParallel, on one rank")
     chosen = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         rows_file = Path(folder) / "rows.jsonl" if chosen.rows else None
-        print(json.dumps(summary(lengths(chosen.steps, rows_file, chosen.seed))))
+        print(json.dumps(summary(lengths(chosen.steps, rows_file, chosen.seed, ddp=chosen.ddp))))
 
 
 if __name__ == "__main__":

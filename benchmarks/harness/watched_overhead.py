@@ -44,11 +44,11 @@ def interval(values: Sequence[float]) -> Interval:
 # ---- a step --------------------------------------------------------------------------------------------------------------
 
 
-def coin_process(steps: int, seed: int, *, rows: bool) -> dict[str, float]:
+def coin_process(steps: int, seed: int, *, rows: bool, ddp: bool = False) -> dict[str, float]:
     """The summary of one process of `benchmarks.harness.watched_coin`."""
     command = [sys.executable, "-m", "benchmarks.harness.watched_coin", f"--steps={steps}", f"--seed={seed}"]
     done = subprocess.run(
-        [*command, *(["--rows"] if rows else [])],
+        [*command, *["--rows"] * rows, *["--ddp"] * ddp],
         cwd=ROOT,
         env=environment(),
         check=True,

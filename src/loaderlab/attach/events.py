@@ -13,7 +13,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
-NO_GRAD, DRAINED = 1, 2  # the bits of `Row.flags`
+NO_GRAD, DRAINED, GRADIENTS = 1, 2, 4  # the bits of `Row.flags`
 UNKNOWN = -1
 
 
@@ -26,23 +26,27 @@ class Kind(IntEnum):
     WAIT = 3  # the thread of the optimizer waited for another thread, which reads a loader
     OPTIMIZER = 4  # an optimizer stepped
     TAKE = 5  # the thread of the optimizer looked whether another thread, which reads a loader, has a batch for it
+    COLLECTIVE = 6  # the ranks exchanged gradients or buffers, or waited for each other to do so
 
 
 # as plain numbers for the hooks: an attribute of an enumeration takes 2 us in a program's step
 START, BATCH, END, OPTIMIZER = int(Kind.START), int(Kind.BATCH), int(Kind.END), int(Kind.OPTIMIZER)
+COLLECTIVE = int(Kind.COLLECTIVE)
 
 
 class Row(NamedTuple):
     """One event.
 
     Attributes:
-        loader: the number of the loader object; UNKNOWN for an optimizer's step.
+        loader: the number of the loader object; UNKNOWN for an optimizer's step and a collective.
         passed: the number of the pass over a loader; each iterator has its own, and each reset of a persistent one.
         thread: the identifier of the thread.
         begin_ns, end_ns: on the clock `time.perf_counter_ns`.
         samples: in the batch; 0 if it is not known.
-        flags: NO_GRAD: gradients were switched off; DRAINED: the device had finished its work when the batch was there.
-        idle_ns: how long the device had nothing to do between the request and the batch; UNKNOWN without a device clock.
+        flags: NO_GRAD: gradients were switched off; DRAINED: the device had finished its work when the batch was there;
+            GRADIENTS: the collective exchanged gradients.
+        idle_ns: how long the device had nothing to do between the request and the batch, or how long a collective took on it;
+            UNKNOWN without a device clock.
         since_ns: time on the device's clock since the previous row that has one; UNKNOWN without.
         ahead_ns: of a TAKE: how long before it the other thread had handed something over last; UNKNOWN if it has not.
     """
@@ -140,6 +144,9 @@ class Program:
         children: processes that multiprocessing started, apart from the loaders' workers.
         row_cost_ns: time that the recorder takes for a row; 0 if it was not measured.
         stopped_at: the number of optimizer steps after which the measurement was to stop; None: never.
+        rank, num_ranks: in the program's process group; 0 and 1 without one.
+        node: the name of the machine, in a job of several ranks.
+        unseparated: why the exchange of gradients could not be measured; empty if nothing is known to prevent it.
     """
 
     device: str = ""
@@ -152,6 +159,10 @@ class Program:
     children: int = 0
     row_cost_ns: float = 0.0
     stopped_at: int | None = None
+    rank: int = 0
+    num_ranks: int = 1
+    node: str = ""
+    unseparated: str = ""
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,17 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from loaderlab.attach.publish import Publisher, say
+from loaderlab.attach.rank_exchange import joined
 from loaderlab.attach.session import Session
-from loaderlab.attach.sidecar import Ending, RecordingProcess, ending_of
+from loaderlab.attach.sidecar import RANKS_FILE, Ending, RecordingProcess, ending_of
 from loaderlab.config import AUTO, ExitCode
 
 if TYPE_CHECKING:
@@ -66,9 +68,11 @@ class Watched:
         self._max_steps = max_steps
         self._session: Session | None = None
         self._recording: RecordingProcess | None = None
+        self._rows_file: Path | None = None
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a handler of SIGTERM may need it while this thread has it
         self._ending = Ending(0)
+        self._termination = Termination()
         self.gate_failed = False
 
     def start(self) -> None:
@@ -78,10 +82,9 @@ class Watched:
             UserError: a file cannot be written, or the run cannot be recorded.
         """
         self._publisher.checked()
-        rows_file = None
         if self._outputs.record is not None and self._rank == 0:
-            rows_file = self._start_recording(self._outputs.record)
-        self._session = Session(self._max_steps, rows_file)
+            self._rows_file = self._start_recording(self._outputs.record)
+        self._session = Session(self._max_steps, self._rows_file)
         self._session.start()
         self._hook_exit()
 
@@ -105,8 +108,11 @@ class Watched:
         return rows_file
 
     def ended(self, error: BaseException | None) -> None:
-        """The program's own code has ended. The result follows when its threads and its exit handlers have ended too."""
+        """The program's own code has ended. The result follows when its threads and its exit handlers have ended too, or when the
+        launcher asks this rank to end because another one has failed."""
         self._ending = ending_of(error)
+        if error is not None:
+            self._termination.defer(lambda: self._finish(self._ending, wait=False))
 
     def give_up(self) -> None:
         """The program never started: there is no result."""
@@ -155,25 +161,32 @@ class Watched:
         if session is None or os.getpid() != self._pid:
             return
         reading: Reading | None = None
+        self._termination.defer()
         try:
             session.stop()
+            from loaderlab.attach.rank_results import save  # imports numpy: after the script has imported what it needs
+
             if session.num_rows > MANY_ROWS:
                 say(f"loaderlab: computing the verdict on {session.num_rows:,} events …")
-            reading = session.reading()
+            reading = joined(session.reading(), hurry=lambda: self._termination.arrived)
             self._publisher.publish(reading)
+            if self._rows_file is not None and reading.ranks is not None:
+                save(reading.ranks.results, self._rows_file.with_name(RANKS_FILE))
         except KeyboardInterrupt:
             say("loaderlab: interrupted before the verdict was computed")
         except Exception:
             say(
                 f"loaderlab: the result could not be computed, which is a fault of loaderlab:\n{traceback.format_exc()}"
             )
-        if self._recording is not None and wait:
-            self._recording.finish(ending)
-        elif self._recording is not None:
+        if self._recording is not None:
             self._recording.announce(ending)
         if self._rank == 0:
             self._judge_gate(reading)
         _flush()
+        self._termination.release()
+        if self._recording is not None and wait:
+            self._recording.finish(ending)
+            _flush()
 
     def _judge_gate(self, reading: Reading | None) -> None:
         limit = self._outputs.fail_if_starved_pct
@@ -188,6 +201,48 @@ class Watched:
             say(
                 f"loaderlab: the gate --fail-if-starved {limit:g} was not passed: {share:.1f} % of the time is lost waiting for data"
             )
+
+
+class Termination:
+    """SIGTERM, with which torchrun ends the other ranks when one has failed. It waits until the result is there, and then ends the
+    program as it would have done before. A program without other ranks, or with a handler of its own, is not affected.
+
+    Attributes:
+        arrived: the signal was received.
+    """
+
+    def __init__(self) -> None:
+        self.arrived = self._deferring = False
+
+    def defer(self, finish: Callable[[], None] = lambda: None) -> None:
+        """Lets the signal wait until `release`.
+
+        Args:
+            finish: makes the result when the signal arrives, unless that is being done already.
+        """
+        is_main = threading.current_thread() is threading.main_thread()
+        if not is_main or not _has_other_ranks() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+            return
+
+        def terminated(number: int, frame: FrameType | None) -> None:
+            self.arrived = True
+            finish()
+
+        signal.signal(signal.SIGTERM, terminated)
+        self._deferring = True
+
+    def release(self) -> None:
+        """Ends the waiting; if the signal has arrived, so does the program."""
+        if self._deferring:
+            self._deferring = False
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            if self.arrived:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _has_other_ranks() -> bool:
+    number = os.environ.get("WORLD_SIZE", "1")
+    return number.isdigit() and int(number) > 1
 
 
 def _flush() -> None:

@@ -1,4 +1,4 @@
-"""The hooks that call the recorder: in torch's DataLoader and optimizers, and in DALI's iterators. Does not import torch.
+"""The hooks that call the recorder: in torch's DataLoader, optimizers and DDP, and in DALI's iterators. Does not import torch.
 
 They wrap methods of classes of modules that the program imports itself. While nothing is recorded they only pass through, and
 loaders remember where they were created: a recording may start after that, in the callback of a training framework for example.
@@ -17,11 +17,13 @@ from typing import Any
 
 from loaderlab.attach.after_import import AfterImport
 from loaderlab.attach.call_stacks import call_stack, user_lines
+from loaderlab.attach.ddp_hooks import backward, hook_checkpoint, hook_ddp
 from loaderlab.attach.events import BATCH, DRAINED, END, NO_GRAD, START, LoaderFacts
 from loaderlab.attach.passes import Pass
 from loaderlab.attach.recorder import recorder
 from loaderlab.attach.thread_hooks import watch_threads
 from loaderlab.attach.wrapping import wrap
+from loaderlab.system.ranks import node_name
 
 STACK, NUMBER, PASS, OF = "_loaderlab_stack", "_loaderlab_number", "_loaderlab_pass", "_loaderlab_loader"
 
@@ -224,6 +226,7 @@ def _optimizers(module: ModuleType) -> None:
 def _stepped(optimizer: Any, args: Any, kwargs: Any) -> None:
     if _is_compiling[0]() or not recorder.on:  # traced by torch.compile, this must leave nothing in the graph
         return
+    backward.queued = False
     thread = get_ident()
     if recorder.step_thread is None:
         _first_step(optimizer, thread)
@@ -250,7 +253,15 @@ def _first_step(optimizer: Any, thread: int) -> None:
         asynchronous=device is not None and device.capabilities.asynchronous,
         cores=max(1, available_cores() // _local_ranks()),
         threads=torch.get_num_threads(),
+        **_place_in_job(torch.distributed),
     )
+
+
+def _place_in_job(distributed: Any) -> dict[str, Any]:
+    """The rank in the program's process group; empty without one."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return {}
+    return {"rank": distributed.get_rank(), "num_ranks": distributed.get_world_size(), "node": node_name()}
 
 
 def _local_ranks() -> int:
@@ -281,6 +292,8 @@ _after_import = AfterImport(
         "torch.utils.data.dataloader": _torch_loader,
         "torch.compiler": _compiler,
         "torch.optim.optimizer": _optimizers,
+        "torch.nn.parallel.distributed": hook_ddp,
+        "torch.utils.checkpoint": hook_checkpoint,
         "nvidia.dali.plugin.pytorch": _dali,
     }
 )

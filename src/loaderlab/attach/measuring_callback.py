@@ -12,6 +12,7 @@ from pathlib import Path
 
 from loaderlab.attach import hooks
 from loaderlab.attach.publish import Publisher, say
+from loaderlab.attach.rank_exchange import joined
 from loaderlab.attach.reading import JudgedLoader, Reading
 from loaderlab.attach.session import Session
 from loaderlab.attach.torch_terms import in_terms as verdict_in_terms
@@ -93,7 +94,7 @@ class MeasuringCallback:
             return False
         with harmless(f"the result of {self.training} could not be computed"):
             session.stop()
-            self.reading = in_terms(session.reading(), terms)
+            self.reading = in_terms(joined(session.reading()), terms)
             self._unpublished = True
         return self._unpublished
 

@@ -26,6 +26,7 @@ class StepsOfProgram:
         epoch_ends_ns: from requesting one more batch to the end of the data, of each epoch.
         num_batches: in all steps together.
         num_unclear: steps that contain a part of an evaluation whose end is not visible; they are not measured.
+        num_exchanging: steps in which an exchange of gradients with other ranks was measured.
     """
 
     steps: list[Step]
@@ -33,6 +34,7 @@ class StepsOfProgram:
     epoch_ends_ns: list[int]
     num_batches: int
     num_unclear: int
+    num_exchanging: int = 0
 
 
 @dataclass
@@ -46,6 +48,7 @@ class _Cycle:
         unclear: it contains a part of an evaluation.
         untimed: a part of it has no device time.
         counted: the number of samples of each batch is known.
+        exchanges: gradients were exchanged in it.
     """
 
     mine: bool = False
@@ -54,11 +57,14 @@ class _Cycle:
     unclear: bool = False
     untimed: bool = False
     counted: bool = True
+    exchanges: bool = False
     wait_ns: int = 0
     idle_ns: int = 0
     length_ns: int = 0
     device_ns: int = 0
     tail_ns: int = 0
+    collective_ns: int = 0
+    collective_device_ns: int = 0
     samples: int = 0
     batches: int = 0
 
@@ -82,7 +88,10 @@ class _Cycle:
             return
         self.length_ns += segment.end_ns - begin_ns
         self.device_ns += max(0, segment.device_ns)
-        self.untimed |= segment.device_ns == UNKNOWN
+        self.untimed |= UNKNOWN in (segment.device_ns, segment.collective_device_ns)
+        self.collective_ns += segment.collective_ns
+        self.collective_device_ns += max(0, segment.collective_device_ns)
+        self.exchanges |= segment.exchanges
 
     def steps_in(self, segment: Segment) -> None:
         """Notes that the optimizer stepped in the segment."""
@@ -101,10 +110,12 @@ class _Cycle:
         length = self.length_ns - (self.tail_ns if self.ended else 0)
         wait = min(self.wait_ns, length)
         untimed = timed and (self.untimed or self.ended)
+        collective = min(self.collective_ns, length - wait)
         device = None
         if timed:
             idle, total = (wait, length) if untimed else (self.idle_ns, max(self.device_ns, self.idle_ns))
-            device = DeviceStep(idle / 1e6, 0.0, (total - idle) / 1e6, 0.0, 0.0, float("nan"))
+            shared = collective if untimed else min(self.collective_device_ns, total - idle)
+            device = DeviceStep(idle / 1e6, 0.0, (total - idle) / 1e6, 0.0, 0.0, float("nan"), collective=shared / 1e6)
         return Step(
             epoch=epoch,
             step=number,
@@ -113,6 +124,7 @@ class _Cycle:
             host=(wait, 0, length - wait, 0, 0),
             device=device,
             disturbed=self.unclear or untimed,
+            collective_ns=collective,
         )
 
 
@@ -149,6 +161,7 @@ class _Builder:
     epochs: list[_Epoch] = field(default_factory=list)
     num_batches: int = 0
     num_unclear: int = 0
+    num_exchanging: int = 0
     cycle: _Cycle | None = None
     passed: int = UNKNOWN  # the pass that another thread reads
 
@@ -213,6 +226,7 @@ class _Builder:
         self.steps.append(step)
         self.num_batches += cycle.batches
         self.num_unclear += cycle.unclear
+        self.num_exchanging += cycle.exchanges
         epoch.add(step)
 
 
@@ -234,4 +248,6 @@ def steps_of(
         epochs_ns.append((begin, begin + epoch.length_ns + epoch.end_ns))
         begin = epochs_ns[-1][1]
     ends = [epoch.end_ns for epoch in builder.epochs]
-    return StepsOfProgram(builder.steps, epochs_ns, ends, builder.num_batches, builder.num_unclear)
+    return StepsOfProgram(
+        builder.steps, epochs_ns, ends, builder.num_batches, builder.num_unclear, builder.num_exchanging
+    )

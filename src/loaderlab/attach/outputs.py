@@ -10,6 +10,8 @@ from dataclasses import asdict
 from typing import Any
 
 from loaderlab import metrics
+from loaderlab.attach import rank_outputs
+from loaderlab.attach.rank_results import RanksReading
 from loaderlab.attach.reading import JudgedLoader, Reading
 from loaderlab.report.loop_html import fragment, page
 
@@ -23,10 +25,13 @@ def text(reading: Reading, name: str) -> str:
     Args:
         name: of the program: ``train.py``.
     """
-    job = reading.job
-    lines = [f"{name}: {job.verdict.sentence}."]
+    job, ranks = reading.job, reading.ranks
+    whose = f"{name}{_on_ranks(ranks)}" if ranks is not None else name
+    lines = [f"{whose}: {job.verdict.sentence}."]
     if job.verdict.bottleneck:
         lines.append(f"Bottleneck: {job.verdict.bottleneck}.")
+    if ranks is not None and ranks.verdict.sentence:
+        lines.append(f"Ranks: {ranks.verdict.sentence.removeprefix('ranks are ')}.")
     lines += [f"Loader: {loader_line(entry)}" for entry in reading.loaders[:1] if len(reading.loaders) == 1]
     lines += [f"{'Try' if how else 'To do:'} {advice}." for how, advice in _advice(job)]
     if job.figures:
@@ -34,7 +39,7 @@ def text(reading: Reading, name: str) -> str:
     if len(reading.loaders) > 1:
         lines += [f"Loader {loader_line(entry)}: {entry.verdict.sentence}." for entry in reading.loaders]
     lines += [f"Evaluation: {loader_line(entry)}{_waited(entry)}" for entry in reading.others]
-    lines += [f"Note: {note}." for note in reading.notes]
+    lines += [f"Note: {note}." for note in _notes(reading)]
     wrapped = [
         textwrap.fill(
             line, WIDTH, initial_indent=INDENT * (index > 0), subsequent_indent=INDENT * 2, break_on_hyphens=False
@@ -42,6 +47,16 @@ def text(reading: Reading, name: str) -> str:
         for index, line in enumerate(lines)
     ]
     return "loaderlab: " + "\n".join(wrapped)
+
+
+def _on_ranks(ranks: RanksReading) -> str:
+    """Whether the verdict is on the whole job, or on its first rank."""
+    number = ranks.verdict.num_ranks
+    return f" on {number} ranks" if ranks.verdict.lost_pct is not None else f", rank 0 of {number}"
+
+
+def _notes(reading: Reading) -> list[str]:
+    return [*reading.notes, *(reading.ranks.notes if reading.ranks is not None else ())]
 
 
 def one_line(reading: Reading, name: str) -> str:
@@ -102,8 +117,9 @@ def as_json(reading: Reading, name: str) -> str:
             }
             for entry in [*(reading.loaders if len(reading.loaders) > 1 else ()), *reading.others]
         ],
-        "notes": list(reading.notes),
+        "notes": _notes(reading),
         "device": reading.device,
+        **(rank_outputs.as_json(reading.ranks) if reading.ranks is not None else {}),
     }
     return json.dumps(_finite(content), indent=1) + "\n"
 
@@ -148,8 +164,9 @@ def as_html(reading: Reading, name: str) -> str:
     """The result as a standalone page."""
     several = reading.loaders if len(reading.loaders) > 1 else ()
     notes = [f"Loader: {loader_line(entry)}" for entry in reading.loaders if not several]
-    notes += [f"Evaluation: {loader_line(entry)}{_waited(entry)}" for entry in reading.others] + [*reading.notes]
-    parts = [_part("", reading.job, notes), *(_part(loader_line(entry), entry) for entry in several)]
+    notes += [f"Evaluation: {loader_line(entry)}{_waited(entry)}" for entry in reading.others] + _notes(reading)
+    ranks = [rank_outputs.as_html(reading.ranks)] if reading.ranks is not None else []
+    parts = [_part("", reading.job, notes), *ranks, *(_part(loader_line(entry), entry) for entry in several)]
     return page(name, parts, {"device": reading.device} if reading.device else None)
 
 

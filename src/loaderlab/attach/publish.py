@@ -14,6 +14,8 @@ from loaderlab.system.files import write_text
 if TYPE_CHECKING:
     from loaderlab.attach.reading import Reading
 
+MOST_LINES = 8  # ranks that print something: a job may have a thousand
+
 
 @dataclass(frozen=True)
 class Publisher:
@@ -21,7 +23,7 @@ class Publisher:
 
     Attributes:
         name: of what is measured: ``train.py``.
-        rank: of this process; rank 0 prints the whole verdict, each other rank one line.
+        rank: of this process; rank 0 prints the whole verdict, and the next ones print one line each, up to `MOST_LINES`.
         json, html: files to write; every rank writes its own.
     """
 
@@ -44,8 +46,10 @@ class Publisher:
         """Prints the verdict and writes the files; one that cannot be written is reported."""
         from loaderlab.attach.outputs import as_html, as_json, one_line, text
 
-        first = self.rank == 0
-        say(text(reading, self.name) if first else one_line(reading, f"{self.name}, rank {self.rank}"))
+        if self.rank == 0:
+            say(text(reading, self.name))
+        elif self.rank < MOST_LINES:
+            say(one_line(reading, f"{self.name}, rank {self.rank}"))
         for path, make in ((self.json, as_json), (self.html, as_html)):
             if path is None:
                 continue

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from loaderlab import metrics
 from loaderlab.attach.events import Events, Kind, LoaderFacts, Program, Row, Usage, outermost
@@ -18,6 +19,9 @@ from loaderlab.diagnosis.evidence import FED, INCONCLUSIVE, Setup
 from loaderlab.diagnosis.figures import NO_PROBES, LoopRecord, evidence_of, figures_of
 from loaderlab.diagnosis.verdict import Verdict, judge, lost_pct
 from loaderlab.loaders.capabilities import LoaderCapabilities
+
+if TYPE_CHECKING:
+    from loaderlab.attach.rank_results import RanksReading
 
 Places = dict[int, str]  # loader: where it was made
 GPU = DeviceCapabilities(
@@ -50,6 +54,8 @@ class JudgedLoader:
         role: training or evaluation.
         facts: of the newest object.
         num_objects: how many there were.
+        setup: of the loader and the device; None without a verdict.
+        num_exchanging: number of steps in which an exchange of gradients with other ranks was measured.
         figures: metric name to value, as in `loaderlab.metrics`; of an evaluation only its wait share.
     """
 
@@ -61,6 +67,8 @@ class JudgedLoader:
     figures: dict[str, float]
     loop: LoopRecord
     num_objects: int = 1
+    setup: Setup | None = None
+    num_exchanging: int = 0
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,7 @@ class Reading:
         notes: what limits the results.
         device: ``cuda:0 NVIDIA H200``.
         program: facts about the program.
+        ranks: the verdict over all ranks of the job, on its first rank; None on the others, and without other ranks.
     """
 
     job: JudgedLoader
@@ -82,6 +91,7 @@ class Reading:
     notes: tuple[str, ...] = ()
     device: str = ""
     program: Program = field(default_factory=Program)
+    ranks: RanksReading | None = None
 
     @property
     def lost_pct(self) -> float | None:
@@ -268,7 +278,8 @@ def _judged(
     figures = figures_of(loop, NO_PROBES, setup)
     if any(step.num_samples == 0 for step in loop.window):
         figures.pop(metrics.RATE, None)
-    return JudgedLoader(title, places[facts.number], TRAINING, facts, verdict, figures, loop, len(group))
+    place, exchanging = places[facts.number], record.num_exchanging
+    return JudgedLoader(title, place, TRAINING, facts, verdict, figures, loop, len(group), setup, exchanging)
 
 
 def _setup(program: Program, group: Sequence[LoaderFacts]) -> Setup:

@@ -15,6 +15,7 @@ from loaderlab.diagnosis.verdict import Verdict
 from loaderlab.system.files import write_text
 
 if TYPE_CHECKING:
+    from loaderlab.attach.rank_results import RanksReading
     from loaderlab.tracking.tracked_run import TrackedRun
 
 
@@ -26,6 +27,7 @@ class Record:
         name: of the run.
         facts: lines of the page: name and text.
         environment: the content of ``environment.json``.
+        ranks: the verdict over the ranks of the job; None without other ranks.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Record:
     figures: Mapping[str, float]
     loop: LoopRecord
     environment: Mapping[str, Any]
+    ranks: RanksReading | None = None
 
 
 def log_results(tracked: TrackedRun, verdict: Verdict, figures: Mapping[str, float], num_steps: int) -> None:
@@ -52,12 +55,33 @@ def write_record(tracked: TrackedRun, record: Record) -> None:
     log_results(tracked, record.verdict, record.figures, len(loop.steps))
     for step in loop.steps:
         tracked.metric(metrics.TRAIN_LOSS, step.loss, step.step)  # a loss that is not finite is left out
-    page = run_page.markdown(record.name, record.facts, record.figures, record.verdict)
+    page = run_page.markdown(record.name, record.facts, record.figures, record.verdict) + _ranks_section(record.ranks)
     tracked.tags({"mlflow.note.content": page})
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if loop.steps:
             write_steps(folder, f"{record.name}: {record.verdict.grade}", loop, record.figures)
+        if record.ranks is not None:
+            tracked.tags(record.ranks.verdict.tags())
+            _draw_ranks(folder, record.name, record.ranks)
         write_text(folder / "report.md", page)
         write_text(folder / "environment.json", json.dumps(record.environment, indent=1) + "\n")
         tracked.artifacts(folder)
+
+
+def _ranks_section(ranks: RanksReading | None) -> str:
+    """The part of the page about the ranks; empty if they were not compared."""
+    from loaderlab.report.rank_table import ranks_section
+
+    return "" if ranks is None or ranks.verdict.lost_pct is None else ranks_section(ranks.verdict, ranks.measured)
+
+
+def _draw_ranks(folder: Path, name: str, ranks: RanksReading) -> None:
+    from loaderlab.report.rank_charts import bars_by_rank, waits_by_rank  # the import takes half a second
+
+    if ranks.verdict.lost_pct is None:
+        return
+    title = f"{name}: {ranks.verdict.sentence}"
+    waits_by_rank(folder / "waits_by_rank.png", title, ranks.measured)
+    if not ranks.unseparated:
+        bars_by_rank(folder / "ranks.png", title, ranks.measured)

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from loaderlab.attach.events import (
     BATCH,
+    COLLECTIVE,
     COLUMNS,
     OPTIMIZER,
     UNKNOWN,
@@ -218,6 +219,34 @@ class Recorder:
             self._last_request = request
             self._settle()
 
+    def add_collective(self, begin_ns: int, end_ns: int, flags: int, begun: Any) -> None:
+        """Adds a collective of the training thread; autograd may call this in a thread of its own.
+
+        Args:
+            begun: the device event at its begin, see `device_event`.
+        """
+        thread = threading.get_ident() if self.step_thread is None else self.step_thread
+        clock = self.clock
+        if begun is None or clock is None:
+            self.recent.append((thread, begin_ns, end_ns, flags))
+            return
+        with self._lock:
+            row = [
+                COLLECTIVE, UNKNOWN, UNKNOWN, thread, begin_ns, end_ns, 0, flags, PENDING, PENDING, UNKNOWN
+            ]  # fmt: skip
+            self.recent.append(row)
+            self._pending.append((row, None, begun, clock.now()))
+            self._settle()
+
+    def cannot_separate(self, reason: str) -> None:
+        """Notes why the exchange of gradients with other ranks cannot be measured; the first reason counts."""
+        if not self._program.unseparated:
+            self.describe(unseparated=reason)
+
+    def device_event(self) -> Any:
+        """A device event now; None without a device clock."""
+        return None if self.clock is None else self.clock.now()
+
     def end_pass(self, passed: int) -> None:
         self._pack()
         self._has_read = True
@@ -323,10 +352,12 @@ class Recorder:
 
 def _whole_row(row: Any) -> Sequence[int]:
     """A row with all its columns, from a short form: (pass, thread, begin, end, samples, flags) of a batch, (thread, time) of a step of
-    an optimizer."""
+    an optimizer, (thread, begin, end, flags) of a collective."""
     match row:
         case (thread, now):
             return (OPTIMIZER, UNKNOWN, UNKNOWN, thread, now, now, 0, 0, UNKNOWN, UNKNOWN, UNKNOWN)
+        case (thread, begin, end, flags):
+            return (COLLECTIVE, UNKNOWN, UNKNOWN, thread, begin, end, 0, flags, UNKNOWN, UNKNOWN, UNKNOWN)
         case (Pass(loader=loader, number=number), thread, begin, end, samples, flags):
             return (BATCH, loader, number, thread, begin, end, samples, flags, UNKNOWN, UNKNOWN, UNKNOWN)
     whole: Sequence[int] = row

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from loaderlab.attach.sidecar import Ending, Order
+from loaderlab.attach.sidecar import RANKS_FILE, Ending, Order
 from loaderlab.config import UserError
 from loaderlab.system.causes import described
 from loaderlab.system.job_process import process_handle
@@ -214,6 +214,6 @@ def in_options(message: str) -> str:
 def _clean_up(rows_file: Path) -> None:
     """Removes the rows, the messages and their folder, unless that has other files."""
     with suppress(OSError):
-        for path in (rows_file, rows_file.with_name(f"{rows_file.name}.log")):
+        for path in (rows_file, rows_file.with_name(f"{rows_file.name}.log"), rows_file.with_name(RANKS_FILE)):
             path.unlink(missing_ok=True)
         rows_file.parent.rmdir()

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loaderlab.attach.events import Events, Program, read
+from loaderlab.attach.rank_results import load, over_ranks
 from loaderlab.attach.reading import JudgedLoader, Reading, read_events
 from loaderlab.attach.record import Record, log_results, write_record
-from loaderlab.attach.sidecar import Ending, Order
+from loaderlab.attach.sidecar import RANKS_FILE, Ending, Order
 from loaderlab.config import TrackingConfig, UserError
 from loaderlab.device.environment import describe_machine
 from loaderlab.metrics import TABLE, WAIT_PCT
@@ -76,7 +77,7 @@ class RunRecording:
             tracked.tags({"error": error})
         problem = ""
         try:
-            reading = self._reading()
+            reading = self._job(self._reading())
         except Exception as failure:  # whatever is wrong with the rows, the run has to end
             traceback.print_exc()
             problem = f"the measurements cannot be judged: {described(failure)}"
@@ -112,6 +113,11 @@ class RunRecording:
         path = Path(self._order.rows_file)
         return read_events(read(path) if path.exists() else Events(Program()))
 
+    def _job(self, reading: Reading) -> Reading:
+        """The reading as that of the job, if its first rank has written the results of all ranks."""
+        results = load(Path(self._order.rows_file).with_name(RANKS_FILE))
+        return over_ranks(reading, results) if results else reading
+
     def _record(self, reading: Reading) -> Record:
         return Record(
             name=self._order.name,
@@ -120,6 +126,7 @@ class RunRecording:
             figures=reading.job.figures,
             loop=reading.job.loop,
             environment=describe_machine(_device_name(reading.device), reading.program.threads),
+            ranks=reading.ranks,
         )
 
 
@@ -153,7 +160,7 @@ def _loader_facts(reading: Reading) -> Iterator[tuple[str, str]]:
             yield f"loader {number}", f"{loader.title}: {loader.verdict.sentence}"
     for number, loader in enumerate(reading.others, 1):
         yield f"evaluation {number}", f"{loader.title}: {_waited(loader)}"
-    for number, note in enumerate(reading.notes, 1):
+    for number, note in enumerate([*reading.notes, *(reading.ranks.notes if reading.ranks is not None else ())], 1):
         yield f"note {number}", note
 
 

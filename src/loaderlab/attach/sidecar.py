@@ -26,6 +26,9 @@ from loaderlab.tracking.precheck import refuse_unusable
 from loaderlab.tracking.uri import store_uri
 
 WAIT_S = 60.0  # at the end of the program, for the recording process
+RANKS_FILE = (
+    "ranks.json"  # next to the rows: the results of all ranks of the job, which the first one writes at its end
+)
 SILENT_S = 3.0  # of these, before a line says what is waited for
 
 

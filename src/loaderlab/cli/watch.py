@@ -165,7 +165,7 @@ def page() -> str:
         f"  {own} [options] -m package.module args…",
         "",
         *(f"  {f'{own} {arguments}':<{len(own) + 34}}{text}" for arguments, text in EXAMPLES),
-        "  torchrun --nproc-per-node=8 -m loaderlab watch train.py   each rank measures itself",
+        "  torchrun --nproc-per-node=8 -m loaderlab watch train.py   rank 0 names the slow rank",
         "",
         "Options (before the script; everything after it belongs to the script)",
         *(f"  {f'{name} {option.value}':<{width + 2}}{option.text}" for name, option in OPTIONS.items()),

@@ -1,0 +1,66 @@
+"""The verdict over the ranks of a watched job, for its JSON file and its HTML page."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from loaderlab import metrics
+from loaderlab.attach.rank_results import RankResult, RanksReading
+from loaderlab.report.page_frame import escaped
+from loaderlab.report.rank_table import COLUMNS, rank_rows
+
+NUM_SEPARATE = 4  # columns of the table that do not need the time in collectives: rank, node, step time, starved share
+
+
+def as_json(ranks: RanksReading) -> dict[str, Any]:
+    """The entries of the result for a job: every rank, and the straggler."""
+    verdict = ranks.verdict
+    return {
+        "num_ranks": verdict.num_ranks,
+        "ranks": [_entry(result, ranks) for result in ranks.results],
+        "ranks_because": verdict.sentence or ranks.reason,
+        "job_starved_pct": verdict.lost_pct,
+        "excess_pct": verdict.excess_pct,
+        "straggler": None if verdict.straggler is None else asdict(verdict.straggler),
+    }
+
+
+def _entry(result: RankResult, ranks: RanksReading) -> dict[str, Any]:
+    steps = result.steps
+    return {
+        "rank": result.rank,
+        "node": steps.node,
+        "device": steps.facts.device,
+        "measured_steps": len(steps.step),
+        "reason": result.reason,
+        "samples_per_s": result.figures.get(metrics.RATE),
+        "starved_pct": result.starved_pct,
+        "starved_ms": _mean(steps.starved_ms),
+        "own_compute_ms": None if ranks.unseparated else _mean(steps.compute_ms),
+        "collective_ms": None if ranks.unseparated else _mean(steps.length_ms - steps.own_ms),
+    }
+
+
+def _mean(values: Any) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def as_html(ranks: RanksReading) -> str:
+    """The ranks as a part of a page: the sentence, and a table as in the report of a run."""
+    columns = list(range(len(COLUMNS) - 1))  # without the last one, the loader alone: it is not measured
+    if ranks.unseparated:
+        columns = columns[:NUM_SEPARATE]
+    rows = [[row[column] for column in columns] for row in (COLUMNS, *rank_rows(ranks.measured))]
+    cells = "".join(f"<tr>{''.join(f'<td>{escaped(text)}</td>' for text in row)}</tr>" for row in rows)
+    left_out = len(ranks.measured) - (len(rows) - 1)
+    parts = [
+        f'<div class="loaderlab-loop"><h3>{ranks.verdict.num_ranks} ranks</h3>',
+        f"<p>{escaped(ranks.verdict.sentence or ranks.notes[0])}.</p>",
+        f"<table><tbody>{cells}</tbody></table>" if len(rows) > 1 else "",
+        f'<p class="soft">{left_out} ranks are left out: these are the slowest and the fastest.</p>'
+        if left_out
+        else "",
+        "</div>",
+    ]
+    return "\n".join(part for part in parts if part) + "\n"
