@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from loaderlab.config import Failed, TrainConfig, UserError
-from loaderlab.runs import slurm_submit, slurm_sweep, sweep
+from loaderlab.runs import slurm_submit, slurm_sweep, sweep, sweep_plan
 from loaderlab.runs.job import Job, RunResult
-from loaderlab.runs.sweep_plan import SweepPlan
 from loaderlab.system import slurm
 from loaderlab.system.slurm import JobState, SlurmError
 from tests.launched import Launched
@@ -112,7 +111,7 @@ def test_a_job_whose_id_was_not_recorded_is_recognised(
     """As if the launcher was killed after a submission and before it could record the job's id."""
     played.interrupt_after = 0
     with monkeypatch.context() as patch:
-        patch.setattr(SweepPlan, "set_slurm_id", lambda *_: None)
+        patch.setattr(sweep_plan.SweepPlan, "set_slurm_id", lambda *_: None)
         with pytest.raises(KeyboardInterrupt):
             sweep.run_sweep(jobs, [])
     played.interrupt_after = 100

@@ -13,25 +13,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
-from torch.distributed.elastic.multiprocessing import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.elastic.rendezvous.api import RendezvousError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from loaderlab.config import AUTO, LocalLaunch, NodesLaunch, TrainConfig, UserError, refuse
 from loaderlab.runs.job import Job, RunResult
 from loaderlab.runs.node_board import NodeBoard
 from loaderlab.runs.rank_failure import Ended, conclude
 from loaderlab.runs.rank_process import RankTask, work
-from loaderlab.system.causes import reason
+from loaderlab.system.causes import reason, safe_text
 from loaderlab.system.processes import Terminated
 from loaderlab.system.terminal import Terminal
 
+if TYPE_CHECKING:
+    from torch.distributed.launcher.api import LaunchConfig
+
 LOOPBACK = "127.0.0.1"
+PORT_TAKEN = ("in use", "EADDRINUSE")
+OF_RENDEZVOUS = ("endezvous", "TCPStore", "ocket")  # in the texts of torch's errors
 READ_S = 60.0  # for the store to answer
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)  # for which the agent installs handlers
 RECORD_S = "60"  # for the ranks to write their records after a signal; then they are killed
@@ -131,13 +132,19 @@ def _run(task: RankTask, spec: NodeSpec, board: NodeBoard | None) -> Ended:
     Raises:
         UserError: the nodes do not meet at the rendezvous.
     """
+    # imported here, since they install a handler of their logger
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous.api import RendezvousError
+    from torch.distributed.launcher.api import elastic_launch
+
     try:
         if board is not None:
             board.start()
         try:
             elastic_launch(_launch_config(spec, is_host=_is_own(spec.host)), work)(task)
         except RendezvousError as error:
-            if "in use" not in reason(error) and "EADDRINUSE" not in reason(error):
+            if not any(part in safe_text(error) + reason(error) for part in PORT_TAKEN):
                 raise
             # two agents of one machine, as with Slurm on one host: the other one has the store
             elastic_launch(_launch_config(spec, is_host=False), work)(task)
@@ -150,19 +157,16 @@ def _run(task: RankTask, spec: NodeSpec, board: NodeBoard | None) -> Ended:
     except (RendezvousError, RuntimeError, OSError, ValueError) as error:
         if board is not None and board.silent:
             return Ended()
-        if (
-            isinstance(error, RendezvousError)
-            or "endezvous" in str(error)
-            or "TCPStore" in str(error)
-            or "socket" in str(error).lower()
-        ):
-            _refuse_rendezvous(spec, error)
+        if isinstance(error, RendezvousError) or any(part in safe_text(error) for part in OF_RENDEZVOUS):
+            raise _not_met(spec, error) from error
         raise
     return Ended()
 
 
 def _launch_config(spec: NodeSpec, *, is_host: bool) -> LaunchConfig:
     """The settings of the agent. ``is_host``: the store of the rendezvous is in this process."""
+    from torch.distributed.launcher.api import LaunchConfig
+
     return LaunchConfig(
         min_nodes=spec.num_nodes,
         max_nodes=spec.num_nodes,
@@ -184,18 +188,20 @@ def _launch_config(spec: NodeSpec, *, is_host: bool) -> LaunchConfig:
     )
 
 
-def _refuse_rendezvous(spec: NodeSpec, error: Exception) -> NoReturn:
-    """Raises:
-    UserError: why the nodes do not meet.
-    """
+def _not_met(spec: NodeSpec, error: Exception) -> UserError:
+    """Why the nodes do not meet."""
     why = f"{spec.num_nodes} nodes did not meet there within launch.join_s={spec.join_s:g} seconds"
     detail = reason(error)
     if "imed out" not in detail and "imeout" not in type(error).__name__:
         why = f"no rendezvous is possible there: {detail}"
-    raise UserError(
-        f"launch.rendezvous={spec.endpoint}: {why}. Type the same command on all {spec.num_nodes} nodes, with HOST:PORT of one "
-        "of them; the port must be free there and reachable from the others"
-    ) from error
+    return refuse(
+        "launch.rendezvous",
+        spec.endpoint,
+        f"{why}. HOST:PORT is that of one of the nodes; the port must be free there and reachable from the others",
+        f"the same command on all {spec.num_nodes} nodes",
+        is_example=False,
+        error=UserError,
+    )
 
 
 @contextmanager
@@ -213,7 +219,8 @@ def _as_before(spec: NodeSpec) -> Iterator[None]:
     try:
         yield
     finally:
-        os.environ.clear()
+        for name in os.environ.keys() - environment.keys():
+            del os.environ[name]
         os.environ.update(environment)
         for number, handler in handlers.items():
             signal.signal(number, handler)
