@@ -161,6 +161,7 @@ def test_a_rank_without_a_result_is_not_judged() -> None:
     reading = over_ranks(first, [result_of(second)])
     assert reading.ranks is not None
     assert reading.ranks.verdict.unmeasured == (2,)
+    assert reading.job.figures[metrics.NUM_RANKS] == 3
     assert reading.ranks.verdict.straggler is not None
     assert f"Note: rank 2: {SILENT}." in " ".join(text(reading, "train.py").split())
     assert reading.job.verdict.grade == "starved"

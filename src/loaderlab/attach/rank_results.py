@@ -26,7 +26,7 @@ from loaderlab.diagnosis.rank_verdict import RanksVerdict
 from loaderlab.diagnosis.ranks import judge_ranks
 from loaderlab.diagnosis.verdict import judge
 from loaderlab.meter.step import Step
-from loaderlab.metrics import READ_MIB_PER_S
+from loaderlab.metrics import NUM_RANKS, READ_MIB_PER_S
 from loaderlab.system.files import write_text
 
 MOST_STEPS, BLOCK = 10_000, 500  # of longer programs, only some blocks of steps are compared
@@ -219,7 +219,9 @@ def over_ranks(reading: Reading, others: Sequence[RankResult]) -> Reading:
     judged = [result for result in measured if result.rank not in verdict.unmeasured]
     if verdict.lost_pct is None or judged[0].rank != reading.program.rank:  # the loop of the first rank is needed
         return replace(reading, ranks=ranks)
-    return replace(reading, job=_job(reading.job, judged, separated=not unseparated), ranks=ranks)
+    job = _job(reading.job, judged, separated=not unseparated)
+    figures = job.figures | {NUM_RANKS: float(num_ranks)}  # ranks without steps count too
+    return replace(reading, job=replace(job, figures=figures), ranks=ranks)
 
 
 def _job(first: JudgedLoader, results: Sequence[RankResult], *, separated: bool) -> JudgedLoader:
