@@ -16,7 +16,7 @@ from hypothesis import given
 from loaderlab.config import TrainConfig, UserError, flatten
 from loaderlab.runs import job, run
 from loaderlab.system.terminal import Terminal
-from loaderlab.training.checkpoint import FREE, NAME, _find
+from loaderlab.training.checkpoint import FREE, NAME, _find, _plain, load
 from tests.conftest import compose
 
 
@@ -93,3 +93,70 @@ def test_a_checkpoint_records_when_it_was_written(make_config: Callable[..., Tra
         run_id = run.run(config, job.single(config, []), terminal).run_id
         os.utime(Path(config.checkpoint.dir) / run_id / NAME, ns=(0, 0))
     assert _find("latest", Path(config.checkpoint.dir)).parent.name == run_id
+
+
+def checkpoint_of(config: TrainConfig, world_size: int | None) -> Path:
+    """A checkpoint of so many ranks after one epoch; None: of a version without ranks."""
+    path = Path(config.checkpoint.dir) / "an id" / NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "state": {},
+        "trained": {"epoch": 1, "step": 3, "updates": 3},
+        "config": {name: _plain(value) for name, value in config.recorded()},
+        "run_id": "an id",
+    }
+    torch.save(content if world_size is None else content | {"world_size": world_size}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("before", "batch_before", "now", "batch_now"),
+    [(2, 8, 2, 8), (2, 8, 4, 4), (4, 4, 2, 8), (2, 8, 1, 16), (1, 16, 2, 8), (None, 16, 2, 8), (None, 8, 1, 8)],
+)
+def test_another_number_of_ranks_resumes_with_the_same_global_batch(
+    before: int | None, batch_before: int, now: int, batch_now: int, make_config: Callable[..., TrainConfig]
+) -> None:
+    checkpoint_of(make_config("epochs=1", f"batch_size={batch_before}"), before)
+    loaded = load(make_config("epochs=2", f"batch_size={batch_now}", "resume=latest"), now)
+    assert (loaded.run_id, loaded.progress.step) == ("an id", 3)
+
+
+@pytest.mark.parametrize(
+    ("before", "batch_before", "now", "batch_now", "message"),
+    [
+        (
+            2,
+            8,
+            4,
+            8,
+            r"written by 2 ranks with a global batch of 16, and now 4 ranks would have 32.*Type: batch_size=4,",
+        ),
+        (2, 8, 1, 8, r"by 2 ranks with a global batch of 16, and now 1 ranks would have 8.*Type: batch_size=16, or"),
+        (
+            2,
+            8,
+            3,
+            8,
+            r"and now 3 ranks would have 24, so an epoch would have other steps. Type: the same number of ranks",
+        ),
+        (None, 8, 2, 8, r"written by 1 ranks with a global batch of 8, and now 2 ranks would have 16"),
+        (2, 8, 2, 4, r"this config differs from that of the checkpoint .*: batch_size \(was 8, is 4\)"),
+    ],
+)
+def test_another_global_batch_is_refused(
+    before: int | None,
+    batch_before: int,
+    now: int,
+    batch_now: int,
+    message: str,
+    make_config: Callable[..., TrainConfig],
+) -> None:
+    checkpoint_of(make_config("epochs=1", f"batch_size={batch_before}"), before)
+    with pytest.raises(UserError, match=message):
+        load(make_config("epochs=2", f"batch_size={batch_now}", "resume=latest"), now)
+
+
+def test_the_same_global_batch_does_not_hide_other_differences(make_config: Callable[..., TrainConfig]) -> None:
+    checkpoint_of(make_config("epochs=1", "batch_size=8", "seed=1"), 2)
+    with pytest.raises(UserError, match=r"differs from that of the checkpoint .*: seed \(was 1, is 2\)$"):
+        load(make_config("epochs=2", "batch_size=4", "seed=2", "resume=latest"), 4)

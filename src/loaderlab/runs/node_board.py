@@ -54,6 +54,7 @@ class NodeBoard:
         self._host, _, port = endpoint.rpartition(":")
         self._port, self._folder = int(port), folder
         self._store: Store | None = None
+        self._connecting = threading.Lock()
         self._number = 0  # of this node, from 1
         self._over = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -85,9 +86,10 @@ class NodeBoard:
         return None if self.silent else self._store
 
     def post(self, note: Note) -> None:
-        """Tells the other nodes how this node's ranks failed."""
-        if (store := self._answering) is not None:
+        """Reports to the other nodes how this node's ranks failed, which may have been before its first beat."""
+        if not self.silent:
             with suppress(RuntimeError):
+                store = self._connected()
                 store.set(f"note/{self._number}", json.dumps([note.text, note.secondary, note.at]))
 
     def notes(self) -> list[Note]:
@@ -119,8 +121,23 @@ class NodeBoard:
         return notes
 
     def _others(self) -> list[int]:
-        assert self._store is not None
+        if self._store is None:
+            return []
         return [number for number in range(1, self._store.add("nodes", 0) + 1) if number != self._number]
+
+    def _connected(self) -> Store:
+        """The store, in which this node has its number.
+
+        Raises:
+            RuntimeError: it does not answer.
+        """
+        with self._connecting:
+            if self._store is None:
+                store = TCPStore(self._host, self._port, is_master=False, timeout=timedelta(seconds=5))
+                shared = PrefixStore("loaderlab", store)
+                self._number = shared.add("nodes", 1)
+                self._store = shared
+            return self._store
 
     def _beats(self) -> None:
         """Gives a sign of life every `BEAT_S`, and looks for that of the others."""
@@ -157,13 +174,10 @@ class NodeBoard:
         return True
 
     def _beat(self, count: int) -> None:
-        if self._store is None:
-            store = TCPStore(self._host, self._port, is_master=False, timeout=timedelta(seconds=5))
-            self._store = PrefixStore("loaderlab", store)
-            self._number = self._store.add("nodes", 1)
+        store = self._connected()
         ranks = [info.rank for info in read_infos(self._folder)]
         text = f"node {node_name()} (rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))})"
-        self._store.set(f"beat/{self._number}", json.dumps([count, text]))
+        store.set(f"beat/{self._number}", json.dumps([count, text]))
 
     def _silent_nodes(self, now: float) -> list[str]:
         """The other nodes whose last sign of life is too long ago."""
