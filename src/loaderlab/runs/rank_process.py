@@ -17,7 +17,7 @@ from typing import Any
 from loaderlab.config import TrainConfig, UserError
 from loaderlab.runs.job import Job, RunResult
 from loaderlab.system.files import atomic_file, write_text
-from loaderlab.system.processes import end_with_parent, error_line, importing
+from loaderlab.system.processes import end_with_parent, error_line, exit_with_parent, importing
 from loaderlab.system.ranks import Ranks, ranks_of_environment
 from loaderlab.system.streams import flushed
 from loaderlab.tracking.records import NOT_APPLICABLE
@@ -108,6 +108,7 @@ def work(task: RankTask) -> str:
     if end.status not in GOOD:
         flushed()
         os._exit(1)  # at once: the shutdown of the interpreter would wait for other ranks
+    exit_with_parent()  # torch now waits until the agent has read the status, for ever if the agent was killed
     return end.status
 
 

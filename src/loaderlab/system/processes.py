@@ -198,6 +198,18 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
+def exit_with_parent() -> None:
+    """From now on, this process, whose work is done, exits at once when its parent process has ended for any reason."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "not a child of multiprocessing"
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(0)
+
+    threading.Thread(target=watch, name="parent-exit", daemon=True).start()
+
+
 def killed_with_parent() -> None:
     """From now on, on Linux, the kernel kills this process when the thread that started it ends for any reason.
 
