@@ -19,7 +19,7 @@ from loaderlab.config import PROJECT
 from loaderlab.runs import sweep_jobs
 
 TRAIN = [sys.executable, "-m", "experiments.train"]
-WAIT_S = 120.0
+WAIT_S = 180.0
 
 
 def settings(uri: str, image_tree: Path) -> list[str]:

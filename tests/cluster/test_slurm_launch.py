@@ -12,7 +12,7 @@ from mlflow.tracking import MlflowClient
 from tests.cluster.slurm_on_host import Cluster
 from tests.cluster.sweeps import Command, settings
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(480)]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from tests.cluster.slurm_on_host import Cluster
 from tests.cluster.sweeps import Command, Recorded, on_slurm, settings
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(480)]
 CANCELLED = "cancelled in Slurm (CANCELLED)"
 LONG = "steps=100000000"
 SMALL = "batch_size=4"
