@@ -22,7 +22,7 @@ WORK = ("batch_size", "accumulate", "drop_last", "epochs", "steps", "measure.syn
 WORK_GROUPS = ("data.", "model.", "optimizer.", "accelerator.")
 SAME_WORK = ("model.compile", "model.channels_last")  # other ways to do the same work
 DEVICE = "device.name"
-WORK_TAGS = (DEVICE, "data.samples", "data.digest")
+WORK_TAGS = (DEVICE, "data.samples", "data.digest", "ranks")  # more ranks have a larger global batch
 COLUMN_ORDER = ("sweep", "loader.name", "loader", "precision", "model")
 
 ArmsByWork = list[tuple[dict[str, str], list[Arm]]]  # the settings by which a group's work differs, and its arms
