@@ -172,10 +172,12 @@ def train(*arguments: str) -> int:
     """``loaderlab train``, whose ranks are forked too."""
     import functools
 
+    from torch.distributed.launcher.api import LaunchConfig
+
     from loaderlab.cli.train import start
     from loaderlab.runs import elastic
 
-    elastic.LaunchConfig = functools.partial(_forking, elastic.LaunchConfig)  # type: ignore[misc,assignment]
+    vars(elastic)["LaunchConfig"] = functools.partial(_forking, LaunchConfig)
     return start(arguments)
 
 

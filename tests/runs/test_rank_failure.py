@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.distributed import TCPStore
+from torch._C._distributed_c10d import TCPStore
 
 from loaderlab.config import LaunchConfig, LocalLaunch, NodesLaunch, TrainConfig, UserError
 from loaderlab.runs import elastic, node_board
@@ -34,7 +34,7 @@ from loaderlab.runs.rank_process import (
     read_infos,
     write_info,
 )
-from loaderlab.system.ranks import Ranks
+from loaderlab.system.ranks import Ranks, node_name
 from loaderlab.system.terminal import Terminal
 from loaderlab.training.rank_group import is_broken
 from tests.conftest import compose
@@ -270,7 +270,7 @@ def test_a_node_that_stops_answering_is_named_and_the_ranks_of_the_others_are_en
     until(lambda: bool(first._seen))
     second._over.set()  # as if it had been switched off: it does not say that it left
     until(lambda: bool(first.silent))
-    assert first.silent == f"node {node_board.node_name()} (rank 1)"
+    assert first.silent == f"node {node_name()} (rank 1)"
     ranks = processes_of(first)
     assert ranks[0].wait(20) == -signal.SIGTERM
     assert ranks[1].poll() is None  # not its own
@@ -294,7 +294,7 @@ def test_a_beat_names_all_ranks_of_the_node(make_node: MakeNode) -> None:
     write_info(rank_folder(board._folder, 1), RankInfo(1, 2, "n0", processes_of(board)[0].pid))
     assert board._store is not None
     store = board._store
-    until(lambda: json.loads(store.get("beat/1"))[1] == f"node {node_board.node_name()} (ranks 0, 1)")
+    until(lambda: json.loads(store.get("beat/1"))[1] == f"node {node_name()} (ranks 0, 1)")
 
 
 def test_a_node_whose_ranks_never_start_ends_its_watch(store: TCPStore, tmp_path: Path) -> None:

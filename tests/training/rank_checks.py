@@ -124,7 +124,7 @@ def _record(loader: Loader, made: Trained) -> None:
         made.inputs += batch.inputs.reshape(len(batch), -1)[:, 0].tolist()
         return batch
 
-    loader.epoch, loader.transfer = recorded_epoch, recorded_transfer  # type: ignore[method-assign]
+    loader.epoch, loader.transfer = recorded_epoch, recorded_transfer  # type: ignore[method-assign,assignment]
 
 
 def per_rank(group: RankGroup) -> str:
@@ -234,8 +234,9 @@ def streams(group: RankGroup, folder: Path) -> Any:
             "epochs=3",
             "drop_last=true",
             "optimizer.schedule=constant",
+            f"accumulate={accumulate}",
+            f"loader.num_workers={workers}",
         )
-        common += (f"accumulate={accumulate}", f"loader.num_workers={workers}")
         cut = [0] * (world_size - 1) + [GLOBAL_BATCH // world_size]
         options = f"+data.options={{num_samples: 256, cut: {cut}, world_size: {world_size}}}"
         made = trained(group, folder, *common, options, per_rank(group))
