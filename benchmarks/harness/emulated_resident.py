@@ -36,8 +36,8 @@ class Timed(EmulatedStep):
         super().__init__(device, accelerator, batch_size)
         self.cpu_ns = 0
 
-    def forward(self, batch: Batch) -> None:
-        self._timed(super().forward, batch)
+    def forward(self, batch: Batch, *, updates: bool = True) -> None:
+        self._timed(super().forward, batch, updates=updates)
 
     def backward(self, loss: object, size: int, *, updates: bool) -> None:
         self._timed(super().backward, loss, size, updates=updates)
