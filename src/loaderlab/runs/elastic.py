@@ -8,15 +8,18 @@ import shutil
 import signal
 import socket
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
 import psutil
 import torch
+from torch._C._distributed_c10d import TCPStore
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous.api import RendezvousError
@@ -33,6 +36,7 @@ from loaderlab.system.terminal import Terminal
 
 LOOPBACK = "127.0.0.1"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)  # for which the agent installs handlers
+ANSWER_S = 5.0  # for a store to answer
 RECORD_S = "60"  # for the ranks to write their records after a signal; then they are killed
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 LOGGERS = ("torch.distributed.elastic", "torch.distributed.launcher", "torch.multiprocessing")
@@ -145,6 +149,7 @@ def _run(task: RankTask, spec: NodeSpec, board: NodeBoard | None) -> Ended:
     )
     try:
         if board is not None:
+            _check_answer(spec)
             board.start()
         elastic_launch(launch, work)(task)
     except ChildFailedError as error:
@@ -160,6 +165,29 @@ def _run(task: RankTask, spec: NodeSpec, board: NodeBoard | None) -> Ended:
             _refuse_rendezvous(spec, error)
         raise
     return Ended()
+
+
+def _check_answer(spec: NodeSpec) -> None:
+    """Checks that a store answers if the port is in use: torch would wait without limit for an answer of another program.
+
+    Raises:
+        UserError: nothing answers.
+    """
+    host, port = spec.host, int(spec.endpoint.rpartition(":")[2])
+    try:
+        socket.create_connection((host, port), timeout=ANSWER_S).close()
+    except OSError:
+        return  # there is no store yet
+    answered = threading.Event()
+
+    def ask() -> None:
+        with suppress(RuntimeError):
+            TCPStore(host, port, is_master=False, timeout=timedelta(seconds=ANSWER_S))
+        answered.set()
+
+    threading.Thread(target=ask, name="rendezvous check", daemon=True).start()
+    if not answered.wait(min(2 * ANSWER_S, spec.join_s)):
+        _refuse_rendezvous(spec, OSError("another program uses this port and does not answer"))
 
 
 def _refuse_rendezvous(spec: NodeSpec, error: Exception) -> NoReturn:
