@@ -37,7 +37,7 @@ class Timed(EmulatedStep):
         self.cpu_ns = 0
 
     def forward(self, batch: Batch, *, updates: bool = True) -> None:
-        self._timed(super().forward, batch)
+        self._timed(super().forward, batch, updates=updates)
 
     def backward(self, loss: object, size: int, *, updates: bool) -> None:
         self._timed(super().backward, loss, size, updates=updates)

@@ -221,8 +221,11 @@ def run(planted: Planted, probes: MeasureConfig) -> Measured:
             lookahead=loader.lookahead,
             train_s=meter.epochs_s,
         )
-        rate = summarize(loop.window)[metrics.RATE]
-        inputs = ProbeInputs(parts, probes, build, planted.split, plan, epoch=0, accumulate=1, rate=rate)
+        figures = summarize(loop.window)
+        rate, busy_ms = figures[metrics.RATE], figures[metrics.STEP_MS] * (1 - figures[metrics.STARVED_PCT] / 100)
+        inputs = ProbeInputs(
+            parts, probes, build, planted.split, plan, epoch=0, accumulate=1, rate=rate, busy_ms=busy_ms
+        )
         all_probes.run(inputs, lambda *_: None)
     finally:
         parts.loader.close()

@@ -317,9 +317,12 @@ def run(case: Case) -> tuple[dict[str, float], Verdict]:
             accumulate=1,
         )
         loop = LoopRecord(meter.settled, 5, parallel, meter.epochs_ns, meter.epoch_ends_ns, meter.used, cores=cores)
-        rate = summarize(loop.window)[metrics.RATE]
+        figures = summarize(loop.window)
+        rate, busy_ms = figures[metrics.RATE], figures[metrics.STEP_MS] * (1 - figures[metrics.STARVED_PCT] / 100)
         probes = Probes()
-        inputs = ProbeInputs(parts, MeasureConfig(probe_s=2.0), build, split, plan, epoch=0, accumulate=1, rate=rate)
+        inputs = ProbeInputs(
+            parts, MeasureConfig(probe_s=2.0), build, split, plan, epoch=0, accumulate=1, rate=rate, busy_ms=busy_ms
+        )
         probes.run(inputs, lambda *_: None)
         if (other_threads := threads_to_probe(evidence_of(loop, probes.results), setup)) is not None:
             probes.run_ceiling(inputs, other_threads)

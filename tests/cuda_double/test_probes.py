@@ -40,6 +40,7 @@ def probed(
         epoch=1,
         accumulate=loop.accumulate,
         rate=1.0,
+        busy_ms=1.0,
     )
     probes = Probes()
     probes.run(inputs, lambda *_: None)

@@ -161,6 +161,7 @@ def test_the_probes_restore_everything(name: str, trained: bool) -> None:
         epoch=0,
         accumulate=1,
         rate=1000.0,
+        busy_ms=1.0,
     )
     probes.run(inputs, lambda *_: None)
     results = probes.results
@@ -297,7 +298,9 @@ def test_cold_and_warm(tree_on_disk: Path) -> None:
         ModelStep(model, optimizer, schedule, Precision(PrecisionConfig(name="fp32"), device)), build(), None, device
     )
     try:
-        inputs = ProbeInputs(parts, MeasureConfig(), build, split, plan, epoch=0, accumulate=1, rate=1000.0)
+        inputs = ProbeInputs(
+            parts, MeasureConfig(), build, split, plan, epoch=0, accumulate=1, rate=1000.0, busy_ms=1.0
+        )
         assert isinstance(split.source, ImageFiles)
         cold, warm = cold_and_warm(inputs, split.source, 20)
     except Unmeasurable as reason:

@@ -8,15 +8,18 @@ import shutil
 import signal
 import socket
 import tempfile
+import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import torch
+from torch._C._distributed_c10d import TCPStore
 
 from loaderlab.config import AUTO, LocalLaunch, NodesLaunch, TrainConfig, UserError, refuse
 from loaderlab.runs.job import Job, RunResult
@@ -35,6 +38,7 @@ PORT_TAKEN = ("in use", "EADDRINUSE")
 OF_RENDEZVOUS = ("endezvous", "TCPStore", "ocket")  # in the texts of torch's errors
 READ_S = 60.0  # for the store to answer
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)  # for which the agent installs handlers
+ANSWER_S = 5.0  # for a store to answer
 RECORD_S = "60"  # for the ranks to write their records after a signal; then they are killed
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 LOGGERS = ("torch.distributed.elastic", "torch.distributed.launcher", "torch.multiprocessing")
@@ -140,6 +144,7 @@ def _run(task: RankTask, spec: NodeSpec, board: NodeBoard | None) -> Ended:
 
     try:
         if board is not None:
+            _check_answer(spec)
             board.start()
         try:
             elastic_launch(_launch_config(spec, is_host=_is_own(spec.host)), work)(task)
@@ -186,6 +191,29 @@ def _launch_config(spec: NodeSpec, *, is_host: bool) -> LaunchConfig:
         start_method="spawn",
         local_addr=_own_address(spec.host),
     )
+
+
+def _check_answer(spec: NodeSpec) -> None:
+    """Checks that a store answers if the port is in use: torch would wait without limit for an answer of another program.
+
+    Raises:
+        UserError: nothing answers.
+    """
+    host, port = spec.host, int(spec.endpoint.rpartition(":")[2])
+    try:
+        socket.create_connection((host, port), timeout=ANSWER_S).close()
+    except OSError:
+        return  # there is no store yet
+    answered = threading.Event()
+
+    def ask() -> None:
+        with suppress(RuntimeError):
+            TCPStore(host, port, is_master=False, timeout=timedelta(seconds=ANSWER_S))
+        answered.set()
+
+    threading.Thread(target=ask, name="rendezvous check", daemon=True).start()
+    if not answered.wait(min(2 * ANSWER_S, spec.join_s)):
+        raise _not_met(spec, OSError("another program uses this port and does not answer"))
 
 
 def _not_met(spec: NodeSpec, error: Exception) -> UserError:

@@ -24,6 +24,7 @@ from loaderlab.tracking.records import NOT_APPLICABLE
 
 GOOD = ("FINISHED", NOT_APPLICABLE)
 INFO, END, ROWS = "info.json", "end.json", "steps.rows"
+SAME_S = 2.0  # to wait for the other ranks of this node to report the same error
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,21 @@ def work(task: RankTask) -> str:
         end = _failed(ranks, error, secondary=is_broken(error))
     _write_end(folder, end)
     if end.status not in GOOD:
+        with suppress(KeyboardInterrupt):
+            if not end.secondary:
+                _wait_for_others(folder.parent, ranks.local_world_size)
         flushed()
         os._exit(1)  # at once: the shutdown of the interpreter would wait for other ranks
     exit_with_parent()  # torch now waits until the agent has read the status, for ever if the agent was killed
     return end.status
+
+
+def _wait_for_others(folder: Path, num_ranks: int) -> None:
+    """Gives the other ranks of this node time to report the same error, such as a missing folder. The agent ends them as soon as this
+    process has ended, and its error would look like that of one rank."""
+    until = time.monotonic() + SAME_S
+    while time.monotonic() < until and len(list(folder.glob(f"rank_*/{END}"))) < num_ranks:
+        time.sleep(0.05)
 
 
 def _failed(ranks: Ranks, error: BaseException, *, secondary: bool) -> RankEnd:
