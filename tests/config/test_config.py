@@ -30,6 +30,7 @@ NEEDS = {  # the settings that a choice requires
     ("data", "webdataset"): ["data.shards=/path"],
     ("accelerator", "custom"): ["accelerator.step_ms=20"],
     ("accelerator", "feedforward"): ["batch_size=256"],
+    ("launch", "nodes"): ["launch.rendezvous=node1:29500"],
     ("model", "timm"): ["model.name=resnet34"],
     ("model", "custom"): ["model.target=a:b"],
 }

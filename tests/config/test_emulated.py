@@ -303,6 +303,7 @@ def test_a_real_run_records_the_settings_of_earlier_versions() -> None:
     assert left_out == {
         *(f"accelerator.{entry}" for entry in OmegaConf.structured(AcceleratorConfig)),
         "fail_if.utilization_below",
+        "launch.name",
     }
     assert all(recorded[name] == everything[name] for name in recorded)
 

@@ -44,7 +44,7 @@ class NodesLaunch(LaunchConfig):
     ranks_per_node: Any = setting(
         AUTO, kind=int, doc="ranks on this node; auto: its number of GPUs, or 1", at_least=1, at_most=1024
     )
-    rendezvous: str = setting(MISSING, "HOST:PORT of one of the nodes, the same on all; it records the job")
+    rendezvous: str = setting(MISSING, "HOST:PORT of one of the nodes, the same on all")
     join_s: float = setting(JOIN_S, "seconds to wait for the other nodes", at_least=1)
 
     def __post_init__(self) -> None:

@@ -117,7 +117,7 @@ def run_ranks(config: TrainConfig, job: Job, terminal: Terminal, spec: NodeSpec)
         KeyboardInterrupt: Ctrl-C or SIGTERM; the ranks have ended, and the run is KILLED.
     """
     folder = Path(tempfile.mkdtemp(prefix="loaderlab-ranks-"))
-    board = NodeBoard(spec.endpoint, folder) if spec.num_nodes > 1 else None
+    board = NodeBoard(spec.endpoint, folder, hosts=_is_own(spec.host)) if spec.num_nodes > 1 else None
     if spec.num_nodes > 1:
         terminal.say(f"{'ranks':<10}waiting for {spec.num_nodes} nodes at {spec.endpoint}")
     try:

@@ -25,6 +25,7 @@ from loaderlab.system.ranks import node_name
 
 BEAT_S, SILENT_S = 1.0, 10.0
 START_S = 120.0  # for the first sign of life, since the processes of a busy machine start slowly
+ANSWER_S = 5.0  # for the store to answer
 NO_BEAT = json.dumps([0, "a node"])
 LEAVE_S = 5.0  # for ranks to end by themselves
 NOTE_S = 10.0  # to wait for the notes of other nodes after a failure
@@ -45,14 +46,16 @@ class NodeBoard:
     Args:
         endpoint: HOST:PORT of the store.
         folder: of this node's ranks.
+        hosts: the endpoint is on this machine.
 
     Attributes:
         silent: the nodes that stopped answering, with their ranks, in one line; empty while all answer.
     """
 
-    def __init__(self, endpoint: str, folder: Path) -> None:
+    def __init__(self, endpoint: str, folder: Path, *, hosts: bool = False) -> None:
         self._host, _, port = endpoint.rpartition(":")
         self._port, self._folder = int(port), folder
+        self._hosts = hosts
         self._store: Store | None = None
         self._connecting = threading.Lock()
         self._number = 0  # of this node, from 1
@@ -133,11 +136,20 @@ class NodeBoard:
         """
         with self._connecting:
             if self._store is None:
-                store = TCPStore(self._host, self._port, is_master=False, timeout=timedelta(seconds=5))
-                shared = PrefixStore("loaderlab", store)
+                shared = PrefixStore("loaderlab", self._store_of_rendezvous())
                 self._number = shared.add("nodes", 1)
                 self._store = shared
             return self._store
+
+    def _store_of_rendezvous(self) -> Store:
+        """The store. If it is in this process, this object keeps it after the agent has ended, until the other nodes have read it."""
+        answer = timedelta(seconds=ANSWER_S)
+        if self._hosts:
+            with suppress(RuntimeError):  # it is in another process of this machine, as with Slurm on one host
+                return TCPStore(
+                    self._host, self._port, is_master=True, wait_for_workers=False, multi_tenant=True, timeout=answer
+                )
+        return TCPStore(self._host, self._port, is_master=False, timeout=answer)
 
     def _beats(self) -> None:
         """Gives a sign of life every `BEAT_S`, and looks for that of the others."""

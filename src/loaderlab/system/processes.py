@@ -72,15 +72,16 @@ def leave(code: int) -> NoReturn:
 
 
 def time_limit_raises(
-    number: int = signal.SIGUSR1, reason: str = "took longer than its time limit, sweep.job_minutes"
+    number: int | None = None, reason: str = "took longer than its time limit, sweep.job_minutes"
 ) -> None:
-    """From now on, this signal raises `OutOfTime` in the main thread. A sweep sends it to a job that exceeds its time limit."""
+    """From now on, this signal (None: SIGUSR1) raises `OutOfTime` in the main thread. A sweep sends it to a job that exceeds its time
+    limit."""
 
     def end(number: int, frame: FrameType | None) -> None:
         if not _deferred(number, frame):
             raise OutOfTime(reason)
 
-    signal.signal(number, end)
+    signal.signal(signal.SIGUSR1 if number is None else number, end)
 
 
 @contextmanager
@@ -133,14 +134,14 @@ def ignore_sigterm() -> None:
 
 
 DEFERRED = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGALRM,
-    signal.SIGCHLD,
-)
+    "SIGINT",
+    "SIGTERM",
+    "SIGHUP",
+    "SIGUSR1",
+    "SIGUSR2",
+    "SIGALRM",
+    "SIGCHLD",
+)  # Windows does not have all of them
 _deferring = False  # inside `undisturbed`; only for the main thread, because signals raise only there
 
 
@@ -170,7 +171,7 @@ def undisturbed() -> Iterator[None]:
 
     try:
         _deferring = True
-        for number in DEFERRED:
+        for number in (getattr(signal, name) for name in DEFERRED):
             if callable(handler := signal.getsignal(number)):  # neither the default nor ignored
                 before[number] = handler
                 signal.signal(number, defer)
