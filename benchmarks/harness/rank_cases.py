@@ -90,7 +90,7 @@ def cases(num_ranks: int) -> list[RankCase]:
     return [
         RankCase("one slow loader", "slow", (), LOADER, 1, starved_ms, "loader alone"),
         RankCase("a slow loader that moves", "moving", (), MOVING, None, starved_ms),
-        RankCase("one larger shard", "shard", (), LOADER, 1, starved_ms, "shard"),
+        RankCase("one larger shard", "shard", (), LOADER, 1, starved_ms, "share of the samples"),
         RankCase("one slow device", "fed", slow_device, DEVICE, last),
         RankCase("a wait of a fast rank that costs nothing", "long", [0.6, *[1.0] * (last - 1), 1.05], DEVICE, last),
         RankCase("all fed"),
