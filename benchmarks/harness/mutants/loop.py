@@ -18,12 +18,12 @@ MUTANTS = [
     Mutant(
         "loop_marks_after_transfer",
         FILE,
-        """            meter.mark()  # wait
+        """                meter.mark()  # wait
 
-            batch = parts.loader.transfer(batch)
+                batch = parts.loader.transfer(batch)
 """,
-        """            batch = parts.loader.transfer(batch)
-            meter.mark()  # wait
+        """                batch = parts.loader.transfer(batch)
+                meter.mark()  # wait
 """,
         "the copy counts as data wait",
         ("agreement",),
@@ -31,8 +31,8 @@ MUTANTS = [
     Mutant(
         "loop_without_transfer",
         FILE,
-        "            batch = parts.loader.transfer(batch)\n            meter.mark()",
-        "            meter.mark()",
+        "                batch = parts.loader.transfer(batch)\n                meter.mark()",
+        "                meter.mark()",
         "the batch stays on the host",
         ("agreement",),
     ),

@@ -26,7 +26,7 @@ MUTANTS = [
     Mutant(
         "ceiling_fed_by_the_loader",
         CEILING,
-        "loader=CycledBatches(batches, deadline)",
+        "loader=CycledBatches(batches, deadline, num_steps)",
         "loader=parts.loader",
         "the ceiling is measured with the loader",
         ("probes",),

@@ -134,15 +134,15 @@ class StepMeter:
 
         Storing the loss does not wait for the device, except with ``sync``.
         """
+        if self._begun is not None or self._in_forward:
+            backward = 0 if self._begun is None else self._times[-1] - self._begun
+            self._collectives[len(self._sizes)] = self._in_forward + backward
+            self._in_forward, self._begun = 0, None
         if self._ring:
             if loss is not None:
                 self._ring.loss(loss)
         else:
             self._losses.append(float("nan") if loss is None else loss.item())
-        if self._begun is not None or self._in_forward:
-            backward = 0 if self._begun is None else self._times[-1] - self._begun
-            self._collectives[len(self._sizes)] = self._in_forward + backward
-            self._in_forward, self._begun = 0, None
         self.mark()
         self._sizes.append(num_samples)
         if self._ring:
