@@ -18,6 +18,7 @@ IMPOSSIBLE = {  # by the test's function
     "test_event_gaps_agree_with_a_trace_of_the_same_run": "PyTorch's profiler records kernels only of a real GPU",
     "test_a_real_trace_of_a_gpu": "PyTorch's profiler records kernels only of a real GPU",
     "test_a_copy_on_a_side_stream_hands_out_whole_batches": "it counts the retries of torch's own allocator",
+    "test_a_rank_on_a_gpu_averages_its_gradients_with_nccl": "NCCL needs a real GPU",
     "test_a_gpu_decodes": "nvJPEG needs a real GPU",
     "test_the_metrics_of_a_real_device_agree": "NVML answers only for a real GPU",
 }
