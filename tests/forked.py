@@ -172,12 +172,11 @@ def train(*arguments: str) -> int:
     """``loaderlab train``, whose ranks are forked too."""
     import functools
 
-    from torch.distributed.launcher.api import LaunchConfig
+    from torch.distributed.launcher import api
 
     from loaderlab.cli.train import start
-    from loaderlab.runs import elastic
 
-    vars(elastic)["LaunchConfig"] = functools.partial(_forking, LaunchConfig)
+    vars(api)["LaunchConfig"] = functools.partial(_forking, api.LaunchConfig)
     return start(arguments)
 
 
