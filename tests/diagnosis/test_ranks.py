@@ -67,7 +67,7 @@ def test_a_slow_rank_that_moves(num_ranks: int) -> None:
     assert verdict.lost_pct == pytest.approx(100 * 8 / 20)
     assert verdict.excess_pct == pytest.approx(100 * 8 / 20)
     assert verdict.tags() == {"straggler.cause": "moving", "straggler.excess_pct": "40.0"}
-    assert "the slow rank changes (no rank is the slowest in more than" in verdict.sentence
+    assert "the slow rank changes (rank " in verdict.sentence
 
 
 @pytest.mark.parametrize("num_ranks", [2, 4])

@@ -96,9 +96,17 @@ def refuse_single(config: TrainConfig) -> None:
     """Rejects settings that only a sweep can use.
 
     Raises:
-        WrongUsage: the gate of a run without a loader; the continuation of a single run as an emulated one, which has no
+        WrongUsage: ``sweep.on``; the gate of a run without a loader; the continuation of a single run as an emulated one, which has no
             weights; the rung ``bf16`` with an emulated accelerator, which is not applicable in a ladder.
     """
+    if config.sweep.on != type(config.sweep).on:  # the default
+        raise refuse(
+            "sweep.on",
+            config.sweep.on,
+            "has no effect on a single run, only with -m",
+            "launch=slurm, or -m",
+            is_example=False,
+        )
     limit = config.fail_if.utilization_below
     if limit is not None and isinstance(config.loader, ReplayLoader):
         raise refuse(

@@ -70,6 +70,11 @@ class EventRing:
         self._written += 1
         return self._pop() if self._written - self._read == RING - 1 else None
 
+    def reached(self) -> Iterator[DeviceStep]:
+        """Yields the steps that the device has finished, without waiting."""
+        while self._read < self._written and self._events[self._read % RING][4].query():
+            yield self._pop()
+
     def drain(self) -> Iterator[DeviceStep]:
         """Waits for the device and yields all remaining steps; those that were read before it fails are not lost."""
         self._device.synchronize()

@@ -10,7 +10,7 @@ import numpy as np
 
 from loaderlab import metrics
 from loaderlab.diagnosis.rank_steps import JoinedSteps, RankFacts, RankSteps
-from loaderlab.diagnosis.rank_verdict import LOADER, Excess, RanksVerdict, Straggler
+from loaderlab.diagnosis.rank_verdict import LOADER, WARNING_PCT, Excess, RanksVerdict, Straggler
 from loaderlab.meter.series import LEAST_STEPS
 
 DIFFERS = 0.1  # a smaller relative difference explains nothing
@@ -71,6 +71,7 @@ def sentence_of(verdict: RanksVerdict, steps: JoinedSteps | None, excess: Excess
         worst = steps.ranks[int(steps.own_ms.mean(axis=1).argmax())]
         parts.append(
             f"no straggler: the slowest, {_named(worst)}, needs {excess.pct:.1f} % of a step longer than the fastest"
+            + (", which may be chance" if excess.pct >= WARNING_PCT else "")
         )
     if verdict.unmeasured:
         parts.append(_unmeasured(verdict.unmeasured))
@@ -96,7 +97,8 @@ def _moving(straggler: Straggler, steps: JoinedSteps) -> str:
     ms = metrics.metric(metrics.STEP_MS)
     counts = np.bincount(steps.slowest)
     excess_ms = straggler.excess_pct / 100 * float(steps.length_ms.mean())
-    share = f"no rank is the slowest in more than {math.ceil(100 * counts.max() / steps.num_steps)} % of the steps"
+    slowest, most = int(counts.argmax()), math.ceil(100 * counts.max() / steps.num_steps)
+    share = f"{_named(steps.ranks[slowest])} is the slowest most often, in {most} % of the steps"
     waits = f"a mean step waits {ms.quantity(excess_ms)} ({straggler.excess_pct:.0f} % of the step) for the data of its slowest rank"
     return f"the slow rank changes ({share}): {waits}, so the loaders of all ranks are too slow or too uneven"
 

@@ -149,6 +149,9 @@ class StepMeter:
             self._drained.append(self._ring.drained)
             if (timed := self._ring.end()) is not None:
                 self._settle(timed)
+            if self._rows is not None:  # early, so that few are lost with a killed process
+                for reached in self._ring.reached():
+                    self._settle(reached)
 
     def drop_step(self) -> None:
         """Discards the step that was begun."""

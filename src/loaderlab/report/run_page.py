@@ -23,6 +23,10 @@ def figure_rows(figures: Mapping[str, float]) -> list[tuple[str, str]]:
 def _text(entry: metrics.Metric, figures: Mapping[str, float]) -> str:
     """The value with its unit; in a job of several ranks, with that of the worst rank."""
     text, worst = entry.text(figures[entry.name]), metrics.worst_of(entry.name)
+    if (
+        entry.name == metrics.STARVED_PCT
+    ):  # the job can lose more than any of its ranks: in each step it waits for another one
+        worst = None
     return text if worst is None or worst not in figures else f"{text} (worst rank {entry.cell(figures[worst])})"
 
 

@@ -23,6 +23,14 @@ def check_settings(group: RankGroup, config: TrainConfig) -> None:
     Raises:
         UserError: two ranks differ; every rank raises the same error.
     """
+    slowdown = config.accelerator.rank_slowdown
+    if slowdown and len(slowdown) != group.ranks.world_size:
+        raise refuse(
+            "accelerator.rank_slowdown",
+            slowdown,
+            f"has {len(slowdown)} factors, and there are {group.ranks.world_size} ranks",
+            f"'accelerator.rank_slowdown=[{','.join(['1'] * (group.ranks.world_size - 1))},1.5]'",
+        )
     facts = {name: str(value) for name, value in config.recorded() if not name.startswith(PLACES)}
     facts["python"] = platform.python_version()
     facts |= {f"version of {name}": text for name, text in versions().items() if name not in UNIMPORTANT}

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from loaderlab import metrics
 from loaderlab.data.spec import EncodedImages, Split, UserItems
 from loaderlab.data.stored_size import mean_stored_bytes
@@ -150,7 +152,7 @@ def join_reports(reports: Sequence[RankReport], own: LoopRecord, setup: Setup) -
         setup: of rank 0.
     """
     world_size = reports[0].ranks.world_size
-    windows = [report.window for report in reports]
+    windows = _common([report.window for report in reports])
     ranks = judge_ranks(windows, world_size)
     steps = [
         replace(step, num_samples=round(step.num_samples / len(reports)))
@@ -178,6 +180,19 @@ def join_reports(reports: Sequence[RankReport], own: LoopRecord, setup: Setup) -
     if ranks.sentence:
         verdict = replace(verdict, because=f"{verdict.because}; {ranks.sentence}")
     return JobResults(reports, windows, loop, figures, verdict, ranks)
+
+
+def _common(windows: Sequence[RankSteps]) -> list[RankSteps]:
+    """The steps that all of these ranks measured: the ranks of a failed job end at different steps."""
+    numbers = windows[0].step
+    for window in windows[1:]:
+        numbers = np.intersect1d(numbers, window.step, assume_unique=True)
+    kept = []
+    for window in windows:
+        places = np.isin(window.step, numbers)
+        times = {name: getattr(window, name)[places] for name in ("step", "starved_ms", "own_ms", "length_ms")}
+        kept.append(replace(window, **times))
+    return kept
 
 
 def _probes_of_job(probes: Sequence[ProbeResults]) -> ProbeResults:

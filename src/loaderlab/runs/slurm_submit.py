@@ -153,7 +153,8 @@ def check_slurm(setting: str, otherwise: str, allocation: Allocation) -> None:
             slurm.ask([program, "--version"])
         slurm.own_jobs()
     except SlurmError as error:
-        raise refuse(name, value, f"Slurm is not available: {safe_text(error)}", otherwise, is_example=False) from None
+        why = f"Slurm is not available: {safe_text(error)}. The line that would be submitted: {allocation.line()}"
+        raise refuse(name, value, why, otherwise, is_example=False) from None
     command = ["sbatch", "--test-only", *_typed(allocation.options()), "--wrap=true"]
     try:
         slurm.ask(command)
