@@ -38,7 +38,7 @@ from loaderlab.runs.rank_results import RankReport
 from loaderlab.system.ranks import Ranks
 from loaderlab.training.rank_group import RankGroup
 
-STEP_S, BLOCK, BLOCKS = 0.002, 25, 120
+STEP_S, BLOCK, BLOCKS = 0.002, 5, 1_000
 NUM_STEPS, MANY = 10_000, 1_024
 Work = Callable[[RankGroup, Path], Any]
 

@@ -36,8 +36,8 @@ MUTANTS = [
     Mutant(
         "meter_never_settles",
         PHASES,
-        "            self._write_row(count - 1)\n        self.settle()\n",
-        "            self._write_row(count - 1)\n",
+        "        self._name_phase(None)\n        self.settle()\n",
+        "        self._name_phase(None)\n",
         "the drain at the end of an epoch is omitted",
         ("agreement",),
     ),
