@@ -129,6 +129,6 @@ def test_the_file_has_the_same_steps_as_the_meter(tmp_path: Path) -> None:
         meter.end_epoch()
     written = read_rows(rows.path)
     assert np.array_equal(written, rows_of(meter.steps))
-    assert [step.disturbed for step in steps_of(written)] == [False, False, True, False, False]
+    assert [step.step for step in steps_of(written) if step.disturbed] == [2]
     assert not any(math.isnan(step.loss) for step in steps_of(written))
     rows.close()
