@@ -104,6 +104,7 @@ def test_the_straggler_and_its_cause(case: str, ranks: int, tmp_path: Path) -> N
     assert (straggler["rank"], straggler["cause"]) == EXPECTED[case]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["dies", "raises"])
 def test_a_rank_that_ends_early_leaves_a_verdict(what: str, tmp_path: Path) -> None:
     """torchrun sends SIGTERM to the other rank, which prints its verdict and then ends by that signal."""
@@ -118,6 +119,7 @@ def test_a_rank_that_ends_early_leaves_a_verdict(what: str, tmp_path: Path) -> N
         assert "rank 1: it sent no result" in in_one_line(done.stderr)
 
 
+@pytest.mark.slow
 def test_without_ddp_only_waits_are_compared(tmp_path: Path) -> None:
     done = loop(tmp_path, "no ddp")
     assert done.returncode == 0
@@ -125,6 +127,7 @@ def test_without_ddp_only_waits_are_compared(tmp_path: Path) -> None:
     assert [entry["own_compute_ms"] for entry in result(tmp_path)["ranks"]] == [None, None]
 
 
+@pytest.mark.slow
 def test_ranks_without_a_process_group_are_not_compared(tmp_path: Path) -> None:
     done = loop(tmp_path, "no group")
     assert done.returncode == 0
@@ -133,6 +136,7 @@ def test_ranks_without_a_process_group_are_not_compared(tmp_path: Path) -> None:
     assert "ranks" not in result(tmp_path)
 
 
+@pytest.mark.slow
 def test_ranks_that_another_launcher_started_measure_themselves(tmp_path: Path) -> None:
     """The store of the process group may end with the first rank, so it is not used."""
     (tmp_path / "train.py").write_text(LOOP, encoding="utf-8")
