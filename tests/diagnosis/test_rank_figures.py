@@ -84,7 +84,7 @@ def test_a_worst_rank_has_the_unit_and_the_direction_of_its_metric() -> None:
 def test_the_page_shows_the_worst_rank_next_to_the_value() -> None:
     rows = dict(figure_rows(job_figures(RANKS, JOB)))
     assert rows["loader alone"] == "900 samples/s (worst rank 200)"
-    assert rows["device starved of data"] == "30.0 % of the window (worst rank 35.0 %)"
+    assert rows["device starved of data"] == "30.0 % of the window"  # the job may lose more than any rank
     assert dict(figure_rows(JOB))["device starved of data"] == "30.0 % of the window"
 
 

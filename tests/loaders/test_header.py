@@ -71,7 +71,7 @@ def test_pillow_has_no_limit_in_workers(method: str) -> None:
 def test_a_run_removes_the_limit(
     make_config: Callable[..., TrainConfig], terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_store(*_: object) -> None:
+    def no_store(*_: object, **__: object) -> None:
         raise UserError("no store")
 
     monkeypatch.setattr(run, "open_store", no_store)

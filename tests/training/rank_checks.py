@@ -231,6 +231,7 @@ def streams(group: RankGroup, folder: Path) -> Any:
             *SGD,
             "data=custom",
             "data.target=tests.training.rank_data:stream",
+            "data.sharded=true",
             "epochs=3",
             "drop_last=true",
             "optimizer.schedule=constant",
