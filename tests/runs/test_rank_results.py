@@ -109,7 +109,21 @@ def test_the_first_steps_of_every_rank_are_left_out() -> None:
     made, loop = reports(times(2, STEPS, 0), times(2, STEPS, 10))
     made[1] = replace(made[1], warmup_steps=30)
     job = join_reports(made, loop, SETUP)
-    assert [len(window.step) for window in job.windows] == [STEPS - WARMUP, STEPS - 30]
+    assert [len(window.step) for window in job.windows] == [STEPS - 30] * 2  # the steps that both measured
+
+
+def test_a_rank_with_few_steps_does_not_hide_those_of_the_others() -> None:
+    made, loop = reports(times(2, STEPS, 0), times(2, STEPS, 10))
+    made[1] = replace(made[1], warmup_steps=STEPS - 3)
+    job = join_reports(made, loop, SETUP)
+    assert [len(window.step) for window in job.windows] == [STEPS - WARMUP, 3]
+    assert job.ranks.unmeasured == (1,)
+
+
+def test_the_job_is_measured_after_the_longest_warm_up() -> None:
+    made, loop = reports(times(2, STEPS, 0), times(2, STEPS, 10))
+    made[1] = replace(made[1], warmup_steps=30)
+    job = join_reports(made, loop, SETUP)
     assert job.loop.warmup_steps == 30
 
 

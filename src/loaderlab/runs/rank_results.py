@@ -13,7 +13,7 @@ from loaderlab import metrics
 from loaderlab.data.spec import EncodedImages, Split, UserItems
 from loaderlab.data.stored_size import mean_stored_bytes
 from loaderlab.device.environment import describe
-from loaderlab.diagnosis.evidence import Setup
+from loaderlab.diagnosis.evidence import LEAST_STEPS, Setup
 from loaderlab.diagnosis.figures import NO_PROBES, LoopRecord, evidence_of, figures_of
 from loaderlab.diagnosis.rank_figures import SUMS, job_figures
 from loaderlab.diagnosis.rank_rows import job_steps_of_rows, rank_steps_of_rows
@@ -183,12 +183,18 @@ def join_reports(reports: Sequence[RankReport], own: LoopRecord, setup: Setup) -
 
 
 def _common(windows: Sequence[RankSteps]) -> list[RankSteps]:
-    """The steps that all of these ranks measured: the ranks of a failed job end at different steps."""
-    numbers = windows[0].step
-    for window in windows[1:]:
+    """The steps that all judged ranks measured: the ranks of a failed job end at different steps. Others are left as they are."""
+    judged = [window for window in windows if len(window.step) >= LEAST_STEPS]
+    if not judged:
+        return list(windows)
+    numbers = judged[0].step
+    for window in judged[1:]:
         numbers = np.intersect1d(numbers, window.step, assume_unique=True)
     kept = []
     for window in windows:
+        if len(window.step) < LEAST_STEPS:
+            kept.append(window)
+            continue
         places = np.isin(window.step, numbers)
         times = {name: getattr(window, name)[places] for name in ("step", "starved_ms", "own_ms", "length_ms")}
         kept.append(replace(window, **times))
