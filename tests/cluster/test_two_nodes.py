@@ -83,22 +83,18 @@ def test_a_node_that_is_switched_off_ends_the_job(off: int, cable: None, tmp_pat
     nodes = []
     for number, name in enumerate(NAMES):
         command = ["ip", "netns", "exec", name, sys.executable, "-m", "experiments.train", *settings]
-        output = (tmp_path / f"{name}.txt").open("wb")
         environment = {**os.environ, "SLURMD_NODENAME": name, "TMPDIR": str(tmp_path)}
-        nodes.append(
-            subprocess.Popen(
-                [*command, f"checkpoint.dir={tmp_path}/{number}"],
-                cwd=PROJECT,
-                env=environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+        command.append(f"checkpoint.dir={tmp_path}/{number}")
+        with (tmp_path / f"{name}.txt").open("wb") as output:
+            nodes.append(
+                subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=output, stderr=subprocess.STDOUT)
             )
-        )
     wait_until(lambda: any(tmp_path.glob("*/*/checkpoint.pt")), START_S)  # both nodes train
     assert ip("-n", NAMES[off], "link", "set", ("ll1", "ll2")[off], "down")  # no packet says goodbye
     switch_off(NAMES[off])
     other = 1 - off
     assert nodes[other].wait(END_S) == 1
+    nodes[off].wait(END_S)
     text = (tmp_path / f"{NAMES[other]}.txt").read_text(encoding="utf-8")
     assert text.count("stopped answering") == 1, text
     run = run_of(uri, tmp_path)
