@@ -28,7 +28,9 @@ START_S = 120.0  # for the first sign of life, since the processes of a busy mac
 ANSWER_S = 5.0  # for the store to answer
 NO_BEAT = json.dumps([0, "a node"])
 LEAVE_S = 5.0  # for ranks to end by themselves
-NOTE_S = 10.0  # to wait for the notes of other nodes after a failure
+NOTE_S = (
+    15.0  # to wait for the notes of other nodes after a failure: longer than SILENT_S, since one may have been killed
+)
 
 
 @dataclass(frozen=True)

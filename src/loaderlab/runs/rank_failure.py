@@ -51,11 +51,13 @@ def conclude(config: TrainConfig, ended: Ended, folder: Path, board: NodeBoard |
         raise ended.interrupt
     note = cause(ends, ended.exit_codes, infos)
     if board is not None:
-        if board.silent:
+        was_silent = bool(board.silent)  # then this node's ranks were ended because of that
+        if note.secondary and not was_silent:
+            board.post(note)
+            note = min([*board.notes(), note], key=lambda each: (each.secondary, each.at))
+        if was_silent or (note.secondary and board.silent):
             note = Note(f"{board.silent} stopped answering", False, time.time())
         board.post(note)
-        if note.secondary:
-            note = min([*board.notes(), note], key=lambda each: (each.secondary, each.at))
     status = "KILLED" if ends and all(end.status == "KILLED" for end in ends) and not ended.exit_codes else "FAILED"
     if board is not None and board.silent:
         status = "FAILED"
