@@ -10,10 +10,11 @@ import pytest
 from loaderlab import metrics
 from loaderlab.device.step_times import DeviceStep
 from loaderlab.diagnosis.rank_rows import job_steps_of_rows, rank_steps_of_rows
-from loaderlab.diagnosis.ranks import RankFacts, job_steps, rank_steps
+from loaderlab.diagnosis.ranks import RankFacts, rank_steps
 from loaderlab.meter.step import Step
 from loaderlab.meter.step_rows import rows_of
 from loaderlab.meter.summary import summarize
+from tests.diagnosis.job_of_steps import job_steps
 from tests.diagnosis.planted_ranks import steps_of
 
 

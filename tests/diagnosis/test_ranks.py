@@ -10,8 +10,9 @@ import pytest
 
 from loaderlab import metrics
 from loaderlab.diagnosis.rank_steps import FLOAT64
-from loaderlab.diagnosis.ranks import RankFacts, RankSteps, RanksVerdict, job_steps, judge_ranks
+from loaderlab.diagnosis.ranks import RankFacts, RankSteps, RanksVerdict, judge_ranks
 from loaderlab.meter.summary import summarize
+from tests.diagnosis.job_of_steps import job_steps
 from tests.diagnosis.planted_ranks import ALL_REDUCE_MS, BATCH, from_steps, jittered, ranks_of, steps_of, times
 
 STEPS = 120

@@ -23,6 +23,7 @@ from loaderlab.diagnosis.figures import NO_PROBES, evidence_of, figures_of
 from loaderlab.diagnosis.rank_figures import job_figures
 from loaderlab.diagnosis.rank_steps import FLOAT64, INT64, RankFacts, RankSteps, join, rank_steps
 from loaderlab.diagnosis.rank_verdict import RanksVerdict
+from loaderlab.diagnosis.rank_words import ranks_text
 from loaderlab.diagnosis.ranks import judge_ranks
 from loaderlab.diagnosis.verdict import judge
 from loaderlab.meter.step import Step
@@ -192,7 +193,7 @@ class RanksReading:
         for result in self.results:
             if result.reason:
                 reasons.setdefault(result.reason, []).append(result.rank)
-        return notes + [f"{_named(ranks)}: {reason}" for reason, ranks in reasons.items()]
+        return notes + [f"{ranks_text(ranks)}: {reason}" for reason, ranks in reasons.items()]
 
 
 def not_compared(reading: Reading, reason: str) -> Reading:
@@ -272,11 +273,3 @@ def _job_step(step: Step, samples: int, starved: float, shared: float, length: f
         collective_ns=round(1e6 * shared),
         lost_ms=lost,
     )
-
-
-def _named(ranks: Sequence[int]) -> str:
-    """``rank 3``, ``ranks 3 and 4``, ``12 ranks``."""
-    if len(ranks) > 4:
-        return f"{len(ranks):,} ranks"
-    *front, last = map(str, ranks)
-    return f"ranks {', '.join(front)} and {last}" if front else f"rank {last}"

@@ -29,6 +29,11 @@ OF_ITS_STEPS = (  # only the steps of the whole job give them: a wait of one ran
 OF_THE_JOB = (*OF_ITS_STEPS, metrics.RATE, metrics.HEADROOM_X, metrics.EFFICIENCY_PCT, metrics.TRAIN_LOSS)
 
 
+def without_sums(figures: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of a job of which only some ranks are known: a sum over these would look like that of the job."""
+    return {name: value for name, value in figures.items() if name not in SUMS}
+
+
 def job_figures(per_rank: Sequence[Mapping[str, float]], job: Mapping[str, float]) -> dict[str, float]:
     """Metric name to value. Rates are sums over ranks, the other metrics medians, with the worst rank's value next to each.
 
@@ -37,7 +42,7 @@ def job_figures(per_rank: Sequence[Mapping[str, float]], job: Mapping[str, float
 
     Args:
         per_rank: metrics of each rank; a metric that a rank did not measure is absent.
-        job: metrics of the job's own steps (`loaderlab.diagnosis.ranks.job_steps`).
+        job: metrics of the job's own steps (`loaderlab.diagnosis.rank_rows.job_steps_of_rows`).
     """
     names = dict.fromkeys(name for figures in per_rank for name in figures)
     result: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""The same as `loaderlab.diagnosis.rank_steps` from rows in arrays: a thousand ranks need no million of `Step` objects. Pure."""
+"""The steps of a job and of its ranks, from rows in arrays: a thousand ranks need no million of `Step` objects. Pure."""
 
 from __future__ import annotations
 
@@ -82,7 +82,14 @@ class _JobRows:
 
 
 def job_steps_of_rows(ranks: Iterable[Rows]) -> list[Step]:
-    """The steps of the job: see `loaderlab.diagnosis.rank_steps.job_steps`. The ranks are read one after the other."""
+    """The steps of the job: for each step number that all ranks have, the step of the slowest rank (largest s + c).
+
+    Its ``num_samples`` is the sum over ranks, its ``loss`` the mean over samples, and its ``lost_ms`` max(s + c) - max(c) over ranks.
+    `loaderlab.meter.summary.summarize` then gives the rate and the starved share of the job.
+
+    Args:
+        ranks: the steps of each rank; they are read one rank after the other, so a generator needs memory for one rank only.
+    """
     job: _JobRows | None = None
     for rows in ranks:
         one = _job_of(rows)

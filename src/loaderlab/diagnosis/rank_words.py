@@ -89,7 +89,7 @@ def _steady(straggler: Straggler, excess: Excess) -> list[str]:
     wait = f"the other ranks wait up to {ms.quantity(excess.ms)} ({excess.pct:.0f} % of the step) for {reason}"
     parts = [f"rank {straggler.rank}{where} is the straggler: in a mean step, {wait}"]
     if straggler.nearly:
-        parts.append(f"{_ranks(straggler.nearly)} {_are(straggler.nearly)} nearly as slow")
+        parts.append(f"{ranks_text(straggler.nearly)} {_are(straggler.nearly)} nearly as slow")
     return parts + list(straggler.differs)
 
 
@@ -112,7 +112,7 @@ def _not_judged(verdict: RanksVerdict) -> str:
 
 
 def _unmeasured(ranks: Sequence[int]) -> str:
-    return f"{_ranks(ranks)} {_are(ranks)} not judged: fewer than {LEAST_STEPS} measured steps"
+    return f"{ranks_text(ranks)} {_are(ranks)} not judged: fewer than {LEAST_STEPS} measured steps"
 
 
 def _named(rank: RankSteps) -> str:
@@ -123,7 +123,7 @@ def _are(ranks: Sequence[int]) -> str:
     return "is" if len(ranks) == 1 else "are"
 
 
-def _ranks(ranks: Sequence[int]) -> str:
+def ranks_text(ranks: Sequence[int]) -> str:
     """``rank 3``, ``ranks 3, 4 and 5``, ``12 ranks``."""
     if len(ranks) > MOST_NAMED:
         return f"{len(ranks):,} ranks"

@@ -13,7 +13,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from loaderlab.diagnosis.rank_steps import INT64, JoinedSteps, RankFacts, RankSteps, job_steps, join, rank_steps
+from loaderlab.diagnosis.rank_steps import INT64, JoinedSteps, RankFacts, RankSteps, join, rank_steps
 from loaderlab.diagnosis.rank_verdict import (
     CRITICAL_PCT,
     DEVICE,
@@ -35,7 +35,6 @@ __all__ = [  # the public names of the three files
     "RankSteps",
     "RanksVerdict",
     "Straggler",
-    "job_steps",
     "judge_ranks",
     "rank_steps",
 ]

@@ -66,7 +66,6 @@ class NodeBoard:
         self._heard = time.monotonic()  # when the store answered last
         self._quiet: list[str] = []  # nodes that did not answer for too long
         self._seen: dict[int, tuple[str, float]] = {}  # node: its last beat and when it changed
-        self._texts: dict[int, str] = {}
         self.silent = ""
 
     def start(self) -> None:

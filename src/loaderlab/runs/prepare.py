@@ -157,17 +157,18 @@ def _seed(config: TrainConfig) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
         torch.use_deterministic_algorithms(True)  # only if requested: it imports the compiler, for seconds
     torch.backends.cudnn.benchmark = not config.deterministic
-    random.seed(config.effective_seed)
-    np.random.seed(config.effective_seed % 2**32)
-    torch.manual_seed(config.effective_seed)
+    _set_seeds(config.effective_seed)
 
 
 def _seed_rank(config: TrainConfig, ranks: Ranks) -> None:
     """Gives each rank random numbers of its own for what differs between samples, such as dropout and a dataset's augmentation; the
     weights are the same already."""
-    seed = int(np.random.SeedSequence([config.effective_seed % 2**32, ranks.rank]).generate_state(1)[0])
+    _set_seeds(int(np.random.SeedSequence([config.effective_seed % 2**32, ranks.rank]).generate_state(1)[0]))
+
+
+def _set_seeds(seed: int) -> None:
     random.seed(seed)
-    np.random.seed(seed)
+    np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 

@@ -15,7 +15,7 @@ from loaderlab.data.stored_size import mean_stored_bytes
 from loaderlab.device.environment import describe
 from loaderlab.diagnosis.evidence import LEAST_STEPS, Setup
 from loaderlab.diagnosis.figures import NO_PROBES, LoopRecord, evidence_of, figures_of
-from loaderlab.diagnosis.rank_figures import SUMS, job_figures
+from loaderlab.diagnosis.rank_figures import job_figures, without_sums
 from loaderlab.diagnosis.rank_rows import job_steps_of_rows, rank_steps_of_rows
 from loaderlab.diagnosis.ranks import RankFacts, RankSteps, RanksVerdict, judge_ranks
 from loaderlab.diagnosis.verdict import Verdict, judge
@@ -172,8 +172,8 @@ def join_reports(reports: Sequence[RankReport], own: LoopRecord, setup: Setup) -
     figures |= {name: job[name] for name in OF_SLOWEST if name in job}
     if ranks.excess_pct is not None:
         figures[metrics.STRAGGLER_EXCESS_PCT] = ranks.excess_pct
-    if len(reports) < world_size:  # a sum over some of the ranks would look like the rate of the job
-        figures = {name: value for name, value in figures.items() if name not in SUMS}
+    if len(reports) < world_size:
+        figures = without_sums(figures)
     clocks = [report.figures[metrics.CLOCKS_PCT] for report in reports if metrics.CLOCKS_PCT in report.figures]
     # the job's steps come from several ranks, which began at different times
     verdict = judge(replace(evidence_of(loop, probes), clocks_pct=max(clocks, default=None)), setup)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from loaderlab import metrics
-from loaderlab.diagnosis.rank_figures import SUMS, job_figures
+from loaderlab.diagnosis.rank_figures import job_figures, without_sums
 from loaderlab.diagnosis.rank_rows import job_steps_of_rows
 from loaderlab.diagnosis.ranks import judge_ranks
-from loaderlab.meter.step_rows import read_rows
+from loaderlab.meter.step_rows import read_rows, steps_of
 from loaderlab.meter.summary import measured, summarize
 from loaderlab.report.naming import named
 from loaderlab.report.step_files import write_ranks_csv
@@ -36,9 +36,9 @@ def reports_of_files(infos: Sequence[RankInfo]) -> list[RankReport]:
         if not info.rows or not Path(info.rows).exists():
             continue
         ranks = Ranks(info.rank, info.world_size, node=info.node)
-        report = RankReport(ranks, read_rows(Path(info.rows)), info.warmup_steps, info.parallel, {})
-        figures = summarize(measured(report.steps, info.warmup_steps, info.parallel))
-        reports.append(RankReport(ranks, report.rows, info.warmup_steps, info.parallel, figures))
+        rows = read_rows(Path(info.rows))
+        figures = summarize(measured(steps_of(rows), info.warmup_steps, info.parallel))
+        reports.append(RankReport(ranks, rows, info.warmup_steps, info.parallel, figures))
     return reports
 
 
@@ -51,8 +51,8 @@ def known_results(infos: Sequence[RankInfo]) -> KnownResults:
     steps = job_steps_of_rows(report.rows for report in reports)
     job = summarize(measured(steps, first.warmup_steps, first.parallel)) | {metrics.NUM_RANKS: float(world_size)}
     figures = job_figures([report.figures for report in reports], job)
-    if len(reports) < world_size:  # a sum over some of the ranks would look like the rate of the job
-        figures = {name: value for name, value in figures.items() if name not in SUMS}
+    if len(reports) < world_size:
+        figures = without_sums(figures)
     verdict = judge_ranks([report.window for report in reports], world_size)
     name = named("steps.csv", emulated=infos[0].emulated)
     with tempfile.TemporaryDirectory(prefix="loaderlab-") as folder:

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -189,26 +189,24 @@ def undisturbed() -> Iterator[None]:
 
 def end_with_parent() -> None:
     """From now on, this process gets SIGTERM when its parent process has ended for any reason."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "not a child of multiprocessing"
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+    _after_parent("parent-watch", lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
 def exit_with_parent() -> None:
     """From now on, this process, whose work is done, exits at once when its parent process has ended for any reason."""
+    _after_parent("parent-exit", lambda: os._exit(0))
+
+
+def _after_parent(thread_name: str, act: Callable[[], object]) -> None:
+    """Calls a function in a thread when the parent process has ended for any reason."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "not a child of multiprocessing"
 
     def watch() -> None:
         wait([parent.sentinel])
-        os._exit(0)
+        act()
 
-    threading.Thread(target=watch, name="parent-exit", daemon=True).start()
+    threading.Thread(target=watch, name=thread_name, daemon=True).start()
 
 
 def killed_with_parent() -> None:
