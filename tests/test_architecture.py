@@ -25,6 +25,7 @@ ORDER = [  # in the direction of the data: a subpackage imports only from those 
     {"report"},
     {"runs"},
     {"attach"},
+    {"tuning"},
     {"cli"},
     {"__main__"},
 ]

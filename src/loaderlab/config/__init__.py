@@ -65,6 +65,7 @@ from loaderlab.config.places import CONF, INSTALLED, PROJECT, store_root
 from loaderlab.config.slurm import SlurmConfig, SweepSlurmConfig
 from loaderlab.config.trace import TraceConfig
 from loaderlab.config.train import LOCAL, SLURM, SPAWN, TEMPLATE, SweepConfig, TrainConfig
+from loaderlab.config.tune import TuneConfig
 
 __all__ = [
     "AUTO",
@@ -122,6 +123,7 @@ __all__ = [
     "TraceConfig",
     "TrackingConfig",
     "TrainConfig",
+    "TuneConfig",
     "TransformConfig",
     "UserError",
     "VectorsData",

@@ -1,0 +1,1 @@
+"""The tuner: the cheapest settings of a loader that keep the device fed."""
