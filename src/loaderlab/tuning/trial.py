@@ -24,6 +24,7 @@ class Trial:
         reason: why it is tried, for the progress and the record: ``predicted to feed the device``.
         seconds: length of the measured window.
         probes: also measure the step without the loader, the loader alone, and both together.
+        alone: also measure the loader alone.
         epoch_steps: an epoch ends after at most this many steps, so that the window contains the end of an epoch; None: as
             many as it has.
         round: number of the confirmation round, from 1; 0 in the search.
@@ -33,6 +34,7 @@ class Trial:
     reason: str
     seconds: float
     probes: bool = False
+    alone: bool = False
     epoch_steps: int | None = None
     round: int = 0
 
