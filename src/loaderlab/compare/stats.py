@@ -15,7 +15,7 @@ from statistics import fmean, median, stdev
 
 from scipy.special import stdtrit
 
-__all__ = ["CONFIDENCE", "LEAST_PAIRS", "Ratio", "median", "ratio", "repeats_for", "spread"]
+__all__ = ["CONFIDENCE", "LEAST_PAIRS", "Ratio", "mean_interval", "median", "ratio", "repeats_for", "spread"]
 
 CONFIDENCE = 0.95
 LEAST_PAIRS = 3  # no claim is made from fewer
@@ -116,6 +116,14 @@ def spread(values: Sequence[float]) -> tuple[float, float] | None:
     assert centre.low is not None
     assert centre.high is not None
     return centre.low, centre.high
+
+
+def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float] | None:
+    """The confidence interval of a mean over runs, by Student's t; None with one run. For shares, which may be 0."""
+    if len(values) < 2:
+        return None
+    margin = _half_width(stdev(values), len(values), confidence)
+    return fmean(values) - margin, fmean(values) + margin
 
 
 def _half_width(deviation: float, count: int, confidence: float) -> float:

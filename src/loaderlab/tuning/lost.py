@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from statistics import fmean, stdev
-
-from scipy.special import stdtrit
-
 from loaderlab.tuning.trial import Interval, Measured
 
 FED, NOT_FED, OPEN = "fed", "not fed", "open"
@@ -32,14 +26,6 @@ def lost(measured: Measured, epoch_steps: int | None) -> tuple[float, Interval |
 
     interval = measured.starved_interval
     return whole(measured.starved_pct), None if interval is None else (whole(interval[0]), whole(interval[1]))
-
-
-def mean_interval(values: Sequence[float]) -> Interval | None:
-    """95 % confidence interval of a mean over runs by Student's t; None with one run."""
-    if len(values) < 2:
-        return None
-    margin = float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / math.sqrt(len(values))
-    return fmean(values) - margin, fmean(values) + margin
 
 
 def grade(interval: Interval | None, limit_pct: float) -> str:

@@ -101,6 +101,11 @@ class Search:
         below = chosen.makers - 1
         return below < self._least(chosen.branch) or below in self._counts(chosen)
 
+    def untried(self) -> list[Branch]:
+        """The branches that could have something cheaper and were neither tried nor excluded."""
+        known = {entry.candidate.branch for entry in self.tried} | {entry.candidate.branch for entry in self.excluded}
+        return [branch for branch in self.facts.branches if branch not in known and self._could_be_cheaper(branch)]
+
     def next_costlier(self, chosen: Candidate) -> Found | None:
         """The cheapest settings above the chosen ones that feed the device."""
         above = [found for found in self.found if found.grade == FED and self._is_above(found.candidate, chosen)]

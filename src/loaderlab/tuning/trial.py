@@ -96,6 +96,9 @@ class Facts:
         samples_bytes: size of all samples on the device, for the resident loader.
         takes_copies: batches are copied to the device, so pinned memory and a side stream may help.
         uses_host_cores: the step computes on the cores that the loader uses too.
+        in_dev_shm: workers send their batches through /dev/shm.
+        device_bytes: free memory of the device; None if unknown.
+        remedy: what else would help if no number of makers feeds the device, one sentence with its gain; empty if nothing is known.
         can_start: the start methods of workers that can be tried.
         in_process: why trials run in this process, one after the other: the step cannot be sent to another one; empty if each has
             a process of its own.
@@ -109,6 +112,9 @@ class Facts:
     samples_bytes: int | None = None
     takes_copies: bool = False
     uses_host_cores: bool = True
+    in_dev_shm: bool = False
+    device_bytes: int | None = None
+    remedy: str = ""
     can_start: Sequence[str] = ()
     in_process: str = ""
 

@@ -1,0 +1,109 @@
+"""How sure an answer is, and the sentence that says so. Pure."""
+
+from __future__ import annotations
+
+from loaderlab.tuning.answer import CERTIFIED, NOT_FED, NOT_SEPARABLE, UNCONFIRMED, Confirmed
+from loaderlab.tuning.candidate import RESIDENT, Candidate
+from loaderlab.tuning.confirm import ROUNDS, Confirmation
+from loaderlab.tuning.lost import FED, grade
+from loaderlab.tuning.lost import NOT_FED as STARVED
+from loaderlab.tuning.search import Search
+from loaderlab.tuning.trial import Interval
+
+TIME_OVER = "the time was over (tune.minutes)"
+
+
+def certificate(search: Search, confirmation: Confirmation, why_unfinished: str) -> tuple[str, str]:
+    """The grade of the answer, and the certificate in one sentence without a full stop.
+
+    Args:
+        why_unfinished: why the search ended before everything cheaper was tried; empty if it did not.
+    """
+    chosen, neighbour = confirmation.chosen, confirmation.neighbour
+    confirmed, limit = confirmation.confirmed, search.limit_pct
+    if len(confirmed[chosen].runs if chosen in confirmed else ()) < ROUNDS:
+        return UNCONFIRMED, f"not confirmed, because {why_unfinished or TIME_OVER}. {_by_search(search, chosen)}"
+    of_chosen = f"with {chosen.title} {_starved(confirmed[chosen])}"
+    state = confirmation.grade(chosen)
+    if state != FED and why_unfinished:
+        return UNCONFIRMED, f"the search did not end, because {why_unfinished}: of what was tried, {of_chosen}"
+    if state == STARVED:
+        return NOT_FED, f"nothing that was tried feeds the device: {of_chosen}, and below {limit:g} % counts as fed"
+    if state != FED:
+        return NOT_SEPARABLE, f"not separable: {of_chosen}, and this interval contains the limit of {limit:g} %"
+    fed = f"{of_chosen}, below {limit:g} %"
+    if why_unfinished and not search.all_below_tried(chosen):
+        return UNCONFIRMED, f"{fed}; cheaper settings were not all tried, because {why_unfinished}"
+    if neighbour is None:
+        return CERTIFIED, f"{fed}; {_nothing_cheaper(search, chosen)}"
+    below = confirmed.get(neighbour)
+    if below is None or len(below.runs) < ROUNDS:
+        why = f"because {why_unfinished or TIME_OVER}"
+        return UNCONFIRMED, f"{fed}; the next cheaper settings, {neighbour.title}, were not confirmed, {why}"
+    cheaper = f"with {neighbour.title}, the next cheaper settings, {_starved(below, short=True)}"
+    if confirmation.grade(neighbour) == STARVED:
+        return CERTIFIED, f"{fed}; {cheaper}"
+    return NOT_SEPARABLE, f"not separable: {fed}; {cheaper}, which is not shown to be above {limit:g} %"
+
+
+def missing(search: Search) -> str:
+    """What would feed the device if nothing that was tried does: one or more sentences."""
+    branch, facts = search.facts.current.branch, search.facts
+    demand, core_s = search.model.demand(0), search.model.core_s_per_sample(branch)
+    busy = search.model.cores_per_maker(branch)
+    sentences = []
+    if demand is not None and core_s is not None:
+        needed, cores = demand * core_s, search.machine.cores
+        if needed > 0.9 * cores:
+            sentences.append(
+                f"To load what the step takes, about {needed:.1f} cores would be needed, and there are {cores}."
+            )
+        elif busy is not None and busy < 0.9 and not _has_limit(search):
+            sentences.append(
+                f"Cores are not missing ({needed:.1f} of {cores} would be enough): more makers do not make more samples, so they "
+                "wait for something that they share, such as a lock or the storage."
+            )
+    sentences += [f"Not tried: {entry.candidate.title}, because {entry.reason}." for entry in search.excluded]
+    if facts.remedy:
+        sentences.append(f"{facts.remedy}.")
+    return " ".join(sentences)
+
+
+def _has_limit(search: Search) -> bool:
+    """Whether a limit of the machine ended the search, and not the makers themselves."""
+    return any(entry.candidate.branch == search.facts.current.branch for entry in search.excluded)
+
+
+def _by_search(search: Search, candidate: Candidate) -> str:
+    tried = next((found.tried for found in search.found if found.candidate == candidate), None)
+    if tried is None:
+        return "Nothing was measured"
+    state = grade(tried.lost_interval, search.limit_pct)
+    meaning = {FED: "fed", STARVED: "not fed"}.get(state, "not separable from the limit")
+    return f"In one trial with {candidate.title} the device was starved {tried.lost_pct:.1f} % of the time: {meaning}"
+
+
+def _nothing_cheaper(search: Search, chosen: Candidate) -> str:
+    if chosen.makers == 0 and chosen.branch.backend != RESIDENT:
+        return "nothing is cheaper than no workers"
+    return f"of what can be tried here, nothing is cheaper{_why_not(search)}"
+
+
+def _why_not(search: Search) -> str:
+    failed = [f"{tried.candidate.title} died" for tried in search.tried if tried.error]
+    return f" ({', '.join(failed)})" if failed else ""
+
+
+def _starved(confirmed: Confirmed, *, short: bool = False) -> str:
+    if confirmed.lost_interval is None:
+        return f"{confirmed.lost_pct:.1f} %"
+    text = f"{_share(confirmed.lost_pct)} % of the time ({_range(confirmed.lost_interval)}, n = {len(confirmed.runs)})"
+    return text if short else f"the device is starved {text}"
+
+
+def _range(interval: Interval) -> str:
+    return f"{_share(interval[0])} to {_share(interval[1])} %"
+
+
+def _share(percent: float) -> str:
+    return f"{percent:.0f}" if percent >= 20 else f"{percent:.1f}"

@@ -1,0 +1,181 @@
+"""Runs the search and the confirmation with an engine: the time limit, the progress, Ctrl-C."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from loaderlab.config import UserError
+from loaderlab.tuning.answer import NOT_FED, Answer
+from loaderlab.tuning.candidate import Candidate
+from loaderlab.tuning.certificate import TIME_OVER, certificate, missing
+from loaderlab.tuning.confirm import ROUNDS, Confirmation
+from loaderlab.tuning.limits import Machine, most_workers
+from loaderlab.tuning.lost import lost
+from loaderlab.tuning.search import Search, Trials
+from loaderlab.tuning.trial import Engine, Facts, Measured, Trial, TrialFailed
+
+FIRST_TRIAL_S = 8.0  # estimate before any trial has ended
+INTERRUPTED = "it was interrupted"
+CURVE_BEYOND = 2  # counts of makers in the picture above those that were tried
+
+
+class Watcher(Protocol):
+    """Shows the progress."""
+
+    def starts(self, trial: Trial, left_s: float) -> None:
+        """A trial starts; ``left_s``: until the time limit."""
+
+    def ended(self, trial: Trial, result: Measured | TrialFailed, lost_pct: float | None) -> None:
+        """A trial has ended. ``lost_pct``: the share of the time for which the device was starved; None if the trial died."""
+
+
+@dataclass
+class _Clock:
+    """The time that is left, and the time that trials take."""
+
+    now: Callable[[], float]
+    deadline: float
+    totals_s: list[float]
+    starts_s: float = 0.0
+
+    @property
+    def left_s(self) -> float:
+        return self.deadline - self.now()
+
+    def ran(self, total_s: float, start_s: float) -> None:
+        """A trial took ``total_s``, and ``start_s`` of it to start."""
+        self.totals_s.append(total_s)
+        self.starts_s += start_s
+
+    @property
+    def run_s(self) -> float:
+        """The expected duration of a run: the median of those so far."""
+        ended = sorted(self.totals_s)
+        return ended[len(ended) // 2] if ended else FIRST_TRIAL_S
+
+
+def tune(
+    engine: Engine,
+    machine: Machine,
+    watcher: Watcher,
+    *,
+    minutes: float,
+    limit_pct: float,
+    now: Callable[[], float] = time.monotonic,
+) -> Answer:
+    """Looks for the cheapest settings that feed the device.
+
+    Args:
+        machine: the limits of this machine.
+        minutes: for the search and the confirmation together. A running trial ends after it.
+        limit_pct: the starved share below which the device is fed, percent.
+        now: a clock, in seconds.
+
+    Returns:
+        The answer. After Ctrl-C, what is known by then.
+
+    Raises:
+        UserError: the settings now cannot be run at all, or nothing can be tuned.
+        KeyboardInterrupt: before the first trial had ended.
+    """
+    began = now()
+    clock = _Clock(now, began + 60 * minutes, [])
+    facts = engine.facts()
+    search = Search(facts, machine, limit_pct, engine.refuses)
+    unfinished, confirmation, searched = "", None, began
+    try:
+        finished = _run(engine, search.trials(), facts, clock, watcher, lambda: _reserve_s(search, clock))
+        _check_first(search)
+        unfinished = "" if finished else TIME_OVER
+        searched = now()
+        confirmation = Confirmation(search, lambda number: clock.left_s >= number * clock.run_s)
+        _run(engine, confirmation.trials(), facts, clock, watcher, lambda: 0.0)
+    except KeyboardInterrupt:
+        if not search.found:
+            raise
+        unfinished = INTERRUPTED
+        if confirmation is None:
+            searched = now()
+            confirmation = Confirmation(search, lambda _: False)
+    return _answer(search, confirmation, unfinished, clock, began, searched)
+
+
+def _run(
+    engine: Engine, trials: Trials, facts: Facts, clock: _Clock, watcher: Watcher, reserve_s: Callable[[], float]
+) -> bool:
+    """Runs trials while there is time, except for ``reserve_s`` seconds. Returns whether all of them ran."""
+    trial = next(trials, None)
+    while trial is not None:
+        if clock.totals_s and clock.left_s < reserve_s() + clock.run_s:
+            return False
+        watcher.starts(trial, clock.left_s)
+        began, start_s = clock.now(), 0.0
+        result: Measured | TrialFailed
+        try:
+            result = engine.run(trial)
+            start_s = result.start_s or 0.0
+        except TrialFailed as error:
+            result = error
+        clock.ran(clock.now() - began, start_s)
+        watcher.ended(trial, result, None if isinstance(result, TrialFailed) else lost(result, facts.epoch_steps)[0])
+        try:
+            trial = trials.send(result)
+        except StopIteration:
+            trial = None
+    return True
+
+
+def _check_first(search: Search) -> None:
+    """Raises:
+    UserError: the first trial, with the settings now, died.
+    """
+    if not search.found:
+        raise UserError(f"nothing was tuned, because a run with the settings now fails: {search.tried[0].error}")
+
+
+def _reserve_s(search: Search, clock: _Clock) -> float:
+    """Time that the confirmation will need."""
+    best = search.cheapest_fed() or search.fastest()
+    if best is None:
+        return 0.0
+    settings = Confirmation(search, lambda _: False).settings
+    return ROUNDS * len(settings) * clock.run_s
+
+
+def _answer(
+    search: Search, confirmation: Confirmation, unfinished: str, clock: _Clock, began: float, searched: float
+) -> Answer:
+    grade, sentence = certificate(search, confirmation, unfinished)
+    left = [f"{branch.title} was not tried, because {unfinished}" for branch in search.untried() if unfinished]
+    fastest, most = search.fastest(), _largest(search)
+    branches = list(dict.fromkeys(found.candidate.branch for found in search.found))
+    return Answer(
+        grade=grade,
+        facts=search.facts,
+        max_starved_pct=search.limit_pct,
+        chosen=confirmation.chosen,
+        neighbour=confirmation.neighbour,
+        fastest=None if fastest is None else fastest.candidate,
+        tried=tuple(search.tried),
+        excluded=tuple(search.excluded),
+        confirmed=confirmation.confirmed,
+        certificate=sentence,
+        missing=missing(search) if grade == NOT_FED else "",
+        notes=(*search.notes, *confirmation.errors, *left),
+        search_s=searched - began,
+        confirm_s=clock.now() - searched,
+        starts_s=clock.starts_s,
+        interrupted=unfinished == INTERRUPTED,
+        supply={branch.title: tuple(search.model.supply_curve(branch, most)) for branch in branches},
+        demand=tuple(search.model.demand_curve(most)),
+        memory_limit_makers=most_workers(search.machine, search.needs),
+    )
+
+
+def _largest(search: Search) -> int:
+    """The largest number of makers in the picture."""
+    tried: list[Candidate] = [entry.candidate for entry in search.tried]
+    return max(candidate.makers for candidate in tried) + CURVE_BEYOND

@@ -1,0 +1,220 @@
+"""The search and the confirmation together, on simulated machines with a simulated clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from loaderlab.config import UserError
+from loaderlab.tuning.answer import CERTIFIED, NOT_FED, NOT_SEPARABLE, UNCONFIRMED, Answer
+from loaderlab.tuning.candidate import SPDL, Branch
+from loaderlab.tuning.limits import Machine
+from loaderlab.tuning.trial import Facts, Measured, Trial, TrialFailed
+from loaderlab.tuning.tuner import tune
+from tests.tuning.simulated import GIB, NATIVE_ONLY, Simulated, linear
+from tests.tuning.test_search import native
+
+
+@dataclass
+class Shown:
+    """A watcher that keeps what it is shown."""
+
+    started: list[tuple[Trial, float]] = field(default_factory=list)
+    ended_with: list[Measured | TrialFailed] = field(default_factory=list)
+
+    def starts(self, trial: Trial, left_s: float) -> None:
+        self.started.append((trial, left_s))
+
+    def ended(self, trial: Trial, result: Measured | TrialFailed, lost_pct: float | None) -> None:
+        self.ended_with.append(result)
+
+
+@dataclass
+class Tuned:
+    """One run of the tuner.
+
+    Attributes:
+        trial_s: how long each trial takes on the simulated clock.
+        interrupt_at: number of the trial during which Ctrl-C comes, from 0.
+    """
+
+    case: Simulated
+    trial_s: float = 4.0
+    minutes: float = 3.0
+    interrupt_at: int | None = None
+    time_s: float = 0.0
+    shown: Shown = field(default_factory=Shown)
+
+    def facts(self) -> Facts:
+        return self.case.facts()
+
+    def refuses(self, branch: Branch) -> str:
+        return self.case.refuses(branch)
+
+    def close(self) -> None:
+        pass
+
+    def run(self, trial: Trial) -> Measured:
+        if len(self.case.ran) == self.interrupt_at:
+            raise KeyboardInterrupt
+        self.time_s += self.trial_s
+        return self.case.run(trial)
+
+    def answer(self) -> Answer:
+        return tune(
+            self,
+            self.case.machine,
+            self.shown,
+            minutes=self.minutes,
+            limit_pct=5.0,
+            now=lambda: self.time_s,
+        )
+
+
+def test_a_certificate() -> None:
+    tuned = Tuned(Simulated({NATIVE_ONLY: linear(600)}, lambda _: 1000.0))
+    answer = tuned.answer()
+    assert answer.grade == CERTIFIED
+    assert answer.chosen == native(2)
+    assert answer.neighbour == native(1)
+    assert len(answer.confirmed[native(2)].runs) == 3
+    assert answer.certificate.startswith("with 2 workers the device is starved 0.")
+    assert "with 1 worker, the next cheaper settings, 40 % of the time (39 to 41 %, n = 3)" in answer.certificate
+    # the settings now are confirmed too, each once per round, in the other order in the second round
+    rounds = [[trial.candidate.makers for trial in tuned.case.ran if trial.round == number] for number in (1, 2, 3)]
+    assert rounds == [[2, 1, 0], [0, 1, 2], [2, 1, 0]]
+    assert all(trial.epoch_steps for trial in tuned.case.ran if trial.round)
+    assert answer.search_s + answer.confirm_s == tuned.time_s <= 180
+
+
+def test_only_confirmed_figures_count() -> None:
+    """A search that was lucky with 2 workers is corrected."""
+
+    def demand_met(makers: int) -> float:
+        return 600.0 * max(1, makers)
+
+    case = Simulated({NATIVE_ONLY: demand_met}, lambda _: 1000.0)
+    real = case.run
+
+    def run(trial: Trial) -> Measured:
+        result = real(trial)
+        if trial.candidate.makers == 2 and trial.round:
+            return replace(result, starved_pct=8.0 + 0.1 * trial.round, rate=920.0)
+        return result
+
+    case.run = run  # type: ignore[method-assign]
+    case.current = native(3)
+    answer = Tuned(case, minutes=10).answer()
+    assert answer.grade == CERTIFIED
+    assert answer.chosen == native(3)
+    assert answer.neighbour == native(2)
+
+
+def test_a_cheaper_setting_that_turns_out_to_be_fed() -> None:
+    case = Simulated({NATIVE_ONLY: linear(600)}, lambda _: 1000.0)
+    real = case.run
+
+    def run(trial: Trial) -> Measured:
+        result = real(trial)
+        if trial.candidate.makers == 1 and trial.round:
+            return replace(result, starved_pct=1.0, rate=990.0)
+        return result
+
+    case.run = run  # type: ignore[method-assign]
+    answer = Tuned(case, minutes=10).answer()
+    assert answer.grade == CERTIFIED
+    assert answer.chosen == native(1)
+    assert answer.neighbour == native(0)
+
+
+def test_not_separable_names_both() -> None:
+    case = Simulated({NATIVE_ONLY: linear(480)}, lambda _: 1000.0, current=native(3))
+    real = case.run
+
+    def run(trial: Trial) -> Measured:
+        result = real(trial)
+        if trial.candidate.makers == 2:
+            share = 5.0 + (trial.round - 2) * 0.5
+            return replace(result, starved_pct=share, starved_interval=(share - 1, share + 1))
+        return result
+
+    case.run = run  # type: ignore[method-assign]
+    answer = Tuned(case).answer()
+    assert answer.grade == NOT_SEPARABLE
+    assert answer.chosen == native(3)
+    assert answer.neighbour == native(2)
+    assert "3 workers" in answer.certificate
+    assert "2 workers" in answer.certificate
+
+
+def test_nothing_feeds_the_device() -> None:
+    machine = Machine(cores=2, memory_bytes=8 * GIB)
+    case = Simulated(
+        {NATIVE_ONLY: lambda makers: 400.0 * min(2, max(1, makers))},
+        lambda _: 2000.0,
+        cores_per_maker=1.0,
+        machine=machine,
+    )
+    answer = Tuned(case).answer()
+    assert answer.grade == NOT_FED
+    assert answer.chosen == native(2)
+    assert "about 5.0 cores would be needed, and there are 2" in answer.missing
+
+
+def test_a_lock_is_named() -> None:
+    answer = Tuned(Simulated({NATIVE_ONLY: linear(300, most=600)}, lambda _: 1000.0)).answer()
+    assert answer.grade == NOT_FED
+    assert answer.chosen == native(2)
+
+
+def test_nothing_is_cheaper_than_no_workers() -> None:
+    answer = Tuned(Simulated({NATIVE_ONLY: linear(3000)}, lambda _: 1000.0, current=native(4))).answer()
+    assert answer.grade == CERTIFIED
+    assert answer.chosen == native(0)
+    assert answer.certificate.endswith("nothing is cheaper than no workers")
+
+
+@pytest.mark.parametrize("minutes", [0.3, 0.5, 1.0, 2.0, 3.0])
+def test_the_time_limit(minutes: float) -> None:
+    case = Simulated({NATIVE_ONLY: linear(150), Branch(SPDL): linear(160)}, lambda _: 1000.0)
+    tuned = Tuned(case, minutes=minutes)
+    answer = tuned.answer()
+    assert tuned.time_s <= 60 * minutes
+    assert answer.grade == (CERTIFIED if minutes >= 1 else UNCONFIRMED)
+    assert answer.chosen is not None
+    note = "spdl was not tried, because the time was over (tune.minutes)"
+    assert (note in answer.notes) == (minutes <= 1)
+
+
+def test_ctrl_c_keeps_what_is_known() -> None:
+    for number in range(1, 9):
+        case = Simulated({NATIVE_ONLY: linear(600)}, lambda _: 1000.0)
+        answer = Tuned(case, interrupt_at=number).answer()
+        assert answer.grade == UNCONFIRMED
+        assert answer.interrupted
+        assert "because it was interrupted" in answer.certificate
+        assert len(answer.tried) == min(number, 3)
+
+
+def test_ctrl_c_before_anything_is_known() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        Tuned(Simulated({NATIVE_ONLY: linear(600)}, lambda _: 1000.0), interrupt_at=0).answer()
+
+
+def test_settings_that_fail_now() -> None:
+    with pytest.raises(UserError, match="a run with the settings now fails: its process was ended by SIGKILL"):
+        Tuned(Simulated({NATIVE_ONLY: linear(600)}, lambda _: 1000.0, dies_from=0)).answer()
+
+
+def test_progress_says_why_and_how_long() -> None:
+    tuned = Tuned(Simulated({NATIVE_ONLY: linear(600)}, lambda _: 1000.0))
+    tuned.answer()
+    reasons = [trial.reason for trial, _ in tuned.shown.started]
+    assert reasons[:3] == [
+        "the settings now",
+        "to predict the rate of other numbers of makers",
+        "predicted to feed the device",
+    ]
+    assert "the chosen settings" in reasons[3:]
+    assert [left for _, left in tuned.shown.started][:2] == [180.0, 176.0]
