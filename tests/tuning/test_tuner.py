@@ -64,7 +64,7 @@ class Tuned:
     def answer(self) -> Answer:
         return tune(
             self,
-            self.case.machine,
+            lambda _: self.case.machine,
             self.shown,
             minutes=self.minutes,
             limit_pct=5.0,

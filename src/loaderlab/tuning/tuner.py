@@ -59,7 +59,7 @@ class _Clock:
 
 def tune(
     engine: Engine,
-    machine: Machine,
+    machine: Callable[[Facts], Machine],
     watcher: Watcher,
     *,
     minutes: float,
@@ -69,7 +69,7 @@ def tune(
     """Looks for the cheapest settings that feed the device.
 
     Args:
-        machine: the limits of this machine.
+        machine: gives the limits of this machine.
         minutes: for the search and the confirmation together. A running trial ends after it.
         limit_pct: the starved share below which the device is fed, percent.
         now: a clock, in seconds.
@@ -84,7 +84,7 @@ def tune(
     began = now()
     clock = _Clock(now, began + 60 * minutes, [])
     facts = engine.facts()
-    search = Search(facts, machine, limit_pct, engine.refuses)
+    search = Search(facts, machine(facts), limit_pct, engine.refuses)
     unfinished, confirmation, searched = "", None, began
     try:
         finished = _run(engine, search.trials(), facts, clock, watcher, lambda: _reserve_s(search, clock))

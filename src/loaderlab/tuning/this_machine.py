@@ -1,0 +1,36 @@
+"""What this machine has for a loader: cores, memory, /dev/shm, open files."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+from pathlib import Path
+
+from loaderlab.system.machine import available_memory, memory_limit, rank_cores
+from loaderlab.tuning.limits import MIB, Machine
+from loaderlab.tuning.trial import Facts
+
+SHM = Path("/dev/shm")
+
+
+def this_machine(facts: Facts, *, max_makers: int | None, memory_mib: float | None) -> Machine:
+    """The limits of this machine for the loader of one rank.
+
+    Args:
+        max_makers, memory_mib: the settings ``tune.max_makers`` and ``tune.memory_mib``; None: no limit by the user.
+    """
+    free = available_memory()
+    name = "free" if memory_limit() is None else "free in this cgroup or on this machine"
+    if memory_mib is not None and memory_mib * MIB < free:
+        free, name = int(memory_mib * MIB), f"allowed by tune.memory_mib={memory_mib:g}"
+    shm = shutil.disk_usage(SHM).free if facts.in_dev_shm and SHM.is_dir() else None
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return Machine(
+        cores=rank_cores(),
+        memory_bytes=free,
+        memory_name=name,
+        shm_bytes=shm,
+        open_files=2**31 if files == resource.RLIM_INFINITY else files,
+        max_makers=max_makers,
+        device_bytes=facts.device_bytes,
+    )
