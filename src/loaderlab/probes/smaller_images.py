@@ -103,4 +103,4 @@ def _smaller(data: UINT8, side: int) -> UINT8:
     image = image.resize((round(image.width * factor), round(image.height * factor)))
     file = io.BytesIO()
     image.save(file, "JPEG", quality=QUALITY)
-    return np.frombuffer(file.getvalue(), np.uint8)
+    return np.frombuffer(file.getvalue(), np.uint8).copy()  # torch wants writable memory
