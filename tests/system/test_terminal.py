@@ -121,6 +121,19 @@ def test_plain_progress_is_a_few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[0] == "training 100/1000 loss 0.010"
 
 
+@pytest.mark.parametrize("pause_s", [0.0, 3600.0])  # a slow and a fast training
+def test_plain_progress_ends_with_the_total(pause_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REDRAW_S", pause_s)
+    terminal, _ = shown(120)
+    with terminal.progress("training", 95) as bar:
+        for done in (*range(1, 96), 95):
+            if bar.due(done):
+                bar.update(done)
+    assert terminal.said[-1] == "training 95/95"
+    assert terminal.said.count("training 95/95") == 1
+    assert len(terminal.said) == (1 if pause_s else module.PLAIN_LINES)
+
+
 def test_a_terminal_shows_a_progress_bar() -> None:
     terminal, out = shown(120, interactive=True)
     with terminal.progress("training", 10) as bar:

@@ -14,6 +14,7 @@ from loaderlab.config import AUTO, SlurmConfig, SlurmLaunch, TrainConfig, UserEr
 from loaderlab.runs.job import Job, RunResult
 from loaderlab.system import machine, slurm_task
 from loaderlab.system.processes import error_line, importing, sigterm_raises, time_limit_raises
+from loaderlab.system.streams import store_output
 from loaderlab.system.terminal import Terminal
 
 RECORD_S = 90.0  # for a run to write its record before Slurm ends it
@@ -72,7 +73,8 @@ def ranks_of(launch: SlurmLaunch) -> int:
 
 
 def _result_of(run: Callable[[], RunResult], limit: tuple[float, str]) -> RunResult:
-    """The result of a run. A failure is a result too."""
+    """The result of a run. A failure is a result too. Its output is on the disk before the result is: the launching process prints no
+    more of it after it has seen the result."""
     try:
         with _time_limit(*limit), sigterm_raises():
             return run()
@@ -84,6 +86,8 @@ def _result_of(run: Callable[[], RunResult], limit: tuple[float, str]) -> RunRes
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         return RunResult("", "FAILED", error=error_line(error))
+    finally:
+        store_output()
 
 
 @contextmanager

@@ -87,11 +87,15 @@ class _Followed:
     def await_end(self, seconds: float = float("inf")) -> JobState | None:
         """Prints the job's output until all of its tasks have returned, or Slurm says that it has ended. Its state then, None if all
         have returned."""
+        state = self._awaited(seconds)
+        self._print_output(has_ended=True)
+        return state
+
+    def _awaited(self, seconds: float) -> JobState | None:
         until, ended_s, state = time.monotonic() + seconds, 0.0, JobState("PENDING")
         while time.monotonic() < until:
             self._print_output()
             if all(self._submitter.result(self._job_id, task) is not None for task in self._tasks):
-                self._print_output()
                 return None
             now = time.monotonic()
             if now - self._queried_s >= QUERY_S:
@@ -112,8 +116,12 @@ class _Followed:
             return state
         return None
 
-    def _print_output(self) -> None:
-        """Prints the complete lines that the tasks have written since the last call; a line that several print, only once."""
+    def _print_output(self, *, has_ended: bool = False) -> None:
+        """Prints the lines that the tasks have written since the last call; a line that several print, only once.
+
+        Args:
+            has_ended: nothing more is written. Until then, a line without its end is not printed.
+        """
         for task in self._tasks:
             try:
                 with self._submitter.output(self._job_id, task).open("rb") as file:
@@ -121,7 +129,7 @@ class _Followed:
                     text = file.read()
             except OSError:  # not started yet
                 continue
-            complete = text[: text.rfind(b"\n") + 1]
+            complete = text if has_ended else text[: text.rfind(b"\n") + 1]
             self._positions[task] += len(complete)
             for line in complete.decode(errors="replace").splitlines():
                 if not line.startswith("submitit ") and self._said.setdefault(line, task) == task:

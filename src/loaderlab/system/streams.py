@@ -83,3 +83,12 @@ def flushed() -> bool:
             print(f"error: stdout cannot be written: {_lost[0]}. Runs that were recorded are complete", file=sys.stderr)
         sys.stderr.flush()
     return not _lost
+
+
+def store_output() -> None:
+    """Writes what this process and its children have printed to the disk, if stdout and stderr are files. On a shared file system,
+    a reader on another host may otherwise see the end of the output later than a file that was written after it."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # closed, or no file
+            stream.flush()
+            os.fsync(stream.fileno())

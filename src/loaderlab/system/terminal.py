@@ -207,7 +207,7 @@ class RichBar(Bar):
 
 
 class PlainBar(Bar):
-    """About `PLAIN_LINES` lines in total; one line every `QUIET_S` if the total is unknown."""
+    """About `PLAIN_LINES` lines, and always one when the total is reached; one line every `QUIET_S` if the total is unknown."""
 
     def __init__(self, terminal: Terminal, label: str, total: int | None) -> None:
         self._terminal, self._label = terminal, label
@@ -215,6 +215,8 @@ class PlainBar(Bar):
         self._shown, self._next = 0, time.perf_counter() + self._pause_s
 
     def due(self, done: int) -> bool:
+        if done == self._total:  # the last line says that all is done, also if all took less than the pause
+            return done > self._shown
         return done - self._shown >= self._every and time.perf_counter() >= self._next
 
     def update(self, done: int, note: str = "") -> None:

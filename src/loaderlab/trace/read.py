@@ -27,7 +27,7 @@ def read_trace(config: TraceConfig, progress: Terminal) -> Reading:
 
         def on_read(done: int) -> None:
             percent = 100 * done // max(1, size)
-            if bar.due(percent):
+            if percent < 100 and bar.due(percent):  # a small file is read at once, and needs no line
                 bar.update(percent)
 
         trace = collect(events(path, on_read), config.wait)
