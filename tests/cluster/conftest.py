@@ -1,4 +1,4 @@
-"""A Slurm with two nodes for the tests of a module."""
+"""A Slurm with two nodes for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -13,17 +13,25 @@ from tests.cluster.slurm_on_host import Cluster, slurm, why_not
 from tests.cluster.sweeps import Command
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """A running Slurm, which this process and its children use. Its folder has a short path, as sockets need."""
+@pytest.fixture(scope="package")
+def running_slurm() -> Iterator[Cluster]:
+    """One Slurm for all tests, since its start takes seconds. Its folder has a short path, as sockets need."""
     if reason := why_not():
         pytest.skip(f"no Slurm on this host: {reason}")
     if importlib.util.find_spec("submitit") is None:
         pytest.skip("submitit is not installed: pip install 'loaderlab[slurm]'")
     with tempfile.TemporaryDirectory(prefix="slurm-") as folder, slurm(Path(folder)) as running:
-        for name, value in running.environment.items():
-            monkeypatch.setenv(name, value)
         yield running
+
+
+@pytest.fixture
+def cluster(running_slurm: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """A Slurm without jobs, which this process and its children use."""
+    for name, value in running_slurm.environment.items():
+        monkeypatch.setenv(name, value)
+    running_slurm.start_test()
+    yield running_slurm
+    running_slurm.cancel_all()
 
 
 @pytest.fixture

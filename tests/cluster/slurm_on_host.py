@@ -1,4 +1,4 @@
-"""A real Slurm with two nodes on this host, for the duration of a test.
+"""A real Slurm with two nodes on this host, for the duration of the tests.
 
 Each node has its own host name (a UTS namespace), so that its processes look as on another machine. Both can resolve the
 names of all nodes (a mount namespace with its own ``/etc/hosts``). Everything else is shared with this host.
@@ -19,6 +19,7 @@ from pathlib import Path
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol", "unshare")
 NODES = ("n1", "n2")
 START_S = 30.0
+CANCEL_S = 90.0  # longer than KillWait
 
 
 def why_not() -> str:
@@ -44,6 +45,7 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf")}
         self.not_on_n2 = folder / "not_on_n2"
+        self._earlier: set[str] = set()  # jobs of other tests
 
     def ask(self, *command: str) -> str:
         """The output of a Slurm command."""
@@ -52,9 +54,27 @@ class Cluster:
         ).stdout
 
     def job_ids(self, *states: str) -> list[str]:
-        """The jobs that are waiting, running or ended recently, oldest first; only those in these states, if any is given."""
+        """This test's jobs that are waiting, running or ended recently, oldest first; only those in these states, if any is given."""
         lines = self.ask("squeue", "-h", "-t", "all", "-S", "i", "-o", "%A %T").splitlines()
-        return [words[0] for words in map(str.split, lines) if not states or words[1] in states]
+        jobs = [words for words in map(str.split, lines) if words[0] not in self._earlier]
+        return [job_id for job_id, state in jobs if not states or state in states]
+
+    def start_test(self) -> None:
+        """From now on, `job_ids` leaves out the jobs of earlier tests."""
+        self._earlier |= set(self.job_ids())
+
+    def cancel_all(self) -> None:
+        """Cancels every job, and waits until its processes have ended.
+
+        Raises:
+            RuntimeError: a node does not become idle.
+        """
+        self.ask("scancel", "--user=root")
+        deadline = time.monotonic() + CANCEL_S
+        while self.num_idle < len(NODES):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the nodes are not idle: {self.ask('sinfo', '-h', '-N', '-o', '%n %T %E')}")
+            time.sleep(0.2)
 
     @property
     def num_idle(self) -> int:
@@ -67,7 +87,7 @@ def slurm(folder: Path, cpus_per_node: int = 1) -> Iterator[Cluster]:
     """A Slurm with the nodes `NODES` in the partition ``debug``. Its jobs, daemons and mounts are gone at the end.
 
     Args:
-        folder: empty, of this test only.
+        folder: empty, of this Slurm only.
     """
     folder.chmod(0o755)  # munged refuses a socket that not everybody can reach
     cluster = Cluster(folder)
@@ -80,7 +100,7 @@ def slurm(folder: Path, cpus_per_node: int = 1) -> Iterator[Cluster]:
         stack.enter_context(_daemon(["slurmctld", "-D", "-f", conf], folder / "slurmctld.out"))
         for node in NODES:
             stack.enter_context(_daemon(_slurmd(folder, node), folder / f"{node}.out"))
-        stack.callback(_cancel_all, cluster)
+        stack.callback(cluster.cancel_all)
         _await(lambda: cluster.num_idle == len(NODES), "slurmctld", folder)
         yield cluster
 
@@ -157,14 +177,6 @@ def _daemon(command: list[str], output: Path) -> Iterator[None]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _cancel_all(cluster: Cluster) -> None:
-    """Cancels every job, and waits until its processes have ended."""
-    cluster.ask("scancel", "--user=root")
-    deadline = time.monotonic() + 60
-    while cluster.num_idle < len(NODES) and time.monotonic() < deadline:
-        time.sleep(0.2)
 
 
 def _await(condition: Callable[[], bool], what: str, folder: Path) -> None:

@@ -20,6 +20,7 @@ from loaderlab.runs import sweep_jobs
 
 TRAIN = [sys.executable, "-m", "experiments.train"]
 WAIT_S = 180.0
+LONG = "steps=100000000"  # a training that a test has to end
 
 
 def settings(uri: str, image_tree: Path) -> list[str]:

@@ -10,7 +10,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from tests.cluster.slurm_on_host import Cluster
-from tests.cluster.sweeps import Command, settings
+from tests.cluster.sweeps import LONG, Command, settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(480)]
 
@@ -29,6 +29,16 @@ def only_run(uri: str) -> Run:
     return run
 
 
+def without_end(folder: Path) -> list[str]:
+    """The overrides of a training that a test has to end. `trains` sees its checkpoints."""
+    return [LONG, f"checkpoint.dir={folder / 'checkpoints'}", "checkpoint.every_minutes=0.01"]
+
+
+def trains(command: Command, folder: Path) -> bool:
+    """Whether the job trains, and its output so far is printed while it does."""
+    return any(folder.glob("checkpoints/**/*.pt")) and "\noptimizer " in command.printed
+
+
 def test_a_job_on_two_nodes(cluster: Cluster, common: list[str], store_uri: str, command: Command) -> None:
     command.start("steps=100", *common)
     assert command.exit_code() == 0, command.printed
@@ -40,12 +50,16 @@ def test_a_job_on_two_nodes(cluster: Cluster, common: list[str], store_uri: str,
     text = command.printed
     assert "ranks     2 (1 on n1, 1 on n2), global batch 8" in text
     assert text.count("waiting for 2 nodes") == 1  # both nodes print it
-    assert "training 100/100" in text
+    last_progress, last_line = "training 100/100 ", "side by side: "  # of rank 0
+    assert text.index("optimizer ") < text.index(last_progress) < text.index("throughput") < text.index(last_line)
+    assert text[text.index(last_line) :].count("\n") == 1
 
 
-def test_a_job_cancelled_with_scancel(cluster: Cluster, common: list[str], store_uri: str, command: Command) -> None:
-    command.start("steps=5000", *common, "loader.num_workers=1")
-    command.await_that(lambda: "\ntraining" in command.printed)
+def test_a_job_cancelled_with_scancel(
+    cluster: Cluster, common: list[str], store_uri: str, command: Command, tmp_path: Path
+) -> None:
+    command.start(*common, *without_end(tmp_path), "loader.num_workers=1")
+    command.await_that(lambda: trains(command, tmp_path))
     cluster.ask("scancel", *cluster.job_ids("RUNNING"))
     assert command.exit_code() == 1, command.printed
     run = only_run(store_uri)
@@ -54,9 +68,11 @@ def test_a_job_cancelled_with_scancel(cluster: Cluster, common: list[str], store
     assert "Traceback" not in command.printed
 
 
-def test_ctrl_c_cancels_the_slurm_job(cluster: Cluster, common: list[str], store_uri: str, command: Command) -> None:
-    command.start("steps=5000", *common)
-    command.await_that(lambda: "\ntraining" in command.printed)
+def test_ctrl_c_cancels_the_slurm_job(
+    cluster: Cluster, common: list[str], store_uri: str, command: Command, tmp_path: Path
+) -> None:
+    command.start(*common, *without_end(tmp_path))
+    command.await_that(lambda: trains(command, tmp_path))
     command.send(signal.SIGINT)
     assert command.exit_code() == 130, command.printed
     run = only_run(store_uri)
