@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from loaderlab.config import TrainConfig
+from loaderlab.config import SlurmLaunch, TrainConfig
 from loaderlab.runs import elastic, slurm_entry, slurm_launch
 from loaderlab.runs.job import Job, RunResult
 from loaderlab.runs.slurm_submit import Submitter
@@ -149,3 +150,20 @@ def test_the_output_of_a_node_is_on_the_disk_before_its_result(
         patch.setattr(slurm_task, "endpoint", lambda: "n1:12007")
         assert slurm_entry.run_node(config, JOB) == FINISHED
     assert stored[0] == "the last line\n"
+
+
+@pytest.mark.parametrize(("age_s", "left_s"), [(0.0, 45.0), (30.0, 15.0), (50.0, slurm_entry.LEAST_S)])
+def test_a_slow_start_leaves_time_for_the_record(
+    age_s: float, left_s: float, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With launch.minutes=1, Slurm ends a process 60 s after its start."""
+    limits: list[float] = []
+    assert isinstance(config.launch, SlurmLaunch)
+    config.launch.minutes = 1
+    monkeypatch.setattr(slurm_entry, "process_age_s", lambda: age_s)
+    monkeypatch.setattr(signal, "setitimer", lambda _which, seconds: limits.append(seconds))
+    monkeypatch.setattr(signal, "signal", lambda *_: signal.SIG_DFL)
+    monkeypatch.setattr(slurm_task, "endpoint", lambda: "n1:12007")
+    monkeypatch.setattr(elastic, "run_ranks", lambda *_: FINISHED)
+    assert slurm_entry.run_node(config, JOB) == FINISHED
+    assert limits == [left_s, 0.0]

@@ -13,11 +13,12 @@ from typing import Any
 from loaderlab.config import AUTO, SlurmConfig, SlurmLaunch, TrainConfig, UserError
 from loaderlab.runs.job import Job, RunResult
 from loaderlab.system import machine, slurm_task
-from loaderlab.system.processes import error_line, importing, sigterm_raises, time_limit_raises
+from loaderlab.system.processes import error_line, importing, process_age_s, sigterm_raises, time_limit_raises
 from loaderlab.system.streams import store_output
 from loaderlab.system.terminal import Terminal
 
 RECORD_S = 90.0  # for a run to write its record before Slurm ends it
+LEAST_S = 0.1  # 0 would mean no limit
 
 
 def run_submitted(config: TrainConfig, job: Job) -> RunResult:
@@ -63,8 +64,9 @@ def check_submitted(arms: Mapping[str, TrainConfig]) -> dict[str, dict[str, Any]
 
 
 def slurm_limit_s(settings: SlurmConfig) -> float:
-    """Seconds after which a run in a Slurm job ends, so that it can record its results before Slurm ends it."""
-    return max(60 * settings.minutes - RECORD_S, 45 * settings.minutes)
+    """Seconds from now after which a run in a Slurm job ends, so that it can record its results before Slurm ends it. The time that
+    this process needed to start is part of Slurm's limit."""
+    return max(60 * settings.minutes - RECORD_S, 45 * settings.minutes) - process_age_s()
 
 
 def ranks_of(launch: SlurmLaunch) -> int:
@@ -98,7 +100,7 @@ def _time_limit(seconds: float, name: str) -> Iterator[None]:
     time_limit_raises(
         signal.SIGALRM, f"ended shortly before {name}" if name.startswith("Slurm") else f"took longer than {name}"
     )
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, max(LEAST_S, seconds))
     try:
         yield
     finally:
