@@ -57,10 +57,11 @@ class NodeBoard:
     def __init__(self, endpoint: str, folder: Path, *, hosts: bool = False) -> None:
         self._host, _, port = endpoint.rpartition(":")
         self._port, self._folder = int(port), folder
-        self._hosts = hosts
+        self._hosts, self._has_store = hosts, False  # the second only once the store is in this process
         self._store: Store | None = None
         self._connecting = threading.Lock()
         self._number = 0  # of this node, from 1
+        self._host_number = 0  # of the node that has the store; 0: not known
         self._over = threading.Event()
         self._threads: list[threading.Thread] = []
         self._heard = time.monotonic()  # when the store answered last
@@ -139,6 +140,8 @@ class NodeBoard:
             if self._store is None:
                 shared = PrefixStore("loaderlab", self._store_of_rendezvous())
                 self._number = shared.add("nodes", 1)
+                if self._has_store:
+                    shared.set("host", str(self._number))
                 self._store = shared
             return self._store
 
@@ -147,9 +150,11 @@ class NodeBoard:
         answer = timedelta(seconds=ANSWER_S)
         if self._hosts:
             with suppress(RuntimeError):  # it is in another process of this machine, as with Slurm on one host
-                return TCPStore(
+                store = TCPStore(
                     self._host, self._port, is_master=True, wait_for_workers=False, multi_tenant=True, timeout=answer
                 )
+                self._has_store = True
+                return store
         return TCPStore(self._host, self._port, is_master=False, timeout=answer)
 
     def _beats(self) -> None:
@@ -172,12 +177,17 @@ class NodeBoard:
         while not self._over.wait(BEAT_S):
             silent = self._quiet
             if not silent and time.monotonic() - self._heard > SILENT_S:
-                silent = [f"the node of the rendezvous, {self._host},"]
+                silent = [self._node_of_store()]
             if silent:
                 self.silent = "; ".join(silent)
                 self._break_connections()
                 self._end_ranks()
                 return
+
+    def _node_of_store(self) -> str:
+        """The node that has the store, with its ranks if that is known."""
+        beat, _ = self._seen.get(self._host_number, ("", 0.0))
+        return str(json.loads(beat)[1]) if beat else f"the node of the rendezvous, {self._host},"
 
     def _has_ranks(self) -> bool:
         """Waits until this node's ranks have started: after the rendezvous, which creates the store. False if the job ended before."""
@@ -196,6 +206,8 @@ class NodeBoard:
         """The other nodes whose last sign of life is too long ago."""
         assert self._store is not None
         silent = []
+        if not self._host_number and self._store.check(["host"]):
+            self._host_number = int(self._store.get("host"))
         for number in self._others():
             if self._store.check([f"left/{number}"]):
                 continue
