@@ -29,12 +29,12 @@ def printed(folder: Path, num_jobs: int) -> list[str]:
     return texts + (num_jobs - len(texts)) * [""]
 
 
-def test_four_jobs_one_cancelled_the_launcher_killed_and_resumed(
+def test_six_jobs_one_cancelled_the_launcher_killed_and_resumed(
     cluster: Cluster, common: list[str], store_uri: str, tmp_path: Path, command: Command
 ) -> None:
     """Each job appears exactly once, with its true status."""
-    names = [f"emulated custom repeat={repeat} batch_size={size}" for repeat in (1, 2) for size in (4, 8)]
-    command.start("repeat=1,2", "batch_size=4,8", *EIGHT_SECONDS, "sweep.jobs_at_once=2", *common)
+    names = [f"emulated custom repeat={repeat} batch_size={size}" for repeat in (1, 2, 3) for size in (4, 8)]
+    command.start("repeat=1,2,3", "batch_size=4,8", *EIGHT_SECONDS, "sweep.jobs_at_once=2", *common)
     command.await_that(lambda: all("\ntraining " in text for text in printed(tmp_path / "jobs", 2)))
     ids = cluster.job_ids("RUNNING")
     assert len(ids) == len(cluster.job_ids("RUNNING", "PENDING")) == 2  # not more at once
@@ -54,7 +54,7 @@ def test_four_jobs_one_cancelled_the_launcher_killed_and_resumed(
     after = Recorded(store_uri)
     assert after.statuses == sorted((name, "KILLED" if name == names[1] else "FINISHED") for name in names)
     assert after.parent.info.status == "FAILED"
-    assert f"1 of 4 jobs did not finish: {names[1]}" in command.printed
+    assert f"1 of 6 jobs did not finish: {names[1]}" in command.printed
     assert f"{names[1]}: killed: {CANCELLED}, with SIGTERM" in command.printed
     assert {run.data.tags["node"] for run in after.children} == {"n1", "n2"}
     assert {run.data.tags["process.host"] for run in after.children} == {"n1", "n2"}
