@@ -183,8 +183,10 @@ def test_the_time_limit(minutes: float) -> None:
     assert tuned.time_s <= 60 * minutes
     assert answer.grade == (CERTIFIED if minutes >= 1 else UNCONFIRMED)
     assert answer.chosen is not None
-    note = "spdl was not tried, because the time was over (tune.minutes)"
+    note = "spdl was not tried, because the time limit was reached"
     assert (note in answer.notes) == (minutes <= 1)
+    enough = "minutes would be enough to confirm the answer"
+    assert any(enough in text for text in answer.notes) == (answer.grade == UNCONFIRMED)
 
 
 def test_ctrl_c_keeps_what_is_known() -> None:

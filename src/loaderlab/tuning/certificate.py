@@ -10,7 +10,7 @@ from loaderlab.tuning.lost import NOT_FED as STARVED
 from loaderlab.tuning.search import Search
 from loaderlab.tuning.trial import Interval
 
-TIME_OVER = "the time was over (tune.minutes)"
+TIME_OVER = "the time limit was reached"
 
 
 def certificate(search: Search, confirmation: Confirmation, why_unfinished: str) -> tuple[str, str]:

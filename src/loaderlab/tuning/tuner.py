@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from loaderlab.config import UserError
-from loaderlab.tuning.answer import NOT_FED, Answer
+from loaderlab.tuning.answer import NOT_FED, UNCONFIRMED, Answer
 from loaderlab.tuning.candidate import Candidate
 from loaderlab.tuning.certificate import TIME_OVER, certificate, missing
 from loaderlab.tuning.confirm import ROUNDS, Confirmation
@@ -18,6 +19,7 @@ from loaderlab.tuning.search import Search, Trials
 from loaderlab.tuning.trial import Engine, Facts, Measured, Trial, TrialFailed
 
 FIRST_TRIAL_S = 8.0  # estimate before any trial has ended
+MORE_TRIALS = 4  # of the search, that a longer time limit should allow
 INTERRUPTED = "it was interrupted"
 CURVE_BEYOND = 2  # counts of makers in the picture above those that were tried
 
@@ -149,7 +151,11 @@ def _answer(
     search: Search, confirmation: Confirmation, unfinished: str, clock: _Clock, began: float, searched: float
 ) -> Answer:
     grade, sentence = certificate(search, confirmation, unfinished)
-    left = [f"{branch.title} was not tried, because {unfinished}" for branch in search.untried() if unfinished]
+    notes = [*search.notes, *confirmation.errors]
+    if grade == UNCONFIRMED and unfinished != INTERRUPTED:
+        seconds = searched - began + (len(confirmation.settings) * ROUNDS + MORE_TRIALS) * clock.run_s
+        notes.append(f"about {math.ceil(2 * seconds / 60) / 2:g} minutes would be enough to confirm the answer")
+    notes += [f"{branch.title} was not tried, because {unfinished}" for branch in search.untried() if unfinished]
     fastest, most = search.fastest(), _largest(search)
     branches = list(dict.fromkeys(found.candidate.branch for found in search.found))
     return Answer(
@@ -164,7 +170,7 @@ def _answer(
         confirmed=confirmation.confirmed,
         certificate=sentence,
         missing=missing(search) if grade == NOT_FED else "",
-        notes=(*search.notes, *confirmation.errors, *left),
+        notes=tuple(notes),
         search_s=searched - began,
         confirm_s=clock.now() - searched,
         starts_s=clock.starts_s,
