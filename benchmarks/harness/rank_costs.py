@@ -80,13 +80,13 @@ def end_cost(group: RankGroup, folder: Path) -> dict[str, float]:
     if reports is None:
         return {}
     windows = [each.window for each in reports]
-    judge_ranks(windows, len(reports))
+    verdict = judge_ranks(windows, len(reports))
     job_steps_of_rows(each.rows for each in reports)
     judged = time.perf_counter()
     ranks = ((each.ranks.rank, steps_of(each.rows)) for each in reports)
     write_ranks_csv(folder / "steps.csv", ranks, 5)
     written = time.perf_counter()
-    bars_by_rank(folder / "ranks.png", "many ranks", windows)
+    bars_by_rank(folder / "ranks.png", "many ranks", windows, verdict.straggler)
     waits_by_rank(folder / "waits.png", "many ranks", windows)
     drawn = time.perf_counter()
     return {

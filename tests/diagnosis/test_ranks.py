@@ -10,7 +10,8 @@ import pytest
 
 from loaderlab import metrics
 from loaderlab.diagnosis.rank_steps import FLOAT64
-from loaderlab.diagnosis.ranks import RankFacts, RankSteps, RanksVerdict, judge_ranks
+from loaderlab.diagnosis.rank_words import inconclusive
+from loaderlab.diagnosis.ranks import LOADER, MOVING, RankFacts, RankSteps, RanksVerdict, judge_ranks
 from loaderlab.meter.summary import summarize
 from tests.diagnosis.job_of_steps import job_steps
 from tests.diagnosis.planted_ranks import ALL_REDUCE_MS, BATCH, from_steps, jittered, ranks_of, steps_of, times
@@ -235,6 +236,58 @@ def test_slow_drifts_are_no_straggler() -> None:
     assert verdict.excess_pct is not None
     assert verdict.excess_pct > 10
     assert outcome(verdict) == (None, None)
+
+
+@pytest.mark.parametrize("num_steps", [60, 200])
+def test_stalls_of_a_busy_machine_are_no_straggler(num_steps: int) -> None:
+    """Each tenth step of each rank is 30 ms longer, at random: some rank has 10 % more of it than another by chance."""
+    named, large = 0, 0
+    for seed in range(100):
+        stalls = np.where(np.random.default_rng(seed).random((2, num_steps)) < 0.1, 30.0, 0.0)
+        verdict = judge_ranks(ranks_of(times(2, num_steps, 0.0), 10 + stalls), 2)
+        named += verdict.straggler is not None
+        if verdict.excess_pct is not None and verdict.excess_pct >= 10 and verdict.straggler is None:
+            large += 1
+            assert verdict.sentence.startswith("no straggler: ")
+            assert "(95 % CI " in verdict.sentence
+            assert verdict.tags().keys() == {"straggler.excess_pct"}
+    assert named <= 2
+    assert large >= 5
+
+
+def test_a_straggler_needs_the_whole_interval_above_the_threshold() -> None:
+    """Rank 1 takes 11 % longer on average. Whether it is named depends on how much its steps vary."""
+    steady, uneven = times(2, STEPS, 10.0), times(2, STEPS, 10.0)
+    steady[1] += 1.5
+    uneven[1] += np.where(np.arange(STEPS) // 6 % 2, 2.4, 0.6)  # in each half of the twenty blocks of the interval
+    named = judge_ranks(ranks_of(times(2, STEPS, 0.0), steady), 2)
+    assert outcome(named) == (1, "device")
+    doubted = judge_ranks(ranks_of(times(2, STEPS, 0.0), uneven), 2)
+    assert named.excess_pct == pytest.approx(doubted.excess_pct, abs=0.1)
+    assert outcome(doubted) == (None, None)
+    assert doubted.sentence.startswith(
+        "no straggler: the slowest, rank 1 (node n0), needs 11.1 % of a step longer than the fastest ("
+    )
+    assert doubted.sentence.endswith("), not certainly 10 %")
+
+
+@pytest.mark.parametrize(
+    ("cause", "who"), [(LOADER, "the slowest, rank 3 (node n1), "), (MOVING, "the slowest rank of a step ")]
+)
+def test_an_inconclusive_verdict_names_no_straggler(cause: str, who: str) -> None:
+    starved = times(4, STEPS, 0.0)
+    slow = 3 if cause == LOADER else np.arange(STEPS) % 4
+    starved[slow, np.arange(STEPS)] = 8.0
+    verdict = judge_ranks(ranks_of(starved, times(4, STEPS, 10.0)), 5)
+    assert verdict.straggler is not None
+    assert verdict.straggler.cause == cause
+    doubted = inconclusive(verdict)
+    assert doubted.tags() == {"straggler.excess_pct": "40.0"}
+    assert doubted.sentence == (
+        f"no straggler is named, since the verdict is inconclusive: {who}needs 40.0 % of a step longer than "
+        f"{'the fastest' if cause == LOADER else 'the others'}, which may be chance; rank 4 is not judged: fewer than 15 measured steps"
+    )
+    assert inconclusive(doubted) == doubted
 
 
 @pytest.mark.parametrize("num_ranks", [2, 64])

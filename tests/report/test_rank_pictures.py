@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from loaderlab.diagnosis.ranks import RankFacts, RankSteps, judge_ranks
 from loaderlab.report import rank_charts
 from loaderlab.report.rank_charts import bars_by_rank, waits_by_rank
-from loaderlab.report.rank_table import COLUMNS, rank_rows, ranks_section
+from loaderlab.report.rank_table import rank_table, ranks_section
 from loaderlab.report.run_page import markdown
 from tests.diagnosis.planted_ranks import ranks_of, times
 
@@ -41,16 +41,25 @@ def cells(axis: Axes) -> np.ndarray:
 
 
 def test_the_table() -> None:
-    assert rank_rows(one_slow(2, 1)) == [
+    columns, rows = rank_table(one_slow(2, 1))
+    assert rows == [
         ["0", "n0", "17.00", "5.9 %", "10.00", "6.00", ""],
         ["1", "n0", "17.00", "29.4 %", "10.00", "2.00", "412"],
     ]
-    assert len(COLUMNS) == 7
+    assert len(columns) == 7
+
+
+def test_the_loader_alone_has_no_column_if_no_rank_measured_it() -> None:
+    ranks = ranks_of(times(2, 40, 1.0), times(2, 40, 10.0))
+    columns, rows = rank_table(ranks)
+    assert len(columns) == len(rows[0]) == 6
+    assert "loader alone" not in "".join(columns)
+    assert "loader alone" not in ranks_section(judge_ranks(ranks, 2), ranks)
 
 
 def test_the_table_of_many_ranks_has_the_slowest_and_the_fastest() -> None:
     starved = times(100, 40, 1.0) + np.arange(100)[::-1, np.newaxis] / 100  # rank 0 is the slowest
-    rows = rank_rows(ranks_of(starved, times(100, 40, 10.0)))
+    _, rows = rank_table(ranks_of(starved, times(100, 40, 10.0)))
     assert [row[0] for row in rows] == [*map(str, range(15)), "99"]
 
 
@@ -58,7 +67,7 @@ def test_a_rank_without_steps_has_no_row() -> None:
     ranks = one_slow(2, 1)
     empty = np.empty(0)
     ranks[0] = RankSteps(0, "n0", np.empty(0, np.int64), empty, empty, empty)
-    assert [row[0] for row in rank_rows(ranks)] == ["1"]
+    assert [row[0] for row in rank_table(ranks)[1]] == ["1"]
 
 
 def test_the_page_has_the_verdict_and_the_table() -> None:
@@ -75,7 +84,7 @@ def test_one_slow_rank_is_visible_among_any_number(num_ranks: int, monkeypatch: 
     figures = drawn(monkeypatch)
     ranks = one_slow(num_ranks, slow=num_ranks - 1)
     waits_by_rank(Path("waits.png"), "waits", ranks)
-    bars_by_rank(Path("bars.png"), "bars", ranks)
+    bars_by_rank(Path("bars.png"), "bars", ranks, judge_ranks(ranks, num_ranks).straggler)
     rows = cells(figures[0].axes[0]).reshape(-1, 40)
     assert len(rows) <= rank_charts.ROWS
     assert (rows[-1] == 5.0).all()
@@ -88,9 +97,10 @@ def test_one_slow_rank_is_visible_among_any_number(num_ranks: int, monkeypatch: 
     assert f"rank {num_ranks - 1} is the straggler (loader)" in texts
 
 
-def test_equal_ranks_have_no_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_straggler_no_bar_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the ranks look unequal: the verdict on the job may be inconclusive."""
     figures = drawn(monkeypatch)
-    bars_by_rank(Path("bars.png"), "bars", ranks_of(times(4, 40, 1.0), times(4, 40, 10.0)))
+    bars_by_rank(Path("bars.png"), "bars", one_slow(4, 1), None)
     assert not figures[0].axes[0].texts
 
 
@@ -116,8 +126,8 @@ def test_steps_that_a_rank_did_not_measure_are_grey(monkeypatch: pytest.MonkeyPa
 
 def test_pictures_of_emulated_ranks_are_marked(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = drawn(monkeypatch)
-    for draw in (waits_by_rank, bars_by_rank):
-        draw(Path("picture.png"), "a job", one_slow(2, 1), emulated=True)
+    waits_by_rank(Path("picture.png"), "a job", one_slow(2, 1), emulated=True)
+    bars_by_rank(Path("picture.png"), "a job", one_slow(2, 1), None, emulated=True)
     labels = [text.get_text() for text in figures[1].legends[0].get_texts()]
     assert labels[0] == "emulated device starved"
     assert figures[0].axes[1].get_ylabel().startswith("emulated device starved")
@@ -126,5 +136,5 @@ def test_pictures_of_emulated_ranks_are_marked(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("num_ranks", [1, 2, 200])
 def test_the_files(num_ranks: int, tmp_path: Path) -> None:
     waits_by_rank(tmp_path / "waits.png", "waits", one_slow(num_ranks, 0))
-    bars_by_rank(tmp_path / "bars.png", "bars", one_slow(num_ranks, 0))
+    bars_by_rank(tmp_path / "bars.png", "bars", one_slow(num_ranks, 0), None)
     assert all((tmp_path / name).stat().st_size > 5000 for name in ("waits.png", "bars.png"))

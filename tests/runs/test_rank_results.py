@@ -78,6 +78,18 @@ def test_the_straggler_is_named_in_the_verdict() -> None:
     assert job.ranks.sentence in job.verdict.because
 
 
+def test_an_inconclusive_job_names_no_straggler() -> None:
+    """The ceiling is below the rate, which cannot be true: something else used the machine."""
+    rate = joined(planted(0, 9), planted(10, 10)).figures[metrics.RATE] / 2
+    job = joined(planted(0, 9), planted(10, 10), dict.fromkeys((0, 1), probed(900.0, rate / 2)))
+    assert job.verdict.grade == "inconclusive"
+    assert job.ranks.tags().keys() == {"straggler.excess_pct"}
+    assert job.ranks.sentence.startswith(
+        "no straggler is named, since the verdict is inconclusive: the slowest, rank 1 "
+    )
+    assert job.verdict.because.endswith(job.ranks.sentence)
+
+
 def test_a_rate_of_some_of_the_ranks_is_not_the_jobs() -> None:
     """After a failure, a rank on another node is missing."""
     made, loop = reports(planted(0, 0, 0), planted(10, 10, 10))

@@ -8,7 +8,7 @@ from typing import Any
 from loaderlab import metrics
 from loaderlab.attach.rank_results import RankResult, RanksReading
 from loaderlab.report.page_frame import escaped
-from loaderlab.report.rank_table import COLUMNS, rank_rows
+from loaderlab.report.rank_table import rank_table
 
 NUM_SEPARATE = 4  # columns of the table that do not need the time in collectives: rank, node, step time, starved share
 
@@ -48,10 +48,9 @@ def _mean(values: Any) -> float | None:
 
 def as_html(ranks: RanksReading) -> str:
     """The ranks as a part of a page: the sentence, and a table as in the report of a run."""
-    columns = list(range(len(COLUMNS) - 1))  # without the last one, the loader alone: it is not measured
-    if ranks.unseparated:
-        columns = columns[:NUM_SEPARATE]
-    rows = [[row[column] for column in columns] for row in (COLUMNS, *rank_rows(ranks.measured))]
+    columns, entries = rank_table(ranks.measured)
+    shown = NUM_SEPARATE if ranks.unseparated else len(columns)
+    rows = [row[:shown] for row in (columns, *entries)]
     cells = "".join(f"<tr>{''.join(f'<td>{escaped(text)}</td>' for text in row)}</tr>" for row in rows)
     left_out = len(ranks.measured) - (len(rows) - 1)
     parts = [

@@ -84,4 +84,4 @@ def _draw_ranks(folder: Path, name: str, ranks: RanksReading) -> None:
     title = f"{name}: {ranks.verdict.sentence}"
     waits_by_rank(folder / "waits_by_rank.png", title, ranks.measured)
     if not ranks.unseparated:
-        bars_by_rank(folder / "ranks.png", title, ranks.measured)
+        bars_by_rank(folder / "ranks.png", title, ranks.measured, ranks.verdict.straggler)

@@ -65,13 +65,27 @@ class RanksVerdict:
 
 @dataclass(frozen=True)
 class Excess:
-    """By how much the slowest rank's own time exceeds another's, mean over the steps; ``pct``: of the mean step."""
+    """By how much the slowest rank's own time exceeds another's.
+
+    Attributes:
+        ms, starved_ms: means over the steps.
+        pct: of the mean step.
+        interval_pct: 95 % confidence interval of `pct`; None if there are too few steps for one.
+        beyond_chance: more than equal ranks differ by, given how much their steps vary.
+    """
 
     ms: float
     starved_ms: float
     pct: float
+    interval_pct: tuple[float, float] | None = None
+    beyond_chance: bool = True
 
     @property
     def compute_ms(self) -> float:
         """The part that is own compute."""
         return self.ms - self.starved_ms
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether it is a straggler's excess: the whole confidence interval is above WARNING_PCT, and it is not chance."""
+        return self.beyond_chance and self.interval_pct is not None and self.interval_pct[0] >= WARNING_PCT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import median
 
 import numpy as np
@@ -69,13 +70,45 @@ def sentence_of(verdict: RanksVerdict, steps: JoinedSteps | None, excess: Excess
         parts += _steady(verdict.straggler, excess)
     elif excess is not None:
         worst = steps.ranks[int(steps.own_ms.mean(axis=1).argmax())]
-        parts.append(
-            f"no straggler: the slowest, {_named(worst)}, needs {excess.pct:.1f} % of a step longer than the fastest"
-            + (", which may be chance" if excess.pct >= WARNING_PCT else "")
-        )
+        parts.append(f"no straggler: the slowest, {_named(worst)}, {_longer(excess.pct)}{_doubt(excess)}")
     if verdict.unmeasured:
         parts.append(_unmeasured(verdict.unmeasured))
     return "; ".join(parts)
+
+
+def inconclusive(verdict: RanksVerdict) -> RanksVerdict:
+    """The verdict on the ranks of a job whose own verdict is inconclusive: it names no straggler as a fact."""
+    straggler = verdict.straggler
+    if straggler is None:
+        return verdict
+    if straggler.rank is None:
+        excess = f"the slowest rank of a step {_longer(straggler.excess_pct, 'the others')}"
+    else:
+        excess = f"the slowest, rank {straggler.rank}{_at(straggler.node)}, {_longer(straggler.excess_pct)}"
+    text = f"no straggler is named, since the verdict is inconclusive: {excess}, which may be chance"
+    more = f"; {_unmeasured(verdict.unmeasured)}" if verdict.unmeasured else ""
+    return replace(verdict, straggler=None, sentence=f"{text}{more}")
+
+
+def _longer(excess_pct: float, others: str = "the fastest") -> str:
+    return f"needs {excess_pct:.1f} % of a step longer than {others}"
+
+
+def _doubt(excess: Excess) -> str:
+    """Why an excess that looks like that of a straggler is not certain; empty for a small one."""
+    if excess.pct < WARNING_PCT:
+        return ""
+    interval = ""
+    if excess.interval_pct is not None:
+        low, high = excess.interval_pct
+        interval = f" (95 % CI {low:.1f} to {high:.1f})"
+        if excess.beyond_chance and low > 0:
+            return f"{interval}, not certainly {WARNING_PCT:.0f} %"
+    return f"{interval}, which may be chance"
+
+
+def _at(node: str) -> str:
+    return f" (node {node})" if node else ""
 
 
 def _steady(straggler: Straggler, excess: Excess) -> list[str]:
@@ -85,9 +118,8 @@ def _steady(straggler: Straggler, excess: Excess) -> list[str]:
     reason = f"its {first}"
     if causes[second] >= MIXED * excess.ms:
         reason = f"its {first} ({ms.quantity(causes[first])}) and its {second} ({ms.quantity(causes[second])})"
-    where = f" (node {straggler.node})" if straggler.node else ""
     wait = f"the other ranks wait up to {ms.quantity(excess.ms)} ({excess.pct:.0f} % of the step) for {reason}"
-    parts = [f"rank {straggler.rank}{where} is the straggler: in a mean step, {wait}"]
+    parts = [f"rank {straggler.rank}{_at(straggler.node)} is the straggler: in a mean step, {wait}"]
     if straggler.nearly:
         parts.append(f"{ranks_text(straggler.nearly)} {_are(straggler.nearly)} nearly as slow")
     return parts + list(straggler.differs)
@@ -116,7 +148,7 @@ def _unmeasured(ranks: Sequence[int]) -> str:
 
 
 def _named(rank: RankSteps) -> str:
-    return f"rank {rank.rank} (node {rank.node})" if rank.node else f"rank {rank.rank}"
+    return f"rank {rank.rank}{_at(rank.node)}"
 
 
 def _are(ranks: Sequence[int]) -> str:

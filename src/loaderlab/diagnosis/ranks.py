@@ -13,7 +13,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from loaderlab.diagnosis.rank_steps import INT64, JoinedSteps, RankFacts, RankSteps, join, rank_steps
+from loaderlab.diagnosis.rank_steps import FLOAT64, INT64, JoinedSteps, RankFacts, RankSteps, join, rank_steps
 from loaderlab.diagnosis.rank_verdict import (
     CRITICAL_PCT,
     DEVICE,
@@ -67,7 +67,7 @@ def judge_ranks(ranks: Sequence[RankSteps], num_ranks: int) -> RanksVerdict:
     own = steps.own_ms.mean(axis=1)
     worst, best = int(own.argmax()), int(own.argmin())
     excess = excess_of(steps, worst, best)
-    straggler = _straggler(steps, worst, best, excess)
+    straggler = _straggler(steps, worst, excess)
     excess_pct = excess.pct if straggler is None else straggler.excess_pct
     verdict = replace(verdict, excess_pct=excess_pct, straggler=straggler)
     return replace(verdict, sentence=sentence_of(verdict, steps, excess))
@@ -77,12 +77,14 @@ def excess_of(steps: JoinedSteps, worst: int, best: int) -> Excess:
     """The excess of one row over another."""
     ms = float(steps.own_ms[worst].mean() - steps.own_ms[best].mean())
     starved_ms = float(steps.starved_ms[worst].mean() - steps.starved_ms[best].mean())
-    return Excess(ms, starved_ms, 100 * ms / float(steps.length_ms.mean()))
+    interval_pct = _interval_pct(steps.own_ms[worst] - steps.own_ms[best], steps)
+    pct = 100 * ms / float(steps.length_ms.mean())
+    return Excess(ms, starved_ms, pct, interval_pct, _is_beyond_noise(steps, ms))
 
 
-def _straggler(steps: JoinedSteps, worst: int, best: int, excess: Excess) -> Straggler | None:
+def _straggler(steps: JoinedSteps, worst: int, excess: Excess) -> Straggler | None:
     """The straggler, a rank or a slow rank that changes; None if there is none."""
-    is_slow = excess.pct >= WARNING_PCT and _is_beyond_chance(steps, worst, best)
+    is_slow = excess.is_certain
     if is_slow and (excess.starved_ms < excess.compute_ms or _stays_slow(steps, worst)):
         return _steady(steps, worst, excess)
     moving_pct = _moving_pct(steps)
@@ -109,23 +111,27 @@ def _steady(steps: JoinedSteps, worst: int, excess: Excess) -> Straggler:
     )
 
 
-def _is_beyond_chance(steps: JoinedSteps, worst: int, best: int) -> bool:
-    """Whether the excess is more than chance.
+def _interval_pct(excess: FLOAT64, steps: JoinedSteps) -> tuple[float, float] | None:
+    """95 % confidence interval of an excess as a percentage of the step; None with too few steps.
 
-    Its 95 % confidence interval has to be above 0: one long stall in few steps does not make a straggler. And it has to be
-    twice what the slowest and the fastest of so many equal ranks differ by, given the standard error of a typical rank's
-    mean. That is from few long blocks, since consecutive steps resemble each other, and without what all ranks share.
+    A straggler's interval is above WARNING_PCT as a whole: on a busy machine, stalls give some rank such an excess by chance.
     """
-    excess = steps.own_ms[worst] - steps.own_ms[best]
     interval = ratio_interval(list(excess), list(steps.length_ms))
-    if interval is None or interval[0] <= 0:
-        return False
+    return None if interval is None else (100 * interval[0], 100 * interval[1])
+
+
+def _is_beyond_noise(steps: JoinedSteps, excess_ms: float) -> bool:
+    """Whether the excess is twice what the slowest and the fastest of so many equal ranks differ by.
+
+    This comes from the standard error of a typical rank's mean: from few long blocks, since consecutive steps resemble each other,
+    and without what all ranks share.
+    """
     starts = _starts(steps, FEW_BLOCKS)
     means = np.add.reduceat(steps.own_ms, starts, axis=1) / np.diff([*starts, steps.num_steps])
     count = len(steps.ranks)
     of_one = math.sqrt(count / (count - 1))  # the mean over ranks contains each rank
     error_ms = of_one * float(np.median((means - means.mean(axis=0)).std(axis=1, ddof=1))) / math.sqrt(FEW_BLOCKS)
-    return bool(excess.mean() > BEYOND_NOISE_X * error_ms * (_normal_place(count, count) - _normal_place(1, count)))
+    return excess_ms > BEYOND_NOISE_X * error_ms * (_normal_place(count, count) - _normal_place(1, count))
 
 
 def _stays_slow(steps: JoinedSteps, worst: int) -> bool:
@@ -161,7 +167,8 @@ def _moving_pct(steps: JoinedSteps) -> float | None:
     pct = 100 * float(excess.sum() / steps.length_ms.sum())
     by_rank = np.bincount(steps.slowest, weights=excess)
     changes = by_rank.max() <= LARGEST_SHARE * by_rank.sum()
-    if not changes or pct < WARNING_PCT or starved.sum() < excess.sum() / 2:
+    interval_pct = _interval_pct(excess, steps)
+    if not changes or interval_pct is None or interval_pct[0] < WARNING_PCT or starved.sum() < excess.sum() / 2:
         return None
     return pct if pct >= BEYOND_NOISE_X * _noise_pct(steps, middle) else None
 

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from loaderlab import metrics
 from loaderlab.compare.marks import marked
-from loaderlab.diagnosis.ranks import RankSteps, judge_ranks
+from loaderlab.diagnosis.ranks import RankSteps, Straggler
 from loaderlab.report.chart_style import INK, in_style
 from loaderlab.report.part_colours import COLOURS
 
@@ -68,10 +68,14 @@ def waits_by_rank(path: Path, title: str, ranks: Sequence[RankSteps], *, emulate
         figure.savefig(path, dpi=110, metadata={"Title": title})
 
 
-def bars_by_rank(path: Path, title: str, ranks: Sequence[RankSteps], *, emulated: bool = False) -> None:
+def bars_by_rank(
+    path: Path, title: str, ranks: Sequence[RankSteps], straggler: Straggler | None, *, emulated: bool = False
+) -> None:
     """Writes a PNG: one bar for the mean step of each rank, with starved time, own compute, and the wait for the others.
 
-    The straggler is marked. Arguments: see `waits_by_rank`.
+    Args:
+        straggler: is marked.
+        path, title, ranks, emulated: see `waits_by_rank`.
     """
     parts = np.array([_parts(rank) for rank in ranks])
     groups = _groups(len(ranks))
@@ -98,7 +102,8 @@ def bars_by_rank(path: Path, title: str, ranks: Sequence[RankSteps], *, emulated
             axis.tick_params(axis="x", length=0)
         else:
             _count(axis, "x", ranks, groups)
-        _mark_straggler(axis, ranks, places, groups, bottom)
+        if straggler is not None and straggler.rank is not None:
+            _mark(axis, [rank.rank for rank in ranks].index(straggler.rank), straggler, places, groups, bottom)
         figure.legend(loc="outside lower center", ncols=3, fontsize=8)
         figure.savefig(path, dpi=110, metadata={"Title": title})
 
@@ -149,16 +154,13 @@ def _count(axis: Axes, which: str, ranks: Sequence[RankSteps], groups: np.ndarra
     of.set_label_text("rank" if size == 1 else f"rank (the slowest of each {size})")
 
 
-def _mark_straggler(
-    axis: Axes, ranks: Sequence[RankSteps], places: np.ndarray, groups: np.ndarray, heights: np.ndarray
+def _mark(
+    axis: Axes, index: int, straggler: Straggler, places: np.ndarray, groups: np.ndarray, heights: np.ndarray
 ) -> None:
-    straggler = judge_ranks(ranks, len(ranks)).straggler
-    if straggler is None or straggler.rank is None:
-        return
-    index = [rank.rank for rank in ranks].index(straggler.rank)
+    """Marks the bar that contains the straggler. ``index``: its place among the ranks; ``groups``: the first place of each bar."""
     row = int(np.searchsorted(groups, index, side="right")) - 1
     place, text = (places[row], heights[row]), f"rank {straggler.rank} is the straggler ({straggler.cause})"
-    right = place[0] > len(ranks) / 2  # the text stays inside the picture
+    right = place[0] > axis.get_xlim()[1] / 2  # the text stays inside the picture
     axis.annotate("▼", place, ha="center", va="bottom", color=INK)
     axis.annotate(
         text, place, (-9 if right else 9, 2), textcoords="offset points", ha="right" if right else "left", va="bottom"

@@ -21,14 +21,20 @@ COLUMNS = (
 )
 
 
-def rank_rows(ranks: Sequence[RankSteps]) -> list[list[str]]:
-    """A row of `COLUMNS` for each rank, in the order of their numbers. Of more than 16 ranks, only the 15 slowest and the
-    fastest are shown, by their own time (starved and own compute)."""
+def rank_table(ranks: Sequence[RankSteps]) -> tuple[list[str], list[list[str]]]:
+    """The names of the columns, and a row for each rank, in the order of their numbers.
+
+    Of more than 16 ranks, only the 15 slowest and the fastest are shown, by their own time (starved and own compute). The loader
+    alone has no column if no rank has measured it.
+    """
     shown = [rank for rank in ranks if len(rank.step)]
     if len(shown) > MOST_ROWS:
         by_time = sorted(shown, key=lambda rank: float(rank.own_ms.mean()))
         shown = [by_time[0], *by_time[1 - MOST_ROWS :]]
-    return [_row(rank) for rank in sorted(shown, key=lambda rank: rank.rank)]
+    rows = [_row(rank) for rank in sorted(shown, key=lambda rank: rank.rank)]
+    if any(rank.facts.loader_rate is not None for rank in shown):
+        return list(COLUMNS), rows
+    return list(COLUMNS[:-1]), [row[:-1] for row in rows]
 
 
 def _row(rank: RankSteps) -> list[str]:
@@ -48,8 +54,8 @@ def _row(rank: RankSteps) -> list[str]:
 
 def ranks_section(verdict: RanksVerdict, ranks: Sequence[RankSteps]) -> str:
     """The part of a run's Markdown page about its ranks: the verdict and the table."""
-    rows = rank_rows(ranks)
+    columns, rows = rank_table(ranks)
     lines = ["", "## Ranks", "", f"{escape(verdict.sentence[:1].upper() + verdict.sentence[1:])}.", ""]
     if len(rows) < sum(len(rank.step) > 0 for rank in ranks):
         lines += [f"The {MOST_ROWS - 1} slowest ranks and the fastest, of {verdict.num_ranks:,}:", ""]
-    return "\n".join(lines) + "\n" + markdown_table(COLUMNS, rows)
+    return "\n".join(lines) + "\n" + markdown_table(columns, rows)

@@ -16,7 +16,7 @@ from loaderlab.diagnosis.evidence import LEAST_STEPS
 from loaderlab.meter.step import Step
 from loaderlab.report import run_page
 from loaderlab.report.naming import named
-from loaderlab.report.rank_table import COLUMNS, rank_rows, ranks_section
+from loaderlab.report.rank_table import rank_table, ranks_section
 from loaderlab.report.step_files import to_csv, write_steps
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.judge import Judged
@@ -95,7 +95,7 @@ def _print_result(context: RunContext, judged: Judged, *, failed: bool) -> None:
     if context.job.parent_id is None and (rows := run_page.figure_rows(judged.figures)):
         context.terminal.table(context.job.name, ("", "measured"), rows)
     if judged.job is not None and context.job.parent_id is None:
-        context.terminal.table("by rank", COLUMNS, rank_rows(judged.job.windows))
+        context.terminal.table("by rank", *rank_table(judged.job.windows))
     if not failed or len(judged.loop.window) >= LEAST_STEPS:
         context.terminal.say(str(judged.verdict))
         command = next_command(program.command("train"), context.job.overrides, judged.verdict.advice)

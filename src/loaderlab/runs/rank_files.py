@@ -21,6 +21,7 @@ def write_job(folder: Path, title: str, job: JobResults, *, emulated: bool) -> N
     write_ranks_csv(path, steps, job.loop.warmup_steps, job.loop.parallel, emulated=emulated)
     breakdown(folder / named("breakdown.png", emulated=emulated), title, job.figures, job.loop.steps, emulated=emulated)
     if any(len(window.step) for window in job.windows):
-        bars_by_rank(folder / named("ranks.png", emulated=emulated), title, job.windows, emulated=emulated)
+        path = folder / named("ranks.png", emulated=emulated)
+        bars_by_rank(path, title, job.windows, job.ranks.straggler, emulated=emulated)
         waits_by_rank(folder / named("waits_by_rank.png", emulated=emulated), title, job.windows, emulated=emulated)
     write_text(folder / "nodes.json", json.dumps(node_facts(job.reports), indent=1) + "\n")

@@ -13,10 +13,11 @@ from loaderlab import metrics
 from loaderlab.data.spec import EncodedImages, Split, UserItems
 from loaderlab.data.stored_size import mean_stored_bytes
 from loaderlab.device.environment import describe
-from loaderlab.diagnosis.evidence import LEAST_STEPS, Setup
+from loaderlab.diagnosis.evidence import INCONCLUSIVE, LEAST_STEPS, Setup
 from loaderlab.diagnosis.figures import NO_PROBES, LoopRecord, evidence_of, figures_of
 from loaderlab.diagnosis.rank_figures import job_figures, without_sums
 from loaderlab.diagnosis.rank_rows import job_steps_of_rows, rank_steps_of_rows
+from loaderlab.diagnosis.rank_words import inconclusive
 from loaderlab.diagnosis.ranks import RankFacts, RankSteps, RanksVerdict, judge_ranks
 from loaderlab.diagnosis.verdict import Verdict, judge
 from loaderlab.loaders.contract import EpochPlan
@@ -177,6 +178,8 @@ def join_reports(reports: Sequence[RankReport], own: LoopRecord, setup: Setup) -
     clocks = [report.figures[metrics.CLOCKS_PCT] for report in reports if metrics.CLOCKS_PCT in report.figures]
     # the job's steps come from several ranks, which began at different times
     verdict = judge(replace(evidence_of(loop, probes), clocks_pct=max(clocks, default=None)), setup)
+    if verdict.grade == INCONCLUSIVE:
+        ranks = inconclusive(ranks)
     if ranks.sentence:
         verdict = replace(verdict, because=f"{verdict.because}; {ranks.sentence}")
     return JobResults(reports, windows, loop, figures, verdict, ranks)
