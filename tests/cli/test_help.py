@@ -26,6 +26,14 @@ def page(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
     return capsys.readouterr().out
 
 
+def test_a_choice_without_settings_says_which_one_has_some(capsys: pytest.CaptureFixture[str]) -> None:
+    doc = "  launch: the ranks of the job and where they run"
+    assert f"{doc}. launch=none has no settings; launch=local --help shows those of launch=local\n" in page(
+        capsys, ["--help"]
+    )
+    assert f"{doc}\n    launch.num_ranks=2 " in page(capsys, ["launch=local", "--help"])
+
+
 def test_help_explains_every_group_and_choice(capsys: pytest.CaptureFixture[str]) -> None:
     text = page(capsys, ["loader=dali", "--help"])
     files = list(CONF.glob("*/*.yaml"))

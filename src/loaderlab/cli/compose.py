@@ -69,7 +69,7 @@ def typed(cfg: DictConfig, kind: type[T]) -> T:
         WrongUsage: a key that is not a setting, a missing value, a wrong type, or values that contradict each other.
     """
     for key, known in _unknown_keys(cfg):
-        raise WrongUsage(no_such_setting(key, cfg, known))
+        raise WrongUsage(no_such_setting(key, cfg, known, f"{key}={OmegaConf.select(cfg, key)}"))
     for key in sorted(OmegaConf.missing_keys(cfg)):
         raise WrongUsage(missing_value(key, cfg))
     config = OmegaConf.to_object(cfg)

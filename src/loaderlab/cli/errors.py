@@ -47,13 +47,18 @@ def explain(error: BaseException, config_name: str, arguments: Sequence[str]) ->
         return f"{match[1]}: several values make a sweep. Type: -m {match[1]}"
     background = functools.partial(_background, config_name, arguments, text)
     if match := re.search(r"Key '(\S+)' is not in struct\s+full_key: (\S+)", text):
-        return no_such_setting(match[2], background(match[2]))
+        return no_such_setting(match[2], background(match[2]), typed=_override(match[2], arguments))
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match[1].partition("@")[0]
-        return no_such_setting(key, background(key))
+        return no_such_setting(key, background(key), typed=_override(key, arguments))
     if match := re.search(r"(Value .*|Invalid .*|.*could not be converted.*)\s+full_key: (\S+)", text):
         return f"{match[2]}: {match[1].strip()}.{example(match[2], background(match[2]))}"
     return with_cause(error, " ".join(safe_text(error).split()) or type(error).__name__)
+
+
+def _override(key: str, arguments: Sequence[str]) -> str:
+    """The override of a key as it was typed; empty if it came from elsewhere, such as a study."""
+    return next((text for text in arguments if text.startswith(f"{key}=")), "")
 
 
 def _background(config_name: str, arguments: Sequence[str], error_text: str, key: str) -> DictConfig:

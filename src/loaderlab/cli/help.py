@@ -14,7 +14,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from loaderlab.cli.arguments import asks_for_sweep, overrides_of
 from loaderlab.cli.compose import compose, config_loader
 from loaderlab.cli.page import foot, head
-from loaderlab.cli.schemas import CONF
+from loaderlab.cli.schemas import CONF, SCHEMAS
 from loaderlab.cli.setting_texts import help_line
 
 
@@ -104,7 +104,19 @@ def _settings(node: DictConfig, prefix: str = "") -> list[str]:
         name = f"{prefix}{entry.name}"
         value = MISSING if OmegaConf.is_missing(node, entry.name) else node[entry.name]
         if isinstance(value, DictConfig) and OmegaConf.get_type(value) is not dict:
-            groups += [f"  {name}: {entry.metadata['doc']}", *_settings(value, f"{name}.")]
+            groups += _group(name, value, entry.metadata["doc"])
             continue
         lines.append(help_line(name, value, entry))
     return lines + groups
+
+
+def _group(name: str, node: DictConfig, doc: str) -> list[str]:
+    """The lines of a group; one line if the choice has no settings."""
+    kind = OmegaConf.get_type(node)
+    assert isinstance(kind, type)
+    if fields(kind):
+        return [f"  {name}: {doc}", *_settings(node, f"{name}.")]
+    chosen = getattr(kind, "name", "")
+    others = [choice for choice, other in SCHEMAS.get(name, {}).items() if fields(other)]
+    example = f"; {name}={others[0]} --help shows those of {name}={others[0]}" if others else ""
+    return [f"  {name}: {doc}. {name}={chosen} has no settings{example}"]

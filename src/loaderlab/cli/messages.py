@@ -13,22 +13,36 @@ from loaderlab.cli.schemas import SCHEMAS
 from loaderlab.cli.setting_texts import needed, no_such
 
 
-def no_such_setting(key: str, cfg: DictConfig, known: Sequence[str] | None = None) -> str:
+def no_such_setting(key: str, cfg: DictConfig, known: Sequence[str] | None = None, typed: str = "") -> str:
     """The message about a key that is not a setting. It names the most similar setting and all settings of the same group.
+
+    If the chosen member of the group has no settings at all, it says instead which choice has this one, and what to type.
 
     Args:
         key: dotted, as typed: ``loader.num_worker``.
         cfg: a configuration with the same choices of groups.
         known: the settings of the same group; None: those in ``cfg``.
+        typed: the override with its value; empty if it is not known.
     """
     parent, _, name = key.rpartition(".")
     if parent and OmegaConf.select(cfg, parent) is None:
         return no_such_setting(key.partition(".")[0], cfg)
     if parent and OmegaConf.get_type(OmegaConf.select(cfg, parent)) is dict:
         return f"{key}: your own option needs a plus in front of it. Type: +{key}=…"
-    known = known or _settings(cfg, parent)
+    known = _settings(cfg, parent) if known is None else known
+    if parent in SCHEMAS and not known and (owners := _owners(parent, name)):
+        chosen = getattr(OmegaConf.get_type(cfg[parent]), "name", "")
+        return (
+            f"{key}: {parent}={chosen} has no settings; {parent}={' and '.join(owners)} {'has' if len(owners) == 1 else 'have'} "
+            f"this one. Type: {parent}={owners[0]} {typed or f'{key}=…'}"
+        )
     where = _where(parent, name, cfg, known) if parent in SCHEMAS else ""
     return no_such(key, known, where)
+
+
+def _owners(group: str, name: str) -> list[str]:
+    """The choices of a group that have a setting."""
+    return [choice for choice, node in SCHEMAS[group].items() if name in {entry.name for entry in fields(node)}]
 
 
 def _where(group: str, name: str, cfg: DictConfig, known: Sequence[str]) -> str:
@@ -40,11 +54,7 @@ def _where(group: str, name: str, cfg: DictConfig, known: Sequence[str]) -> str:
     elif "name" in chosen:  # a setting, whose default is not its value
         label = chosen.name
     where = f" of {group}={label}" if label != group else ""
-    owners = [
-        choice
-        for choice, node in SCHEMAS[group].items()
-        if choice != label and name in {entry.name for entry in fields(node)}
-    ]
+    owners = [choice for choice in _owners(group, name) if choice != label]
     if owners and name not in known:
         where += f" (it belongs to {group}={' and '.join(owners)})"
     return where

@@ -18,8 +18,9 @@ def no_such(key: str, known: Sequence[str], where: str = "") -> str:
     """
     parent, _, name = key.rpartition(".")
     prefix = f"{parent}." if parent else ""
-    listed = ", ".join(f"{prefix}{entry}" for entry in known) or "none"
-    return f"{key}: there is no such setting{where}.{nearest(name, known, prefix)} Settings here: {listed}"
+    listed = ", ".join(f"{prefix}{entry}" for entry in known)
+    here = f"Settings here: {listed}" if listed else "It has no settings"
+    return f"{key}: there is no such setting{where}.{nearest(name, known, prefix)} {here}"
 
 
 def nearest(given: str, known: Sequence[str], prefix: str = "") -> str:
