@@ -175,7 +175,14 @@ def test_traces_that_are_shown(
     assert "starved" in printed
 
 
-@pytest.mark.parametrize("command", [text for text in COMMANDS if re.match(r"(python|torchrun .*) \w+\.py$", text)])
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(text, marks=[pytest.mark.slow] * text.startswith("torchrun"))  # three processes import torch
+        for text in COMMANDS
+        if re.match(r"(python|torchrun .*) \w+\.py$", text)
+    ],
+)
 def test_programs_that_are_shown(command: str, inputs: Path) -> None:
     """They run in their own process, as a reader would run them."""
     words = shlex.split(command)

@@ -155,7 +155,7 @@ def test_losses_depend_on_the_seed_and_not_on_the_workers(make_config: Make, ter
     assert losses[0] == losses[1] != losses[2]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow)])
 def test_a_resumed_run_ends_like_an_uninterrupted_one(
     precision: str, make_config: Make, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
