@@ -81,6 +81,11 @@ def test_interrupt_in_the_window(
     assert "train/loss" in record.data.metrics
     assert record.data.tags["verdict"]  # about the measured steps
     assert "rate/ceiling_samples_per_s" not in record.data.metrics  # no probe ran: absent, not zero
+    shares = [text for text in terminal.said if "starved of data" in text]  # the table has one too
+    assert len(shares) == (2 if cause == "interrupted by Ctrl-C" else 1)
+    assert shares[-1].startswith(f"the run ended early, after {INTERRUPT_STEP} steps; until then ")
+    assert not any(line.startswith("next: ") for line in terminal.said)
+    assert "**ended early**: after " in record.data.tags["mlflow.note.content"]
     names = {entry.path for entry in client.list_artifacts(record.info.run_id)}
     assert {"steps.csv", "breakdown.png", "report.md", "log.txt", "traceback.txt"} <= names
     deadline = time.monotonic() + 20

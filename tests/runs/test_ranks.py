@@ -27,7 +27,7 @@ from loaderlab.system.ranks import node_name
 from tests.forked import Call, Forked, Server
 
 SECONDS = 100.0  # the limit of a test on a loaded machine; a job takes about 5 s
-FAILED, INTERRUPTED, TERMINATED = 1, 130, 143
+FAILED, WRONG_USAGE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 CUSTOM = ("data=custom", "evaluate=false", "epochs=100")
 TWO_RANKS = ("launch=local", "launch.num_ranks=2")
 
@@ -204,7 +204,9 @@ def test_ranks_on_two_nodes(jobs: Jobs) -> None:
             *("kill", [0], "rank 0 (node {node}): its process was ended by SIGKILL (usual cause: out of memory)"),
             marks=pytest.mark.slow,
         ),
-        ("raise", [1], "rank 1 (node {node}): data=custom: the dataset failed at ids "),
+        pytest.param(
+            "raise", [1], "rank 1 (node {node}): data=custom: the dataset failed at ids ", marks=pytest.mark.slow
+        ),
         pytest.param(
             "raise", [0], "rank 0 (node {node}): data=custom: the dataset failed at ids ", marks=pytest.mark.slow
         ),
@@ -223,6 +225,12 @@ def test_a_rank_that_fails_ends_the_job_and_is_named_once(how: str, ranks: list[
     assert len(errors_of(text)) == 1, text
     assert errors_of(text)[0].startswith(f"error: {cause}")
     assert text.count(cause) == 1, text
+    lines = text.strip().splitlines()
+    assert lines[-1] == errors_of(text)[0]
+    known = [line for line in lines if "starved of data" in line]  # none if rank 0 was ended before it could print
+    assert all(line.startswith("the run ended early, after ") for line in known)
+    assert "by rank" not in text
+    assert "Try " not in text
     record = jobs.record()
     assert record.info.status == "FAILED"
     assert record.data.tags["error"].startswith(cause)
@@ -293,12 +301,24 @@ def test_ranks_with_other_samples_are_refused(jobs: Jobs) -> None:
 
 
 @pytest.mark.slow
-def test_more_ranks_than_samples_are_refused(jobs: Jobs) -> None:
-    options = "+data.options={num_train: 1, num_val: 1}"
+@pytest.mark.parametrize(
+    ("num_train", "message"),
+    [
+        (1, "launch.num_ranks=2: there is only 1 training sample. Type"),
+        (
+            7,
+            "batch_size=4: there are 7 training samples, 3 for each of 2 ranks, and drop_last=true drops a short batch",
+        ),
+    ],
+)
+def test_a_share_without_a_batch_is_refused(num_train: int, message: str, jobs: Jobs) -> None:
+    """Only the ranks know how many samples a dataset of one's own has."""
+    options = f"+data.options={{num_train: {num_train}, num_val: 1}}"
     code, text = jobs.run(*TWO_RANKS, *CUSTOM, "data.target=tests.training.rank_data:vectors", options)
-    assert code == FAILED
+    assert code == WRONG_USAGE
     assert len(errors_of(text)) == 1, text
-    assert "2 ranks: there are only 1 training samples" in errors_of(text)[0]
+    assert errors_of(text)[0].startswith(f"error: {message}")
+    assert jobs.record().info.status == "FAILED"
 
 
 @pytest.mark.slow

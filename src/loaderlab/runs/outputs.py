@@ -26,7 +26,7 @@ from loaderlab.runs.rank_files import write_job
 from loaderlab.runs.sample_counts import data_fact, samples_text
 from loaderlab.system import program
 from loaderlab.system.files import write_text
-from loaderlab.system.processes import error_line
+from loaderlab.system.processes import Terminated, error_line
 from loaderlab.tracking.records import NOT_FINITE
 
 GPU_METRICS = "machine/gpu_"  # the start of their names
@@ -76,7 +76,10 @@ def record(context: RunContext, outcome: Outcome) -> None:
         with contextlib.suppress(OSError):
             context.checkpoint_path.parent.rmdir()
     if judged is not None:
-        _print_result(context, judged, failed=error is not None)
+        if error is None:
+            _print_result(context, judged)
+        else:
+            _print_known(context, judged, outcome.step, error)
     facts: dict[str, str] = {}
     if (prepared := outcome.prepared) is not None:
         facts = {**prepared.facts, "data": data_fact(prepared.spec, prepared.parts)}
@@ -85,22 +88,42 @@ def record(context: RunContext, outcome: Outcome) -> None:
     ranks = ""
     if judged is not None and judged.job is not None:
         ranks = ranks_section(judged.job.ranks, judged.job.windows)
+    if error is not None:
+        facts = {
+            "ended early": f"after {outcome.step:,} steps; the metrics and the verdict are those until then",
+            **facts,
+        }
     page = run_page.markdown(context.job.name, facts, figures, verdict, ranks)
     _write(context, outcome, page)
     tracked.artifacts(context.folder)
     tracked.tags({"mlflow.note.content": page})
 
 
-def _print_result(context: RunContext, judged: Judged, *, failed: bool) -> None:
-    if context.job.parent_id is None and (rows := run_page.figure_rows(judged.figures)):
+def _print_result(context: RunContext, judged: Judged) -> None:
+    _print_tables(context, judged)
+    context.terminal.say(str(judged.verdict))
+    command = next_command(program.command("train"), context.job.overrides, judged.verdict.advice)
+    if command and context.job.parent_id is None:
+        context.terminal.say(f"next: {command}")
+
+
+def _print_tables(context: RunContext, judged: Judged) -> None:
+    """A sweep prints one table for all its jobs instead."""
+    if context.job.parent_id is not None:
+        return
+    if rows := run_page.figure_rows(judged.figures):
         context.terminal.table(context.job.name, ("", "measured"), rows)
-    if judged.job is not None and context.job.parent_id is None:
+    if judged.job is not None:
         context.terminal.table("by rank", *rank_table(judged.job.windows))
-    if not failed or len(judged.loop.window) >= LEAST_STEPS:
-        context.terminal.say(str(judged.verdict))
-        command = next_command(program.command("train"), context.job.overrides, judged.verdict.advice)
-        if command and context.job.parent_id is None:
-            context.terminal.say(f"next: {command}")
+
+
+def _print_known(context: RunContext, judged: Judged, num_steps: int, error: BaseException) -> None:
+    """Prints what is known of a run that ended early. Without tables and advice, in which the error that follows would get lost; only
+    who interrupted the run wants to see the tables."""
+    if isinstance(error, KeyboardInterrupt) and not isinstance(error, Terminated):  # nobody reads it after SIGTERM
+        _print_tables(context, judged)
+    known = f"; until then {judged.verdict.sentence}" if len(judged.loop.window) >= LEAST_STEPS else ""
+    context.terminal.say(f"the run ended early, after {num_steps:,} steps{known}")
 
 
 def _write(context: RunContext, outcome: Outcome, page: str) -> None:
