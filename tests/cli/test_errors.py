@@ -43,6 +43,19 @@ BAD = [  # overrides, texts in the message
     ("launch.num_nodes=3", ["launch=nodes and slurm have this one", "Type: launch=nodes launch.num_nodes=3"]),
     ("launch.nosuch=1", ["launch.nosuch: there is no such setting of launch=none. It has no settings"]),
     ("launch=local launch.num_nodes=2", ["of launch=local (it belongs to launch=nodes and slurm)", "launch.num_ranks"]),
+    (
+        "data=vectors model=feedforward data.num_samples=100 launch=local launch.num_ranks=4",
+        ["batch_size=64", "100 training samples, 25 for each of 4 ranks", "Type: batch_size=25, or drop_last=false"],
+    ),
+    ("data=vectors model=feedforward data.num_samples=50", ["there are 50 training samples, and drop_last=true drops"]),
+    (
+        "data=vectors model=feedforward data.num_samples=12 batch_size=1 launch=local launch.num_ranks=13",
+        ["launch.num_ranks=13: there are only 12 training samples. Type for example: launch.num_ranks=12"],
+    ),
+    (
+        "data=photos launch=nodes launch.num_nodes=3000 launch.rendezvous=a:1",
+        ["launch=nodes with 3000 ranks: there are only 2000 training samples. Type: at most 2000 ranks"],
+    ),
     ("+nosuch=1", ["nosuch", "no such setting", "batch_size"]),
     ("+data.nosuch=1", ["data.nosuch", "data=digits", "data.image_px"]),
     ("+data.transform.nosuch=1", ["data.transform.nosuch", "data.transform.flip"]),

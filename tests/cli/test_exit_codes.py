@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from loaderlab.cli import exit_table
+from loaderlab.cli import exit_table, train
 from loaderlab.cli.frame import framed
+from loaderlab.cli.main import main
 from loaderlab.config import PROJECT, ExitCode, Failed, GateFailed, GateNotJudged, TrainConfig, UserError, refuse
 from loaderlab.config.exit_codes import MEANINGS
-from loaderlab.runs import job, run
+from loaderlab.runs import job, run, start
 from loaderlab.system.processes import Terminated
 from loaderlab.system.terminal import Terminal
 
@@ -43,6 +44,25 @@ def test_the_exit_code_of_each_error(error: BaseException, code: int, capsys: py
 
     assert framed("train", work) == code
     assert capsys.readouterr().out == ""
+
+
+def test_too_few_samples_are_wrong_usage_even_after_the_start_of_a_run(
+    make_config: Callable[..., TrainConfig], terminal: Terminal
+) -> None:
+    config = make_config("batch_size=100000", "steps=2")
+    with pytest.raises(UserError, match="batch_size=100000: there are .* drop_last=true drops a short batch") as raised:
+        run.run(config, job.single(config, []), terminal)
+    assert raised.value.exit_code == ExitCode.WRONG_USAGE
+
+
+def test_a_job_of_ranks_that_was_typed_wrong_is_wrong_usage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for wrong_usage, code in ((True, ExitCode.WRONG_USAGE), (False, ExitCode.FAILED)):
+        result = job.RunResult("", "FAILED", error="batch_size=9: too large", wrong_usage=wrong_usage)
+        monkeypatch.setattr(start, "start_run", lambda *_, result=result: result)
+        assert main("train", TrainConfig, train.job, ["launch=local"]) == code
+        assert capsys.readouterr().err == "\nerror: batch_size=9: too large\n"
 
 
 def test_a_setting_rejected_after_the_start_of_a_run_is_a_failed_run(

@@ -107,6 +107,16 @@ def test_the_files_of_a_rank_are_read_back(tmp_path: Path) -> None:
     assert conclude(compose([]), Ended({1: -9}), tmp_path, None, Terminal()).status == "FAILED"
 
 
+@pytest.mark.parametrize(("second", "wrong_usage"), [(True, True), (False, False)])
+def test_ranks_that_refuse_a_setting_are_wrong_usage(second: bool, wrong_usage: bool, tmp_path: Path) -> None:
+    for rank, is_refused in enumerate((True, second)):
+        rank_folder(tmp_path, rank).mkdir()
+        write_info(rank_folder(tmp_path, rank), replace(INFOS[rank], run_id=""))
+        _write_end(rank_folder(tmp_path, rank), replace(failed(rank, "batch_size=9", 1.0), wrong_usage=is_refused))
+    result = conclude(compose([]), Ended({0: 1, 1: 1}), tmp_path, None, Terminal())
+    assert (result.error, result.wrong_usage) == ("batch_size=9", wrong_usage)
+
+
 def test_all_ranks_interrupted_is_killed(tmp_path: Path) -> None:
     for rank in range(2):
         folder = rank_folder(tmp_path, rank)

@@ -14,9 +14,11 @@ import torch
 from hypothesis import given
 
 from loaderlab.config import TrainConfig, UserError, flatten
+from loaderlab.loaders.contract import EpochPlan
 from loaderlab.runs import job, run
 from loaderlab.system.terminal import Terminal
-from loaderlab.training.checkpoint import FREE, NAME, _find, _plain, load
+from loaderlab.training.checkpoint import FREE, NAME, Checkpoint, _find, _plain, check_epoch, load
+from loaderlab.training.step import Progress
 from tests.conftest import compose
 
 
@@ -154,6 +156,51 @@ def test_another_global_batch_is_refused(
     checkpoint_of(make_config("epochs=1", f"batch_size={batch_before}"), before)
     with pytest.raises(UserError, match=message):
         load(make_config("epochs=2", f"batch_size={batch_now}", "resume=latest"), now)
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "before", "now", "drop_last", "steps"),
+    [
+        (21, (2, 1), (1, 2), False, (10, 11)),
+        (21, (1, 2), (2, 1), False, (11, 10)),
+        (22, (3, 1), (1, 3), False, (7, 8)),
+        (21, (2, 1), (1, 2), True, None),
+        (20, (2, 1), (1, 2), False, None),
+        (21, (2, 2), (4, 1), False, (6, 5)),
+        (21, (2, 2), (1, 4), False, None),
+    ],
+)
+def test_a_resumed_epoch_has_as_many_steps(
+    num_samples: int,
+    before: tuple[int, int],
+    now: tuple[int, int],
+    drop_last: bool,
+    steps: tuple[int, int] | None,
+    make_config: Callable[..., TrainConfig],
+) -> None:
+    """``before`` and ``now``: the number of ranks, and the batch of each."""
+    saved = Checkpoint(Path("file.pt"), {}, Progress(), "an id", *before)
+    plan = EpochPlan(num_samples, now[1], True, drop_last, world_size=now[0])
+    config = make_config("resume=latest", f"batch_size={now[1]}")
+    if steps is None:
+        check_epoch(saved, plan, config)
+        return
+    message = (
+        f"written by {before[0]} ranks with {steps[0]} steps in an epoch, and now {now[0]} ranks would have {steps[1]},"
+    )
+    with pytest.raises(UserError, match=message):
+        check_epoch(saved, plan, config)
+
+
+def test_a_run_with_other_steps_in_an_epoch_does_not_start(
+    make_config: Callable[..., TrainConfig], terminal: Terminal
+) -> None:
+    data = ["data=custom", "data.target=tests.training.rank_data:vectors", "model=feedforward", "drop_last=false"]
+    data += ["+data.options={num_train: 21, num_val: 4}", "evaluate=false"]
+    checkpoint_of(make_config(*data, "epochs=1", "batch_size=1"), 2)
+    config = make_config(*data, "epochs=2", "batch_size=2", "resume=latest")
+    with pytest.raises(UserError, match=r"^resume=latest: .*10 steps in an epoch.*Type: the same number of ranks"):
+        run.run(config, job.single(config, []), terminal)
 
 
 def test_the_same_global_batch_does_not_hide_other_differences(make_config: Callable[..., TrainConfig]) -> None:

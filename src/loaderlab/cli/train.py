@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from loaderlab.cli.composed import composed
-from loaderlab.config import TrainConfig, UserError, refuse_single, refuse_typed
+from loaderlab.config import TrainConfig, UserError, WrongUsage, refuse_single, refuse_typed
 from loaderlab.system.processes import importing
 
 
@@ -25,7 +25,7 @@ def job(config: TrainConfig, overrides: list[str]) -> None:
     job, terminal = single(config, overrides), Terminal()
     result = start_run(config, job, terminal)
     if result.error:
-        raise UserError(result.error)
+        raise (WrongUsage if result.wrong_usage else UserError)(result.error)
     check_run(config, job.name, result.figures, terminal)
 
 

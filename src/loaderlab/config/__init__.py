@@ -11,6 +11,7 @@ from loaderlab.config.base import (
     Failed,
     GateFailed,
     GateNotJudged,
+    TooFewSamples,
     UserError,
     WrongUsage,
     check_bounds,
@@ -20,6 +21,7 @@ from loaderlab.config.base import (
     refuse,
     setting,
 )
+from loaderlab.config.batch_share import check_batch_share
 from loaderlab.config.compare import CompareConfig
 from loaderlab.config.data import (
     MAX_PIXELS,
@@ -119,6 +121,7 @@ __all__ = [
     "SweepConfig",
     "SweepSlurmConfig",
     "TimmModel",
+    "TooFewSamples",
     "TorchvisionData",
     "TraceConfig",
     "TrackingConfig",
@@ -129,6 +132,7 @@ __all__ = [
     "VectorsData",
     "WebDatasetData",
     "WrongUsage",
+    "check_batch_share",
     "check_bounds",
     "choice",
     "flatten",

@@ -22,9 +22,13 @@ class UserError(ValueError):
 
 
 class WrongUsage(UserError):
-    """What was typed cannot be used, and no run was started."""
+    """What was typed cannot be used, and nothing was trained."""
 
     exit_code = ExitCode.WRONG_USAGE
+
+
+class TooFewSamples(WrongUsage):
+    """A rank would have no batch. Some data sets are counted only after the run has started: then it is recorded as FAILED."""
 
 
 class Failed(Exception):

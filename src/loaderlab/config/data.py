@@ -80,6 +80,11 @@ class DataConfig:
     name: ClassVar[str] = "data"
     images: ClassVar[bool] = True
 
+    @property
+    def known_train_samples(self) -> int | None:
+        """The number of training samples, if the settings alone decide it."""
+        return None
+
 
 @dataclass
 class EncodedData(DataConfig):
@@ -138,6 +143,11 @@ class PhotosData(EncodedData):
     height_px: int = setting(375, "height of most files, pixels", at_least=32, at_most=PHOTO_PX)
     data_seed: int = setting(0, "seed for generating the pictures", at_least=0, at_most=LARGEST_SEED)
     transform: TransformConfig = setting(TransformConfig, "image to sample")
+
+    @property
+    def known_train_samples(self) -> int:
+        """Every file is a sample."""
+        return self.num_files
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -218,6 +228,11 @@ class VectorsData(DataConfig):
     num_classes: int = setting(10, "number of classes", at_least=2)
     work: int = setting(0, "passes of CPU work per sample in the loader (sort, then scale); 0: none", at_least=0)
     data_seed: int = setting(0, "seed for generating the samples", at_least=0, at_most=LARGEST_SEED)
+
+    @property
+    def known_train_samples(self) -> int:
+        """Every vector is a sample."""
+        return self.num_samples
 
 
 @dataclass

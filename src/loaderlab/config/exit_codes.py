@@ -19,7 +19,7 @@ class ExitCode(IntEnum):
 MEANINGS = {
     ExitCode.SUCCESS: "everything finished",
     ExitCode.FAILED: "the command started, and a run, a job of a sweep or a check failed",
-    ExitCode.WRONG_USAGE: "what was typed is wrong: an unknown setting, a value that is not allowed; no run was started",
+    ExitCode.WRONG_USAGE: "what was typed is wrong: an unknown setting, a value that is not allowed; nothing was trained",
     ExitCode.GATE_NOT_PASSED: "a gate (fail_if) was not passed, or could not be judged",
     ExitCode.INTERRUPTED: "ended by Ctrl-C; what was measured before is recorded",
     ExitCode.TERMINATED: "ended by SIGTERM; what was measured before is recorded",

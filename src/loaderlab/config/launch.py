@@ -26,6 +26,11 @@ class LaunchConfig:
         """Whether the job has ranks, even if it is only one."""
         return self.name != LaunchConfig.name
 
+    @property
+    def least_ranks(self) -> int:
+        """The number of ranks as far as the settings decide it: a node may have several GPUs."""
+        return 1
+
 
 @dataclass
 class LocalLaunch(LaunchConfig):
@@ -33,6 +38,11 @@ class LocalLaunch(LaunchConfig):
 
     name: ClassVar[str] = "local"
     num_ranks: int = setting(2, "number of ranks; on a machine with GPUs one GPU each", at_least=1, at_most=1024)
+
+    @property
+    def least_ranks(self) -> int:
+        """All of them."""
+        return self.num_ranks
 
 
 @dataclass
@@ -46,6 +56,11 @@ class NodesLaunch(LaunchConfig):
     )
     rendezvous: str = setting(MISSING, "HOST:PORT of one of the nodes, the same on all")
     join_s: float = setting(JOIN_S, "seconds to wait for the other nodes", at_least=1)
+
+    @property
+    def least_ranks(self) -> int:
+        """With ``auto``, one on each node."""
+        return self.num_nodes * (1 if self.ranks_per_node == AUTO else int(self.ranks_per_node))
 
     def __post_init__(self) -> None:
         host, _, port = self.rendezvous.rpartition(":")
@@ -71,6 +86,16 @@ class SlurmLaunch(SlurmConfig, LaunchConfig):
     )
     cpus_per_rank: int | None = setting(None, "cores of each rank; null: Slurm's default", at_least=1, example=4)
     join_s: float = setting(JOIN_S, "seconds in which all nodes must have started the job", at_least=1)
+
+    @property
+    def num_node_ranks(self) -> int:
+        """The number of ranks on each node; auto: one for each GPU, otherwise 1."""
+        return int(self.ranks_per_node) if self.ranks_per_node != AUTO else max(1, self.gpus_per_node)
+
+    @property
+    def least_ranks(self) -> int:
+        """All of them."""
+        return self.num_nodes * self.num_node_ranks
 
     def __post_init__(self) -> None:
         self.check_options("launch")

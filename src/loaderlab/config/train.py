@@ -9,6 +9,7 @@ from typing import Any
 
 from loaderlab.config.accelerator import AcceleratorConfig
 from loaderlab.config.base import AUTO, LARGEST_SEED, MISSING, check_bounds, flatten, refuse, setting
+from loaderlab.config.batch_share import check_batch_share
 from loaderlab.config.data import DataConfig
 from loaderlab.config.emulated import check_emulated, is_unused
 from loaderlab.config.gates import RunFailIfConfig
@@ -148,6 +149,7 @@ class TrainConfig:
                 "measure.cold=false, or launch=none",
                 is_example=False,
             )
+        self._check_share()
         if self.accelerator.is_emulated:
             check_emulated(self)
             return
@@ -160,6 +162,14 @@ class TrainConfig:
                 "measure.ceiling=true",
                 is_example=False,
             )
+
+    def _check_share(self) -> None:
+        """Raises:
+        UserError: a rank would have no batch. Data sets that the settings do not count are checked when the run prepares them.
+        """
+        if (num_samples := self.data.known_train_samples) is not None:
+            num_ranks = self.launch.least_ranks
+            check_batch_share(num_samples, num_ranks, self.batch_size, self.launch.name, drop_last=self.drop_last)
 
     def _check_model(self) -> None:
         """Raises:

@@ -38,6 +38,7 @@ class RunResult:
         figures: metric name to value.
         error: one message; empty if it finished.
         verdict: the grade; empty if there is none.
+        wrong_usage: what was typed is wrong, and nothing was trained.
     """
 
     run_id: str
@@ -45,6 +46,7 @@ class RunResult:
     figures: Mapping[str, float] = field(default_factory=dict)
     error: str = ""
     verdict: str = ""
+    wrong_usage: bool = False
 
 
 def single(config: TrainConfig, overrides: Sequence[str]) -> Job:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loaderlab import loaders
-from loaderlab.config import NativeLoader, ReplayLoader, TrainConfig, refuse
+from loaderlab.config import NativeLoader, ReplayLoader, TrainConfig, check_batch_share
 from loaderlab.data.spec import DataSpec
 from loaderlab.device.base import Device
 from loaderlab.loaders.contract import EpochPlan, Loader
@@ -30,19 +30,13 @@ class LoaderSet:
         """The training batches.
 
         Raises:
-            UserError: the set is smaller than a batch, and short batches are dropped.
+            TooFewSamples: the set is smaller than a batch, and short batches are dropped.
         """
         config, num_train = self._config, spec.train.num_samples
         ranks = self._ranks
-        share = None if num_train is None else num_train // ranks.world_size
-        if config.drop_last and not spec.train.num_claimed and share is not None and share < config.batch_size:
-            of_rank = "" if ranks.is_alone else f", {share} for each of {ranks.world_size} ranks"
-            raise refuse(
-                "batch_size",
-                config.batch_size,
-                f"there are {num_train} training samples{of_rank}, and drop_last=true drops a short batch",
-                f"batch_size={share}, or drop_last=false",
-                is_example=False,
+        if num_train is not None and not spec.train.num_claimed:
+            check_batch_share(
+                num_train, ranks.world_size, config.batch_size, config.launch.name, drop_last=config.drop_last
             )
         return EpochPlan(
             num_train or 0,

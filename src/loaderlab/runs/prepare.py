@@ -83,7 +83,7 @@ def prepare(context: RunContext, loaders: LoaderSet, device: Device) -> Prepared
     precision = None if isinstance(device, Emulated) else Precision(config.precision, device)
     spec = _samples(context)
     if (group := context.group) is not None:
-        check_samples(group, config, spec)
+        check_samples(group, spec)
     parity, parity_s = _check_parity(context, spec, device) if config.measure.parity else ("", 0.0)
     plan = loaders.plan(spec)
     train_loader = loaders.training(spec, plan, device)
@@ -104,7 +104,7 @@ def prepare(context: RunContext, loaders: LoaderSet, device: Device) -> Prepared
         assert precision is not None
         step = _model_step(config, spec, plan, precision, length, device)
         if config.resume is not None:
-            progress = _resume(context, step, length)
+            progress = _resume(context, step, length, plan)
         if group is not None:
             step = wrapped(step, group, device)
             _seed_rank(config, group.ranks)
@@ -225,8 +225,10 @@ def _refuse_batch_of_one(
         raise batch_of_one.refuse_evaluation(config, why, spec.val.num_samples)
 
 
-def _resume(context: RunContext, step: ModelStep, length: RunLength) -> Progress:
+def _resume(context: RunContext, step: ModelStep, length: RunLength, plan: EpochPlan) -> Progress:
     saved = _checkpoint(context)
+    if length.exact:
+        checkpoint.check_epoch(saved, plan, context.config)
     step.load_state(saved.state)
     done = saved.progress
     if not length.exact and done.epoch:  # an earlier epoch has counted the samples

@@ -37,11 +37,11 @@ def check_settings(group: RankGroup, config: TrainConfig) -> None:
     _check(group, facts)
 
 
-def check_samples(group: RankGroup, config: TrainConfig, spec: DataSpec) -> None:
+def check_samples(group: RankGroup, spec: DataSpec) -> None:
     """Checks that every rank has the same samples.
 
     Raises:
-        UserError: two ranks differ, or there are fewer samples than ranks; every rank raises the same error.
+        UserError: two ranks differ, or a stream is not divided among them; every rank raises the same error.
     """
     _check(
         group,
@@ -53,8 +53,7 @@ def check_samples(group: RankGroup, config: TrainConfig, spec: DataSpec) -> None
             "classes": ", ".join(spec.classes[:MAX_DIFFERENCES]) + f" ({len(spec.classes)})",
         },
     )
-    num_samples, world_size = spec.train.num_samples, group.ranks.world_size
-    source = spec.train.source
+    world_size, source = group.ranks.world_size, spec.train.source
     if isinstance(source, UserItems) and source.iterable and not source.sharded and world_size > 1:
         raise refuse(
             "data.sharded",
@@ -62,13 +61,6 @@ def check_samples(group: RankGroup, config: TrainConfig, spec: DataSpec) -> None
             f"each of {world_size} ranks would train on all samples of the stream",
             "data.sharded=true, if the dataset divides itself by RANK and WORLD_SIZE of the environment and by its workers",
             is_example=False,
-        )
-    if num_samples is not None and not spec.train.num_claimed and num_samples < world_size:
-        raise refuse(
-            f"launch={config.launch.name}",
-            f"{world_size} ranks",
-            f"there are only {num_samples} training samples",
-            f"launch.num_ranks={num_samples}",
         )
 
 

@@ -64,7 +64,8 @@ def conclude(config: TrainConfig, ended: Ended, folder: Path, board: NodeBoard |
     _correct(config, run_id, status, note.text, infos)
     if board is not None:
         board.wait_for_others()
-    return RunResult(run_id, status, error=note.text)
+    wrong_usage = bool(ends) and all(end.wrong_usage for end in ends)
+    return RunResult(run_id, status, error=note.text, wrong_usage=wrong_usage)
 
 
 def cause(ends: Sequence[RankEnd], exit_codes: Mapping[int, int], infos: Sequence[RankInfo]) -> Note:

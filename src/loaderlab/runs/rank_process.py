@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from loaderlab.config import TrainConfig, UserError
+from loaderlab.config import TrainConfig, UserError, WrongUsage
 from loaderlab.runs.job import Job, RunResult
 from loaderlab.system.files import atomic_file, write_text
 from loaderlab.system.processes import end_with_parent, error_line, exit_with_parent, importing
@@ -72,6 +72,7 @@ class RankEnd:
         secondary: it ended because another rank had ended.
         at: time.time() of the end.
         result: of rank 0.
+        wrong_usage: see `RunResult`.
     """
 
     rank: int
@@ -80,6 +81,7 @@ class RankEnd:
     secondary: bool = False
     at: float = 0.0
     result: RunResult | None = None
+    wrong_usage: bool = False
 
 
 def work(task: RankTask) -> str:
@@ -130,7 +132,8 @@ def _failed(ranks: Ranks, error: BaseException, *, secondary: bool) -> RankEnd:
     if not isinstance(error, UserError) and not secondary:
         traceback.print_exc()
     sys.stderr.flush()
-    return RankEnd(ranks.rank, "FAILED", error_line(error), secondary, time.time())
+    wrong_usage = isinstance(error, WrongUsage)
+    return RankEnd(ranks.rank, "FAILED", error_line(error), secondary, time.time(), wrong_usage=wrong_usage)
 
 
 def _interrupt_once() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from loaderlab.config import INSTALLED, PROJECT, TrainConfig, UserError, WrongUsage, refuse, store_root
+from loaderlab.config import INSTALLED, PROJECT, TooFewSamples, TrainConfig, UserError, WrongUsage, refuse, store_root
 from loaderlab.config.emulated import BF16_RUNG
 from loaderlab.device.base import Device
 from loaderlab.device.cpu import Cpu, processor_name
@@ -105,7 +105,9 @@ def run(
             stages.run()
         except BaseException as error:
             explanation = _explained(config, error)
-            if isinstance(explanation, WrongUsage):  # the run has started, so it failed
+            if isinstance(explanation, WrongUsage) and not isinstance(
+                explanation, TooFewSamples
+            ):  # the run has started
                 explanation = UserError(str(explanation))
             ignore_sigterm()  # a second SIGTERM must not spoil the record; a second Ctrl-C may
             stages.close()  # first, since the death of another worker must not spoil it either

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from loaderlab.config import AUTO, SlurmConfig, SlurmLaunch, TrainConfig, UserError
+from loaderlab.config import SlurmConfig, SlurmLaunch, TrainConfig, UserError
 from loaderlab.runs.job import Job, RunResult
 from loaderlab.system import machine, slurm_task
 from loaderlab.system.processes import error_line, importing, process_age_s, sigterm_raises, time_limit_raises
@@ -44,7 +44,7 @@ def run_node(config: TrainConfig, job: Job) -> RunResult:
     assert isinstance(launch, SlurmLaunch)
 
     def run() -> RunResult:
-        num_ranks = ranks_of(launch)
+        num_ranks = launch.num_node_ranks
         check_gpus(config, num_ranks, "launch.ranks_per_node")
         spec = NodeSpec(
             launch.num_nodes, num_ranks, slurm_task.endpoint(), f"slurm-{slurm_task.own_job_id()}", launch.join_s
@@ -67,11 +67,6 @@ def slurm_limit_s(settings: SlurmConfig) -> float:
     """Seconds from now after which a run in a Slurm job ends, so that it can record its results before Slurm ends it. The time that
     this process needed to start is part of Slurm's limit."""
     return max(60 * settings.minutes - RECORD_S, 45 * settings.minutes) - process_age_s()
-
-
-def ranks_of(launch: SlurmLaunch) -> int:
-    """The number of ranks on each node; auto: one for each GPU, otherwise 1."""
-    return int(launch.ranks_per_node) if launch.ranks_per_node != AUTO else max(1, launch.gpus_per_node)
 
 
 def _result_of(run: Callable[[], RunResult], limit: tuple[float, str]) -> RunResult:

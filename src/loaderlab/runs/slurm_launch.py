@@ -33,7 +33,7 @@ def run_on_slurm(config: TrainConfig, job: Job, terminal: Terminal) -> RunResult
     """
     launch = config.launch
     assert isinstance(launch, SlurmLaunch)
-    cpus = None if launch.cpus_per_rank is None else launch.cpus_per_rank * slurm_entry.ranks_of(launch)
+    cpus = None if launch.cpus_per_rank is None else launch.cpus_per_rank * launch.num_node_ranks
     allocation = Allocation(launch, launch.num_nodes, cpus, launch.gpus_per_node, needed_paths([config]))
     check_slurm("launch=slurm", "launch=local", allocation)
     submitter = Submitter(Path(launch.folder), allocation)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from loaderlab.config import TrainConfig, UserError, refuse
+from loaderlab.loaders.contract import EpochPlan
 from loaderlab.system.causes import reason
 from loaderlab.system.files import atomic_file
 from loaderlab.training.step import ModelStep, Progress
@@ -34,12 +35,19 @@ FREE = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The content of a checkpoint."""
+    """The content of a checkpoint.
+
+    Attributes:
+        world_size: the number of ranks that wrote it.
+        batch_size: of each of them.
+    """
 
     path: Path
     state: dict[str, Any]
     progress: Progress
     run_id: str
+    world_size: int
+    batch_size: int
 
 
 def save(
@@ -90,7 +98,7 @@ def load(config: TrainConfig, world_size: int = 1) -> Checkpoint:
     except Exception as error:  # torch raises various types for a file that is not a checkpoint
         raise UserError(f"resume={config.resume}: {path} is not a checkpoint of loaderlab: {reason(error)}") from error
     now = {name: _plain(value) for name, value in config.recorded()}
-    before = content.get("world_size", 1)
+    before, batch_size = content.get("world_size", 1), saved["batch_size"]
     if saved["batch_size"] * before == config.batch_size * world_size:
         saved["batch_size"] = now["batch_size"]
     elif before != world_size:
@@ -119,7 +127,29 @@ def load(config: TrainConfig, world_size: int = 1) -> Checkpoint:
     if reached >= goal:
         unit = "steps" if config.steps is not None else "epochs"
         raise refuse("resume", config.resume, f"{path} already has {reached} {unit}", f"{unit}={2 * reached}")
-    return Checkpoint(path, state, Progress(**done), run_id)
+    return Checkpoint(path, state, Progress(**done), run_id, before, batch_size)
+
+
+def check_epoch(saved: Checkpoint, plan: EpochPlan, config: TrainConfig) -> None:
+    """Checks that an epoch has as many steps as before.
+
+    With the same global batch this is so, except for batches of one sample: they cannot be divided, so that ranks with a sample more than
+    others lose it.
+
+    Raises:
+        UserError: it has other steps.
+    """
+    before = replace(plan, batch_size=saved.batch_size, world_size=saved.world_size, rank=0)
+    if before.num_steps == plan.num_steps:
+        return
+    raise refuse(
+        "resume",
+        config.resume,
+        f"{saved.path} was written by {saved.world_size} ranks with {before.num_steps} steps in an epoch, and now {plan.world_size} ranks "
+        f"would have {plan.num_steps}, since {plan.num_samples} samples cannot be divided into equal batches of one sample",
+        f"the same number of ranks, with batch_size={saved.batch_size}",
+        is_example=False,
+    )
 
 
 def _plain(value: Any) -> Any:
