@@ -46,6 +46,7 @@ HEAVY = {  # packages that may be imported in few places only
         "report/rank_charts.py",
         "report/step_charts.py",
         "report/step_picture.py",
+        "tuning/chart.py",
     },
     "jinja2": {"report/page.py"},
     "sklearn": {"data/digits.py"},
