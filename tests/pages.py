@@ -22,7 +22,7 @@ PAGES = [PROJECT / "README.md", *sorted((PROJECT / "docs").rglob("*.md"))]
 WRITTEN = [page for page in PAGES if page.name not in GENERATED]
 BLOCK = re.compile(r"```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)```\n", re.DOTALL)
 SHOWN = re.compile(r"\n<!-- output(?:: (?P<lines>.+?))? -->\n\n```text\n(?P<output>.*?)```\n", re.DOTALL)
-PROGRAMS = ("train", "compare", "trace", "doctor", "ui", "server", "sync")
+PROGRAMS = ("train", "compare", "trace", "doctor", "ui", "server", "sync", "tune")
 
 
 @dataclass(frozen=True)

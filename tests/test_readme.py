@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from mlflow.tracking import MlflowClient
 
 from loaderlab.cli.compose import compose as hydra_compose
@@ -19,7 +20,7 @@ from loaderlab.cli.plain import read
 from loaderlab.cli.schemas import CONF
 from loaderlab.cli.watch import read as read_watch
 from loaderlab.config import PROJECT as ROOT
-from loaderlab.config import CompareConfig, TraceConfig, UserError
+from loaderlab.config import CompareConfig, TraceConfig, TuneConfig, UserError
 from loaderlab.runs.job import single
 from loaderlab.runs.run import run
 from loaderlab.system.terminal import Terminal
@@ -87,6 +88,17 @@ def test_train_commands_compose(overrides: list[str]) -> None:
 def test_compare_commands_compose(arguments: str) -> None:
     overrides = shlex.split(arguments.replace("RUN_ID", "0" * 32))
     assert typed(hydra_compose("compare", overrides), CompareConfig)
+
+
+@pytest.mark.parametrize("arguments", arguments_of("tune"))
+def test_tune_commands_compose(arguments: str) -> None:
+    words = shlex.split(arguments)
+    if any(word.endswith(".py") for word in words):
+        return  # it tunes a script, whose arguments are not ours
+    own = [word for word in words if word.startswith("tune.")]
+    values = dict(word.removeprefix("tune.").split("=", 1) for word in own)
+    assert TuneConfig(**{name: yaml.safe_load(value) for name, value in values.items()})
+    assert compose([word for word in words if word not in own])
 
 
 def trace_settings(arguments: str) -> TraceConfig:
