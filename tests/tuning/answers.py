@@ -133,7 +133,7 @@ nothing_feeds = Answer(
     confirm_s=41.0,
     starts_s=15.0,
     supply={"native": [(count, 520.0 * count) for count in range(1, 5)]},
-    demand=[(0, 2050.0), (1, 2050.0), (2, 2050.0)],
+    demand=[(count, 2050.0) for count in range(5)],
     memory_limit_makers=2,
 )
 
@@ -151,6 +151,7 @@ interrupted = replace(
 in_process = replace(
     certified,
     facts=facts(workers(4), "the step is a closure over a model on cuda:0, which cannot be sent to another process"),
+    excluded=[Excluded(workers(7), EVIL)],
     notes=["A worker of the user's loader printed a warning: " + EVIL],
 )
 

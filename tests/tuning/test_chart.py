@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 
 from loaderlab.report.chart_style import in_style
 from loaderlab.tuning.answer import Answer
-from loaderlab.tuning.chart import as_svg, caption, draw, figure, is_drawn
-from loaderlab.tuning.chart_places import places
+from loaderlab.tuning.chart import as_svg, draw, figure
+from loaderlab.tuning.chart_places import caption, is_drawn, places
 from tests.tuning import answers
 from tests.tuning.answers import ANSWERS, workers
 
@@ -43,8 +43,11 @@ def test_each_answer_is_drawn(answer: Answer, tmp_path: Path) -> None:
 
 def test_what_is_drawn() -> None:
     rates, shares = map(lines, axes(answers.certified))
-    assert rates["predicted"] == [(1, 735), (2, 1470), (3, 2050)]
-    assert shares["predicted"] == [(1, 64), (2, 28), (3, 0)]
+    assert [y for _, y in rates["predicted before the trial"]] == [735, 2050, 1470]
+    assert [y for _, y in shares["predicted before the trial"]] == [64, 0, 28]
+    line = rates["predicted from all trials"]
+    assert line == [(1, 735), (2, 1470), (3, 2050), (4, 2050), (5, 2050), (6, 2050), (7, 2050)]
+    assert shares["predicted from all trials"][1:3] == [(2, pytest.approx(28.3, abs=0.1)), (3, 0)]
     assert rates["what the step takes"][0] == (0, 2050)
     assert rates["chosen"] == [(3, 2031)]
     assert shares["chosen"] == [(3, 0.42)]
@@ -78,8 +81,9 @@ def test_a_trial_without_a_result_is_marked_and_has_no_starved_share() -> None:
 
 def test_each_branch_has_its_own_lines() -> None:
     rates, _ = axes(answers.already_fed)
-    assert lines(rates)["predicted, spdl"] == [(2, 2050)]
-    assert {"the loader alone, predicted, native", "the loader alone, predicted, spdl"} <= set(lines(rates))
+    assert [y for _, y in lines(rates)["predicted before the trial, spdl"]] == [2050]
+    assert lines(rates)["predicted from all trials, spdl"] == [(1, 1080), (2, 2050), (3, 2050)]
+    assert lines(rates)["predicted from all trials, native"][0] == (1, 735)
 
 
 def test_candidates_with_the_same_count_stand_side_by_side() -> None:

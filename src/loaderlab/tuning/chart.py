@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from loaderlab.report.chart_style import CYCLE, DASHES, GRID, INK, PAPER, in_style, svg
+from loaderlab.report.chart_style import CYCLE, GRID, INK, PAPER, in_style, svg
 from loaderlab.tuning import chart_places
 from loaderlab.tuning.answer import Answer, Predicted
 from loaderlab.tuning.chart_places import MARGIN, Places
@@ -68,23 +68,22 @@ def _makers(answer: Answer) -> str:
 
 
 def _predicted(axis: Axes, answer: Answer, places: Places, *, is_rate: bool) -> None:
-    """One dashed line for each branch, through the predictions of its trials, and the loader alone as a thin line."""
+    """For each branch: a line from the final rates of loader and step, and what was predicted before each trial."""
     for number, branch in enumerate(places.branches):
         colour = CYCLE[number % len(CYCLE)]
-        points = sorted(
-            {
-                tried.candidate.makers: _value(tried.predicted, is_rate=is_rate)
-                for tried in reversed(answer.tried)
-                if tried.candidate.branch.title == branch and tried.predicted is not None
-            }.items()
-        )
         suffix = f", {branch}" if len(places.branches) > 1 else ""
-        if points:
-            x, y = zip(*points, strict=True)
-            axis.plot(x, y, "--x", color=colour, linewidth=1.3, markersize=5, label=f"predicted{suffix}")
-        if is_rate and (supply := answer.supply.get(branch)):
-            x, y = zip(*supply, strict=True)
-            axis.plot(x, y, DASHES[3], color=colour, linewidth=1.0, label=f"the loader alone, predicted{suffix}")
+        if points := chart_places.expected(answer, branch, places.right):
+            heights = [_value(predicted, is_rate=is_rate) for _, predicted in points]
+            label = f"predicted from all trials{suffix}"
+            axis.plot([count for count, _ in points], heights, "--", color=colour, linewidth=1.3, label=label)
+        before = [
+            (places.at[tried.candidate], _value(tried.predicted, is_rate=is_rate))
+            for tried in answer.tried
+            if tried.candidate.branch.title == branch and tried.predicted is not None
+        ]
+        if before:
+            x, y = zip(*before, strict=True)
+            axis.plot(x, y, "x", color=colour, markersize=6, label=f"predicted before the trial{suffix}")
 
 
 def _value(predicted: Predicted, *, is_rate: bool) -> float:
@@ -165,20 +164,3 @@ def _legend(drawn: Figure, *axes: Axes) -> None:
         handles, labels = axis.get_legend_handles_labels()
         entries |= zip(labels, handles, strict=True)
     drawn.legend(entries.values(), entries.keys(), loc="outside upper left", ncols=2, fontsize=8)
-
-
-def is_drawn(answer: Answer) -> bool:
-    """Whether there is anything to draw: a trial or a confirmation with a result."""
-    return any(tried.measured is not None for tried in answer.tried) or bool(answer.confirmed)
-
-
-def caption(answer: Answer) -> str:
-    """What the picture shows, in a few sentences."""
-    parts = ["Above: the rate; below: the share of the time in which the device was starved of data."]
-    parts.append("Grey dots are runs of the search; large dots are the confirmation, with the 95 % CI over its runs.")
-    limit = answer.memory_limit_makers
-    if limit is not None and limit + MARGIN < chart_places.places(answer).right:
-        parts.append(f"Shaded: more than {limit} would not fit into memory.")
-    if any(len(group) > 1 for group in chart_places.by_count(answer).values()):
-        parts.append("Settings with the same number of makers are drawn side by side, the smallest queue first.")
-    return " ".join(parts)

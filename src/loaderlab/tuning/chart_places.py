@@ -1,11 +1,11 @@
-"""Where the candidates of an answer are drawn: their place on the axis of makers, and the height of the axes. Pure."""
+"""Where the candidates of an answer are drawn, what is predicted for them, the height of the axes, and the caption. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from loaderlab.tuning.answer import Answer
+from loaderlab.tuning.answer import Answer, Predicted
 from loaderlab.tuning.candidate import Candidate
 from loaderlab.tuning.shares import searched_share
 
@@ -76,8 +76,19 @@ def height(answer: Answer, candidate: Candidate | None, *, is_rate: bool) -> flo
     return rates[-1] if rates else None
 
 
+def expected(answer: Answer, branch: str, most: float) -> list[tuple[int, Predicted]]:
+    """What the final rates of the loader alone and of the step predict for 1 to ``most`` makers of a branch. Without makers, loader and
+    step take turns, which these two rates do not predict."""
+    demand = dict(answer.demand)
+    return [
+        (count, Predicted(min(rate, demand[count]), 100 * (1 - min(1.0, rate / demand[count]))))
+        for count, rate in answer.supply.get(branch, ())
+        if 1 <= count <= most and demand.get(count)
+    ]
+
+
 def highest_rate(answer: Answer) -> float:
-    """The upper end of the axis of rates. The prediction for the loader alone may lie above it."""
+    """The upper end of the axis of rates."""
     rates = [rate for candidate in drawn(answer) if (rate := height(answer, candidate, is_rate=True)) is not None]
     rates += [confirmed.rate_interval[1] for confirmed in answer.confirmed.values() if confirmed.rate_interval]
     rates += [tried.predicted.rate for tried in answer.tried if tried.predicted]
@@ -93,3 +104,20 @@ def highest_pct(answer: Answer) -> float:
     ends += [tried.predicted.starved_pct for tried in answer.tried if tried.predicted]
     ends.append(answer.max_starved_pct)
     return min(105.0, TOP * max(ends))
+
+
+def is_drawn(answer: Answer) -> bool:
+    """Whether there is anything to draw: a trial or a confirmation with a result."""
+    return any(tried.measured is not None for tried in answer.tried) or bool(answer.confirmed)
+
+
+def caption(answer: Answer) -> str:
+    """What the picture shows, in a few sentences."""
+    parts = ["Above: the rate; below: the share of the time in which the device was starved of data."]
+    parts.append("Grey dots are runs of the search; large dots are the confirmation, with the 95 % CI over its runs.")
+    limit = answer.memory_limit_makers
+    if limit is not None and limit + MARGIN < places(answer).right:
+        parts.append(f"Shaded: more than {limit} would not fit into memory.")
+    if any(len(group) > 1 for group in by_count(answer).values()):
+        parts.append("Settings with the same number of makers are drawn side by side, the smallest queue first.")
+    return " ".join(parts)

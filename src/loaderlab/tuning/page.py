@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 from loaderlab.report.page_frame import escaped, framed
 from loaderlab.system.extras import missing
+from loaderlab.tuning import chart_places
 from loaderlab.tuning.answer import CERTIFIED, Answer
 from loaderlab.tuning.tables import Table, tables, times
 from loaderlab.tuning.typed import override_of, snippet
@@ -28,7 +29,8 @@ the length of a whole epoch.</li>
 <li>The device is fed if the whole 95 % confidence interval lies below the limit, and not fed if none of it does. Otherwise it is not
 shown.</li>
 <li>The confirmation is the result. The search ran each setting once, and its intervals do not contain the differences between runs.</li>
-<li>A prediction was made before the trial, from the rate of the step and the rate of the loader alone.</li>
+<li>The predictions in the tables and the crosses in the picture were made before the trial, from the rate of the step and the rate of
+the loader alone. The dashed line is the same prediction with the results of all trials.</li>
 </ul>
 """
 
@@ -71,14 +73,14 @@ def _answer(answer: Answer, override: Text, code: Text) -> str:
 
 
 def _picture(answer: Answer) -> str:
+    if not chart_places.is_drawn(answer):
+        return ""
     if find_spec("matplotlib") is None:
         return f"<p>{escaped(missing('The picture', 'matplotlib'))}</p>"
-    from loaderlab.tuning import chart
+    from loaderlab.tuning.chart import as_svg
 
-    if not chart.is_drawn(answer):
-        return ""
-    drawn = chart.as_svg(answer, "rate and starved share over the number of workers or threads")
-    caption = f"<figcaption>{escaped(chart.caption(answer))}</figcaption>"
+    drawn = as_svg(answer, "rate and starved share over the number of workers or threads")
+    caption = f"<figcaption>{escaped(chart_places.caption(answer))}</figcaption>"
     return f'<figure class="picture">{drawn}{caption}</figure>'
 
 
