@@ -79,23 +79,23 @@ def test_a_result_survives_its_bytes(tmp_path: Path) -> None:
     result = result_of(readings(fed, starved)[1])
     save([result], tmp_path / "ranks")
     for copy in (unpacked(result.packed()), *load(tmp_path / "ranks")):
-        assert (copy.rank, copy.steps.node, copy.steps.facts) == (1, "n0", result.steps.facts)
+        assert (copy.rank, copy.ranks.node, copy.facts) == (1, "n0", result.facts)
         assert copy.figures == result.figures
         assert copy.samples.tolist() == result.samples.tolist() == 55 * [8]
         for name in ("step", "starved_ms", "own_ms", "length_ms"):
-            assert getattr(copy.steps, name) == pytest.approx(getattr(result.steps, name))
+            assert getattr(copy.window, name) == pytest.approx(getattr(result.window, name))
     assert load(tmp_path / "no file") == []
 
 
 def test_a_result_without_steps_survives_its_bytes() -> None:
     copy = unpacked(silent(3, "no reason").packed())
-    assert (copy.rank, copy.reason, len(copy.steps.step)) == (3, "no reason", 0)
+    assert (copy.rank, copy.reason, len(copy.rows)) == (3, "no reason", 0)
 
 
 def test_of_a_long_program_all_ranks_send_the_same_blocks_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rank_results, "MOST_STEPS", 100)
     monkeypatch.setattr(rank_results, "BLOCK", 10)
-    short, long = (result_of(readings(fed, fed, steps=steps)[0]).steps.step for steps in (395, 405))
+    short, long = (result_of(readings(fed, fed, steps=steps)[0]).rows["step"] for steps in (390, 400))
     for steps in (short, long):
         assert len(steps) <= 110
         assert set((steps // 10 % 4).tolist()) == {0}
@@ -170,12 +170,8 @@ def test_a_rank_without_a_result_is_not_judged() -> None:
 def test_a_rank_with_few_steps_does_not_hide_the_others() -> None:
     first, second, third = readings(fed, starved, fed)
     few = result_of(third)
-    few = replace(few, steps=replace(few.steps, **{name: getattr(few.steps, name)[:3] for name in _ARRAYS}))
-    reading = over_ranks(first, [result_of(second), replace(few, samples=few.samples[:3])])
+    reading = over_ranks(first, [result_of(second), replace(few, rows=few.rows[:8])])
     assert reading.lost_pct == pytest.approx(100 * 10 / 21, abs=0.1)
-
-
-_ARRAYS = ("step", "starved_ms", "own_ms", "length_ms")
 
 
 def test_alone_the_first_rank_keeps_its_own_verdict() -> None:

@@ -97,7 +97,7 @@ def hook_checkpoint(module: ModuleType) -> None:
 
 def _reentrant(original: Callable[..., Any]) -> Callable[..., Any]:
     def backward(*args: Any) -> Any:
-        if recorder.on:
+        if recorder.collecting:
             recorder.cannot_separate(REENTRANT)
         return original(*args)
 
@@ -136,7 +136,7 @@ def _register(model: Any) -> None:
     reference = weakref.ref(model)  # a copy of the model must not keep this one
 
     def has_gradient(gradient: Any) -> None:
-        if backward.queued or not recorder.on:
+        if backward.queued or not recorder.collecting:
             return
         model = reference()
         if model is not None and model.require_backward_grad_sync:
@@ -150,7 +150,7 @@ def _buffers(original: Callable[..., None]) -> Callable[..., None]:
     import torch
 
     def _sync_buffers(self: Any) -> None:
-        if torch.compiler.is_compiling() or not recorder.on:
+        if torch.compiler.is_compiling() or not recorder.collecting:
             return original(self)
         begun, begin_ns = recorder.device_event(), perf_counter_ns()
         original(self)
