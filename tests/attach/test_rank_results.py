@@ -123,9 +123,52 @@ def test_the_jobs_lost_time_is_that_of_the_slowest_rank() -> None:
 def test_a_wait_that_another_rank_computes_through_costs_nothing() -> None:
     reading = job(lambda step: (0.0, 15.0), lambda step: (4.0, 10.5))
     assert reading.ranks is not None
+    assert reading.ranks.lost_pct == pytest.approx({0: 0.0, 1: 0.0}, abs=0.1)
+    assert "rank 1 4.00 ms (alone costs the job 0.0 %)" in " ".join(text(reading, "train.py").split())
     assert reading.ranks.verdict.straggler is None
     assert reading.lost_pct == pytest.approx(0.0, abs=0.1)
     assert reading.job.verdict.grade == "fed"
+
+
+def test_compute_is_the_ranks_own_without_the_collective() -> None:
+    """Own computes of 9.8 and 10 ms in steps of 21 ms."""
+    figures = job(fed, starved).job.figures
+    assert figures[metrics.COMPUTE_MS] == pytest.approx(9.9)
+    assert figures[metrics.worst_of(metrics.COMPUTE_MS) or ""] == pytest.approx(10.0)
+    assert figures[metrics.COLLECTIVE_MS] == pytest.approx((11 + 1) / 2)
+    assert figures[metrics.STRAGGLER_EXCESS_PCT] == pytest.approx(100 * 10 / 21, abs=0.1)
+
+
+def test_each_rank_has_the_share_that_the_job_loses_by_it_alone() -> None:
+    reading = job(lambda step: (2.0, 10.0), starved)
+    assert reading.ranks is not None
+    assert reading.ranks.lost_pct == pytest.approx({0: 100 * 2 / 21, 1: 100 * 10 / 21})
+    content = json.loads(as_json(reading, "train.py"))
+    assert content["ranks"][0]["job_starved_pct"] == pytest.approx(100 * 2 / 21)
+    assert "the job loses 10 ms of it" in " ".join(text(reading, "train.py").split())
+    assert "47.6 %</td>" in as_html(reading, "train.py")
+
+
+def test_what_differs_between_the_loaders_is_named() -> None:
+    first, second = readings(fed, starved)
+    slow = result_of(second)
+    facts = replace(slow.facts, num_workers=1, num_samples=2000, file_system="nfs4")
+    own = result_of(first)
+    own = replace(own, facts=replace(own.facts, num_workers=4, num_samples=1000, file_system="ext4"))
+    straggler = over_ranks(first, [own, replace(slow, facts=facts)]).ranks.verdict.straggler  # type: ignore[union-attr]
+    assert straggler is not None
+    assert straggler.differs == (
+        "its loader has 1 worker, the others 4",
+        "its dataset has 2,000 samples, the others 1,000",
+        "its data is on nfs4, the others' on ext4",
+    )
+
+
+def test_the_ranks_send_what_is_known_of_their_loaders() -> None:
+    reading = readings(fed, fed)[0]
+    loader = replace(reading.job.facts, num_workers=3, num_samples=80, num_batches=10, file_system="ext4")
+    facts = result_of(replace(reading, job=replace(reading.job, facts=loader))).facts
+    assert (facts.num_workers, facts.num_samples, facts.num_batches, facts.file_system) == (3, 80, 10, "ext4")
 
 
 def test_a_slow_device() -> None:

@@ -41,7 +41,15 @@ def facts_of(loader: Any, number: int, stack: tuple[str, ...] = (), offsets: tup
 def num_batches(loader: Any) -> int:
     """The number of batches in an epoch; 0 if it is not known. The length of a DataLoader over a stream is not asked for: torch
     compares it with what the stream delivers, and warns."""
-    return _length(loader) if hasattr(getattr(loader, "dataset", None), "__getitem__") else 0
+    dataset = getattr(loader, "dataset", None)
+    return _length(loader) if hasattr(dataset, "__getitem__") and not _is_stream(dataset) else 0
+
+
+def _is_stream(dataset: Any) -> bool:
+    """Torch's IterableDataset inherits ``__getitem__``; other datasets may have both methods."""
+    return any(
+        cls.__name__ == "IterableDataset" and cls.__module__.startswith("torch.") for cls in type(dataset).__mro__
+    )
 
 
 def whole(value: Any) -> int:

@@ -12,7 +12,6 @@ from loaderlab.attach.events import LoaderFacts, Program
 from loaderlab.attach.loader_facts import facts_of
 from loaderlab.attach.loop_collectives import LoopCollectives, with_collectives
 from loaderlab.attach.measuring_callback import harmless
-from loaderlab.attach.outputs import text
 from loaderlab.attach.publish import say
 from loaderlab.attach.rank_exchange import joined
 from loaderlab.attach.rank_results import RanksReading, not_compared
@@ -110,6 +109,10 @@ class LoopRanks:
             else:
                 self.reading = joined(reading, self._name, hurry=lambda: failed or termination.arrived)
             if self.place.is_first:
+                from loaderlab.attach.outputs import (
+                    text,  # imports the reports, which a loop without other ranks does not need
+                )
+
                 say(text(self.reading, self._title))
         termination.release()
 

@@ -34,7 +34,8 @@ def text(reading: Reading, name: str) -> str:
     if ranks is not None and ranks.verdict.sentence:
         lines.append(f"Ranks: {ranks.verdict.sentence.removeprefix('ranks are ')}.")
     lines += [f"Loader: {loader_line(entry)}" for entry in reading.loaders[:1] if len(reading.loaders) == 1]
-    lines += [f"{'Try' if how else 'To do:'} {advice}." for how, advice in _advice(job)]
+    each = " on each rank" if ranks is not None and ranks.lost_pct else ""
+    lines += [f"Try{each} {advice}." if how else f"To do{each}: {advice}." for how, advice in _advice(job)]
     if job.figures:
         lines.append(_steps_line(job, ranks))
     if ranks is not None and ranks.lost_pct:

@@ -31,7 +31,7 @@ from loaderlab.diagnosis.verdict import judge
 from loaderlab.meter import step_rows
 from loaderlab.meter.step import Step
 from loaderlab.meter.step_rows import ROW, Rows, rows_of
-from loaderlab.metrics import NUM_RANKS, READ_MIB_PER_S
+from loaderlab.metrics import NUM_RANKS, READ_MIB_PER_S, STRAGGLER_EXCESS_PCT
 from loaderlab.system.files import write_text
 from loaderlab.system.ranks import Ranks
 
@@ -233,6 +233,8 @@ def over_ranks(reading: Reading, sent: Sequence[RankResult]) -> Reading:
     lost = zip((result.rank for result in judged), joined.lost_pct_by_rank.tolist(), strict=True)
     job = _job(reading.job, judged, joined, separated=not unseparated)
     figures = job.figures | {NUM_RANKS: float(num_ranks)}  # ranks without steps count too
+    if verdict.excess_pct is not None:
+        figures[STRAGGLER_EXCESS_PCT] = verdict.excess_pct
     return replace(reading, job=replace(job, figures=figures), ranks=replace(ranks, lost_pct=dict(lost)))
 
 
