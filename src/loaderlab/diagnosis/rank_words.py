@@ -34,7 +34,8 @@ def differences(slow: RankFacts, others: Sequence[RankFacts], *, of_loader: bool
     texts = []
     if (pair := _pair(slow.loader_rate, [facts.loader_rate for facts in others])) and pair[0] < pair[1]:
         texts.append(f"its loader alone delivers {rate.quantity(pair[0])}, the others {rate.number(pair[1])}")
-    if pair := _pair(slow.read_mib_per_s, [facts.read_mib_per_s for facts in others]):
+    pair = _pair(slow.read_mib_per_s, [facts.read_mib_per_s for facts in others])
+    if pair and reads.number(pair[0]) != reads.number(pair[1]):
         texts.append(f"it reads {reads.quantity(pair[0])} from the disk, the others {reads.number(pair[1])}")
     if (pair := _pair(slow.cores, [facts.cores for facts in others])) and pair[0] < pair[1]:
         texts.append(f"it may use {pair[0]:g} {'core' if pair[0] == 1 else 'cores'}, the others {pair[1]:g}")
