@@ -154,7 +154,9 @@ def test_what_differs_between_the_loaders_is_named() -> None:
     slow = result_of(second)
     facts = replace(slow.facts, read_mib_per_s=0.002, num_workers=1, num_samples=2000, file_system="nfs4")
     own = result_of(first)
-    own = replace(own, facts=replace(own.facts, read_mib_per_s=0.001, num_workers=4, num_samples=1000, file_system="ext4"))
+    own = replace(
+        own, facts=replace(own.facts, read_mib_per_s=0.001, num_workers=4, num_samples=1000, file_system="ext4")
+    )
     straggler = over_ranks(first, [own, replace(slow, facts=facts)]).ranks.verdict.straggler  # type: ignore[union-attr]
     assert straggler is not None
     assert straggler.differs == (
