@@ -209,7 +209,7 @@ def test_programs_that_are_shown(command: str, inputs: Path) -> None:
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    assert re.search(r"(fed|starved|inconclusive)\b", done.stdout)
+    assert re.search(r"(fed|starved|inconclusive)\b", done.stdout + done.stderr)
 
 
 def test_the_main_job_from_a_users_shell(store_uri: str, tmp_path: Path) -> None:

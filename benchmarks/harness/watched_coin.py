@@ -37,14 +37,14 @@ def lengths(steps: int, rows_file: Path | None, seed: int, *, ddp: bool = False)
         model = _data_parallel(model)
     coin, results = random.Random(seed), []
     for _ in range(WARMUP + steps):
-        recorder.on = coin.random() < 0.5
+        recorder.on = recorder.collecting = coin.random() < 0.5
         began = time.perf_counter_ns()
         inputs, targets = next(batches)
         torch.nn.functional.cross_entropy(model(inputs), targets).backward()
         optimizer.step()
         optimizer.zero_grad()
         results.append((recorder.on, time.perf_counter_ns() - began))
-    recorder.on = True
+    recorder.on = recorder.collecting = True
     session.stop()
     return results[WARMUP:]
 

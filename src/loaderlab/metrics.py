@@ -121,7 +121,10 @@ OPTIMIZER_MS = _metric("time/optimizer_ms", "ms", "optimizer", ".2f", LOWER, row
 COMPUTE_MS = _metric("time/compute_ms", "ms", "forward, backward, optimizer", ".2f", LOWER, row=PART)
 OTHER_MS = _metric("time/other_ms", "ms", "other", ".2f", LOWER, row=PART)
 COLLECTIVE_MS = _metric(  # of a job of several ranks; the fastest rank waits longest
-    "time/collective_ms", "ms", "part of forward and backward: waiting for other ranks, exchanging gradients", ".2f"
+    "time/collective_ms",
+    "ms",
+    "waiting for other ranks, exchanging gradients: in a run a part of forward and backward",
+    ".2f",
 )
 HOST_WAIT_MS = _metric("time/host_wait_ms", "ms", "host wait for the batch", ".2f", LOWER)
 HOST_TRANSFER_MS = _metric("time/host_transfer_ms", "ms", "host time of the transfer", ".2f", LOWER)

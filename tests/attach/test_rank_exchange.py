@@ -25,13 +25,13 @@ def store(monkeypatch: pytest.MonkeyPatch) -> TCPStore:
         "MASTER_PORT": str(store.port),
     }.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(rank_exchange, "_numbers", [])
+    monkeypatch.setattr(rank_exchange, "_numbers", {})
     return store
 
 
 def as_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next exchange of this process is the first one, as in another process of the same job."""
-    monkeypatch.setattr(rank_exchange, "_numbers", [])
+    monkeypatch.setattr(rank_exchange, "_numbers", {})
 
 
 def test_the_first_rank_gets_the_results_of_all(store: TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def test_a_rank_without_a_step_says_so(store: TCPStore, monkeypatch: pytest.Monk
 
 
 def test_a_result_of_another_version_is_no_result(store: TCPStore) -> None:
-    other = PrefixStore("loaderlab/0/0", store)
+    other = PrefixStore("loaderlab/0//0", store)
     other.set("1", "not a result")
     other.add("sent", 1)
     ranks = joined(readings(fed, fed)[0]).ranks

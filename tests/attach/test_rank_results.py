@@ -79,23 +79,23 @@ def test_a_result_survives_its_bytes(tmp_path: Path) -> None:
     result = result_of(readings(fed, starved)[1])
     save([result], tmp_path / "ranks")
     for copy in (unpacked(result.packed()), *load(tmp_path / "ranks")):
-        assert (copy.rank, copy.steps.node, copy.steps.facts) == (1, "n0", result.steps.facts)
+        assert (copy.rank, copy.ranks.node, copy.facts) == (1, "n0", result.facts)
         assert copy.figures == result.figures
         assert copy.samples.tolist() == result.samples.tolist() == 55 * [8]
         for name in ("step", "starved_ms", "own_ms", "length_ms"):
-            assert getattr(copy.steps, name) == pytest.approx(getattr(result.steps, name))
+            assert getattr(copy.window, name) == pytest.approx(getattr(result.window, name))
     assert load(tmp_path / "no file") == []
 
 
 def test_a_result_without_steps_survives_its_bytes() -> None:
     copy = unpacked(silent(3, "no reason").packed())
-    assert (copy.rank, copy.reason, len(copy.steps.step)) == (3, "no reason", 0)
+    assert (copy.rank, copy.reason, len(copy.rows)) == (3, "no reason", 0)
 
 
 def test_of_a_long_program_all_ranks_send_the_same_blocks_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rank_results, "MOST_STEPS", 100)
     monkeypatch.setattr(rank_results, "BLOCK", 10)
-    short, long = (result_of(readings(fed, fed, steps=steps)[0]).steps.step for steps in (395, 405))
+    short, long = (result_of(readings(fed, fed, steps=steps)[0]).rows["step"] for steps in (390, 400))
     for steps in (short, long):
         assert len(steps) <= 110
         assert set((steps // 10 % 4).tolist()) == {0}
@@ -123,9 +123,54 @@ def test_the_jobs_lost_time_is_that_of_the_slowest_rank() -> None:
 def test_a_wait_that_another_rank_computes_through_costs_nothing() -> None:
     reading = job(lambda step: (0.0, 15.0), lambda step: (4.0, 10.5))
     assert reading.ranks is not None
+    assert reading.ranks.lost_pct == pytest.approx({0: 0.0, 1: 0.0}, abs=0.1)
+    assert "rank 1 4.00 ms (alone costs the job 0.0 %)" in " ".join(text(reading, "train.py").split())
     assert reading.ranks.verdict.straggler is None
     assert reading.lost_pct == pytest.approx(0.0, abs=0.1)
     assert reading.job.verdict.grade == "fed"
+
+
+def test_compute_is_the_ranks_own_without_the_collective() -> None:
+    """Own computes of 9.8 and 10 ms in steps of 21 ms."""
+    figures = job(fed, starved).job.figures
+    assert figures[metrics.COMPUTE_MS] == pytest.approx(9.9)
+    assert figures[metrics.worst_of(metrics.COMPUTE_MS) or ""] == pytest.approx(10.0)
+    assert figures[metrics.COLLECTIVE_MS] == pytest.approx((11 + 1) / 2)
+    assert figures[metrics.STRAGGLER_EXCESS_PCT] == pytest.approx(100 * 10 / 21, abs=0.1)
+
+
+def test_each_rank_has_the_share_that_the_job_loses_by_it_alone() -> None:
+    reading = job(lambda step: (2.0, 10.0), starved)
+    assert reading.ranks is not None
+    assert reading.ranks.lost_pct == pytest.approx({0: 100 * 2 / 21, 1: 100 * 10 / 21})
+    content = json.loads(as_json(reading, "train.py"))
+    assert content["ranks"][0]["job_starved_pct"] == pytest.approx(100 * 2 / 21)
+    assert "the job loses 10 ms of it" in " ".join(text(reading, "train.py").split())
+    assert "47.6 %</td>" in as_html(reading, "train.py")
+
+
+def test_what_differs_between_the_loaders_is_named() -> None:
+    first, second = readings(fed, starved)
+    slow = result_of(second)
+    facts = replace(slow.facts, read_mib_per_s=0.002, num_workers=1, num_samples=2000, file_system="nfs4")
+    own = result_of(first)
+    own = replace(
+        own, facts=replace(own.facts, read_mib_per_s=0.001, num_workers=4, num_samples=1000, file_system="ext4")
+    )
+    straggler = over_ranks(first, [own, replace(slow, facts=facts)]).ranks.verdict.straggler  # type: ignore[union-attr]
+    assert straggler is not None
+    assert straggler.differs == (
+        "its loader has 1 worker, the others 4",
+        "its dataset has 2,000 samples, the others 1,000",
+        "its data is on nfs4, the others' on ext4",
+    )
+
+
+def test_the_ranks_send_what_is_known_of_their_loaders() -> None:
+    reading = readings(fed, fed)[0]
+    loader = replace(reading.job.facts, num_workers=3, num_samples=80, num_batches=10, file_system="ext4")
+    facts = result_of(replace(reading, job=replace(reading.job, facts=loader))).facts
+    assert (facts.num_workers, facts.num_samples, facts.num_batches, facts.file_system) == (3, 80, 10, "ext4")
 
 
 def test_a_slow_device() -> None:
@@ -170,12 +215,8 @@ def test_a_rank_without_a_result_is_not_judged() -> None:
 def test_a_rank_with_few_steps_does_not_hide_the_others() -> None:
     first, second, third = readings(fed, starved, fed)
     few = result_of(third)
-    few = replace(few, steps=replace(few.steps, **{name: getattr(few.steps, name)[:3] for name in _ARRAYS}))
-    reading = over_ranks(first, [result_of(second), replace(few, samples=few.samples[:3])])
+    reading = over_ranks(first, [result_of(second), replace(few, rows=few.rows[:8])])
     assert reading.lost_pct == pytest.approx(100 * 10 / 21, abs=0.1)
-
-
-_ARRAYS = ("step", "starved_ms", "own_ms", "length_ms")
 
 
 def test_alone_the_first_rank_keeps_its_own_verdict() -> None:

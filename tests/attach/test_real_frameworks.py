@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -140,3 +141,79 @@ def test_the_starved_share_is_that_of_an_independent_clock(
     assert logged == measured
     assert "loaderlab: Trainer." in done.stderr
     assert "made at train.py:" in done.stderr
+
+
+SLOW_RANK = """
+import os, time
+import torch
+
+class Slow(torch.utils.data.Dataset):
+    def __len__(self):
+        return 2 * 4 * 40
+    def __getitem__(self, index):
+        time.sleep(0.003 if os.environ["RANK"] == "1" else 0.0003)
+        return {"inputs": torch.ones(3), "labels": torch.tensor(0)}
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 2)
+    def forward(self, inputs, labels=None):
+        time.sleep(0.01)
+        outputs = self.layer(inputs)
+        return {"loss": torch.nn.functional.cross_entropy(outputs, labels), "logits": outputs}
+"""
+TRANSFORMERS_ON_RANKS = """
+from transformers import Trainer, TrainingArguments
+from loaderlab import TransformersCallback
+
+arguments = TrainingArguments(
+    output_dir="out", report_to=[], use_cpu=True, max_steps=40, per_device_train_batch_size=4, save_strategy="no",
+    dataloader_pin_memory=False)
+Trainer(model=Model(), args=arguments, train_dataset=Slow(), callbacks=[TransformersCallback(json="result.json")]).train()
+"""
+LIGHTNING_ON_RANKS = """
+import lightning.pytorch as lightning
+from loaderlab import LightningCallback
+
+class Module(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.model = Model()
+    def training_step(self, batch, index):
+        return self.model(**batch)["loss"]
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+trainer = lightning.Trainer(
+    max_epochs=1, accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_checkpointing=False,
+    callbacks=[LightningCallback(json="result.json")])
+trainer.fit(Module(), torch.utils.data.DataLoader(Slow(), batch_size=4))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(TRANSFORMERS_ON_RANKS, marks=needs("transformers"), id="transformers"),
+        pytest.param(LIGHTNING_ON_RANKS, marks=needs("lightning"), id="lightning"),
+    ],
+)
+def test_the_first_of_two_ranks_names_the_slow_one(script: str, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(SLOW_RANK + script, encoding="utf-8")
+    paths = {"PYTHONPATH": os.pathsep.join([str(PROJECT / "src"), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "train.py"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=os.environ | paths | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    assert (result["straggler"]["rank"], result["straggler"]["cause"]) == (1, "loader")
+    assert result["notes"] == []
+    assert done.stderr.count(" on 2 ranks: starved of data ") == 1

@@ -17,7 +17,17 @@ from loaderlab.device.cpu import Cpu
 from loaderlab.device.step_times import DeviceStep
 from loaderlab.meter.phases import TOGETHER, StepMeter
 from loaderlab.meter.step import Step
-from loaderlab.meter.step_rows import DEVICE_NAMES, GROWTH, ROW, StepRows, read_rows, rows_of, steps_of
+from loaderlab.meter.step_rows import (
+    DEVICE_NAMES,
+    GROWTH,
+    ROW,
+    StepRows,
+    packed,
+    read_rows,
+    rows_of,
+    steps_of,
+    unpacked,
+)
 from tests.meter.test_phases import MS, Clock
 
 NS = st.integers(0, 600_000 * MS)
@@ -132,3 +142,15 @@ def test_the_file_has_the_same_steps_as_the_meter(tmp_path: Path) -> None:
     assert [step.step for step in steps_of(written) if step.disturbed] == [2]
     assert not any(math.isnan(step.loss) for step in steps_of(written))
     rows.close()
+
+
+@given(st.lists(STEPS, max_size=5))
+def test_rows_survive_their_bytes(steps: list[Step]) -> None:
+    rows = rows_of(steps)
+    copy = unpacked(packed(rows))
+    assert copy.tobytes() == rows.tobytes()
+
+
+def test_bytes_that_are_no_rows_are_refused() -> None:
+    with pytest.raises(ValueError, match="no whole number of rows"):
+        unpacked(b"abc")

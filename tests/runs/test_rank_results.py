@@ -10,9 +10,10 @@ import pytest
 
 from loaderlab import metrics
 from loaderlab.diagnosis.figures import LoopRecord, figures_of
+from loaderlab.diagnosis.rank_rows import node_facts
 from loaderlab.meter.rates import LoaderRate, ProbeResults, Rate
 from loaderlab.meter.step_rows import rows_of
-from loaderlab.runs.rank_results import JobResults, RankReport, join_reports, node_facts, unsaid
+from loaderlab.runs.rank_results import JobResults, RankReport, join_reports, unsaid
 from loaderlab.system.ranks import Ranks
 from tests import simulated
 from tests.diagnosis.planted_ranks import ALL_REDUCE_MS, BATCH, steps_of, times
@@ -33,7 +34,7 @@ def reports(
     for rank, (steps, loop) in enumerate(zip(every, loops, strict=True)):
         own = (probes or {}).get(rank, ProbeResults())
         place = Ranks(rank, len(every), rank % 2, 2, f"n{rank // 2}")
-        made.append(RankReport(place, rows_of(steps), WARMUP, 1, figures_of(loop, own, SETUP), own))
+        made.append(RankReport(place, rows_of(steps), WARMUP, 1, figures_of(loop, own, SETUP), probes=own))
     return made, loops[0]
 
 

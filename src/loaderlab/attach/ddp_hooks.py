@@ -32,30 +32,26 @@ class Backward:
 
     Attributes:
         queued: its callback is queued. A step of the optimizer resets this too, since a backward that fails runs no callback.
+        announce: queues the callbacks of this backward.
     """
 
     def __init__(self) -> None:
         self.queued = False
-        self._announce: Callable[[], None] | None = None
-        self._is_capturing: Callable[[], bool] = bool
+        self.announce: Callable[[], None] = self._first
 
-    def announce(self) -> None:
-        """Queues the callbacks of this backward."""
+    def _first(self) -> None:
+        """The first `announce`, which makes the others."""
         try:
-            if self._announce is None:
-                self._announce = self._announcing()
-            if recorder.clock is None or not self._is_capturing():  # events inside a CUDA graph could not be read
-                self._announce()
-                self.queued = True
-        except (AttributeError, RuntimeError):
-            recorder.cannot_separate(REFUSED)
+            self.announce = self._announcing()
+        except AttributeError:
+            return recorder.cannot_separate(REFUSED)
+        return self.announce()
 
     def _announcing(self) -> Callable[[], None]:
-        """Makes the callbacks, as functions that look up little: each step calls them, with cold caches."""
+        """Makes the callbacks, as functions that look up and call little: each step calls them, with cold caches."""
         import torch
 
-        if torch.cuda.is_available():
-            self._is_capturing = torch.cuda.is_current_stream_capturing
+        is_capturing = torch.cuda.is_current_stream_capturing if torch.cuda.is_available() else bool
         # there is no public way; torch's FSDP and its communication hooks use this one
         queue: Callable[[Callable[[], None]], None] = torch.autograd.Variable._execution_engine.queue_callback
         begin_ns, begun = 0, None
@@ -75,7 +71,16 @@ class Backward:
             else:
                 recorder.add_collective(begin_ns, end_ns, GRADIENTS, begun)
 
-        return lambda: queue(own_work_ended)
+        def announce() -> None:
+            if recorder.clock is not None and is_capturing():  # events inside a CUDA graph could not be read
+                return
+            try:
+                queue(own_work_ended)
+                self.queued = True
+            except RuntimeError:
+                recorder.cannot_separate(REFUSED)
+
+        return announce
 
 
 backward = Backward()
@@ -97,7 +102,7 @@ def hook_checkpoint(module: ModuleType) -> None:
 
 def _reentrant(original: Callable[..., Any]) -> Callable[..., Any]:
     def backward(*args: Any) -> Any:
-        if recorder.on:
+        if recorder.collecting:
             recorder.cannot_separate(REENTRANT)
         return original(*args)
 
@@ -136,7 +141,7 @@ def _register(model: Any) -> None:
     reference = weakref.ref(model)  # a copy of the model must not keep this one
 
     def has_gradient(gradient: Any) -> None:
-        if backward.queued or not recorder.on:
+        if backward.queued or not recorder.collecting:
             return
         model = reference()
         if model is not None and model.require_backward_grad_sync:
@@ -150,7 +155,7 @@ def _buffers(original: Callable[..., None]) -> Callable[..., None]:
     import torch
 
     def _sync_buffers(self: Any) -> None:
-        if torch.compiler.is_compiling() or not recorder.on:
+        if torch.compiler.is_compiling() or not recorder.collecting:
             return original(self)
         begun, begin_ns = recorder.device_event(), perf_counter_ns()
         original(self)

@@ -102,7 +102,8 @@ class LoaderFacts:
         stack: where it was created, ``file:line function``, the innermost frame first; empty if that is not known.
         offsets: of the instructions of these frames.
         made_at: the lines of the user's code in this stack, ``train.py:41``, the innermost first.
-        batch_size: 0 if it is not known.
+        batch_size, num_samples, num_batches: of a batch, of the dataset, of one epoch; 0 if they are not known.
+        file_system: type of the file system with the dataset's files, ``nfs4``; empty if it is not known.
     """
 
     number: int
@@ -116,6 +117,9 @@ class LoaderFacts:
     pin_memory: bool = False
     persistent_workers: bool = False
     batch_size: int = 0
+    num_samples: int = 0
+    num_batches: int = 0
+    file_system: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ loaders remember where they were created: a recording may start after that, in t
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,9 +15,10 @@ from types import ModuleType
 from typing import Any
 
 from loaderlab.attach.after_import import AfterImport
-from loaderlab.attach.call_stacks import call_stack, user_lines
+from loaderlab.attach.call_stacks import call_stack
 from loaderlab.attach.ddp_hooks import backward, hook_checkpoint, hook_ddp
-from loaderlab.attach.events import BATCH, DRAINED, END, NO_GRAD, START, LoaderFacts
+from loaderlab.attach.events import BATCH, DRAINED, END, NO_GRAD, START
+from loaderlab.attach.loader_facts import facts_of, num_batches, whole
 from loaderlab.attach.passes import Pass
 from loaderlab.attach.recorder import recorder
 from loaderlab.attach.thread_hooks import watch_threads
@@ -77,10 +77,8 @@ def _started(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _begin_pass(loader: Any, number: int) -> Pass:
-    length, size = 0, _whole(getattr(loader, "batch_size", None))
-    if size and hasattr(getattr(loader, "dataset", None), "__getitem__"):
-        with suppress(Exception):  # a sampler of the user's
-            length = len(loader)
+    size = whole(getattr(loader, "batch_size", None))
+    length = num_batches(loader) if size else 0
     return Pass(recorder.recording, number, recorder.begin_pass(number, perf_counter_ns()), size, length)
 
 
@@ -168,31 +166,12 @@ def _number(loader: Any) -> int:
     """The number of a loader object; adds it if it is new."""
     known = getattr(loader, NUMBER, None)
     if known is None or known[0] is not recorder.recording:
-        known = (recorder.recording, recorder.add_loader(lambda number: _facts(loader, number)))
+        known = (
+            recorder.recording,
+            recorder.add_loader(lambda number: facts_of(loader, number, *getattr(loader, STACK, ((), ())))),
+        )
         _set(loader, NUMBER, known)
     return int(known[1])
-
-
-def _facts(loader: Any, number: int) -> LoaderFacts:
-    stack, offsets = getattr(loader, STACK, ((), ()))
-    sampler = getattr(loader, "batch_sampler", None)
-    return LoaderFacts(
-        number=number,
-        kind="dali" if _is_dali(loader) else "torch",
-        title=type(loader).__name__,
-        stack=stack,
-        offsets=offsets,
-        made_at=user_lines(stack),
-        num_workers=_whole(getattr(loader, "num_workers", 0)),
-        prefetch_factor=_whole(getattr(loader, "prefetch_factor", None)) or None,
-        pin_memory=bool(getattr(loader, "pin_memory", False)),
-        persistent_workers=bool(getattr(loader, "persistent_workers", False)),
-        batch_size=_whole(getattr(loader, "batch_size", 0)) or _whole(getattr(sampler, "batch_size", 0)),
-    )
-
-
-def _whole(value: Any) -> int:
-    return int(value) if isinstance(value, int) else 0
 
 
 # ---- DALI ------------------------------------------------------------------------------------------------------------
@@ -203,10 +182,6 @@ def _dali(module: ModuleType) -> None:
         if (cls := getattr(module, name, None)) is not None:
             wrap(cls, "__init__", _created)
             wrap(cls, "__next__", _advanced)
-
-
-def _is_dali(loader: Any) -> bool:
-    return any(cls.__module__.startswith("nvidia.dali.") for cls in type(loader).__mro__)
 
 
 # ---- optimizers ------------------------------------------------------------------------------------------------------
@@ -224,9 +199,11 @@ def _optimizers(module: ModuleType) -> None:
 
 
 def _stepped(optimizer: Any, args: Any, kwargs: Any) -> None:
-    if _is_compiling[0]() or not recorder.on:  # traced by torch.compile, this must leave nothing in the graph
+    if _is_compiling[0]():  # traced by torch.compile, this must leave nothing in the graph
         return
     backward.queued = False
+    if not recorder.on:
+        return
     thread = get_ident()
     if recorder.step_thread is None:
         _first_step(optimizer, thread)
@@ -239,7 +216,7 @@ def _first_step(optimizer: Any, thread: int) -> None:
 
     from loaderlab.attach.device_clock import clock_of
     from loaderlab.device.resolve import known_device
-    from loaderlab.system.machine import available_cores
+    from loaderlab.system.machine import rank_cores
 
     parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
     where = next((parameter.device for parameter in parameters if isinstance(parameter, torch.Tensor)), None)
@@ -251,7 +228,7 @@ def _first_step(optimizer: Any, thread: int) -> None:
         device_title=str(where or "") if device is None else device.title,
         readable=device is not None,
         asynchronous=device is not None and device.capabilities.asynchronous,
-        cores=max(1, available_cores() // _local_ranks()),
+        cores=rank_cores(),
         threads=torch.get_num_threads(),
         **_place_in_job(torch.distributed),
     )
@@ -262,12 +239,6 @@ def _place_in_job(distributed: Any) -> dict[str, Any]:
     if not (distributed.is_available() and distributed.is_initialized()):
         return {}
     return {"rank": distributed.get_rank(), "num_ranks": distributed.get_world_size(), "node": node_name()}
-
-
-def _local_ranks() -> int:
-    """The number of processes that share this machine's cores, from torchrun's environment."""
-    number = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return int(number) if number.isdigit() and int(number) else 1
 
 
 # ---- processes -------------------------------------------------------------------------------------------------------

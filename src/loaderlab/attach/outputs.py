@@ -7,6 +7,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
+from statistics import fmean
 from typing import Any
 
 from loaderlab import metrics
@@ -33,9 +34,12 @@ def text(reading: Reading, name: str) -> str:
     if ranks is not None and ranks.verdict.sentence:
         lines.append(f"Ranks: {ranks.verdict.sentence.removeprefix('ranks are ')}.")
     lines += [f"Loader: {loader_line(entry)}" for entry in reading.loaders[:1] if len(reading.loaders) == 1]
-    lines += [f"{'Try' if how else 'To do:'} {advice}." for how, advice in _advice(job)]
+    each = " on each rank" if ranks is not None and ranks.lost_pct else ""
+    lines += [f"Try{each} {advice}." if how else f"To do{each}: {advice}." for how, advice in _advice(job)]
     if job.figures:
-        lines.append(_steps_line(job))
+        lines.append(_steps_line(job, ranks))
+    if ranks is not None and ranks.lost_pct:
+        lines.append(f"Waits in a mean step: {rank_outputs.waits_text(ranks)}.")
     if len(reading.loaders) > 1:
         lines += [f"Loader {loader_line(entry)}: {entry.verdict.sentence}." for entry in reading.loaders]
     lines += [f"Evaluation: {loader_line(entry)}{_waited(entry)}" for entry in reading.others]
@@ -88,11 +92,14 @@ def _waited(entry: JudgedLoader) -> str:
     return "" if share is None else f", waited {share:.1f} % of its time"
 
 
-def _steps_line(job: JudgedLoader) -> str:
+def _steps_line(job: JudgedLoader, ranks: RanksReading | None) -> str:
     figures, loop = job.figures, job.loop
     step, wait = figures.get(metrics.STEP_MS), figures.get(metrics.PHASE_MS["wait"])
     parts = [f"Measured: {len(loop.window)} of {len(loop.steps)} optimizer steps"]
-    if step is not None and wait is not None:
+    if ranks is not None and ranks.verdict.lost_pct is not None and step is not None:
+        lost = fmean(entry.starved_ms for entry in loop.window)
+        parts.append(f"a step takes {step:.3g} ms, and the job loses {lost:.3g} ms of it to waiting for data")
+    elif step is not None and wait is not None:
         parts.append(f"a step takes {step:.3g} ms, including {wait:.3g} ms of waiting")
     if (rate := figures.get(metrics.RATE)) is not None:
         parts.append(f"{rate:,.0f} samples/s")

@@ -30,13 +30,14 @@ NO_STORE = "only torchrun has a store that brings their results together; each r
 NOT_REACHED = "the store of torchrun cannot be reached ({})"
 NO_STEP = "its optimizer made no step while it was watched"
 
-_numbers: list[int] = []  # of the exchanges of this process: each has keys of its own
+_numbers: dict[str, int] = {}  # of exchanges of this process by name: each exchange has keys of its own
 
 
-def joined(reading: Reading, *, hurry: Callable[[], bool] = lambda: False) -> Reading:
+def joined(reading: Reading, name: str = "", *, hurry: Callable[[], bool] = lambda: False) -> Reading:
     """The reading of the first rank, as that of the job; on another rank, its own reading, after sending it to the first.
 
     Args:
+        name: of what is measured, if a process has several measurements that not all ranks make in the same order.
         hurry: whether to stop waiting for other ranks, because this process is asked to end.
     """
     place = _place(reading, os.environ)
@@ -48,10 +49,10 @@ def joined(reading: Reading, *, hurry: Callable[[], bool] = lambda: False) -> Re
     if not _has_store(os.environ):
         return not_compared(reading, NO_STORE) if rank == 0 else reading
     try:
-        store = _store(os.environ)
+        store, environment = _store(os.environ, name), _environment(reading)
         if rank == 0:
-            return over_ranks(reading, _received(store, num_ranks, hurry))
-        result = result_of(reading) if reading.program.num_ranks > 1 else silent(rank, NO_STEP)
+            return over_ranks(reading, [result_of(reading, environment), *_received(store, num_ranks, hurry)])
+        result = result_of(reading, environment) if reading.program.num_ranks > 1 else silent(rank, NO_STEP)
         store.set(str(rank), result.packed())
         store.add("sent", 1)
     except (RuntimeError, OSError, ValueError, KeyError) as error:  # torch's errors of the network are RuntimeErrors
@@ -76,7 +77,16 @@ def _has_store(environment: Mapping[str, str]) -> bool:
     return environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and "MASTER_PORT" in environment
 
 
-def _store(environment: Mapping[str, str]) -> Any:
+def _environment(reading: Reading) -> dict[str, Any]:
+    """The facts of this node, from the first of its ranks."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return {}
+    from loaderlab.device.environment import describe_machine
+
+    return describe_machine(reading.device.partition(" ")[2] or reading.device, reading.program.threads)
+
+
+def _store(environment: Mapping[str, str], name: str) -> Any:
     """The agent's store, with keys of this exchange.
 
     Raises:
@@ -91,9 +101,9 @@ def _store(environment: Mapping[str, str]) -> Any:
         wait_for_workers=False,
         timeout=timedelta(seconds=CONNECT_S),
     )
-    _numbers.append(len(_numbers))
+    number = _numbers[name] = _numbers.get(name, -1) + 1
     attempt = environment.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return PrefixStore(f"loaderlab/{attempt}/{_numbers[-1]}", store)
+    return PrefixStore(f"loaderlab/{attempt}/{name}/{number}", store)
 
 
 def _received(store: Any, num_ranks: int, hurry: Callable[[], bool]) -> list[RankResult]:

@@ -1,6 +1,6 @@
 """What each rank of a watched job measured, and the verdict over all ranks. Pure, apart from `save` and `load`.
 
-A rank sends its measured steps to the first one as arrays. The job's steps replace those of the first rank, so that the job's verdict
+A rank sends its steps to the first one as the rows that a rank of a run writes too. The job's steps replace those of the first rank, so that the job's verdict
 comes from the same functions as that of a single process.
 """
 
@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,15 +22,20 @@ from loaderlab.attach.torch_terms import in_terms, in_torch_terms
 from loaderlab.device.step_times import DeviceStep
 from loaderlab.diagnosis.figures import NO_PROBES, evidence_of, figures_of
 from loaderlab.diagnosis.rank_figures import job_figures
-from loaderlab.diagnosis.rank_steps import FLOAT64, INT64, RankFacts, RankSteps, join, rank_steps
+from loaderlab.diagnosis.rank_rows import RankRecord
+from loaderlab.diagnosis.rank_steps import INT64, JoinedSteps, RankFacts, RankSteps, join
 from loaderlab.diagnosis.rank_verdict import RanksVerdict
 from loaderlab.diagnosis.rank_words import ranks_text
 from loaderlab.diagnosis.ranks import judge_ranks
 from loaderlab.diagnosis.verdict import judge
+from loaderlab.meter import step_rows
 from loaderlab.meter.step import Step
-from loaderlab.metrics import NUM_RANKS, READ_MIB_PER_S
+from loaderlab.meter.step_rows import ROW, Rows, rows_of
+from loaderlab.metrics import NUM_RANKS, READ_MIB_PER_S, STRAGGLER_EXCESS_PCT
 from loaderlab.system.files import write_text
+from loaderlab.system.ranks import Ranks
 
+NO_ROWS: Rows = np.zeros(0, ROW)
 MOST_STEPS, BLOCK = 10_000, 500  # of longer programs, only some blocks of steps are compared
 MOSTLY = 0.9  # of the steps have to contain an exchange of gradients
 NO_DDP = "no DistributedDataParallel exchanged gradients in most steps"
@@ -42,49 +48,46 @@ WAITS_ONLY = (
 
 
 @dataclass(frozen=True)
-class RankResult:
+class RankResult(RankRecord):
     """The result of one rank.
 
     Attributes:
-        steps: the measured ones; those without a verdict have none.
-        samples: in each step; 0 if that is not known.
+        rows: its steps; none without a verdict, and of longer programs only some blocks.
         unseparated: why its own work could not be separated from the exchange of gradients; empty if it was.
-        figures: metric name to value.
-        reason: why it has no steps; empty if it has.
+        reason: why it has no measured steps; empty if it has.
     """
 
-    steps: RankSteps
-    samples: INT64
     unseparated: str = ""
-    figures: dict[str, float] = field(default_factory=dict)
     reason: str = ""
 
     @property
     def rank(self) -> int:
-        return self.steps.rank
+        return self.ranks.rank
+
+    @property
+    def samples(self) -> INT64:
+        """In each measured step; 0 if that is not known."""
+        return self.rows["num_samples"][self.is_measured].astype(np.int64)
 
     def packed(self) -> bytes:
         """As bytes, which `unpacked` reads."""
-        steps = self.steps
         head = {
-            "rank": steps.rank,
-            "node": steps.node,
-            "facts": vars(steps.facts),
+            "ranks": vars(self.ranks),
+            "warmup_steps": self.warmup_steps,
+            "parallel": self.parallel,
+            "figures": dict(self.figures),
+            "facts": vars(self.facts),
+            "environment": dict(self.environment),
             "unseparated": self.unseparated,
-            "figures": self.figures,
             "reason": self.reason,
-            "num_steps": len(steps.step),
         }
-        arrays = [np.diff(steps.step, prepend=0), self.samples]
-        parts = [array.astype("<i4").tobytes() for array in arrays]
-        parts += [array.astype("<f4").tobytes() for array in (steps.starved_ms, steps.own_ms, steps.length_ms)]
-        return zlib.compress(json.dumps(head).encode() + b"\n" + b"".join(parts), 1)
+        return zlib.compress(json.dumps(head).encode() + b"\n" + step_rows.packed(self.rows), 1)
 
     @property
     def starved_pct(self) -> float | None:
         """Of the rank alone, without regard to the others; None without steps."""
-        total = float(self.steps.length_ms.sum())
-        return 100 * float(self.steps.starved_ms.sum()) / total if total else None
+        total = float(self.window.length_ms.sum())
+        return 100 * float(self.window.starved_ms.sum()) / total if total else None
 
 
 def unpacked(payload: bytes) -> RankResult:
@@ -95,13 +98,8 @@ def unpacked(payload: bytes) -> RankResult:
     """
     text, _, values = zlib.decompress(payload).partition(b"\n")
     head = json.loads(text)
-    count = head["num_steps"]
-    whole = np.frombuffer(values, "<i4", 2 * count).reshape(2, count).astype(np.int64)
-    times = np.frombuffer(values, "<f4", 3 * count, 8 * count).reshape(3, count).astype(np.float64)
-    steps = RankSteps(
-        head["rank"], head["node"], np.cumsum(whole[0]), times[0], times[1], times[2], RankFacts(**head["facts"])
-    )
-    return RankResult(steps, whole[1], head["unseparated"], head["figures"], head["reason"])
+    parts: dict[str, Any] = {"ranks": Ranks(**head.pop("ranks")), "facts": RankFacts(**head.pop("facts"))}
+    return RankResult(rows=step_rows.unpacked(values), **parts, **head)
 
 
 def save(results: Sequence[RankResult], path: Path) -> None:
@@ -122,27 +120,35 @@ def load(path: Path) -> list[RankResult]:
     )
 
 
-def result_of(reading: Reading) -> RankResult:
-    """What this rank measured."""
+def result_of(reading: Reading, environment: Mapping[str, Any] | None = None) -> RankResult:
+    """What this rank measured. ``environment``: of its node, if it describes it."""
     program, job = reading.program, reading.job
     facts = RankFacts(
-        cores=program.cores, read_mib_per_s=job.figures.get(READ_MIB_PER_S), device=reading.device.partition(" ")[2]
+        cores=program.cores,
+        read_mib_per_s=job.figures.get(READ_MIB_PER_S),
+        device=reading.device.partition(" ")[2],
+        num_workers=job.facts.num_workers if job.facts.kind == "torch" else None,
+        num_samples=job.facts.num_samples or None,
+        num_batches=job.facts.num_batches or None,
+        file_system=job.facts.file_system,
     )
-    window = _some_blocks(job.loop.window)  # also if they are not enough for a verdict on this rank alone
+    has_steps = bool(job.loop.window)  # also if they are not enough for a verdict on this rank alone
     return RankResult(
-        rank_steps(program.rank, program.node, window, facts),
-        np.fromiter((step.num_samples for step in window), np.int64, len(window)),
-        _unseparated(program.unseparated, job),
+        Ranks(program.rank, program.num_ranks, node=program.node),
+        rows_of(_some_blocks(job.loop.steps)) if has_steps else NO_ROWS,
+        job.loop.warmup_steps,
+        job.loop.parallel,
         job.figures,
-        "" if len(window) else job.verdict.because,
+        facts,
+        environment or {},
+        _unseparated(program.unseparated, job),
+        "" if has_steps else job.verdict.because,
     )
 
 
 def silent(rank: int, reason: str = SILENT) -> RankResult:
     """The result of a rank that sent none."""
-    nothing: FLOAT64 = np.zeros(0)
-    steps = RankSteps(rank, "", np.zeros(0, np.int64), nothing, nothing, nothing)
-    return RankResult(steps, np.zeros(0, np.int64), reason=reason)
+    return RankResult(Ranks(rank), NO_ROWS, 0, 1, {}, reason=reason)
 
 
 def _unseparated(reason: str, job: JudgedLoader) -> str:
@@ -151,13 +157,13 @@ def _unseparated(reason: str, job: JudgedLoader) -> str:
     return NO_DDP if job.num_exchanging < MOSTLY * len(job.loop.steps) else ""
 
 
-def _some_blocks(window: Sequence[Step]) -> Sequence[Step]:
+def _some_blocks(steps: Sequence[Step]) -> Sequence[Step]:
     """At most about `MOST_STEPS` steps in blocks, which all ranks choose in the same way. Single steps would not do: with two workers,
     every second step may come from the slow one."""
     stride = 1
-    while len(window) > MOST_STEPS * stride:
+    while len(steps) > MOST_STEPS * stride:
         stride *= 2
-    return [step for step in window if step.step // BLOCK % stride == 0] if stride > 1 else window
+    return [step for step in steps if step.step // BLOCK % stride == 0] if stride > 1 else steps
 
 
 # ---- the verdict over all ranks ------------------------------------------------------------------------------------------
@@ -171,17 +177,19 @@ class RanksReading:
         results: of each rank, in order.
         unseparated: why the ranks' own work could not be separated from the exchange of gradients; empty if it was.
         reason: why the ranks were not compared at all; empty if they were.
+        lost_pct: of each rank that was judged, the share of its time that the job would lose if only this rank waited for data.
     """
 
     verdict: RanksVerdict
     results: tuple[RankResult, ...] = ()
     unseparated: str = ""
     reason: str = ""
+    lost_pct: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def measured(self) -> list[RankSteps]:
         """The steps of the ranks that have some."""
-        return [result.steps for result in self.results if len(result.steps.step)]
+        return [result.window for result in self.results if len(result.window.step)]
 
     @property
     def notes(self) -> list[str]:
@@ -202,32 +210,37 @@ def not_compared(reading: Reading, reason: str) -> Reading:
     return replace(reading, ranks=RanksReading(verdict, reason=reason))
 
 
-def over_ranks(reading: Reading, others: Sequence[RankResult]) -> Reading:
+def over_ranks(reading: Reading, sent: Sequence[RankResult]) -> Reading:
     """The reading of the first rank as that of the job.
 
     Args:
-        others: the results of the other ranks that sent one.
+        sent: the results of the ranks that sent one; the first rank's own may be missing.
     """
     num_ranks = reading.program.num_ranks
-    by_rank = {result.rank: result for result in [result_of(reading), *others]}
+    by_rank = {result.rank: result for result in [result_of(reading), *sent]}
     results = tuple(by_rank.get(rank) or silent(rank) for rank in range(num_ranks))
-    measured = [result for result in results if len(result.steps.step)]
+    measured = [result for result in results if len(result.window.step)]
     unseparated = next((result.unseparated for result in measured if result.unseparated), "")
+    windows = [result.window for result in measured]
     if unseparated:
-        measured = [replace(result, steps=replace(result.steps, own_ms=result.steps.starved_ms)) for result in measured]
-    verdict = judge_ranks([result.steps for result in measured], num_ranks)
+        windows = [replace(window, own_ms=window.starved_ms) for window in windows]
+    verdict = judge_ranks(windows, num_ranks)
     ranks = RanksReading(verdict, results, unseparated)
     judged = [result for result in measured if result.rank not in verdict.unmeasured]
     if verdict.lost_pct is None or judged[0].rank != reading.program.rank:  # the loop of the first rank is needed
         return replace(reading, ranks=ranks)
-    job = _job(reading.job, judged, separated=not unseparated)
+    joined = join([window for window in windows if window.rank not in verdict.unmeasured])
+    lost = zip((result.rank for result in judged), joined.lost_pct_by_rank.tolist(), strict=True)
+    job = _job(reading.job, judged, joined, separated=not unseparated)
     figures = job.figures | {NUM_RANKS: float(num_ranks)}  # ranks without steps count too
-    return replace(reading, job=replace(job, figures=figures), ranks=ranks)
+    if verdict.excess_pct is not None:
+        figures[STRAGGLER_EXCESS_PCT] = verdict.excess_pct
+    return replace(reading, job=replace(job, figures=figures), ranks=replace(ranks, lost_pct=dict(lost)))
 
 
-def _job(first: JudgedLoader, results: Sequence[RankResult], *, separated: bool) -> JudgedLoader:
+def _job(first: JudgedLoader, results: Sequence[RankResult], joined: JoinedSteps, *, separated: bool) -> JudgedLoader:
     """The verdict on the job, from the steps that all ranks measured."""
-    loop = replace(first.loop, steps=_job_steps(first.loop.steps, results, separated=separated))
+    loop = replace(first.loop, steps=_job_steps(first.loop.steps, results, joined, separated=separated))
     evidence = replace(evidence_of(loop, NO_PROBES), clocks_pct=None)  # the steps come from several devices
     verdict = replace(
         in_terms(judge(evidence, first.setup), in_torch_terms), html=LoopHtml(first.title, loop, first.setup)
@@ -236,14 +249,13 @@ def _job(first: JudgedLoader, results: Sequence[RankResult], *, separated: bool)
     return replace(first, verdict=verdict, figures=figures, loop=loop)
 
 
-def _job_steps(first: Sequence[Step], results: Sequence[RankResult], *, separated: bool) -> list[Step]:
+def _job_steps(
+    first: Sequence[Step], results: Sequence[RankResult], joined: JoinedSteps, *, separated: bool
+) -> list[Step]:
     """The steps of the first rank with the times of the slowest rank of each, and with the job's lost time. Those that some rank did not
     measure are not measured."""
-    joined = join([result.steps for result in results])
-    numbers = results[0].steps.step
-    for result in results[1:]:
-        numbers = np.intersect1d(numbers, result.steps.step, assume_unique=True)
-    samples = sum(result.samples[np.searchsorted(result.steps.step, numbers)] for result in results)
+    numbers = joined.step
+    samples = sum(result.samples[np.searchsorted(result.window.step, numbers)] for result in results)
     rows = (joined.slowest, np.arange(joined.num_steps))
     times = zip(
         numbers.tolist(),

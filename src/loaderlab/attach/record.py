@@ -64,6 +64,7 @@ def write_record(tracked: TrackedRun, record: Record) -> None:
         if record.ranks is not None:
             tracked.tags(record.ranks.verdict.tags())
             _draw_ranks(folder, record.name, record.ranks)
+            _write_ranks(folder, loop, record.ranks)
         write_text(folder / "report.md", page)
         write_text(folder / "environment.json", json.dumps(record.environment, indent=1) + "\n")
         tracked.artifacts(folder)
@@ -85,3 +86,16 @@ def _draw_ranks(folder: Path, name: str, ranks: RanksReading) -> None:
     waits_by_rank(folder / "waits_by_rank.png", title, ranks.measured)
     if not ranks.unseparated:
         bars_by_rank(folder / "ranks.png", title, ranks.measured, ranks.verdict.straggler)
+
+
+def _write_ranks(folder: Path, loop: LoopRecord, ranks: RanksReading) -> None:
+    """The steps of every rank, in place of those of the job, and the facts of each node."""
+    from loaderlab.diagnosis.rank_rows import node_facts
+    from loaderlab.report.step_files import write_ranks_csv
+
+    results = [result for result in ranks.results if len(result.rows)]
+    if not results:
+        return
+    steps = ((result.rank, result.steps) for result in results)
+    write_ranks_csv(folder / "steps.csv", steps, loop.warmup_steps, loop.parallel, coarse=True)
+    write_text(folder / "nodes.json", json.dumps(node_facts(results), indent=1) + "\n")

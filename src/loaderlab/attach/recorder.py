@@ -61,6 +61,7 @@ class Recorder:
 
     Attributes:
         on: whether rows are recorded; the hooks only pass through while it is False.
+        collecting: whether collectives are recorded: while `on`, and between `collect` and `collected`.
         started: `start` was called, and `stop` was not; the recording may have ended after its number of steps.
         clock: of the device; None while it is not known, and for a device without a clock of its own.
         step_thread: the thread of the first optimizer step; None before it.
@@ -73,8 +74,9 @@ class Recorder:
     """
 
     def __init__(self) -> None:
-        self.on = False
+        self.on = self.collecting = False
         self.started = False
+        self._num_collectors = 0
         self.clock: Clock | None = None
         self.step_thread: int | None = None
         self.children = 0
@@ -121,11 +123,12 @@ class Recorder:
         self._program = Program(stopped_at=max_steps)
         if file is not None:
             self._file = io.FileIO(file, "a")
-        self.on = self.started = True
+        self.on = self.collecting = self.started = True
 
     def stop(self) -> None:
         """Stops recording, and writes the remaining rows to the file."""
         self.on = self.started = False
+        self.collecting = self._num_collectors > 0
         for passed in [*self._used]:
             self._add_usage(passed)
         with self._lock:
@@ -133,9 +136,30 @@ class Recorder:
             self._flush()
             self._close()
 
+    def collect(self, clock: Clock | None) -> None:
+        """Starts recording collectives, for a loop that a meter of its own measures; also next to a recording that runs."""
+        if not self.started and not self._num_collectors:
+            self._clear()
+            self.clock, self.step_thread, self.recording = clock, threading.get_ident(), object()
+        self._num_collectors += 1
+        self.collecting = True
+
+    def collected(self) -> Events:
+        """What was recorded, after the end of one `collect`."""
+        self._num_collectors -= 1
+        self.collecting = self.on or self._num_collectors > 0
+        with self._lock:
+            self._settle(all_of_them=True)
+        return self.events()
+
+    def tidy(self) -> None:
+        """Packs the newest rows if they are many; call it once per step of a loop for which collectives are recorded."""
+        if len(self.recent) > PACKED_AT:
+            self._pack()
+
     def abandon(self) -> None:
         """Ends the recording in a forked child: its parent writes the rows."""
-        self.on = self.started = False
+        self.on = self.collecting = self.started = False
         self._lock = threading.RLock()  # another thread of the parent may have it
         self._close()
 
@@ -273,7 +297,7 @@ class Recorder:
         )
         self._has_read = False
         if self._num_steps >= max_steps:
-            self.on = False
+            self.on, self.collecting = False, self._num_collectors > 0
 
     # ---- the rest ------------------------------------------------------------------------------------------------
 

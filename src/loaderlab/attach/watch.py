@@ -14,6 +14,8 @@ It measures the wait in the loader's ``next`` and, on CUDA, by events on the cur
 work during this wait. Its limits: without `Watch.delivered` the copy to the device counts as work, not as starvation;
 forward, backward and optimizer are one metric; there is no ceiling, so the headroom is computed from the starved share
 alone; it cannot say which part of the loader is slow; work on other streams than the current one is not measured.
+
+In a job of several ranks, the ranks are compared when the block ends: the first rank prints the verdict by rank, and has it.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from typing import TYPE_CHECKING, Any, SupportsFloat, TypeVar
 import torch
 from torch.utils.data import DataLoader
 
+from loaderlab.attach.call_stacks import call_stack, user_lines
+from loaderlab.attach.loop_ranks import LOOP, LoopRanks, OwnResults
 from loaderlab.attach.loops import Loops, loop_of
 from loaderlab.attach.notebook import LoopHtml
 from loaderlab.attach.step_arguments import loss_scalar, sample_count
@@ -44,10 +48,11 @@ from loaderlab.meter.peaks import PeakMemory
 from loaderlab.meter.phases import StepMeter, own_cost_ns
 from loaderlab.meter.sampler import DeviceSample, DeviceSampler
 from loaderlab.system.extras import require
-from loaderlab.system.machine import available_cores
+from loaderlab.system.machine import rank_cores
 from loaderlab.system.processes import error_line
 
 if TYPE_CHECKING:
+    from loaderlab.attach.rank_results import RanksReading
     from loaderlab.tracking.tracked_run import TrackedRun
 
 T = TypeVar("T")
@@ -65,11 +70,13 @@ class Watch:
         sync: bool,
         record: str | None,
         tracking: TrackingConfig,
+        ranks: LoopRanks | None,
     ) -> None:
         self._device, self._warmup_steps = device, warmup_steps
         self._meter = StepMeter(device, counters=resources.counters, sync=sync)
         self._record, self._tracking, self._sync = record, tracking, sync
         self._loops = Loops(self._meter, self._after_stretch)
+        self._ranks = ranks
         self._delivery_marked = False
         self._tracked: TrackedRun | None = None
         self._sampler: DeviceSampler | None = None
@@ -88,6 +95,8 @@ class Watch:
             UserError: `step` was not called for the previous batch, or another call of `batches` is still running.
         """
         meter, loops, loop = self._meter, self._loops, loop_of(loader, _setup(loader, self._device))
+        if self._ranks is not None:
+            self._ranks.begin(loader)
         loops.begin(loop)
         try:
             meter.next_step()
@@ -149,22 +158,48 @@ class Watch:
         self._meter.mark()
         self._meter.end_step(count, scalar)
         loops.end_step()
+        if self._ranks is not None:
+            self._ranks.stepped()
 
     # ---- afterwards ----------------------------------------------------------------------------------------
 
     def verdict(self) -> Verdict:
-        """The verdict on the steps measured so far; ``str`` of it is one line. A notebook shows it with its loop."""
-        loop, setup = self._loop(), self._loops.setup
+        """The verdict on the steps measured so far; ``str`` of it is one line. A notebook shows it with its loop.
+
+        In a job of several ranks it is about this rank; after the block it is about the whole job on the first rank.
+        """
+        reading = None if self._ranks is None else self._ranks.reading
+        if reading is None:
+            verdict = self._verdict(self._loop())
+            note = "" if self._ranks is None else self._ranks.note
+            return replace(verdict, because="; ".join(filter(None, [verdict.because, note])))
+        verdict, ranks = reading.job.verdict, reading.ranks
+        parts = [] if ranks is None else [ranks.verdict.sentence, *ranks.notes]
+        return replace(verdict, because="; ".join(filter(None, [verdict.because, *parts])))
+
+    @property
+    def ranks(self) -> RanksReading | None:
+        """The verdict over the ranks of the job, on its first rank after the block; None on the others, and without other ranks."""
+        return None if self._ranks is None else self._ranks.ranks
+
+    def _verdict(self, loop: LoopRecord) -> Verdict:
+        """The verdict on this rank."""
+        setup = self._loops.setup
         verdict = judge(evidence_of(loop, NO_PROBES), setup)
         if verdict.bottleneck is not None and self._device.capabilities.asynchronous and not self._delivery_marked:
             verdict = replace(verdict, because=verdict.because + UNSEEN)
         verdict = replace(verdict, because="; ".join([verdict.because, *self._loops.notes()]))
-        title = f"{self._record or 'training loop'} on {self._device.title}"
+        title = f"{self._record or LOOP} on {self._device.title}"
         return replace(in_terms(verdict, in_torch_terms), html=LoopHtml(title, loop, setup))
 
     def figures(self) -> dict[str, float]:
-        """Metric name to value, as in `loaderlab.metrics`; metrics that were not measured are absent."""
-        loop = self._loop()
+        """Metric name to value, as in `loaderlab.metrics`; metrics that were not measured are absent. See `verdict` for jobs of
+        several ranks."""
+        reading = None if self._ranks is None else self._ranks.reading
+        return self._figures(self._loop()) if reading is None else dict(reading.job.figures)
+
+    def _figures(self, loop: LoopRecord) -> dict[str, float]:
+        """The metrics of this rank."""
         if loop.window and not self._loops.is_open:
             loop = replace(loop, own_cost_ns=own_cost_ns(self._device, sync=self._sync))
         return figures_of(loop, NO_PROBES, self._loops.setup)
@@ -184,7 +219,7 @@ class Watch:
             epochs_ns=record.epochs_ns,
             epoch_ends_ns=record.epoch_ends_ns,
             used=record.used,
-            cores=available_cores(),
+            cores=rank_cores(),
             train_s=sum(end - begin for begin, end in record.epochs_ns) / 1e9 or None,
             device_samples=self._device_samples,
             own_pids=resources.own_pids(),
@@ -205,7 +240,7 @@ class Watch:
     # ---- its record ----------------------------------------------------------------------------------------
 
     def __enter__(self) -> Watch:
-        if self._record is not None:
+        if self._record is not None and (self._ranks is None or self._ranks.place.is_first):
             require("watch(record=...)", "mlflow", "matplotlib", "filelock")
             from loaderlab.tracking import open_store
 
@@ -223,6 +258,9 @@ class Watch:
         self._loops.end_all()
         if self._sampler is not None:
             self._device_samples = self._sampler.stop()
+        if self._ranks is not None:
+            own = OwnResults(self._loop(), self._loops.setup, self._verdict, self._figures)
+            self._ranks.end(own, failed=kind is not None)
         if self._tracked is None:
             return
         ended: tuple[Any, Any, Any] = (kind, error, frames)
@@ -246,8 +284,9 @@ class Watch:
             facts={"device": self._device.title},
             verdict=self.verdict(),
             figures=self.figures(),
-            loop=self._loop(),
+            loop=self._loop() if self._ranks is None or self._ranks.reading is None else self._ranks.reading.job.loop,
             environment=describe(self._device),
+            ranks=self.ranks,
         )
         write_record(tracked, record)
 
@@ -260,6 +299,7 @@ def watch(
     record: str | None = None,
     uri: str = AUTO,
     experiment: str = "loaderlab",
+    ranks: bool = True,
 ) -> Watch:
     """A meter for your own loop.
 
@@ -272,11 +312,15 @@ def watch(
         uri: MLflow store of that run; `auto` is mlruns/mlflow.db of the checkout, or of the working folder if
             loaderlab is installed.
         experiment: MLflow experiment of that run.
+        ranks: in a job of several ranks, compare them when the block ends, and record one run, from the first rank. False for
+            a loop that not all ranks have: the first rank would wait for the others.
 
     Raises:
         UserError: there is no such device, or the store cannot be opened.
     """
-    return Watch(resolve_device(str(device)), warmup_steps, sync, record, TrackingConfig(uri, experiment))
+    resolved, line = resolve_device(str(device)), next(iter(user_lines(call_stack()[0])), "")
+    compared = LoopRanks(resolved, record or LOOP, line, sync=sync) if ranks else None
+    return Watch(resolved, warmup_steps, sync, record, TrackingConfig(uri, experiment), compared)
 
 
 def _setup(loader: Iterable[Any], device: Device) -> Setup:
@@ -284,7 +328,7 @@ def _setup(loader: Iterable[Any], device: Device) -> Setup:
     return Setup(
         loader=of_torch(loader) if isinstance(loader, DataLoader) else LoaderCapabilities(),
         device=device.capabilities,
-        cores=available_cores(),
+        cores=rank_cores(),
         threads=torch.get_num_threads(),
         batch_size=getattr(loader, "batch_size", None) or 0,
     )

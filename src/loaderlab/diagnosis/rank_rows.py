@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +13,56 @@ import numpy.typing as npt
 from loaderlab.diagnosis.rank_steps import FLOAT64, INT64, RankFacts, RankSteps
 from loaderlab.meter.step import PHASES, Step
 from loaderlab.meter.step_rows import DEVICE, DISTURBED, Rows, steps_of
+from loaderlab.system.ranks import Ranks
+
+NO_FACTS = RankFacts()
+
+
+@dataclass(frozen=True)
+class RankRecord:
+    """What a rank measured, as it sends it to rank 0.
+
+    Attributes:
+        rows: all of its steps.
+        warmup_steps, parallel: of its loop: see `LoopRecord`.
+        figures: its own metrics.
+        environment: of its node.
+    """
+
+    ranks: Ranks
+    rows: Rows
+    warmup_steps: int
+    parallel: int
+    figures: Mapping[str, float]
+    facts: RankFacts = NO_FACTS
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def steps(self) -> list[Step]:
+        """All of its steps."""
+        return steps_of(self.rows)
+
+    @cached_property
+    def is_measured(self) -> npt.NDArray[np.bool_]:
+        """Of each row, whether its step is measured."""
+        rows = self.rows
+        settled = (rows["step"] >= self.warmup_steps) & (rows["position"] >= self.parallel)
+        return np.asarray(settled & ((rows["flags"] & DISTURBED) == 0), np.bool_)
+
+    @cached_property
+    def window(self) -> RankSteps:
+        """Its measured steps."""
+        return rank_steps_of_rows(self.ranks.rank, self.ranks.node, self.rows[self.is_measured], self.facts)
+
+
+def node_facts(records: Sequence[RankRecord]) -> dict[str, Any]:
+    """``environment.json`` of each node: the first of its ranks describes it."""
+    nodes: dict[str, Any] = {}
+    for record in records:
+        entry = nodes.setdefault(record.ranks.node, {"ranks": []})
+        entry["ranks"].append(record.ranks.rank)
+        entry |= {name: value for name, value in record.environment.items() if name not in entry}
+    return nodes
 
 
 def rank_steps_of_rows(rank: int, node: str, rows: Rows, facts: RankFacts) -> RankSteps:

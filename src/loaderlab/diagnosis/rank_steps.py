@@ -24,6 +24,10 @@ class RankFacts:
         read_mib_per_s: read from the disk during the loop.
         shard_mib: stored size of the samples that it reads in one epoch.
         device: name of its device.
+        num_workers: of its loader.
+        num_samples: of its dataset, of which a sampler may choose a part.
+        num_batches: of its loader in one epoch.
+        file_system: type of the file system with its data: ``nfs4``.
     """
 
     loader_rate: float | None = None
@@ -31,6 +35,10 @@ class RankFacts:
     read_mib_per_s: float | None = None
     shard_mib: float | None = None
     device: str = ""
+    num_workers: float | None = None
+    num_samples: float | None = None
+    num_batches: float | None = None
+    file_system: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,7 @@ class JoinedSteps:
     """The steps that all of these ranks measured; rows are ranks, columns are steps.
 
     Attributes:
+        step: (num_steps,) their numbers.
         starved_ms, own_ms: (num_ranks, num_steps), see `RankSteps`.
         slowest: (num_steps,) row of the rank with the largest s + c.
         length_ms: (num_steps,) step time of that rank.
@@ -84,6 +93,7 @@ class JoinedSteps:
     """
 
     ranks: Sequence[RankSteps]
+    step: INT64
     starved_ms: FLOAT64
     own_ms: FLOAT64
     slowest: INT64
@@ -93,6 +103,13 @@ class JoinedSteps:
     @property
     def num_steps(self) -> int:
         return len(self.length_ms)
+
+    @property
+    def lost_pct_by_rank(self) -> FLOAT64:
+        """(num_ranks,) The share of the job's time that would be lost if only this rank waited for data, by the same formula."""
+        compute = (self.own_ms - self.starved_ms).max(axis=0)
+        lost = np.array([np.maximum(own - compute, 0.0).sum() for own in self.own_ms])
+        return np.asarray(100 * lost / self.length_ms.sum(), np.float64)
 
 
 def join(ranks: Sequence[RankSteps]) -> JoinedSteps:
@@ -113,4 +130,4 @@ def join(ranks: Sequence[RankSteps]) -> JoinedSteps:
         slowest[slower], lengths[slower] = row, rank.length_ms[columns][slower]
         largest_own = np.maximum(largest_own, own[row])
     assert largest_compute is not None
-    return JoinedSteps(ranks, starved, own, slowest, lengths, largest_own - largest_compute)
+    return JoinedSteps(ranks, common, starved, own, slowest, lengths, largest_own - largest_compute)

@@ -26,23 +26,43 @@ def differences(slow: RankFacts, others: Sequence[RankFacts], *, of_loader: bool
         of_loader: its loader is slow; otherwise its device is.
     """
     if not of_loader:
-        devices = [facts.device for facts in others if facts.device]
-        usual = max(devices, key=devices.count, default="")
-        differs = bool(slow.device) and bool(usual) and slow.device != usual
-        return (f"its device is {slow.device}, the others' {usual}",) if differs else ()
+        names = _names(slow.device, [facts.device for facts in others])
+        return (f"its device is {names[0]}, the others' {names[1]}",) if names else ()
     rate, reads, mib = (
         metrics.metric(name) for name in (metrics.LOADER_RATE, metrics.READ_MIB_PER_S, metrics.READ_MIB)
     )
     texts = []
     if (pair := _pair(slow.loader_rate, [facts.loader_rate for facts in others])) and pair[0] < pair[1]:
         texts.append(f"its loader alone delivers {rate.quantity(pair[0])}, the others {rate.number(pair[1])}")
-    if pair := _pair(slow.read_mib_per_s, [facts.read_mib_per_s for facts in others]):
+    pair = _pair(slow.read_mib_per_s, [facts.read_mib_per_s for facts in others])
+    if pair and reads.number(pair[0]) != reads.number(pair[1]):
         texts.append(f"it reads {reads.quantity(pair[0])} from the disk, the others {reads.number(pair[1])}")
     if (pair := _pair(slow.cores, [facts.cores for facts in others])) and pair[0] < pair[1]:
         texts.append(f"it may use {pair[0]:g} {'core' if pair[0] == 1 else 'cores'}, the others {pair[1]:g}")
     if (pair := _pair(slow.shard_mib, [facts.shard_mib for facts in others])) and pair[0] > pair[1]:
         texts.append(f"its share of the samples has {mib.quantity(pair[0])}, the others {mib.number(pair[1])}")
-    return tuple(texts)
+    return (*texts, *_loader_differences(slow, others))
+
+
+def _loader_differences(slow: RankFacts, others: Sequence[RankFacts]) -> list[str]:
+    """What differs between the loaders and their data."""
+    texts = []
+    if (pair := _pair(slow.num_workers, [facts.num_workers for facts in others])) and pair[0] < pair[1]:
+        texts.append(f"its loader has {pair[0]:g} {'worker' if pair[0] == 1 else 'workers'}, the others {pair[1]:g}")
+    if pair := _pair(slow.num_samples, [facts.num_samples for facts in others]):
+        texts.append(f"its dataset has {pair[0]:,.0f} samples, the others {pair[1]:,.0f}")
+    if pair := _pair(slow.num_batches, [facts.num_batches for facts in others]):
+        texts.append(f"its epoch has {pair[0]:,.0f} batches, the others {pair[1]:,.0f}")
+    if names := _names(slow.file_system, [facts.file_system for facts in others]):
+        texts.append(f"its data is on {names[0]}, the others' on {names[1]}")
+    return texts
+
+
+def _names(own: str, others: Sequence[str]) -> tuple[str, str] | None:
+    """The name and the most frequent one of the others; None if they are equal or not known."""
+    known = [name for name in others if name]
+    usual = max(known, key=known.count, default="")
+    return (own, usual) if own and usual and own != usual else None
 
 
 def _pair(own: float | None, others: Sequence[float | None]) -> tuple[float, float] | None:

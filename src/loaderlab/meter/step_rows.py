@@ -29,6 +29,8 @@ ROW = np.dtype(
         *((f"device_{name}", "<f4") for name in DEVICE_NAMES),
     ]
 )
+NAMES = tuple(ROW.fields or ())
+ASCENDING = ("step", "position")  # packed as differences
 GROWTH = 4096  # rows by which the file grows
 
 Rows = npt.NDArray[np.void]
@@ -166,3 +168,26 @@ def _step(row: np.void) -> Step:
         disturbed=bool(flags & DISTURBED),
         collective_ns=round(float(row["host_collective"]) * 1e6),
     )
+
+
+def packed(rows: Rows) -> bytes:
+    """The rows as bytes, column by column, so that columns without values take no room once they are compressed."""
+    columns = [np.diff(rows[name], prepend=0).astype("<i4") if name in ASCENDING else rows[name] for name in NAMES]
+    return b"".join(column.tobytes() for column in columns)
+
+
+def unpacked(values: bytes) -> Rows:
+    """The rows from the bytes that `packed` made.
+
+    Raises:
+        ValueError: they are not such bytes.
+    """
+    count, remainder = divmod(len(values), ROW.itemsize)
+    if remainder:
+        raise ValueError(f"{len(values)} bytes are no whole number of rows of {ROW.itemsize} bytes")
+    rows, at = np.zeros(count, ROW), 0
+    for name in NAMES:
+        column = np.frombuffer(values, ROW[name], count, at)
+        rows[name] = np.cumsum(column) if name in ASCENDING else column
+        at += column.nbytes
+    return rows

@@ -122,11 +122,13 @@ def between_epochs_ms(steps: Sequence[Step], epoch_ends_ns: Sequence[int]) -> fl
 
 
 def coarse(figures: Mapping[str, float]) -> dict[str, float]:
-    """The same metrics with forward, backward and optimizer added up as ``compute``."""
+    """The same metrics with forward, backward and optimizer added up as ``compute``, without the time in collectives."""
     kept = dict(figures)
     for names in (metrics.PHASE_MS, metrics.HOST_PHASE_MS):
         if names["forward"] in kept:
             kept[names["compute"]] = sum(kept.pop(names[phase]) for phase in PHASES[2:])
+    if metrics.COLLECTIVE_MS in kept:
+        kept[metrics.COMPUTE_MS] = max(0.0, kept[metrics.COMPUTE_MS] - kept[metrics.COLLECTIVE_MS])
     return kept
 
 

@@ -147,15 +147,20 @@ def _advice(advice: Advice, how: str) -> str:
 
 def _mean_step(figures: Mapping[str, float]) -> str:
     """The parts of a mean step as one bar, with their times and shares; empty if no step was measured."""
-    present = [(part, figures[metrics.PHASE_MS[part]]) for part in PARTS if metrics.PHASE_MS[part] in figures]
-    total = sum(max(0.0, length) for _, length in present)
+    parts = [(metrics.PHASE_MS[part], COLOURS[part]) for part in PARTS]
+    if metrics.COMPUTE_MS in figures:  # without the time in collectives
+        parts.append((metrics.COLLECTIVE_MS, COLOURS["forward"]))
+    present = [(figures[name], metrics.metric(name), colour) for name, colour in parts if name in figures]
+    total = sum(max(0.0, length) for length, _, _ in present)
     if total <= 0:
         return ""
     rectangles, entries, left = "", "", 0.0
-    for part, length in present:
-        metric, share = metrics.metric(metrics.PHASE_MS[part]), 100 * max(0.0, length) / total
-        rectangles += f'<rect x="{left:.2f}" width="{share:.2f}" height="1" fill="{COLOURS[part]}"/>'
-        entries += f'<span><i style="background:{COLOURS[part]}"></i>{metric.label} {metric.quantity(length)} ({share:.1f}&nbsp;%)</span>'
+    for length, metric, colour in present:
+        share, label = 100 * max(0.0, length) / total, metric.label.partition(":")[0]
+        rectangles += f'<rect x="{left:.2f}" width="{share:.2f}" height="1" fill="{colour}"/>'
+        entries += (
+            f'<span><i style="background:{colour}"></i>{label} {metric.quantity(length)} ({share:.1f}&nbsp;%)</span>'
+        )
         left += share
     step = metrics.metric(metrics.STEP_MS)
     mean = f": {step.quantity(figures[step.name])}" if step.name in figures else ""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from loaderlab.diagnosis.rank_rows import node_facts
 from loaderlab.report.naming import named
 from loaderlab.report.step_files import write_ranks_csv
-from loaderlab.runs.rank_results import JobResults, node_facts
+from loaderlab.runs.rank_results import JobResults
 from loaderlab.system.files import write_text
 
 

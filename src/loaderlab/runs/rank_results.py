@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 
@@ -16,22 +15,19 @@ from loaderlab.device.environment import describe
 from loaderlab.diagnosis.evidence import INCONCLUSIVE, LEAST_STEPS, Setup
 from loaderlab.diagnosis.figures import NO_PROBES, LoopRecord, evidence_of, figures_of
 from loaderlab.diagnosis.rank_figures import job_figures, without_sums
-from loaderlab.diagnosis.rank_rows import job_steps_of_rows, rank_steps_of_rows
+from loaderlab.diagnosis.rank_rows import RankRecord, job_steps_of_rows
 from loaderlab.diagnosis.rank_words import inconclusive
 from loaderlab.diagnosis.ranks import RankFacts, RankSteps, RanksVerdict, judge_ranks
 from loaderlab.diagnosis.verdict import Verdict, judge
 from loaderlab.loaders.contract import EpochPlan
 from loaderlab.meter.rates import ProbeResults, Rate
-from loaderlab.meter.step import Step
-from loaderlab.meter.step_rows import DISTURBED, Rows, rows_of, steps_of
+from loaderlab.meter.step_rows import rows_of
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.measured_loop import Trained
 from loaderlab.runs.prepare import Prepared
 from loaderlab.runs.setup import setup_of
 from loaderlab.system.machine import rank_cores
-from loaderlab.system.ranks import Ranks
 
-NO_FACTS = RankFacts()
 OF_SLOWEST = (  # of a job: those of the slowest loader, since all ranks wait for it
     metrics.EXPECTED_RATE,
     metrics.UTILIZATION_PCT,
@@ -42,40 +38,16 @@ OF_SLOWEST = (  # of a job: those of the slowest loader, since all ranks wait fo
 
 
 @dataclass(frozen=True)
-class RankReport:
-    """What a rank measured, as it sends it to rank 0.
+class RankReport(RankRecord):
+    """What a rank of a run measured.
 
     Attributes:
-        rows: all of its steps.
-        warmup_steps, parallel: of its loop: see `LoopRecord`.
-        figures: its own metrics.
-        environment: of its node.
         warnings: that it did not print.
     """
 
-    ranks: Ranks
-    rows: Rows
-    warmup_steps: int
-    parallel: int
-    figures: Mapping[str, float]
     probes: ProbeResults = NO_PROBES
-    facts: RankFacts = NO_FACTS
-    environment: Mapping[str, Any] = field(default_factory=dict)
     skipped: Sequence[str] = ()
     warnings: Sequence[str] = ()
-
-    @property
-    def steps(self) -> list[Step]:
-        """All of its steps."""
-        return steps_of(self.rows)
-
-    @property
-    def window(self) -> RankSteps:
-        """Its measured steps."""
-        rows = self.rows
-        is_measured = (rows["step"] >= self.warmup_steps) & (rows["position"] >= self.parallel)
-        window = rows[is_measured & ((rows["flags"] & DISTURBED) == 0)]
-        return rank_steps_of_rows(self.ranks.rank, self.ranks.node, window, self.facts)
 
 
 @dataclass(frozen=True)
@@ -226,15 +198,6 @@ def _mean_rate(rates: Sequence[Rate | None]) -> Rate | None:
     if len(intervals) == len(rates):
         interval = (fmean(low for low, _ in intervals), fmean(high for _, high in intervals))
     return Rate(fmean(rate.samples_per_s for rate in measured_rates), interval)
-
-
-def node_facts(reports: Sequence[RankReport]) -> dict[str, Any]:
-    """``environment.json`` of each node: the first of its ranks describes it."""
-    nodes: dict[str, Any] = {}
-    for report in reports:
-        entry = nodes.setdefault(report.ranks.node, {"ranks": [], **report.environment})
-        entry["ranks"].append(report.ranks.rank)
-    return nodes
 
 
 def unsaid(reports: Sequence[RankReport]) -> list[str]:
