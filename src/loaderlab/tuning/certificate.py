@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from loaderlab.tuning.answer import CERTIFIED, NOT_FED, NOT_SEPARABLE, UNCONFIRMED, Confirmed
+from loaderlab.tuning.answer import CERTIFIED, NOT_FED, NOT_SEPARABLE, UNCONFIRMED, Confirmed, Excluded
 from loaderlab.tuning.candidate import RESIDENT, Candidate
 from loaderlab.tuning.confirm import ROUNDS, Confirmation
+from loaderlab.tuning.limits import MOST_MAKERS
 from loaderlab.tuning.lost import FED, grade
 from loaderlab.tuning.lost import NOT_FED as STARVED
 from loaderlab.tuning.search import Search
-from loaderlab.tuning.trial import Interval
+from loaderlab.tuning.shares import Share
+from loaderlab.tuning.titles import titles
 
 TIME_OVER = "the time limit was reached"
 
@@ -21,9 +23,10 @@ def certificate(search: Search, confirmation: Confirmation, why_unfinished: str)
     """
     chosen, neighbour = confirmation.chosen, confirmation.neighbour
     confirmed, limit = confirmation.confirmed, search.limit_pct
+    name = titles([chosen, *([] if neighbour is None else [neighbour]), search.facts.current])
     if len(confirmed[chosen].runs if chosen in confirmed else ()) < ROUNDS:
         return UNCONFIRMED, f"not confirmed, because {why_unfinished or TIME_OVER}. {_by_search(search, chosen)}"
-    of_chosen = f"with {chosen.title} {_starved(confirmed[chosen])}"
+    of_chosen = f"with {name[chosen]} the device is starved {_share(confirmed[chosen], limit)}"
     state = confirmation.grade(chosen)
     if state != FED and why_unfinished:
         return UNCONFIRMED, f"the search did not end, because {why_unfinished}: of what was tried, {of_chosen}"
@@ -39,8 +42,8 @@ def certificate(search: Search, confirmation: Confirmation, why_unfinished: str)
     below = confirmed.get(neighbour)
     if below is None or len(below.runs) < ROUNDS:
         why = f"because {why_unfinished or TIME_OVER}"
-        return UNCONFIRMED, f"{fed}; the next cheaper settings, {neighbour.title}, were not confirmed, {why}"
-    cheaper = f"with {neighbour.title}, the next cheaper settings, {_starved(below, short=True)}"
+        return UNCONFIRMED, f"{fed}; the next cheaper settings, {name[neighbour]}, were not confirmed, {why}"
+    cheaper = f"with {name[neighbour]}, the next cheaper settings, {_share(below, limit)}"
     if confirmation.grade(neighbour) == STARVED:
         return CERTIFIED, f"{fed}; {cheaper}"
     return NOT_SEPARABLE, f"not separable: {fed}; {cheaper}, which is not shown to be above {limit:g} %"
@@ -63,15 +66,22 @@ def missing(search: Search) -> str:
                 f"Cores are not missing ({needed:.1f} of {cores} would be enough): more makers do not make more samples, so they "
                 "wait for something that they share, such as a lock or the storage."
             )
-    sentences += [f"Not tried: {entry.candidate.title}, because {entry.reason}." for entry in search.excluded]
+    sentences += [
+        f"Not tried: {entry.candidate.title}, because {entry.reason}." for entry in search.excluded if _matters(entry)
+    ]
     if facts.remedy:
         sentences.append(f"{facts.remedy}.")
     return " ".join(sentences)
 
 
+def _matters(entry: Excluded) -> bool:
+    """Whether an excluded candidate is one that somebody would want: nobody asks for more makers than are ever tried."""
+    return entry.candidate.makers <= MOST_MAKERS
+
+
 def _has_limit(search: Search) -> bool:
     """Whether a limit of the machine ended the search, and not the makers themselves."""
-    return any(entry.candidate.branch == search.facts.current.branch for entry in search.excluded)
+    return any(entry.candidate.branch == search.facts.current.branch and _matters(entry) for entry in search.excluded)
 
 
 def _by_search(search: Search, candidate: Candidate) -> str:
@@ -94,16 +104,5 @@ def _why_not(search: Search) -> str:
     return f" ({', '.join(failed)})" if failed else ""
 
 
-def _starved(confirmed: Confirmed, *, short: bool = False) -> str:
-    if confirmed.lost_interval is None:
-        return f"{confirmed.lost_pct:.1f} %"
-    text = f"{_share(confirmed.lost_pct)} % of the time ({_range(confirmed.lost_interval)}, n = {len(confirmed.runs)})"
-    return text if short else f"the device is starved {text}"
-
-
-def _range(interval: Interval) -> str:
-    return f"{_share(interval[0])} to {_share(interval[1])} %"
-
-
-def _share(percent: float) -> str:
-    return f"{percent:.0f}" if percent >= 20 else f"{percent:.1f}"
+def _share(confirmed: Confirmed, limit: float) -> str:
+    return Share(confirmed.lost_pct, confirmed.lost_interval, limit).phrase(len(confirmed.runs))

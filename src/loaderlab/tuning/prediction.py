@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from loaderlab.tuning.answer import Predicted
-from loaderlab.tuning.candidate import RESIDENT, Branch, Candidate
+from loaderlab.tuning.candidate import DALI, RESIDENT, SPDL, Branch, Candidate
 from loaderlab.tuning.trial import Facts, Measured
 
 SATURATED = 0.25  # gain of one more maker / rate per maker, below which more makers are not expected to help
@@ -162,7 +162,8 @@ class Model:
 
     def supply_curve(self, branch: Branch, most: int) -> Sequence[tuple[int, float]]:
         """(makers, samples/s) for a picture."""
-        rates = ((makers, self.supply(branch, makers)) for makers in range(most + 1))
+        least = 0 if 0 in self._alone.get(branch, {}) or branch.backend not in (SPDL, DALI) else 1
+        rates = ((makers, self.supply(branch, makers)) for makers in range(least, most + 1))
         return [(makers, rate) for makers, rate in rates if rate is not None]
 
     def demand_curve(self, most: int) -> Sequence[tuple[int, float]]:

@@ -40,6 +40,11 @@ class Share:
         """``0.4 % (0.1 to 0.9)``, for a table whose heading says 95 % CI."""
         return f"{self._digits(self.pct)} % {self.brackets}".rstrip()
 
+    def phrase(self, num_runs: int) -> str:
+        """``0.4 % of the time (0.1 to 0.9 %, n = 3)``, for a sentence."""
+        interval = f"{self._ends} %, " if self.interval is not None else ""
+        return f"{self._digits(self.pct)} % of the time ({interval}n = {num_runs})"
+
     @property
     def _ends(self) -> str:
         low, high = self.interval or (self.pct, self.pct)
