@@ -240,6 +240,7 @@ FOREIGN_PROCESSES = _metric("device/foreign_processes", "", "other processes on 
 HOST_PEAK_MIB = _metric(
     "memory/host_peak_mib", "MiB", "host memory, including workers", ",.0f", LOWER, column="host MiB", row=ROW
 )
+WORKER_MIB = _metric("memory/worker_mib", "MiB", "host memory of a worker process, mean", ",.1f", LOWER)
 DEVICE_PEAK_MIB = _metric("memory/device_peak_mib", "MiB", "device memory", ",.0f", LOWER, row=ROW)
 SKIPPED_SAMPLES = _metric("data/skipped_samples", "", "skipped samples that did not load", ",.0f", LOWER, row=ROW)
 OVERHEAD_PCT = _metric("meter/overhead_pct", "%", "the meter's own cost", ".3f", LOWER, of="a step", row=ROW)

@@ -87,6 +87,19 @@ def test_steps_replace_epochs() -> None:
     assert compose(["epochs=3", "seed=4", "repeat=2"]).effective_seed == 6
 
 
+def test_measured_seconds_replace_epochs_and_steps() -> None:
+    timed = compose(["measure.seconds=2", "measure.epoch_steps=30"])
+    assert (timed.num_epochs, timed.planned_epochs, compose(["steps=5"]).planned_epochs) == (None, 20, None)
+    assert compose(["epochs=3"]).planned_epochs == 3
+
+
+def test_records_of_earlier_versions_have_no_measured_seconds() -> None:
+    """Otherwise no sweep of an earlier version could be resumed."""
+    names = {"measure.seconds", "measure.epoch_steps"}
+    assert names.isdisjoint(dict(compose([]).recorded()))
+    assert names <= dict(compose(["measure.seconds=2", "measure.epoch_steps=30"]).recorded()).keys()
+
+
 # the rungs of the ladder, and the settings that each changes on a machine with four cores and native bf16
 RUNGS: dict[str, dict[str, Any]] = {
     "single": {},

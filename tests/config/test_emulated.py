@@ -304,6 +304,8 @@ def test_a_real_run_records_the_settings_of_earlier_versions() -> None:
         *(f"accelerator.{entry}" for entry in OmegaConf.structured(AcceleratorConfig)),
         "fail_if.utilization_below",
         "launch.name",
+        "measure.epoch_steps",
+        "measure.seconds",
     }
     assert all(recorded[name] == everything[name] for name in recorded)
 

@@ -83,9 +83,9 @@ def test_loading_is_not_part_of_the_training_time(
         double.clock.spend(300 * MS)
         return {"cpu_s": 0.0}
 
-    def slow_memory() -> float:
+    def slow_memory() -> dict[int, float]:
         double.clock.spend(61 * MS)
-        return 1.0
+        return {1: 1.0}
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resources, "counters", slow_reading)

@@ -191,6 +191,42 @@ def test_each_sample_once_in_the_plans_order(
 
 
 @pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("loader", "split"), EACH)
+def test_an_epoch_of_few_steps_ends_early(loader: str, split: str, device: str, built: Callable[..., Loader]) -> None:
+    """It has the first batches of the whole epoch, and the next epoch starts from the beginning of its own order."""
+    whole = EpochPlan(23, 4, shuffle=True, drop_last=False, seed=3)
+    subject = built(loader, split, replace(whole, max_steps=2), device)
+    assert subject.num_steps == 2
+    for epoch in (0, 1, 2):
+        delivered = [ids_of(batch) for batch in transferred(subject, epoch)]
+        assert delivered == [ids.tolist() for ids in whole.batches(epoch)[:2]]
+
+
+def test_the_ceiling_has_short_epochs_too(image_tree: Path) -> None:
+    plan = EpochPlan(23, 4, True, False, max_steps=3)
+    loader = loaders.build(ReplayLoader(num_batches=2), arrays_split(image_tree), plan, Cpu())
+    assert (loader.num_steps, len(list(loader.epoch(0)))) == (3, 3)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_the_workers_of_a_loader_are_known_while_they_run(num_workers: int, image_tree: Path) -> None:
+    loader = loaders.build(
+        NativeLoader(num_workers=num_workers), arrays_split(image_tree), EpochPlan(23, 4, True, True), Cpu()
+    )
+    assert loader.worker_pids == ()
+    for _ in range(2):  # the second epoch has the same workers
+        batches = loader.epoch(0)
+        next(batches)
+        pids = loader.worker_pids
+        assert len(pids) == num_workers
+        assert set(pids) <= {child.pid for child in psutil.Process().children(recursive=True)}
+        list(batches)
+        assert loader.worker_pids == pids
+    loader.close()
+    assert loader.worker_pids == ()
+
+
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("split", ["files", "arrays"])
 @pytest.mark.parametrize("loader", LOADERS)
 def test_images_are_uint8_with_channels_last_strides(

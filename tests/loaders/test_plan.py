@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -51,6 +53,18 @@ def test_last_batch_is_short_or_dropped() -> None:
     assert [len(ids) for ids in EpochPlan(10, 4, False, False).batches(0)] == [4, 4, 2]
     assert [len(ids) for ids in EpochPlan(10, 4, False, True).batches(0)] == [4, 4]
     assert EpochPlan(3, 4, False, True).num_steps == 0
+
+
+@given(NUM_SAMPLES, BATCH_SIZES, WORLD_SIZES, EPOCHS, st.booleans(), st.integers(1, 12))
+def test_property_a_short_epoch_has_the_first_batches_of_the_whole_one(
+    num_samples: int, batch_size: int, world_size: int, epoch: int, drop_last: bool, max_steps: int
+) -> None:
+    for whole in plans_of(num_samples, batch_size, world_size, shuffle=True, drop_last=drop_last):
+        short = replace(whole, max_steps=max_steps)
+        expected = [ids.tolist() for ids in whole.batches(epoch)[:max_steps]]
+        assert [ids.tolist() for ids in short.batches(epoch)] == expected
+        assert (short.num_steps, short.all_steps) == (len(expected), whole.num_steps)
+        assert short.last_batch == (len(expected[-1]) if expected else 0)
 
 
 @given(NUM_SAMPLES, BATCH_SIZES, WORLD_SIZES, EPOCHS, st.booleans(), st.booleans())

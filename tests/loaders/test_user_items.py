@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 from loaderlab.config import NativeLoader
 from loaderlab.data.spec import DataError, Split, UserItems
@@ -176,9 +176,20 @@ class Stream(IterableDataset[tuple[torch.Tensor, int]]):
         return self.claim
 
 
-def stream_loader(stream: Stream, size: int, drop_last: bool, num_workers: int = 0) -> Native:
-    split = Split(UserItems(stream, True, None, None, 2))
-    plan = EpochPlan(split.num_samples or 0, size, True, drop_last)
+class Shares(Stream):
+    """Each worker has a share of its samples."""
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, int]]:
+        worker = get_worker_info()
+        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        return ((torch.tensor([float(index)]), 0) for index in range(first, self.count, step))
+
+
+def stream_loader(
+    stream: Stream, size: int, drop_last: bool, num_workers: int = 0, max_steps: int | None = None
+) -> Native:
+    split = Split(UserItems(stream, True, None, None, 2, sharded=isinstance(stream, Shares)))
+    plan = EpochPlan(split.num_samples or 0, size, True, drop_last, max_steps=max_steps)
     return Native(NativeLoader(num_workers=num_workers), split, plan, Cpu())
 
 
@@ -217,6 +228,27 @@ def test_an_epoch_that_is_stopped_early_is_not_whole() -> None:
         next(batches)
     assert loader.counted == Counted(12, whole=False)
     assert loader.num_steps == 3  # by its __len__
+    loader.close()
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_epoch_of_few_steps_reads_no_more_of_a_stream(num_workers: int) -> None:
+    """Its samples are not counted as all that there are, so nobody is warned of a wrong ``__len__``."""
+    loader = stream_loader(Stream(23, 23), 4, False, num_workers, max_steps=3)
+    assert loader.num_steps == 3
+    for _ in range(2):
+        values = [batch.inputs[:, 0].tolist() for batch in loader.epoch(0)]
+        assert values == [[4.0 * step, 4.0 * step + 1, 4.0 * step + 2, 4.0 * step + 3] for step in range(3)]
+        assert loader.counted == Counted(12, whole=False)
+    loader.close()
+
+
+@pytest.mark.parametrize("max_steps", [1, 3, 4, 100])
+def test_workers_share_the_steps_of_a_short_epoch(max_steps: int) -> None:
+    loader = stream_loader(Shares(40, None), 4, False, 2, max_steps=max_steps)
+    for _ in range(2):
+        assert len(list(loader.epoch(0))) == min(max_steps, 10)
+    assert loader.counted == Counted(min(40, 4 * max_steps), whole=max_steps == 100)
     loader.close()
 
 

@@ -37,7 +37,7 @@ class WithMemory(Cpu):
 
 def test_the_first_step_is_left_out_of_the_devices_peak() -> None:
     device = WithMemory(reads(900.0, 200.0, 210.0))
-    memory = PeakMemory(device, host=reads(100.0, 90.0))
+    memory = PeakMemory(device, host=reads({1: 60.0, 2: 40.0}, {1: 90.0}))
     for num_steps in (1, 2, 3):
         memory.after_step(num_steps)
     memory.after_epoch(3)
@@ -47,7 +47,7 @@ def test_the_first_step_is_left_out_of_the_devices_peak() -> None:
 
 def test_a_single_step_has_a_peak() -> None:
     """After the reset the allocator uses almost nothing; the only step's memory must still be the peak."""
-    memory = PeakMemory(WithMemory(reads(900.0)), host=reads(100.0))
+    memory = PeakMemory(WithMemory(reads(900.0)), host=reads({1: 100.0}))
     memory.after_step(1)
     memory.after_epoch(1)
     assert (memory.host_mib, memory.device_mib) == (100.0, 900.0)
@@ -59,6 +59,20 @@ def test_what_is_not_measured_is_absent() -> None:
     memory.after_step(2)
     memory.after_epoch(2)
     assert (memory.host_mib, memory.device_mib) == (None, None)
+
+
+def test_the_memory_of_a_worker_is_the_mean_over_the_workers() -> None:
+    """Their number may change; a worker that has ended has no memory."""
+    running = reads([2, 3], [2, 3, 9], [])
+    memory = PeakMemory(
+        CPU, host=reads({1: 500.0, 2: 20.0, 3: 40.0}, {1: 1.0, 2: 30.0, 3: 50.0}, {1: 1.0}), workers=running
+    )
+    memory.after_step(2)
+    assert memory.worker_mib == 30.0
+    memory.after_epoch(9)
+    memory.after_epoch(18)
+    assert memory.worker_mib == 40.0
+    assert memory.host_mib == 560.0
 
 
 @pytest.mark.gpu

@@ -79,7 +79,9 @@ def run(
     known: bool = True,
     claim: int | None = None,
     device: str = "cpu",
+    enough_after: int | None = None,
 ) -> tuple[nn.Module, Progress, StepMeter]:
+    """``enough_after``: ends when this many steps are done."""
     target = Cuda() if device == "cuda" else Cpu()
     torch.manual_seed(0)
     model = nn.Linear(5, 3).to(target.torch_device)
@@ -102,6 +104,7 @@ def run(
         epochs=epochs,
         steps=steps,
         accumulate=accumulate,
+        enough=None if enough_after is None else lambda: progress.step >= enough_after,
     )
     return model, progress, meter
 
@@ -131,6 +134,13 @@ def test_it_trains_like_a_handwritten_loop(device: str) -> None:
     assert len(meter.steps) == 9
     assert len(progress.val_accuracy) == 3
     assert all(math.isfinite(step.loss) for step in meter.steps)
+
+
+def test_it_ends_when_it_is_enough() -> None:
+    """In the middle of an epoch, after an update: no gradient of a half-finished update is lost."""
+    _, progress, meter = run(samples(12, 2), accumulate=2, enough_after=7)
+    assert (progress.epoch, progress.step, progress.updates) == (2, 8, 4)
+    assert [step.epoch for step in meter.steps] == [0] * 6 + [1] * 2
 
 
 @pytest.mark.parametrize("device", DEVICES)

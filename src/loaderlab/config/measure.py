@@ -18,6 +18,18 @@ class MeasureConfig:
         doc="steps before the measured window starts; auto: 5, or the loader's lookahead if that is more",
         at_least=0,
     )
+    seconds: float | None = setting(
+        None,
+        "end the run when its measured window has this many seconds and at least 15 steps; it replaces epochs and steps; null: the "
+        "whole run",
+        example=3,
+    )
+    epoch_steps: int | None = setting(
+        None,
+        "largest number of training steps in an epoch, so that a short run contains the end of one; null: all batches",
+        at_least=1,
+        example=50,
+    )
     sync: bool = setting(False, "wait for the GPU after every phase: slower; to validate the event timing")
     ceiling: bool = setting(True, "after training: measure the step on batches that are already on the device")
     loader_alone: bool = setting(True, "after training: measure the loader without training")
@@ -42,6 +54,8 @@ class MeasureConfig:
     profile_mib: int = setting(64, "profile: maximum size of the compressed trace, MiB", at_least=1)
 
     def __post_init__(self) -> None:
+        if self.seconds is not None and not self.seconds > 0:
+            raise refuse("measure.seconds", self.seconds, "must be above 0, or null", "measure.seconds=3")
         if self.contention is True and not self.ceiling:
             raise refuse(
                 "measure.contention",

@@ -21,6 +21,8 @@ from loaderlab.config.slurm import SweepSlurmConfig
 
 TEMPLATE, SPAWN = "template", "spawn"  # how the process of a job starts
 LOCAL, SLURM = "local", "slurm"  # where the jobs of a sweep run
+AUTO_EPOCHS = 20
+RECORDED_IF_SET = ("measure.seconds", "measure.epoch_steps")  # the records of earlier versions have no such settings
 
 
 @dataclass
@@ -133,6 +135,8 @@ class TrainConfig:
                 f"cannot be combined with epochs={self.epochs}",
                 f"steps={self.steps} epochs=auto",
             )
+        if self.measure.seconds is not None:
+            self._check_seconds(self.measure.seconds)
         if self.sweep.on == SLURM and isinstance(self.launch, SlurmLaunch):
             raise refuse(
                 "sweep.on",
@@ -171,6 +175,30 @@ class TrainConfig:
             num_ranks = self.launch.least_ranks
             check_batch_share(num_samples, num_ranks, self.batch_size, self.launch.name, drop_last=self.drop_last)
 
+    def _check_seconds(self, seconds: float) -> None:
+        """Raises:
+        UserError: another setting ends the run, or the ranks would not end it after the same step.
+        """
+        ends = {"steps": self.steps, "epochs": None if self.epochs == AUTO else self.epochs, "resume": self.resume}
+        for name, value in ends.items():
+            if value is not None:
+                null = AUTO if name == "epochs" else "null"
+                raise refuse(
+                    "measure.seconds",
+                    f"{seconds:g}",
+                    f"cannot be combined with {name}={value}, because the measured time ends the run",
+                    f"measure.seconds=null, or {name}={null}",
+                    is_example=False,
+                )
+        if self.launch.is_distributed:
+            raise refuse(
+                "measure.seconds",
+                f"{seconds:g}",
+                f"each rank of launch={self.launch.name} would end after another step",
+                "steps=200 measure.seconds=null, or launch=none",
+                is_example=False,
+            )
+
     def _check_model(self) -> None:
         """Raises:
         UserError: the model needs other data.
@@ -199,10 +227,15 @@ class TrainConfig:
 
     @property
     def num_epochs(self) -> int | None:
-        """Number of epochs; None if `steps` ends the run."""
-        if self.steps is not None:
+        """Number of epochs; None if `steps` or `measure.seconds` ends the run."""
+        if self.steps is not None or self.measure.seconds is not None:
             return None
-        return 20 if self.epochs == AUTO else int(self.epochs)
+        return AUTO_EPOCHS if self.epochs == AUTO else int(self.epochs)
+
+    @property
+    def planned_epochs(self) -> int | None:
+        """Number of epochs for which the learning rate is planned; None if `steps` ends the run."""
+        return AUTO_EPOCHS if self.measure.seconds is not None else self.num_epochs
 
     @property
     def evaluates(self) -> bool:
@@ -218,10 +251,12 @@ class TrainConfig:
         """The settings that are recorded, as (dotted name, value), without those that have no effect on this run's results.
 
         A real run has no ``accelerator.*`` and a run of one process no ``launch.*``, as in the records of earlier versions; an
-        emulated run has no model, precision or optimizer. The gate is not part of a run's settings.
+        emulated run has no model, precision or optimizer. The gate is not part of a run's settings, and `RECORDED_IF_SET` only if they are
+        set.
         """
         for name, value in flatten(self):
             unused = is_unused(name) if self.accelerator.is_emulated else name.startswith("accelerator.")
             unused |= name.startswith("launch.") and not self.launch.is_distributed
+            unused |= name in RECORDED_IF_SET and value is None
             if not unused and not name.startswith("fail_if."):
                 yield name, value

@@ -34,7 +34,7 @@ class LoopRecord:
         lookahead: number of batches that the loader prepares ahead.
         train_s: seconds in the loop; None if no epoch ended.
         device_samples: from NVML; own_pids: of this process and its descendants.
-        host_peak_mib, device_peak_mib: None if not measured.
+        host_peak_mib, device_peak_mib, worker_mib: None if not measured; see `loaderlab.meter.peaks.PeakMemory`.
         own_cost_ns: the meter's own time per step; None if not measured.
         losses: the last training loss is their mean; empty if there are none.
         phases_marked: forward, backward and optimizer are measured separately.
@@ -54,6 +54,7 @@ class LoopRecord:
     device_samples: Sequence[DeviceSample] = ()
     own_pids: Collection[int] = ()
     host_peak_mib: float | None = None
+    worker_mib: float | None = None
     device_peak_mib: float | None = None
     own_cost_ns: float | None = None
     losses: Sequence[float] = ()
@@ -82,6 +83,7 @@ def figures_of(loop: LoopRecord, probes: ProbeResults, setup: Setup | None) -> d
         **usage(loop),
         **device_usage(loop),
         metrics.HOST_PEAK_MIB: loop.host_peak_mib,
+        metrics.WORKER_MIB: loop.worker_mib,
         metrics.DEVICE_PEAK_MIB: loop.device_peak_mib,
         metrics.OVERHEAD_PCT: _overhead_pct(loop, figures.get(metrics.STEP_MS)),
         metrics.TRAIN_LOSS: mean_loss(loop.losses),

@@ -38,6 +38,7 @@ class EpochPlan:
         drop_last: leave out the last batch if it is short.
         seed: of the permutations.
         blocks: the position of samples in tar files, which are read from start to end; None to shuffle all samples.
+        max_steps: the epoch ends after this many batches, even if there are more samples; None: no limit.
     """
 
     num_samples: int
@@ -48,6 +49,7 @@ class EpochPlan:
     rank: int = 0
     world_size: int = 1
     blocks: Blocks | None = None
+    max_steps: int | None = None
 
     def ids(self, epoch: int) -> INT64:
         """This rank's sample ids in order, not yet divided into batches: (n,) int64."""
@@ -61,15 +63,21 @@ class EpochPlan:
     def batches(self, epoch: int) -> list[INT64]:
         """The ids of each batch. The last batch may be short, unless it is dropped."""
         ids = self.ids(epoch)
-        starts = [step * self.batch_size for step in range(self.num_steps)]
+        starts = [step * self.batch_size for step in range(self.all_steps)]
         if starts and starts[-1] == len(ids):
             starts[-1] -= 1
         ends = [*starts[1:], len(ids)][: len(starts)]
-        return [ids[start : min(end, start + self.batch_size)] for start, end in zip(starts, ends, strict=True)]
+        spans = list(zip(starts, ends, strict=True))[: self.max_steps]
+        return [ids[start : min(end, start + self.batch_size)] for start, end in spans]
 
     @property
     def num_steps(self) -> int:
         """Batches per epoch."""
+        return self.all_steps if self.max_steps is None else min(self.all_steps, self.max_steps)
+
+    @property
+    def all_steps(self) -> int:
+        """Batches of all samples, without `max_steps`."""
         smallest = self.num_samples // self.world_size  # share of a rank
         if self.drop_last:
             return smallest // self.batch_size
@@ -86,6 +94,9 @@ class EpochPlan:
         share = len(range(self.rank, self.num_samples, self.world_size))
         if not self.num_steps or self.drop_last:
             return self.batch_size if self.num_steps else 0
+        if self.num_steps < self.all_steps:  # the batch before the last of all may have given it a sample
+            gives = self.num_steps == self.all_steps - 1 and share == self.num_steps * self.batch_size
+            return self.batch_size - gives
         return min(self.batch_size, max(1, share - (self.num_steps - 1) * self.batch_size))
 
 
@@ -199,6 +210,11 @@ class Loader(abc.ABC):
     knows_length: bool = True
     #: the number of samples that an iterable dataset yielded in its last epoch; None for other datasets
     counted: Counted | None = None
+
+    @property
+    def worker_pids(self) -> tuple[int, ...]:
+        """Its worker processes that run now."""
+        return ()
 
     @property
     def parallel(self) -> int:

@@ -20,7 +20,7 @@ from loaderlab.loaders.fetch import BatchFetcher, Fetched, Request, received, re
 from loaderlab.loaders.fetchers import fetcher
 from loaderlab.loaders.resolve import NativeSettings, native_capabilities, native_settings
 from loaderlab.loaders.slots import IN_USE, Slots
-from loaderlab.loaders.torch_internals import batches_of, dead_workers, end_workers
+from loaderlab.loaders.torch_internals import batches_of, dead_workers, end_workers, worker_pids
 from loaderlab.loaders.user_items import StreamEnd, UserStream
 from loaderlab.loaders.worker import BeginWorker, as_sent
 from loaderlab.loaders.worker_death import explained, start_refused
@@ -65,7 +65,7 @@ class Native(Loader):
         self._copy = DeviceCopy(config, device)
         self._skipped = BrokenSamples(split.on_error, plan.num_samples)
         self.broken = self._skipped.reasons
-        self._requests = _Requests(plan)
+        self._requests, self._max_steps = _Requests(plan), plan.max_steps
         self._begin_worker = BeginWorker(self.settings.start_method)
         self._running: Iterator[Any] | None = None
         self._slots = self._first_slots()
@@ -85,11 +85,12 @@ class Native(Loader):
         self.knows_length = not self._iterable
         if self._iterable:
             assert isinstance(source, UserItems)
-            stream = UserStream(source, plan.batch_size, plan.drop_last)
+            stream = UserStream(source, plan.batch_size, plan.drop_last, plan.max_steps)
             self._num_steps = None
             if source.length is not None and not source.sharded:
                 rounded = math.floor if plan.drop_last else math.ceil
-                self._num_steps = rounded(source.length / plan.batch_size)
+                all_steps = rounded(source.length / plan.batch_size)
+                self._num_steps = all_steps if plan.max_steps is None else min(all_steps, plan.max_steps)
             self._loader = DataLoader(stream, batch_size=None, **common)
         else:
             self._num_steps = plan.num_steps
@@ -100,6 +101,10 @@ class Native(Loader):
     @property
     def num_steps(self) -> int | None:
         return self._num_steps
+
+    @property
+    def worker_pids(self) -> tuple[int, ...]:
+        return () if self._loader is None else worker_pids(self._loader, self._running)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         assert self._loader is not None, "closed"
@@ -124,7 +129,8 @@ class Native(Loader):
                 raise
             raise explanation from error
         if self._iterable:
-            self._num_steps, self.counted = num_steps, Counted(num_samples, whole=True)
+            whole = num_steps != self._max_steps  # otherwise the dataset may have more samples
+            self._num_steps, self.counted = num_steps, Counted(num_samples, whole=whole)
 
     def _fetched(self) -> Iterator[Fetched | StreamEnd]:
         assert self._loader is not None, "closed"

@@ -33,6 +33,15 @@ def end_workers(loader: DataLoader[Any], running: Iterator[Any] | None = None) -
             end()
 
 
+def worker_pids(loader: DataLoader[Any], running: Iterator[Any] | None = None) -> tuple[int, ...]:
+    """Pids of the workers of a loader, which has no public list of them; empty if there are none.
+
+    Reads ``_workers`` of ``running``, or of ``DataLoader._iterator``, which persistent workers keep between epochs.
+    """
+    iterator = running if running is not None else loader._iterator
+    return tuple(worker.pid for worker in getattr(iterator, "_workers", ()) if worker.pid is not None)
+
+
 def batches_of(iterator: Iterator[Any]) -> Iterator[Any]:
     """The batches of a DataLoader's iterator with workers, without the profiler's record of each.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils.data import IterableDataset, default_collate
+from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
 from loaderlab.config import refuse
 from loaderlab.data.custom import split_item
@@ -61,19 +61,28 @@ class StreamEnd:
 
 
 class UserStream(IterableDataset[Any]):
-    """A user's iterable dataset, divided into batches in the worker."""
+    """A user's iterable dataset, divided into batches in the worker.
 
-    def __init__(self, source: UserItems, batch_size: int, drop_last: bool) -> None:
-        self._source, self._batch_size, self._drop_last = source, batch_size, drop_last
+    Args:
+        max_steps: number of batches at most, from all workers together.
+    """
+
+    def __init__(self, source: UserItems, batch_size: int, drop_last: bool, max_steps: int | None = None) -> None:
+        self._source, self._batch_size, self._drop_last, self._max_steps = source, batch_size, drop_last, max_steps
 
     def __iter__(self) -> Iterator[Fetched | StreamEnd]:
         items: list[Any] = []
+        left = self._share()
+        if left == 0:
+            return
         try:
             for item in self._source.dataset:
                 items.append(item)
                 if len(items) == self._batch_size:
                     yield collate_items(items, self._source, None)
-                    items = []
+                    items, left = [], None if left is None else left - 1
+                    if left == 0:
+                        return
             if items and not self._drop_last:
                 yield collate_items(items, self._source, None)
                 items = []
@@ -82,6 +91,13 @@ class UserStream(IterableDataset[Any]):
             yield Failure(str(error))
         except user_code.FAILURES as error:
             yield Failure(f"data=custom: the dataset failed: {described(error)}")
+
+    def _share(self) -> int | None:
+        """Number of batches of this worker; workers take turns. None: no limit."""
+        worker = get_worker_info()
+        if self._max_steps is None or worker is None:
+            return self._max_steps
+        return max(0, -(-(self._max_steps - worker.id) // worker.num_workers))
 
 
 def collate_items(items: Sequence[Any], source: UserItems, ids: INT64 | None) -> Batch:

@@ -44,13 +44,19 @@ def _loads_nothing(child: psutil.Process) -> bool:
 
 
 def proportional_memory_mib() -> float | None:
-    """Proportional set size of the counted processes, MiB; None if the kernel does not report it.
+    """Proportional set size of the counted processes together, MiB; None if the kernel does not report it. See `memory_by_process`."""
+    sizes = memory_by_process()
+    return None if sizes is None else sum(sizes.values())
+
+
+def memory_by_process() -> dict[int, float] | None:
+    """Proportional set size of each counted process, MiB, by pid; None if the kernel does not report it.
 
     A shared page is divided among the processes that share it. The share of a template counts too, without the changed pages that only
     the template uses: a job that was forked from it then has about the same value as one that imported everything itself. A call
     takes about 10 ms per process: keep it out of hot paths.
     """
-    total_kib = 0
+    memory: dict[int, float] = {}
     template = template_pid()
     for pid in [*(process.pid for process in _tree()), *([] if template is None else [template])]:
         try:
@@ -61,10 +67,8 @@ def proportional_memory_mib() -> float | None:
             continue  # the process has ended
         except OSError:
             return None
-        total_kib += sizes["Pss"]
-        if pid == template:
-            total_kib -= sizes["Private_Dirty"]
-    return total_kib / 1024
+        memory[pid] = (sizes["Pss"] - (sizes["Private_Dirty"] if pid == template else 0)) / 1024
+    return memory
 
 
 def _memory_kib(pid: int) -> dict[str, int]:

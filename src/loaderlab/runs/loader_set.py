@@ -47,6 +47,7 @@ class LoaderSet:
             ranks.rank,
             ranks.world_size,
             spec.train.blocks,
+            config.measure.epoch_steps,
         )
 
     def training(self, spec: DataSpec, plan: EpochPlan, device: Device) -> Loader:

@@ -12,8 +12,10 @@ import numpy as np
 
 from loaderlab import metrics
 from loaderlab.config import refuse
+from loaderlab.diagnosis.evidence import LEAST_STEPS
 from loaderlab.diagnosis.figures import LoopRecord
 from loaderlab.meter import resources
+from loaderlab.meter.measured_time import MeasuredTime
 from loaderlab.meter.peaks import PeakMemory
 from loaderlab.meter.phases import StepMeter
 from loaderlab.meter.profile import BEYOND, StepProfiler
@@ -84,12 +86,16 @@ class MeasuredLoop:
         config = context.config
         self._rows = _rows_file(context, prepared)
         self._meter = StepMeter(prepared.device, counters=resources.counters, sync=config.measure.sync, rows=self._rows)
-        self._memory = PeakMemory(prepared.device)
+        loader = prepared.parts.loader
+        self._memory = PeakMemory(prepared.device, workers=lambda: loader.worker_pids)
         self._startup_s = 0.0
         self._num_logged = 0  # steps whose loss is recorded
         self._saved_at = time.monotonic()
         self._device_samples: list[DeviceSample] = []
         self._lengths = FalseLengths(prepared.spec, prepared.parts, context.terminal)
+        self._time = None
+        if config.measure.seconds is not None:
+            self._time = MeasuredTime(prepared.settings.warmup_steps, prepared.parts.loader.parallel)
         self._profiler = self._plan_profile() if config.measure.profile and context.ranks.is_first else None
 
     def run(self) -> None:
@@ -100,8 +106,7 @@ class MeasuredLoop:
         """
         config, prepared = self._context.config, self._prepared
         self._startup_s = process_age_s() - prepared.parity_s
-        total = prepared.length.num_steps()
-        with self._sampling_device(), self._context.terminal.progress("training", total) as bar:
+        with self._sampling_device(), self._context.terminal.progress("training", self._total) as bar:
             shown_progress = ShownProgress(bar, prepared.parts.loader.parallel)
 
             def on_step(progress: Progress, meter: StepMeter) -> None:
@@ -110,7 +115,7 @@ class MeasuredLoop:
 
             def on_epoch(progress: Progress, meter: StepMeter) -> None:
                 self._on_epoch(progress, meter)
-                bar.set_total(prepared.length.num_steps())
+                bar.set_total(self._total)
 
             try:
                 train(
@@ -121,6 +126,7 @@ class MeasuredLoop:
                     epochs=config.num_epochs,
                     steps=config.steps,
                     accumulate=config.accumulate,
+                    enough=None if config.measure.seconds is None else self._is_enough,
                 )
             except BaseException:
                 with contextlib.suppress(RuntimeError):  # a failed device gives no times
@@ -164,6 +170,7 @@ class MeasuredLoop:
                 device_samples=self._device_samples,
                 own_pids=resources.own_pids(),
                 host_peak_mib=self._memory.host_mib,
+                worker_mib=self._memory.worker_mib,
                 device_peak_mib=self._memory.device_mib,
                 losses=[step.loss for step in steps[-config.tracking.log_every :]] if self._learns else [],
             ),
@@ -208,13 +215,48 @@ class MeasuredLoop:
         profiler = self._profiler
         if profiler is not None and (profiler.running or self._fits_epoch(profiler, meter)):
             profiler.step(meter)
+        if self._time is not None:
+            self._time.end_step(meter.num_steps, meter.position, disturbed=profiler is not None and profiler.running)
         if meter.num_steps <= 2:  # later steps have no readings, which take about 10 ms per process
             with meter.aside():
                 self._memory.after_step(meter.num_steps)
 
+    def _is_enough(self) -> bool:
+        """Whether the measured window has ``measure.seconds``, and enough steps for a verdict."""
+        seconds, measured = self._context.config.measure.seconds, self._time
+        assert seconds is not None
+        assert measured is not None
+        return measured.seconds >= seconds and measured.num_steps >= LEAST_STEPS
+
+    @property
+    def _total(self) -> int | None:
+        """Number of steps of the run, for the progress bar; None if it is not known."""
+        return None if self._time is not None else self._prepared.length.num_steps()
+
+    def _check_measurable(self, meter: StepMeter) -> None:
+        """Raises:
+        UserError: the run would never end, because no step of an epoch as short as this one is measured.
+        """
+        measure, ramp = self._context.config.measure, self._prepared.parts.loader.parallel
+        if self._time is None or self._is_enough() or meter.position > ramp:
+            return
+        reason = f"an epoch has {meter.position} steps, and its first {ramp} are never measured"
+        if measure.epoch_steps is not None and measure.epoch_steps <= ramp:
+            raise refuse(
+                "measure.epoch_steps", measure.epoch_steps, reason, f"measure.epoch_steps={ramp + 2 * LEAST_STEPS}"
+            )
+        raise refuse(
+            "measure.seconds",
+            f"{measure.seconds:g}",
+            reason,
+            "a smaller batch_size, or fewer workers",
+            is_example=False,
+        )
+
     def _on_epoch(self, progress: Progress, meter: StepMeter) -> None:
         """Writes the buffered metrics, reads memory and saves a checkpoint if one is due, all outside the measured windows."""
         tracked = self._context.tracked
+        self._check_measurable(meter)
         self._end_epoch(progress)
         if progress.val_loss:
             tracked.metric(metrics.VAL_LOSS, progress.val_loss[-1], progress.step)

@@ -93,9 +93,11 @@ def prepare(context: RunContext, loaders: LoaderSet, device: Device) -> Prepared
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
     epoch_steps = train_loader.num_steps
+    if config.measure.seconds is not None and train_loader.knows_length:  # a shorter epoch makes no shorter schedule
+        epoch_steps = plan.all_steps
     if group is not None:  # the length that a rank's iterable dataset claims may be another
         epoch_steps = group.broadcast(epoch_steps)
-    length = RunLength(config.num_epochs, config.steps, config.accumulate, epoch_steps, train_loader.knows_length)
+    length = RunLength(config.planned_epochs, config.steps, config.accumulate, epoch_steps, train_loader.knows_length)
     progress = Progress()
     step: TrainingStep
     if isinstance(device, Emulated):

@@ -48,21 +48,24 @@ def train(
     epochs: int | None,
     steps: int | None,
     accumulate: int,
+    enough: Callable[[], bool] | None = None,
 ) -> None:
-    """Trains until ``epochs`` epochs or ``steps`` steps in total are done; one of the two is None.
+    """Trains until ``epochs`` epochs or ``steps`` steps in total are done, or until `enough`; the others are None.
 
     Args:
         parts: what a step does, with its loaders.
         meter: measures every step of this process.
         progress: the state to start from, which is updated as training proceeds.
         accumulate: steps per update, which uses their mean gradient. The last update of an epoch may have fewer.
+        enough: asked after each update whether to end.
     """
     work = parts.step
     per_epoch = parts.loader.num_steps if parts.loader.knows_length else None
     voting = parts.group if per_epoch is None else None  # otherwise all ranks have the same number of batches
     work.measured_by(meter)
+    ended = False
 
-    while (epochs is None or progress.epoch < epochs) and (steps is None or progress.step < steps):
+    while (epochs is None or progress.epoch < epochs) and (steps is None or progress.step < steps) and not ended:
         work.begin_epoch()
         meter.begin_epoch(progress.epoch)
         batches = iter(parts.loader.epoch(progress.epoch))
@@ -70,7 +73,7 @@ def train(
         group = 0  # steps since the last update
         size = accumulate  # number of steps in the current group
 
-        while steps is None or progress.step < steps:
+        while (steps is None or progress.step < steps) and not ended:
             meter.next_step()
             batch = next(batches, None)
             if batch is not None:
@@ -114,6 +117,7 @@ def train(
 
             progress.step += 1
             observers.on_step(progress, meter)
+            ended = updates and enough is not None and enough()
 
         meter.end_epoch()  # waits for the device
         if in_epoch == 0:
