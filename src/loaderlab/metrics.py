@@ -260,6 +260,21 @@ STRAGGLER_EXCESS_PCT = _metric(
     of="the step",
     row=ROW,
 )
+TUNE_MAKERS = _metric("tune/makers", "", "workers or threads of the chosen settings", ",.0f", LOWER, per_rank=False)
+TUNE_LOST_PCT = _metric(  # with the time between epochs, which starvation/starved_pct leaves out
+    "tune/lost_pct", "%", "starved with the chosen settings, ends of epochs included", ".1f", LOWER, per_rank=False
+)
+TUNE_LOST_LOW_PCT = _metric(
+    "tune/lost_low_pct", "%", "the same, lower end of the 95 % CI", ".1f", LOWER, per_rank=False
+)
+TUNE_LOST_HIGH_PCT = _metric(
+    "tune/lost_high_pct", "%", "the same, upper end of the 95 % CI", ".1f", LOWER, per_rank=False
+)
+TUNE_SEARCH_S = _metric("tune/search_s", "s", "search for the chosen settings", ",.0f", LOWER, per_rank=False)
+TUNE_CONFIRM_S = _metric("tune/confirm_s", "s", "confirmation of the chosen settings", ",.0f", LOWER, per_rank=False)
+TUNE_STARTS_S = _metric(
+    "tune/starts_s", "s", "process starts of the search and the confirmation", ",.0f", LOWER, per_rank=False
+)
 LEARNING_RATE = _metric("train/learning_rate", "", "learning rate", ".3g", per_rank=False)
 MACHINE_BUSY_PCT = _metric(
     "machine/busy_pct", "%", "CPU use of other programs, before the run", ".0f", LOWER, per_rank=False, of="the CPU"

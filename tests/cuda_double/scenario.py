@@ -220,8 +220,8 @@ def play(loop: Loop, double: Double, on_step: Callable[[Progress], None] = lambd
         double.timeline.end_step(double.current_stream.queue)
         on_step(progress)
 
-    limits: dict[str, int | None] = {"epochs": None if loop.stop_after else loop.epochs, "steps": loop.stop_after}
-    train(parts, meter, progress, Observers(after_step, lambda *_: None), accumulate=loop.accumulate, **limits)
+    epochs, observers = None if loop.stop_after else loop.epochs, Observers(after_step, lambda *_: None)
+    train(parts, meter, progress, observers, accumulate=loop.accumulate, epochs=epochs, steps=loop.stop_after)
     return Played(loop, double, meter, parts, loader, progress)
 
 

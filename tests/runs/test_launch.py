@@ -56,7 +56,7 @@ def kills_itself(_sending: Connection, _config: TrainConfig, _job: Job) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def kills_itself_while_checking(_sending: Connection, _arms: dict[str, TrainConfig]) -> None:
+def kills_itself_while_checking(_sending: Connection, _arms: dict[str, TrainConfig], _quietly: bool) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -15,8 +15,10 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from loaderlab.cli.messages import missing_value, no_such_setting
-from loaderlab.cli.schemas import CONF
+from loaderlab.cli.schemas import CONF, tuned_folder
+from loaderlab.cli.setting_texts import nearest
 from loaderlab.config import WrongUsage, refuse
+from loaderlab.system.program import command
 
 T = TypeVar("T")
 _NO_NAME = re.compile(r"null|true|false|[-+]?(\d[\d_]*)?\.?\d+(e[-+]?\d+)?|nan|inf", re.IGNORECASE)
@@ -46,13 +48,16 @@ def config_loader() -> Iterator[ConfigLoader]:
 
 
 def refuse_no_choice(arguments: Sequence[str]) -> None:
-    """Rejects ``loader=null`` and ``loader=1``: Hydra's own error for them does not list the choices.
+    """Rejects ``loader=null`` and ``loader=1``, and settings of the tuner that do not exist: Hydra's own errors for them do not list the
+    choices.
 
     Raises:
         WrongUsage: the value of a group is not the name of a choice.
     """
     for text in arguments:
         group, equals, value = text.partition("=")
+        if group == "+tuned":
+            _refuse_untuned(value)
         if equals and (CONF / group).is_dir() and _NO_NAME.fullmatch(value):
             choices = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
             if group in ("study", "rung"):
@@ -60,6 +65,19 @@ def refuse_no_choice(arguments: Sequence[str]) -> None:
             else:
                 why = "is not a choice: one of"
             raise refuse(group, value, f"{why} {', '.join(choices)}", f"{group}={choices[0]}")
+
+
+def _refuse_untuned(value: str) -> None:
+    """Raises:
+    WrongUsage: the tuner has not written these settings.
+    """
+    known = sorted(path.stem for path in (tuned_folder() / "tuned").glob("*.yaml"))
+    for name in value.split(","):
+        if not known:
+            raise WrongUsage(f"+tuned={name}: nothing has been tuned yet. Type: {command('tune')} tune.name={name}")
+        if name not in known:
+            listed = f"there is no such choice.{nearest(name, known)} tuned is one of: {', '.join(known)}"
+            raise WrongUsage(f"+tuned={name}: {listed}. {command('tune')} tune.name=… writes another one")
 
 
 def typed(cfg: DictConfig, kind: type[T]) -> T:

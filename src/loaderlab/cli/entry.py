@@ -17,6 +17,7 @@ from loaderlab.system.streams import lossy
 
 COMMANDS = {
     "train": "measures and records one training run; with -m a sweep of runs",
+    "tune": "finds the cheapest settings of a loader that keep the device fed",
     "watch": "runs any training script and says whether its loaders starve it",
     "compare": "compares recorded runs in a table, pictures and a page",
     "trace": "reads from a trace of PyTorch's profiler whether the GPU was starved",

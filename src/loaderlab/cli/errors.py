@@ -44,12 +44,17 @@ def explain(error: BaseException, config_name: str, arguments: Sequence[str]) ->
             )
     text = "\n".join(safe_text(each) for each in (error, *causes(error)))
     if match := re.search(r"Ambiguous value for argument '(.*)'", text):
+        if config_name == "tune":
+            name = match[1].partition("=")[0]
+            return f"{match[1]}: the tuner chooses the values that it tries by itself. Type one value: {name}=…"
         return f"{match[1]}: several values make a sweep. Type: -m {match[1]}"
     background = functools.partial(_background, config_name, arguments, text)
     if match := re.search(r"Key '(\S+)' is not in struct\s+full_key: (\S+)", text):
         return no_such_setting(match[2], background(match[2]), typed=_override(match[2], arguments))
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match[1].partition("@")[0]
+        if key == "tuned":
+            return "tuned: settings of the tuner are added with a plus. Type: +tuned=NAME"
         return no_such_setting(key, background(key), typed=_override(key, arguments))
     if match := re.search(r"(Value .*|Invalid .*|.*could not be converted.*)\s+full_key: (\S+)", text):
         return f"{match[2]}: {match[1].strip()}.{example(match[2], background(match[2]))}"

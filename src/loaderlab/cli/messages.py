@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from loaderlab.cli.schemas import SCHEMAS
+from loaderlab.cli.schemas import CONF, SCHEMAS
 from loaderlab.cli.setting_texts import needed, no_such
 
 
@@ -36,7 +36,8 @@ def no_such_setting(key: str, cfg: DictConfig, known: Sequence[str] | None = Non
             f"{key}: {parent}={chosen} has no settings; {parent}={' and '.join(owners)} {'has' if len(owners) == 1 else 'have'} "
             f"this one. Type: {parent}={owners[0]} {typed or f'{key}=…'}"
         )
-    where = _where(parent, name, cfg, known) if parent in SCHEMAS else ""
+    is_group = parent in SCHEMAS and (CONF / parent).is_dir()
+    where = _where(parent, name, cfg, known) if is_group else ""
     return no_such(key, known, where)
 
 

@@ -13,6 +13,13 @@ INTRODUCTION = {  # the purpose of the command, then examples
         "accelerator=resnet50_a100            could this host feed an A100? Emulated: no GPU is needed",
         "loader=dali --help                   this text, with the settings of loader=dali",
     ),
+    "tune": (
+        "loaderlab: the cheapest settings of a loader that keep the device fed, shown by fresh runs",
+        "                                     tunes the loader of a run; with all settings of train",
+        "accelerator=resnet50_a100            how many workers would feed an A100? Emulated: no GPU is needed",
+        "tune.minutes=5 tune.also=[decoder]   more time; also tries another image decoder",
+        "script.py lr=0.1                     tunes any training script; options come before it: --yes --steps 50",
+    ),
     "trace": (
         "loaderlab: reads from a trace of PyTorch's profiler, of any program, whether its input pipeline starved the GPU",
         "trace=log/host_1234.pt.trace.json.gz   a row for each profiler step, and the verdict",

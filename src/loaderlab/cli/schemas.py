@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -50,6 +51,7 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "measure": {"measure": schema.MeasureConfig},
     "tracking": {"tracking": schema.TrackingConfig},
     "train": {"train": schema.TrainConfig},
+    "tune": {"tune": schema.TunedTrainConfig},
     "compare": {"compare": schema.CompareConfig},
 }
 RESOLVERS: dict[str, Callable[..., Any]] = {  # values that depend on the machine, used as ``${worker_counts:}``
@@ -59,7 +61,14 @@ RESOLVERS: dict[str, Callable[..., Any]] = {  # values that depend on the machin
     "ladder_precision": ladder_precision,  # its arguments are the settings ``device`` and ``accelerator.name``
     # Hydra writes a multirun.yaml there, which nothing reads; the checkout may be read-only
     "hydra_folder": lambda: str(private_folder("hydra")),
+    "tuned_folder": lambda: str(tuned_folder()),
 }
+
+
+def tuned_folder() -> Path:
+    """The folder that contains ``tuned/NAME.yaml``; without it, one that exists, because Hydra warns of a missing folder."""
+    folder = schema.store_root() / "mlruns"
+    return folder if folder.is_dir() else CONF
 
 
 def register() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from loaderlab.cli.schemas import CONF, SCHEMAS
-from loaderlab.config import CompareConfig, SweepSlurmConfig, TraceConfig, TrainConfig
+from loaderlab.config import CompareConfig, SweepSlurmConfig, TraceConfig, TrainConfig, TuneConfig
 from loaderlab.config.base import LARGEST, MISSING
 
 HEAD = """# Settings
@@ -50,6 +50,8 @@ def markdown() -> str:
         lines += [f"| {group}= | |", "|---|---|"]
         lines += [f"| `{path.stem}` | {_comment(path)} |" for path in _choices(group)]
         lines += ["", *(_schemas(group) if group in SCHEMAS else ())]
+    lines += ["## The tuner", "", "`loaderlab tune`, `python -m experiments.tune`; a run's settings apply too", ""]
+    lines += [*_table(TuneConfig, "tune."), ""]
     lines += [
         "## A comparison",
         "",

@@ -68,6 +68,7 @@ from loaderlab.config.slurm import SlurmConfig, SweepSlurmConfig
 from loaderlab.config.trace import TraceConfig
 from loaderlab.config.train import LOCAL, SLURM, SPAWN, TEMPLATE, SweepConfig, TrainConfig
 from loaderlab.config.tune import TuneConfig
+from loaderlab.config.tuned_train import TunedTrainConfig, refuse_untunable
 
 __all__ = [
     "AUTO",
@@ -128,6 +129,7 @@ __all__ = [
     "TrainConfig",
     "TransformConfig",
     "TuneConfig",
+    "TunedTrainConfig",
     "UserError",
     "VectorsData",
     "WebDatasetData",
@@ -140,6 +142,7 @@ __all__ = [
     "refuse",
     "refuse_single",
     "refuse_typed",
+    "refuse_untunable",
     "setting",
     "store_root",
 ]

@@ -17,6 +17,7 @@ class Job:
         hash: identifies the resolved configuration, so that a resumed sweep recognises its jobs.
         machine: the load from other programs before it started, as metrics: see `loaderlab.system.machine.state`.
         parity: the value of the parity tag; empty if parity was not checked.
+        tags: more tags of the run.
     """
 
     name: str
@@ -26,6 +27,32 @@ class Job:
     hash: str = ""
     machine: Mapping[str, float] = field(default_factory=dict)
     parity: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunWindow:
+    """What the tuner needs of a run's measured window in addition to its metrics.
+
+    If the starved share changed during the run, the values cover the steps after the change: see
+    `loaderlab.diagnosis.evidence.Evidence`, also for the meaning of the values.
+
+    Attributes:
+        torch_threads: of the step.
+        cpu_s_per_sample: CPU time of the training process and its workers, over the whole loop; None if it was not counted.
+        first_step_at: when the first batch had arrived, in seconds since 1970; None if that is not known.
+    """
+
+    num_steps: int
+    rate: float
+    starved_pct: float
+    starved_interval: tuple[float, float] | None
+    delivery_pct: float
+    late_steps: float | None
+    ceiling_by_threads: Mapping[int, float]
+    torch_threads: int
+    cpu_s_per_sample: float | None
+    first_step_at: float | None
 
 
 @dataclass(frozen=True)
@@ -39,6 +66,8 @@ class RunResult:
         error: one message; empty if it finished.
         verdict: the grade; empty if there is none.
         wrong_usage: what was typed is wrong, and nothing was trained.
+        window: None if no step was measured.
+        warnings: what it would have warned of, if it was launched quietly.
     """
 
     run_id: str
@@ -47,6 +76,8 @@ class RunResult:
     error: str = ""
     verdict: str = ""
     wrong_usage: bool = False
+    window: RunWindow | None = None
+    warnings: Sequence[str] = ()
 
 
 def single(config: TrainConfig, overrides: Sequence[str]) -> Job:

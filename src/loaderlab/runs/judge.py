@@ -10,12 +10,13 @@ import torch
 
 from loaderlab import metrics
 from loaderlab.config import AUTO
-from loaderlab.diagnosis.evidence import LEAST_STEPS
+from loaderlab.diagnosis.evidence import LEAST_STEPS, Evidence
 from loaderlab.diagnosis.figures import LoopRecord, evidence_of, figures_of
 from loaderlab.diagnosis.verdict import Verdict, judge
 from loaderlab.meter.phases import own_cost_ns
 from loaderlab.meter.rates import ProbeResults
 from loaderlab.runs.context import RunContext
+from loaderlab.runs.job import RunWindow
 from loaderlab.runs.measured_loop import Trained
 from loaderlab.runs.prepare import Prepared
 from loaderlab.runs.rank_results import JobResults, RankReport, join_reports
@@ -24,12 +25,19 @@ from loaderlab.runs.setup import setup_of
 
 @dataclass(frozen=True)
 class Judged:
-    """The metrics of a run, by name, and its verdict. ``job``: of a job of several ranks, on rank 0."""
+    """The metrics of a run, by name, and its verdict.
+
+    Attributes:
+        job: of a job of several ranks, on rank 0.
+        evidence, threads: what the verdict is based on, and the number of torch threads; None for a job of several ranks.
+    """
 
     figures: Mapping[str, float]
     verdict: Verdict
     loop: LoopRecord
     job: JobResults | None = None
+    evidence: Evidence | None = None
+    threads: int | None = None
 
     @property
     def not_finite(self) -> list[str]:
@@ -64,7 +72,33 @@ def judge_run(
         metrics.VAL_ACCURACY: trained.val_accuracy,
     }
     figures = {name: value for name, value in values.items() if value is not None}
-    return Judged(figures, judge(evidence_of(loop, probes), setup), loop)
+    evidence = evidence_of(loop, probes)
+    return Judged(figures, judge(evidence, setup), loop, evidence=evidence, threads=setup.threads)
+
+
+def window_of(judged: Judged, process_started: float) -> RunWindow | None:
+    """What the tuner needs of a run; None without a measured step.
+
+    Args:
+        process_started: when the run's process started, in seconds since 1970.
+    """
+    evidence, threads, loop, figures = judged.evidence, judged.threads, judged.loop, judged.figures
+    if evidence is None or threads is None or evidence.rate is None:
+        return None
+    startup_s, first_s = figures.get(metrics.STARTUP_S), figures.get(metrics.FIRST_BATCH_S)
+    num_samples = sum(step.num_samples for step in loop.steps)
+    return RunWindow(
+        num_steps=evidence.num_steps,
+        rate=evidence.rate,
+        starved_pct=evidence.starved_pct,
+        starved_interval=evidence.starved_interval,
+        delivery_pct=evidence.delivery_pct,
+        late_steps=evidence.late_steps,
+        ceiling_by_threads=dict(evidence.ceiling_by_threads),
+        torch_threads=threads,
+        cpu_s_per_sample=loop.used["cpu_s"] / num_samples if "cpu_s" in loop.used and num_samples else None,
+        first_step_at=None if startup_s is None or first_s is None else process_started + startup_s + first_s,
+    )
 
 
 def judge_job(context: RunContext, prepared: Prepared, trained: Trained, reports: Sequence[RankReport]) -> Judged:

@@ -11,12 +11,14 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Any
 
-from loaderlab.config import SPAWN, TrainConfig, UserError
+from loaderlab.config import SPAWN, TrainConfig, UserError, WrongUsage
 from loaderlab.parity.status import NOT_CHECKED
 from loaderlab.runs.compared_loaders import ComparedLoader
 from loaderlab.runs.job import Job, RunResult
@@ -37,11 +39,14 @@ GRACE_S = 2.0  # for a child that received the same Ctrl-C from the terminal to 
 RECORD_S = 60.0  # for a child to write its record
 
 
-def launch(config: TrainConfig, job: Job, starter: JobStarter, method: str = SPAWN) -> RunResult:
+def launch(
+    config: TrainConfig, job: Job, starter: JobStarter, method: str = SPAWN, *, quietly: bool = False
+) -> RunResult:
     """Runs a job in its own process and waits for it for at most ``sweep.job_minutes``.
 
     Args:
         method: how its process starts: see `loaderlab.config.SweepConfig.start`.
+        quietly: it prints nothing; its warnings and its error are in the result.
 
     Returns:
         Its result. After a user's error, an unexpected error or a dead process, ``status`` is FAILED or KILLED and ``error``
@@ -52,23 +57,55 @@ def launch(config: TrainConfig, job: Job, starter: JobStarter, method: str = SPA
             KILLED. A second one ends the child at once.
     """
     minutes = config.sweep.job_minutes
-    received, reason, late = _Launch(starter, method, _child, (config, job), f"run {job.name}").wait(minutes)
+    received, reason, late = _Launch(starter, method, _child, (config, job, quietly), f"run {job.name}").wait(minutes)
     if late and (received is None or received.status != "FINISHED"):
         return RunResult("", "KILLED", error=reason)
     result: RunResult = RunResult("", "FAILED", error=reason) if received is None else received
     return result
 
 
+def call(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    name: str,
+    minutes: float | None,
+    starter: JobStarter,
+    method: str,
+) -> Any:
+    """The result of a function that runs in its own process.
+
+    Args:
+        function: of a module, with a result that can be pickled.
+        name: of the process.
+        minutes: time limit; None: no limit.
+
+    Raises:
+        UserError: the function's own; or it died or took too long, with the reason.
+    """
+    received, reason, _ = _Launch(starter, method, _calling_child, (function, args), name).wait(minutes)
+    if received is None:
+        raise UserError(f"{name}: {reason}")
+    result, error = received
+    if error is not None:
+        raise error
+    return result
+
+
 def check_parity(
-    arms: Sequence[ComparedLoader], minutes: float | None, starter: JobStarter, method: str = SPAWN
+    arms: Sequence[ComparedLoader],
+    minutes: float | None,
+    starter: JobStarter,
+    method: str = SPAWN,
+    *,
+    quietly: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Compares the loaders of a sweep with the reference, in a separate process; see `loaderlab.parity.check.check_all`.
 
     Returns:
-        The result of each loader, by its key. If the process died or took longer than ``minutes``, no loader is checked.
+        The result of each loader, by its key. With ``quietly``, it prints nothing. If the process died or took longer than ``minutes``, no loader is checked.
     """
     configs = {arm.name: arm.config for arm in arms}
-    received, reason, _ = _Launch(starter, method, _checking_child, (configs,), "parity").wait(minutes)
+    received, reason, _ = _Launch(starter, method, _checking_child, (configs, quietly), "parity").wait(minutes)
     if received is None:
         received = {name: {"status": f"{NOT_CHECKED}: {reason}"} for name in configs}
     return {arm.key: {"loader": arm.name, **received[arm.name]} for arm in arms}
@@ -134,13 +171,15 @@ def _how_it_died(process: JobProcess) -> str:
     return f"its process ended with exit code {exit_code} and returned no result"
 
 
-def _child(sending: Connection, config: TrainConfig, job: Job) -> None:
+def _child(sending: Connection, config: TrainConfig, job: Job, quietly: bool) -> None:
     end_with_parent()
     time_limit_raises()
     with importing():
         from loaderlab.runs.start import start_run
-        from loaderlab.system.terminal import Terminal
-    terminal = Terminal()
+        from loaderlab.system.terminal import Terminal, quiet_terminal
+    terminal = quiet_terminal() if quietly else Terminal()
+    if quietly:
+        warnings.simplefilter("ignore", UserWarning)  # torch warns of each number of workers above that of the cores
     if note := start_note():
         terminal.warn(note)
     try:
@@ -149,22 +188,38 @@ def _child(sending: Connection, config: TrainConfig, job: Job) -> None:
         result = RunResult("", "KILLED", error="interrupted")
     except UserError as error:
         result = RunResult("", "FAILED", error=error_line(error))
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        if not quietly:
+            print(f"error: {error}", file=sys.stderr, flush=True)
     except (Exception, SystemExit) as error:
-        traceback.print_exc()
+        if not quietly:
+            traceback.print_exc()
         result = RunResult("", "FAILED", error=error_line(error))
-    _send_and_exit(sending, result)
+    _send_and_exit(sending, replace(result, warnings=tuple(terminal.warnings)) if quietly else result)
 
 
-def _checking_child(sending: Connection, arms: Mapping[str, TrainConfig]) -> None:
+def _checking_child(sending: Connection, arms: Mapping[str, TrainConfig], quietly: bool) -> None:
     end_with_parent()
     time_limit_raises()
     from loaderlab.parity.check import check_all
-    from loaderlab.system.terminal import Terminal
+    from loaderlab.system.terminal import Terminal, quiet_terminal
 
     with sigterm_raises():
-        results = check_all(arms, Terminal())
+        results = check_all(arms, quiet_terminal() if quietly else Terminal())
     _send_and_exit(sending, results)
+
+
+def _calling_child(sending: Connection, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    end_with_parent()
+    time_limit_raises()
+    result, failure = None, None
+    try:
+        with sigterm_raises():
+            result = function(*args)
+    except UserError as error:
+        failure = UserError(str(error)) if not isinstance(error, WrongUsage) else WrongUsage(str(error))
+    except (Exception, SystemExit) as error:
+        failure = UserError(error_line(error))
+    _send_and_exit(sending, (result, failure))
 
 
 def _send_and_exit(sending: Connection, result: Any) -> None:

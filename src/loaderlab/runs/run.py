@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ from loaderlab.runs.accelerator_note import limit_note
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.job import Job, RunResult
 from loaderlab.runs.job_start import start_method
-from loaderlab.runs.judge import Judged, judge_job, judge_run, warn_of_results, with_own_cost
+from loaderlab.runs.judge import Judged, judge_job, judge_run, warn_of_results, window_of, with_own_cost
 from loaderlab.runs.ladder_precision import NO_ARITHMETIC
 from loaderlab.runs.loader_set import LoaderSet
 from loaderlab.runs.measured_loop import MeasuredLoop, Trained
@@ -38,7 +39,7 @@ from loaderlab.runs.rank_results import RankReport, report_of, unsaid
 from loaderlab.runs.setup import setup_of
 from loaderlab.system import doctor, slurm_task, versions
 from loaderlab.system.causes import described, reason, safe_text
-from loaderlab.system.processes import Terminated, ignore_sigterm, sigterm_raises
+from loaderlab.system.processes import Terminated, ignore_sigterm, process_age_s, sigterm_raises
 from loaderlab.system.ranks import SINGLE, node_name
 from loaderlab.system.terminal import Terminal
 from loaderlab.tracking import open_store
@@ -91,6 +92,7 @@ def run(
         tags["config.hash"] = job.hash
     if job.parity:
         tags[PARITY] = job.parity
+    tags |= job.tags
     if not INSTALLED and (commit := versions.git_commit(PROJECT)):
         tags["git.commit"] = commit
     with contextlib.ExitStack() as stack:
@@ -120,7 +122,8 @@ def run(
         judged = stages.record(None)
     if judged is None:
         return RunResult(tracked.run_id, tracked.status)
-    return RunResult(tracked.run_id, tracked.status, judged.figures, verdict=judged.verdict.grade)
+    window = window_of(judged, time.time() - process_age_s())
+    return RunResult(tracked.run_id, tracked.status, judged.figures, verdict=judged.verdict.grade, window=window)
 
 
 def _started(store: Store | None, job: Job, tags: dict[str, str], group: RankGroup | None) -> TrackedRun | Untracked:

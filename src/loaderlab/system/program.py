@@ -9,7 +9,7 @@ from loaderlab.config import INSTALLED
 
 
 def command(name: str) -> str:
-    """How to type a command (train, compare, trace, ui, server, sync, doctor), for messages that suggest one.
+    """How to type a command (train, tune, compare, trace, ui, server, sync, doctor), for messages that suggest one.
 
     A process that `multiprocessing` starts has the ``sys.argv`` of the process that started it.
     """

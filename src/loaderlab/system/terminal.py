@@ -22,6 +22,7 @@ PLAIN_WIDTH = 150  # characters
 QUIET_S = 10.0  # between two plain lines of progress if the total is unknown
 FIRST_COLUMN = 24  # minimum width of a table's first column, in characters, before other columns are left out
 LEADING_COLUMNS = 3  # these and the last column are always shown
+WARNING = "warning: "
 PLAIN_LINES = 10  # of progress, if stdout is not a terminal
 
 
@@ -52,7 +53,12 @@ class Terminal:
         self.said.append(text)
 
     def warn(self, text: str) -> None:
-        self.say(f"warning: {text}")
+        self.say(f"{WARNING}{text}")
+
+    @property
+    def warnings(self) -> list[str]:
+        """What it has warned of."""
+        return [text.removeprefix(WARNING) for text in self.said if text.startswith(WARNING)]
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Prints a table: the first column is aligned left, the others right.

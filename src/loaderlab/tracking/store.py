@@ -262,6 +262,10 @@ class Store:
         with limited_requests():
             perform(self.client, run_id, operation)
 
+    def tag(self, run_id: str, tags: dict[str, str]) -> None:
+        """Adds tags to a run that has ended, or that another process records."""
+        self._tracked(run_id, run_id).tags(tags)
+
     def correct(
         self, run_id: str, status: str, tags: dict[str, str], figures: Mapping[str, float], texts: Mapping[str, str]
     ) -> None:

@@ -1,0 +1,55 @@
+"""Settings of `loaderlab tune`: those of a run, and those of the tuner; and checks for contradictions between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from loaderlab.config.base import refuse, setting
+from loaderlab.config.loader import ReplayLoader, ResidentLoader
+from loaderlab.config.train import LOCAL, TrainConfig
+from loaderlab.config.tune import TuneConfig
+
+
+@dataclass
+class TunedTrainConfig(TrainConfig):
+    """A run whose loader is tuned."""
+
+    tune: TuneConfig = setting(TuneConfig, "what the tuner looks for, and for how long")
+
+    @property
+    def run(self) -> TrainConfig:
+        """The settings of the run alone."""
+        return TrainConfig(**{entry.name: getattr(self, entry.name) for entry in fields(TrainConfig)})
+
+
+def refuse_untunable(config: TunedTrainConfig) -> None:
+    """Rejects runs that cannot be tuned.
+
+    Raises:
+        WrongUsage: several ranks, a loader without workers or threads, a setting that has no effect on the tuner.
+    """
+    if config.launch.is_distributed:
+        raise refuse(
+            "launch",
+            config.launch.name,
+            "the tuner measures one process with its share of the cores",
+            "launch=none",
+            is_example=False,
+        )
+    if isinstance(config.loader, ReplayLoader | ResidentLoader):
+        why = "it loads nothing" if isinstance(config.loader, ReplayLoader) else "it has no workers and no threads"
+        raise refuse(
+            "loader", config.loader.name, f"{why}, so there is nothing to tune", "loader=native", is_example=False
+        )
+    if config.resume is not None:
+        raise refuse("resume", config.resume, "each trial starts from the beginning", "resume=null", is_example=False)
+    if config.fail_if.utilization_below is not None:
+        limit = f"{config.fail_if.utilization_below:g}"
+        raise refuse(
+            "fail_if.utilization_below",
+            limit,
+            "is a gate of a run; the tuner has a limit of its own",
+            "tune.max_starved_pct=5 fail_if.utilization_below=null",
+        )
+    if config.sweep.on != LOCAL:
+        raise refuse("sweep.on", config.sweep.on, "the tuner runs its trials here", "sweep.on=local", is_example=False)

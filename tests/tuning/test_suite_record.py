@@ -1,0 +1,123 @@
+"""The record of the tuner in MLflow, and the file for ``+tuned=NAME``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from loaderlab.cli import schemas
+from loaderlab.cli.compose import compose, typed
+from loaderlab.config import PROJECT, NativeLoader, TrainConfig, TunedTrainConfig, UserError
+from loaderlab.metrics import TABLE
+from loaderlab.tracking import open_store
+from loaderlab.tracking.store import Store
+from loaderlab.tuning.answer import CERTIFIED, UNCONFIRMED, Answer, Confirmed, Predicted, Tried
+from loaderlab.tuning.candidate import NATIVE, Branch, Candidate
+from loaderlab.tuning.suite_record import figures_of, recording, save_settings
+from loaderlab.tuning.trial import Facts, Measured
+
+NOW = Candidate(Branch(NATIVE), 4, 2, pin_memory=True, persistent=True, start_method="fork")
+CHOSEN = replace(NOW, makers=2)
+RUN = Measured(1000.0, 0.5, (0.0, 1.0), 20.0, 100, run_id="")
+
+
+def answer(run_id: str = "") -> Answer:
+    tried = Tried(CHOSEN, "predicted to be enough", Predicted(990.0, 1.25), replace(RUN, run_id=run_id))
+    return Answer(
+        grade=CERTIFIED,
+        facts=Facts(NOW, (Branch(NATIVE),), 100, 64),
+        max_starved_pct=5.0,
+        chosen=CHOSEN,
+        neighbour=None,
+        fastest=NOW,
+        tried=(tried,),
+        excluded=(),
+        confirmed={CHOSEN: Confirmed(CHOSEN, (RUN, RUN, RUN), 0.5, (0.25, 0.75), 1000.0)},
+        certificate="with 2 workers the device is starved 0.5 % of the time",
+        search_s=40.0,
+        confirm_s=60.0,
+        starts_s=20.0,
+    )
+
+
+@pytest.fixture
+def config(make_config: Callable[..., TrainConfig]) -> TunedTrainConfig:
+    train = make_config("loader.num_workers=4", "steps=5")
+    return TunedTrainConfig(**{entry.name: getattr(train, entry.name) for entry in fields(TrainConfig)})
+
+
+@pytest.fixture
+def store(config: TunedTrainConfig) -> Store:
+    return open_store(config.tracking, PROJECT)
+
+
+def test_the_answer_is_recorded_with_its_trials_below(config: TunedTrainConfig, store: Store) -> None:
+    with recording(config, store) as record:
+        parent_id = record.for_trials.parent_id
+        with store.start("2 workers", parent_id, {}) as child:
+            pass
+        record.answered(answer(child.run_id), "<p>a page</p>", b"a picture")
+    parent, trial = store.run(parent_id), store.run(child.run_id)
+    assert parent is not None
+    assert trial is not None
+    assert (parent.status, trial.parent_id, trial.status) == ("FINISHED", parent_id, "FINISHED")
+    assert trial.tags["tune.predicted"] == "990 samples/s, starved 1.2 %"
+    assert parent.tags["tune.chosen"] == "loader.num_workers=2 loader.prefetch_factor=2"
+    assert parent.tags["tune.certificate"] == answer().certificate
+    assert parent.tags["tune.grade"] == CERTIFIED
+    assert parent.figures == figures_of(answer())
+    assert parent.settings["loader.num_workers"] == "4"
+    assert store.read(parent_id, "tune.html") == "<p>a page</p>"
+    assert store.read(parent_id, "tune.png") == "a picture"
+    text = store.read(parent_id, "tune.json")
+    assert text is not None
+    assert json.loads(text)["confirmed"][0]["candidate"]["makers"] == 2
+
+
+def test_what_is_known_is_recorded_after_ctrl_c(config: TunedTrainConfig, store: Store) -> None:
+    unconfirmed = replace(answer(), grade=UNCONFIRMED, confirmed={}, interrupted=True)
+    parent_id = ""
+
+    def interrupted() -> None:
+        nonlocal parent_id
+        with recording(config, store) as record:
+            parent_id = record.for_trials.parent_id
+            record.answered(unconfirmed, "", b"")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    parent = store.run(parent_id)
+    assert parent is not None
+    assert (parent.status, parent.tags["tune.grade"]) == ("KILLED", UNCONFIRMED)
+    assert "tune/lost_pct" not in parent.figures
+    assert store.read(parent_id, "tune.png") is None
+
+
+def test_the_metrics_of_an_answer() -> None:
+    figures = figures_of(answer())
+    assert set(figures) == {name for name in TABLE if name.startswith("tune/")}
+    assert (figures["tune/makers"], figures["tune/lost_pct"], figures["tune/lost_high_pct"]) == (2.0, 0.5, 0.75)
+    assert set(figures_of(replace(answer(), chosen=None))) == {"tune/search_s", "tune/confirm_s", "tune/starts_s"}
+
+
+def test_the_chosen_settings_are_used_by_name(
+    config: TunedTrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schemas.schema, "store_root", lambda: tmp_path)
+    for _ in range(2):  # a second answer replaces the first one
+        assert save_settings(answer(), config, tmp_path) == tmp_path / "mlruns" / "tuned" / "chosen.yaml"
+    assert [path.name for path in (tmp_path / "mlruns" / "tuned").iterdir()] == ["chosen.yaml"]
+    loader = typed(compose("train", ["+tuned=chosen"]), TrainConfig).loader
+    assert loader == NativeLoader(num_workers=2, prefetch_factor=2)
+    assert save_settings(replace(answer(), chosen=None), config, tmp_path) is None
+
+
+def test_a_folder_that_cannot_be_written_is_named(config: TunedTrainConfig, tmp_path: Path) -> None:
+    (tmp_path / "mlruns").touch()
+    with pytest.raises(UserError, match="chosen.yaml: cannot be written: "):
+        save_settings(answer(), config, tmp_path)
