@@ -364,7 +364,7 @@ def test_help_needs_neither_torch_nor_mlflow() -> None:
 
 
 def test_a_launching_process_needs_no_torch() -> None:
-    code = "import sys, loaderlab.runs.sweep, loaderlab.runs.sweep_runner, loaderlab.runs.launch, loaderlab.tracking.store, loaderlab.system.terminal; print('torch' in sys.modules)"
+    code = "import sys, loaderlab.runs.sweep, loaderlab.runs.sweep_runner, loaderlab.runs.launch, loaderlab.tracking.store, loaderlab.system.terminal, loaderlab.tuning.suite_command; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "False", done.stderr
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from loaderlab.cli import schemas, tune
+from loaderlab import config as config_package
+from loaderlab.cli import tune
 from loaderlab.cli.compose import compose, refuse_no_choice, typed
 from loaderlab.cli.main import main
 from loaderlab.config import NativeLoader, SpdlLoader, TrainConfig, TunedTrainConfig, WrongUsage
@@ -110,7 +111,7 @@ def test_lists_are_typed_with_and_without_brackets() -> None:
 def tuned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The folder of the tuner's files."""
     (tmp_path / "mlruns").mkdir()
-    monkeypatch.setattr(schemas.schema, "store_root", lambda: tmp_path)
+    monkeypatch.setattr(config_package, "store_root", lambda: tmp_path)
     return tmp_path / "mlruns" / "tuned"
 
 

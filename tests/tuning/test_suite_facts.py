@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import IterableDataset
 
 from loaderlab.config import TrainConfig, TuneConfig, WrongUsage
+from loaderlab.probes import smaller_images
 from loaderlab.tuning.candidate import DALI, NATIVE, RESIDENT, SPDL, Branch, Candidate
 from loaderlab.tuning.suite_facts import describe
 
@@ -39,10 +40,20 @@ def test_the_settings_in_effect(make_config: Make) -> None:
     assert (facts.takes_copies, facts.uses_host_cores, facts.in_dev_shm) == (False, True, False)
     assert facts.samples_bytes is not None
     assert facts.samples_bytes > 18 * 3 * 40 * 40
-    assert facts.remedy.startswith("The stored images have a shorter side of about")
     assert {"fork", "spawn"} <= set(facts.can_start)
     facts = describe(make_config(*CPU, "loader.num_workers=0"), TuneConfig())
     assert facts.current == Candidate(Branch(NATIVE), 0, None, False, False)
+
+
+@pytest.mark.parametrize(("gain_x", "remedy"), [(2.5, "2.5x as many samples"), (0.9, "")])
+def test_smaller_images_are_a_remedy_if_they_gain(
+    gain_x: float, remedy: str, make_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gain = smaller_images.SmallerImages(500.0, 16, gain_x)
+    monkeypatch.setattr(smaller_images, "smaller_images", lambda *_: gain)
+    text = describe(make_config(*CPU), TuneConfig()).remedy
+    assert remedy in text
+    assert bool(text) is bool(remedy)
 
 
 def test_an_emulated_accelerator_takes_copies(make_config: Make) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from loaderlab.cli import schemas
+from loaderlab import config as config_package
 from loaderlab.cli.compose import compose, typed
 from loaderlab.config import PROJECT, NativeLoader, TrainConfig, TunedTrainConfig, UserError
 from loaderlab.metrics import TABLE
@@ -108,7 +108,7 @@ def test_the_metrics_of_an_answer() -> None:
 def test_the_chosen_settings_are_used_by_name(
     config: TunedTrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schemas.schema, "store_root", lambda: tmp_path)
+    monkeypatch.setattr(config_package, "store_root", lambda: tmp_path)
     for _ in range(2):  # a second answer replaces the first one
         assert save_settings(answer(), config, tmp_path) == tmp_path / "mlruns" / "tuned" / "chosen.yaml"
     assert [path.name for path in (tmp_path / "mlruns" / "tuned").iterdir()] == ["chosen.yaml"]
@@ -118,6 +118,6 @@ def test_the_chosen_settings_are_used_by_name(
 
 
 def test_a_folder_that_cannot_be_written_is_named(config: TunedTrainConfig, tmp_path: Path) -> None:
-    (tmp_path / "mlruns").touch()
+    (tmp_path / "a file").touch()
     with pytest.raises(UserError, match="chosen.yaml: cannot be written: "):
-        save_settings(answer(), config, tmp_path)
+        save_settings(answer(), config, tmp_path / "a file")
