@@ -30,7 +30,7 @@ from tests.conftest import compose
 JOB = Job("a job", "an arm")
 
 
-def ignores_signals(sending: Connection, _config: TrainConfig, _job: Job) -> None:
+def ignores_signals(sending: Connection, _config: TrainConfig, _job: Job, _quietly: bool) -> None:
     """Hangs and ignores signals."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
@@ -38,7 +38,7 @@ def ignores_signals(sending: Connection, _config: TrainConfig, _job: Job) -> Non
     sending.close()
 
 
-def ends_at_its_limit(sending: Connection, _config: TrainConfig, _job: Job) -> None:
+def ends_at_its_limit(sending: Connection, _config: TrainConfig, _job: Job, _quietly: bool) -> None:
     """Ends at its time limit and sends a result."""
     time_limit_raises()
     try:
@@ -47,12 +47,12 @@ def ends_at_its_limit(sending: Connection, _config: TrainConfig, _job: Job) -> N
         sending.send((RunResult("an id", "KILLED", error=str(end)), []))
 
 
-def loses_lines(sending: Connection, _config: TrainConfig, _job: Job) -> None:
+def loses_lines(sending: Connection, _config: TrainConfig, _job: Job, _quietly: bool) -> None:
     """Reports that it could not print some lines."""
     sending.send((RunResult("an id", "FINISHED"), ["No space left on device"]))
 
 
-def kills_itself(_sending: Connection, _config: TrainConfig, _job: Job) -> None:
+def kills_itself(_sending: Connection, _config: TrainConfig, _job: Job, _quietly: bool) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 

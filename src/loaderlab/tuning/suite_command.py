@@ -12,7 +12,7 @@ from loaderlab.system import machine
 from loaderlab.system.program import command
 from loaderlab.system.terminal import Terminal
 from loaderlab.tracking import open_store
-from loaderlab.tuning import chart, page, tables, typed, words
+from loaderlab.tuning import chart_places, on_terminal, page, typed
 from loaderlab.tuning.answer import Answer
 from loaderlab.tuning.candidate import Candidate
 from loaderlab.tuning.progress import Progress
@@ -70,15 +70,13 @@ def _report(config: TunedTrainConfig, answer: Answer, record: SuiteRecord, termi
     title = f"tune {single(config.run, []).name}"
     with tempfile.TemporaryDirectory(prefix="loaderlab-") as folder:
         picture = Path(folder) / "chart.png"
-        if chart.is_drawn(answer) and not answer.interrupted:  # a picture takes seconds
+        if chart_places.is_drawn(answer):
+            from loaderlab.tuning import chart  # it imports matplotlib
+
             chart.draw(answer, picture)
         png = picture.read_bytes() if picture.exists() else b""
     record.answered(answer, page.html(answer, title, override, code), png)
-    tables.show_tables(answer, terminal)
-    for text in words.caveats(answer):
-        terminal.say(text)
     terminal.say(record.ui_text)
     if (path := save_settings(answer, config, store_root())) is not None:
         terminal.say(f"saved: {path}. To use it: {command('train')} … +tuned={config.tune.name}")
-    for line in words.last_lines(answer, override, code):
-        terminal.say(line)
+    on_terminal.show(answer, terminal, override, code)

@@ -21,6 +21,7 @@ from loaderlab.config import (
 )
 from loaderlab.tuning.candidate import DALI, NATIVE, RESIDENT, SPDL, Candidate
 from loaderlab.tuning.trial import Trial
+from loaderlab.tuning.typed import FIELDS, OF_WORKERS
 
 KINDS: Mapping[str, type[LoaderConfig]] = {
     NATIVE: NativeLoader,
@@ -28,25 +29,7 @@ KINDS: Mapping[str, type[LoaderConfig]] = {
     DALI: DaliLoader,
     RESIDENT: ResidentLoader,
 }
-FIELDS: Mapping[str, Mapping[str, str]] = {  # of a candidate, and the loader's setting, by backend
-    NATIVE: {
-        "makers": "num_workers",
-        "prefetch": "prefetch_factor",
-        "pin_memory": "pin_memory",
-        "side_stream": "side_stream",
-        "persistent": "persistent_workers",
-        "start_method": "start_method",
-    },
-    SPDL: {
-        "makers": "num_threads",
-        "prefetch": "buffer_size",
-        "pin_memory": "pin_memory",
-        "side_stream": "side_stream",
-    },
-    DALI: {"makers": "num_threads", "prefetch": "prefetch_queue_depth"},
-    RESIDENT: {},
-}
-OF_WORKERS = ("prefetch_factor", "persistent_workers", "start_method")  # refused without workers
+WITHOUT_WORKERS = tuple(FIELDS[NATIVE][name] for name in OF_WORKERS)  # settings that are refused then
 PROBE_S = 1.0  # of each probe in a trial
 TRUTHS = {"true": True, "false": False}
 
@@ -65,7 +48,7 @@ def loader_settings(candidate: Candidate, current: Candidate) -> dict[str, Any]:
         if value is not None and (is_other or value != getattr(current, name)):
             settings[setting] = value
     if candidate.makers == 0 and backend == NATIVE:  # what the command says about workers would be refused
-        settings |= dict.fromkeys(OF_WORKERS, AUTO)
+        settings |= dict.fromkeys(WITHOUT_WORKERS, AUTO)
     return settings
 
 
