@@ -43,10 +43,3 @@ def typed_arguments(candidate: Candidate) -> dict[str, Any]:
 def override_of(candidate: Candidate) -> str:
     """The settings in one line: ``num_workers=2 prefetch_factor=2``."""
     return " ".join(f"{name}={value}" for name, value in typed_arguments(candidate).items())
-
-
-def snippet(candidate: Candidate, batch_size: int) -> str:
-    """A call of DataLoader with the settings."""
-    size = f", batch_size={batch_size}" if batch_size else ""
-    settings = "".join(f", {name}={value!r}" for name, value in typed_arguments(candidate).items())
-    return f"DataLoader(dataset{size}{settings})"

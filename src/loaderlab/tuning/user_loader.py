@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -95,6 +94,11 @@ class LoaderFunction(LoaderSource):
             raise UserError(
                 f"loader: the function {_name(self._function)} returned {type(loader).__name__}, not a loader. {FORM}"
             )
+        if isinstance(loader, DataLoader) and loader.num_workers != candidate.makers:
+            raise UserError(
+                f"loader: the function {_name(self._function)} was called with num_workers={candidate.makers}, but its DataLoader has "
+                f"num_workers={loader.num_workers}: it must use all of its settings. {FORM}"
+            )
         return loader
 
     def __getstate__(self) -> dict[str, Any]:
@@ -171,9 +175,7 @@ def _settings(loader: DataLoader[Any], candidate: Candidate) -> dict[str, Any]:
     if not candidate.makers:
         return settings
     context: Any = loader.multiprocessing_context if loader.num_workers else None
-    if candidate.start_method is not None and (
-        context is None or context.get_start_method() != candidate.start_method
-    ):
+    if candidate.start_method is not None and (context is None or context.get_start_method() != candidate.start_method):
         context = torch.multiprocessing.get_context(candidate.start_method)
     return settings | {
         "prefetch_factor": candidate.prefetch or DEFAULT_PREFETCH,
@@ -241,7 +243,7 @@ def limited(loader: Iterable[Any], epoch_steps: int | None) -> Iterable[Any]:
     are ended from outside."""
     if epoch_steps is None or type(loader) is not DataLoader or isinstance(loader.dataset, IterableDataset):
         return loader
-    return rebuilt(loader, replace(candidate_of(loader)), epoch_steps)
+    return rebuilt(loader, candidate_of(loader), epoch_steps)
 
 
 def ends_itself(loader: Iterable[Any], epoch_steps: int | None) -> bool:
