@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import cycle
 from typing import Any
 
@@ -12,6 +13,7 @@ from loaderlab.attach.passes import num_samples
 from loaderlab.device.base import Device
 from loaderlab.loaders.torch_internals import end_workers
 from loaderlab.meter import resources
+from loaderlab.tuning.trial import Measured
 
 KEPT = 4  # batches that the step gets again and again
 PROBE_S = 1.0
@@ -22,9 +24,9 @@ Step = Callable[[Any], object]
 
 
 def probed(
-    loader: Iterable[Any], parallel: int, step: Step, device: Device, kept: Sequence[Any]
-) -> dict[str, float | None]:
-    """The results of the probes, as fields of `loaderlab.tuning.trial.Measured`.
+    measured: Measured, loader: Iterable[Any], parallel: int, step: Step, device: Device, kept: Sequence[Any]
+) -> Measured:
+    """The result of a trial with those of the probes.
 
     Args:
         loader: it is read several times.
@@ -33,12 +35,13 @@ def probed(
     """
     full = [batch for batch in kept if num_samples(batch) == num_samples(kept[0])]
     alone, cores = loader_alone(loader, parallel)
-    return {
-        "ceiling": step_rate(step, full, device),
-        "loader_alone": alone,
-        "loader_cores": cores,
-        "contended": _contended(loader, step, full, device),
-    }
+    return replace(
+        measured,
+        ceiling=step_rate(step, full, device),
+        loader_alone=alone,
+        loader_cores=cores,
+        contended=_contended(loader, step, full, device),
+    )
 
 
 def step_rate(

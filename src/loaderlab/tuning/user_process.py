@@ -104,7 +104,8 @@ class FreshProcesses:
         _start(process)
         sending.close()
         try:
-            return _answer(process, receiving)
+            answer: T = _answer(process, receiving)
+            return answer
         finally:
             receiving.close()
             if process.pid is not None:

@@ -42,8 +42,8 @@ def recorded(name: str, answer: Answer) -> None:
         "tune.certificate": lines[1].removeprefix("certificate: "),
         "mlflow.note.content": "\n\n".join(lines),
     }
-    with open_store(TrackingConfig(), store_root()).start(name, None, tags) as tracked:
-        with tempfile.TemporaryDirectory() as folder:
-            write_text(Path(folder) / "tune.json", as_json(answer))
-            write_text(Path(folder) / "tune.html", html_of(answer, name))
-            tracked.artifacts(Path(folder))
+    store = open_store(TrackingConfig(), store_root())
+    with store.start(name, None, tags) as tracked, tempfile.TemporaryDirectory() as folder:
+        write_text(Path(folder) / "tune.json", as_json(answer))
+        write_text(Path(folder) / "tune.html", html_of(answer, name))
+        tracked.artifacts(Path(folder))

@@ -65,7 +65,8 @@ def measure(program: Program, trial: Trial, *, own_process: bool) -> Measured:
     start_s = run.started_age_s if own_process else run.started - began
     if trial.probes:
         again = program.source.build(trial.candidate)
-        measured = replace(measured, **probed(again, max(1, trial.candidate.makers), program.step, device, run.kept))
+        parallel = max(1, trial.candidate.makers)
+        measured = probed(measured, again, parallel, program.step, device, run.kept)
     total_s = process_age_s() if own_process else time.perf_counter() - began
     return replace(measured, start_s=start_s, torch_threads=torch.get_num_threads(), total_s=total_s)
 
