@@ -65,7 +65,9 @@ def planned(folder: Path) -> Plan:
                 links.append((path, _target(entry)))
             case _:
                 sizes[path] = entry.stat().st_size
-    files, linked, total = [], [], 0
+    files: list[str] = []
+    linked: list[str] = []
+    total = 0
     for path, size in sorted(sizes.items(), key=lambda item: item[1]):
         total += size
         (files if total <= COPIED_BYTES else linked).append(path)
@@ -104,7 +106,7 @@ def _is_linked(folder: Path) -> bool:
         return True
     try:
         with os.scandir(folder) as entries:
-            return sum(1 for _ in entries) > MANY
+            return len(list(entries)) > MANY
     except OSError:
         return True
 
