@@ -23,8 +23,12 @@ from loaderlab.attach.script_options import (
 )
 from loaderlab.config import ExitCode, TuneConfig, UserError, WrongUsage
 from loaderlab.config.exit_codes import MEANINGS
+from loaderlab.system.files import write_text
 from loaderlab.system.program import command
 from loaderlab.system.streams import lossy
+from loaderlab.system.terminal import Terminal
+from loaderlab.tuning.answer import Answer
+from loaderlab.tuning.answer_json import as_json
 from loaderlab.tuning.scratch_copy import Plan, linked_text, planned
 
 OPTIONS = {
@@ -61,7 +65,7 @@ def start(arguments: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as interrupt:
-        print("\ninterrupted before anything was measured", file=sys.stderr)
+        print("\ninterrupted", file=sys.stderr)
         return int(getattr(interrupt, "exit_code", ExitCode.INTERRUPTED))
 
 
@@ -78,7 +82,7 @@ def _tune(program: Program, values: dict[str, Any]) -> None:
     plan = planned(folder)
     _warn(program, folder, plan, confirmed=bool(values.get("yes")))
     from loaderlab.tuning.script_engine import ScriptEngine  # torch: after the arguments were checked
-    from loaderlab.tuning.tuned import answered, html_of, lines_of
+    from loaderlab.tuning.tuned import answered, lines_of, show
 
     engine = ScriptEngine(program, folder, plan, values.get("steps"))
     try:
@@ -86,16 +90,22 @@ def _tune(program: Program, values: dict[str, Any]) -> None:
         made_at = engine.made_at
     finally:
         engine.close()
-    for line in (f"loader: DataLoader made at {made_at}" if made_at else "", *lines_of(answer)):
-        if line:
-            print(line)
-    from loaderlab.system.files import write_text
-    from loaderlab.tuning.answer_json import as_json
+    _write_files(answer, program.name, values)
+    terminal = Terminal()
+    show(answer, terminal)
+    for line in (f"loader: DataLoader made at {made_at}", *lines_of(answer)):
+        terminal.say(line)
+    if answer.interrupted:
+        raise KeyboardInterrupt
+
+
+def _write_files(answer: Answer, title: str, values: dict[str, Any]) -> None:
+    from loaderlab.tuning.tuned import html_of
 
     if values.get("json") is not None:
         write_text(values["json"], as_json(answer))
     if values.get("html") is not None:
-        write_text(values["html"], html_of(answer, program.name))
+        write_text(values["html"], html_of(answer, title))
 
 
 def _config(values: dict[str, Any]) -> TuneConfig:

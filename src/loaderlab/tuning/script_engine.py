@@ -79,6 +79,7 @@ class ScriptEngine:
             batch_size=outcome.batch_size,
             takes_copies=outcome.asynchronous,
             uses_host_cores=not outcome.asynchronous,
+            in_dev_shm=True,
         )
 
     def refuses(self, branch: Branch) -> str:

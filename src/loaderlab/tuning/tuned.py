@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from loaderlab.config import TuneConfig
 from loaderlab.system.terminal import Terminal
 from loaderlab.tuning.answer import Answer
+from loaderlab.tuning.progress import Progress
 from loaderlab.tuning.settings import override_of, typed_arguments
+from loaderlab.tuning.this_machine import this_machine
+from loaderlab.tuning.tuner import tune as search
 
 if TYPE_CHECKING:
     from loaderlab.tuning.trial import Engine
@@ -45,8 +49,8 @@ def tuned_of(answer: Answer) -> Tuned:
     return Tuned(answer, typed_arguments(answer.chosen), lines_of(answer)[-1])
 
 
-def answered(engine: Engine, config: TuneConfig, record: str | None, terminal: Terminal | None = None) -> Tuned:
-    """The result of the search with an engine; closes nothing.
+def answered(engine: Engine, config: TuneConfig, record: str | None) -> Tuned:
+    """The result of the search with an engine; closes nothing. The progress is printed.
 
     Args:
         record: name of an MLflow run; None: no run.
@@ -55,7 +59,8 @@ def answered(engine: Engine, config: TuneConfig, record: str | None, terminal: T
         from loaderlab.tuning.user_record import prepared
 
         prepared()  # refuses before the search what would fail after it
-    answer: Answer = import_module("loaderlab.tuning.tuner").tune(engine, config, terminal or Terminal())
+    limits = partial(this_machine, max_makers=config.max_makers, memory_mib=config.memory_mib)
+    answer = search(engine, limits, Progress(Terminal()), minutes=config.minutes, limit_pct=config.max_starved_pct)
     if record is not None:
         from loaderlab.tuning.user_record import recorded
 
@@ -63,17 +68,28 @@ def answered(engine: Engine, config: TuneConfig, record: str | None, terminal: T
     return tuned_of(answer)
 
 
+def show(answer: Answer, terminal: Terminal) -> None:
+    """Prints the tables and the caveats."""
+    import_module("loaderlab.tuning.tables").show_tables(answer, terminal)
+    for text in import_module("loaderlab.tuning.words").caveats(answer):
+        terminal.say(text)
+
+
 def lines_of(answer: Answer) -> list[str]:
     """The last lines of the command."""
     size = answer.facts.batch_size or None
     snippet = import_module("loaderlab.tuning.typed").snippet
-    lines: list[str] = import_module("loaderlab.tuning.words").last_lines(
-        answer, override_of, lambda candidate: snippet(candidate, size)
-    )
+    code = partial(snippet, batch_size=size)
+    lines: list[str] = import_module("loaderlab.tuning.words").last_lines(answer, override_of, code)
     return lines
 
 
 def html_of(answer: Answer, title: str) -> str:
     """The page about the answer."""
-    page: str = import_module("loaderlab.tuning.page").html(answer, title, override_of)
+    page: str = import_module("loaderlab.tuning.page").html(
+        answer,
+        title,
+        override_of,
+        partial(import_module("loaderlab.tuning.typed").snippet, batch_size=answer.facts.batch_size or None),
+    )
     return page

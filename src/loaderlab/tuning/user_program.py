@@ -51,6 +51,7 @@ class ProgramEngine:
             uses_host_cores=capabilities.uses_host_cores,
             can_start=_start_methods(source),
             in_process=in_process,
+            in_dev_shm=source.example is not None,
         )
 
     def _first_batch(self) -> tuple[Checked, str]:
