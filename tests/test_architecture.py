@@ -166,7 +166,14 @@ def test_heavy_packages_have_one_place(path: Path) -> None:
         assert allowed is None or name in allowed, f"{name} imports {module}"
 
 
-OWN_ERRORS = {"UserError", "DataError", "Failed", "BatchOfOne"}  # their texts are lines that were written for the user
+OWN_ERRORS = {
+    "UserError",
+    "DataError",
+    "Failed",
+    "BatchOfOne",
+    "TrialFailed",
+    "CannotStart",
+}  # their texts are lines that were written for the user
 
 
 def texts_of_errors(source: str) -> list[str]:
