@@ -401,6 +401,22 @@ def test_a_watched_loop_loads_no_trainer_and_no_store() -> None:
     assert set(subpackages.split()) <= allowed
 
 
+TUNED = """
+import sys
+import loaderlab
+try:
+    loaderlab.tune([], print, device="cpu")
+except ValueError as error:
+    assert "cannot be built" in str(error)
+print(*sorted({"hydra", "omegaconf", "mlflow", "matplotlib", "loaderlab.training", "loaderlab.tracking", "loaderlab.runs"} & set(sys.modules)))
+"""
+
+
+def test_the_tuner_of_a_users_loop_loads_no_trainer_and_no_store() -> None:
+    done = subprocess.run([sys.executable, "-c", TUNED], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
+
+
 def test_the_code_map_is_current() -> None:
     from tests.code_map import markdown
 

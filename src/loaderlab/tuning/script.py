@@ -29,7 +29,9 @@ from loaderlab.system.streams import lossy
 from loaderlab.system.terminal import Terminal
 from loaderlab.tuning.answer import Answer
 from loaderlab.tuning.answer_json import as_json
+from loaderlab.tuning.on_terminal import show
 from loaderlab.tuning.scratch_copy import Plan, linked_text, planned
+from loaderlab.tuning.settings import override_of
 
 OPTIONS = {
     "--steps": Option("N", "stop each start of the script after N optimizer steps at the latest", count),
@@ -82,7 +84,7 @@ def _tune(program: Program, values: dict[str, Any]) -> None:
     plan = planned(folder)
     _warn(program, folder, plan, confirmed=bool(values.get("yes")))
     from loaderlab.tuning.script_engine import ScriptEngine  # torch: after the arguments were checked
-    from loaderlab.tuning.tuned import answered, lines_of, show
+    from loaderlab.tuning.tuned import answered, code_of
 
     engine = ScriptEngine(program, folder, plan, values.get("steps"))
     try:
@@ -92,9 +94,8 @@ def _tune(program: Program, values: dict[str, Any]) -> None:
         engine.close()
     _write_files(answer, program.name, values)
     terminal = Terminal()
-    show(answer, terminal)
-    for line in (f"loader: DataLoader made at {made_at}", *lines_of(answer)):
-        terminal.say(line)
+    terminal.say(f"loader: DataLoader made at {made_at}")
+    show(answer, terminal, override_of, code_of(answer))
     if answer.interrupted:
         raise KeyboardInterrupt
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from loaderlab.config import TuneConfig
@@ -14,6 +13,8 @@ from loaderlab.tuning.progress import Progress
 from loaderlab.tuning.settings import override_of, typed_arguments
 from loaderlab.tuning.this_machine import this_machine
 from loaderlab.tuning.tuner import tune as search
+from loaderlab.tuning.typed import snippet
+from loaderlab.tuning.words import Text, last_lines
 
 if TYPE_CHECKING:
     from loaderlab.tuning.trial import Engine
@@ -68,28 +69,18 @@ def answered(engine: Engine, config: TuneConfig, record: str | None) -> Tuned:
     return tuned_of(answer)
 
 
-def show(answer: Answer, terminal: Terminal) -> None:
-    """Prints the tables and the caveats."""
-    import_module("loaderlab.tuning.tables").show_tables(answer, terminal)
-    for text in import_module("loaderlab.tuning.words").caveats(answer):
-        terminal.say(text)
-
-
 def lines_of(answer: Answer) -> list[str]:
     """The last lines of the command."""
-    size = answer.facts.batch_size or None
-    snippet = import_module("loaderlab.tuning.typed").snippet
-    code = partial(snippet, batch_size=size)
-    lines: list[str] = import_module("loaderlab.tuning.words").last_lines(answer, override_of, code)
-    return lines
+    return last_lines(answer, override_of, code_of(answer))
+
+
+def code_of(answer: Answer) -> Text:
+    """Python that builds a loader with the settings of a candidate."""
+    return partial(snippet, batch_size=answer.facts.batch_size or None)
 
 
 def html_of(answer: Answer, title: str) -> str:
     """The page about the answer."""
-    page: str = import_module("loaderlab.tuning.page").html(
-        answer,
-        title,
-        override_of,
-        partial(import_module("loaderlab.tuning.typed").snippet, batch_size=answer.facts.batch_size or None),
-    )
-    return page
+    from loaderlab.tuning.page import html  # matplotlib
+
+    return html(answer, title, override_of, code_of(answer))
