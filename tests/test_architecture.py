@@ -166,7 +166,14 @@ def test_heavy_packages_have_one_place(path: Path) -> None:
         assert allowed is None or name in allowed, f"{name} imports {module}"
 
 
-OWN_ERRORS = {"UserError", "DataError", "Failed", "BatchOfOne"}  # their texts are lines that were written for the user
+OWN_ERRORS = {
+    "UserError",
+    "DataError",
+    "Failed",
+    "BatchOfOne",
+    "TrialFailed",
+    "CannotStart",
+}  # their texts are lines that were written for the user
 
 
 def texts_of_errors(source: str) -> list[str]:
@@ -392,6 +399,22 @@ def test_a_watched_loop_loads_no_trainer_and_no_store() -> None:
     assert packages == "loaderlab"
     allowed = {"attach", "config", "device", "diagnosis", "loaders", "meter", "metrics", "system"}
     assert set(subpackages.split()) <= allowed
+
+
+TUNED = """
+import sys
+import loaderlab
+try:
+    loaderlab.tune([], print, device="cpu")
+except ValueError as error:
+    assert "cannot be built" in str(error)
+print(*sorted({"hydra", "omegaconf", "mlflow", "matplotlib", "loaderlab.training", "loaderlab.tracking", "loaderlab.runs"} & set(sys.modules)))
+"""
+
+
+def test_the_tuner_of_a_users_loop_loads_no_trainer_and_no_store() -> None:
+    done = subprocess.run([sys.executable, "-c", TUNED], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
 
 
 def test_the_code_map_is_current() -> None:

@@ -9,13 +9,15 @@ if TYPE_CHECKING:
     from loaderlab.attach.lightning_callback import LightningCallback
     from loaderlab.attach.transformers_callback import TransformersCallback
     from loaderlab.attach.watch import watch
+    from loaderlab.tuning.user_program import tune
 
-__all__ = ["LightningCallback", "TransformersCallback", "__version__", "watch"]
+__all__ = ["LightningCallback", "TransformersCallback", "__version__", "tune", "watch"]
 
 _MODULES = {
-    "watch": "watch",
-    "LightningCallback": "lightning_callback",
-    "TransformersCallback": "transformers_callback",
+    "watch": "attach.watch",
+    "LightningCallback": "attach.lightning_callback",
+    "TransformersCallback": "attach.transformers_callback",
+    "tune": "tuning.user_program",
 }
 _CALLBACKS = ("LightningCallback", "TransformersCallback")
 
@@ -26,4 +28,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in _CALLBACKS:  # the program may create its loaders before its callback: let them remember where
         import_module("loaderlab.attach.hooks").install()
-    return getattr(import_module(f"loaderlab.attach.{_MODULES[name]}"), name)
+    return getattr(import_module(f"loaderlab.{_MODULES[name]}"), name)

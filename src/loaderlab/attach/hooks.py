@@ -7,14 +7,14 @@ loaders remember where they were created: a recording may start after that, in t
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from threading import get_ident
 from time import perf_counter_ns
 from types import ModuleType
 from typing import Any
 
-from loaderlab.attach.after_import import AfterImport
+from loaderlab.attach.after_import import AfterImport, Hook
 from loaderlab.attach.call_stacks import call_stack
 from loaderlab.attach.ddp_hooks import backward, hook_checkpoint, hook_ddp
 from loaderlab.attach.events import BATCH, DRAINED, END, NO_GRAD, START
@@ -28,11 +28,25 @@ from loaderlab.system.ranks import node_name
 STACK, NUMBER, PASS, OF = "_loaderlab_stack", "_loaderlab_number", "_loaderlab_pass", "_loaderlab_loader"
 
 
-def install() -> None:
-    """Installs the hooks once per process; those of a module that is not imported yet, as soon as it is."""
+def install(more: Mapping[str, Hook] | None = None) -> None:
+    """Installs the hooks once per process; those of a module that is not imported yet, as soon as it is.
+
+    Args:
+        more: other hooks, by the module's full name. They run after the ones of this file.
+    """
     if not _installed:
         _installed.append(True)
-        _after_import.install()
+        own, others = _HOOKS, more or {}
+        AfterImport({name: _in_turn(own.get(name), others.get(name)) for name in {**own, **others}}).install()
+
+
+def _in_turn(*hooks: Hook | None) -> Hook:
+    def run(module: ModuleType) -> None:
+        for hook in hooks:
+            if hook is not None:
+                hook(module)
+
+    return run
 
 
 _installed: list[bool] = []
@@ -257,14 +271,12 @@ def _process_started(original: Callable[..., None]) -> Callable[..., None]:
     return start
 
 
-_after_import = AfterImport(
-    {
-        "multiprocessing.process": _processes,
-        "torch.utils.data.dataloader": _torch_loader,
-        "torch.compiler": _compiler,
-        "torch.optim.optimizer": _optimizers,
-        "torch.nn.parallel.distributed": hook_ddp,
-        "torch.utils.checkpoint": hook_checkpoint,
-        "nvidia.dali.plugin.pytorch": _dali,
-    }
-)
+_HOOKS: dict[str, Hook] = {
+    "multiprocessing.process": _processes,
+    "torch.utils.data.dataloader": _torch_loader,
+    "torch.compiler": _compiler,
+    "torch.optim.optimizer": _optimizers,
+    "torch.nn.parallel.distributed": hook_ddp,
+    "torch.utils.checkpoint": hook_checkpoint,
+    "nvidia.dali.plugin.pytorch": _dali,
+}

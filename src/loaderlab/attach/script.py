@@ -38,8 +38,11 @@ class Program:
     is_module: bool
     arguments: Sequence[str] = ()
 
-    def checked(self) -> None:
+    def checked(self, command: str = "watch") -> None:
         """Checks that there is such a script or module.
+
+        Args:
+            command: of loaderlab that runs it.
 
         Raises:
             UserError: there is none, it cannot be read, or it does not parse.
@@ -55,7 +58,9 @@ class Program:
             source = path.read_bytes()
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            raise WrongUsage(f"{self.name}: {reason}. Type the path of a script: loaderlab watch train.py") from None
+            raise WrongUsage(
+                f"{self.name}: {reason}. Type the path of a script: loaderlab {command} train.py"
+            ) from None
         try:
             compile(source, os.path.abspath(self.name), "exec", dont_inherit=True)
         except (SyntaxError, ValueError) as error:  # ValueError: the file contains a null byte

@@ -10,9 +10,9 @@ from typing import NoReturn
 from loaderlab import __version__
 from loaderlab.cli.frame import framed
 from loaderlab.cli.page import foot
-from loaderlab.cli.setting_texts import nearest
 from loaderlab.config import WrongUsage
 from loaderlab.system.processes import leave
+from loaderlab.system.similar_names import nearest
 from loaderlab.system.streams import lossy
 
 COMMANDS = {

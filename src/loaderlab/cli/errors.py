@@ -13,9 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from loaderlab.cli.compose import compose
 from loaderlab.cli.messages import example, no_such_setting
 from loaderlab.cli.schemas import CONF, SCHEMAS
-from loaderlab.cli.setting_texts import nearest
 from loaderlab.config import Failed, UserError
 from loaderlab.system.causes import causes, reason, safe_text, with_cause
+from loaderlab.system.similar_names import nearest
 
 QUOTED = {"compare": "filter"}  # the setting that a message uses as its example of quotes
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import Field
 from typing import Any
+
+from loaderlab.system.similar_names import nearest
 
 
 def no_such(key: str, known: Sequence[str], where: str = "") -> str:
@@ -21,12 +22,6 @@ def no_such(key: str, known: Sequence[str], where: str = "") -> str:
     listed = ", ".join(f"{prefix}{entry}" for entry in known)
     here = f"Settings here: {listed}" if listed else "It has no settings"
     return f"{key}: there is no such setting{where}.{nearest(name, known, prefix)} {here}"
-
-
-def nearest(given: str, known: Sequence[str], prefix: str = "") -> str:
-    """``Did you mean …?``, or nothing if no name is similar."""
-    near = difflib.get_close_matches(given, known, n=1)
-    return f" Did you mean {prefix}{near[0]}?" if near else ""
 
 
 def needed(key: str, entry: Field[Any]) -> str:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from loaderlab.attach.finish import Outputs, Watched
 from loaderlab.attach.script import Program, run
+from loaderlab.attach.script_options import (
+    Option,
+    count,
+    option_lines,
+    path,
+    percent,
+    read_arguments,
+    refuse_one_file,
+    text,
+)
 from loaderlab.cli.exit_table import lines as exit_lines
 from loaderlab.cli.frame import failed
-from loaderlab.cli.setting_texts import nearest
 from loaderlab.config import ExitCode, UserError, WrongUsage
 from loaderlab.system.program import command
 from loaderlab.system.streams import lossy
@@ -25,61 +32,16 @@ EXAMPLES = (
 )
 
 
-@dataclass(frozen=True)
-class Option:
-    """An option with a value."""
-
-    value: str
-    text: str
-    read: Callable[[str, str], Any]
-
-
-def _text(name: str, value: str) -> str:
-    if not value.strip():
-        raise WrongUsage(f"{name}: must not be empty")
-    return value
-
-
-def _path(name: str, value: str) -> Path:
-    path = Path(_text(name, value))
-    if path.is_dir():
-        raise WrongUsage(f"{name} {value}: is a folder. Type the path of a file")
-    if path.exists() and not path.is_file():
-        raise WrongUsage(
-            f"{name} {value}: is not a regular file, and its content would be replaced. Type the path of a file"
-        )
-    return Path(os.path.abspath(value))  # the script may change the working folder
-
-
-def _percent(name: str, value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number <= 100:
-        raise WrongUsage(
-            f"{name} {value}: must be 0 to 100, a share of the time in percent. Type for example: {name} 10"
-        )
-    return number
-
-
-def _count(name: str, value: str) -> int:
-    number = int(value) if value.isascii() and value.isdigit() else 0
-    if number < 1:
-        raise WrongUsage(f"{name} {value}: must be a whole number of at least 1. Type for example: {name} 500")
-    return number
-
-
 OPTIONS = {
-    "--record": Option("NAME", "record the result as an MLflow run with this name (needs the extra suite)", _text),
-    "--uri": Option("URI", "MLflow store of that run; default: mlruns/mlflow.db", _text),
-    "--experiment": Option("NAME", "MLflow experiment of that run; default: loaderlab", _text),
-    "--json": Option("FILE", "write the result as JSON", _path),
-    "--html": Option("FILE", "write the result as an HTML page", _path),
+    "--record": Option("NAME", "record the result as an MLflow run with this name (needs the extra suite)", text),
+    "--uri": Option("URI", "MLflow store of that run; default: mlruns/mlflow.db", text),
+    "--experiment": Option("NAME", "MLflow experiment of that run; default: loaderlab", text),
+    "--json": Option("FILE", "write the result as JSON", path),
+    "--html": Option("FILE", "write the result as an HTML page", path),
     "--fail-if-starved": Option(
-        "PCT", "exit code 3 if the training is starved of data more than PCT % of the time", _percent
+        "PCT", "exit code 3 if the training is starved of data more than PCT % of the time", percent
     ),
-    "--steps": Option("N", "stop measuring after N optimizer steps; the script continues", _count),
+    "--steps": Option("N", "stop measuring after N optimizer steps; the script continues", count),
 }
 
 
@@ -114,50 +76,23 @@ def read(arguments: Sequence[str]) -> tuple[dict[str, Any], Program | None]:
     Raises:
         WrongUsage: an unknown option, a value that is not allowed, no script.
     """
-    values: dict[str, Any] = {}
-    rest = [*arguments]
-    while rest:
-        argument = rest.pop(0)
-        if argument == "--" and rest:
-            return _checked(values), Program(rest[0], False, rest[1:])
-        if argument in ("-h", "--help"):
-            return {}, None
-        if argument == "-m":
-            if not rest:
-                raise WrongUsage(
-                    f"-m: the name of a module must follow. Type for example: {command('watch')} -m package.train"
-                )
-            return _checked(values), Program(rest[0], True, rest[1:])
-        if not argument.startswith("-") or argument == "-":
-            return _checked(values), Program(argument, False, rest)
-        name, equals, value = argument.partition("=")
-        if name not in OPTIONS:
-            raise WrongUsage(
-                f"{name}: there is no such option.{nearest(name, list(OPTIONS))} Options of loaderlab stand before the script, those of "
-                "the script after it"
-            )
-        if not equals:
-            if not rest:
-                raise WrongUsage(f"{name}: its value {OPTIONS[name].value} is missing")
-            value = rest.pop(0)
-        key = name.removeprefix("--").replace("-", "_")
-        values["fail_if_starved_pct" if key == "fail_if_starved" else key] = OPTIONS[name].read(name, value)
-    raise WrongUsage(f"the script is missing. Type: {command('watch')} train.py")
+    values, program = read_arguments(arguments, "watch", OPTIONS)
+    return _checked(values), program
 
 
 def _checked(values: dict[str, Any]) -> dict[str, Any]:
-    if values.get("json") is not None and values.get("json") == values.get("html"):
-        raise WrongUsage(f"--html {values['html']}: is the file of --json too. Type another path")
+    refuse_one_file(values)
     for name in ("uri", "experiment"):
         if name in values and "record" not in values:
             raise WrongUsage(f"--{name}: is only for --record. Type for example: --record baseline")
+    if "fail_if_starved" in values:
+        values["fail_if_starved_pct"] = values.pop("fail_if_starved")
     return values
 
 
 def page() -> str:
     """The text of ``--help``."""
     own = command("watch")
-    width = max(len(f"{name} {option.value}") for name, option in OPTIONS.items())
     lines = [
         "loaderlab: runs a training script as it is, and says whether its loaders starve the device",
         "",
@@ -168,7 +103,7 @@ def page() -> str:
         "  torchrun --nproc-per-node=8 -m loaderlab watch train.py   rank 0 names the slow rank",
         "",
         "Options (before the script; everything after it belongs to the script)",
-        *(f"  {f'{name} {option.value}':<{width + 2}}{option.text}" for name, option in OPTIONS.items()),
+        *option_lines(OPTIONS),
         "",
         *exit_lines(),
         "The script's own exit code comes first: the gate's is used only if the script ends with 0.",

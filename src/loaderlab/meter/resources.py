@@ -7,6 +7,8 @@ do something else are left out, with all their descendants: torch's compile work
 
 from __future__ import annotations
 
+import multiprocessing
+from collections.abc import Collection
 from pathlib import Path
 
 import psutil
@@ -69,6 +71,22 @@ def memory_by_process() -> dict[int, float] | None:
             return None
         memory[pid] = (sizes["Pss"] - (sizes["Private_Dirty"] if pid == template else 0)) / 1024
     return memory
+
+
+def child_pids() -> frozenset[int]:
+    """Pids of the processes that multiprocessing has started from this one, such as the workers of a DataLoader."""
+    return frozenset(process.pid for process in multiprocessing.active_children() if process.pid is not None)
+
+
+def mean_memory_mib(pids: Collection[int]) -> float | None:
+    """Mean proportional set size of these processes, MiB; None if there are none, or if the kernel does not report it."""
+    sizes = []
+    for pid in pids:
+        try:
+            sizes.append(_memory_kib(pid)["Pss"] / 1024)
+        except OSError:  # it has ended, or belongs to another user
+            continue
+    return sum(sizes) / len(sizes) if sizes else None
 
 
 def _memory_kib(pid: int) -> dict[str, int]:

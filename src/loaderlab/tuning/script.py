@@ -1,0 +1,153 @@
+"""``loaderlab tune script.py``: the cheapest settings of a script's training loader that keep its device fed, without changing the script."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from loaderlab.attach.script import Program
+from loaderlab.attach.script_options import (
+    Option,
+    count,
+    count_or_0,
+    flag,
+    option_lines,
+    path,
+    percent,
+    positive,
+    read_arguments,
+    refuse_one_file,
+)
+from loaderlab.config import ExitCode, TuneConfig, UserError, WrongUsage
+from loaderlab.config.exit_codes import MEANINGS
+from loaderlab.system.files import write_text
+from loaderlab.system.program import command
+from loaderlab.system.streams import lossy
+from loaderlab.system.terminal import Terminal
+from loaderlab.tuning.answer import Answer
+from loaderlab.tuning.answer_json import as_json
+from loaderlab.tuning.on_terminal import show
+from loaderlab.tuning.scratch_copy import Plan, linked_text, planned
+from loaderlab.tuning.settings import override_of
+
+OPTIONS = {
+    "--steps": Option("N", "stop each start of the script after N optimizer steps at the latest", count),
+    "--minutes": Option("M", "time limit of the search and its confirmation together; default: 3", positive),
+    "--max-starved": Option("PCT", "fed: starved for less than PCT % of the time; default: 5", percent),
+    "--max-makers": Option("N", "largest number of workers; default: as many as the cores can use", count_or_0),
+    "--yes": Option("", "start without asking", flag),
+    "--json": Option("FILE", "write the answer as JSON", path),
+    "--html": Option("FILE", "write the answer as an HTML page", path),
+}
+WARNING = (
+    "loaderlab: {name} will be started several times, each time with other settings of its training loader, in a copy of {folder}, and stopped "
+    "after some steps. What it writes elsewhere (absolute paths, a tracking server, a database) is written each time"
+)
+
+
+def start(arguments: Sequence[str]) -> int:
+    """The exit code of the command, after running it.
+
+    Args:
+        arguments: options, then the script or ``-m module``, then its arguments.
+    """
+    try:
+        values, program = read_arguments(arguments, "tune", OPTIONS)
+        if program is None:
+            with lossy():
+                print(page())
+            return ExitCode.SUCCESS
+        refuse_one_file(values)
+        _tune(program, values)
+        return ExitCode.SUCCESS
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt as interrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return int(getattr(interrupt, "exit_code", ExitCode.INTERRUPTED))
+
+
+def _tune(program: Program, values: dict[str, Any]) -> None:
+    """Searches, and prints the answer.
+
+    Raises:
+        UserError: the script cannot be tuned.
+    """
+    program.checked("tune")
+    config, folder = _config(values), Path.cwd()
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        raise WrongUsage("loaderlab tune starts a script itself, and not under torchrun: start it without a launcher")
+    plan = planned(folder)
+    _warn(program, folder, plan, confirmed=bool(values.get("yes")))
+    from loaderlab.tuning.script_engine import ScriptEngine  # torch: after the arguments were checked
+    from loaderlab.tuning.tuned import answered, code_of
+
+    engine = ScriptEngine(program, folder, plan, values.get("steps"))
+    try:
+        answer = answered(engine, config, None).answer
+        made_at = engine.made_at
+    finally:
+        engine.close()
+    _write_files(answer, program.name, values)
+    terminal = Terminal()
+    terminal.say(f"loader: DataLoader made at {made_at}")
+    show(answer, terminal, override_of, code_of(answer))
+    if answer.interrupted:
+        raise KeyboardInterrupt
+
+
+def _write_files(answer: Answer, title: str, values: dict[str, Any]) -> None:
+    from loaderlab.tuning.tuned import html_of
+
+    if values.get("json") is not None:
+        write_text(values["json"], as_json(answer))
+    if values.get("html") is not None:
+        write_text(values["html"], html_of(answer, title))
+
+
+def _config(values: dict[str, Any]) -> TuneConfig:
+    """The settings of the tuner.
+
+    Raises:
+        WrongUsage: a share that cannot be a limit.
+    """
+    limit = values.get("max_starved", 5.0)
+    if not 0 < limit < 100:
+        raise WrongUsage(f"--max-starved {limit:g}: must be above 0 and below 100. Type for example: --max-starved 5")
+    return TuneConfig(minutes=values.get("minutes", 3.0), max_starved_pct=limit, max_makers=values.get("max_makers"))
+
+
+def _warn(program: Program, folder: Path, plan: Plan, *, confirmed: bool) -> None:
+    """Says once what will happen.
+
+    Raises:
+        WrongUsage: a person types at a terminal, and has not confirmed it.
+    """
+    lines = [WARNING.format(name=program.name, folder=folder), linked_text(plan)]
+    print("\n  ".join(line + "." for line in lines if line), file=sys.stderr)
+    if not confirmed and sys.stdin is not None and sys.stdin.isatty():
+        raise WrongUsage(
+            f"the script was not started. If that is what you want: {command('tune')} --yes {program.name}"
+        )
+
+
+def page() -> str:
+    """The text of ``--help``."""
+    own = command("tune")
+    lines = [
+        "loaderlab: runs a training script several times, and finds the cheapest settings of its loader that keep the device fed",
+        "",
+        f"  {own} [options] script.py args…",
+        f"  {own} [options] -m package.module args…",
+        "",
+        "Options (before the script; everything after it belongs to the script)",
+        *option_lines(OPTIONS),
+        "",
+        "Exit codes",
+        *(f"  {code:<5}{meaning}" for code, meaning in MEANINGS.items()),
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,146 @@
+"""The copy of the working folder in which a trial of a script runs, and the files that it only links."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from loaderlab.attach.script import Program
+from loaderlab.config import UserError
+from loaderlab.tuning import scratch_copy
+from loaderlab.tuning.scratch_copy import copied, linked_text, planned
+from loaderlab.tuning.script_engine import inside
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(scratch_copy, "COPIED_BYTES", 100)
+    monkeypatch.setattr(scratch_copy, "MANY", 5)
+    folder = tmp_path / "project"
+    for path, size in {
+        "train.py": 10,
+        "package/data.py": 20,
+        "big.bin": 90,
+        ".git/config": 5,
+        "images/0.png": 1,
+        ".venv/pyvenv.cfg": 1,
+    }.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(b"x" * size)
+    for number in range(6):
+        (folder / "images" / f"{number}.png").write_bytes(b"x")
+    (folder / "link.py").symlink_to("train.py")
+    return folder
+
+
+def copy_of(folder: Path) -> Path:
+    target = folder.parent / "copy"
+    copied(folder, planned(folder), target)
+    return target
+
+
+def test_small_files_are_copied_and_the_rest_is_linked(folder: Path) -> None:
+    target = copy_of(folder)
+    (target / "train.py").write_text("changed")
+    (target / "package" / "new.txt").write_text("new")
+    assert (folder / "train.py").read_bytes() == b"x" * 10
+    assert not (folder / "package" / "new.txt").exists()
+    assert (target / "big.bin").readlink() == folder / "big.bin"
+    assert (target / "images").is_symlink()
+    assert (target / ".venv").is_symlink()
+    assert not (target / ".git").exists()
+    assert (target / "link.py").readlink() == folder / "train.py"
+
+
+def test_what_is_linked_is_said(folder: Path) -> None:
+    assert linked_text(planned(folder)).endswith(": .venv/, images/, big.bin")
+    assert linked_text(planned(folder / "package")) == ""
+
+
+def test_a_folder_with_too_many_files_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scratch_copy, "MOST", 3)
+    with pytest.raises(UserError, match="has more than 3 files(.*)start the command in the folder of your program"):
+        planned(folder)
+
+
+WRITER = """
+import sqlite3, sys
+from pathlib import Path
+from loaderlab.tuning.linked_files import LinkedFiles
+LinkedFiles(Path.cwd(), ["big.bin"], ["images"]).watch()
+what = sys.argv[1]
+if what == "write":
+    open("big.bin", "w").write("new")
+elif what == "append":
+    open("big.bin", "a").write("new")
+elif what == "read":
+    assert len(open("big.bin").read()) == 90
+elif what == "database":
+    sqlite3.connect("big.bin").close()
+elif what == "folder":
+    open("images/new.png", "w")
+"""
+
+
+def writer(copy: Path, what: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", WRITER, what], cwd=copy, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("what", "content"), [("write", "new"), ("append", "x" * 90 + "new"), ("database", "x" * 90), ("read", None)]
+)
+def test_a_linked_file_becomes_a_copy_when_it_is_written(folder: Path, what: str, content: str | None) -> None:
+    copy = copy_of(folder)
+    ended = writer(copy, what)
+    assert ended.returncode == 0, ended.stderr
+    assert (folder / "big.bin").read_text() == "x" * 90
+    assert (copy / "big.bin").is_symlink() == (content is None)
+    if content is not None:
+        assert (copy / "big.bin").read_text() == content
+
+
+def test_a_trial_does_not_write_in_a_linked_folder(folder: Path) -> None:
+    ended = writer(copy_of(folder), "folder")
+    assert "PermissionError: " in ended.stderr
+    assert "loaderlab tune has linked this folder" in ended.stderr
+    assert not (folder / "images" / "new.png").exists()
+
+
+def test_torch_save_is_watched(folder: Path) -> None:
+    code = (
+        "import torch\nfrom pathlib import Path\nfrom loaderlab.tuning.linked_files import LinkedFiles\n"
+        "LinkedFiles(Path.cwd(), ['big.bin'], []).hook(torch.serialization)\ntorch.serialization.save([1], 'big.bin')"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=copy_of(folder), timeout=120, check=True)
+    assert (folder / "big.bin").read_bytes() == b"x" * 90
+
+
+# ---- paths ------------------------------------------------------------------------------------------------------------
+
+
+def test_paths_stay_valid_in_the_copy(folder: Path) -> None:
+    (folder.parent / "data").mkdir()
+    (folder.parent / "other.py").write_text("")
+    arguments = ["../data", "--data=../data", "../nowhere", "package/data.py"]
+    outside = str(folder.parent / "data")
+    expected = [outside, f"--data={outside}", "../nowhere", "package/data.py"]
+    assert inside(Program("train.py", False, arguments), folder) == Program("train.py", False, expected)
+    assert inside(Program(str(folder / "package" / "data.py"), False), folder).name == "package/data.py"
+    assert inside(Program("../other.py", False), folder).name == str(folder.parent / "other.py")
+    assert inside(Program("package.train", True), folder).name == "package.train"
+
+
+def test_the_test_really_writes_through_a_link(folder: Path) -> None:
+    """Without `LinkedFiles`, the original would change."""
+    copy = copy_of(folder)
+    with sqlite3.connect(os.fspath(copy / "new.db")):
+        pass
+    (copy / "big.bin").write_text("changed")
+    assert (folder / "big.bin").read_text() == "changed"

@@ -1,0 +1,226 @@
+"""`loaderlab.tune`: what the first batch shows, where trials run, and what a planted trial measures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+import loaderlab
+from loaderlab.config import UserError, WrongUsage
+from loaderlab.device.resolve import resolve_device
+from loaderlab.tuning.candidate import Candidate
+from loaderlab.tuning.first_batch import Checked, checked, num_bytes, repeats
+from loaderlab.tuning.sending import cannot_send
+from loaderlab.tuning.trial import Trial, TrialFailed
+from loaderlab.tuning.user_loader import source_of
+from loaderlab.tuning.user_process import TRIAL, ThisProcess
+from loaderlab.tuning.user_program import ProgramEngine
+from loaderlab.tuning.user_trial import Program, measure
+from tests.tuning import user_programs as programs
+from tests.tuning.user_programs import BATCH, Sleeping, Stream
+
+SHORT_S = 0.1
+
+
+def program(loader: Any, step: Any = programs.step) -> Program:
+    return Program(source_of(loader), step, "cpu")
+
+
+def slow_loader(sample_s: float = 0.002, **settings: Any) -> DataLoader[torch.Tensor]:
+    return DataLoader(Sleeping(sample_s=sample_s), batch_size=BATCH, **settings)
+
+
+@contextmanager
+def engine_of(loader: Any, step: Any = programs.step) -> Iterator[ProgramEngine]:
+    engine = ProgramEngine(program(loader, step), resolve_device("cpu"))
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+# ---- the first batch --------------------------------------------------------------------------------------------------
+
+
+def test_the_first_batch_shows_its_size() -> None:
+    assert checked(program(slow_loader(0))) == Checked(100, BATCH, BATCH * 8 * 4)
+    assert checked(program(programs.make_batches)) == Checked(60, BATCH, BATCH * 2 * 4)
+
+
+def test_a_step_that_fails_is_shown_once_with_the_line_that_fails() -> None:
+    with pytest.raises(UserError) as error:
+        checked(program(slow_loader(0), programs.failing_step))
+    text = str(error.value)
+    assert text.startswith("step: it fails with the first batch: ValueError: shapes do not match")
+    assert 'raise ValueError("shapes do not match")' in text
+
+
+def test_an_epoch_with_too_few_steps_is_refused() -> None:
+    with pytest.raises(UserError, match="an epoch has 10 steps, and at least 15 are needed"):
+        checked(program(DataLoader(Sleeping(40), batch_size=4)))
+
+
+def test_an_epoch_whose_length_is_unknown_is_refused_when_it_ends() -> None:
+    stream = DataLoader(Stream(shares=True), batch_size=40)
+    assert checked(program(stream)).epoch_steps is None
+    with pytest.raises(UserError, match="an epoch has 10 steps"):
+        measure(program(stream), Trial(Candidate(), "", SHORT_S), own_process=False)
+
+
+def test_an_empty_loader_is_refused() -> None:
+    with pytest.raises(UserError, match="it has no batches"):
+        checked(program(DataLoader(Sleeping(0), batch_size=4)))
+
+
+def test_the_size_of_a_nested_batch() -> None:
+    assert num_bytes({"a": torch.zeros(3), "b": [torch.zeros(2, dtype=torch.uint8), "text"]}) == 14
+
+
+# ---- data that workers repeat -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shares", "constant", "expected"), [(False, False, True), (True, False, False), (False, True, False)]
+)
+def test_workers_that_repeat_the_data_are_noticed(shares: bool, constant: bool, expected: bool) -> None:
+    """Constant samples show nothing: they are equal within one worker too."""
+    stream = DataLoader(Stream(shares=shares, constant=constant), batch_size=4)
+    assert repeats(source_of(stream)) is expected
+
+
+def test_repeated_data_is_refused_with_the_fix() -> None:
+    with pytest.raises(UserError, match=r"with N workers each sample comes N times(.|\n)*get_worker_info\(\)"):
+        checked(program(DataLoader(Stream(shares=False), batch_size=4)))
+
+
+# ---- where trials run -------------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_pickled_is_named() -> None:
+    assert cannot_send({"the step": programs.step}) == ""
+    assert cannot_send({"a": 1, "the step": lambda batch: batch}).startswith("the step cannot be pickled: ")
+
+
+def test_a_step_that_cannot_be_pickled_runs_in_this_process() -> None:
+    with engine_of(slow_loader(0), lambda batch: None) as engine:
+        facts = engine.facts()
+        assert facts.in_process.startswith("the step cannot be pickled")
+        assert engine.run(Trial(Candidate(), "", SHORT_S)).num_steps >= 15
+    assert TRIAL not in os.environ
+
+
+def test_a_collate_function_that_cannot_be_pickled_is_named() -> None:
+    with engine_of(slow_loader(0, collate_fn=lambda samples: torch.stack(samples))) as engine:
+        facts = engine.facts()
+        assert facts.in_process.startswith("the loader's collate_fn cannot be pickled")
+        assert facts.can_start == ("fork",)
+
+
+def test_workers_that_spawn_cannot_get_a_lambda() -> None:
+    loader = slow_loader(0, num_workers=1, multiprocessing_context="spawn", collate_fn=lambda samples: samples)
+    with (
+        engine_of(loader) as engine,
+        pytest.raises(UserError, match="its workers start with spawn, and the loader's collate_fn cannot be pickled"),
+    ):
+        engine.facts()
+
+
+def test_a_trial_in_this_process_that_fails_costs_only_itself() -> None:
+    with pytest.raises(TrialFailed, match="ValueError: shapes do not match"):
+        ThisProcess(program(slow_loader(0), programs.failing_step)).measure(Trial(Candidate(), "", SHORT_S))
+
+
+@pytest.mark.slow
+def test_trials_in_fresh_processes_leave_the_model_and_no_process_behind() -> None:
+    with engine_of(slow_loader(0), Training()) as engine:
+        training = engine._program.step
+        before = training.model.weight.clone()  # type: ignore[attr-defined]
+        facts = engine.facts()
+        assert (facts.in_process, facts.batch_size, facts.epoch_steps) == ("", BATCH, 100)
+        measured = engine.run(Trial(Candidate(makers=1, prefetch=2), "", SHORT_S, epoch_steps=20))
+        assert measured.gap_ms is not None
+        assert measured.start_s is not None
+        assert torch.equal(training.model.weight, before)  # type: ignore[attr-defined]
+    assert not [child for child in psutil.Process().children() if "loaderlab trial" in child.name()]
+
+
+class Training:
+    """A step with a model, which can be pickled."""
+
+    def __init__(self) -> None:
+        self.model = torch.nn.Linear(8, 1)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), 0.1)
+
+    def __call__(self, batch: torch.Tensor) -> None:
+        self.model(batch).sum().backward()
+        self.optimizer.step()
+
+
+# ---- a trial ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_slow_loader_starves_the_step_and_a_worker_helps() -> None:
+    """Without a worker a step takes 8 ms of waiting and 4 ms of work; the machine may only make both longer."""
+    alone = measure(program(slow_loader()), Trial(Candidate(), "", SHORT_S), own_process=False)
+    assert alone.starved_pct > 40
+    assert alone.worker_mib is None
+    helped = measure(program(slow_loader(0.0)), Trial(Candidate(makers=1, prefetch=2), "", SHORT_S), own_process=False)
+    assert helped.starved_pct < alone.starved_pct
+    assert helped.num_steps >= 15
+    assert helped.worker_mib is not None
+
+
+@pytest.mark.parametrize("loader", [slow_loader(0), DataLoader(Stream(shares=True), batch_size=BATCH)])
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_window_contains_the_end_of_an_epoch(loader: DataLoader[Any], persistent: bool) -> None:
+    trial = Trial(Candidate(makers=1, prefetch=2, persistent=persistent), "", SHORT_S, epoch_steps=20)
+    assert measure(program(loader), trial, own_process=False).gap_ms is not None
+
+
+def test_without_a_limit_no_epoch_ends() -> None:
+    measured = measure(program(slow_loader(0)), Trial(Candidate(), "", SHORT_S), own_process=False)
+    assert measured.gap_ms is None
+
+
+def test_the_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loaderlab.tuning.user_probes.PROBE_S", SHORT_S)
+    measured = measure(program(slow_loader()), Trial(Candidate(), "", SHORT_S, probes=True), own_process=False)
+    assert measured.ceiling is not None
+    assert measured.loader_alone is not None
+    assert measured.contended is not None
+    assert measured.loader_cores is not None
+    assert measured.ceiling > measured.rate
+    assert measured.loader_alone > measured.rate
+
+
+def test_a_step_that_changes_its_batch_has_no_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("loaderlab.tuning.user_probes.PROBE_S", SHORT_S)
+    trial = Trial(Candidate(), "", SHORT_S, probes=True)
+    measured = measure(program(slow_loader(0), programs.picky_step), trial, own_process=False)
+    assert (measured.ceiling, measured.contended) == (None, None)
+    assert measured.loader_alone is not None
+
+
+# ---- the function -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_makers": -1}, "max_makers=-1: must be at least 0"),
+        ({"minutes": 0}, "minutes=0: must be above 0"),
+        ({"max_starved_pct": 100}, "max_starved_pct=100: must be above 0 and below 100"),
+        ({"memory_mib": 0}, "memory_mib=0: must be above 0"),
+        ({"step": 3}, "step: int is not a function of a batch"),
+    ],
+)
+def test_values_that_are_not_allowed(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(WrongUsage, match=message):
+        loaderlab.tune(**{"loader": slow_loader(0), "step": programs.step, "device": "cpu", **arguments})
