@@ -35,7 +35,7 @@ class Stream(IterableDataset[Any]):
 
 def test_the_settings_in_effect(make_config: Make) -> None:
     facts = describe(make_config(*CPU, "loader.num_workers=3"), TuneConfig())
-    assert facts.current == Candidate(Branch(NATIVE), 3, 2, False, False, True, "fork")
+    assert facts.current == Candidate(Branch(NATIVE), 3, 2, False, False, True)
     assert (facts.epoch_steps, facts.batch_size, facts.batch_bytes) == (18, 1, 16 * 16 * 3)
     assert (facts.takes_copies, facts.uses_host_cores, facts.in_dev_shm) == (False, True, False)
     assert facts.samples_bytes is not None

@@ -16,9 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from loaderlab.cli.messages import missing_value, no_such_setting
 from loaderlab.cli.schemas import CONF, tuned_folder
-from loaderlab.cli.setting_texts import nearest
 from loaderlab.config import WrongUsage, refuse
 from loaderlab.system.program import command
+from loaderlab.system.similar_names import nearest
 
 T = TypeVar("T")
 _NO_NAME = re.compile(r"null|true|false|[-+]?(\d[\d_]*)?\.?\d+(e[-+]?\d+)?|nan|inf", re.IGNORECASE)

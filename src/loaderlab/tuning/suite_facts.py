@@ -122,7 +122,7 @@ def _current(config: TrainConfig, split: Split, device: Device) -> Candidate:
                 pin_memory=native.copying.pin_memory,
                 side_stream=native.copying.side_stream,
                 persistent=native.persistent_workers if native.num_workers else None,
-                start_method=native.start_method,
+                start_method=None if config.loader.start_method == AUTO else native.start_method,
             )
         case SpdlLoader():
             spdl = spdl_settings(config.loader, split, device)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from loaderlab.config import UserError
 from loaderlab.tuning.answer import NOT_FED, UNCONFIRMED, Answer
 from loaderlab.tuning.candidate import Candidate
 from loaderlab.tuning.certificate import TIME_OVER, certificate, missing
-from loaderlab.tuning.confirm import ROUNDS, Confirmation
+from loaderlab.tuning.confirm import ROUNDS, WINDOW_S, Confirmation
 from loaderlab.tuning.limits import Machine, most_workers
 from loaderlab.tuning.lost import lost
 from loaderlab.tuning.search import Search, Trials
-from loaderlab.tuning.trial import Engine, Facts, Measured, Trial, TrialFailed
+from loaderlab.tuning.trial import LEAST_STEPS, Engine, Facts, Measured, Trial, TrialFailed
 
+ENDING_S = 2.0  # from the last step of a run to the next run
+LAST = 4  # trials by which the duration of a confirmation run is estimated
 FIRST_TRIAL_S = 8.0  # estimate before any trial has ended
 MORE_TRIALS = 4  # of the search, that a longer time limit should allow
 INTERRUPTED = "it was interrupted"
@@ -40,23 +42,35 @@ class _Clock:
 
     now: Callable[[], float]
     deadline: float
-    totals_s: list[float]
     starts_s: float = 0.0
+    has_run: bool = False
+    _expected_s: list[float] = field(
+        default_factory=list
+    )  # durations of confirmation runs, estimated from each search trial
+    _confirmed_s: list[float] = field(default_factory=list)  # and as they were
 
     @property
     def left_s(self) -> float:
         return self.deadline - self.now()
 
-    def ran(self, total_s: float, start_s: float) -> None:
-        """A trial took ``total_s``, and ``start_s`` of it to start."""
-        self.totals_s.append(total_s)
+    def ran(self, trial: Trial, measured: Measured | None, total_s: float) -> None:
+        """A trial has ended."""
+        self.has_run = True
+        start_s = 0.0 if measured is None else measured.start_s or 0.0
         self.starts_s += start_s
+        if trial.round:
+            self._confirmed_s.append(total_s)
+            return
+        if measured is None:
+            return
+        # a search trial has another window than a confirmation run, and probes
+        steps = LEAST_STEPS + trial.candidate.batches_ahead + trial.candidate.makers
+        self._expected_s.append(start_s + max(WINDOW_S, steps * measured.step_ms / 1e3) + ENDING_S)
 
     @property
     def run_s(self) -> float:
-        """The expected duration of a run: the median of those so far."""
-        ended = sorted(self.totals_s)
-        return ended[len(ended) // 2] if ended else FIRST_TRIAL_S
+        """The expected duration of a confirmation run: the longest of the last ones."""
+        return max((self._confirmed_s or self._expected_s)[-LAST:], default=FIRST_TRIAL_S)
 
 
 def tune(
@@ -84,7 +98,7 @@ def tune(
         KeyboardInterrupt: before the first trial had ended.
     """
     began = now()
-    clock = _Clock(now, began + 60 * minutes, [])
+    clock = _Clock(now, began + 60 * minutes)
     facts = engine.facts()
     search = Search(facts, machine(facts), limit_pct, engine.refuses)
     unfinished, confirmation, searched = "", None, began
@@ -111,17 +125,16 @@ def _run(
     """Runs trials while there is time, except for ``reserve_s`` seconds. Returns whether all of them ran."""
     trial = next(trials, None)
     while trial is not None:
-        if clock.totals_s and clock.left_s < reserve_s() + clock.run_s:
+        if clock.has_run and clock.left_s < reserve_s() + clock.run_s:
             return False
         watcher.starts(trial, clock.left_s)
-        began, start_s = clock.now(), 0.0
+        began = clock.now()
         result: Measured | TrialFailed
         try:
             result = engine.run(trial)
-            start_s = result.start_s or 0.0
         except TrialFailed as error:
             result = error
-        clock.ran(clock.now() - began, start_s)
+        clock.ran(trial, None if isinstance(result, TrialFailed) else result, clock.now() - began)
         watcher.ended(trial, result, None if isinstance(result, TrialFailed) else lost(result, facts.epoch_steps)[0])
         try:
             trial = trials.send(result)
