@@ -175,13 +175,13 @@ def test_nothing_is_cheaper_than_no_workers() -> None:
     assert answer.certificate.endswith("nothing is cheaper than no workers")
 
 
-@pytest.mark.parametrize("minutes", [0.3, 0.5, 1.2, 2.0, 3.0])
+@pytest.mark.parametrize("minutes", [0.3, 0.5, 2.0, 3.0])
 def test_the_time_limit(minutes: float) -> None:
     case = Simulated({NATIVE_ONLY: linear(150), Branch(SPDL): linear(160)}, lambda _: 1000.0)
     tuned = Tuned(case, minutes=minutes)
     answer = tuned.answer()
     assert tuned.time_s <= 60 * minutes
-    assert answer.grade == (CERTIFIED if minutes >= 1 else UNCONFIRMED)
+    assert answer.grade == (CERTIFIED if minutes >= 2 else UNCONFIRMED)
     assert answer.chosen is not None
     note = "spdl was not tried, because the time limit was reached"
     assert (note in answer.notes) == (minutes < 2)
