@@ -189,6 +189,14 @@ def test_without_a_limit_no_epoch_ends() -> None:
     assert measured.gap_ms is None
 
 
+def test_the_probes_with_persistent_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loader whose workers have been ended cannot be read again: each probe needs one of its own."""
+    monkeypatch.setattr("loaderlab.tuning.user_probes.PROBE_S", SHORT_S)
+    trial = Trial(Candidate(makers=1, prefetch=2, persistent=True), "", SHORT_S, probes=True)
+    measured = measure(program(slow_loader(0)), trial, own_process=False)
+    assert None not in (measured.ceiling, measured.loader_alone, measured.contended)
+
+
 def test_the_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("loaderlab.tuning.user_probes.PROBE_S", SHORT_S)
     measured = measure(program(slow_loader()), Trial(Candidate(), "", SHORT_S, probes=True), own_process=False)

@@ -21,26 +21,27 @@ PATIENCE = 3  # a probe may take this many times as long, until it has enough st
 LEAST = 5  # steps or batches
 WARMUP = 2
 Step = Callable[[Any], object]
+Build = Callable[[], Iterable[Any]]
 
 
 def probed(
-    measured: Measured, loader: Iterable[Any], parallel: int, step: Step, device: Device, kept: Sequence[Any]
+    measured: Measured, build: Build, parallel: int, step: Step, device: Device, kept: Sequence[Any]
 ) -> Measured:
     """The result of a trial with those of the probes.
 
     Args:
-        loader: it is read several times.
+        build: makes a new loader: one whose persistent workers have ended cannot be read again.
         parallel: number of batches that it prepares at the same time.
         kept: batches for the step.
     """
     full = [batch for batch in kept if num_samples(batch) == num_samples(kept[0])]
-    alone, cores = loader_alone(loader, parallel)
+    alone, cores = loader_alone(build, parallel)
     return replace(
         measured,
         ceiling=step_rate(step, full, device),
         loader_alone=alone,
         loader_cores=cores,
-        contended=_contended(loader, step, full, device),
+        contended=_contended(build, step, full, device),
     )
 
 
@@ -70,7 +71,7 @@ def step_rate(
     return None
 
 
-def loader_alone(loader: Iterable[Any], parallel: int) -> tuple[float | None, float | None]:
+def loader_alone(build: Build, parallel: int) -> tuple[float | None, float | None]:
     """Samples/s of the loader without the step, and the number of cores that it uses; None with too few batches.
 
     A loader that prepares N batches at the same time delivers about N together. So each epoch is measured over a whole multiple of N
@@ -79,6 +80,7 @@ def loader_alone(loader: Iterable[Any], parallel: int) -> tuple[float | None, fl
     samples, spent, core_s, began = 0, 0.0, 0.0, 0.0
     while True:
         times, sizes, cpu_before = list[float](), list[int](), 0.0
+        loader = build()
         iterator = iter(loader)
         for batch in iterator:
             if not times:
@@ -101,9 +103,9 @@ def loader_alone(loader: Iterable[Any], parallel: int) -> tuple[float | None, fl
             return (samples / spent, core_s / spent) if spent else (None, None)
 
 
-def _contended(loader: Iterable[Any], step: Step, batches: Sequence[Any], device: Device) -> float | None:
+def _contended(build: Build, step: Step, batches: Sequence[Any], device: Device) -> float | None:
     """Samples/s of the step with batches that are already there, while the loader delivers one batch per step to another thread."""
-    drain = _Drain(loader)
+    drain = _Drain(build)
     try:
         return step_rate(step, batches, device, drain.take_one)
     finally:
@@ -114,8 +116,8 @@ class _Drain:
     """Takes batches from a loader in a thread, one per call of `take_one`, and discards them. A loader that is slower than the step falls
     behind and then runs without pauses, as it does in training."""
 
-    def __init__(self, loader: Iterable[Any]) -> None:
-        self._loader = loader
+    def __init__(self, build: Build) -> None:
+        self._build = build
         self._requested, self._over = threading.Semaphore(0), threading.Event()
         self._thread = threading.Thread(target=self._work, name="contention probe", daemon=True)
         self._thread.start()
@@ -125,14 +127,15 @@ class _Drain:
 
     def _work(self) -> None:
         while not self._over.is_set():
-            iterator = iter(self._loader)
+            loader = self._build()
+            iterator = iter(loader)
             any_batch = False
             for _ in iterator:
                 any_batch = True
                 self._requested.acquire()
                 if self._over.is_set():
                     break
-            end(self._loader, iterator)
+            end(loader, iterator)
             if not any_batch:
                 return
 

@@ -64,9 +64,10 @@ def measure(program: Program, trial: Trial, *, own_process: bool) -> Measured:
     measured = run.measured()
     start_s = run.started_age_s if own_process else run.started - began
     if trial.probes:
-        again = program.source.build(trial.candidate)
         parallel = max(1, trial.candidate.makers)
-        measured = probed(measured, again, parallel, program.step, device, run.kept)
+        measured = probed(
+            measured, lambda: program.source.build(trial.candidate), parallel, program.step, device, run.kept
+        )
     total_s = process_age_s() if own_process else time.perf_counter() - began
     return replace(measured, start_s=start_s, torch_threads=torch.get_num_threads(), total_s=total_s)
 
