@@ -101,17 +101,17 @@ class TunerCase:
 
 CASES = [
     # b + h = 8 + 2 = 10 < 20
-    TunerCase("0 workers", {"sleep_ms": 8}, makers=0),
+    TunerCase("sleep, 0 workers", {"sleep_ms": 8}, makers=0),
     # 0: 15 + 10 = 25, starved 20 %; 1: 15 < 20
-    TunerCase("1 worker", {"sleep_ms": 15}, makers=1, host_ms=10),
+    TunerCase("sleep, 1 worker", {"sleep_ms": 15}, makers=1, host_ms=10),
     # 1: 30, starved 33 %; 2: 15 < 20
-    TunerCase("2 workers", {"sleep_ms": 30}, makers=2, current=1),
+    TunerCase("sleep, 2 workers", {"sleep_ms": 30}, makers=2, current=1),
     # 2: 48 / 2 = 24, starved 17 %; 3: 16 < 20
-    TunerCase("already fed with more than needed", {"sleep_ms": 48}, makers=3, current=6, limit=6),
+    TunerCase("already fed", {"sleep_ms": 48}, makers=3, current=6, limit=6),
     # 3: 70 / 3 = 23.3, starved 14 %; 4: 17.5 < 20
-    TunerCase("4 workers", {"sleep_ms": 70}, makers=4, current=0, limit=6),
+    TunerCase("sleep, 4 workers", {"sleep_ms": 70}, makers=4, current=0, limit=6),
     # 0: 14 + 10 = 24, starved 17 %; 1: 14 < 20, and the CPU time (14 + 10) / 2 = 12 < 20
-    TunerCase("1 worker, CPU-bound", {"cpu_ms": 14}, makers=1, host_ms=10),
+    TunerCase("CPU-bound", {"cpu_ms": 14}, makers=1, host_ms=10),
     # 1: 60; 2 and more: the CPU time (60 + 2) / 2 = 31, starved 35 %
     TunerCase("more cores than there are", {"cpu_ms": 60}, makers=None, fastest=(2, 3, 4)),
     # 1: 11 + 16 = 27, starved 26 %; 2: the lock, 16 > 27 / 2, and 16 < 20; more are not faster
@@ -120,7 +120,7 @@ CASES = [
     TunerCase("rises, then falls", {"sleep_ms": 26.4, "crowd_ms": 0.6}, makers=2, current=4),
     # 2: 50 / 2 = 25, starved 20 %; 3 would feed it, 50 / 3 = 16.7, but need at least 3 x 600 MiB
     TunerCase(
-        "memory for 2 workers",
+        "memory for two",
         {"sleep_ms": 50, "worker_mib": 600},
         makers=None,
         fastest=(2,),
