@@ -104,6 +104,6 @@ def spend_ms(duration_ms: float) -> None:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Takes a lock between processes. The kernel releases it if the process is killed."""
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

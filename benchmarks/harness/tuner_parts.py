@@ -12,11 +12,12 @@ from benchmarks.harness.json_lines import append, read
 from benchmarks.harness.tuner_answers import DEFAULT, LIMIT_S, Tuned, tune, tune_default
 from benchmarks.harness.tuner_cases import TunerCase
 from benchmarks.harness.tuner_loadtune import LoadtuneRun
-from benchmarks.harness.tuner_rivals import LOADTUNE, RULES, TUNER, Choice
+from benchmarks.harness.tuner_rivals import BEHIND, LOADTUNE, RULES, TUNER, Choice
 from benchmarks.harness.tuner_runs import PlainRun, Setting, by_setting, measured
 
 LEAST_RIGHT = 11 / 12  # share of the searches with the cheapest feeding settings
 LARGEST_ERROR_PCT = 10.0  # median error of a predicted rate
+NO_ANSWERS = ": there are no answers of these cases; run the part planted first"
 
 
 @dataclass(frozen=True)
@@ -85,15 +86,17 @@ def exhaustive(bench: Bench) -> bool:
     for repeat in range(1, bench.repeats + 1):
         for case in bench.cases:
             _measure(bench, case, tuner_exhaustive.candidates(case), repeat)
-    is_right = True
+    num_wrong = num_answers = 0
     for case in bench.cases:
         for tuned in bench.answers_of(case):
             result = tuner_exhaustive.compared(case, bench.runs_of(case), tuned.answer)
-            is_right &= not result.problems
+            num_answers += 1
+            num_wrong += bool(result.problems)
             settings = f"cheapest fed {result.cheapest}, not separable {list(result.open)}, chosen {result.chosen}"
             rate = "no run" if result.rate is None else f"{result.rate:.0f} samples/s"
             print(f"{case.name:34} {settings} ({rate}, required {result.required:.0f}): {result.problems or 'right'}")
-    return is_right
+    print(f"{num_wrong} of {num_answers} choices are too expensive or too slow{'' if num_answers else NO_ANSWERS}")
+    return bool(num_answers) and not num_wrong
 
 
 def rivals(bench: Bench) -> bool:
@@ -112,9 +115,10 @@ def rivals(bench: Bench) -> bool:
         for tool, (setting, seconds) in settings[case.name].items():
             choices.append(Choice(case, tool, setting, seconds, runs[setting]))
     print(tuner_rivals.table(choices))
-    num_behind = tuner_rivals.num_behind(choices)
-    print(f"loaderlab is behind in {num_behind} of {sum(choice.tool != TUNER for choice in choices)} comparisons")
-    return not num_behind
+    outcomes = tuner_rivals.outcomes(choices)
+    counts = ", ".join(f"{outcome} {count}" for outcome, count in sorted(Counter(outcomes).items()))
+    print(f"loaderlab is: {counts}" if outcomes else f"nothing to compare{NO_ANSWERS}")
+    return bool(outcomes) and BEHIND not in outcomes
 
 
 def default(bench: Bench) -> bool:

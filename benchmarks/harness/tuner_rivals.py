@@ -93,16 +93,17 @@ def table(choices: Iterable[Choice]) -> str:
     rows, own = [HEAD, "|---|---|---:|---:|---:|---:|---:|---:|---:|---|"], None
     for choice in choices:
         own = choice if choice.tool == TUNER else own
-        against = "" if own is None or choice.tool == TUNER else compared(own, choice)
+        is_rival = own is not None and own.case == choice.case and choice.tool != TUNER
+        against = compared(own, choice) if is_rival and own is not None else ""
         rows.append(_row(choice, against))
     return "\n".join(rows)
 
 
-def num_behind(choices: Sequence[Choice]) -> int:
-    """For how many choices of the rivals the tuner's is worse."""
+def outcomes(choices: Sequence[Choice]) -> list[str]:
+    """How the tuner's choice compares with each of a rival, in the cases that the tuner has an answer for."""
     own = {choice.case.name: choice for choice in choices if choice.tool == TUNER}
     rivals = [choice for choice in choices if choice.tool != TUNER and choice.case.name in own]
-    return sum(compared(own[rival.case.name], rival) == BEHIND for rival in rivals)
+    return [compared(own[rival.case.name], rival) for rival in rivals]
 
 
 def _ordered(own: float, other: float) -> str:
