@@ -87,8 +87,11 @@ def confirmed_of(answer: Answer) -> list[Mapping[str, Any]]:
 def prediction_errors(answer: Answer) -> list[float]:
     """|predicted / confirmed rate - 1| in percent, for each confirmed candidate that had a prediction in the search."""
     confirmed = {_key(entry["candidate"]): entry["rate"] for entry in confirmed_of(answer)}
-    predicted = {_key(tried["candidate"]): tried["predicted"] for tried in answer["tried"] if tried["predicted"]}
-    return [100 * abs(predicted[key]["rate"] / rate - 1) for key, rate in confirmed.items() if key in predicted]
+    expected = {_key(tried["candidate"]): tried["predicted"] for tried in answer["tried"] if tried["predicted"]}
+    pairs = [(expected[key]["rate"], rate) for key, rate in confirmed.items() if key in expected]
+    return [
+        100 * abs(predicted / rate - 1) for predicted, rate in pairs if predicted is not None and rate
+    ]  # null: not finite
 
 
 def median_error(answers: Iterable[Answer]) -> Mean:

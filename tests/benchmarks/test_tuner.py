@@ -180,8 +180,12 @@ def test_the_error_of_a_prediction() -> None:
     error = median_error([given, answer((2, 2))])
     assert error.value == pytest.approx(2.5)
     assert error.num_runs == 3
+    given["tried"][0]["predicted"]["rate"] = None  # was not finite
+    assert prediction_errors(given) == pytest.approx([2.5, 0.0])
     by_candidate = given | {"confirmed": {"first": given["confirmed"][0]}}
-    assert prediction_errors(by_candidate) == pytest.approx([10.0])
+    assert prediction_errors(by_candidate | {"tried": answer(None, rates=[(110.0, 1.0)])["tried"]}) == pytest.approx(
+        [10.0]
+    )
 
 
 def test_without_workers_there_is_no_prefetch() -> None:
