@@ -1,6 +1,6 @@
 """Checks `loaderlab tune` on planted cases whose cheapest feeding settings are known, and compares it with other ways to choose them.
 
-    python -m benchmarks.tuner planted --results tuner               # tunes 12 cases, 3 times each
+    python -m benchmarks.tuner planted --results tuner               # tunes 12 cases, 3 times each; up to 2 hours
     python -m benchmarks.tuner planted --results tuner --only lock   # in parts, in any order
     python -m benchmarks.tuner exhaustive --results tuner --repeats 5  # every candidate, with plain runs
     python -m benchmarks.tuner rivals --results tuner                # loadtune and three rules of thumb
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("part", choices=PARTS, help="what is measured")
     parser.add_argument("--only", default="", help="only the cases with this text in their name (default: all)")
     parser.add_argument("--repeats", type=options.count, default=3, help="of each search or plain run")
-    parser.add_argument("--minutes", type=options.number_above_0, default=1.0, help="tune.minutes of a planted case")
+    parser.add_argument("--minutes", type=options.number_above_0, default=3.0, help="tune.minutes of a planted case")
     parser.add_argument("--results", type=Path, help="folder of the results, which are continued")
     parser.add_argument("--packages", type=Path, default=DEFAULT, help="folder to install loadtune into")
     chosen = parser.parse_args(arguments)
