@@ -40,6 +40,11 @@ def installed(folder: Path, *, traceml: bool) -> Pythons:
     return Pythons(frameworks, _python(folder / "traceml"))
 
 
+def python_with(folder: Path, packages: Sequence[str]) -> Path:
+    """The interpreter in a folder with these packages on top of those of this Python; they are installed if they are not there."""
+    return _environment(folder, packages, [sysconfig.get_path("purelib")])
+
+
 def environment() -> dict[str, str]:
     """The environment variables of the scripts: they import this checkout."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]), "PYTHONWARNINGS": "ignore"}
