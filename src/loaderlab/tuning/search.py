@@ -207,16 +207,26 @@ class Search:
             yield from self._try(
                 self._with(base, second), "to predict the rate of other numbers of makers", probes=True
             )
-        while (step := self._next_count(base)) is not None:
+        while True:
+            yield from self._longer_queues(base)
+            step = self._next_count(base)
+            if step is None:
+                return
             count, reason = step
             assert count not in self._counts(base), f"{count} was tried before"
             yield from self._try(self._with(base, count), reason, alone=True)
             if count not in self._counts(base):
                 return  # beyond a limit
-            yield from self._longer_queues(base, count)
-        yield from self._longer_queues_below(base)
 
-    def _longer_queues(self, base: Candidate, count: int) -> Trials:
+    def _longer_queues(self, base: Candidate) -> Trials:
+        """Tries longer queues, which cost less than more makers, at the counts that were tried."""
+        for count in sorted(self._counts(base)):
+            best = self.cheapest_fed()
+            if best is not None and count >= best.candidate.makers:
+                return
+            yield from self._longer_queues_at(base, count)
+
+    def _longer_queues_at(self, base: Candidate, count: int) -> Trials:
         """Tries longer queues if the loader is fast enough with this number of makers, and the step waits nevertheless."""
         found = self._found.get(self._with(base, count))
         if found is None or found.grade == FED or not count or not self._is_fast_enough(found):
@@ -236,14 +246,6 @@ class Search:
         if made is not None and demand is not None:
             return made >= ENOUGH * demand
         return not self.model.knows_alone and found.tried.lost_pct < LITTLE_PCT
-
-    def _longer_queues_below(self, base: Candidate) -> Trials:
-        """The same for the counts that were tried before the supply was known."""
-        for count in sorted(self._counts(base)):
-            best = self.cheapest_fed()
-            if best is not None and count >= best.candidate.makers:
-                return
-            yield from self._longer_queues(base, count)
 
     def _next_count(self, base: Candidate) -> tuple[int, str] | None:
         """The number of makers to try next and the reason; None if nothing is left to try."""

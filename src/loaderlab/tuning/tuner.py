@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Protocol
 
 from loaderlab.config import UserError
@@ -14,8 +15,8 @@ from loaderlab.tuning.candidate import Candidate
 from loaderlab.tuning.certificate import TIME_OVER, certificate, missing
 from loaderlab.tuning.confirm import ROUNDS, WINDOW_S, Confirmation
 from loaderlab.tuning.limits import Machine, most_workers
-from loaderlab.tuning.lost import lost
-from loaderlab.tuning.search import Search, Trials
+from loaderlab.tuning.lost import gap_share, lost
+from loaderlab.tuning.search import NOTICED_PCT, Search, Trials
 from loaderlab.tuning.trial import LEAST_STEPS, Engine, Facts, Measured, Trial, TrialFailed
 
 ENDING_S = 2.0  # from the last step of a run to the next run
@@ -168,6 +169,9 @@ def _answer(
     if grade == UNCONFIRMED and unfinished != INTERRUPTED:
         seconds = searched - began + (len(confirmation.settings) * ROUNDS + MORE_TRIALS) * clock.run_s
         notes.append(f"about {math.ceil(2 * seconds / 60) / 2:g} minutes would be enough to confirm the answer")
+    if (gaps := _gaps(search, confirmation)) >= NOTICED_PCT:
+        steps = search.facts.epoch_steps
+        notes.append(f"{gaps:.1f} % of the time is lost between epochs of {steps} steps, with the chosen settings")
     notes += [f"{branch.title} was not tried, because {unfinished}" for branch in search.untried() if unfinished]
     fastest, most = search.fastest(), _largest(search)
     branches = list(dict.fromkeys(found.candidate.branch for found in search.found))
@@ -192,6 +196,13 @@ def _answer(
         demand=tuple(search.model.demand_curve(most)),
         memory_limit_makers=most_workers(search.machine, search.needs),
     )
+
+
+def _gaps(search: Search, confirmation: Confirmation) -> float:
+    """Mean share of the time that the chosen settings lose between epochs, percent."""
+    confirmed = confirmation.confirmed.get(confirmation.chosen)
+    runs = confirmed.runs if confirmed is not None else []
+    return 100 * fmean(gap_share(run, search.facts.epoch_steps) for run in runs) if runs else 0.0
 
 
 def _largest(search: Search) -> int:
