@@ -43,6 +43,22 @@ def test_a_device_of_its_own_takes_the_ceiling() -> None:
     assert model.predict(Candidate(Branch(RESIDENT))) == Predicted(400.0, 0.0)
 
 
+def test_without_workers_the_host_loads_and_queues() -> None:
+    """32 samples take 32 ms to load and 8 ms to queue: 800/s."""
+    model = Model(FACTS, cores=4)
+    model.learn(Candidate(), replace(RUN, ceiling=900.0, loader_alone=1000.0, host_ms=8.0))
+    predicted = model.predict(Candidate())
+    assert predicted is not None
+    assert predicted.rate == pytest.approx(800.0)
+    assert predicted.starved_pct == pytest.approx(100 * (1 - 800 / 900))
+
+
+def test_a_fed_run_does_not_show_how_long_the_host_works() -> None:
+    model = Model(FACTS, cores=4)
+    model.learn(Candidate(), replace(RUN, starved_pct=0.0, ceiling=900.0, loader_alone=1000.0, host_ms=35.0))
+    assert model.predict(Candidate()) == Predicted(900.0, 0.0)
+
+
 def test_a_step_on_the_hosts_cores_alternates_with_loading() -> None:
     model = Model(replace(FACTS, uses_host_cores=True), cores=4)
     model.learn(Candidate(), replace(RUN, ceiling=300.0, torch_threads=4, loader_alone=100.0))

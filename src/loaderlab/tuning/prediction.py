@@ -72,6 +72,7 @@ class Model:
     _implied: dict[Branch, dict[int, float]] = field(default_factory=dict)  # the rate of starved runs
     _ceilings: dict[int, float] = field(default_factory=dict)  # by torch threads
     _busy: list[float] = field(default_factory=list)  # rates of the step without its waits
+    _host_ms: list[float] = field(default_factory=list)  # see `Measured.host_ms`
     _slowdowns: list[tuple[float, float]] = field(
         default_factory=list
     )  # (contended / ceiling, rate of the loader meanwhile)
@@ -91,6 +92,10 @@ class Model:
             self._ceilings |= measured.ceiling_by_threads
             if measured.contended and measured.loader_alone:
                 self._slowdowns.append((min(1.0, measured.contended / measured.ceiling), measured.loader_alone))
+        if (
+            measured.host_ms is not None and measured.starved_pct >= CLEARLY_STARVED_PCT
+        ):  # otherwise it waits for the device too
+            self._host_ms.append(measured.host_ms)
         if measured.starved_pct < 95:
             self._busy.append(measured.rate / (1 - measured.starved_pct / 100))
 
@@ -149,6 +154,8 @@ class Model:
         if candidate.makers == 0 and self.facts.uses_host_cores:  # one after the other
             rate = 1 / (1 / demand + 1 / made)
             return Predicted(rate, 100 * rate / made)
+        if candidate.makers == 0 and self._host_ms:  # the host loads a batch, then queues its step
+            made = 1 / (1 / made + min(self._host_ms) / 1e3 / self.facts.batch_size)
         taken = demand * self._slowdown(min(made, demand))
         rate = min(made, taken)
         return Predicted(rate, 100 * (1 - rate / taken))

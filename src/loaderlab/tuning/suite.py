@@ -172,6 +172,10 @@ def measured_of(result: RunResult, launched_at: float, total_s: float) -> Measur
         loader_alone=figures.get(metrics.LOADER_RATE),
         loader_cores=figures.get(metrics.LOADER_CORES),
         torch_threads=window.torch_threads,
+        host_ms=sum(
+            figures[name] for phase, name in metrics.HOST_PHASE_MS.items() if phase != "wait" and name in figures
+        )
+        or None,
         cpu_s_per_sample=window.cpu_s_per_sample,
         worker_mib=figures.get(metrics.WORKER_MIB),
         host_mib=figures.get(metrics.HOST_PEAK_MIB),

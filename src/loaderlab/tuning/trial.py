@@ -54,6 +54,8 @@ class Measured:
         ceiling, ceiling_by_threads, contended, loader_alone: the rates of the probes.
         loader_cores: cores that the loader used alone.
         torch_threads: of the step.
+        host_ms: time per step for which the host works without waiting for data: it copies, and queues the step's work. None on a
+            device that computes on the host itself.
         cpu_s_per_sample: CPU time of the training process and the workers.
         worker_mib: proportional memory of one worker process; host_mib: of all processes, at its peak.
         start_s: from the start of the process to the first step.
@@ -75,6 +77,7 @@ class Measured:
     loader_alone: float | None = None
     loader_cores: float | None = None
     torch_threads: int | None = None
+    host_ms: float | None = None
     cpu_s_per_sample: float | None = None
     worker_mib: float | None = None
     host_mib: float | None = None
