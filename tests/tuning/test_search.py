@@ -55,12 +55,23 @@ def test_supply_rises_then_falls() -> None:
 
 
 def test_memory_for_two_workers() -> None:
-    machine = Machine(cores=8, memory_bytes=int(0.7 * GIB), memory_name="allowed by tune.memory_mib")
+    machine = Machine(cores=8, memory_bytes=int(0.7 * GIB), memory_name="are the limit that was set")
     case = Simulated({NATIVE_ONLY: linear(300)}, lambda _: 1000.0, worker_mib=300.0, machine=machine)
     search = case.searched()
     assert max(trial.candidate.makers for trial in case.ran) == 2
     assert search.cheapest_fed() is None
     assert any("3 workers of 300 MiB" in entry.reason for entry in search.excluded)
+
+
+def test_settings_beyond_a_limit_are_not_chosen_because_they_are_used_now() -> None:
+    machine = Machine(cores=8, memory_bytes=int(0.7 * GIB))
+    case = Simulated({NATIVE_ONLY: linear(300)}, lambda _: 1000.0, worker_mib=300.0, machine=machine, current=native(4))
+    search = case.searched()
+    assert search.cheapest_fed() is None
+    fastest = search.fastest()
+    assert fastest is not None
+    assert fastest.candidate.makers == 2
+    assert [entry.candidate.makers for entry in search.excluded] == [3]
 
 
 def test_a_worker_that_dies_costs_only_its_trial() -> None:

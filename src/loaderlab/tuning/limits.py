@@ -10,7 +10,7 @@ MIB = 2**20
 MOST_MAKERS = 64  # more are never tried
 OWN_FILES, FILES_PER_WORKER = 40, 5  # open files of a training process, and what each worker adds to them
 MOST_LOADING_S = 20.0  # a resident loader may take this long to load all samples
-SHARE = 0.9  # of the free memory that a candidate may use: other programs need some too; and of the cores, which are then all busy
+SHARE = 0.9  # of what is free that a candidate may use, because other programs need some too; and of the cores that are then busy
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Machine:
 
     Attributes:
         cores: that the rank may use: those of the machine divided by its ranks.
-        memory_bytes: that is free; memory_name says of what.
+        memory_bytes: that the loader may use; memory_name says why: ``are free, of which 90 % may be used``.
         shm_bytes: free in /dev/shm; None if batches do not pass through it.
         open_files: that a process may have.
         max_makers: by the settings; None: no limit.
@@ -28,7 +28,7 @@ class Machine:
 
     cores: int
     memory_bytes: int
-    memory_name: str = "free"
+    memory_name: str = "may be used"
     shm_bytes: int | None = None
     open_files: int = 1024
     max_makers: int | None = None
@@ -81,11 +81,11 @@ def _memory_limit(candidate: Candidate, machine: Machine, needs: Needs) -> str:
     if needs.worker_bytes is None:
         return ""
     needed = candidate.makers * needs.worker_bytes + queued
-    if needed <= SHARE * machine.memory_bytes:
+    if needed <= machine.memory_bytes:
         return ""
     return (
         f"{candidate.makers} workers of {_mib(needs.worker_bytes)} and {_mib(queued)} of batches need {_mib(needed)}, and "
-        f"{_mib(machine.memory_bytes)} are {machine.memory_name} (at most {SHARE:.0%} of it is used)"
+        f"{_mib(machine.memory_bytes)} {machine.memory_name}"
     )
 
 

@@ -74,6 +74,11 @@ class Search:
         return list(self._found.values())
 
     @property
+    def _allowed(self) -> list[Found]:
+        """Those within the limits, which the settings now may exceed; all of them if none is within them."""
+        return [found for found in self.found if not self._limit(found.candidate)] or self.found
+
+    @property
     def needs(self) -> Needs:
         """What the native loader needs, as measured so far."""
         return self._needs
@@ -85,7 +90,7 @@ class Search:
     def cheapest_fed(self) -> Found | None:
         """The cheapest candidate that feeds the device by its own trial. With equal makers and bytes: the one that needs clearly
         less CPU time, otherwise the one that is more like the current settings."""
-        fed = [found for found in self.found if found.grade == FED]
+        fed = [found for found in self._allowed if found.grade == FED]
         return min(fed, key=self._order, default=None)
 
     def neighbour(self, chosen: Candidate) -> Found | None:
@@ -113,8 +118,8 @@ class Search:
 
     def fastest(self) -> Found | None:
         """The settings with the highest rate; of those that are about as fast, the cheapest."""
-        best = max((found.measured.rate for found in self.found), default=0.0)
-        about = [found for found in self.found if found.measured.rate * GAIN >= best]
+        best = max((found.measured.rate for found in self._allowed), default=0.0)
+        about = [found for found in self._allowed if found.measured.rate * GAIN >= best]
         return min(about, key=self._order, default=None)
 
     def _is_above(self, candidate: Candidate, chosen: Candidate) -> bool:
@@ -308,7 +313,8 @@ class Search:
             if predicted.starved_pct < self.limit_pct:
                 return count
         beyond = self._with(base, self._most(base) + 1)
-        self._exclude(beyond, self._limit(beyond))
+        if beyond not in self._found:
+            self._exclude(beyond, self._limit(beyond))
         return None
 
     def _other_start_method(self) -> Trials:

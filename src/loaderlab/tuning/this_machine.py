@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from loaderlab.system.machine import available_memory, memory_limit, rank_cores
-from loaderlab.tuning.limits import MIB, Machine
+from loaderlab.tuning.limits import MIB, SHARE, Machine
 from loaderlab.tuning.trial import Facts
 
 SHM = Path("/dev/shm")
@@ -19,10 +19,11 @@ def this_machine(facts: Facts, *, max_makers: int | None, memory_mib: float | No
     Args:
         max_makers, memory_mib: the settings ``tune.max_makers`` and ``tune.memory_mib``; None: no limit by the user.
     """
-    free = available_memory()
-    name = "free" if memory_limit() is None else "free in this cgroup or on this machine"
+    free = int(SHARE * available_memory())
+    where = "" if memory_limit() is None else " in this cgroup or on this machine"
+    name = f"are {SHARE:.0%} of what is free{where}"
     if memory_mib is not None and memory_mib * MIB < free:
-        free, name = int(memory_mib * MIB), f"allowed by tune.memory_mib={memory_mib:g}"
+        free, name = int(memory_mib * MIB), "are the limit that was set"
     shm = shutil.disk_usage(SHM).free if facts.in_dev_shm and SHM.is_dir() else None
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return Machine(
