@@ -78,6 +78,16 @@ def test_the_answer_is_recorded_with_its_trials_below(config: TunedTrainConfig, 
     assert json.loads(text)["confirmed"][0]["candidate"]["makers"] == 2
 
 
+def test_files_of_an_emulated_accelerator_have_names_that_say_so(config: TunedTrainConfig, store: Store) -> None:
+    emulated = replace(answer(), facts=replace(answer().facts, emulated="emulated custom"))
+    with recording(config, store) as record:
+        parent_id = record.for_trials.parent_id
+        record.answered(emulated, "<p>a page</p>", b"a picture")
+    assert store.read(parent_id, "tune_emulated.html") == "<p>a page</p>"
+    assert store.read(parent_id, "tune_emulated.png") == "a picture"
+    assert store.read(parent_id, "tune.json") is None
+
+
 def test_what_is_known_is_recorded_after_ctrl_c(config: TunedTrainConfig, store: Store) -> None:
     unconfirmed = replace(answer(), grade=UNCONFIRMED, confirmed={}, interrupted=True)
     parent_id = ""

@@ -26,12 +26,15 @@ def certificate(search: Search, confirmation: Confirmation, why_unfinished: str)
     name = titles([chosen, *([] if neighbour is None else [neighbour]), search.facts.current])
     if len(confirmed[chosen].runs if chosen in confirmed else ()) < ROUNDS:
         return UNCONFIRMED, f"not confirmed, because {why_unfinished or TIME_OVER}. {_by_search(search, chosen)}"
-    of_chosen = f"with {name[chosen]} the device is starved {_share(confirmed[chosen], limit)}"
+    of_chosen = f"with {name[chosen]} the {search.facts.device} is starved {_share(confirmed[chosen], limit)}"
     state = confirmation.grade(chosen)
     if state != FED and why_unfinished:
         return UNCONFIRMED, f"the search did not end, because {why_unfinished}: of what was tried, {of_chosen}"
     if state == STARVED:
-        return NOT_FED, f"nothing that was tried feeds the device: {of_chosen}, and below {limit:g} % counts as fed"
+        return (
+            NOT_FED,
+            f"nothing that was tried feeds the {search.facts.device}: {of_chosen}, and below {limit:g} % counts as fed",
+        )
     if state != FED:
         return NOT_SEPARABLE, f"not separable: {of_chosen}, and this interval contains the limit of {limit:g} %"
     fed = f"{of_chosen}, below {limit:g} %"
@@ -90,7 +93,7 @@ def _by_search(search: Search, candidate: Candidate) -> str:
         return "Nothing was measured"
     state = grade(tried.lost_interval, search.limit_pct)
     meaning = {FED: "fed", STARVED: "not fed"}.get(state, "not separable from the limit")
-    return f"In one trial with {candidate.title} the device was starved {tried.lost_pct:.1f} % of the time: {meaning}"
+    return f"In one trial with {candidate.title} the {search.facts.device} was starved {tried.lost_pct:.1f} % of the time: {meaning}"
 
 
 def _nothing_cheaper(search: Search, chosen: Candidate) -> str:

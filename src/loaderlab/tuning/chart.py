@@ -58,6 +58,8 @@ def figure(answer: Answer) -> Figure:
     for axis in (rates, shares):
         _memory(axis, answer, places)
     _legend(drawn, rates, shares)
+    if answer.facts.emulated:
+        rates.set_title(f"{answer.facts.device}, not a real device", fontsize=9, loc="left")
     return drawn
 
 

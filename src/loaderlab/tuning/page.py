@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 
+from loaderlab.compare.marks import marked
 from loaderlab.report.page_frame import escaped, framed
 from loaderlab.system.extras import missing
 from loaderlab.tuning import chart_places
@@ -47,7 +48,7 @@ def html(answer: Answer, title: str, override: Text | None = None, code: Text | 
     code = code or partial(snippet, batch_size=answer.facts.batch_size)
     parts = [
         STYLE,
-        f"<h1>{escaped(title)}</h1>",
+        f"<h1>{escaped(marked(title, emulated=bool(answer.facts.emulated)))}</h1>",
         f'<p class="fact">{escaped(times(answer))}</p>',
         _answer(answer, override, code),
         _picture(answer),

@@ -60,6 +60,7 @@ def describe(config: TrainConfig, tune: TuneConfig) -> Facts:
         uses_host_cores=device.capabilities.uses_host_cores,
         in_dev_shm=not hasattr(os, "memfd_create"),
         device_bytes=device.free_bytes,
+        emulated=config.accelerator.title if config.accelerator.is_emulated else "",
         remedy=_remedy(config, spec.train),
         can_start=multiprocessing.get_all_start_methods(),
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from loaderlab import metrics
 from loaderlab.config import EMULATED, TunedTrainConfig, UserError
+from loaderlab.report.naming import named
 from loaderlab.runs.job import single
 from loaderlab.system.files import atomic_file, write_text
 from loaderlab.system.processes import sigterm_raises
@@ -58,10 +59,13 @@ class SuiteRecord:
             if entry.predicted is not None and entry.measured is not None and entry.measured.run_id:
                 self._store.tag(entry.measured.run_id, {"tune.predicted": _predicted(entry.predicted)})
         with tempfile.TemporaryDirectory(prefix="loaderlab-") as folder:
-            write_text(Path(folder) / FILE, as_json(answer))
-            write_text(Path(folder) / PAGE, html)
+            file, page, picture = (
+                Path(folder) / named(name, emulated=bool(answer.facts.emulated)) for name in (FILE, PAGE, CHART)
+            )
+            write_text(file, as_json(answer))
+            write_text(page, html)
             if chart:
-                (Path(folder) / CHART).write_bytes(chart)
+                picture.write_bytes(chart)
             self._parent.artifacts(Path(folder))
 
 

@@ -40,9 +40,8 @@ def tables(answer: Answer) -> list[Table]:
 def trials(answer: Answer) -> Table:
     """The trials of the search, in order, with what was predicted."""
     columns = ["settings", "predicted starved", "starved", "predicted samples/s", "samples/s", "why it was tried"]
-    return Table(
-        "search: one run each (95 % CI within it)", columns, [_trial(answer, tried) for tried in answer.tried], True
-    )
+    title = f"search{_on(answer)}: one run each (95 % CI within it)"
+    return Table(title, columns, [_trial(answer, tried) for tried in answer.tried], True)
 
 
 def confirmation(answer: Answer) -> Table:
@@ -51,7 +50,7 @@ def confirmation(answer: Answer) -> Table:
     columns += ["CPU ms/sample", "n", "device"]
     fresh = "in one process" if answer.facts.in_process else "in fresh processes"
     rows = [_confirmed(answer, confirmed) for confirmed in answer.confirmed.values() if confirmed.runs]
-    return Table(f"confirmation: interleaved rounds {fresh} (95 % CI over runs)", columns, rows)
+    return Table(f"confirmation{_on(answer)}: interleaved rounds {fresh} (95 % CI over runs)", columns, rows)
 
 
 def excluded(answer: Answer) -> Table:
@@ -59,6 +58,11 @@ def excluded(answer: Answer) -> Table:
     name = titles_of(answer)
     rows = [[name[entry.candidate], entry.reason] for entry in answer.excluded]
     return Table("not tried", ["settings", "why"], rows, True)
+
+
+def _on(answer: Answer) -> str:
+    """Marks the results of an emulated accelerator."""
+    return f" on an {answer.facts.device}, not a real device" if answer.facts.emulated else ""
 
 
 def times(answer: Answer) -> str:

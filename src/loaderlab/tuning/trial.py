@@ -101,6 +101,7 @@ class Facts:
         uses_host_cores: the step computes on the cores that the loader uses too.
         in_dev_shm: workers send their batches through /dev/shm.
         device_bytes: free memory of the device; None if unknown.
+        emulated: the title of the emulated accelerator, ``emulated resnet50_a100``; empty on a real device.
         remedy: what else would help if no number of makers feeds the device, one sentence with its gain; empty if nothing is known.
         can_start: the start methods of workers that can be tried.
         in_process: why trials run in this process, one after the other: the step cannot be sent to another one; empty if each has
@@ -117,9 +118,15 @@ class Facts:
     uses_host_cores: bool = True
     in_dev_shm: bool = False
     device_bytes: int | None = None
+    emulated: str = ""
     remedy: str = ""
     can_start: Sequence[str] = ()
     in_process: str = ""
+
+    @property
+    def device(self) -> str:
+        """What the loader feeds, for a sentence: ``device`` or ``emulated resnet50_a100 accelerator``."""
+        return f"{self.emulated} accelerator" if self.emulated else "device"
 
 
 class Engine(Protocol):
