@@ -12,7 +12,8 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sequential
 
 from loaderlab.config import UserError
 from loaderlab.tuning.candidate import Branch, Candidate
-from loaderlab.tuning.settings import arguments_of, override_of, typed_arguments
+from loaderlab.tuning.settings import arguments_of, override_of
+from loaderlab.tuning.typed import keywords
 from loaderlab.tuning.user_loader import DATALOADER_ARGUMENTS, candidate_of, ends_itself, rebuilt, source_of
 from tests.tuning import user_programs as programs
 from tests.tuning.user_programs import Sleeping, Stream
@@ -203,7 +204,7 @@ def test_a_candidate_as_arguments() -> None:
         "persistent_workers": False,
         "multiprocessing_context": None,
     }
-    assert typed_arguments(Candidate(makers=0, prefetch=2)) == {"num_workers": 0}
+    assert keywords(Candidate(makers=0, prefetch=2)) == {"num_workers": 0}
     assert override_of(TWO) == (
         "num_workers=2 prefetch_factor=3 pin_memory=False persistent_workers=True multiprocessing_context=fork"
     )

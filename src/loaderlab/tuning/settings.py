@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from loaderlab.tuning.candidate import Candidate
+from loaderlab.tuning.typed import keywords
 
 DEFAULT_PREFETCH = 2  # of torch
 FORM = (
@@ -29,17 +30,6 @@ def arguments_of(candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def typed_arguments(candidate: Candidate) -> dict[str, Any]:
-    """The settings that a user types: without those that have no effect or are at their default."""
-    settings = arguments_of(candidate)
-    without = {"prefetch_factor", "persistent_workers"} if not candidate.makers else set()
-    if settings["multiprocessing_context"] is None:
-        without.add("multiprocessing_context")
-    if not settings["pin_memory"] and candidate.pin_memory is None:
-        without.add("pin_memory")
-    return {name: value for name, value in settings.items() if name not in without}
-
-
 def override_of(candidate: Candidate) -> str:
     """The settings in one line: ``num_workers=2 prefetch_factor=2``."""
-    return " ".join(f"{name}={value}" for name, value in typed_arguments(candidate).items())
+    return " ".join(f"{name}={value}" for name, value in keywords(candidate).items())

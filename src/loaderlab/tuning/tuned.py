@@ -10,10 +10,10 @@ from loaderlab.config import TuneConfig
 from loaderlab.system.terminal import Terminal
 from loaderlab.tuning.answer import Answer
 from loaderlab.tuning.progress import Progress
-from loaderlab.tuning.settings import override_of, typed_arguments
+from loaderlab.tuning.settings import override_of
 from loaderlab.tuning.this_machine import this_machine
 from loaderlab.tuning.tuner import tune as search
-from loaderlab.tuning.typed import snippet
+from loaderlab.tuning.typed import keywords, snippet
 from loaderlab.tuning.words import Text, last_lines
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def tuned_of(answer: Answer) -> Tuned:
     """The result with an answer."""
     if answer.chosen is None:
         return Tuned(answer)
-    return Tuned(answer, typed_arguments(answer.chosen), lines_of(answer)[-1])
+    return Tuned(answer, keywords(answer.chosen), lines_of(answer)[-1])
 
 
 def answered(engine: Engine, config: TuneConfig, record: str | None) -> Tuned:
