@@ -192,14 +192,16 @@ def test_without_a_limit_no_epoch_ends() -> None:
 def test_the_probes_with_persistent_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A loader whose workers have been ended cannot be read again: each probe needs one of its own."""
     monkeypatch.setattr("loaderlab.tuning.user_probes.PROBE_S", SHORT_S)
-    trial = Trial(Candidate(makers=1, prefetch=2, persistent=True), "", SHORT_S, probes=True)
+    trial = Trial(Candidate(makers=1, prefetch=2, persistent=True), "", SHORT_S, probes=True, alone=True)
     measured = measure(program(slow_loader(0)), trial, own_process=False)
     assert None not in (measured.ceiling, measured.loader_alone, measured.contended)
 
 
 def test_the_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("loaderlab.tuning.user_probes.PROBE_S", SHORT_S)
-    measured = measure(program(slow_loader()), Trial(Candidate(), "", SHORT_S, probes=True), own_process=False)
+    measured = measure(
+        program(slow_loader()), Trial(Candidate(), "", SHORT_S, probes=True, alone=True), own_process=False
+    )
     assert measured.ceiling is not None
     assert measured.loader_alone is not None
     assert measured.contended is not None
@@ -209,7 +211,7 @@ def test_the_probes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_step_that_changes_its_batch_has_no_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("loaderlab.tuning.user_probes.PROBE_S", SHORT_S)
-    trial = Trial(Candidate(), "", SHORT_S, probes=True)
+    trial = Trial(Candidate(), "", SHORT_S, probes=True, alone=True)
     measured = measure(program(slow_loader(0), programs.picky_step), trial, own_process=False)
     assert (measured.ceiling, measured.contended) == (None, None)
     assert measured.loader_alone is not None

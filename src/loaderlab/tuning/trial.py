@@ -23,7 +23,7 @@ class Trial:
     Attributes:
         reason: why it is tried, for the progress and the record: ``predicted to feed the device``.
         seconds: length of the measured window.
-        probes: also measure the step without the loader, the loader alone, and both together.
+        probes: also measure the step without the loader, and while the loader runs.
         alone: also measure the loader alone.
         epoch_steps: an epoch ends after at most this many steps, so that the window contains the end of an epoch; None: as
             many as it has.

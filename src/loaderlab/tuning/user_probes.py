@@ -24,25 +24,16 @@ Step = Callable[[Any], object]
 Build = Callable[[], Iterable[Any]]
 
 
-def probed(
-    measured: Measured, build: Build, parallel: int, step: Step, device: Device, kept: Sequence[Any]
-) -> Measured:
-    """The result of a trial with those of the probes.
+def probed(measured: Measured, build: Build, step: Step, device: Device, kept: Sequence[Any]) -> Measured:
+    """The result of a trial with those of the probes of the step.
 
     Args:
         build: makes a new loader: one whose persistent workers have ended cannot be read again.
-        parallel: number of batches that it prepares at the same time.
         kept: batches for the step.
     """
     full = [batch for batch in kept if num_samples(batch) == num_samples(kept[0])]
-    alone, cores = loader_alone(build, parallel)
-    return replace(
-        measured,
-        ceiling=step_rate(step, full, device),
-        loader_alone=alone,
-        loader_cores=cores,
-        contended=_contended(build, step, full, device),
-    )
+    ceiling = step_rate(step, full, device)
+    return replace(measured, ceiling=ceiling, contended=_contended(build, step, full, device))
 
 
 def step_rate(
@@ -73,6 +64,9 @@ def step_rate(
 
 def loader_alone(build: Build, parallel: int) -> tuple[float | None, float | None]:
     """Samples/s of the loader without the step, and the number of cores that it uses; None with too few batches.
+
+    Args:
+        parallel: number of batches that it prepares at the same time.
 
     A loader that prepares N batches at the same time delivers about N together. So each epoch is measured over a whole multiple of N
     batches, and without its first N if there are enough.

@@ -22,7 +22,7 @@ from loaderlab.system.machine import available_cores
 from loaderlab.system.processes import process_age_s
 from loaderlab.tuning.trial import LEAST_STEPS, Measured, Trial, TrialFailed
 from loaderlab.tuning.user_loader import LoaderSource, ends_itself
-from loaderlab.tuning.user_probes import KEPT, end, probed
+from loaderlab.tuning.user_probes import KEPT, end, loader_alone, probed
 
 LONGEST_S = 60.0  # of a window that has not yet enough steps
 EARLY_STEP = 3  # after which memory is read; the queue may fill meanwhile, so a full queue is left out after it
@@ -63,11 +63,16 @@ def measure(program: Program, trial: Trial, *, own_process: bool) -> Measured:
         run.close()
     measured = run.measured()
     start_s = run.started_age_s if own_process else run.started - began
+    parallel = max(1, trial.candidate.makers)
+
+    def build() -> Iterable[Any]:
+        return program.source.build(trial.candidate)
+
+    if trial.alone:
+        alone, cores = loader_alone(build, parallel)
+        measured = replace(measured, loader_alone=alone, loader_cores=cores)
     if trial.probes:
-        parallel = max(1, trial.candidate.makers)
-        measured = probed(
-            measured, lambda: program.source.build(trial.candidate), parallel, program.step, device, run.kept
-        )
+        measured = probed(measured, build, program.step, device, run.kept)
     total_s = process_age_s() if own_process else time.perf_counter() - began
     return replace(measured, start_s=start_s, torch_threads=torch.get_num_threads(), total_s=total_s)
 
