@@ -11,20 +11,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 from mlflow.tracking import MlflowClient
 
+from loaderlab.attach.script_options import read_arguments
 from loaderlab.cli.compose import compose as hydra_compose
 from loaderlab.cli.compose import typed
 from loaderlab.cli.plain import read
 from loaderlab.cli.schemas import CONF
+from loaderlab.cli.tune import names_script
 from loaderlab.cli.watch import read as read_watch
 from loaderlab.config import PROJECT as ROOT
-from loaderlab.config import CompareConfig, TraceConfig, TuneConfig, UserError
+from loaderlab.config import CompareConfig, TraceConfig, TunedTrainConfig, UserError
 from loaderlab.runs.job import single
 from loaderlab.runs.run import run
 from loaderlab.system.terminal import Terminal
 from loaderlab.trace.read import report
+from loaderlab.tuning.script import OPTIONS
 from tests.conftest import compose
 from tests.pages import PAGES, WRITTEN, Block, blocks, make_inputs, program_of
 
@@ -93,12 +95,12 @@ def test_compare_commands_compose(arguments: str) -> None:
 @pytest.mark.parametrize("arguments", arguments_of("tune"))
 def test_tune_commands_compose(arguments: str) -> None:
     words = shlex.split(arguments)
-    if any(word.endswith(".py") for word in words):
-        return  # it tunes a script, whose arguments are not ours
-    own = [word for word in words if word.startswith("tune.")]
-    values = dict(word.removeprefix("tune.").split("=", 1) for word in own)
-    assert TuneConfig(**{name: yaml.safe_load(value) for name, value in values.items()})
-    assert compose([word for word in words if word not in own])
+    if names_script(words):
+        _, program = read_arguments(words, "tune", OPTIONS)
+        assert program is not None
+        assert program.arguments
+    else:
+        assert typed(hydra_compose("tune", words), TunedTrainConfig)
 
 
 def trace_settings(arguments: str) -> TraceConfig:

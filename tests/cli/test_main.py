@@ -34,6 +34,7 @@ def test_nothing_else_reads_the_command_line() -> None:
         "loaderlab/meter/nvml.py",  # a separate program: the process that measures the run
         "loaderlab/attach/recording.py",  # another one
         "loaderlab/attach/launching.py",  # which starts it
+        "loaderlab/tuning/script_trial.py",  # and this one: a trial of a user's script
         "loaderlab/system/forked.py",  # Python's own command line, to recognise the standard library's fork server
     }
     assert readers == {

@@ -189,5 +189,7 @@ def read_ends(folder: Path) -> list[RankEnd]:
     for path in folder.glob(f"rank_*/{END}"):
         entry = json.loads(path.read_text(encoding="utf-8"))
         result = entry.pop("result")
-        ends.append(RankEnd(**entry, result=None if result is None else RunResult(**result)))
+        if result is not None:  # JSON has no tuples; nobody asks for the window of a job of several ranks
+            result = RunResult(**result | {"window": None, "warnings": tuple(result["warnings"])})
+        ends.append(RankEnd(**entry, result=result))
     return sorted(ends, key=lambda end: end.rank)
