@@ -9,7 +9,9 @@ import pytest
 from loaderlab.config import UserError
 from loaderlab.tuning.answer import CERTIFIED, NOT_FED, NOT_SEPARABLE, UNCONFIRMED, Answer
 from loaderlab.tuning.candidate import SPDL, Branch
+from loaderlab.tuning.confirm import Confirmation
 from loaderlab.tuning.limits import Machine
+from loaderlab.tuning.lost import OPEN
 from loaderlab.tuning.trial import Facts, Measured, Trial, TrialFailed
 from loaderlab.tuning.tuner import tune
 from tests.tuning.simulated import GIB, NATIVE_ONLY, Simulated, linear
@@ -220,3 +222,23 @@ def test_progress_says_why_and_how_long() -> None:
     ]
     assert "the chosen settings" in reasons[3:]
     assert [left for _, left in tuned.shown.started][:2] == [180.0, 176.0]
+
+
+def test_no_certificate_before_everything_cheaper_was_tried() -> None:
+    """Only 1 and 8 workers were tried: that 1 is too few does not show that 2 to 7 are."""
+    case = Simulated({NATIVE_ONLY: linear(400)}, lambda _: 1000.0, current=native(8))
+    answer = Tuned(case, minutes=0.8).answer()
+    assert {candidate.makers: len(confirmed.runs) for candidate, confirmed in answer.confirmed.items()} == {8: 3, 1: 3}
+    assert answer.grade == UNCONFIRMED
+    assert "cheaper settings were not all tried, because the time limit was reached" in answer.certificate
+
+
+def test_two_runs_show_nothing() -> None:
+    case = Simulated({NATIVE_ONLY: linear(600)}, lambda _: 1000.0)
+    confirmation = Confirmation(case.searched(), lambda _: True)
+    trials = confirmation.trials()
+    trial = next(trials)
+    while trial.round < 3:
+        trial = trials.send(case.run(trial))
+    assert len(confirmation.confirmed[confirmation.chosen].runs) == 2
+    assert confirmation.grade(confirmation.chosen) == OPEN
