@@ -6,6 +6,7 @@ import pytest
 
 from loaderlab.tuning.candidate import DALI, RESIDENT, SPDL, Branch, Candidate
 from loaderlab.tuning.limits import Machine
+from loaderlab.tuning.trial import Measured, Trial, TrialFailed
 from tests.tuning.simulated import GIB, NATIVE_ONLY, Simulated, linear
 
 
@@ -151,10 +152,52 @@ def test_a_set_that_takes_long_to_load_is_not_kept_on_the_device() -> None:
     assert any("loading all samples would take 1,067 s" in entry.reason for entry in search.excluded)
 
 
+@pytest.mark.parametrize("makers", [1, 2, 4])
+def test_a_shorter_queue_than_now_is_cheaper(makers: int) -> None:
+    """The settings now have a queue of 8, and the usual one is enough."""
+    alone = lambda count: 1200.0 * count / makers if count else 500.0  # noqa: E731
+    case = Simulated({NATIVE_ONLY: alone}, lambda _: 1000.0, current=native(makers, 8))
+    search = case.searched()
+    best = search.cheapest_fed()
+    assert best is not None
+    assert best.candidate == native(makers, 2)
+    assert search.all_below_tried(best.candidate)
+    assert not search.all_below_tried(native(makers, 16))
+
+
+def test_settings_now_that_the_machine_cannot_hold_are_not_tried() -> None:
+    case = Simulated({NATIVE_ONLY: linear(600)}, lambda _: 1000.0, current=native(500))
+    search = case.searched()
+    assert max(trial.candidate.makers for trial in case.ran) == 2
+    best = search.cheapest_fed()
+    assert best is not None
+    assert best.candidate.makers == 2
+
+
+def test_a_long_queue_that_dies_does_not_exclude_the_usual_one() -> None:
+    """2 workers are too few, and 3 die only with a queue of 4."""
+    case = Simulated(
+        {NATIVE_ONLY: linear(600)},
+        lambda _: 1000.0,
+        jitter=lambda candidate: 12.0 if candidate.makers == 2 else 0.0,
+    )
+    real = case.run
+
+    def run(trial: Trial) -> Measured:
+        if trial.candidate.makers == 2 and (trial.candidate.prefetch or 0) >= 4:
+            raise TrialFailed("its process was ended by SIGKILL")
+        return real(trial)
+
+    case.run = run  # type: ignore[method-assign]
+    best = case.searched().cheapest_fed()
+    assert best is not None
+    assert best.candidate == native(3)
+
+
 def test_a_fed_device_is_reported_and_cheaper_settings_are_looked_for() -> None:
     case = Simulated({NATIVE_ONLY: linear(2000)}, lambda _: 1000.0, current=native(4))
     search = case.searched()
-    assert search.notes[0].startswith("the device is fed with the settings now")
+    assert search.notes[0].startswith("the first trial, with 4 workers, was fed")
     best = search.cheapest_fed()
     assert best is not None
     assert best.candidate.makers == 0

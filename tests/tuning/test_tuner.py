@@ -168,6 +168,9 @@ def test_a_lock_is_named() -> None:
     answer = Tuned(Simulated({NATIVE_ONLY: linear(300, most=600)}, lambda _: 1000.0)).answer()
     assert answer.grade == NOT_FED
     assert answer.chosen == native(2)
+    assert answer.missing.startswith("Cores are not missing")
+    assert "such as a lock or the storage" in answer.missing
+    assert "Not tried" not in answer.missing
 
 
 def test_nothing_is_cheaper_than_no_workers() -> None:
@@ -187,7 +190,7 @@ def test_the_time_limit(minutes: float) -> None:
     assert answer.chosen is not None
     note = "spdl was not tried, because the time limit was reached"
     assert (note in answer.notes) == (minutes < 2)
-    enough = "minutes would be enough to confirm the answer"
+    enough = " would be enough to confirm the answer"
     assert any(enough in text for text in answer.notes) == (answer.grade == UNCONFIRMED)
 
 

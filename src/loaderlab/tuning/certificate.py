@@ -5,14 +5,18 @@ from __future__ import annotations
 from loaderlab.tuning.answer import CERTIFIED, NOT_FED, NOT_SEPARABLE, UNCONFIRMED, Confirmed, Excluded
 from loaderlab.tuning.candidate import RESIDENT, Candidate
 from loaderlab.tuning.confirm import ROUNDS, Confirmation
-from loaderlab.tuning.limits import MOST_MAKERS
 from loaderlab.tuning.lost import FED, grade
 from loaderlab.tuning.lost import NOT_FED as STARVED
-from loaderlab.tuning.search import Search
+from loaderlab.tuning.search import GAIN, Search
 from loaderlab.tuning.shares import Share
 from loaderlab.tuning.titles import titles
 
 TIME_OVER = "the time limit was reached"
+
+
+def _unfinished(confirmation: Confirmation, why: str) -> str:
+    """Why runs of the confirmation are missing."""
+    return why or (confirmation.errors[-1] if confirmation.errors else TIME_OVER)
 
 
 def certificate(search: Search, confirmation: Confirmation, why_unfinished: str) -> tuple[str, str]:
@@ -25,7 +29,10 @@ def certificate(search: Search, confirmation: Confirmation, why_unfinished: str)
     confirmed, limit = confirmation.confirmed, search.limit_pct
     name = titles([chosen, *([] if neighbour is None else [neighbour]), search.facts.current])
     if len(confirmed[chosen].runs if chosen in confirmed else ()) < ROUNDS:
-        return UNCONFIRMED, f"not confirmed, because {why_unfinished or TIME_OVER}. {_by_search(search, chosen)}"
+        return (
+            UNCONFIRMED,
+            f"not confirmed, because {_unfinished(confirmation, why_unfinished)}. {_by_search(search, chosen)}",
+        )
     of_chosen = f"with {name[chosen]} the {search.facts.device} is starved {_share(confirmed[chosen], limit)}"
     state = confirmation.grade(chosen)
     if state != FED and why_unfinished:
@@ -44,7 +51,7 @@ def certificate(search: Search, confirmation: Confirmation, why_unfinished: str)
         return CERTIFIED, f"{fed}; {_nothing_cheaper(search, chosen)}"
     below = confirmed.get(neighbour)
     if below is None or len(below.runs) < ROUNDS:
-        why = f"because {why_unfinished or TIME_OVER}"
+        why = f"because {_unfinished(confirmation, why_unfinished)}"
         return UNCONFIRMED, f"{fed}; the next cheaper settings, {name[neighbour]}, were not confirmed, {why}"
     cheaper = f"with {name[neighbour]}, the next cheaper settings, {_share(below, limit)}"
     if confirmation.grade(neighbour) == STARVED:
@@ -70,21 +77,27 @@ def missing(search: Search) -> str:
                 "wait for something that they share, such as a lock or the storage."
             )
     sentences += [
-        f"Not tried: {entry.candidate.title}, because {entry.reason}." for entry in search.excluded if _matters(entry)
+        f"Not tried: {entry.candidate.title}, because {entry.reason}."
+        for entry in search.excluded
+        if _matters(entry, search)
     ]
     if facts.remedy:
         sentences.append(f"{facts.remedy}.")
     return " ".join(sentences)
 
 
-def _matters(entry: Excluded) -> bool:
-    """Whether an excluded candidate is one that somebody would want: nobody asks for more makers than are ever tried."""
-    return entry.candidate.makers <= MOST_MAKERS
+def _matters(entry: Excluded, search: Search) -> bool:
+    """Whether an excluded candidate would be faster than all that were tried, by what is known in the end."""
+    predicted = search.model.predict(entry.candidate)
+    fastest = max((found.measured.rate for found in search.found), default=0.0)
+    return predicted is not None and predicted.rate > GAIN * fastest
 
 
 def _has_limit(search: Search) -> bool:
     """Whether a limit of the machine ended the search, and not the makers themselves."""
-    return any(entry.candidate.branch == search.facts.current.branch and _matters(entry) for entry in search.excluded)
+    return any(
+        entry.candidate.branch == search.facts.current.branch and _matters(entry, search) for entry in search.excluded
+    )
 
 
 def _by_search(search: Search, candidate: Candidate) -> str:

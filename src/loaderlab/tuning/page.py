@@ -24,7 +24,7 @@ STYLE = """<style>
 MEANING = """<h2>How to read this page</h2>
 <ul>
 <li>Makers are worker processes or threads. Cheaper settings have fewer makers; with the same number, fewer bytes queued ahead;
-then less CPU time per sample, if the intervals do not overlap.</li>
+then less CPU time per sample, if it differs by more than 10 %.</li>
 <li>The device is starved of data while it has no work because data is missing. Here this includes the time lost between epochs, with
 the length of a whole epoch.</li>
 <li>The device is fed if the whole 95 % confidence interval lies below the limit, and not fed if none of it does. Otherwise it is not

@@ -6,8 +6,7 @@ next cheaper ones, until these do not feed the device.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 
 from loaderlab.tuning.answer import Excluded, Tried
@@ -21,6 +20,7 @@ WINDOW_S = 2.0  # measured window of a trial
 PREFETCH = {NATIVE: 2, SPDL: 3, DALI: 2, "own": 2}  # batches queued ahead, unless waits jitter
 LONGER_QUEUES = (4, 8)
 ENOUGH = 0.98  # supply / demand from which the loader is fast enough, and its waits are jitter
+EQUAL_CPU = 1.1  # CPU time per sample / CPU time per sample up to which one run each shows no difference
 GAIN = 1.03  # rate / rate from which one setting is faster than another
 NOTICED_PCT = 1.0  # a smaller share of the time is not worth a change of settings
 LITTLE_PCT = 20.0  # starved share up to which a longer queue may be enough
@@ -62,7 +62,7 @@ class Search:
         self.excluded: list[Excluded] = []
         self.notes: list[str] = []
         self._found: dict[Candidate, Found] = {}
-        self._died: dict[Branch, tuple[int, str]] = {}  # the smallest number of makers whose trial died, and how
+        self._died: dict[Branch, tuple[Candidate, str]] = {}  # the cheapest settings whose trial died, and how
         self._refuses = refuses
         self._needs = Needs(batch_bytes=facts.batch_bytes, samples_bytes=facts.samples_bytes)
 
@@ -91,7 +91,7 @@ class Search:
         """The cheapest candidate that feeds the device by its own trial. With equal makers and bytes: the one that needs clearly
         less CPU time, otherwise the one that is more like the current settings."""
         fed = [found for found in self._allowed if found.grade == FED]
-        return min(fed, key=self._order, default=None)
+        return self._cheapest(fed)
 
     def neighbour(self, chosen: Candidate) -> Found | None:
         """Of the cheaper settings that were tried, those that came closest to feeding the device; of those that came about equally
@@ -99,10 +99,13 @@ class Search:
         cheaper = [found for found in self.found if self.price(found.candidate) < self.price(chosen)]
         best = max((found.measured.rate for found in cheaper), default=0.0)
         close = [found for found in cheaper if found.measured.rate * GAIN >= best]
-        return max(close, key=self._order, default=None)
+        return max(close, key=lambda found: self.price(found.candidate), default=None)
 
     def all_below_tried(self, chosen: Candidate) -> bool:
-        """Whether the next smaller number of makers was tried, or there is none."""
+        """Whether the shorter queues and the next smaller number of makers were tried, as far as there are any."""
+        known = {tried.candidate for tried in self.tried}
+        if any(replace(chosen, prefetch=length) not in known for length in self._shorter(chosen)):
+            return False
         below = chosen.makers - 1
         return below < self._least(chosen.branch) or below in self._counts(chosen)
 
@@ -113,35 +116,45 @@ class Search:
 
     def next_costlier(self, chosen: Candidate) -> Found | None:
         """The cheapest settings above the chosen ones that feed the device."""
-        above = [found for found in self.found if found.grade == FED and self._is_above(found.candidate, chosen)]
-        return min(above, key=self._order, default=None)
+        return self._cheapest(
+            [found for found in self.found if found.grade == FED and self._is_above(found.candidate, chosen)]
+        )
 
     def fastest(self) -> Found | None:
         """The settings with the highest rate; of those that are about as fast, the cheapest."""
         best = max((found.measured.rate for found in self._allowed), default=0.0)
         about = [found for found in self._allowed if found.measured.rate * GAIN >= best]
-        return min(about, key=self._order, default=None)
+        return self._cheapest(about)
 
     def _is_above(self, candidate: Candidate, chosen: Candidate) -> bool:
         return candidate != chosen and self.price(candidate) >= self.price(chosen)
 
-    def _order(self, found: Found) -> tuple[int, int, float, bool]:
-        cpu_s = found.measured.cpu_s_per_sample or 0.0
-        steps = round(10 * math.log2(cpu_s)) if cpu_s else 0  # differences below 7 % count as equal
-        return *self.price(found.candidate), steps, found.candidate.branch != self.facts.current.branch
+    def _cheapest(self, found: Sequence[Found]) -> Found | None:
+        """The cheapest of some settings; None if there are none."""
+        least = min((self.price(one.candidate) for one in found), default=None)
+        equal = [one for one in found if self.price(one.candidate) == least]
+        cpu_s = min((one.measured.cpu_s_per_sample or 0.0 for one in equal), default=0.0)
+        equal = [one for one in equal if (one.measured.cpu_s_per_sample or 0.0) <= EQUAL_CPU * cpu_s]
+        return min(equal, key=lambda one: one.candidate.branch != self.facts.current.branch, default=None)
 
     # ---- the order of trials ----------------------------------------------------------------------------------------
 
     def trials(self) -> Trials:
         """The trials, one after the other; ends when nothing cheaper is left to try."""
-        current = self.facts.current
-        yield from self._try(current, "the settings now", probes=True)
+        current, reason = self.facts.current, "the settings now"
+        if why := self._limit(current):
+            self._exclude(current, why)
+            current, reason = (
+                self._with(current, max(1, self._least(current.branch))),
+                "the settings now are beyond a limit",
+            )
+        yield from self._try(current, reason, probes=True)
         if current not in self._found:
             return
         first = self._found[current]
         base = self._improved(current, first.measured)
         if first.grade == FED:
-            self.notes.append("the device is fed with the settings now: cheaper ones are looked for")
+            self.notes.append(f"the first trial, with {current.title}, was fed: only cheaper settings were looked for")
         yield from self._in_branch(base)
         for branch in self.facts.branches:
             if branch != current.branch and self._could_be_cheaper(branch):
@@ -216,7 +229,11 @@ class Search:
             yield from self._longer_queues(base)
             step = self._next_count(base)
             if step is None:
-                return
+                num_tried = len(self.tried)
+                yield from self._shorter_queues(branch)
+                if len(self.tried) == num_tried:
+                    return
+                continue
             count, reason = step
             assert count not in self._counts(base), f"{count} was tried before"
             yield from self._try(self._with(base, count), reason, alone=True)
@@ -230,6 +247,22 @@ class Search:
             if best is not None and count >= best.candidate.makers:
                 return
             yield from self._longer_queues_at(base, count)
+
+    def _shorter_queues(self, branch: Branch) -> Trials:
+        """Tries the shorter queues of the cheapest settings, which may come from the settings now: they cost less."""
+        best = self.cheapest_fed()
+        if best is None or best.candidate.branch != branch or not best.candidate.makers:
+            return
+        for length in self._shorter(best.candidate):
+            shorter = replace(best.candidate, prefetch=length)
+            yield from self._try(shorter, "is a shorter queue enough?")
+            if shorter in self._found and self._found[shorter].grade == FED:
+                return
+
+    def _shorter(self, candidate: Candidate) -> list[int]:
+        """The shorter queues with as many makers, the shortest first."""
+        lengths = (PREFETCH[candidate.branch.backend], *LONGER_QUEUES)
+        return [length for length in lengths if length < (candidate.prefetch or 0)]
 
     def _longer_queues_at(self, base: Candidate, count: int) -> Trials:
         """Tries longer queues if the loader is fast enough with this number of makers, and the step waits nevertheless."""
@@ -333,7 +366,7 @@ class Search:
         """One trial, unless it was made before or its candidate is beyond a limit."""
         if candidate in self._found or any(tried.candidate == candidate for tried in self.tried):
             return
-        if candidate != self.facts.current and (why := self._limit(candidate)):
+        if self.tried and candidate != self.facts.current and (why := self._limit(candidate)):
             self._exclude(candidate, why)
             return
         predicted = self.model.predict(candidate)
@@ -341,8 +374,8 @@ class Search:
         if isinstance(result, TrialFailed):
             self.tried.append(Tried(candidate, reason, predicted, None, error=str(result)))
             died = self._died.get(candidate.branch)
-            if candidate.makers and (died is None or candidate.makers < died[0]):
-                self._died[candidate.branch] = candidate.makers, str(result)
+            if candidate.makers and (died is None or self.price(candidate) < self.price(died[0])):
+                self._died[candidate.branch] = candidate, str(result)
             return
         share, interval = lost(result, self.facts.epoch_steps)
         tried = Tried(candidate, reason, predicted, result, lost_pct=share, lost_interval=interval)
@@ -357,10 +390,18 @@ class Search:
 
     def _limit(self, candidate: Candidate) -> str:
         died = self._died.get(candidate.branch)
-        if died is not None and candidate.makers >= died[0]:
-            return f"a trial with {died[0]} died: {died[1]}"
+        if died is not None and candidate not in self._found and self._would_die(candidate, died[0]):
+            return f"a trial with {died[0].title} died: {died[1]}"
         needs = replace(self._needs, cores_per_maker=self.model.cores_per_maker(candidate.branch))
         return limit(candidate, self.machine, needs)
+
+    def _would_die(self, candidate: Candidate, died: Candidate) -> bool:
+        """Whether a candidate needs at least as much as one that died: as many makers and as long a queue, or more makers, unless as
+        many as those that died were measured with another queue."""
+        if candidate.makers == died.makers:
+            return (candidate.prefetch or 0) >= (died.prefetch or 0)
+        same_branch = [found.candidate.makers for found in self.found if found.candidate.branch == died.branch]
+        return candidate.makers > died.makers > max(same_branch, default=0)
 
     def _exclude(self, candidate: Candidate, why: str) -> None:
         """Records the limit of a branch; an earlier one was estimated from less."""

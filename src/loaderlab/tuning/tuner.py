@@ -22,6 +22,7 @@ from loaderlab.tuning.trial import LEAST_STEPS, Engine, Facts, Measured, Trial, 
 ENDING_S = 2.0  # from the last step of a run to the next run
 LAST = 4  # trials by which the duration of a confirmation run is estimated
 FIRST_TRIAL_S = 8.0  # estimate before any trial has ended
+LEAST_TRIALS = 3  # of the search, before time is kept for a confirmation of settings that do not feed the device
 MORE_TRIALS = 4  # of the search, that a longer time limit should allow
 INTERRUPTED = "it was interrupted"
 CURVE_BEYOND = 2  # counts of makers in the picture above those that were tried
@@ -154,9 +155,8 @@ def _check_first(search: Search) -> None:
 
 def _reserve_s(search: Search, clock: _Clock) -> float:
     """Time that the confirmation will need."""
-    best = search.cheapest_fed() or search.fastest()
-    if best is None:
-        return 0.0
+    if search.cheapest_fed() is None and len(search.tried) < LEAST_TRIALS:
+        return 0.0  # there is nothing yet that is worth a confirmation
     settings = Confirmation(search, lambda _: False).settings
     return ROUNDS * len(settings) * clock.run_s
 
@@ -166,9 +166,10 @@ def _answer(
 ) -> Answer:
     grade, sentence = certificate(search, confirmation, unfinished)
     notes = [*search.notes, *confirmation.errors]
-    if grade == UNCONFIRMED and unfinished != INTERRUPTED:
+    if grade == UNCONFIRMED and unfinished != INTERRUPTED and not confirmation.errors:
         seconds = searched - began + (len(confirmation.settings) * ROUNDS + MORE_TRIALS) * clock.run_s
-        notes.append(f"about {math.ceil(2 * seconds / 60) / 2:g} minutes would be enough to confirm the answer")
+        minutes = math.ceil(2 * seconds / 60) / 2
+        notes.append(f"about {minutes:g} minute{'s' * (minutes != 1)} would be enough to confirm the answer")
     if (gaps := _gaps(search, confirmation)) >= NOTICED_PCT:
         steps = search.facts.epoch_steps
         notes.append(f"{gaps:.1f} % of the time is lost between epochs of {steps} steps, with the chosen settings")
