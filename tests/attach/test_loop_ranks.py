@@ -63,6 +63,8 @@ record = {"record": "a run", "uri": "sqlite:///" + os.path.abspath("mlflow.db")}
 with watch("cpu", **record) as meter:
     for step, inputs in enumerate(meter.batches(DataLoader(Samples()))):
         if what == "dies" and rank == 1 and step == 40:
+            distributed.destroy_process_group()  # rank 0 notices it before torchrun ends it
+            time.sleep(2)
             os.kill(os.getpid(), 9)
         model(inputs).sum().backward()
         optimizer.step()
