@@ -179,6 +179,32 @@ def test_a_function_that_is_refused(loader: Any, message: str) -> None:
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "fixed", "message"),
+    [
+        ("prefetch_factor", 2, "prefetch_factor=3, but its DataLoader has prefetch_factor=2"),
+        ("pin_memory", False, "pin_memory=True, but its DataLoader has pin_memory=False"),
+        ("pin_memory", True, "pin_memory=False, but its DataLoader has pin_memory=True"),
+        ("persistent_workers", False, "persistent_workers=True, but its DataLoader has persistent_workers=False"),
+    ],
+)
+def test_a_function_that_ignores_a_setting_is_refused(name: str, fixed: Any, message: str) -> None:
+    def make_loader(**settings: Any) -> DataLoader[torch.Tensor]:
+        with_workers = name == "pin_memory" or settings["num_workers"]
+        return programs.make_loader(**{**settings, **({name: fixed} if with_workers else {})})
+
+    with pytest.raises(UserError, match="it must use all of its settings") as error:
+        source_of(make_loader)
+    assert message in str(error.value)
+
+
+def test_a_function_may_ignore_pinned_memory_where_it_is_not_tried() -> None:
+    def make_loader(pin_memory: bool, **settings: Any) -> DataLoader[torch.Tensor]:
+        return programs.make_loader(pin_memory=False, **settings)
+
+    assert source_of(make_loader, pins=False).current == Candidate(pin_memory=False)
+
+
 def test_an_error_inside_the_function_is_its_own() -> None:
     def make_loader(**settings: Any) -> Any:
         return len(3)  # type: ignore[arg-type]

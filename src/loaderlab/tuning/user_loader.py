@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -20,6 +21,9 @@ DATALOADER_ARGUMENTS = tuple(inspect.signature(DataLoader.__init__).parameters)[
 UNCHANGED = (  # arguments that a rebuilt loader takes over; those that choose the samples depend on each other
     "collate_fn", "worker_init_fn", "generator", "pin_memory_device", "in_order",
 )  # fmt: skip
+
+GIVEN = ("num_workers", "prefetch_factor", "pin_memory", "persistent_workers")  # that a function's DataLoader must have
+OTHER = Candidate(makers=1, prefetch=3, pin_memory=True, persistent=True)  # differs from the defaults of a DataLoader
 
 
 class LoaderSource(abc.ABC):
@@ -67,11 +71,14 @@ class RebuiltLoader(LoaderSource):
 class LoaderFunction(LoaderSource):
     """Calls a function of the user that returns a loader.
 
+    Args:
+        pins: see `source_of`.
+
     Raises:
-        UserError: it does not take the settings, or does not return something to iterate over.
+        UserError: it does not take the settings, ignores one of them, or does not return something to iterate over.
     """
 
-    def __init__(self, function: Callable[..., Iterable[Any]]) -> None:
+    def __init__(self, function: Callable[..., Iterable[Any]], *, pins: bool) -> None:
         self._function = function
         loader = self._called(Candidate())
         self.example = loader if isinstance(loader, DataLoader) else None
@@ -79,6 +86,7 @@ class LoaderFunction(LoaderSource):
             self.current = Candidate(Branch(OWN))
         else:
             self.current = candidate_of(self.example)
+            self._called(replace(OTHER, pin_memory=pins))  # a setting that is ignored is refused before the first trial
 
     def build(self, candidate: Candidate, epoch_steps: int | None = None) -> Iterable[Any]:
         return limited(self._called(candidate), epoch_steps)
@@ -94,10 +102,9 @@ class LoaderFunction(LoaderSource):
             raise UserError(
                 f"loader: the function {_name(self._function)} returned {type(loader).__name__}, not a loader. {FORM}"
             )
-        if isinstance(loader, DataLoader) and loader.num_workers != candidate.makers:
+        if isinstance(loader, DataLoader) and (ignored := _ignored(loader, arguments_of(candidate))):
             raise UserError(
-                f"loader: the function {_name(self._function)} was called with num_workers={candidate.makers}, but its DataLoader has "
-                f"num_workers={loader.num_workers}: it must use all of its settings. {FORM}"
+                f"loader: the function {_name(self._function)} was called with {ignored}: it must use all of its settings. {FORM}"
             )
         return loader
 
@@ -106,11 +113,12 @@ class LoaderFunction(LoaderSource):
         return {"_function": self._function, "current": self.current, "example": None}
 
 
-def source_of(loader: Any) -> LoaderSource:
+def source_of(loader: Any, *, pins: bool = True) -> LoaderSource:
     """Builds a user's loader.
 
     Args:
         loader: a DataLoader, or a function of the settings that returns a loader.
+        pins: pinned memory may be tried; otherwise a function may ignore it.
 
     Raises:
         UserError: it cannot be built again.
@@ -118,7 +126,7 @@ def source_of(loader: Any) -> LoaderSource:
     if isinstance(loader, DataLoader):
         return RebuiltLoader(loader)
     if callable(loader):
-        return LoaderFunction(loader)
+        return LoaderFunction(loader, pins=pins)
     raise UserError(f"loader: {type(loader).__name__} cannot be built with other settings. {FORM}")
 
 
@@ -255,6 +263,15 @@ def ends_itself(loader: Iterable[Any], epoch_steps: int | None) -> bool:
 
 
 # ---- the function form ------------------------------------------------------------------------------------------------
+
+
+def _ignored(loader: DataLoader[Any], arguments: Mapping[str, Any]) -> str:
+    """The first setting that the DataLoader of a function does not have, as a clause; empty if it has all of them."""
+    for name in GIVEN:
+        given, used = arguments[name], getattr(loader, name)
+        if given != used:
+            return f"{name}={given}, but its DataLoader has {name}={used}"
+    return ""
 
 
 def _takes(function: Callable[..., Any], arguments: Mapping[str, Any]) -> bool:

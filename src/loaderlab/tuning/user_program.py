@@ -140,7 +140,8 @@ def tune(
         raise WrongUsage(f"step: {type(step).__name__} is not a function of a batch")
     config = _config(minutes, max_starved_pct, max_makers, memory_mib)
     place = resolve_device(device)
-    engine = ProgramEngine(Program(source_of(loader), step, str(place)), place)
+    source = source_of(loader, pins=place.capabilities.takes_copies)
+    engine = ProgramEngine(Program(source, step, str(place)), place)
     try:
         return answered(engine, config, record)
     finally:
