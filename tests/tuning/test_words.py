@@ -49,7 +49,9 @@ def test_an_interrupted_search_says_so() -> None:
 
 
 def test_an_answer_of_one_process_says_so() -> None:
-    assert qualified(answers.in_process).endswith("; confirmed in one process, run after run, not in fresh ones")
+    reason = "because the step is a closure over a model on cuda:0, which cannot be sent to another process"
+    assert qualified(answers.in_process).endswith(f"; confirmed in one process, {reason}")
+    assert qualified(replace(answers.in_process, confirmed={})).endswith(f"; measured in one process, {reason}")
     assert "a closure over a model" in caveats(answers.in_process)[0]
     assert "one process" not in qualified(answers.certified)
 
@@ -62,6 +64,12 @@ def test_the_current_settings_are_named_as_such() -> None:
 def test_notes_are_sentences() -> None:
     answer = replace(answers.certified, notes=["the time between epochs matters: workers are kept"])
     assert caveats(answer) == ["The time between epochs matters: workers are kept."]
+
+
+def test_what_an_engine_says_about_the_request_is_a_caveat() -> None:
+    noted = replace(answers.certified.facts, notes=["the entry decode of tune.also has no effect here"])
+    answer = replace(answers.certified, facts=noted)
+    assert caveats(answer) == ["The entry decode of tune.also has no effect here."]
 
 
 def test_without_any_result_nothing_is_chosen() -> None:

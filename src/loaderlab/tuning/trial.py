@@ -106,6 +106,7 @@ class Facts:
         can_start: the start methods of workers that can be tried.
         in_process: why trials run in this process, one after the other: the step cannot be sent to another one; empty if each has
             a process of its own.
+        notes: caveats, one sentence each: what was requested and has no effect.
     """
 
     current: Candidate
@@ -122,6 +123,7 @@ class Facts:
     remedy: str = ""
     can_start: Sequence[str] = ()
     in_process: str = ""
+    notes: Sequence[str] = ()
 
     @property
     def device(self) -> str:

@@ -34,7 +34,9 @@ def qualified(answer: Answer) -> str:
     if answer.interrupted and "interrupted" not in answer.certificate:
         clauses.append("the search was interrupted")
     if answer.facts.in_process:
-        clauses.append("confirmed in one process, run after run, not in fresh ones")
+        verb = "confirmed" if answer.confirmed else "measured"
+        reason = " ".join(answer.facts.in_process.split()).rstrip(".")
+        clauses.append(f"{verb} in one process, because {reason}")
     return "; ".join(clauses)
 
 
@@ -53,7 +55,7 @@ def caveats(answer: Answer) -> list[str]:
             lines.append(f"It is not shown whether {name[candidate]} {verb} the device.")
     if answer.chosen is not None and answer.chosen == answer.facts.current:
         lines.append("The chosen settings are the current ones.")
-    return [*lines, *(_ended(note[:1].upper() + note[1:]) for note in answer.notes)]
+    return [*lines, *(_ended(note[:1].upper() + note[1:]) for note in (*answer.notes, *answer.facts.notes))]
 
 
 def _ended(sentence: str) -> str:
