@@ -125,7 +125,8 @@ def test_ctrl_c_during_a_trial_keeps_what_is_known(
     parent, trials = records(store_uri)
     assert (parent.status, parent.tags["tune.grade"]) == ("KILLED", "not confirmed")
     assert [run.status for run in trials] == ["FINISHED", "KILLED"]
-    assert tuned.exists()
+    assert not tuned.exists()  # the answer is not confirmed
+    assert "not saved, because it is not confirmed. To use it: " in output
 
 
 @pytest.mark.slow

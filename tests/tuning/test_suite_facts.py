@@ -11,9 +11,11 @@ import torch
 from torch.utils.data import IterableDataset
 
 from loaderlab.config import TrainConfig, TuneConfig, WrongUsage
+from loaderlab.config.tune import ALSO, TUNED_BACKENDS
 from loaderlab.probes import smaller_images
 from loaderlab.tuning.candidate import DALI, NATIVE, RESIDENT, SPDL, Branch, Candidate
 from loaderlab.tuning.suite_facts import describe
+from loaderlab.tuning.without_effect import OF_BACKEND, OF_CHANGE
 
 Make = Callable[..., TrainConfig]
 CPU = ("device=cpu", "batch_size=1")  # 18 steps
@@ -95,6 +97,24 @@ def test_changes_of_the_work_are_branches_on_request(make_config: Make) -> None:
         Branch(NATIVE, (("loader.in_order", "false"),)),
         Branch(DALI, (("data.transform.normalize_on", "loader"),)),  # nothing decodes on a CPU's device
     )
+
+
+def test_what_was_requested_and_has_no_effect_is_named(make_config: Make) -> None:
+    everything = TuneConfig(backends=["native", "resident", "spdl"], also=["decoder", "in_order", "decode"])
+    notes = describe(make_config(*A_STREAM, "data.sharded=true"), everything).notes
+    assert [note.partition(" has no effect ")[0] for note in notes] == [
+        "the entry resident of tune.backends",
+        "the entry spdl of tune.backends",
+        "the entry decoder of tune.also",
+        "the entry decode of tune.also",
+    ]
+    assert describe(make_config(*CPU), TuneConfig(backends=["native", "resident"], also=["decoder"])).notes == ()
+    assert describe(make_config(*A_STREAM, "data.sharded=true"), TuneConfig()).notes == ()
+
+
+def test_every_value_that_can_be_requested_has_a_reason() -> None:
+    assert set(OF_CHANGE) == set(ALSO)
+    assert {*OF_BACKEND, NATIVE} == set(TUNED_BACKENDS)  # native serves all data
 
 
 def test_an_iterable_dataset_that_its_workers_would_repeat_is_refused(make_config: Make) -> None:

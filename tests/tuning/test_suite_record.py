@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,8 +17,9 @@ from loaderlab.metrics import TABLE
 from loaderlab.tracking import open_store
 from loaderlab.tracking.store import Store
 from loaderlab.tuning.answer import CERTIFIED, UNCONFIRMED, Answer, Confirmed, Predicted, Tried
+from loaderlab.tuning.answer_figures import figures_of
 from loaderlab.tuning.candidate import NATIVE, Branch, Candidate
-from loaderlab.tuning.suite_record import figures_of, recording, save_settings
+from loaderlab.tuning.suite_record import recording, save_settings
 from loaderlab.tuning.trial import Facts, Measured
 
 NOW = Candidate(Branch(NATIVE), 4, 2, pin_memory=True, persistent=True, start_method="fork")
@@ -125,6 +127,17 @@ def test_the_chosen_settings_are_used_by_name(
     loader = typed(compose("train", ["+tuned=chosen"]), TrainConfig).loader
     assert loader == NativeLoader(num_workers=2, prefetch_factor=2)
     assert save_settings(replace(answer(), chosen=None), config, tmp_path) is None
+
+
+@pytest.mark.parametrize("changes", [{"grade": UNCONFIRMED}, {"interrupted": True}])
+def test_settings_that_are_not_confirmed_replace_no_others(
+    changes: dict[str, Any], config: TunedTrainConfig, tmp_path: Path
+) -> None:
+    path = save_settings(answer(), config, tmp_path)
+    assert path is not None
+    before = path.read_text()
+    assert save_settings(replace(answer(), chosen=NOW, **changes), config, tmp_path) is None
+    assert path.read_text() == before
 
 
 def test_a_folder_that_cannot_be_written_is_named(config: TunedTrainConfig, tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from loaderlab.config.base import refuse, setting
+from loaderlab.config.base import AUTO, refuse, setting
 from loaderlab.config.loader import ReplayLoader, ResidentLoader
 from loaderlab.config.train import LOCAL, TrainConfig
 from loaderlab.config.tune import TuneConfig
+
+LENGTHS = ("steps", "epochs")  # settings that a trial replaces
 
 
 @dataclass
@@ -22,12 +25,16 @@ class TunedTrainConfig(TrainConfig):
         return TrainConfig(**{entry.name: getattr(self, entry.name) for entry in fields(TrainConfig)})
 
 
-def refuse_untunable(config: TunedTrainConfig) -> None:
+def refuse_untunable(config: TunedTrainConfig, overrides: Sequence[str] = ()) -> None:
     """Rejects runs that cannot be tuned.
+
+    Args:
+        overrides: as typed.
 
     Raises:
         WrongUsage: several ranks, a loader without workers or threads, a setting that has no effect on the tuner.
     """
+    _refuse_lengths(overrides)
     if config.launch.is_distributed:
         raise refuse(
             "launch",
@@ -53,3 +60,16 @@ def refuse_untunable(config: TunedTrainConfig) -> None:
         )
     if config.sweep.on != LOCAL:
         raise refuse("sweep.on", config.sweep.on, "the tuner runs its trials here", "sweep.on=local", is_example=False)
+
+
+def _refuse_lengths(overrides: Sequence[str]) -> None:
+    for text in overrides:
+        key, _, value = text.lstrip("+").partition("=")
+        if key in LENGTHS and value not in ("null", AUTO):
+            raise refuse(
+                key,
+                value,
+                "has no effect on the tuner, because each trial ends after a few seconds",
+                f"tune.minutes=3, or leave out {key}",
+                is_example=False,
+            )

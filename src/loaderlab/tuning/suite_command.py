@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
+from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 
 from loaderlab.config import TunedTrainConfig, refuse_typed, refuse_untunable, store_root
 from loaderlab.runs.job import single
@@ -12,15 +11,17 @@ from loaderlab.system import machine
 from loaderlab.system.program import command
 from loaderlab.system.terminal import Terminal
 from loaderlab.tracking import open_store
-from loaderlab.tuning import chart_places, on_terminal, page, typed
+from loaderlab.tuning import on_terminal, page, typed
 from loaderlab.tuning.answer import Answer
 from loaderlab.tuning.candidate import Candidate
+from loaderlab.tuning.picture import png_of
 from loaderlab.tuning.progress import Progress
 from loaderlab.tuning.suite import SuiteEngine
 from loaderlab.tuning.suite_record import SuiteRecord, recording, save_settings
 from loaderlab.tuning.suite_settings import overrides_of
 from loaderlab.tuning.this_machine import this_machine
 from loaderlab.tuning.tuner import tune
+from loaderlab.tuning.words import Text
 
 
 def tune_run(config: TunedTrainConfig, overrides: list[str], terminal: Terminal) -> None:
@@ -34,7 +35,7 @@ def tune_run(config: TunedTrainConfig, overrides: list[str], terminal: Terminal)
         KeyboardInterrupt: Ctrl-C or SIGTERM; what was known by then is recorded and printed.
     """
     refuse_typed(config, overrides)
-    refuse_untunable(config)
+    refuse_untunable(config, overrides)
     run = config.run
     engine = SuiteEngine(run, config.tune, overrides, terminal)
     try:
@@ -60,23 +61,30 @@ def tune_run(config: TunedTrainConfig, overrides: list[str], terminal: Terminal)
 
 
 def _report(config: TunedTrainConfig, answer: Answer, record: SuiteRecord, terminal: Terminal) -> None:
-    """Records the answer and prints it; what to type comes last."""
+    """Records the answer, saves its settings, and prints it; what to type comes last. An error in one of them skips none of the others.
+
+    Raises:
+        UserError, OSError: the answer could not be recorded or saved.
+    """
     current = answer.facts.current
 
     def override(candidate: Candidate) -> str:
         return " ".join(overrides_of(candidate, current, config.loader))
 
     code = partial(typed.snippet, batch_size=config.batch_size)
-    title = f"tune {single(config.run, []).name}"
-    with tempfile.TemporaryDirectory(prefix="loaderlab-") as folder:
-        picture = Path(folder) / "chart.png"
-        if chart_places.is_drawn(answer):
-            from loaderlab.tuning import chart  # it imports matplotlib
+    with ExitStack() as later:  # the last one runs first, and each one runs even if the others fail
+        later.callback(on_terminal.show, answer, terminal, override, code)
+        later.callback(_save, config, answer, override, terminal)
+        title = f"tune {single(config.run, []).name}"
+        record.answered(answer, page.html(answer, title, override, code), png_of(answer))
+        terminal.say(record.ui_text)
 
-            chart.draw(answer, picture)
-        png = picture.read_bytes() if picture.exists() else b""
-    record.answered(answer, page.html(answer, title, override, code), png)
-    terminal.say(record.ui_text)
-    if (path := save_settings(answer, config, store_root())) is not None:
+
+def _save(config: TunedTrainConfig, answer: Answer, override: Text, terminal: Terminal) -> None:
+    """Saves the chosen settings if they are confirmed; otherwise says what to type instead."""
+    path = save_settings(answer, config, store_root())
+    if path is not None:
         terminal.say(f"saved: {path}. To use it: {command('train')} … +tuned={config.tune.name}")
-    on_terminal.show(answer, terminal, override, code)
+    elif answer.chosen is not None:
+        typed_settings = override(answer.chosen)
+        terminal.say(f"not saved, because it is not confirmed. To use it: {command('train')} … {typed_settings}")

@@ -21,6 +21,7 @@ from loaderlab.config import (
 )
 from loaderlab.tuning.candidate import DALI, NATIVE, RESIDENT, SPDL, Branch, Candidate
 from loaderlab.tuning.trial import LEAST_STEPS, Facts
+from loaderlab.tuning.without_effect import without_effect
 
 if TYPE_CHECKING:  # they import torch
     from loaderlab.data.spec import DataSpec, Split
@@ -49,9 +50,10 @@ def describe(config: TrainConfig, tune: TuneConfig) -> Facts:
     spec = data.build(config.data, lambda *_: None)
     _refuse_repeated(config, spec.train)
     current = _current(config, spec.train, device)
+    branches = tuple(_branches(config, tune, spec.train, device, current))
     return Facts(
         current=current,
-        branches=tuple(_branches(config, tune, spec.train, device, current)),
+        branches=branches,
         epoch_steps=_epoch_steps(config, spec),
         batch_size=config.batch_size,
         batch_bytes=config.batch_size * sample_bytes(spec),
@@ -63,6 +65,7 @@ def describe(config: TrainConfig, tune: TuneConfig) -> Facts:
         emulated=config.accelerator.title if config.accelerator.is_emulated else "",
         remedy=_remedy(config, spec.train),
         can_start=multiprocessing.get_all_start_methods(),
+        notes=without_effect(tune, branches),
     )
 
 

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from loaderlab import metrics
 from loaderlab.config import EMULATED, TunedTrainConfig, UserError
 from loaderlab.report.naming import named
 from loaderlab.runs.job import single
@@ -15,12 +14,14 @@ from loaderlab.system.files import atomic_file, write_text
 from loaderlab.system.processes import sigterm_raises
 from loaderlab.tracking.store import Store
 from loaderlab.tracking.tracked_run import TrackedRun
-from loaderlab.tuning.answer import Answer, Predicted
+from loaderlab.tuning.answer import CERTIFIED, NOT_FED, NOT_SEPARABLE, Answer, Predicted
+from loaderlab.tuning.answer_figures import figures_of
 from loaderlab.tuning.answer_json import as_json
 from loaderlab.tuning.suite import TrialRun
 from loaderlab.tuning.suite_settings import file_of, overrides_of
 
 FILE, PAGE, CHART = "tune.json", "tune.html", "tune.png"
+SAVED = (CERTIFIED, NOT_SEPARABLE, NOT_FED)  # the grades whose settings replace those of an earlier answer
 TUNED = "tuned"  # the folder in mlruns/ with the files of settings, which is a config group for Hydra
 
 
@@ -82,26 +83,9 @@ def recording(config: TunedTrainConfig, store: Store) -> Iterator[SuiteRecord]:
         yield SuiteRecord(config, store, parent)
 
 
-def figures_of(answer: Answer) -> dict[str, float]:
-    """The metrics of an answer."""
-    figures = {
-        metrics.TUNE_SEARCH_S: answer.search_s,
-        metrics.TUNE_CONFIRM_S: answer.confirm_s,
-        metrics.TUNE_STARTS_S: answer.starts_s,
-    }
-    if answer.chosen is None:
-        return figures
-    figures[metrics.TUNE_MAKERS] = float(answer.chosen.makers)
-    confirmed = answer.confirmed.get(answer.chosen)
-    if confirmed is not None:
-        figures[metrics.TUNE_LOST_PCT] = confirmed.lost_pct
-        if confirmed.lost_interval is not None:
-            figures[metrics.TUNE_LOST_LOW_PCT], figures[metrics.TUNE_LOST_HIGH_PCT] = confirmed.lost_interval
-    return figures
-
-
 def save_settings(answer: Answer, config: TunedTrainConfig, root: Path) -> Path | None:
-    """Writes the chosen settings for ``+tuned=NAME``; returns the file, or None if nothing was chosen.
+    """Writes the chosen settings for ``+tuned=NAME``; returns the file. None without chosen settings, or if they are not confirmed: an
+    earlier file may have better ones.
 
     Args:
         root: the folder that contains ``mlruns``.
@@ -109,7 +93,7 @@ def save_settings(answer: Answer, config: TunedTrainConfig, root: Path) -> Path 
     Raises:
         UserError: the file cannot be written.
     """
-    if answer.chosen is None:
+    if answer.chosen is None or answer.interrupted or answer.grade not in SAVED:
         return None
     path = root / "mlruns" / TUNED / f"{config.tune.name}.yaml"
     note = f"{answer.grade}: {' '.join(answer.certificate.split())}"
