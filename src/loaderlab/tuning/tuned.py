@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from loaderlab.config import TuneConfig
+from loaderlab.config import TrackingConfig, TuneConfig
 from loaderlab.system.terminal import Terminal
 from loaderlab.tuning.answer import Answer
 from loaderlab.tuning.progress import Progress
@@ -50,23 +50,38 @@ def tuned_of(answer: Answer) -> Tuned:
     return Tuned(answer, keywords(answer.chosen), lines_of(answer)[-1])
 
 
-def answered(engine: Engine, config: TuneConfig, record: str | None) -> Tuned:
+def answered(engine: Engine, config: TuneConfig, record: str | None, tracking: TrackingConfig | None = None) -> Tuned:
     """The result of the search with an engine; closes nothing. The progress is printed.
 
     Args:
         record: name of an MLflow run; None: no run.
+        tracking: where that run is recorded; None: the default store.
+
+    Raises:
+        UserError, OSError: nothing can be tuned, or the answer cannot be recorded; it is printed before.
     """
+    tracking, terminal = tracking or TrackingConfig(), Terminal()
     if record is not None:
         from loaderlab.tuning.user_record import prepared
 
-        prepared()  # refuses before the search what would fail after it
+        prepared(tracking)  # refuses before the search what would fail after it
     limits = partial(this_machine, max_makers=config.max_makers, memory_mib=config.memory_mib)
-    answer = search(engine, limits, Progress(Terminal()), minutes=config.minutes, limit_pct=config.max_starved_pct)
+    answer = search(engine, limits, Progress(terminal), minutes=config.minutes, limit_pct=config.max_starved_pct)
     if record is not None:
-        from loaderlab.tuning.user_record import recorded
-
-        recorded(record, answer)
+        _record(record, answer, tracking, terminal)
     return tuned_of(answer)
+
+
+def _record(name: str, answer: Answer, tracking: TrackingConfig, terminal: Terminal) -> None:
+    """Records the answer. If that fails, prints it first: the caller gets no result then."""
+    from loaderlab.tuning.user_record import recorded
+
+    try:
+        terminal.say(recorded(name, answer, tracking))
+    except BaseException:  # Ctrl-C too
+        for line in lines_of(answer):
+            terminal.say(line)
+        raise
 
 
 def lines_of(answer: Answer) -> list[str]:

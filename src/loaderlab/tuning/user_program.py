@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
-from loaderlab.config import AUTO, TuneConfig, UserError, WrongUsage, refuse
+from loaderlab.config import AUTO, TrackingConfig, TuneConfig, UserError, WrongUsage, refuse
 from loaderlab.device.base import Device
 from loaderlab.device.resolve import resolve_device
 from loaderlab.tuning.candidate import Branch
@@ -115,6 +115,8 @@ def tune(
     max_makers: int | None = None,
     memory_mib: float | None = None,
     record: str | None = None,
+    uri: str = AUTO,
+    experiment: str = "loaderlab",
 ) -> Tuned:
     """The cheapest settings of a loader that keep the device fed, confirmed by measurements.
 
@@ -130,10 +132,14 @@ def tune(
         max_starved_pct: the device is fed if it is starved for less than this share of the time, percent.
         max_makers: largest number of workers; None: as many as the cores can use.
         memory_mib: memory that the loader may use; None: what the machine and its cgroup have left.
-        record: name of an MLflow run to record; None: no run.
+        record: name of an MLflow run to record, with a child run for each trial; None: no run.
+        uri: MLflow store of that run; `auto` is mlruns/mlflow.db of the checkout, or of the working folder if
+            loaderlab is installed.
+        experiment: MLflow experiment of that run.
 
     Raises:
-        UserError: a value is not allowed, the loader cannot be built again, or the step fails with the first batch.
+        UserError: a value is not allowed, the loader cannot be built again, the step fails with the first batch, or the answer
+            cannot be recorded; it is printed before.
     """
     leave_if_importing()
     if not callable(step):
@@ -143,7 +149,7 @@ def tune(
     source = source_of(loader, pins=place.capabilities.takes_copies)
     engine = ProgramEngine(Program(source, step, str(place)), place)
     try:
-        return answered(engine, config, record)
+        return answered(engine, config, record, TrackingConfig(uri, experiment))
     finally:
         engine.close()
 

@@ -1,18 +1,56 @@
-"""The MLflow run of `loaderlab.tune(record=…)`: the chosen settings, the certificate and the page."""
+"""The MLflow run of `loaderlab.tune(record=…)`: the chosen settings, the certificate, the page, and a child run for each trial."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from loaderlab import metrics
 from loaderlab.config import TrackingConfig, store_root
 from loaderlab.system.extras import require
 from loaderlab.system.files import write_text
 from loaderlab.tuning.answer import Answer
+from loaderlab.tuning.answer_figures import figures_of
 from loaderlab.tuning.answer_json import as_json
+from loaderlab.tuning.candidate import Candidate
+from loaderlab.tuning.picture import png_of
+from loaderlab.tuning.settings import override_of
+from loaderlab.tuning.trial import Measured
+from loaderlab.tuning.typed import keywords
+
+if TYPE_CHECKING:
+    from loaderlab.tracking.store import Store
+
+SOURCE = {"mlflow.source.name": "loaderlab.tune"}
+FIGURES = {  # of a trial, by the metric
+    metrics.RATE: "rate",
+    metrics.STARVED_PCT: "starved_pct",
+    metrics.STEP_MS: "step_ms",
+    metrics.EPOCH_GAP_MS: "gap_ms",
+    metrics.CEILING_RATE: "ceiling",
+    metrics.CONTENDED_RATE: "contended",
+    metrics.LOADER_RATE: "loader_alone",
+    metrics.LOADER_CORES: "loader_cores",
+    metrics.WORKER_MIB: "worker_mib",
+    metrics.HOST_PEAK_MIB: "host_mib",
+}
 
 
-def prepared() -> None:
+@dataclass(frozen=True)
+class RecordedTrial:
+    """A trial for the record. ``measured`` is None if it died; ``error`` says why. ``round``: of the confirmation, 0 in the search."""
+
+    candidate: Candidate
+    reason: str
+    round: int
+    measured: Measured | None
+    error: str = ""
+
+
+def prepared(tracking: TrackingConfig) -> None:
     """Checks that a run can be recorded.
 
     Raises:
@@ -21,29 +59,67 @@ def prepared() -> None:
     require("tune(record=...)", "mlflow", "matplotlib", "filelock")
     from loaderlab.tracking import open_store
 
-    open_store(TrackingConfig(), store_root())
+    open_store(tracking, store_root())
 
 
-def recorded(name: str, answer: Answer) -> None:
-    """Records the answer as a run with this name.
+def recorded(name: str, answer: Answer, tracking: TrackingConfig) -> str:
+    """Records the answer as a run with this name; returns how to look at it.
 
     Raises:
-        UserError: the store cannot be opened.
+        UserError: the store cannot be opened or written.
+        OSError: the files of the answer cannot be written.
     """
     from loaderlab.tracking import open_store
     from loaderlab.tuning.tuned import html_of, lines_of
 
     lines = lines_of(answer)
-    tags = {
+    tags = SOURCE | {
         "arm": name,
-        "mlflow.source.name": "loaderlab.tune",
+        "tune": "parent",
         "tune.grade": answer.grade,
         "tune.chosen": lines[0].removeprefix("chosen: "),
         "tune.certificate": lines[1].removeprefix("certificate: "),
         "mlflow.note.content": "\n\n".join(lines),
     }
-    store = open_store(TrackingConfig(), store_root())
-    with store.start(name, None, tags) as tracked, tempfile.TemporaryDirectory() as folder:
+    store = open_store(tracking, store_root())
+    with store.start(name, None, tags) as tracked, tempfile.TemporaryDirectory(prefix="loaderlab-") as folder:
+        for metric, value in figures_of(answer).items():
+            tracked.metric(metric, value, 0)
         write_text(Path(folder) / "tune.json", as_json(answer))
         write_text(Path(folder) / "tune.html", html_of(answer, name))
+        if picture := png_of(answer):
+            (Path(folder) / "tune.png").write_bytes(picture)
         tracked.artifacts(Path(folder))
+        for trial in trials_of(answer):
+            _record_trial(store, tracked.run_id, trial)
+    return store.ui_text()
+
+
+def trials_of(answer: Answer) -> Iterator[RecordedTrial]:
+    """The trials of the search in order, then the rounds of the confirmation."""
+    for tried in answer.tried:
+        yield RecordedTrial(tried.candidate, tried.reason, 0, tried.measured, tried.error)
+    for candidate, confirmed in answer.confirmed.items():
+        for number, measured in enumerate(confirmed.runs, 1):
+            yield RecordedTrial(candidate, "confirmation", number, measured)
+
+
+def _record_trial(store: Store, parent_id: str, trial: RecordedTrial) -> None:
+    """Records a trial as a run that has ended."""
+    suffix = f", round {trial.round}" if trial.round else ""
+    tags = SOURCE | {
+        "arm": trial.candidate.title,
+        "tune.candidate": override_of(trial.candidate),
+        "tune.reason": trial.reason,
+        "tune.round": str(trial.round),
+    }
+    if trial.measured is None:
+        tags["error"] = trial.error
+    run = store.start(f"{trial.candidate.title}{suffix}", parent_id, tags)
+    run.params(
+        (f"loader.{name}", value) for name, value in keywords(trial.candidate).items()
+    )  # comparisons group runs by these
+    for metric, name in FIGURES.items():
+        if (value := getattr(trial.measured, name, None)) is not None:
+            run.metric(metric, value, 0)
+    run.end("FAILED" if trial.measured is None else "FINISHED")
