@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import ExitStack
 from functools import partial
 
-from loaderlab.config import TunedTrainConfig, refuse_typed, refuse_untunable, store_root
+from loaderlab.config import TunedTrainConfig, UserError, refuse_typed, refuse_untunable, store_root
 from loaderlab.runs.job import single
 from loaderlab.system import machine
+from loaderlab.system.causes import reason
 from loaderlab.system.program import command
 from loaderlab.system.terminal import Terminal
 from loaderlab.tracking import open_store
@@ -64,7 +65,7 @@ def _report(config: TunedTrainConfig, answer: Answer, record: SuiteRecord, termi
     """Records the answer, saves its settings, and prints it; what to type comes last. An error in one of them skips none of the others.
 
     Raises:
-        UserError, OSError: the answer could not be recorded or saved.
+        UserError: the answer could not be recorded or saved.
     """
     current = answer.facts.current
 
@@ -76,7 +77,10 @@ def _report(config: TunedTrainConfig, answer: Answer, record: SuiteRecord, termi
         later.callback(on_terminal.show, answer, terminal, override, code)
         later.callback(_save, config, answer, override, terminal)
         title = f"tune {single(config.run, []).name}"
-        record.answered(answer, page.html(answer, title, override, code), png_of(answer))
+        try:
+            record.answered(answer, page.html(answer, title, override, code), png_of(answer))
+        except OSError as error:  # of its files; the store raises UserError
+            raise UserError(f"the answer cannot be recorded: {reason(error)}") from error
         terminal.say(record.ui_text)
 
 
