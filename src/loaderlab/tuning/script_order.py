@@ -59,6 +59,7 @@ class Outcome:
         batch_size: samples of an optimizer step.
         epoch_steps: optimizer steps of an epoch; None if the loader has no length.
         asynchronous: the step runs on a GPU.
+        repeats: each of the loader's workers delivers all of the data.
     """
 
     problem: str = ""
@@ -72,6 +73,7 @@ class Outcome:
     batch_size: int = 0
     epoch_steps: int | None = None
     asynchronous: bool = False
+    repeats: bool = False
 
 
 def write(path: Path, content: Order | Outcome) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from loaderlab import metrics
 from loaderlab.attach.reading import JudgedLoader, Reading
@@ -12,12 +12,18 @@ from loaderlab.tuning.script_order import LoaderPlace, Outcome
 from loaderlab.tuning.trial import Measured
 
 
-def outcome_of(reading: Reading, lengths: Mapping[tuple[str, ...], int], start_s: float) -> Outcome:
+def outcome_of(
+    reading: Reading,
+    lengths: Mapping[tuple[str, ...], int],
+    start_s: float,
+    repeated: Collection[tuple[str, ...]] = (),
+) -> Outcome:
     """The outcome of a trial in this process.
 
     Args:
         lengths: number of batches of loaders, by the stack of their place.
         start_s: from the start of the process to its first step.
+        repeated: stacks of the loaders whose workers repeat the data.
     """
     if not reading.can_judge:
         return Outcome(reading.job.verdict.because)
@@ -38,6 +44,7 @@ def outcome_of(reading: Reading, lengths: Mapping[tuple[str, ...], int], start_s
         batch_size=batch_size,
         epoch_steps=None if batches is None else batches // per_step,
         asynchronous=reading.program.asynchronous,
+        repeats=facts.stack in repeated,
     )
 
 

@@ -27,6 +27,7 @@ from loaderlab.system.causes import described
 from loaderlab.system.processes import leave, process_age_s
 from loaderlab.tuning.linked_files import LinkedFiles
 from loaderlab.tuning.script_order import LoaderPlace, Order, Outcome, is_enough, read_order, write
+from loaderlab.tuning.script_repeats import RepeatedData
 
 END_S = 20.0  # after which a stopped script is ended, whatever its exit handlers do
 POLL_S = 1.0
@@ -43,6 +44,7 @@ class ScriptTrial:
         self._order = order
         self._session = Session()
         self._links = LinkedFiles(Path.cwd(), order.linked_files, order.linked_folders)
+        self._repeated = RepeatedData()
         self._loaders: list[tuple[LoaderPlace, weakref.ref[Any]]] = []
         self._optimizer: weakref.ref[Any] | None = None  # whose steps are counted: a program may have several
         self._num_steps = self._num_workers = self._warmup = 0
@@ -77,6 +79,7 @@ class ScriptTrial:
 
     def _hook_loaders(self, module: ModuleType) -> None:
         """Changes the settings of the training loader where it is created."""
+        self._repeated.hook(module)
         signature = inspect.signature(module.DataLoader.__init__)
 
         def make(original: Callable[..., None]) -> Callable[..., None]:
@@ -134,7 +137,8 @@ class ScriptTrial:
             self._session.stop()
             from loaderlab.tuning.script_outcome import outcome_of
 
-            outcome = outcome_of(self._session.reading(), self._lengths(), self._start_s)
+            reading, repeated = self._session.reading(), self._repeated.stacks
+            outcome = outcome_of(reading, self._lengths(), self._start_s, repeated)
         except Exception as error:
             outcome = Outcome(f"the result could not be computed: {described(error)}")
         write(Path(self._order.result), outcome)
