@@ -1,8 +1,9 @@
-"""Workers of a script that repeat the data."""
+"""What becomes of a script's trial: measurements without a verdict, too few steps, workers that repeat the data."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,16 @@ from loaderlab.attach.events import LoaderFacts
 from loaderlab.attach.reading import JudgedLoader, Reading
 from loaderlab.attach.script import Program
 from loaderlab.config import UserError
+from loaderlab.diagnosis.evidence import INCONCLUSIVE
 from loaderlab.diagnosis.figures import NO_PROBES, LoopRecord, evidence_of, figures_of
 from loaderlab.diagnosis.verdict import judge
 from loaderlab.meter.step import Step
+from loaderlab.tuning.lost import OPEN, grade
 from loaderlab.tuning.scratch_copy import planned
 from loaderlab.tuning.script_engine import ScriptEngine
 from loaderlab.tuning.script_outcome import outcome_of
 from loaderlab.tuning.script_repeats import FirstBatches
+from loaderlab.tuning.trial import LEAST_STEPS
 from tests.tuning.user_programs import Stream
 
 STACK = ("train.py:3 <module>",)
@@ -57,6 +61,27 @@ def reading_of(waits_ms: Sequence[float]) -> Reading:
     facts = LoaderFacts(1, "torch", "DataLoader", STACK, num_workers=2, batch_size=10)
     job = JudgedLoader("DataLoader", "train.py:3", "training", facts, verdict, figures, loop)
     return Reading(job, (job,))
+
+
+def test_a_wide_interval_is_a_measurement_that_leaves_the_grade_open() -> None:
+    reading = reading_of(WIDE)
+    assert reading.job.verdict.grade == INCONCLUSIVE
+    assert "the confidence interval reaches from fed" in reading.job.verdict.because
+    measured = outcome_of(reading, {}, 0.0).measured
+    assert measured is not None
+    assert grade(measured.starved_interval, 5.0) == OPEN
+
+
+def test_too_few_steps_are_no_measurement() -> None:
+    outcome = outcome_of(reading_of([0.0] * LEAST_STEPS), {}, 0.0)  # the first step of a pass is left out
+    assert outcome.measured is None
+    assert outcome.problem.startswith("only 14 steps were measured")
+
+
+def test_a_program_without_a_training_loader_has_no_measurement() -> None:
+    reading = reading_of([])
+    job = replace(reading.job, verdict=replace(reading.job.verdict, because="cannot judge: no loader"))
+    assert outcome_of(Reading(job), {}, 0.0).problem == "cannot judge: no loader"
 
 
 # ---- repeated data ----------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from loaderlab.attach.reading import JudgedLoader, Reading
 from loaderlab.diagnosis.figures import NO_PROBES, evidence_of
 from loaderlab.meter import resources
 from loaderlab.tuning.script_order import LoaderPlace, Outcome
-from loaderlab.tuning.trial import Measured
+from loaderlab.tuning.trial import LEAST_STEPS, Measured
 
 
 def outcome_of(
@@ -18,14 +18,14 @@ def outcome_of(
     start_s: float,
     repeated: Collection[tuple[str, ...]] = (),
 ) -> Outcome:
-    """The outcome of a trial in this process.
+    """The outcome of a trial in this process. A measurement that is too wide for a verdict is kept: the search makes no claim from it.
 
     Args:
         lengths: number of batches of loaders, by the stack of their place.
         start_s: from the start of the process to its first step.
         repeated: stacks of the loaders whose workers repeat the data.
     """
-    if not reading.can_judge:
+    if len(reading.job.loop.window) < LEAST_STEPS:  # without a training loader there are none
         return Outcome(reading.job.verdict.because)
     loader = reading.loaders[0]
     facts, loop = loader.facts, reading.job.loop
