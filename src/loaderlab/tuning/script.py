@@ -23,12 +23,10 @@ from loaderlab.attach.script_options import (
 )
 from loaderlab.config import ExitCode, TuneConfig, UserError, WrongUsage
 from loaderlab.config.exit_codes import MEANINGS
-from loaderlab.system.files import write_text
 from loaderlab.system.program import command
 from loaderlab.system.streams import lossy
 from loaderlab.system.terminal import Terminal
-from loaderlab.tuning.answer import Answer
-from loaderlab.tuning.answer_json import as_json
+from loaderlab.tuning.answer_files import AnswerFiles
 from loaderlab.tuning.on_terminal import show
 from loaderlab.tuning.scratch_copy import Plan, linked_text, planned
 from loaderlab.tuning.settings import override_of
@@ -72,41 +70,35 @@ def start(arguments: Sequence[str]) -> int:
 
 
 def _tune(program: Program, values: dict[str, Any]) -> None:
-    """Searches, and prints the answer.
+    """Searches, and prints the answer; its files follow, so that an error there loses nothing.
 
     Raises:
-        UserError: the script cannot be tuned.
+        UserError: the script cannot be tuned, or a file cannot be written.
     """
     program.checked("tune")
     config, folder = _config(values), Path.cwd()
+    files = AnswerFiles(program.name, values.get("json"), values.get("html"))
     if int(os.environ.get("WORLD_SIZE") or 1) > 1:
         raise WrongUsage("loaderlab tune starts a script itself, and not under torchrun: start it without a launcher")
+    files.checked()
     plan = planned(folder)
     _warn(program, folder, plan, confirmed=bool(values.get("yes")))
     from loaderlab.tuning.script_engine import ScriptEngine  # torch: after the arguments were checked
     from loaderlab.tuning.tuned import answered, code_of
 
-    engine = ScriptEngine(program, folder, plan, values.get("steps"))
+    engine, terminal = ScriptEngine(program, folder, plan, values.get("steps")), Terminal()
     try:
         answer = answered(engine, config, None).answer
         made_at = engine.made_at
     finally:
         engine.close()
-    _write_files(answer, program.name, values)
-    terminal = Terminal()
-    terminal.say(f"loader: DataLoader made at {made_at}")
-    show(answer, terminal, override_of, code_of(answer))
+    try:
+        terminal.say(f"loader: DataLoader made at {made_at}")
+        show(answer, terminal, override_of, code_of(answer))
+    finally:  # the reader of stdout may have ended, as in `… | head`
+        files.write(answer)
     if answer.interrupted:
         raise KeyboardInterrupt
-
-
-def _write_files(answer: Answer, title: str, values: dict[str, Any]) -> None:
-    from loaderlab.tuning.tuned import html_of
-
-    if values.get("json") is not None:
-        write_text(values["json"], as_json(answer))
-    if values.get("html") is not None:
-        write_text(values["html"], html_of(answer, title))
 
 
 def _config(values: dict[str, Any]) -> TuneConfig:
