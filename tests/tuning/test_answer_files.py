@@ -54,6 +54,7 @@ def test_the_answer_is_printed_before_a_file_fails(
     monkeypatch.chdir(project)
 
     def answered(engine: script_engine.ScriptEngine, *_: object) -> Tuned:
+        assert "first start: train.py" in capsys.readouterr().out
         results.rmdir()
         return Tuned(ANSWER)
 
