@@ -66,6 +66,7 @@ PRIVATE = {  # private names of other packages, each in a wrapper that gives the
     "system/template.py": {"_forkserver", "_forkserver_pid", "_stop"},
     "system/versions.py": {"_is_gil_enabled"},
     "tracking/store.py": {"_artifact_repos_cache"},
+    "tuning/script_repeats.py": {"_MultiProcessingDataLoaderIter"},  # loaders without workers are not slowed down
 }
 WRITES = {  # attributes of another object that a file may assign to
     "attach/loops.py": {

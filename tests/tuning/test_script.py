@@ -178,6 +178,14 @@ def test_a_script_that_ends_too_early(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_trial_that_steps_ended_too_early_names_the_option(folder: Path) -> None:
+    with engine_of(folder, script="prepared.py", steps=21) as engine:
+        engine.facts()
+        with pytest.raises(TrialFailed, match=r"--steps 21 ended the script too early: type --steps 34 or more"):
+            engine.run(Trial(Candidate(makers=3, prefetch=5), "", 0.3))
+
+
+@pytest.mark.slow
 def test_a_script_whose_trainer_creates_the_loader_again(folder: Path) -> None:
     with engine_of(folder, script="prepared.py") as engine:
         facts = engine.facts()
@@ -204,6 +212,7 @@ def test_a_script_with_a_trainer(folder: Path) -> None:
     ("arguments", "message"),
     [
         (["--steps", "0", "train.py"], "--steps 0: must be a whole number of at least 1"),
+        (["--steps", "20", "train.py"], "--steps 20: a trial needs at least 21 steps, 15 of them to measure"),
         (["--max-makers", "-1", "train.py"], "--max-makers -1: must be a whole number of at least 0"),
         (["--max-starved", "0", "train.py"], "--max-starved 0: must be above 0 and below 100"),
         (["--minutes", "nan", "train.py"], "--minutes nan: must be a number above 0"),
@@ -235,10 +244,10 @@ def test_a_person_is_asked_once_before_the_first_start(
 ) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
-    assert start(["train.py"]) == 2
+    assert start(["--minutes", "1", "train.py", "--name", "two words"]) == 2
     text = capsys.readouterr().err
     assert text.count("train.py will be started several times") == 1
-    assert "--yes train.py" in text
+    assert "--yes --minutes 1 train.py --name 'two words'" in text
 
 
 def test_several_ranks_are_refused(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,15 +24,15 @@ from loaderlab.attach.script_options import (
 )
 from loaderlab.config import ExitCode, TuneConfig, UserError, WrongUsage
 from loaderlab.config.exit_codes import MEANINGS
-from loaderlab.system.files import write_text
 from loaderlab.system.program import command
 from loaderlab.system.streams import lossy
 from loaderlab.system.terminal import Terminal
-from loaderlab.tuning.answer import Answer
-from loaderlab.tuning.answer_json import as_json
+from loaderlab.tuning.answer_files import AnswerFiles
 from loaderlab.tuning.on_terminal import show
 from loaderlab.tuning.scratch_copy import Plan, linked_text, planned
+from loaderlab.tuning.script_order import LEAST_NEEDED
 from loaderlab.tuning.settings import override_of
+from loaderlab.tuning.trial import LEAST_STEPS
 
 OPTIONS = {
     "--steps": Option("N", "stop each start of the script after N optimizer steps at the latest", count),
@@ -61,7 +62,7 @@ def start(arguments: Sequence[str]) -> int:
                 print(page())
             return ExitCode.SUCCESS
         refuse_one_file(values)
-        _tune(program, values)
+        _tune(program, values, arguments)
         return ExitCode.SUCCESS
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -71,67 +72,75 @@ def start(arguments: Sequence[str]) -> int:
         return int(getattr(interrupt, "exit_code", ExitCode.INTERRUPTED))
 
 
-def _tune(program: Program, values: dict[str, Any]) -> None:
-    """Searches, and prints the answer.
+def _tune(program: Program, values: dict[str, Any], arguments: Sequence[str]) -> None:
+    """Searches, and prints the answer; its files follow, so that an error there loses nothing.
+
+    Args:
+        arguments: of the command, as typed.
 
     Raises:
-        UserError: the script cannot be tuned.
+        UserError: the script cannot be tuned, or a file cannot be written.
     """
     program.checked("tune")
     config, folder = _config(values), Path.cwd()
+    files = AnswerFiles(program.name, values.get("json"), values.get("html"))
     if int(os.environ.get("WORLD_SIZE") or 1) > 1:
         raise WrongUsage("loaderlab tune starts a script itself, and not under torchrun: start it without a launcher")
+    files.checked()
     plan = planned(folder)
-    _warn(program, folder, plan, confirmed=bool(values.get("yes")))
+    _warn(program, folder, plan, None if values.get("yes") else arguments)
     from loaderlab.tuning.script_engine import ScriptEngine  # torch: after the arguments were checked
     from loaderlab.tuning.tuned import answered, code_of
 
-    engine = ScriptEngine(program, folder, plan, values.get("steps"))
+    engine, terminal = ScriptEngine(program, folder, plan, values.get("steps")), Terminal()
+    terminal.say(
+        f"first start: {program.name} with the settings now, until {LEAST_STEPS} or more of its steps are measured"
+    )
     try:
         answer = answered(engine, config, None).answer
         made_at = engine.made_at
     finally:
         engine.close()
-    _write_files(answer, program.name, values)
-    terminal = Terminal()
-    terminal.say(f"loader: DataLoader made at {made_at}")
-    show(answer, terminal, override_of, code_of(answer))
+    try:
+        terminal.say(f"loader: DataLoader made at {made_at}")
+        show(answer, terminal, override_of, code_of(answer))
+    finally:  # the reader of stdout may have ended, as in `… | head`
+        files.write(answer)
     if answer.interrupted:
         raise KeyboardInterrupt
-
-
-def _write_files(answer: Answer, title: str, values: dict[str, Any]) -> None:
-    from loaderlab.tuning.tuned import html_of
-
-    if values.get("json") is not None:
-        write_text(values["json"], as_json(answer))
-    if values.get("html") is not None:
-        write_text(values["html"], html_of(answer, title))
 
 
 def _config(values: dict[str, Any]) -> TuneConfig:
     """The settings of the tuner.
 
     Raises:
-        WrongUsage: a share that cannot be a limit.
+        WrongUsage: a share that cannot be a limit, or too few steps.
     """
+    steps = values.get("steps", LEAST_NEEDED)
+    if steps < LEAST_NEEDED:
+        raise WrongUsage(
+            f"--steps {steps}: a trial needs at least {LEAST_NEEDED} steps, {LEAST_STEPS} of them to measure. Type for example: --steps 100"
+        )
     limit = values.get("max_starved", 5.0)
     if not 0 < limit < 100:
         raise WrongUsage(f"--max-starved {limit:g}: must be above 0 and below 100. Type for example: --max-starved 5")
     return TuneConfig(minutes=values.get("minutes", 3.0), max_starved_pct=limit, max_makers=values.get("max_makers"))
 
 
-def _warn(program: Program, folder: Path, plan: Plan, *, confirmed: bool) -> None:
+def _warn(program: Program, folder: Path, plan: Plan, unconfirmed: Sequence[str] | None) -> None:
     """Says once what will happen.
+
+    Args:
+        unconfirmed: the arguments of the command, as typed; None: with ``--yes``.
 
     Raises:
         WrongUsage: a person types at a terminal, and has not confirmed it.
     """
     lines = [WARNING.format(name=program.name, folder=folder), linked_text(plan)]
     print("\n  ".join(line + "." for line in lines if line), file=sys.stderr)
-    if not confirmed and sys.stdin is not None and sys.stdin.isatty():
+    if unconfirmed is not None and sys.stdin is not None and sys.stdin.isatty():
         raise WrongUsage(
-            f"the script was not started. If that is what you want: {command('tune')} --yes {program.name}"
+            f"the script was not started. If that is what you want: {command('tune')} {shlex.join(['--yes', *unconfirmed])}"
         )
 
 

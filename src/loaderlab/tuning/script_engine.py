@@ -16,6 +16,7 @@ from loaderlab.config import UserError
 from loaderlab.system.processes import signal_name
 from loaderlab.tuning.candidate import Branch, Candidate
 from loaderlab.tuning.process_tree import kill_tree
+from loaderlab.tuning.repeated_data import REPEATED
 from loaderlab.tuning.scratch_copy import Plan, copied
 from loaderlab.tuning.script_order import LoaderPlace, Order, Outcome, read_outcome, write
 from loaderlab.tuning.settings import arguments_of
@@ -54,7 +55,7 @@ class ScriptEngine:
         """Runs the script once as it is, and returns what that shows.
 
         Raises:
-            UserError: it fails, or its training cannot be measured.
+            UserError: it fails, its training cannot be measured, or its workers repeat the data.
         """
         try:
             outcome = self._outcome(None, FIRST_S)
@@ -91,6 +92,7 @@ class ScriptEngine:
 
         Raises:
             TrialFailed: it died, or too few steps could be measured.
+            UserError: its workers repeat the data.
         """
         if self._first is not None and trial.candidate == self._current and not trial.round:
             first, self._first = self._first, None
@@ -113,6 +115,7 @@ class ScriptEngine:
 
         Raises:
             TrialFailed: there is none.
+            UserError: the workers repeat the data.
         """
         began = time.monotonic()
         self._number += 1
@@ -130,6 +133,8 @@ class ScriptEngine:
         outcome = read_outcome(result) if result.exists() else Outcome(_ending(code))
         if outcome.measured is None:
             raise TrialFailed(f"{outcome.problem}{_tail(log)}")
+        if outcome.repeats:
+            raise UserError(f"{self._program.name}: the DataLoader made at {outcome.made_at}: {REPEATED}")
         total_s = time.monotonic() - began
         if self._limit_s == FIRST_LIMIT_S:
             self._limit_s = max(LEAST_LIMIT_S, LONGER * total_s)

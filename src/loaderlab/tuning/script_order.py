@@ -8,8 +8,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from loaderlab.attach.torch_terms import LEAST_WARMUP
 from loaderlab.system.files import atomic_file, write_text
 from loaderlab.tuning.trial import LEAST_STEPS, Measured
+
+LEAST_NEEDED = LEAST_WARMUP + LEAST_STEPS + 1  # optimizer steps of a trial without workers
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Outcome:
         batch_size: samples of an optimizer step.
         epoch_steps: optimizer steps of an epoch; None if the loader has no length.
         asynchronous: the step runs on a GPU.
+        repeats: each of the loader's workers delivers all of the data.
     """
 
     problem: str = ""
@@ -72,6 +76,7 @@ class Outcome:
     batch_size: int = 0
     epoch_steps: int | None = None
     asynchronous: bool = False
+    repeats: bool = False
 
 
 def write(path: Path, content: Order | Outcome) -> None:
@@ -117,4 +122,9 @@ def is_enough(num_steps: int, warmup: int, num_workers: int, window_s: float, or
     """
     if order.max_steps is not None and num_steps >= order.max_steps:
         return True
-    return num_steps > warmup + max(1, num_workers) + LEAST_STEPS and window_s >= order.seconds
+    return num_steps >= needed_steps(warmup, num_workers) and window_s >= order.seconds
+
+
+def needed_steps(warmup: int, num_workers: int) -> int:
+    """The optimizer steps from which enough of them are measured; see `is_enough`."""
+    return warmup + max(1, num_workers) + LEAST_STEPS + 1

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from loaderlab import metrics
 from loaderlab.attach.reading import JudgedLoader, Reading
 from loaderlab.diagnosis.figures import NO_PROBES, evidence_of
 from loaderlab.meter import resources
 from loaderlab.tuning.script_order import LoaderPlace, Outcome
-from loaderlab.tuning.trial import Measured
+from loaderlab.tuning.trial import LEAST_STEPS, Measured
 
 
-def outcome_of(reading: Reading, lengths: Mapping[tuple[str, ...], int], start_s: float) -> Outcome:
-    """The outcome of a trial in this process.
+def outcome_of(
+    reading: Reading,
+    lengths: Mapping[tuple[str, ...], int],
+    start_s: float,
+    repeated: Collection[tuple[str, ...]] = (),
+) -> Outcome:
+    """The outcome of a trial in this process. A measurement that is too wide for a verdict is kept: the search makes no claim from it.
 
     Args:
         lengths: number of batches of loaders, by the stack of their place.
         start_s: from the start of the process to its first step.
+        repeated: stacks of the loaders whose workers repeat the data.
     """
-    if not reading.can_judge:
+    if len(reading.job.loop.window) < LEAST_STEPS:  # without a training loader there are none
         return Outcome(reading.job.verdict.because)
     loader = reading.loaders[0]
     facts, loop = loader.facts, reading.job.loop
@@ -38,6 +44,7 @@ def outcome_of(reading: Reading, lengths: Mapping[tuple[str, ...], int], start_s
         batch_size=batch_size,
         epoch_steps=None if batches is None else batches // per_step,
         asynchronous=reading.program.asynchronous,
+        repeats=facts.stack in repeated,
     )
 
 

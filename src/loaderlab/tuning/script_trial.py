@@ -13,6 +13,7 @@ import time
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,7 +27,8 @@ from loaderlab.attach.wrapping import wrap
 from loaderlab.system.causes import described
 from loaderlab.system.processes import leave, process_age_s
 from loaderlab.tuning.linked_files import LinkedFiles
-from loaderlab.tuning.script_order import LoaderPlace, Order, Outcome, is_enough, read_order, write
+from loaderlab.tuning.script_order import LoaderPlace, Order, Outcome, is_enough, needed_steps, read_order, write
+from loaderlab.tuning.script_repeats import RepeatedData
 
 END_S = 20.0  # after which a stopped script is ended, whatever its exit handlers do
 POLL_S = 1.0
@@ -43,6 +45,7 @@ class ScriptTrial:
         self._order = order
         self._session = Session()
         self._links = LinkedFiles(Path.cwd(), order.linked_files, order.linked_folders)
+        self._repeated = RepeatedData()
         self._loaders: list[tuple[LoaderPlace, weakref.ref[Any]]] = []
         self._optimizer: weakref.ref[Any] | None = None  # whose steps are counted: a program may have several
         self._num_steps = self._num_workers = self._warmup = 0
@@ -77,6 +80,7 @@ class ScriptTrial:
 
     def _hook_loaders(self, module: ModuleType) -> None:
         """Changes the settings of the training loader where it is created."""
+        self._repeated.hook(module)
         signature = inspect.signature(module.DataLoader.__init__)
 
         def make(original: Callable[..., None]) -> Callable[..., None]:
@@ -134,10 +138,19 @@ class ScriptTrial:
             self._session.stop()
             from loaderlab.tuning.script_outcome import outcome_of
 
-            outcome = outcome_of(self._session.reading(), self._lengths(), self._start_s)
+            reading, repeated = self._session.reading(), self._repeated.stacks
+            outcome = self._explained(outcome_of(reading, self._lengths(), self._start_s, repeated))
         except Exception as error:
             outcome = Outcome(f"the result could not be computed: {described(error)}")
         write(Path(self._order.result), outcome)
+
+    def _explained(self, outcome: Outcome) -> Outcome:
+        """The outcome; the problem names ``--steps`` if it is the reason."""
+        limit, needed = self._order.max_steps, needed_steps(self._warmup, self._num_workers)
+        if outcome.measured is not None or limit is None or not limit <= self._num_steps < needed:
+            return outcome
+        text = f"{outcome.problem}. --steps {limit} ended the script too early: type --steps {needed} or more"
+        return replace(outcome, problem=text)
 
     def _lengths(self) -> dict[tuple[str, ...], int]:
         """Number of batches of each loader that has a length, by the stack of its place."""
