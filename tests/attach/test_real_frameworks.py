@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from loaderlab.config import PROJECT
+from tests.attach.sleeping_model import MODEL
 
 SHARED = """
 import sys, time
@@ -45,16 +46,8 @@ class Slow(torch.utils.data.Dataset):
     def __getitem__(self, index):
         time.sleep(0.002 if WORKERS == 0 else 0.008)
         return {"inputs": torch.ones(3), "labels": torch.tensor(0)}
-
-class Model(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(3, 2)
-    def forward(self, inputs, labels=None):
-        time.sleep(0.01)
-        outputs = self.layer(inputs)
-        return {"loss": torch.nn.functional.cross_entropy(outputs, labels), "logits": outputs}
-
+"""
+REPORT = """
 def report(callback, logged):
     # without the first 5 steps, and without the last one: transformers requests the end of the data in it, which joins the
     # workers, and the end of a pass is not part of a step
@@ -130,7 +123,7 @@ def needs(package: str) -> pytest.MarkDecorator:
 def test_the_starved_share_is_that_of_an_independent_clock(
     script: str, workers: int, accumulate: int, tmp_path: Path
 ) -> None:
-    (tmp_path / "train.py").write_text(SHARED + script, encoding="utf-8")
+    (tmp_path / "train.py").write_text(SHARED + MODEL + REPORT + script, encoding="utf-8")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(PROJECT / "src"), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "train.py", str(workers), str(accumulate)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
@@ -153,15 +146,6 @@ class Slow(torch.utils.data.Dataset):
     def __getitem__(self, index):
         time.sleep(0.003 if os.environ["RANK"] == "1" else 0.0003)
         return {"inputs": torch.ones(3), "labels": torch.tensor(0)}
-
-class Model(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(3, 2)
-    def forward(self, inputs, labels=None):
-        time.sleep(0.01)
-        outputs = self.layer(inputs)
-        return {"loss": torch.nn.functional.cross_entropy(outputs, labels), "logits": outputs}
 """
 TRANSFORMERS_ON_RANKS = """
 from transformers import Trainer, TrainingArguments
@@ -201,7 +185,7 @@ trainer.fit(Module(), torch.utils.data.DataLoader(Slow(), batch_size=4))
     ],
 )
 def test_the_first_of_two_ranks_names_the_slow_one(script: str, tmp_path: Path) -> None:
-    (tmp_path / "train.py").write_text(SLOW_RANK + script, encoding="utf-8")
+    (tmp_path / "train.py").write_text(SLOW_RANK + MODEL + script, encoding="utf-8")
     paths = {"PYTHONPATH": os.pathsep.join([str(PROJECT / "src"), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "train.py"]
     done = subprocess.run(

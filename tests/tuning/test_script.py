@@ -21,6 +21,7 @@ from loaderlab.tuning.script_order import LoaderPlace, Order, Outcome, is_enough
 from loaderlab.tuning.script_trial import allowed
 from loaderlab.tuning.settings import arguments_of
 from loaderlab.tuning.trial import Measured, Trial, TrialFailed
+from tests.attach.sleeping_model import MODEL
 
 SHARED = """
 import sys, time
@@ -35,17 +36,6 @@ class Sleeping(Dataset):
     def __getitem__(self, index):
         time.sleep(0.002)
         return {"inputs": torch.ones(3), "labels": torch.tensor(0)}
-
-
-class Model(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(3, 2)
-
-    def forward(self, inputs, labels=None):
-        time.sleep(0.01)
-        outputs = self.layer(inputs)
-        return {"loss": torch.nn.functional.cross_entropy(outputs, labels), "logits": outputs}
 """
 PLAIN = """
 def make(dataset, **settings):
@@ -111,9 +101,9 @@ TWO = Candidate(makers=2, prefetch=2, pin_memory=False)
 def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "project"
     folder.mkdir()
-    (folder / "train.py").write_text(SHARED + PLAIN)
-    (folder / "trainer.py").write_text(SHARED + HUGGING_FACE)
-    (folder / "prepared.py").write_text(SHARED + PREPARED)
+    (folder / "train.py").write_text(SHARED + MODEL + PLAIN)
+    (folder / "trainer.py").write_text(SHARED + MODEL + HUGGING_FACE)
+    (folder / "prepared.py").write_text(SHARED + MODEL + PREPARED)
     return folder
 
 

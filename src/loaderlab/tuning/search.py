@@ -201,8 +201,7 @@ class Search:
         best = self.cheapest_fed()
         if best is None:
             return True
-        least = 0 if branch.backend in (RESIDENT, NATIVE) else 1
-        return best.candidate.makers > least
+        return best.candidate.makers > self._least(branch)
 
     def _in_branch(self, base: Candidate) -> Trials:
         """Looks for the cheapest candidate of one branch."""
@@ -218,7 +217,7 @@ class Search:
             count = max(self._least(branch), best.candidate.makers - 1) if best else max(1, base.makers)
             kind = "cheaper than the settings that feed the device" if best else "another loader"
             yield from self._try(self._with(base, count), kind, probes=True)
-            if best is not None and self._grade_at(base, count) != FED:
+            if best is not None and self._counts(base).get(count) != FED:
                 return  # more of its makers would not be cheaper
         elif self.model.num_points(branch) < 2:
             second = 1 if base.makers != 1 else 2
@@ -364,7 +363,7 @@ class Search:
 
     def _try(self, candidate: Candidate, reason: str, *, probes: bool = False, alone: bool = False) -> Trials:
         """One trial, unless it was made before or its candidate is beyond a limit."""
-        if candidate in self._found or any(tried.candidate == candidate for tried in self.tried):
+        if any(tried.candidate == candidate for tried in self.tried):
             return
         if self.tried and candidate != self.facts.current and (why := self._limit(candidate)):
             self._exclude(candidate, why)
@@ -429,11 +428,9 @@ class Search:
             counts[candidate.makers] = FED if FED in (grade_, counts.get(candidate.makers)) else grade_
         return counts
 
-    def _grade_at(self, base: Candidate, count: int) -> str:
-        return self._counts(base).get(count, NOT_FED)
-
     def _least(self, branch: Branch) -> int:
-        return 0 if branch.backend in (NATIVE, "own") else 1
+        """The smallest number of makers of a branch."""
+        return 1 if branch.backend in (SPDL, DALI) else 0
 
     def _with(self, base: Candidate, count: int) -> Candidate:
         """The candidate with another number of makers and the usual queue; a shorter one if there is no memory for that."""

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from loaderlab.config import EMULATED, TunedTrainConfig, UserError
-from loaderlab.report.naming import named
 from loaderlab.runs.job import single
 from loaderlab.system.files import atomic_file, write_text
 from loaderlab.system.processes import sigterm_raises
 from loaderlab.tracking.store import Store
 from loaderlab.tracking.tracked_run import TrackedRun
 from loaderlab.tuning.answer import CERTIFIED, NOT_FED, NOT_SEPARABLE, Answer, Predicted
-from loaderlab.tuning.answer_figures import figures_of
-from loaderlab.tuning.answer_json import as_json
+from loaderlab.tuning.answer_record import record_answer
 from loaderlab.tuning.suite import TrialRun
 from loaderlab.tuning.suite_settings import file_of, overrides_of
 
-FILE, PAGE, CHART = "tune.json", "tune.html", "tune.png"
 SAVED = (CERTIFIED, NOT_SEPARABLE, NOT_FED)  # the grades whose settings replace those of an earlier answer
 TUNED = "tuned"  # the folder in mlruns/ with the files of settings, which is a config group for Hydra
 
@@ -54,20 +50,10 @@ class SuiteRecord:
             tags["tune.chosen"] = " ".join(overrides_of(chosen, answer.facts.current, base))
         self._parent.tags(tags)
         self._parent.tags({"mlflow.note.content": "\n\n".join(f"**{name}**: {text}" for name, text in tags.items())})
-        for name, value in figures_of(answer).items():
-            self._parent.metric(name, value, 0)
         for entry in answer.tried:
             if entry.predicted is not None and entry.measured is not None and entry.measured.run_id:
                 self._store.tag(entry.measured.run_id, {"tune.predicted": _predicted(entry.predicted)})
-        with tempfile.TemporaryDirectory(prefix="loaderlab-") as folder:
-            file, page, picture = (
-                Path(folder) / named(name, emulated=bool(answer.facts.emulated)) for name in (FILE, PAGE, CHART)
-            )
-            write_text(file, as_json(answer))
-            write_text(page, html)
-            if chart:
-                picture.write_bytes(chart)
-            self._parent.artifacts(Path(folder))
+        record_answer(self._parent, answer, html, chart)
 
 
 @contextlib.contextmanager

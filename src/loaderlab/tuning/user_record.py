@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loaderlab import metrics
 from loaderlab.config import TrackingConfig, store_root
 from loaderlab.system.extras import require
-from loaderlab.system.files import write_text
 from loaderlab.tuning.answer import Answer
-from loaderlab.tuning.answer_figures import figures_of
-from loaderlab.tuning.answer_json import as_json
+from loaderlab.tuning.answer_record import record_answer
 from loaderlab.tuning.candidate import Candidate
 from loaderlab.tuning.picture import png_of
 from loaderlab.tuning.settings import override_of
@@ -82,14 +78,8 @@ def recorded(name: str, answer: Answer, tracking: TrackingConfig) -> str:
         "mlflow.note.content": "\n\n".join(lines),
     }
     store = open_store(tracking, store_root())
-    with store.start(name, None, tags) as tracked, tempfile.TemporaryDirectory(prefix="loaderlab-") as folder:
-        for metric, value in figures_of(answer).items():
-            tracked.metric(metric, value, 0)
-        write_text(Path(folder) / "tune.json", as_json(answer))
-        write_text(Path(folder) / "tune.html", html_of(answer, name))
-        if picture := png_of(answer):
-            (Path(folder) / "tune.png").write_bytes(picture)
-        tracked.artifacts(Path(folder))
+    with store.start(name, None, tags) as tracked:
+        record_answer(tracked, answer, html_of(answer, name), png_of(answer))
         for trial in trials_of(answer):
             _record_trial(store, tracked.run_id, trial)
     return store.ui_text()
