@@ -13,14 +13,16 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch._C._distributed_c10d import TCPStore
+from torch.distributed.elastic.rendezvous.api import RendezvousConnectionError
 
 from loaderlab.config import LaunchConfig, LocalLaunch, NodesLaunch, TrainConfig, UserError
 from loaderlab.runs import elastic, node_board
-from loaderlab.runs.job import RunResult
+from loaderlab.runs.job import Job, RunResult
 from loaderlab.runs.node_board import NodeBoard, Note
 from loaderlab.runs.rank_checks import difference
 from loaderlab.runs.rank_failure import Ended, cause, conclude
@@ -28,6 +30,7 @@ from loaderlab.runs.rank_process import (
     END,
     RankEnd,
     RankInfo,
+    RankTask,
     _write_end,
     rank_folder,
     read_ends,
@@ -324,6 +327,43 @@ def test_ranks_may_fail_before_the_first_beat(store: TCPStore, tmp_path: Path, m
     early.post(Note("rank 0 (node a): it broke", False, 1.0))
     assert other.notes() == [Note("rank 0 (node a): it broke", False, 1.0)]
     early.close()
+
+
+@pytest.mark.parametrize("has_ranks", [False, True])
+def test_the_store_that_is_lost_after_the_rendezvous_is_no_wrong_rendezvous(
+    has_ranks: bool, store: TCPStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent that has the store may be killed before `NodeBoard` misses it: torch then raises the error of a wrong address."""
+    config = compose([])
+    spec = elastic.node_spec(NodesLaunch(2, rendezvous=f"127.0.0.1:{store.port}", join_s=7), config)
+    folder = tmp_path / "ranks"
+
+    class Launched:
+        def __init__(self, settings: Any, work: Any) -> None:
+            self._is_host = settings.rdzv_configs["is_host"]
+
+        def __call__(self, task: Any) -> None:
+            if self._is_host:
+                raise RendezvousConnectionError("in use") from OSError("EADDRINUSE")
+            if has_ranks:
+                (folder / "rank_0").mkdir(parents=True)
+                write_info(folder / "rank_0", INFOS[0])
+            raise RendezvousConnectionError("The connection to the C10d store has failed.")
+
+    monkeypatch.setattr("torch.distributed.launcher.api.elastic_launch", Launched)
+    task = RankTask(config, Job("job", "arm"), str(folder))
+    board = NodeBoard(spec.endpoint, folder)
+    try:
+        if has_ranks:
+            assert elastic._run(task, spec, board) == Ended()
+        else:
+            with pytest.raises(
+                UserError, match=r"no rendezvous is possible there: The connection .* has failed"
+            ) as raised:
+                elastic._run(task, spec, board)
+            assert "EADDRINUSE" not in str(raised.value)
+    finally:
+        board.close()
 
 
 def test_settings_of_this_node_may_differ(make_config: Callable[..., TrainConfig]) -> None:

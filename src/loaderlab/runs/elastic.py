@@ -25,7 +25,7 @@ from loaderlab.config import AUTO, LocalLaunch, NodesLaunch, TrainConfig, UserEr
 from loaderlab.runs.job import Job, RunResult
 from loaderlab.runs.node_board import NodeBoard
 from loaderlab.runs.rank_failure import Ended, conclude
-from loaderlab.runs.rank_process import RankTask, work
+from loaderlab.runs.rank_process import RankTask, read_infos, work
 from loaderlab.system.causes import reason, safe_text
 from loaderlab.system.processes import Terminated
 from loaderlab.system.terminal import Terminal
@@ -146,12 +146,15 @@ def _run(task: RankTask, spec: NodeSpec, board: NodeBoard | None) -> Ended:
         if board is not None:
             _check_answer(spec)
             board.start()
+        other_has_store = False
         try:
             elastic_launch(_launch_config(spec, is_host=_is_own(spec.host)), work)(task)
         except RendezvousError as error:
-            if not any(part in safe_text(error) + reason(error) for part in PORT_TAKEN):
-                raise
             # two agents of one machine, as with Slurm on one host: the other one has the store
+            other_has_store = any(part in safe_text(error) + reason(error) for part in PORT_TAKEN)
+            if not other_has_store:
+                raise
+        if other_has_store:  # not in the handler: later errors would name the port as their cause
             elastic_launch(_launch_config(spec, is_host=False), work)(task)
     except ChildFailedError as error:
         return Ended(exit_codes={rank: failure.exitcode for rank, failure in error.failures.items()})
@@ -163,6 +166,10 @@ def _run(task: RankTask, spec: NodeSpec, board: NodeBoard | None) -> Ended:
         if board is not None and board.silent:
             return Ended()
         if isinstance(error, RendezvousError) or any(part in safe_text(error) for part in OF_RENDEZVOUS):
+            if board is not None and read_infos(
+                Path(task.folder)
+            ):  # the nodes had met, so the node with the store has ended
+                return Ended()
             raise _not_met(spec, error) from error
         raise
     return Ended()
