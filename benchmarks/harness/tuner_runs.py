@@ -124,6 +124,7 @@ def _sweep(case: TunerCase, makers: Sequence[int], prefetches: Sequence[int], re
             f"repeat={repeat}",
             f"steps={round(1e3 * MEASURED_S / STEP_MS) + LOOKAHEAD}",
             "measure=bare",
+            "sweep.parity=false",  # the arms differ only in workers and prefetch
             f"tracking.uri={uri}",
         ]
         done = subprocess.run(command, cwd=PROJECT, env=environment(), capture_output=True, encoding="utf-8")
