@@ -43,7 +43,7 @@ def test_a_value_is_not_rounded_to_the_limit() -> None:
 
 def test_an_interrupted_search_says_so() -> None:
     assert qualified(answers.interrupted) == answers.interrupted.certificate
-    assert caveats(answers.interrupted)[0].startswith("Ctrl-C")
+    assert caveats(answers.interrupted)[0].startswith("The tuner was interrupted")
     assert qualified(replace(answers.certified, interrupted=True)).endswith("; the search was interrupted")
     assert "interrupted" not in qualified(answers.certified)
 

@@ -44,7 +44,7 @@ def caveats(answer: Answer) -> list[str]:
     """What limits the answer, one sentence each."""
     lines = []
     if answer.interrupted:
-        lines.append("Ctrl-C ended the tuner early: settings that were not tried yet are not part of the answer.")
+        lines.append("The tuner was interrupted: settings that were not tried yet are not part of the answer.")
     if answer.facts.in_process:
         lines.append(f"All trials ran in one process, one after the other: {_ended(answer.facts.in_process)}")
     name = titles_of(answer)
