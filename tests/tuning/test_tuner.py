@@ -180,7 +180,7 @@ def test_nothing_is_cheaper_than_no_workers() -> None:
     assert answer.certificate.endswith("nothing is cheaper than no workers")
 
 
-@pytest.mark.parametrize("minutes", [0.3, 0.5, 2.0, 3.0])
+@pytest.mark.parametrize("minutes", [0.3, 0.5, 2.3, 3.0])
 def test_the_time_limit(minutes: float) -> None:
     case = Simulated({NATIVE_ONLY: linear(150), Branch(SPDL): linear(160)}, lambda _: 1000.0)
     tuned = Tuned(case, minutes=minutes)
@@ -192,6 +192,18 @@ def test_the_time_limit(minutes: float) -> None:
     assert (note in answer.notes) == (minutes < 2)
     enough = " would be enough to confirm the answer"
     assert any(enough in text for text in answer.notes) == (answer.grade == UNCONFIRMED)
+
+
+def test_a_slow_start_of_other_settings_takes_no_time_from_the_confirmation() -> None:
+    """Confirmation runs are expected to take as long as the settings that they confirm."""
+    case = Simulated(
+        {NATIVE_ONLY: linear(600), Branch(SPDL): linear(50)},
+        lambda _: 1000.0,
+        start_s=lambda candidate: 60.0 if candidate.branch == Branch(SPDL) else 1.0,
+    )
+    answer = Tuned(case).answer()
+    assert Branch(SPDL) in {trial.candidate.branch for trial in case.ran}
+    assert answer.grade == CERTIFIED
 
 
 def test_ctrl_c_keeps_what_is_known() -> None:

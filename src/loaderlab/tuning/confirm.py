@@ -19,7 +19,7 @@ from loaderlab.tuning.trial import LEAST_STEPS, Measured, Trial, TrialFailed
 WINDOW_S = 3.0  # measured window of a run
 ROUNDS = 3
 
-HasTime = Callable[[int], bool]
+HasTime = Callable[[Sequence[Candidate]], bool]
 
 
 class Confirmation:
@@ -27,7 +27,7 @@ class Confirmation:
 
     Args:
         search: with its results.
-        has_time: whether there is time for so many more runs.
+        has_time: whether there is time for one more run of each of these settings.
     """
 
     def __init__(self, search: Search, has_time: HasTime) -> None:
@@ -57,7 +57,7 @@ class Confirmation:
         while (changed := self._other_choice()) is not None:
             self.chosen, self.neighbour = changed
             new = [candidate for candidate in changed if candidate is not None and candidate not in self._runs]
-            if new and not self._has_time(ROUNDS * len(new)):
+            if new and not self._has_time(ROUNDS * new):
                 return
             yield from self._rounds(new)
 
@@ -78,7 +78,7 @@ class Confirmation:
 
     def _rounds(self, settings: Sequence[Candidate]) -> Trials:
         for number in range(1, ROUNDS + 1):
-            if not self._has_time(len(settings)):
+            if not self._has_time(settings):
                 return
             # every second round in reverse: a machine that gets slower affects all settings equally
             for candidate in settings if number % 2 else reversed(settings):

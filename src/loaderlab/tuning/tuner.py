@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Protocol
@@ -20,7 +20,8 @@ from loaderlab.tuning.search import NOTICED_PCT, Search, Trials
 from loaderlab.tuning.trial import LEAST_STEPS, Engine, Facts, Measured, Trial, TrialFailed
 
 ENDING_S = 2.0  # from the last step of a run to the next run
-LAST = 4  # trials by which the duration of a confirmation run is estimated
+MARGIN = 1.1  # of the time kept for the confirmation: its runs may take longer than those from which it is estimated
+LAST = 4  # settings by which the duration of a run with other ones is estimated
 FIRST_TRIAL_S = 8.0  # estimate before any trial has ended
 LEAST_TRIALS = 3  # of the search, before time is kept for a confirmation of settings that do not feed the device
 MORE_TRIALS = 4  # of the search, that a longer time limit should allow
@@ -46,10 +47,8 @@ class _Clock:
     deadline: float
     starts_s: float = 0.0
     has_run: bool = False
-    _expected_s: list[float] = field(
-        default_factory=list
-    )  # durations of confirmation runs, estimated from each search trial
-    _confirmed_s: list[float] = field(default_factory=list)  # and as they were
+    # the durations of confirmation runs: estimated from the search's trials, then as they were
+    _run_s: dict[Candidate, float] = field(default_factory=dict)
 
     @property
     def left_s(self) -> float:
@@ -61,18 +60,22 @@ class _Clock:
         start_s = 0.0 if measured is None else measured.start_s or 0.0
         self.starts_s += start_s
         if trial.round:
-            self._confirmed_s.append(total_s)
+            self._run_s[trial.candidate] = total_s
             return
         if measured is None:
             return
         # a search trial has another window than a confirmation run, and probes
         steps = LEAST_STEPS + trial.candidate.batches_ahead + trial.candidate.makers
-        self._expected_s.append(start_s + max(WINDOW_S, steps * measured.step_ms / 1e3) + ENDING_S)
+        self._run_s[trial.candidate] = start_s + max(WINDOW_S, steps * measured.step_ms / 1e3) + ENDING_S
 
-    @property
-    def run_s(self) -> float:
-        """The expected duration of a confirmation run: the longest of the last ones."""
-        return max((self._confirmed_s or self._expected_s)[-LAST:], default=FIRST_TRIAL_S)
+    def run_s(self, candidate: Candidate | None = None) -> float:
+        """The expected duration of a confirmation run; of settings that were not tried, that of the slowest of the last ones."""
+        last = max([*self._run_s.values()][-LAST:], default=FIRST_TRIAL_S)
+        return last if candidate is None else self._run_s.get(candidate, last)
+
+    def all_s(self, candidates: Sequence[Candidate]) -> float:
+        """The expected duration of one confirmation run of each of these."""
+        return sum(self.run_s(candidate) for candidate in candidates)
 
 
 def tune(
@@ -109,7 +112,7 @@ def tune(
         _check_first(search)
         unfinished = "" if finished else TIME_OVER
         searched = now()
-        confirmation = Confirmation(search, lambda number: clock.left_s >= number * clock.run_s)
+        confirmation = Confirmation(search, lambda candidates: clock.left_s >= clock.all_s(candidates))
         _run(engine, confirmation.trials(), facts, clock, watcher, lambda: 0.0)
     except KeyboardInterrupt:
         if not search.found:
@@ -127,7 +130,7 @@ def _run(
     """Runs trials while there is time, except for ``reserve_s`` seconds. Returns whether all of them ran."""
     trial = next(trials, None)
     while trial is not None:
-        if clock.has_run and clock.left_s < reserve_s() + clock.run_s:
+        if clock.has_run and clock.left_s < reserve_s() + clock.run_s(trial.candidate):
             return False
         watcher.starts(trial, clock.left_s)
         began = clock.now()
@@ -158,7 +161,7 @@ def _reserve_s(search: Search, clock: _Clock) -> float:
     if search.cheapest_fed() is None and len(search.tried) < LEAST_TRIALS:
         return 0.0  # there is nothing yet that is worth a confirmation
     settings = Confirmation(search, lambda _: False).settings
-    return ROUNDS * len(settings) * clock.run_s
+    return MARGIN * ROUNDS * clock.all_s(settings)
 
 
 def _answer(
@@ -167,7 +170,7 @@ def _answer(
     grade, sentence = certificate(search, confirmation, unfinished)
     notes = [*search.notes, *confirmation.errors]
     if grade == UNCONFIRMED and unfinished != INTERRUPTED and not confirmation.errors:
-        seconds = searched - began + (len(confirmation.settings) * ROUNDS + MORE_TRIALS) * clock.run_s
+        seconds = searched - began + MARGIN * ROUNDS * clock.all_s(confirmation.settings) + MORE_TRIALS * clock.run_s()
         minutes = math.ceil(2 * seconds / 60) / 2
         notes.append(f"about {minutes:g} minute{'s' * (minutes != 1)} would be enough to confirm the answer")
     if (gaps := _gaps(search, confirmation)) >= NOTICED_PCT:
