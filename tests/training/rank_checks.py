@@ -13,6 +13,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from rich.console import Console
 
+from loaderlab import metrics
 from loaderlab.cli.schemas import register
 from loaderlab.config import TrainConfig, UserError
 from loaderlab.device.resolve import device_of
@@ -172,12 +173,12 @@ def batch_norm(group: RankGroup, folder: Path) -> Any:
     losses, alone, buffers, has_collective = list[float](), list[float](), list[torch.Tensor](), list[bool]()
     for seed in range(5):
         made = trained(group, folder, *common, per_rank(group), f"seed={seed}")
-        losses.append(made.prepared.progress.val_loss[-1])
+        losses.append(made.prepared.progress.validation[metrics.VAL_LOSS])
         buffers.append(flat(made.step.model.buffers()))
         has_collective += [step.collective_ns > 0 for step in made.meter.steps]
         if group.ranks.is_first:
             reference = trained(None, folder, *common, f"batch_size={GLOBAL_BATCH}", f"seed={seed}")
-            alone.append(reference.prepared.progress.val_loss[-1])
+            alone.append(reference.prepared.progress.validation[metrics.VAL_LOSS])
     return {"losses": losses, "alone": alone, "buffers": buffers, "has_collective": has_collective}
 
 
@@ -217,7 +218,7 @@ def evaluation(group: RankGroup, folder: Path) -> Any:
         logits, targets = made.step.model(torch.stack(inputs)), torch.tensor(labels)
         alone = (F.cross_entropy(logits, targets).item(), (logits.argmax(1) == targets).double().mean().item())
         progress = made.prepared.progress
-        result[num_val] = ((progress.val_loss[-1], progress.val_accuracy[-1]), alone)
+        result[num_val] = ((progress.validation[metrics.VAL_LOSS], progress.validation[metrics.VAL_ACCURACY]), alone)
     return result
 
 
