@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch.utils.data import get_worker_info
 
+from loaderlab.config import refuse
 from loaderlab.loaders.contract import Batch
 from loaderlab.loaders.fetch import Failure
 from loaderlab.loaders.header import lift_pillow_limit
@@ -65,17 +66,17 @@ def as_sent(fetched: Any) -> Any:
     """What a worker sends: the same value, or for a batch a message about a slot. A batch that fits into no slot is moved to new
     shared memory here, so that an error reaches the training process. The thread that sends batches would only print the error,
     and the training process would wait forever."""
-    if not isinstance(fetched, Batch) or get_worker_info() is None:
+    worker = get_worker_info()
+    if not isinstance(fetched, Batch) or worker is None:
         return fetched
     if fetched.is_whole:
         try:
             packed = pack(fetched.inputs, lambda num_bytes: batch_memory((num_bytes,), torch.uint8))
             fetched = replace(fetched, inputs=Packed(packed.memory, Pickled(packed.content)))
         except Exception as error:  # of pickling a user's objects, or of the system
-            return Failure(
-                f"data=custom: a batch of data.collate cannot be sent from a worker: {described(error)}. Type: "
-                "loader.num_workers=0, or return tensors and plain values"
-            )
+            allowed = f"a batch of data.collate cannot be sent from a worker: {described(error)}"
+            override = "loader.num_workers=0, or return tensors and plain values"
+            return Failure(str(refuse("loader.num_workers", worker.num_workers, allowed, override, is_example=False)))
     if (in_slot := message(fetched)) is not None:
         return in_slot
     if not fetched.is_whole:  # a packed batch is in shared memory already

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from loaderlab.config import UserError, refuse
-from loaderlab.system.causes import described
+from loaderlab.system.causes import described, reason
 
 FAILURES = (Exception, SystemExit)  # SystemExit too: ``exit()`` in user code must not end the run without a record
 
@@ -54,7 +54,7 @@ def function(setting: str, target: str, *arguments: str) -> Callable[..., Any]:
         raise refuse(
             setting,
             target,
-            f"it is called as {name}({', '.join(arguments)}), but its arguments are {signature}: {error}",
+            f"it is called as {name}({', '.join(arguments)}), but its arguments are {signature}: {reason(error)}",
             f"{setting}=package.module:function",
             error=UserError,
         ) from None
