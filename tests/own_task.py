@@ -80,7 +80,8 @@ class Network(nn.Module):
         self.dropout = nn.Dropout(0.1)
 
     def forward(self, images: list[torch.Tensor]) -> torch.Tensor:
-        return self.linear(self.dropout(torch.stack([image.mean((1, 2)) for image in images])))
+        colours: torch.Tensor = self.linear(self.dropout(torch.stack([image.mean((1, 2)) for image in images])))
+        return colours
 
 
 def network() -> nn.Module:
@@ -116,7 +117,8 @@ def nothing(*_: Any) -> None:
 
 
 def one_per_sample(model: nn.Module, batch: Boxed) -> torch.Tensor:
-    return model(batch.images).sum(1)
+    colours: torch.Tensor = model(batch.images)
+    return colours.sum(1)
 
 
 def detached(model: nn.Module, batch: Boxed) -> torch.Tensor:

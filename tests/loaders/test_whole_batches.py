@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import pickle
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -179,7 +178,7 @@ def test_other_loaders_refuse_them(config: Any) -> None:
         loaders.build(config, spec_of().train, PLAN, Cpu())
 
 
-WRONG = {
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "stacked": (
         {"collate": f"{HERE}:stacked"},
         r"data.collate=.*:stacked: it failed for the items .*: RuntimeError: stack",
@@ -232,7 +231,11 @@ def test_functions_that_cannot_be_used_are_refused_before_a_batch(settings: dict
 
 def test_a_pinned_batch_is_one_piece_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     pinned: list[int] = []
-    pin: Callable[..., torch.Tensor] = lambda self: pinned.append(self.nbytes) or self  # noqa: E731
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor.nbytes)
+        return tensor
+
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
     batch = Batch(own_task.collate([own_task.Boxes(24)[index] for index in range(4)]), None, None, counted=(4, 4))
     assert isinstance(batch.pin_memory().inputs, Packed)

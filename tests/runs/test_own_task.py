@@ -47,7 +47,7 @@ def test_it_trains_evaluates_and_records(make_config: Make, terminal: Terminal) 
     assert record.data.metrics["val/loss"] < losses[0]
     assert "val/accuracy" not in record.data.metrics
     assert record.data.params["model.step"] == f"{HERE}:step"
-    assert "data       custom: 24 training, 7 validation samples, batches of its own" in terminal.said
+    assert "data      custom: 24 training, 7 validation samples, batches of its own" in terminal.said
     page = record.data.tags["mlflow.note.content"]
     assert "| task/root |" in page
     assert f"step {HERE}:step" in page

@@ -15,11 +15,9 @@ from tests import own_task
 HERE = own_task.__name__
 
 
-def task(**settings: str) -> OwnTask:
-    functions = {"step": "step", **settings}
-    return OwnTask(
-        CustomModel(target=f"{HERE}:network", **{name: f"{HERE}:{text}" for name, text in functions.items()})
-    )
+def task(step: str = "step", evaluate: str | None = None) -> OwnTask:
+    own = None if evaluate is None else f"{HERE}:{evaluate}"
+    return OwnTask(CustomModel(target=f"{HERE}:network", step=f"{HERE}:{step}", evaluate=own))
 
 
 def batch(size: int = 4) -> Batch:

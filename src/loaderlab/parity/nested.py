@@ -51,11 +51,14 @@ def _of_leaves(own: Any, expected: Any, where: str) -> str:
         return f"{where} has the dtype {own.dtype}, expected {expected.dtype}"
     if own.shape != expected.shape:
         return f"{where} has the shape {tuple(own.shape)}, expected {tuple(expected.shape)}"
-    if isinstance(own, np.ndarray):
-        same = np.array_equal(own, expected, equal_nan=own.dtype.kind in "fc")
-    else:
-        same = torch.allclose(own, expected, rtol=0, atol=0, equal_nan=True)
-    return "" if same else f"{where} has other values than expected"
+    return "" if _are_equal(own, expected) else f"{where} has other values than expected"
+
+
+def _are_equal(own: Any, expected: Any) -> bool:
+    """Whether two tensors, or two arrays, of one dtype and shape have the same values; NaN equals NaN."""
+    if isinstance(own, torch.Tensor):
+        return torch.allclose(own, expected, rtol=0, atol=0, equal_nan=True)
+    return np.array_equal(own, expected, equal_nan=np.issubdtype(own.dtype, np.inexact))
 
 
 def _listed(inside: dict[Any, Any]) -> str:

@@ -113,7 +113,7 @@ class MeasuredLoop:
             shown_progress = ShownProgress(bar, prepared.parts.loader.parallel)
 
             def on_step(progress: Progress, meter: StepMeter) -> None:
-                self._on_step(progress, meter)
+                self._on_step(meter)
                 shown_progress.update(progress, meter)
 
             def on_epoch(progress: Progress, meter: StepMeter) -> None:
@@ -216,9 +216,9 @@ class MeasuredLoop:
         after_warmup = meter.num_steps >= warmup or (per_epoch is not None and per_epoch - BEYOND - 1 < warmup)
         return after_warmup and (per_epoch is None or meter.position + profiler.num_steps <= per_epoch)
 
-    def _on_step(self, progress: Progress, meter: StepMeter) -> None:
+    def _on_step(self, meter: StepMeter) -> None:
         if isinstance(step := self._prepared.parts.step, ModelStep):
-            self._measured.add(step.task.measured, progress.step)
+            self._measured.add(step.task.measured, self._prepared.progress.step)
         profiler = self._profiler
         if profiler is not None and (profiler.running or self._fits_epoch(profiler, meter)):
             profiler.step(meter)
