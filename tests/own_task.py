@@ -74,18 +74,18 @@ def count(batch: Boxed) -> int:
 class Network(nn.Module):
     """The mean colour of each image, (N, 3)."""
 
-    def __init__(self) -> None:
+    def __init__(self, dropout: float = 0.1) -> None:
         super().__init__()
         self.linear = nn.Linear(3, 3)
-        self.dropout = nn.Dropout(0.1)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, images: list[torch.Tensor]) -> torch.Tensor:
         colours: torch.Tensor = self.linear(self.dropout(torch.stack([image.mean((1, 2)) for image in images])))
         return colours
 
 
-def network() -> nn.Module:
-    return Network()
+def network(dropout: float = 0.1) -> nn.Module:
+    return Network(dropout)
 
 
 def loss_of(model: nn.Module, batch: Boxed) -> torch.Tensor:
@@ -135,6 +135,10 @@ def vector_metric(model: nn.Module, batch: Boxed) -> tuple[torch.Tensor, dict[st
 
 def badly_named(model: nn.Module, batch: Boxed) -> dict[str, float]:
     return {"AP@50": 1.0}
+
+
+def around_the_wrapper(model: nn.Module, batch: Boxed) -> torch.Tensor:
+    return loss_of(getattr(model, "module", model), batch)
 
 
 def stacked(items: list[Item]) -> torch.Tensor:

@@ -31,6 +31,8 @@ from loaderlab.training.loop import Observers, train
 from loaderlab.training.rank_group import RankGroup
 from loaderlab.training.step import ModelStep, Progress
 from tests.conftest import compose
+from tests.own_task import OWN
+from tests.own_task import __name__ as OWN_MODULE
 from tests.training.rank_data import clusters
 
 GLOBAL_BATCH = 64
@@ -122,7 +124,8 @@ def _record(loader: Loader, made: Trained) -> None:
         batch = transfer(batch)
         if batch.ids is not None:
             made.ids[-1] += batch.ids.tolist()
-        made.inputs += batch.inputs.reshape(len(batch), -1)[:, 0].tolist()
+        if not batch.is_whole:
+            made.inputs += batch.inputs.reshape(len(batch), -1)[:, 0].tolist()
         return batch
 
     loader.epoch, loader.transfer = recorded_epoch, recorded_transfer  # type: ignore[method-assign,assignment]
@@ -279,6 +282,26 @@ def resume(group: RankGroup, folder: Path) -> Any:
     return {"whole": whole.weights, "rest": rest.weights, "rest_ids": rest.ids, "alone": alone, "refused": refused}
 
 
+def own_task(group: RankGroup, folder: Path) -> Any:
+    """Weights and evaluation of a task of one's own, those of one process with the global batch, and a step that avoids the wrapper."""
+    common = (*OWN, f"model.evaluate={OWN_MODULE}:evaluate", "+model.options={dropout: 0}", *HOST, *SGD, "epochs=3")
+    data = "+data.options={num_train: 256, num_val: 7}"
+    made = trained(group, folder, *common, data, per_rank(group))
+    alone = trained(None, folder, *common, data, f"batch_size={GLOBAL_BATCH}") if group.ranks.is_first else None
+    refused = ""
+    try:
+        avoiding = f"model.step={OWN_MODULE}:around_the_wrapper"
+        trained(group, folder, *[avoiding if text.startswith("model.step=") else text for text in common], data)
+    except UserError as error:
+        refused = str(error)
+    return {
+        "weights": made.weights,
+        "validation": made.prepared.progress.validation,
+        "alone": alone and {"weights": alone.weights, "validation": alone.prepared.progress.validation},
+        "refused": refused,
+    }
+
+
 CHECKS: dict[str, Callable[[RankGroup, Path], Any]] = {
     check.__name__: check
     for check in (
@@ -291,6 +314,7 @@ CHECKS: dict[str, Callable[[RankGroup, Path], Any]] = {
         evaluation,
         streams,
         resume,
+        own_task,
     )
 }
 
