@@ -187,7 +187,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"collate": f"{HERE}:nothing"},
         r"data.collate=.*:nothing: it returned nothing for the items .*return the batch",
     ),
-    "default": ({"collate": None}, r"data.collate=null \(torch's default_collate\): it failed for the items"),
+    "default": (
+        {"collate": None},
+        r"data.collate=null: torch's default_collate is used, and it failed for the items .* Type for example: data.collate=",
+    ),
     "half": (
         {"count": f"{HERE}:half"},
         r"data.count=.*:half: it returned 2.0 for the batch of the items .*a whole number",

@@ -57,7 +57,7 @@ def _of_whole_batches(train: Any, val: Any, config: CustomData) -> DataSpec:
     collation = Collation(
         collate,
         count,
-        "data.collate=null (torch's default_collate)" if config.collate is None else f"data.collate={config.collate}",
+        f"data.collate={'null' if config.collate is None else config.collate}",
         f"data.count={config.count}",
     )
     splits = [

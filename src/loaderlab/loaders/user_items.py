@@ -152,7 +152,16 @@ def whole_batch(items: Sequence[Any], collation: Collation, ids: INT64 | None) -
         DataError: it fails or returns nothing, or ``data.count`` does not return a number of samples.
     """
     where = f"{len(items)} items" if ids is None else f"the items {_brief(ids.tolist())}"
-    content = _called(collation.collate, list(items), collation.collate_name, where)
+    try:
+        content = _called(collation.collate, list(items), collation.collate_name, where)
+    except DataError as error:
+        if collation.collate is not default_collate:
+            raise
+        allowed = str(error).removeprefix(f"{collation.collate_name}: ")
+        own = "data.collate=package.module:function"
+        raise refuse(
+            "data.collate", "null", f"torch's default_collate is used, and {allowed}", own, error=DataError
+        ) from error
     if content is None:
         raise DataError(f"{collation.collate_name}: it returned nothing for {where}; it must return the batch")
     num_samples = len(items)

@@ -269,7 +269,8 @@ class MeasuredLoop:
             tracked.metric(name, value, progress.step)
         self._loaders.report_skipped()
         self._log_losses(together=True)
-        self._measured.record(tracked, group=self._context.group)
+        if self._context.config.has_own_step:
+            self._measured.record(tracked, group=self._context.group)
         tracked.flush()
         self._memory.after_epoch(meter.num_steps)
         config = self._context.config
