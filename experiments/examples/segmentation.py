@@ -52,7 +52,7 @@ class Leaves(Dataset[Scene]):
         return Scene(torch.from_numpy(pixels.clip(0, 255).astype(np.uint8)).permute(2, 0, 1), torch.from_numpy(mask))
 
 
-def make_datasets(num_train: int = 512, num_val: int = 96, image_px: int = 64) -> tuple[Leaves, Leaves]:
+def make_datasets(num_train: int = 512, num_val: int = 96, image_px: int = 48) -> tuple[Leaves, Leaves]:
     """The training and the validation set. ``image_px``: height and width, a multiple of 4."""
     return Leaves(num_train, image_px, seed=0), Leaves(num_val, image_px, seed=1)
 
