@@ -1,1 +1,1 @@
-"""The commands of a checkout. Each module starts the command of ``loaderlab`` with the same name."""
+"""The commands of a checkout: each module starts the command of ``loaderlab`` with the same name. `examples` has tasks to train."""

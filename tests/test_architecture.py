@@ -93,6 +93,7 @@ WRITES = {  # attributes of another object that a file may assign to
     "cli/main.py": {"sys.argv"},  # Hydra reads it
     "device/emulated.py": {"self._chosen.stream"},  # of this thread
     "loaders/header.py": {"Image.MAX_IMAGE_PIXELS"},  # Pillow's limit has no other interface
+    "loaders/nesting.py": {"object.__setattr__(clone, key, part)"},  # a copy of a dataclass, which may be frozen
     "loaders/native.py": {"self._requests.epoch"},  # a class of this file
     "probes/ceiling.py": {"deadline.steps"},  # a class of this file
     "training/state.py": {"parameter.grad"},  # torch's own way to drop a gradient
@@ -103,6 +104,7 @@ WRITES = {  # attributes of another object that a file may assign to
         "progress.epoch",
         "progress.updates",
         "progress.step",
+        "progress.validation",
     },  # the state that it advances
     "training/models.py": {"setattr(module, name, buffer)"},  # torch's own way to set a buffer
     "training/precision.py": {"torch.backends.cudnn.allow_tf32"},  # torch's own switch

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 HIGHER, LOWER, NEITHER = "higher", "lower", ""
 ROW, PART = "row", "part"
 WORST_RANK = "worst_rank/"  # prefix of the metrics that have the worst rank's value
+TASK, VALIDATION = "task/", "val/"  # prefixes of the metrics that a user's own step and evaluation return
 TABLE: dict[str, Metric] = {}
 
 
@@ -91,12 +92,19 @@ def _metric(
     return name
 
 
+def is_defined(name: str) -> bool:
+    """Whether a run may log this metric: it is in the table, or it has a prefix of the user's own metrics."""
+    return name in TABLE or name.startswith((TASK, VALIDATION))
+
+
 def metric(name: str) -> Metric:
-    """The definition of a metric.
+    """The definition of a metric. Those of the user's own are not in the table; nothing is known of them but their name.
 
     Raises:
         KeyError: no metric has this name.
     """
+    if name not in TABLE and is_defined(name):
+        return Metric(name, "", name, ".4g", NEITHER, per_rank=False, row=ROW)
     return TABLE[name]
 
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from loaderlab import metrics
 from loaderlab.config import SgdOptimizer
 from loaderlab.training import optimizers
 from tests.cuda_double.patches import installed
@@ -84,8 +85,12 @@ def test_an_evaluation_uses_the_mode_and_the_samples_of_an_evaluation(monkeypatc
     model = reference([STEPS, STEPS], 1)
     inputs, targets = (torch.cat(parts) for parts in zip(*batches(EVALUATED), strict=True))
     logits = model(inputs)
-    assert result.progress.val_loss[-1] == pytest.approx(F.cross_entropy(logits, targets).item(), rel=1e-4)
-    assert result.progress.val_accuracy[-1] == pytest.approx((logits.argmax(1) == targets).float().mean().item())
+    assert result.progress.validation[metrics.VAL_LOSS] == pytest.approx(
+        F.cross_entropy(logits, targets).item(), rel=1e-4
+    )
+    assert result.progress.validation[metrics.VAL_ACCURACY] == pytest.approx(
+        (logits.argmax(1) == targets).float().mean().item()
+    )
 
 
 def test_an_epoch_ends_before_the_evaluation() -> None:

@@ -83,7 +83,8 @@ def one(backend: str, root: Path, on_error: str = "error") -> torch.Tensor:
     )
     loader = loaders.build(BACKENDS[backend], spec.train, EpochPlan(1, 1, False, False), Cpu())
     try:
-        return next(iter(loader.epoch(0))).inputs[0]
+        inputs: torch.Tensor = next(iter(loader.epoch(0))).inputs
+        return inputs[0]
     finally:
         loader.close()
 

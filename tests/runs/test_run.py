@@ -170,10 +170,10 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(
 
     evaluations = iter(range(99))
 
-    def interrupted(*_: object) -> tuple[float, float]:
+    def interrupted(*_: object) -> dict[str, float]:
         if next(evaluations) == 2:
             raise KeyboardInterrupt
-        return 0.0, 0.0
+        return {}
 
     with monkeypatch.context() as patched:
         patched.setattr(loop, "evaluate", interrupted)

@@ -15,7 +15,7 @@ from loaderlab.config import TrainConfig, UserError
 from loaderlab.device.cpu import Cpu
 from loaderlab.runs import job, run
 from loaderlab.runs.loader_set import LoaderSet
-from loaderlab.runs.shared_memory import SHM, check_shared_memory
+from loaderlab.runs.shared_memory import SHM, check_shared_memory, sample_bytes
 from loaderlab.system.doctor import MIB
 from loaderlab.system.terminal import Terminal
 
@@ -63,7 +63,7 @@ def warnings(make_config: Callable[..., TrainConfig], terminal: Terminal) -> Cal
         config = make_config(*SETTINGS, *overrides)
         spec, loaders, cpu = data.build(config.data, lambda *_: None), LoaderSet(config, terminal), Cpu()
         training, validation = loaders.training(spec, loaders.plan(spec), cpu), loaders.validation(spec, cpu)
-        check_shared_memory(spec, config.batch_size, training, validation, terminal)
+        check_shared_memory(spec, sample_bytes(spec), config.batch_size, training, validation, terminal)
         return terminal.said
 
     return check

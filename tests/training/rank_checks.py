@@ -13,6 +13,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from rich.console import Console
 
+from loaderlab import metrics
 from loaderlab.cli.schemas import register
 from loaderlab.config import TrainConfig, UserError
 from loaderlab.device.resolve import device_of
@@ -30,6 +31,8 @@ from loaderlab.training.loop import Observers, train
 from loaderlab.training.rank_group import RankGroup
 from loaderlab.training.step import ModelStep, Progress
 from tests.conftest import compose
+from tests.own_task import OWN
+from tests.own_task import __name__ as OWN_MODULE
 from tests.training.rank_data import clusters
 
 GLOBAL_BATCH = 64
@@ -121,7 +124,8 @@ def _record(loader: Loader, made: Trained) -> None:
         batch = transfer(batch)
         if batch.ids is not None:
             made.ids[-1] += batch.ids.tolist()
-        made.inputs += batch.inputs.reshape(len(batch), -1)[:, 0].tolist()
+        if not batch.is_whole:
+            made.inputs += batch.inputs.reshape(len(batch), -1)[:, 0].tolist()
         return batch
 
     loader.epoch, loader.transfer = recorded_epoch, recorded_transfer  # type: ignore[method-assign,assignment]
@@ -172,12 +176,12 @@ def batch_norm(group: RankGroup, folder: Path) -> Any:
     losses, alone, buffers, has_collective = list[float](), list[float](), list[torch.Tensor](), list[bool]()
     for seed in range(5):
         made = trained(group, folder, *common, per_rank(group), f"seed={seed}")
-        losses.append(made.prepared.progress.val_loss[-1])
+        losses.append(made.prepared.progress.validation[metrics.VAL_LOSS])
         buffers.append(flat(made.step.model.buffers()))
         has_collective += [step.collective_ns > 0 for step in made.meter.steps]
         if group.ranks.is_first:
             reference = trained(None, folder, *common, f"batch_size={GLOBAL_BATCH}", f"seed={seed}")
-            alone.append(reference.prepared.progress.val_loss[-1])
+            alone.append(reference.prepared.progress.validation[metrics.VAL_LOSS])
     return {"losses": losses, "alone": alone, "buffers": buffers, "has_collective": has_collective}
 
 
@@ -217,7 +221,7 @@ def evaluation(group: RankGroup, folder: Path) -> Any:
         logits, targets = made.step.model(torch.stack(inputs)), torch.tensor(labels)
         alone = (F.cross_entropy(logits, targets).item(), (logits.argmax(1) == targets).double().mean().item())
         progress = made.prepared.progress
-        result[num_val] = ((progress.val_loss[-1], progress.val_accuracy[-1]), alone)
+        result[num_val] = ((progress.validation[metrics.VAL_LOSS], progress.validation[metrics.VAL_ACCURACY]), alone)
     return result
 
 
@@ -278,6 +282,26 @@ def resume(group: RankGroup, folder: Path) -> Any:
     return {"whole": whole.weights, "rest": rest.weights, "rest_ids": rest.ids, "alone": alone, "refused": refused}
 
 
+def own_task(group: RankGroup, folder: Path) -> Any:
+    """Weights and evaluation of a task of one's own, those of one process with the global batch, and a step that avoids the wrapper."""
+    common = (*OWN, f"model.evaluate={OWN_MODULE}:evaluate", "+model.options={dropout: 0}", *HOST, *SGD, "epochs=3")
+    data = "+data.options={num_train: 256, num_val: 7}"
+    made = trained(group, folder, *common, data, per_rank(group))
+    alone = trained(None, folder, *common, data, f"batch_size={GLOBAL_BATCH}") if group.ranks.is_first else None
+    refused = ""
+    try:
+        avoiding = f"model.step={OWN_MODULE}:around_the_wrapper"
+        trained(group, folder, *[avoiding if text.startswith("model.step=") else text for text in common], data)
+    except UserError as error:
+        refused = str(error)
+    return {
+        "weights": made.weights,
+        "validation": made.prepared.progress.validation,
+        "alone": alone and {"weights": alone.weights, "validation": alone.prepared.progress.validation},
+        "refused": refused,
+    }
+
+
 CHECKS: dict[str, Callable[[RankGroup, Path], Any]] = {
     check.__name__: check
     for check in (
@@ -290,6 +314,7 @@ CHECKS: dict[str, Callable[[RankGroup, Path], Any]] = {
         evaluation,
         streams,
         resume,
+        own_task,
     )
 }
 

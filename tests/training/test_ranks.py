@@ -18,7 +18,7 @@ from tests.training.rank_checks import CHECKS, IMAGE_LOADERS
 
 SECONDS = 200.0
 CLOSE = 1e-5  # of sums of float32 in another order
-QUICK = ("same_weights", "accumulation", "evaluation", "streams", "resume")
+QUICK = ("same_weights", "accumulation", "evaluation", "streams", "resume", "own_task")
 OF_FOUR = ("same_weights", "same_learning", "samples_of_loaders", "evaluation", "streams")
 GROUPS = [
     pytest.param((2, QUICK), id="2"),
@@ -172,3 +172,19 @@ def test_another_global_batch_is_refused_on_every_rank(ranks: Results) -> None:
     refused = {result["refused"] for result in of(ranks, "resume")}
     assert len(refused) == 1
     assert "batch_size (was 32, is 8)" in refused.pop()
+
+
+def test_a_task_of_ones_own_learns_what_one_process_learns(ranks: Results) -> None:
+    results = of(ranks, "own_task")
+    alone = results[0]["alone"]
+    assert all_same([result["weights"] for result in results])
+    assert (results[0]["weights"] - alone["weights"]).abs().max() < CLOSE
+    for result in results:
+        assert result["validation"].keys() == {"val/loss", "val/boxes"}
+        assert result["validation"]["val/boxes"] == pytest.approx(alone["validation"]["val/boxes"])
+        assert result["validation"]["val/loss"] == pytest.approx(alone["validation"]["val/loss"], rel=1e-4)
+
+
+def test_a_step_whose_gradients_would_not_be_averaged_is_refused(ranks: Results) -> None:
+    for result in of(ranks, "own_task"):
+        assert "model.step: with several ranks it must call model(...) itself" in result["refused"]

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from loaderlab import metrics
 from loaderlab.config import AdamWOptimizer, OptimizerConfig, PrecisionConfig, SgdOptimizer, UserError
 from loaderlab.device.base import Device
 from loaderlab.device.cpu import Cpu
@@ -132,7 +133,7 @@ def test_it_trains_like_a_handwritten_loop(device: str) -> None:
     assert same(model, by_hand(samples(12, 4), 3), 1e-5)
     assert (progress.epoch, progress.step, progress.updates) == (3, 9, 9)
     assert len(meter.steps) == 9
-    assert len(progress.val_accuracy) == 3
+    assert set(progress.validation) == {metrics.VAL_LOSS, metrics.VAL_ACCURACY}
     assert all(math.isfinite(step.loss) for step in meter.steps)
 
 
@@ -209,11 +210,11 @@ def test_evaluation_covers_all_samples_including_a_short_batch() -> None:
     loader = Listed(batches, device)
     optimizer, schedule = optimizers.build(SgdOptimizer(schedule="constant"), model, 1)
     step = ModelStep(model, optimizer, schedule, Precision(PrecisionConfig(name="fp32"), device))
-    loss, accuracy = evaluate(step, loader, device)
+    validation = evaluate(step, loader, device)
     inputs, targets = torch.cat([b.inputs for b in batches]), torch.cat([b.targets for b in batches])
     logits = model(inputs)
-    assert loss == pytest.approx(F.cross_entropy(logits, targets).item(), abs=1e-6)
-    assert accuracy == pytest.approx((logits.argmax(1) == targets).float().mean().item())
+    assert validation[metrics.VAL_LOSS] == pytest.approx(F.cross_entropy(logits, targets).item(), abs=1e-6)
+    assert validation[metrics.VAL_ACCURACY] == pytest.approx((logits.argmax(1) == targets).float().mean().item())
     assert model.training is False
 
 

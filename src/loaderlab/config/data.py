@@ -256,7 +256,12 @@ class MnistData(TorchvisionData):
 
 @dataclass
 class CustomData(DataConfig):
-    """Your own dataset object."""
+    """Your own dataset object.
+
+    With ``model.step``, or with ``collate`` on an emulated accelerator, its items may be anything: ``collate(items)`` makes a batch of
+    the list of items, any nesting of dicts, lists, tuples, named tuples and dataclasses with tensors and other values. ``count(batch)``
+    returns the number of its samples. Both run where the batch is built, in a worker.
+    """
 
     name: ClassVar[str] = "custom"
     target: str = setting(MISSING, "package.module:function that returns a dataset, or a (train, val) pair")
@@ -264,6 +269,15 @@ class CustomData(DataConfig):
     input_key: str | None = setting(None, "key of the input if items are dicts")
     target_key: str | None = setting(None, "key of the target if items are dicts")
     num_classes: int | None = setting(None, "number of classes if the dataset has no `classes`", at_least=1, example=10)
+    collate: str | None = setting(
+        None,
+        "package.module:function, called as collate(items): it returns a batch for model.step; null: torch's default_collate",
+    )
+    count: str | None = setting(
+        None,
+        "package.module:function, called as count(batch): it returns the number of samples in a batch for model.step; null: the number "
+        "of items",
+    )
     sharded: bool = setting(
         False,
         "the iterable dataset splits itself by get_worker_info, and with several ranks by RANK and WORLD_SIZE of the environment, so "

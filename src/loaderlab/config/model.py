@@ -47,11 +47,28 @@ class TimmModel(ModelConfig):
 
 @dataclass
 class CustomModel(ModelConfig):
-    """Your own module."""
+    """Your own module, and with ``step`` your own task.
+
+    With ``step``, a batch is what ``data.collate`` returns, on the device: ``step(model, batch)`` returns the loss (a tensor of one
+    number, with a graph) or ``(loss, metrics)``; the metrics are a dict of numbers, which are recorded as ``task/NAME``. It must not
+    change the batch in place. ``evaluate(model, batch)`` is called in evaluation mode and without gradients. It returns a dict of means
+    over the batch's samples; their means over all validation samples are recorded as ``val/NAME``. With a data set of loaderlab, a
+    batch is ``(inputs, targets)``.
+    """
 
     name: ClassVar[str] = "custom"
     target: str = setting(MISSING, "package.module:function that returns a torch.nn.Module")
     options: dict[str, Any] = setting({}, "keyword arguments for the function")
+    step: str | None = setting(
+        None,
+        "package.module:function, called as step(model, batch): it returns the loss, or (loss, metrics); null: the cross entropy of "
+        "the model's logits",
+    )
+    evaluate: str | None = setting(
+        None,
+        "package.module:function, called as evaluate(model, batch): it returns a dict of numbers, each a mean over the batch; null: "
+        "with model.step, its mean loss",
+    )
 
 
 @dataclass

@@ -18,11 +18,19 @@ from loaderlab.config.loader import LoaderConfig
 from loaderlab.config.measure import CheckpointConfig, MeasureConfig, TrackingConfig
 from loaderlab.config.model import CnnModel, ModelConfig, OptimizerConfig, PrecisionConfig, TimmModel
 from loaderlab.config.slurm import SweepSlurmConfig
+from loaderlab.config.task import check_task, has_own_step, has_whole_batches
 
 TEMPLATE, SPAWN = "template", "spawn"  # how the process of a job starts
 LOCAL, SLURM = "local", "slurm"  # where the jobs of a sweep run
 AUTO_EPOCHS = 20
-RECORDED_IF_SET = ("measure.seconds", "measure.epoch_steps")  # the records of earlier versions have no such settings
+RECORDED_IF_SET = (  # the records of earlier versions have no such settings
+    "measure.seconds",
+    "measure.epoch_steps",
+    "model.step",
+    "model.evaluate",
+    "data.collate",
+    "data.count",
+)
 
 
 @dataclass
@@ -154,6 +162,7 @@ class TrainConfig:
                 is_example=False,
             )
         self._check_share()
+        check_task(self)
         if self.accelerator.is_emulated:
             check_emulated(self)
             return
@@ -241,6 +250,16 @@ class TrainConfig:
     def evaluates(self) -> bool:
         """Whether the run evaluates after each epoch. An emulated run has no model to evaluate."""
         return self.evaluate and not self.accelerator.is_emulated
+
+    @property
+    def has_own_step(self) -> bool:
+        """Whether the user's own function is the step: ``model.step``."""
+        return has_own_step(self)
+
+    @property
+    def has_whole_batches(self) -> bool:
+        """Whether a batch is what ``data.collate`` returns for the user's items, instead of inputs and class indices."""
+        return has_whole_batches(self)
 
     @property
     def saves_checkpoints(self) -> bool:

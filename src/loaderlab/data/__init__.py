@@ -20,16 +20,23 @@ from loaderlab.config import (
 from loaderlab.data.spec import DataSpec, OnError
 
 
-def build(config: DataConfig, on_progress: Callable[[int, int | None], None]) -> DataSpec:
+def build(
+    config: DataConfig, on_progress: Callable[[int, int | None], None], *, whole_batches: bool = False
+) -> DataSpec:
     """The samples that a configuration describes. Prepares them on disk first if necessary.
 
     Args:
         config: the configuration.
         on_progress: called with (files done, files in total) during the preparation; the total is None if unknown.
+        whole_batches: ``TrainConfig.has_whole_batches``.
 
     Raises:
         DataError: the message names the file or the setting, and says what to do.
     """
+    if isinstance(config, CustomData):
+        from loaderlab.data import custom
+
+        return custom.build(config, whole_batches=whole_batches)
     spec = _build(config, on_progress)
     if not isinstance(config, EncodedData):
         return spec
@@ -73,8 +80,4 @@ def _build(config: DataConfig, on_progress: Callable[[int, int | None], None]) -
             from loaderlab.data import torchvision_sets
 
             return torchvision_sets.build(config)
-        case CustomData():
-            from loaderlab.data import custom
-
-            return custom.build(config)
     raise AssertionError(config)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, default_collate
 
 from loaderlab.config import CustomData, refuse
-from loaderlab.data.spec import DataError, DataSpec, Split, UserItems
+from loaderlab.data.spec import Collation, DataError, DataSpec, Split, UserItems
 from loaderlab.system import user_code
 from loaderlab.system.causes import described, reason
 
 T = TypeVar("T")
 
 
-def build(config: CustomData) -> DataSpec:
+def build(config: CustomData, *, whole_batches: bool = False) -> DataSpec:
     """The spec of the dataset that ``data.target`` returns. Its first item is read for shape and dtype.
+
+    Args:
+        whole_batches: its items may be anything, and ``data.collate`` makes batches of them for the user's own step.
 
     Raises:
         DataError: it returns no dataset, its items are not (input, target) pairs, or the classes are unknown.
@@ -27,6 +31,8 @@ def build(config: CustomData) -> DataSpec:
     made = user_code.call("data.target", config.target, config.options)
     train, val = made if _is_pair(made) else (made, None)
     _refuse_no_dataset(train, config)
+    if whole_batches:
+        return _of_whole_batches(train, val, config)
     classes = _classes(train, config)
     source = _source(train, config, len(classes))
     sample, _ = split_item(_first(source, config), source, f"data.target={config.target}")
@@ -37,6 +43,38 @@ def build(config: CustomData) -> DataSpec:
         classes=classes,
         sample_shape=tuple(sample.shape),
         sample_dtype=str(sample.dtype).removeprefix("torch."),
+        location=config.target,
+        digest=f"{config.target}-{source.length}",
+    )
+
+
+def _of_whole_batches(train: Any, val: Any, config: CustomData) -> DataSpec:
+    collate, count = default_collate, None
+    if config.collate is not None:
+        collate = user_code.function("data.collate", config.collate, "items")
+    if config.count is not None:
+        count = user_code.function("data.count", config.count, "batch")
+    collation = Collation(
+        collate,
+        count,
+        f"data.collate={'null' if config.collate is None else config.collate}",
+        f"data.count={config.count}",
+    )
+    splits = [
+        None if dataset is None else Split(replace(_source(dataset, config, 0), collation=collation))
+        for dataset in (train, val)
+    ]
+    assert splits[0] is not None
+    source = splits[0].source
+    assert isinstance(source, UserItems)
+    _first(source, config)
+    return DataSpec(
+        name="custom",
+        train=splits[0],
+        val=splits[1],
+        classes=(),
+        sample_shape=(),
+        sample_dtype="",
         location=config.target,
         digest=f"{config.target}-{source.length}",
     )

@@ -6,6 +6,7 @@ import abc
 import contextlib
 import functools
 import tarfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -197,8 +198,24 @@ class Vectors:
 
 
 @dataclass(frozen=True)
+class Collation:
+    """How whole batches of a user's own task are made.
+
+    Attributes:
+        collate: called with the list of items; returns a batch.
+        count: called with a batch; returns the number of its samples. None: the number of items.
+        collate_name, count_name: the settings with their values, for messages.
+    """
+
+    collate: Callable[[list[Any]], Any]
+    count: Callable[[Any], Any] | None
+    collate_name: str
+    count_name: str = ""
+
+
+@dataclass(frozen=True)
 class UserItems:
-    """A user's own dataset. Its items are used unchanged: pairs, or dicts with these keys."""
+    """A user's own dataset. Its items are used unchanged: pairs, or dicts with these keys; or anything, with a ``collation``."""
 
     dataset: Any
     iterable: bool
@@ -206,6 +223,7 @@ class UserItems:
     target_key: str | None
     num_classes: int
     sharded: bool = False
+    collation: Collation | None = None
 
     @functools.cached_property
     def length(self) -> int | None:
@@ -246,6 +264,11 @@ class Split:
         return isinstance(self.source, UserItems) and self.source.iterable
 
     @property
+    def whole_batches(self) -> bool:
+        """Whether a batch is what a user's collate function returns."""
+        return isinstance(self.source, UserItems) and self.source.collation is not None
+
+    @property
     def in_memory(self) -> bool:
         return isinstance(self.source, (ImageArrays, Vectors))
 
@@ -260,8 +283,8 @@ class DataSpec:
     """The description of a run's samples.
 
     Attributes:
-        sample_shape: of one input in a batch: (C, H, W), (F,), or the shape of a user's items.
-        sample_dtype: dtype of one input, as torch names it.
+        sample_shape: of one input in a batch: (C, H, W), (F,), or the shape of a user's items; () with `whole_batches`.
+        sample_dtype: dtype of one input, as torch names it; empty with `whole_batches`.
         digest: identifies the set by its names and labels, not by every byte.
         notes: skipped entries and other remarks for the user, one line each.
     """
@@ -275,6 +298,11 @@ class DataSpec:
     location: str
     digest: str
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def whole_batches(self) -> bool:
+        """Whether a batch is what a user's collate function returns, so that neither shapes nor classes are known."""
+        return self.train.whole_batches
 
 
 def transforms(config: TransformConfig) -> tuple[TransformSpec, TransformSpec, Normalization]:

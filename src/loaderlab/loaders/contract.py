@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from loaderlab.config import UserError
 from loaderlab.data.spec import INT64, Blocks
 from loaderlab.loaders.capabilities import LoaderCapabilities
+from loaderlab.loaders.packed import Packed, pack, plain_memory
 from loaderlab.loaders.resolve import LoaderSettings
 
 SMALL_BYTES = 2**16  # a tensor up to this size is sent in the message itself
@@ -106,24 +107,37 @@ class Batch:
 
     Attributes:
         inputs: images (N, C, H, W), uint8 0..255 with channels-last strides, or normalised float32 if the configuration
-            says so; vectors (N, F) float32; a user's own inputs unchanged.
-        targets: (N,) int64; a user's own targets unchanged.
+            says so; vectors (N, F) float32; a user's own inputs unchanged. A whole batch of ``data.collate``, of any nesting, may be
+            `Packed` before it is transferred.
+        targets: (N,) int64; a user's own targets unchanged. None if ``inputs`` is a whole batch.
         ids: (N,) int64 on the host: positions in the split. None for an iterable dataset, which has no ids.
         skipped: samples that could not be loaded, by id, with the reason. Other samples of the batch replace them, also in
             ``ids``.
+        counted: of a whole batch: the dataset's items in it, and its samples as ``data.count`` counts them.
 
     The consumer of a batch owns its tensors: no loader writes into them again while a tensor, an array or a view refers to their
     memory (`loaderlab.loaders.slots`). Only `replay` returns the same tensors more
     than once; they must not be modified.
     """
 
-    inputs: torch.Tensor
-    targets: torch.Tensor
+    inputs: Any
+    targets: Any
     ids: torch.Tensor | None
     skipped: Mapping[int, str] = field(default_factory=dict)
+    counted: tuple[int, int] | None = None
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return len(self.targets) if self.counted is None else self.counted[1]
+
+    @property
+    def num_items(self) -> int:
+        """The number of the dataset's items in it; `len` is the number of samples."""
+        return len(self.targets) if self.counted is None else self.counted[0]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether ``inputs`` is a whole batch of ``data.collate``."""
+        return self.counted is not None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Sends the inputs in shared memory and small tensors in the message itself: a tensor in shared memory costs a file
@@ -132,20 +146,24 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """A copy in page-locked memory. DataLoader's pinning thread calls a method of this name."""
+        if self.is_whole:
+            inputs = self.inputs if isinstance(self.inputs, Packed) else pack(self.inputs, plain_memory)
+            return replace(self, inputs=inputs.pin_memory())
         return Batch(self.inputs.pin_memory(), self.targets.pin_memory(), self.ids, self.skipped)
 
 
-def small_parts(batch: Batch) -> tuple[Any, Any, Mapping[int, str]]:
-    """What a message about a batch contains besides its inputs: targets, ids, skipped. Small tensors are sent as bytes."""
-    return _as_bytes(batch.targets), _as_bytes(batch.ids), batch.skipped
+Parts = tuple[Any, Any, Mapping[int, str], tuple[int, int] | None]
 
 
-def whole_parts(
-    parts: tuple[Any, Any, Mapping[int, str]],
-) -> tuple[torch.Tensor, torch.Tensor | None, Mapping[int, str]]:
-    """The targets, ids and skipped samples of a message."""
+def small_parts(batch: Batch) -> Parts:
+    """What a message about a batch contains besides its inputs: targets, ids, skipped, counted. Small tensors are sent as bytes."""
+    return _as_bytes(batch.targets), _as_bytes(batch.ids), batch.skipped, batch.counted
+
+
+def whole_parts(parts: Parts) -> Parts:
+    """The targets, ids, skipped samples and counts of a message."""
     targets, ids = (_from_bytes(part) if isinstance(part, bytes) else part for part in parts[:2])
-    return targets, ids, parts[2]
+    return targets, ids, parts[2], parts[3]
 
 
 def _as_bytes(tensor: torch.Tensor | None) -> Any:
@@ -159,7 +177,7 @@ def _from_bytes(data: bytes) -> torch.Tensor:
     return torch.frombuffer(bytearray(data), dtype=torch.int64)  # a copy, because bytes cannot be written to
 
 
-def _received(inputs: torch.Tensor, *parts: Any) -> Batch:
+def _received(inputs: Any, *parts: Any) -> Batch:
     return Batch(inputs, *whole_parts(parts))
 
 

@@ -117,7 +117,7 @@ class Native(Loader):
                     continue
                 batches = [received(fetched, self._skipped)]
                 if self._iterable:
-                    num_steps, num_samples = num_steps + 1, num_samples + len(batches[0])
+                    num_steps, num_samples = num_steps + 1, num_samples + batches[0].num_items
                     self.counted = Counted(num_samples, whole=False)
                 del fetched
                 yield batches.pop()  # without a reference here, its memory is released by the consumer, not in the next wait

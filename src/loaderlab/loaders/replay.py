@@ -27,7 +27,7 @@ class Replay(Loader):
         self._num_steps = source.num_steps
         try:
             batches = itertools.islice(source.epoch(0), config.num_batches)
-            self._resident = [source.transfer(batch) for batch in batches if len(batch) == plan.batch_size]
+            self._resident = [source.transfer(batch) for batch in batches if batch.num_items == plan.batch_size]
         finally:
             source.close()
         if not self._resident:

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import get_worker_info
 
 from loaderlab.loaders.contract import Batch, small_parts, whole_parts
+from loaderlab.loaders.packed import Packed, is_dense, is_ordinary
 from loaderlab.loaders.slots import SLOT_BYTES, Slots, slots_of
 from loaderlab.loaders.torch_internals import shared_storage
 
@@ -24,17 +25,24 @@ class Message:
     batch: Batch
 
     def __reduce__(self) -> tuple[Any, ...]:
-        inputs = self.batch.inputs
+        inputs = _tensor(self.batch)
         # names and numbers only: the trainer unpickles them in a tenth of the time of arrays
         layout = inputs.nbytes, str(inputs.dtype).removeprefix("torch."), tuple(inputs.size()), inputs.stride()
-        return _received, (self.slots, self.slot, layout, small_parts(self.batch))
+        packed = (self.batch.inputs.content,) if isinstance(self.batch.inputs, Packed) else ()
+        return _received, (self.slots, self.slot, layout, small_parts(self.batch), *packed)
 
 
-def _received(slots: int, slot: int, layout: tuple[Any, ...], parts: tuple[Any, ...]) -> Batch:
+def _received(slots: int, slot: int, layout: tuple[Any, ...], parts: tuple[Any, ...], *packed: Any) -> Batch:
     num_bytes, dtype, size, stride = layout
     view = slots_of(slots).view(slot, num_bytes)
     inputs = torch.frombuffer(view, dtype=getattr(torch, dtype)).as_strided(size, stride)
-    return Batch(inputs, *whole_parts(parts))
+    return Batch(Packed(inputs, *packed) if packed else inputs, *whole_parts(parts))
+
+
+def _tensor(batch: Batch) -> torch.Tensor:
+    """What is sent in a slot: the inputs, or the memory of a packed batch."""
+    inputs: torch.Tensor = batch.inputs.memory if isinstance(batch.inputs, Packed) else batch.inputs
+    return inputs
 
 
 class Writer:
@@ -62,7 +70,7 @@ class Writer:
     def message(self, batch: Batch) -> Message | None:
         """The message that sends a batch. Copies its inputs into a slot, unless they were built in one. None if they do not
         fit into a slot, or none is free."""
-        inputs = batch.inputs
+        inputs = _tensor(batch)
         if not fits(inputs):
             return None
         slot = self._slots.slot_of(inputs)
@@ -80,21 +88,7 @@ class Writer:
 def fits(inputs: torch.Tensor) -> bool:
     """Whether a tensor can be sent in a slot: an ordinary tensor on the host, whose values follow each other in some order of
     its dimensions."""
-    if not _is_ordinary(inputs) or not inputs.numel():
-        return False
-    dense_stride = 1
-    for stride, size in sorted(zip(inputs.stride(), inputs.size(), strict=True)):
-        if size > 1:
-            if stride != dense_stride:
-                return False
-            dense_stride *= size
-    return True
-
-
-def _is_ordinary(tensor: torch.Tensor) -> bool:
-    if type(tensor) is not torch.Tensor or tensor.layout is not torch.strided or tensor.device.type != "cpu":
-        return False
-    return not (tensor.requires_grad or tensor.is_quantized or tensor.is_conj() or tensor.is_neg())
+    return is_ordinary(inputs) and inputs.numel() > 0 and is_dense(inputs)
 
 
 _writers: list[Writer] = []  # the writer of this process, if it is a worker with slots
@@ -125,7 +119,7 @@ def stacked(tensors: Sequence[torch.Tensor]) -> torch.Tensor | None:
     are not ordinary tensors of one shape and dtype."""
     first = tensors[0]
     if not _writers or any(
-        not _is_ordinary(tensor) or tensor.size() != first.size() or tensor.dtype != first.dtype for tensor in tensors
+        not is_ordinary(tensor) or tensor.size() != first.size() or tensor.dtype != first.dtype for tensor in tensors
     ):
         return None
     memory = _slot_memory((len(tensors), *first.size()), first.dtype)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
 from loaderlab.config import refuse
 from loaderlab.data.custom import split_item
-from loaderlab.data.spec import INT64, DataError, UserItems
+from loaderlab.data.spec import INT64, Collation, DataError, UserItems
 from loaderlab.loaders.contract import Batch
 from loaderlab.loaders.fetch import BatchFetcher, Failure, Fetched, Request
 from loaderlab.loaders.slot_writer import stacked
@@ -101,11 +102,13 @@ class UserStream(IterableDataset[Any]):
 
 
 def collate_items(items: Sequence[Any], source: UserItems, ids: INT64 | None) -> Batch:
-    """A user's items as one batch, by torch's own collate function.
+    """A user's items as one batch, by torch's own collate function; for a user's own task by ``data.collate``.
 
     Raises:
-        DataError: the items differ in shape or type.
+        DataError: the items differ in shape or type, or ``data.collate`` fails.
     """
+    if source.collation is not None:
+        return whole_batch(items, source.collation, ids)
     named = f"{_brief(ids.tolist())} " if ids is not None else ""
     pairs = [split_item(item, source, "data=custom") for item in items]
     if len(dtypes := {pair[0].dtype for pair in pairs}) > 1:  # in a worker, torch would convert some of them silently
@@ -140,6 +143,55 @@ def collate_items(items: Sequence[Any], source: UserItems, ids: INT64 | None) ->
             error=DataError,
         )
     return Batch(inputs, targets, None if ids is None else torch.from_numpy(ids))
+
+
+def whole_batch(items: Sequence[Any], collation: Collation, ids: INT64 | None) -> Batch:
+    """What ``data.collate`` returns for a user's items, as one batch.
+
+    Raises:
+        DataError: it fails or returns nothing, or ``data.count`` does not return a number of samples.
+    """
+    where = f"{len(items)} items" if ids is None else f"the items {_brief(ids.tolist())}"
+    try:
+        content = _called(collation.collate, list(items), collation.collate_name, where)
+    except DataError as error:
+        if collation.collate is not default_collate:
+            raise
+        allowed = str(error).removeprefix(f"{collation.collate_name}: ")
+        own = "data.collate=package.module:function"
+        raise refuse(
+            "data.collate", "null", f"torch's default_collate is used, and {allowed}", own, error=DataError
+        ) from error
+    if content is None:
+        raise DataError(f"{collation.collate_name}: it returned nothing for {where}; it must return the batch")
+    num_samples = len(items)
+    if collation.count is not None:
+        counted = _called(collation.count, content, collation.count_name, f"the batch of {where}")
+        try:
+            num_samples = operator.index(counted)
+        except TypeError:
+            num_samples = 0
+        if num_samples < 1:
+            raise DataError(
+                f"{collation.count_name}: it returned {_shown(counted)} for the batch of {where}; a whole number of at least 1 is "
+                "needed"
+            )
+    return Batch(content, None, None if ids is None else torch.from_numpy(ids), counted=(len(items), num_samples))
+
+
+def _called(function: Callable[[Any], Any], argument: Any, name: str, where: str) -> Any:
+    """Raises:
+    DataError: the user's function fails.
+    """
+    try:
+        return function(argument)
+    except user_code.FAILURES as error:
+        advice = shared_memory_advice(safe_text(error))
+        raise DataError(f"{name}: it failed for {where}: {described(error)}{advice}") from error
+
+
+def _shown(value: Any) -> str:
+    return str(value) if isinstance(value, int | float) else f"a {type(value).__name__}"
 
 
 def _brief(ids: Sequence[int]) -> str:

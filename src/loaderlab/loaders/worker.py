@@ -6,14 +6,20 @@ import contextlib
 import gc
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch.utils.data import get_worker_info
 
+from loaderlab.config import refuse
 from loaderlab.loaders.contract import Batch
+from loaderlab.loaders.fetch import Failure
 from loaderlab.loaders.header import lift_pillow_limit
-from loaderlab.loaders.slot_writer import begin_worker, message
+from loaderlab.loaders.packed import Packed, Pickled, pack
+from loaderlab.loaders.slot_writer import batch_memory, begin_worker, message
 from loaderlab.loaders.slots import Slots
+from loaderlab.system.causes import described
 from loaderlab.system.processes import killed_with_parent
 
 
@@ -60,8 +66,19 @@ def as_sent(fetched: Any) -> Any:
     """What a worker sends: the same value, or for a batch a message about a slot. A batch that fits into no slot is moved to new
     shared memory here, so that an error reaches the training process. The thread that sends batches would only print the error,
     and the training process would wait forever."""
-    if isinstance(fetched, Batch) and get_worker_info() is not None:
-        if (in_slot := message(fetched)) is not None:
-            return in_slot
+    worker = get_worker_info()
+    if not isinstance(fetched, Batch) or worker is None:
+        return fetched
+    if fetched.is_whole:
+        try:
+            packed = pack(fetched.inputs, lambda num_bytes: batch_memory((num_bytes,), torch.uint8))
+            fetched = replace(fetched, inputs=Packed(packed.memory, Pickled(packed.content)))
+        except Exception as error:  # of pickling a user's objects, or of the system
+            allowed = f"a batch of data.collate cannot be sent from a worker: {described(error)}"
+            override = "loader.num_workers=0, or return tensors and plain values"
+            return Failure(str(refuse("loader.num_workers", worker.num_workers, allowed, override, is_example=False)))
+    if (in_slot := message(fetched)) is not None:
+        return in_slot
+    if not fetched.is_whole:  # a packed batch is in shared memory already
         fetched.inputs.share_memory_()
     return fetched

@@ -134,13 +134,15 @@ def check_all(arms: Mapping[str, TrainConfig], terminal: Terminal) -> dict[str, 
         try:
             device = resolve.device_of(config)
             gpu_reason = needs_gpu(config.loader, device)
-            if not gpu_reason and repr(config.data) not in specs:
+            whole = config.has_whole_batches
+            described_data = f"{config.data!r} {whole}"
+            if not gpu_reason and described_data not in specs:
                 with terminal.progress("preparing the samples", None):
-                    specs[repr(config.data)] = data.build(config.data, lambda *_: None)
+                    specs[described_data] = data.build(config.data, lambda *_: None, whole_batches=whole)
             if gpu_reason:
                 result = ParityResult(f"{NOT_APPLICABLE}: {gpu_reason}")
             else:
-                result = check_run(config, specs[repr(config.data)], device)
+                result = check_run(config, specs[described_data], device)
         except Exception as error:
             result = ParityResult(error_line(error))
         terminal.say(f"  {name}: {result}")

@@ -12,6 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,6 +37,8 @@ from loaderlab.loaders.contract import Batch, EpochPlan, Loader
 from loaderlab.loaders.decode import decoder, read_image
 from loaderlab.loaders.fetch import BatchFetcher, Request
 from loaderlab.loaders.fetchers import fetcher
+from loaderlab.loaders.nesting import mapped, tensors
+from loaderlab.parity.nested import difference, incomparable
 from loaderlab.parity.result import ResultBuilder
 
 # Measured in comparison with Pillow on 4:4:4, 4:2:2 and 4:2:0 JPEG files, digits and noise, with every resizing: see
@@ -117,7 +120,7 @@ class SampleCheck:
     def __init__(self, split: Split, ids: INT64, device: Device, batch_size: int, builder: ResultBuilder) -> None:
         self._split, self._ids, self._device, self._builder = split, ids, device, builder
         self._reference: BatchFetcher = fetcher(split, True, "pillow")
-        self._values = self._labels = True
+        self._values = self._labels = self._comparable = True
         if isinstance(split.source, UserItems):
             self._read_twice(batch_size)
 
@@ -126,11 +129,22 @@ class SampleCheck:
         for start in range(0, len(self._ids), batch_size):
             request = Request(np.arange(start, min(start + batch_size, len(self._ids))), 0, 0, 0)
             once, again = self._reference.build(request), self._reference.build(request)
+            if once.is_whole:
+                if self._is_comparable(once.inputs):
+                    self._values &= not difference(once.inputs, again.inputs)
+                continue
             self._values &= bool(_equal(once.inputs, again.inputs).all())
             self._labels &= bool((once.targets == again.targets).all())
         for same, name in ((self._values, "values"), (self._labels, "labels")):
             if not same:
                 self._builder.add_note(f"{name} not compared: the dataset returns different ones each time")
+
+    def _is_comparable(self, content: Any) -> bool:
+        """Whether the contents of a user's whole batches can be compared; if not, notes the reason once."""
+        if self._comparable and (what := incomparable(content)):
+            self._comparable = False
+            self._builder.add_note(f"contents not compared: a batch contains {what}")
+        return self._comparable
 
     def epoch(self, loader: Loader, plan: EpochPlan, epoch: int, *, in_order: bool) -> None:
         """Compares one epoch of a loader of this part."""
@@ -192,6 +206,9 @@ class SampleCheck:
             self._builder.add_mismatch("ids", f"{where}: {ids.tolist()[:5]} are not ids of {len(self._ids)} samples")
             return
         expected = self._reference.build(Request(ids, plan.seed, epoch, step))
+        if expected.is_whole:
+            self._whole(batch, expected, where)
+            return
         if batch.inputs.device.type != self._device.torch_device.type:
             self._builder.add_mismatch(
                 "device", f"{where}: the batch is on {batch.inputs.device}, expected {self._device.torch_device}"
@@ -215,6 +232,21 @@ class SampleCheck:
             for row in torch.nonzero(~_equal(inputs, expected.inputs)).flatten().tolist():
                 difference = (inputs[row].double() - expected.inputs[row].double()).abs().max()
                 self._add("values", f"differs by up to {difference:.4g}, expected equal values", int(ids[row]))
+
+    def _whole(self, batch: Batch, expected: Batch, where: str) -> None:
+        """Compares a user's whole batch."""
+        if len(batch) != len(expected):
+            self._builder.add_mismatch("count", f"{where}: {len(batch)} samples, expected {len(expected)}")
+        for tensor in tensors(batch.inputs):
+            if tensor.device.type != self._device.torch_device.type:
+                self._builder.add_mismatch(
+                    "device", f"{where}: a tensor is on {tensor.device}, expected {self._device.torch_device}"
+                )
+        if not (self._values and self._is_comparable(expected.inputs)):
+            return
+        on_host = mapped(batch.inputs, lambda leaf: leaf.cpu() if isinstance(leaf, torch.Tensor) else leaf)
+        if text := difference(on_host, expected.inputs):
+            self._builder.add_mismatch("values", f"{where}: {text}")
 
     def _pixels(self, inputs: torch.Tensor, expected: torch.Tensor, ids: INT64, limit: float | None) -> None:
         """Compares pixels. ``limit``: of the mean difference of a sample, if a GPU decoded it."""

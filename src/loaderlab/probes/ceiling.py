@@ -11,9 +11,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import TracebackType
 
+import torch
+
 from loaderlab import metrics
 from loaderlab.device.base import Device
 from loaderlab.loaders.contract import Batch, Loader
+from loaderlab.loaders.nesting import mapped
 from loaderlab.meter.phases import StepMeter
 from loaderlab.meter.rates import Rate
 from loaderlab.meter.step import Step
@@ -73,12 +76,19 @@ def resident_batches(loader: Loader, epoch: int, seconds: float = 1.0) -> list[B
     resident: list[Batch] = []
     until = time.perf_counter() + seconds
     for batch in itertools.islice(loader.epoch(epoch), RESIDENT):
-        if not resident or len(batch) == len(resident[0]):
-            moved = loader.transfer(batch)
-            resident.append(Batch(moved.inputs.clone(), moved.targets.clone(), None))  # copies outlive the loader
+        if not resident or batch.num_items == resident[0].num_items:
+            resident.append(_copy(loader.transfer(batch)))
         if time.perf_counter() > until:
             break
     return resident
+
+
+def _copy(batch: Batch) -> Batch:
+    """A copy, which outlives the loader; without ids."""
+    inputs, targets = mapped(
+        (batch.inputs, batch.targets), lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf
+    )
+    return Batch(inputs, targets, None, counted=batch.counted)
 
 
 def ceiling(

@@ -29,7 +29,17 @@ EMULATED_FACT = (
     "a real device"
 )
 DEVICE_COLUMN = ["device"]  # of the emulated accelerators, whose speeds may differ
-SHARED = ("data.name", "model.name", "batch_size", "epochs", "steps", "loader.name", "precision.name", "optimizer.name")
+SHARED = (
+    "data.name",
+    "model.name",
+    "model.step",
+    "batch_size",
+    "epochs",
+    "steps",
+    "loader.name",
+    "precision.name",
+    "optimizer.name",
+)
 
 
 def facts(comparison: Comparison) -> dict[str, str]:

@@ -13,11 +13,13 @@ ROWS = tuple(entry for entry in metrics.TABLE.values() if entry.row)
 
 def figure_rows(figures: Mapping[str, float]) -> list[tuple[str, str]]:
     """(label, value with unit) of each measured metric. A part of the row above it is indented by two spaces."""
-    return [
-        ("  " * (entry.row == metrics.PART) + entry.label, _text(entry, figures))
-        for entry in ROWS
-        if entry.name in figures
-    ]
+    return [("  " * (entry.row == metrics.PART) + entry.label, _text(entry, figures)) for entry in _shown(figures)]
+
+
+def _shown(figures: Mapping[str, float]) -> list[metrics.Metric]:
+    """The metrics that have a row: those of the table, then the user's own."""
+    own = [metrics.metric(name) for name in figures if name not in metrics.TABLE]
+    return [entry for entry in ROWS if entry.name in figures] + own
 
 
 def _text(entry: metrics.Metric, figures: Mapping[str, float]) -> str:
@@ -42,7 +44,7 @@ def markdown(
         lines += [""] if verdict.advice else []
         lines += [f"**Capacity**: {escape(verdict.capacity)}.", ""] if verdict.capacity else []
     lines += [f"- **{name}**: {escape(value)}" for name, value in facts.items()]
-    if shown := [entry for entry in ROWS if entry.name in figures]:
+    if shown := _shown(figures):
         lines += ["", "| what | value | metric |", "|---|---:|---|"]
         lines += [f"| {entry.label} | {_text(entry, figures)} | `{entry.name}` |" for entry in shown]
     return "\n".join(lines) + "\n" + ranks

@@ -68,8 +68,8 @@ def judge_run(
         metrics.STARTUP_S: trained.startup_s,
         metrics.SKIPPED_SAMPLES: float(num_skipped) if prepared.spec.train.on_error.skip else None,
         **figures_of(loop, probes, setup),
-        metrics.VAL_LOSS: trained.val_loss,
-        metrics.VAL_ACCURACY: trained.val_accuracy,
+        **trained.validation,
+        **trained.measured,
     }
     figures = {name: value for name, value in values.items() if value is not None}
     evidence = evidence_of(loop, probes)
@@ -104,9 +104,7 @@ def window_of(judged: Judged, process_started: float) -> RunWindow | None:
 def judge_job(context: RunContext, prepared: Prepared, trained: Trained, reports: Sequence[RankReport]) -> Judged:
     """The metrics and the verdict of a job of several ranks."""
     job = join_reports(reports, trained.loop, setup_of(context, prepared))
-    values = {metrics.VAL_LOSS: trained.val_loss, metrics.VAL_ACCURACY: trained.val_accuracy}
-    figures = {**job.figures, **{name: value for name, value in values.items() if value is not None}}
-    return Judged(figures, job.verdict, job.loop, job)
+    return Judged({**job.figures, **trained.validation, **trained.measured}, job.verdict, job.loop, job)
 
 
 def warn_of_results(context: RunContext, prepared: Prepared, judged: Judged, *, failed: bool) -> None:

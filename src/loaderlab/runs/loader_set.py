@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from loaderlab import loaders
 from loaderlab.config import NativeLoader, ReplayLoader, TrainConfig, check_batch_share
-from loaderlab.data.spec import DataSpec
+from loaderlab.data.spec import DataSpec, Split
 from loaderlab.device.base import Device
 from loaderlab.loaders.contract import EpochPlan, Loader
 from loaderlab.system.causes import described
@@ -12,6 +12,11 @@ from loaderlab.system.ranks import SINGLE, Ranks
 from loaderlab.system.terminal import Terminal
 
 MAX_REPORTED = 10  # skipped samples, on the terminal
+
+
+def validation_plan(split: Split, batch_size: int, ranks: Ranks | EpochPlan) -> EpochPlan:
+    """All validation samples of a rank, in order."""
+    return EpochPlan(split.num_samples or 0, batch_size, False, False, rank=ranks.rank, world_size=ranks.world_size)
 
 
 class LoaderSet:
@@ -59,10 +64,7 @@ class LoaderSet:
         config = self._config
         if not config.evaluates or spec.val is None:
             return None
-        ranks = self._ranks
-        plan = EpochPlan(
-            spec.val.num_samples or 0, config.batch_size, False, False, rank=ranks.rank, world_size=ranks.world_size
-        )
+        plan = validation_plan(spec.val, config.batch_size, self._ranks)
         # replay is a ceiling for training only: the model is still evaluated on all validation samples
         backend = NativeLoader(decoder="pillow") if isinstance(config.loader, ReplayLoader) else config.loader
         return self._register(loaders.build(backend, spec.val, plan, device))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ from loaderlab.meter.step import Step
 from loaderlab.meter.step_rows import StepRows
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.loader_set import LoaderSet
+from loaderlab.runs.own_metrics import OwnMetrics
 from loaderlab.runs.prepare import Prepared
 from loaderlab.runs.rank_process import ROWS, RankInfo, write_info
 from loaderlab.runs.sample_counts import FalseLengths
@@ -42,7 +43,8 @@ class Trained:
     Attributes:
         epoch, step: finished in total, including those before a resume.
         startup_s: from the start of the process to the start of the loop.
-        val_loss, val_accuracy: of the last evaluation; None if there was none.
+        validation: the metrics of the last evaluation; empty if there was none.
+        measured: the metrics that the user's own step returned, the last that were recorded.
         loop: the record of its steps.
         untimed: the steps after them whose times on the device are lost, because the device failed.
     """
@@ -50,8 +52,8 @@ class Trained:
     epoch: int
     step: int
     startup_s: float
-    val_loss: float | None
-    val_accuracy: float | None
+    validation: Mapping[str, float]
+    measured: Mapping[str, float]
     loop: LoopRecord
     untimed: list[Step]
 
@@ -90,6 +92,7 @@ class MeasuredLoop:
         self._memory = PeakMemory(prepared.device, workers=lambda: loader.worker_pids)
         self._startup_s = 0.0
         self._num_logged = 0  # steps whose loss is recorded
+        self._measured = OwnMetrics(config.tracking.log_every)
         self._saved_at = time.monotonic()
         self._device_samples: list[DeviceSample] = []
         self._lengths = FalseLengths(prepared.spec, prepared.parts, context.terminal)
@@ -140,6 +143,8 @@ class MeasuredLoop:
                     self._profiler.close()
             finally:
                 self._log_losses()
+                with contextlib.suppress(RuntimeError):  # a failed device has no numbers either
+                    self._measured.record(self._context.tracked)
                 self._lengths.report()
         if self._rows is not None:
             self._rows.close()
@@ -155,8 +160,8 @@ class MeasuredLoop:
             epoch=progress.epoch,
             step=progress.step,
             startup_s=self._startup_s,
-            val_loss=progress.val_loss[-1] if progress.val_loss else None,
-            val_accuracy=progress.val_accuracy[-1] if progress.val_accuracy else None,
+            validation=dict(progress.validation),
+            measured=dict(self._measured.last),
             loop=LoopRecord(
                 steps=steps,
                 warmup_steps=self._prepared.settings.warmup_steps,
@@ -212,6 +217,8 @@ class MeasuredLoop:
         return after_warmup and (per_epoch is None or meter.position + profiler.num_steps <= per_epoch)
 
     def _on_step(self, meter: StepMeter) -> None:
+        if isinstance(step := self._prepared.parts.step, ModelStep):
+            self._measured.add(step.task.measured, self._prepared.progress.step)
         profiler = self._profiler
         if profiler is not None and (profiler.running or self._fits_epoch(profiler, meter)):
             profiler.step(meter)
@@ -258,11 +265,12 @@ class MeasuredLoop:
         tracked = self._context.tracked
         self._check_measurable(meter)
         self._end_epoch(progress)
-        if progress.val_loss:
-            tracked.metric(metrics.VAL_LOSS, progress.val_loss[-1], progress.step)
-            tracked.metric(metrics.VAL_ACCURACY, progress.val_accuracy[-1], progress.step)
+        for name, value in progress.validation.items():
+            tracked.metric(name, value, progress.step)
         self._loaders.report_skipped()
         self._log_losses(together=True)
+        if self._context.config.has_own_step:
+            self._measured.record(tracked, group=self._context.group)
         tracked.flush()
         self._memory.after_epoch(meter.num_steps)
         config = self._context.config

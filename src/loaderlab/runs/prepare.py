@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
 
 from loaderlab import data
 from loaderlab.config import AUTO, TrainConfig, UserError, choice
@@ -21,20 +20,22 @@ from loaderlab.device.base import Device
 from loaderlab.device.emulated import Emulated
 from loaderlab.device.random_states import random_states_kept
 from loaderlab.loaders.contract import EpochPlan
+from loaderlab.loaders.first_batch import batch_bytes
 from loaderlab.loaders.resolve import in_force
 from loaderlab.parity.check import check_run
 from loaderlab.parity.status import PARITY
 from loaderlab.runs.accelerator_note import accelerator_note
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.loader_set import LoaderSet
+from loaderlab.runs.model_step import first_batches, model_step, own_step_text
 from loaderlab.runs.rank_checks import check_samples
 from loaderlab.runs.resolve import RunSettings, resolve_run
 from loaderlab.runs.sample_counts import data_fact, samples_text
-from loaderlab.runs.shared_memory import check_shared_memory
+from loaderlab.runs.shared_memory import check_shared_memory, sample_bytes
 from loaderlab.system.files import write_text
 from loaderlab.system.ranks import Ranks
 from loaderlab.system.versions import versions
-from loaderlab.training import batch_of_one, checkpoint, models, optimizers
+from loaderlab.training import checkpoint, models, optimizers
 from loaderlab.training.data_parallel import wrapped
 from loaderlab.training.emulated import EmulatedStep
 from loaderlab.training.first_step import load_kernels
@@ -51,6 +52,7 @@ class Prepared:
     Attributes:
         device: the device of the training step.
         plan: the training batches.
+        batch_bytes: the memory of a full batch; of the first one, if the batches are a user's own.
         progress: where training starts; the loop advances it.
         length: the planned number of updates.
         settings: the run's settings that depend on its loader and device.
@@ -62,6 +64,7 @@ class Prepared:
     device: Device
     spec: DataSpec
     plan: EpochPlan
+    batch_bytes: int
     parts: Parts
     progress: Progress
     length: RunLength
@@ -88,7 +91,11 @@ def prepare(context: RunContext, loaders: LoaderSet, device: Device) -> Prepared
     plan = loaders.plan(spec)
     train_loader = loaders.training(spec, plan, device)
     val_loader = loaders.validation(spec, device)
-    check_shared_memory(spec, config.batch_size, train_loader, val_loader, context.terminal)
+    first = first_batches(config, spec, plan, val_loader is not None, device)
+    num_bytes = batch_bytes(first[0]) if spec.whole_batches else config.batch_size * sample_bytes(spec)
+    check_shared_memory(
+        spec, num_bytes / config.batch_size, config.batch_size, train_loader, val_loader, context.terminal
+    )
     settings = resolve_run(config, device.capabilities, train_loader.capabilities)
     if settings.torch_threads is not None:
         torch.set_num_threads(settings.torch_threads)
@@ -104,7 +111,7 @@ def prepare(context: RunContext, loaders: LoaderSet, device: Device) -> Prepared
         step = EmulatedStep(device, config.accelerator, config.batch_size, group)
     else:
         assert precision is not None
-        step = _model_step(config, spec, plan, precision, length, device)
+        step = model_step(config, spec, plan, precision, length, device, first)
         if config.resume is not None:
             progress = _resume(context, step, length, plan)
         if group is not None:
@@ -113,13 +120,15 @@ def prepare(context: RunContext, loaders: LoaderSet, device: Device) -> Prepared
     parts = Parts(step, train_loader, val_loader, device, group)
     mismatch = accelerator_note(config.accelerator, spec) if config.accelerator.is_emulated else None
     facts = _report(context, device, spec, parts, mismatch)
-    if isinstance(step, ModelStep) and device.capabilities.asynchronous and not config.model.compile:
+    has_kernels = device.capabilities.asynchronous and not config.model.compile
+    if isinstance(step, ModelStep) and has_kernels and not config.has_own_step:  # that step has been tried out
         load_kernels(step, spec, min(config.batch_size, spec.train.num_samples or config.batch_size), device)
     collect_garbage()
     return Prepared(
         device=device,
         spec=spec,
         plan=plan,
+        batch_bytes=num_bytes,
         parts=parts,
         progress=progress,
         length=length,
@@ -128,20 +137,6 @@ def prepare(context: RunContext, loaders: LoaderSet, device: Device) -> Prepared
         mismatch=mismatch,
         parity_s=parity_s,
     )
-
-
-def _model_step(
-    config: TrainConfig, spec: DataSpec, plan: EpochPlan, precision: Precision, length: RunLength, device: Device
-) -> ModelStep:
-    """The model on the device, with its optimizer.
-
-    Raises:
-        UserError: the model does not fit the samples.
-    """
-    model = models.build(config.model, spec, device.torch_device)
-    _refuse_batch_of_one(config, spec, plan, model, device)
-    optimizer, schedule = optimizers.build(config.optimizer, model, length.num_updates(), length.num_updates)
-    return ModelStep(model, optimizer, schedule, precision)
 
 
 def collect_garbage() -> None:
@@ -181,7 +176,8 @@ def _samples(context: RunContext) -> DataSpec:
             if bar.due(done):
                 bar.update(done, "files" if total is None else f"of {total:,} files")
 
-        return data.build(context.config.data, on_progress)
+        config = context.config
+        return data.build(config.data, on_progress, whole_batches=config.has_whole_batches)
 
 
 def _check_parity(context: RunContext, spec: DataSpec, device: Device) -> tuple[str, float]:
@@ -206,25 +202,6 @@ def _check_parity(context: RunContext, spec: DataSpec, device: Device) -> tuple[
             f"{result.mismatch_summary}. To measure it anyway, type: measure.parity=false"
         )
     return str(result), seconds
-
-
-def _refuse_batch_of_one(
-    config: TrainConfig, spec: DataSpec, plan: EpochPlan, model: nn.Module, device: Device
-) -> None:
-    """Raises:
-    UserError: a batch of training or validation will have one sample, and the model cannot take it.
-    """
-    in_training = config.batch_size == 1
-    if plan.last_batch == 1 and not config.drop_last and not spec.train.num_claimed:
-        in_training |= config.steps is None or config.steps >= plan.num_steps
-    if in_training and (why := batch_of_one.problem(model, spec, device.torch_device, in_training=True)):
-        raise batch_of_one.refuse_training(config, why, plan.num_samples or None)
-    if not config.evaluate or spec.val is None or spec.val.num_claimed or not spec.val.num_samples:
-        return
-    val_plan = EpochPlan(spec.val.num_samples, config.batch_size, False, False, 0, plan.rank, plan.world_size)
-    in_evaluation = config.batch_size == 1 or val_plan.last_batch == 1
-    if in_evaluation and (why := batch_of_one.problem(model, spec, device.torch_device, in_training=False)):
-        raise batch_of_one.refuse_evaluation(config, why, spec.val.num_samples)
 
 
 def _resume(context: RunContext, step: ModelStep, length: RunLength, plan: EpochPlan) -> Progress:
@@ -307,7 +284,7 @@ def _report(context: RunContext, device: Device, spec: DataSpec, parts: Parts, m
         effective = parts.step.precision.in_force
         precision_settings = ", ".join(f"{key} {value}" for key, value in effective.items())
         facts |= {
-            "model": f"{choice(config.model)}: {models.num_parameters(parts.step.model):,} parameters",
+            "model": f"{choice(config.model)}: {models.num_parameters(parts.step.model):,} parameters{own_step_text(config)}",
             **loader,
             "precision": f"{config.precision.name}: {precision_settings}",
             "optimizer": f"{choice(config.optimizer)}, {batch}",

@@ -16,6 +16,8 @@ def samples_text(spec: DataSpec, parts: Parts) -> str:
 
 def data_fact(spec: DataSpec, parts: Parts) -> str:
     """One line about the dataset: its name, samples, classes and sample shape."""
+    if spec.whole_batches:
+        return f"{spec.name}: {samples_text(spec, parts)}, batches of its own"
     return f"{spec.name}: {samples_text(spec, parts)}, {len(spec.classes)} classes, {'x'.join(map(str, spec.sample_shape))}"
 
 

@@ -11,7 +11,6 @@ from loaderlab.data.spec import EncodedImages, UserItems
 from loaderlab.diagnosis.evidence import RequestedSpeed, Setup
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.prepare import Prepared
-from loaderlab.runs.shared_memory import sample_bytes
 from loaderlab.system import machine
 
 MLPERF = "MLPerf Storage"  # the start of the source of its presets
@@ -91,5 +90,4 @@ def _copy_ms(config: TrainConfig, prepared: Prepared) -> float:
     copying = prepared.parts.loader.capabilities.copying
     if copying is None:
         return 0.0
-    batch_bytes = config.batch_size * sample_bytes(prepared.spec)
-    return config.accelerator.copy_ms(batch_bytes, pinned=copying.pin_memory)
+    return config.accelerator.copy_ms(prepared.batch_bytes, pinned=copying.pin_memory)

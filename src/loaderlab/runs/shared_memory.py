@@ -39,26 +39,29 @@ def _place(*, in_dev_shm: bool) -> _Place:
 
 
 def check_shared_memory(
-    spec: DataSpec, batch_size: int, training: Loader, validation: Loader | None, terminal: Terminal
+    spec: DataSpec, sample: float, batch_size: int, training: Loader, validation: Loader | None, terminal: Terminal
 ) -> None:
     """Warns if the batches that the workers prepare ahead do not fit into the free memory, or /dev/shm.
+
+    Args:
+        sample: the memory of a sample in a batch, bytes.
 
     Raises:
         LoaderError: not even one batch of each worker fits, so the first step would fail.
     """
-    if _warns(spec, spec.train, training, batch_size, "loader.num_workers=0", terminal) or validation is None:
+    if _warns(spec.train, training, batch_size, sample, "loader.num_workers=0", terminal) or validation is None:
         return
     assert spec.val is not None
-    _warns(spec, spec.val, validation, batch_size, "evaluate=false", terminal)
+    _warns(spec.val, validation, batch_size, sample, "evaluate=false", terminal)
 
 
-def _warns(spec: DataSpec, split: Split, loader: Loader, batch_size: int, override: str, terminal: Terminal) -> bool:
+def _warns(split: Split, loader: Loader, batch_size: int, sample: float, override: str, terminal: Terminal) -> bool:
     """Checks one loader. Returns whether it has warned."""
     makers, shared = loader.capabilities.makers, loader.shared_batches
     if makers is None or shared is None or (shared.in_dev_shm and not SHM.is_dir()):
         return False  # without /dev/shm, the start of the workers explains it
     place = _place(in_dev_shm=shared.in_dev_shm)
-    batch_bytes = sample_bytes(spec) * (batch_size if split.num_samples is None else min(batch_size, split.num_samples))
+    batch_bytes = sample * (batch_size if split.num_samples is None else min(batch_size, split.num_samples))
     least, most = _num_batches(loader, makers.count), _num_batches(loader, shared.most)
     if least * batch_bytes > place.free:
         raise refuse(
@@ -89,6 +92,6 @@ def _num_batches(loader: Loader, count: int) -> int:
     return count if loader.num_steps is None else min(count, loader.num_steps)
 
 
-def _needed(count: int, batch_bytes: int, free: int) -> str:
+def _needed(count: int, batch_bytes: float, free: int) -> str:
     size, total = batch_bytes / MIB, count * batch_bytes / MIB
     return f"{count} batches of {size:,.1f} MiB need {total:,.1f} MiB, but {free / MIB:,.1f} MiB are free"

@@ -14,7 +14,7 @@ import mlflow.data.meta_dataset
 from mlflow.data.code_dataset_source import CodeDatasetSource
 
 from loaderlab.data.spec import DataSpec
-from loaderlab.metrics import TABLE
+from loaderlab.metrics import is_defined
 from loaderlab.system.files import encodable
 from loaderlab.tracking import operations
 from loaderlab.tracking.operations import BATCH, Operation
@@ -57,7 +57,7 @@ class TrackedRun:
 
     def metric(self, name: str, value: float, step: int) -> None:
         """Stores a point until the next `flush`. NaN and infinity are no measurements and are left out."""
-        assert name in TABLE, name  # the metric is not in the registry
+        assert is_defined(name), name  # the metric is not in the registry
         if math.isfinite(value):
             self._buffer.append((name, float(value), int(time.time() * 1000), step))
 

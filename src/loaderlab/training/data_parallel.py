@@ -7,15 +7,14 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch._C._distributed_c10d import GradBucket
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
+from loaderlab.config import UserError
 from loaderlab.device.base import Device
 from loaderlab.loaders.contract import Batch
-from loaderlab.training.batch_of_one import logits_of
 from loaderlab.training.rank_group import RankGroup
 from loaderlab.training.step import ModelStep
 
@@ -27,18 +26,31 @@ class DataParallelStep(ModelStep):
     Attributes:
         network: the wrapped ``model``.
         group: of the ranks.
+        is_called: whether this step has called the network.
     """
 
     network: DistributedDataParallel
     group: RankGroup
+    is_called: bool = False
+
+    def called(self, *_: object) -> None:
+        """Is called before the network's forward."""
+        self.is_called = True
 
     def begin_epoch(self) -> None:
         self.network.train()
 
     def forward(self, batch: Batch, *, updates: bool = True) -> torch.Tensor:
         """Without an update, the gradients stay on this rank and add up."""
+        self.is_called = False
         with nullcontext() if updates else self.network.no_sync(), self.precision.autocast():
-            return F.cross_entropy(logits_of(self.network, batch.inputs), batch.targets)
+            loss = self.task.loss(self.network, batch)
+        if not self.is_called:
+            raise UserError(
+                "model.step: with several ranks it must call model(...) itself, not model.module or a part of it, since otherwise the "
+                "gradients are not averaged"
+            )
+        return loss
 
     def correct(self, factor: float) -> None:
         """The steps of this group did not know that they were its last, so their gradients are averaged here."""
@@ -54,7 +66,10 @@ def wrapped(step: ModelStep, group: RankGroup, device: Device) -> DataParallelSt
     exchange = group.for_gradients(device)
     ids = None if device.capabilities.uses_host_cores else [device.torch_device]
     network = DistributedDataParallel(step.model, device_ids=ids, process_group=exchange)
-    parallel = DataParallelStep(step.model, step.optimizer, step.schedule, step.precision, network, group)
+    parallel = DataParallelStep(
+        step.model, step.optimizer, step.schedule, step.precision, network, group, task=step.task
+    )
+    network.register_forward_pre_hook(parallel.called)
     # a lambda, since torch compares the annotations of a function, which are texts in this file
     network.register_comm_hook(exchange, lambda group, bucket: _averaged(parallel, group, bucket))
     if any(True for _ in step.model.buffers()):

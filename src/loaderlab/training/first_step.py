@@ -24,8 +24,31 @@ def load_kernels(step: ModelStep, spec: DataSpec, batch_size: int, device: Devic
     if spec.train.transform is not None:  # images from our loaders; a user's own inputs keep their order
         inputs = inputs.to(memory_format=torch.channels_last)
     targets = torch.zeros(batch_size, dtype=torch.int64, device=device.torch_device)
+    run_step(step, Batch(inputs, targets, None), device)
+
+
+def run_step(step: ModelStep, batch: Batch, device: Device) -> None:
+    """Runs one step on a batch, waits for the device and restores everything that the step has changed.
+
+    Raises:
+        UserError: the user's own step cannot be used with this batch.
+    """
     with untouched(step, device):
         step.begin_epoch()
-        step.backward(step.forward(Batch(inputs, targets, None)), 1, updates=True)
+        step.backward(step.forward(batch), 1, updates=True)
         step.update()
+        device.synchronize()
+
+
+@torch.no_grad()
+def run_evaluation(step: ModelStep, batch: Batch, device: Device) -> None:
+    """Evaluates one batch, waits for the device and restores everything that has changed.
+
+    Raises:
+        UserError: the user's own evaluation cannot be used with this batch.
+    """
+    with untouched(step, device):
+        step.model.eval()
+        with step.precision.autocast():
+            step.task.evaluated(step.model, batch)
         device.synchronize()

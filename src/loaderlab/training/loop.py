@@ -6,13 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 
 from loaderlab.config import UserError
 from loaderlab.device.base import Device
 from loaderlab.loaders.contract import Loader
 from loaderlab.meter.phases import StepMeter
-from loaderlab.training.batch_of_one import logits_of
 from loaderlab.training.rank_group import RankGroup
 from loaderlab.training.step import ModelStep, Progress, TrainingStep
 
@@ -127,32 +125,35 @@ def train(
         progress.epoch += 1
         if parts.val_loader is not None:
             assert isinstance(work, ModelStep)
-            val_loss, val_accuracy = evaluate(work, parts.val_loader, parts.device, parts.group)
-            progress.val_loss.append(val_loss)
-            progress.val_accuracy.append(val_accuracy)
+            progress.validation = evaluate(work, parts.val_loader, parts.device, parts.group)
         observers.on_epoch(progress, meter)
 
 
 @torch.no_grad()
-def evaluate(step: ModelStep, loader: Loader, device: Device, group: RankGroup | None = None) -> tuple[float, float]:
-    """Mean loss and accuracy (0 to 1) over all samples of a loader, including a short last batch; with a group, over the samples of
-    all ranks."""
+def evaluate(step: ModelStep, loader: Loader, device: Device, group: RankGroup | None = None) -> dict[str, float]:
+    """The mean over all samples of a loader of each metric of the step's task, by its name, such as ``val/loss``.
+
+    It includes a short last batch; with a group, it is over the samples of all ranks.
+    """
     step.before_evaluation()
     step.model.eval()
-    loss_sum = torch.zeros((), dtype=torch.float64, device=device.torch_device)
-    correct = torch.zeros((), dtype=torch.int64, device=device.torch_device)
-    count = 0
+    sums: dict[str, torch.Tensor] = {}
+    counts: dict[str, int] = {}
     for batch in loader.epoch(0):
         batch = loader.transfer(batch)
         with step.precision.autocast():
-            logits = logits_of(step.model, batch.inputs)
-        loss_sum += F.cross_entropy(logits.float(), batch.targets, reduction="sum")
-        correct += (logits.argmax(1) == batch.targets).sum()
-        count += len(batch)
-    total_loss, total_correct = loss_sum.item(), correct.item()  # waits for the device here, once
-    if group is not None:
-        total_loss, total_correct, total = group.sums([total_loss, total_correct, count])
-        count = int(total)
-    if count == 0:
+            evaluated = step.task.evaluated(step.model, batch)
+        for name, value in evaluated.items():
+            zero = torch.zeros((), dtype=torch.float64, device=device.torch_device)
+            sums[name] = sums.get(name, zero) + value
+            counts[name] = counts.get(name, 0) + len(batch)
+    totals = {name: (total.item(), counts[name]) for name, total in sums.items()}  # waits for the device here
+    of_ranks = [totals] if group is None else group.all_gather(totals)
+    names = list(dict.fromkeys(name for own in of_ranks for name in own))
+    if not names:
         raise UserError("data: there was no validation batch. Type: evaluate=false, or add validation samples")
-    return total_loss / count, total_correct / count
+    means = {}
+    for name in names:
+        own_totals = [own[name] for own in of_ranks if name in own]
+        means[name] = sum(total for total, _ in own_totals) / sum(count for _, count in own_totals)
+    return means

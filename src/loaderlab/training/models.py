@@ -132,7 +132,8 @@ def _image_shape(spec: DataSpec, name: str) -> tuple[int, int, int]:
 
 
 def build(config: ModelConfig, spec: DataSpec, device: torch.device) -> nn.Module:
-    """The model on the device, which maps the raw inputs of a batch to logits (N, num_classes).
+    """The model on the device, which maps the raw inputs of a batch to logits (N, num_classes); with ``model.step``, whatever the
+    user's step needs.
 
     Raises:
         UserError: the model does not fit the samples.
@@ -156,10 +157,11 @@ def build(config: ModelConfig, spec: DataSpec, device: torch.device) -> nn.Modul
             raise AssertionError(config)
     if config.channels_last:
         if len(spec.sample_shape) != 3:
+            kind = "the batches are your own" if spec.whole_batches else f"a sample is {spec.sample_shape}"
             raise refuse(
                 "model.channels_last",
                 "true",
-                f"needs images, but a sample is {spec.sample_shape}",
+                f"needs images, but {kind}",
                 "model.channels_last=false",
             )
         model = model.to(memory_format=torch.channels_last)
@@ -167,7 +169,8 @@ def build(config: ModelConfig, spec: DataSpec, device: torch.device) -> nn.Modul
     if normalization is not None and normalization.on_device:
         model = nn.Sequential(Normalize(normalization, config.channels_last), model)
     model = model.to(device)
-    _try_out(model, config, spec, device)
+    if not isinstance(config, CustomModel) or config.step is None:  # the user's step is tried out on a real batch
+        _try_out(model, config, spec, device)
     if config.compile:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # torch's own code warns at its first import

@@ -7,15 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from loaderlab.loaders.contract import Batch
-from loaderlab.training.batch_of_one import logits_of
 from loaderlab.training.optimizers import learning_rate
 from loaderlab.training.precision import Precision
+from loaderlab.training.task import Classification, Task
 
 
 @dataclass
@@ -25,8 +24,7 @@ class Progress:
     epoch: int = 0  # finished epochs, including those before a resume
     step: int = 0  # finished steps, including those before a resume
     updates: int = 0  # updates of the weights, including those before a resume
-    val_loss: list[float] = field(default_factory=list)
-    val_accuracy: list[float] = field(default_factory=list)
+    validation: dict[str, float] = field(default_factory=dict)  # metrics of the last evaluation
     learning_rates: list[float] = field(default_factory=list)  # one per step of this process
 
 
@@ -104,6 +102,7 @@ class ModelStep(TrainingStep):
     optimizer: Optimizer
     schedule: LambdaLR
     precision: Precision
+    task: Task = field(default_factory=Classification, kw_only=True)
 
     def state(self) -> dict[str, Any]:
         """The state of all parts for a checkpoint."""
@@ -130,7 +129,7 @@ class ModelStep(TrainingStep):
 
     def forward(self, batch: Batch, *, updates: bool = True) -> torch.Tensor:
         with self.precision.autocast():
-            return F.cross_entropy(logits_of(self.model, batch.inputs), batch.targets)
+            return self.task.loss(self.model, batch)
 
     def backward(self, loss: torch.Tensor | None, size: int, *, updates: bool) -> None:
         assert loss is not None

@@ -41,13 +41,12 @@ def describe(config: TrainConfig, tune: TuneConfig) -> Facts:
     from loaderlab.device.resolve import device_of
     from loaderlab.loaders.header import lift_pillow_limit
     from loaderlab.loaders.resolve import needs_gpu
-    from loaderlab.runs.shared_memory import sample_bytes
 
     lift_pillow_limit()
     device = device_of(config)
     if why := needs_gpu(config.loader, device):
         raise WrongUsage(why)
-    spec = data.build(config.data, lambda *_: None)
+    spec = data.build(config.data, lambda *_: None, whole_batches=config.has_whole_batches)
     _refuse_repeated(config, spec.train)
     current = _current(config, spec.train, device)
     branches = tuple(_branches(config, tune, spec.train, device, current))
@@ -56,7 +55,7 @@ def describe(config: TrainConfig, tune: TuneConfig) -> Facts:
         branches=branches,
         epoch_steps=_epoch_steps(config, spec),
         batch_size=config.batch_size,
-        batch_bytes=config.batch_size * sample_bytes(spec),
+        batch_bytes=_batch_bytes(config, spec, device),
         samples_bytes=_samples_bytes(spec.train),
         takes_copies=device.capabilities.takes_copies,
         uses_host_cores=device.capabilities.uses_host_cores,
@@ -85,6 +84,18 @@ def _refuse_repeated(config: TrainConfig, split: Split) -> None:
             "data.sharded=true",
             is_example=False,
         )
+
+
+def _batch_bytes(config: TrainConfig, spec: DataSpec, device: Device) -> int:
+    """The memory of a full batch."""
+    from loaderlab.loaders.first_batch import batch_bytes, first_batch
+    from loaderlab.runs.loader_set import LoaderSet
+    from loaderlab.runs.shared_memory import sample_bytes
+    from loaderlab.system.terminal import quiet_terminal
+
+    if not spec.whole_batches:
+        return config.batch_size * sample_bytes(spec)
+    return batch_bytes(first_batch(spec.train, LoaderSet(config, quiet_terminal()).plan(spec), device))
 
 
 def _epoch_steps(config: TrainConfig, spec: DataSpec) -> int | None:
@@ -151,11 +162,11 @@ def _branches(
 
     own, source = current.branch.backend, split.source
     requested = None if tune.backends == AUTO else tuple(tune.backends)
-    has_ids = not (isinstance(source, UserItems) and source.iterable)
+    reads_ids = not (isinstance(source, UserItems) and source.iterable) and not split.whole_batches
     usable = {
         NATIVE: True,
-        SPDL: has_ids,
-        DALI: has_ids,
+        SPDL: reads_ids,
+        DALI: reads_ids,
         RESIDENT: isinstance(source, EncodedImages | ImageArrays) or (isinstance(source, Vectors) and not source.work),
     }
     backends = [own]
