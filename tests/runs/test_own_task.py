@@ -59,7 +59,7 @@ def test_it_trains_evaluates_and_records(make_config: Make, terminal: Terminal) 
         ["loader.num_workers=2", "measure=default", "steps=30", "epochs=auto"],
         ["loader=replay", "measure=default", "measure.probe_s=0.01"],
         ["+data.options={stream: true}", "optimizer.schedule=constant", "drop_last=false", "accumulate=4"],
-        ["precision=bf16"],
+        pytest.param(["precision=bf16"], marks=pytest.mark.slow),
     ],
     ids=lambda overrides: overrides[0],
 )
@@ -79,6 +79,7 @@ def test_an_emulated_accelerator_needs_no_model(make_config: Make, terminal: Ter
     assert not {name for name in record.data.metrics if name.startswith(("task/", "val/"))}
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_like_an_uninterrupted_one(make_config: Make, terminal: Terminal) -> None:
     save = ["checkpoint.every_minutes=0", "checkpoint.keep=true", "optimizer.schedule=constant"]
     whole = go(make_config(*SHORT, *save, "epochs=4"), terminal)
