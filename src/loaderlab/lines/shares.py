@@ -1,0 +1,231 @@
+"""How a worker spends its time, by stage and by line, and how much of it the training waits for. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from loaderlab.lines.gain import Gain, gain_without
+from loaderlab.lines.stacks import Line, Recording, Sample
+from loaderlab.lines.stages import WAITING, Stage, place_of
+
+COMPUTING, SLEEPING, OTHER_THREADS = "computing", "waiting (sleep, lock or file)", "waiting for other threads that compute"
+FREE_BELOW_PCT = 2.0  # of the step time in which the training waits: below, the loader's time is free
+LEAST_BUSY_S = 0.2  # of a profile: below, it says nothing
+
+Waits = Sequence[tuple[int, int]]  # begin and end of each, perf_counter_ns, in order
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stage or a line of the loader.
+
+    Attributes:
+        line: of a stage its slowest one.
+        wall_pct: share of the worker's busy time, percent.
+        exposed_pct: share of the worker's busy time within the trainer's waits, percent; 0 if there is none.
+        cpu_pct: CPU time of the worker's main thread in it, percent of its own time.
+        others_pct: CPU time of the worker's other threads in it, percent of its own time; may exceed 100.
+        spends: how it spends its time: `COMPUTING`, `SLEEPING` or `OTHER_THREADS`.
+        is_free: the training does not wait for it.
+    """
+
+    stage: Stage
+    line: Line
+    wall_pct: float
+    exposed_pct: float
+    cpu_pct: float
+    others_pct: float
+    spends: str
+    is_free: bool
+
+    @property
+    def title(self) -> str:
+        """``transform ElasticDeform``, ``dataset``."""
+        return f"{self.stage.kind} {self.stage.name}" if self.stage.kind == "transform" else self.stage.name
+
+    @property
+    def share(self) -> float:
+        """The share that counts, 0 to 1: of the exposed time, or of all busy time if nothing is exposed."""
+        return (self.wall_pct if self.is_free else self.exposed_pct) / 100
+
+
+@dataclass(frozen=True)
+class SlowLines:
+    """The result of profiling a worker.
+
+    Attributes:
+        num_workers: of the loader; 0: it works in the training process.
+        seconds: length of the profile.
+        busy_s: time in which the worker worked; without workers, the time in the loader.
+        busy_pct: the same in percent of the profile.
+        exposed_s: part of `busy_s` within the trainer's waits.
+        waits_pct: share of the step time in which the training waits for data, percent, of the measured steps (not the profiled ones).
+        cost_pct: share of the worker's busy time that the profiler took, percent.
+        num_samples: number of stacks in the busy time.
+        stages: the largest first, `waiting` last (its shares are of the whole profile).
+        lines: the largest first, without `waiting`.
+        device_x: how many times as many samples the device can take; None: computed from ``waits_pct``.
+    """
+
+    num_workers: int
+    seconds: float
+    busy_s: float
+    busy_pct: float
+    exposed_s: float
+    waits_pct: float
+    cost_pct: float
+    num_samples: int
+    stages: tuple[Part, ...]
+    lines: tuple[Part, ...]
+    device_x: float | None = None
+
+    @property
+    def top(self) -> Part:
+        """The line that takes most of the time that the training waits for."""
+        return self.lines[0]
+
+    @property
+    def is_free(self) -> bool:
+        """The training does not wait for its loader."""
+        return self.waits_pct < FREE_BELOW_PCT or self.exposed_s == 0
+
+    def gain(self, part: Part) -> Gain:
+        """The gain without a stage or a line."""
+        return gain_without(
+            part.share, waits=self.waits_pct / 100, num_workers=self.num_workers, device_x=self.device_x
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as plain values: ``stages`` and ``lines`` are lists of objects with their gains; ``top`` is the first line."""
+        values = {key: value for key, value in asdict(self).items() if key not in ("stages", "lines")}
+        stages, lines = [self._part_json(part) for part in self.stages], [self._part_json(part) for part in self.lines]
+        return values | {"stages": stages, "lines": lines, "top": lines[0]}
+
+    def _part_json(self, part: Part) -> dict[str, Any]:
+        values = asdict(part)
+        del values["stage"], values["line"]
+        gain = {} if part.stage.kind == WAITING else {"gain": asdict(self.gain(part))}
+        line = asdict(part.line) | {"place": part.line.place}
+        return {"stage": part.stage.kind, "name": part.stage.name, **line, **values, **gain}
+
+
+def slow_lines(
+    recording: Recording, waits: Waits, *, num_workers: int, waits_pct: float, device_x: float | None = None
+) -> SlowLines | None:
+    """The shares of a worker's time.
+
+    Args:
+        recording: of one worker, or of the training process without workers.
+        waits: the intervals in which the training waited for a batch, while the recording ran.
+        num_workers: of the loader. Without workers, only the time within the waits is the loader's.
+        waits_pct: see `SlowLines`.
+        device_x: see `SlowLines`.
+
+    Returns:
+        None if the worker was busy for less than `LEAST_BUSY_S`.
+    """
+    cut = [*_cut(recording.samples, waits)]
+    if num_workers == 0:
+        cut = [(sample, exposed) for sample, exposed in cut if exposed]
+    placed = [(place_of(sample.stack), sample, exposed) for sample, exposed in cut]
+    busy = [entry for entry in placed if entry[0].stage.kind != WAITING]
+    total_ns = recording.wall_ns
+    busy_ns = sum(sample.wall_ns for _, sample, _ in busy)
+    exposed_ns = sum(sample.wall_ns for _, sample, exposed in busy if exposed)
+    if busy_ns < LEAST_BUSY_S * 1e9:
+        return None
+    is_free = waits_pct < FREE_BELOW_PCT or not exposed_ns
+
+    def parts(entries: Iterable[Any], key: Callable[[Any], Hashable], of_ns: int, of_exposed_ns: int) -> list[Part]:
+        sums: dict[Hashable, _Sum] = {}
+        for entry in entries:
+            sums.setdefault(key(entry[0]), _Sum()).add(*entry)
+        made = [entry.as_part(of_ns, of_exposed_ns, is_free=is_free) for entry in sums.values()]
+        return sorted(made, key=lambda part: -part.share)
+
+    waiting = [entry for entry in placed if entry[0].stage.kind == WAITING]
+    stages = parts(busy, lambda place: place.stage, busy_ns, exposed_ns)
+    stages += parts(waiting, lambda place: place.stage, total_ns, 0)
+    return SlowLines(
+        num_workers=num_workers,
+        seconds=total_ns / 1e9,
+        busy_s=busy_ns / 1e9,
+        busy_pct=100 * busy_ns / total_ns,
+        exposed_s=exposed_ns / 1e9,
+        waits_pct=waits_pct,
+        cost_pct=100 * recording.cost_ns / total_ns,
+        num_samples=len(busy),
+        stages=tuple(stages),
+        lines=tuple(parts(busy, lambda place: (place.stage, place.line), busy_ns, exposed_ns)),
+        device_x=device_x,
+    )
+
+
+@dataclass
+class _Sum:
+    """Adds up the samples of a part."""
+
+    stage: Stage | None = None
+    wall_ns: int = 0
+    exposed_ns: int = 0
+    cpu_ns: int = 0
+    others_ns: int = 0
+    lines: dict[Line, int] = field(default_factory=dict)
+
+    def add(self, place: Any, sample: Sample, exposed: bool) -> None:
+        self.stage = place.stage
+        self.wall_ns += sample.wall_ns
+        self.exposed_ns += sample.wall_ns * exposed
+        self.cpu_ns += sample.cpu_ns
+        self.others_ns += sample.others_ns
+        self.lines[place.line] = self.lines.get(place.line, 0) + sample.wall_ns
+
+    def as_part(self, of_ns: int, of_exposed_ns: int, *, is_free: bool) -> Part:
+        assert self.stage is not None
+        cpu_pct, others_pct = 100 * self.cpu_ns / self.wall_ns, 100 * self.others_ns / self.wall_ns
+        return Part(
+            stage=self.stage,
+            line=max(self.lines, key=self.lines.__getitem__),
+            wall_pct=100 * self.wall_ns / of_ns,
+            exposed_pct=100 * self.exposed_ns / of_exposed_ns if of_exposed_ns else 0.0,
+            cpu_pct=cpu_pct,
+            others_pct=others_pct,
+            spends=_spends(cpu_pct, others_pct),
+            is_free=is_free or (not self.exposed_ns and self.stage.kind != WAITING),
+        )
+
+
+def _spends(cpu_pct: float, others_pct: float) -> str:
+    if cpu_pct >= 50:
+        return COMPUTING
+    return OTHER_THREADS if others_pct >= 50 else SLEEPING
+
+
+def _cut(samples: Sequence[Sample], waits: Waits) -> Iterable[tuple[Sample, bool]]:
+    """The samples, cut at the begins and ends of the waits; each with whether it is inside one."""
+    ordered, number = sorted(waits), 0
+    for sample in sorted(samples, key=lambda sample: sample.begin_ns):
+        begin = sample.begin_ns
+        while number < len(ordered) and ordered[number][1] <= begin:
+            number += 1
+        for wait in ordered[number:]:
+            if wait[0] >= sample.end_ns:
+                break
+            if wait[0] > begin:
+                yield _piece(sample, begin, wait[0]), False
+                begin = wait[0]
+            end = min(wait[1], sample.end_ns)
+            if end > begin:
+                yield _piece(sample, begin, end), True
+                begin = end
+        if sample.end_ns > begin:
+            yield _piece(sample, begin, sample.end_ns), False
+
+
+def _piece(sample: Sample, begin_ns: int, end_ns: int) -> Sample:
+    if (begin_ns, end_ns) == (sample.begin_ns, sample.end_ns):
+        return sample
+    part = (end_ns - begin_ns) / sample.wall_ns
+    return Sample(begin_ns, end_ns, int(sample.cpu_ns * part), int(sample.others_ns * part), sample.stack)
