@@ -9,19 +9,24 @@ import signal
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
-from loaderlab.config import refuse
-from loaderlab.lines.sampler import StackSampler
+from loaderlab.lines.sampler import IN_USE, StackSampler
 from loaderlab.lines.shares import LEAST_BUSY_S, SlowLines, Waits, slow_lines
-from loaderlab.lines.stacks import Recording, joined, read
+from loaderlab.lines.stacks import Recording, has_ended, is_ready, joined, read
+from loaderlab.system.files import write_text
 
 SECONDS = 5.0
-ON = "on"  # the file that tells new workers to start at once; its content is the end of the profile, perf_counter_ns
-SETTLE_S = 0.3  # after the end: a worker ends its last sample
+LIMITS_S = (0.5, 60.0)
+ON = "on"  # the file that tells new workers to start at once: the number of the loader, and the end of the profile
+END_S = 1.0  # after the end: a worker that still has not noticed it is not sampled any more
+NOT_BEGUN = "the training ended before the profile began, which is after the warm-up"
+NOT_PREPARED = "no worker was sampled: its workers were already running when the profile was asked for, or it starts none"
+NO_WAITS = "the training read fewer than two batches during the profile"
+IDLE = f"the loader worked for less than {LEAST_BUSY_S} s during the profile"
 
 
 @dataclass(frozen=True)
@@ -31,66 +36,101 @@ class WorkerInit:
     folder: str
     seconds: float
     inner: Callable[[int], Any] | None
+    loader: int = 0
 
     def __call__(self, worker: int) -> None:
         if self.inner is not None:
             self.inner(worker)
         if worker == 0:
-            _begin_worker(Path(self.folder), self.seconds)
+            _begin_worker(Path(self.folder), self.loader, self.seconds)
 
 
-def _begin_worker(folder: Path, seconds: float) -> None:
-    """Prepares this process; if the profile already runs, because an epoch has begun in it, starts the rest of it."""
+def _begin_worker(folder: Path, loader: int, seconds: float) -> None:
+    """Prepares this process. If the profile already runs, because an epoch has begun in it, the rest of it starts here."""
     on = folder / ON
-    left_s = (int(on.read_text(encoding="utf-8")) - perf_counter_ns()) / 1e9 if on.exists() else seconds
-    if left_s > 0:
-        sampler = StackSampler(folder / f"{os.getpid()}.stacks", left_s)
-        if not sampler.install() and on.exists():
-            sampler.start()
+    is_on, left_s = on.exists(), seconds
+    if is_on:
+        profiled, end_ns = map(int, on.read_text(encoding="utf-8").split())
+        left_s = (end_ns - perf_counter_ns()) / 1e9
+        if profiled != loader or left_s <= 0:
+            return
+    sampler = StackSampler(folder / _file_name(loader, os.getpid()), left_s)
+    if not sampler.install() and is_on:
+        sampler.start()
+
+
+def _file_name(loader: int, pid: int) -> str:
+    return f"{loader}-{pid}.stacks"
 
 
 class WorkerProfile:
     """A profile of one worker of a loader, or of the loader in the training process if it has no workers.
 
     In this order: `worker_init` or `prepared` before the workers start, `begin` after the warm-up, `waited` for each wait while `running`,
-    `result`. The steps while it is `running` are not to be measured.
+    `result`, `close`. The steps while it is `running` are not to be measured: the profiler slows the worker down.
 
     Args:
-        seconds: length of the profile.
+        seconds: length of the profile, 0.5 to 60.
 
-    Raises:
-        UserError: ``seconds`` is not in `LIMITS_S`.
+    Attributes:
+        folder: a temporary one, with the samplers' files.
     """
 
     def __init__(self, seconds: float = SECONDS) -> None:
+        assert LIMITS_S[0] <= seconds <= LIMITS_S[1], seconds
         self._seconds = seconds
         self.folder = Path(tempfile.mkdtemp(prefix="loaderlab_lines_"))
         self._begun_ns = self._end_ns = 0
-        self._num_workers = 0
-        self._problem = ""
+        self._num_workers = self._loader = 0
+        self._in_process: StackSampler | None = None
         self._waits: list[tuple[int, int]] = []
+        self.problem = ""  # why `result` returned None
 
-    def worker_init(self, inner: Callable[[int], Any] | None) -> WorkerInit:
-        """The ``worker_init_fn`` to give to the DataLoader in place of its own, ``inner``."""
-        return WorkerInit(str(self.folder), self._seconds, inner)
+    # ---- in the training process ---------------------------------------------------------------------------
+
+    def worker_init(self, inner: Callable[[int], Any] | None, loader: int = 0) -> WorkerInit:
+        """The ``worker_init_fn`` to give to a DataLoader in place of its own, ``inner``.
+
+        Args:
+            loader: its number, if there are several; `begin` gets the number of the one to profile.
+        """
+        return WorkerInit(str(self.folder), self._seconds, inner, loader)
 
     @contextmanager
-    def prepared(self, loader: Any) -> Iterator[None]:
-        """Inside, ``iter(loader)`` starts workers that can be profiled. For a DataLoader that somebody else has created."""
+    def prepared(self, loader: Any, number: int = 0) -> Iterator[None]:
+        """Inside, ``iter(loader)`` starts workers that can be profiled. For a DataLoader that the user has created.
+
+        Args:
+            number: see `worker_init`.
+        """
         own = loader.worker_init_fn
-        loader.worker_init_fn = self.worker_init(own)
+        loader.worker_init_fn = self.worker_init(own, number)
         try:
             yield
         finally:
             loader.worker_init_fn = own
 
-    def begin(self, num_workers: int) -> None:
-        """Starts the sampling, in the main thread.
+    def begin(self, num_workers: int, loader: int = 0) -> None:
+        """Starts the sampling, once. Without workers, call it in the main thread.
 
         Args:
             num_workers: of the loader; with 0, this process is sampled.
+            loader: see `worker_init`.
         """
-        raise NotImplementedError
+        assert not self._begun_ns, "a profile begins once"
+        self._num_workers, self._loader, self._begun_ns = num_workers, loader, perf_counter_ns()
+        self._end_ns = self._begun_ns + int(self._seconds * 1e9)
+        if num_workers == 0:
+            self._in_process = StackSampler(self.folder / _file_name(loader, os.getpid()), self._seconds)
+            if not self._in_process.install():
+                self._in_process.start()
+            return
+        write_text(self.folder / ON, f"{loader} {self._end_ns}")
+        children = {child.pid for child in multiprocessing.active_children()}
+        for path in self._files():
+            # the number of an ended process may belong to another program by now
+            if (pid := _pid_of(path)) in children and is_ready(path):
+                os.kill(pid, signal.SIGALRM)
 
     @property
     def begun(self) -> bool:
@@ -102,31 +142,73 @@ class WorkerProfile:
         return self.begun and perf_counter_ns() < self._end_ns
 
     def waited(self, begin_ns: int, end_ns: int) -> None:
-        """Notes a wait of the training for a batch, `time.perf_counter_ns`. On an asynchronous device only its part in which the device had
-        no work."""
+        """Notes a wait of the training for a batch, in `time.perf_counter_ns`; of an asynchronous device, pass its waits to `result`."""
         self._waits.append((begin_ns, end_ns))
 
     def end(self) -> None:
-        """Ends the profile early; new workers are not sampled any more."""
-        raise NotImplementedError
+        """Ends the profile, early if it is running. A worker's sampling may go on until its time is over, and does not count."""
+        if self.begun:
+            self._end_ns = min(self._end_ns, perf_counter_ns())
+        (self.folder / ON).unlink(missing_ok=True)
+        if self._in_process is not None:
+            self._in_process.stop()
 
-    def recording(self) -> Recording:
-        """What was sampled so far."""
-        raise NotImplementedError
+    # ---- afterwards ----------------------------------------------------------------------------------------
 
-    @property
-    def problem(self) -> str:
-        """Why there is no result; empty if there is one."""
-        return self._problem
-
-    def result(self, *, waits_pct: float, waits: Waits | None = None, device_x: float | None = None) -> SlowLines | None:
-        """The slow lines; None if there are none, see `problem`. See `loaderlab.lines.shares.slow_lines`.
+    def result(
+        self, *, waits: Waits | None = None, waits_pct: float | None = None, device_x: float | None = None
+    ) -> SlowLines | None:
+        """The slow lines; None if there are none: `problem` says why.
 
         Args:
             waits: by default those that were noted by `waited`.
+            waits_pct: share of the step time in which the training waits for data, percent; by default that of the profiled steps.
+            device_x: see `loaderlab.lines.shares.SlowLines`.
         """
-        raise NotImplementedError
+        waits = self._waits if waits is None else waits
+        recording = self.recording() if self.begun else Recording(problem=NOT_BEGUN)
+        self.problem = recording.problem or (NO_WAITS if len(waits) < 2 else "")
+        if self.problem:
+            return None
+        if waits_pct is None:
+            waits_pct = share_of(waits)
+        lines = slow_lines(
+            recording, waits, num_workers=self._num_workers, waits_pct=waits_pct, device_x=device_x
+        )
+        self.problem = IDLE if lines is None else ""
+        return lines
+
+    def recording(self) -> Recording:
+        """What was sampled between `begin` and the end."""
+        if not self.running:
+            self.end()
+        files = self._files()
+        whole = joined([read(path) for path in files])
+        samples = tuple(entry for entry in whole.samples if self._begun_ns <= entry.begin_ns < self._end_ns)
+        problem = whole.problem or (NOT_PREPARED if not samples else "") or self._taken_over(files)
+        return replace(whole, samples=samples, problem=problem)
+
+    def _taken_over(self, files: Iterable[Path]) -> str:
+        """A problem if a worker lives, but its sampling has not ended with the profile: the program has replaced its handler."""
+        if perf_counter_ns() < self._end_ns + END_S * 1e9:
+            return ""
+        children = {child.pid for child in multiprocessing.active_children()}
+        return IN_USE if any(_pid_of(path) in children and not has_ended(path) for path in files) else ""
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob(f"{self._loader}-*.stacks"))
 
     def close(self) -> None:
-        """Removes the files."""
+        """Ends the profile and removes its files."""
+        self.end()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def share_of(waits: Waits) -> float:
+    """The share of the time in waits, percent, from the begin of the first to the begin of the last."""
+    span = waits[-1][0] - waits[0][0]
+    return 100 * sum(end - begin for begin, end in waits[:-1]) / span if span else 0.0
+
+
+def _pid_of(path: Path) -> int:
+    return int(path.stem.partition("-")[2])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from loaderlab.lines.gain import Gain, gain_without
 from loaderlab.lines.stacks import Line, Recording, Sample
-from loaderlab.lines.stages import WAITING, Stage, place_of
+from loaderlab.lines.stages import WAITING, Place, Stage, place_of
 
 COMPUTING, SLEEPING, OTHER_THREADS = "computing", "waiting (sleep, lock or file)", "waiting for other threads that compute"
 FREE_BELOW_PCT = 2.0  # of the step time in which the training waits: below, the loader's time is free
@@ -129,25 +131,15 @@ def slow_lines(
     cut = [*_cut(recording.samples, waits)]
     if num_workers == 0:
         cut = [(sample, exposed) for sample, exposed in cut if exposed]
-    placed = [(place_of(sample.stack), sample, exposed) for sample, exposed in cut]
-    busy = [entry for entry in placed if entry[0].stage.kind != WAITING]
+    placed = [_Placed(place_of(sample.stack), sample, exposed) for sample, exposed in cut]
+    busy = [entry for entry in placed if entry.place.stage.kind != WAITING]
+    waiting = [entry for entry in placed if entry.place.stage.kind == WAITING]
     total_ns = recording.wall_ns
-    busy_ns = sum(sample.wall_ns for _, sample, _ in busy)
-    exposed_ns = sum(sample.wall_ns for _, sample, exposed in busy if exposed)
+    busy_ns = sum(entry.sample.wall_ns for entry in busy)
+    exposed_ns = sum(entry.sample.wall_ns for entry in busy if entry.exposed)
     if busy_ns < LEAST_BUSY_S * 1e9:
         return None
-    is_free = waits_pct < FREE_BELOW_PCT or not exposed_ns
-
-    def parts(entries: Iterable[Any], key: Callable[[Any], Hashable], of_ns: int, of_exposed_ns: int) -> list[Part]:
-        sums: dict[Hashable, _Sum] = {}
-        for entry in entries:
-            sums.setdefault(key(entry[0]), _Sum()).add(*entry)
-        made = [entry.as_part(of_ns, of_exposed_ns, is_free=is_free) for entry in sums.values()]
-        return sorted(made, key=lambda part: -part.share)
-
-    waiting = [entry for entry in placed if entry[0].stage.kind == WAITING]
-    stages = parts(busy, lambda place: place.stage, busy_ns, exposed_ns)
-    stages += parts(waiting, lambda place: place.stage, total_ns, 0)
+    use = _Use(recording, placed, busy_ns, exposed_ns, is_free=waits_pct < FREE_BELOW_PCT or not exposed_ns)
     return SlowLines(
         num_workers=num_workers,
         seconds=total_ns / 1e9,
@@ -157,44 +149,84 @@ def slow_lines(
         waits_pct=waits_pct,
         cost_pct=100 * recording.cost_ns / total_ns,
         num_samples=len(busy),
-        stages=tuple(stages),
-        lines=tuple(parts(busy, lambda place: (place.stage, place.line), busy_ns, exposed_ns)),
+        stages=(
+            *use.parts(busy, lambda place: place.stage),
+            *replace(use, busy_ns=total_ns, exposed_ns=0).parts(waiting, lambda place: place.stage),
+        ),
+        lines=tuple(use.parts(busy, lambda place: (place.stage, place.line))),
         device_x=device_x,
     )
 
 
-@dataclass
-class _Sum:
-    """Adds up the samples of a part."""
+@dataclass(frozen=True)
+class _Placed:
+    """A sample and where it belongs. ``exposed``: it is within a wait of the trainer."""
 
-    stage: Stage | None = None
-    wall_ns: int = 0
-    exposed_ns: int = 0
-    cpu_ns: int = 0
-    others_ns: int = 0
-    lines: dict[Line, int] = field(default_factory=dict)
+    place: Place
+    sample: Sample
+    exposed: bool
 
-    def add(self, place: Any, sample: Sample, exposed: bool) -> None:
-        self.stage = place.stage
-        self.wall_ns += sample.wall_ns
-        self.exposed_ns += sample.wall_ns * exposed
-        self.cpu_ns += sample.cpu_ns
-        self.others_ns += sample.others_ns
-        self.lines[place.line] = self.lines.get(place.line, 0) + sample.wall_ns
 
-    def as_part(self, of_ns: int, of_exposed_ns: int, *, is_free: bool) -> Part:
-        assert self.stage is not None
-        cpu_pct, others_pct = 100 * self.cpu_ns / self.wall_ns, 100 * self.others_ns / self.wall_ns
+@dataclass(frozen=True)
+class _Use:
+    """How parts of the busy time are computed.
+
+    Attributes:
+        busy_ns, exposed_ns: the whole, of which parts have shares.
+    """
+
+    recording: Recording
+    placed: Sequence[_Placed]
+    busy_ns: int
+    exposed_ns: int
+    is_free: bool
+
+    def parts(self, entries: Sequence[_Placed], key: Callable[[Place], Hashable]) -> list[Part]:
+        """The parts that share a key, the largest first."""
+        groups: dict[Hashable, list[_Placed]] = {}
+        for entry in entries:
+            groups.setdefault(key(entry.place), []).append(entry)
+        cpu_ns, others = self._cpu_ns(key), self._others(key)
+        made = [self._part(group, cpu_ns[name], others.get(name, 0.0)) for name, group in groups.items()]
+        return sorted(made, key=lambda part: -part.share)
+
+    def _part(self, group: Sequence[_Placed], cpu_ns: int, others: float) -> Part:
+        wall_ns = sum(entry.sample.wall_ns for entry in group)
+        exposed_ns = sum(entry.sample.wall_ns for entry in group if entry.exposed)
+        lines: Counter[Line] = Counter()
+        for entry in group:
+            lines[entry.place.line] += entry.sample.wall_ns
+        stage = group[0].place.stage
+        cpu_pct, others_pct = min(100.0, 100 * cpu_ns / wall_ns), 100 * others
         return Part(
-            stage=self.stage,
-            line=max(self.lines, key=self.lines.__getitem__),
-            wall_pct=100 * self.wall_ns / of_ns,
-            exposed_pct=100 * self.exposed_ns / of_exposed_ns if of_exposed_ns else 0.0,
+            stage=stage,
+            line=max(lines, key=lines.__getitem__),
+            wall_pct=100 * wall_ns / self.busy_ns,
+            exposed_pct=100 * exposed_ns / self.exposed_ns if self.exposed_ns else 0.0,
             cpu_pct=cpu_pct,
             others_pct=others_pct,
             spends=_spends(cpu_pct, others_pct),
-            is_free=is_free or (not self.exposed_ns and self.stage.kind != WAITING),
+            is_free=self.is_free or not exposed_ns,
         )
+
+    def _cpu_ns(self, key: Callable[[Place], Hashable]) -> Counter[Hashable]:
+        """CPU time of the main thread by key. A line that was sampled belongs to the stage in which it was sampled."""
+        known = {entry.place.line: entry.place for entry in self.placed}
+        total: Counter[Hashable] = Counter()
+        for sample in self.recording.cpu:
+            place = place_of(sample.stack)
+            total[key(known.get(place.line, place))] += sample.cpu_ns
+        return total
+
+    def _others(self, key: Callable[[Place], Hashable]) -> dict[Hashable, float]:
+        """CPU time of the other threads per time, by key, from the samples whose predecessor has the same key."""
+        wall: Counter[Hashable] = Counter()
+        cpu: Counter[Hashable] = Counter()
+        for before, after in pairwise(self.placed):
+            if (name := key(after.place)) == key(before.place):
+                wall[name] += after.sample.wall_ns
+                cpu[name] += after.sample.others_ns
+        return {name: cpu[name] / wall[name] for name in wall if wall[name]}
 
 
 def _spends(cpu_pct: float, others_pct: float) -> str:

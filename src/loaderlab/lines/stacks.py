@@ -1,6 +1,6 @@
 """What a sampler records in a worker: stacks and the time that passed in each, and how its file is read. Does not import torch.
 
-The file has text of two kinds. `faulthandler` writes the stack at the moment of a signal. `loaderlab.lines.sampler` writes lines that begin
+A file has text of two kinds. `faulthandler` writes the stack at the moment of a signal. `loaderlab.lines.sampler` writes lines that begin
 with `MARK`: the times since its previous line, which belong to the stacks in between in equal parts.
 """
 
@@ -18,10 +18,11 @@ from typing import Any, NamedTuple
 from loaderlab.system.source_places import short_path
 
 MARK = "@"
-BEGIN, TIMES, OWNER, PROBLEM = "begin", "times", "owner", "problem"  # the kinds of lines
+READY, BEGIN, TIMES, OWNER, PROBLEM, END = "ready", "begin", "times", "owner", "problem", "end"  # the kinds of lines
 HEADER = "Stack (most recent call first):"
 OWN_FILE = str(Path(__file__).with_name("sampler.py"))  # its frames belong to the profiler
 CALLABLES = ("__call__", "forward")  # functions by which objects are called; their classes are recorded
+_THREADS = ("_bootstrap", "_bootstrap_inner")  # the outermost function of a thread that is not the main one
 _FRAME = re.compile(r'  File "(.*)", line (\d+) in (.*)')
 _ESCAPED = re.compile(r"\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\\U[0-9a-f]{8}")
 
@@ -68,7 +69,8 @@ class Sample:
     Attributes:
         begin_ns, end_ns: on the clock `time.perf_counter_ns`, which all processes of a machine share.
         cpu_ns: CPU time of the main thread in it.
-        others_ns: CPU time of the process's other threads in it; may exceed its length.
+        others_ns: CPU time of the process's other threads in it; may exceed its length. Both are exact only in total: the part that belongs to
+            this stack is known if the samples before and after it have the same one.
         stack: the outermost frame first.
     """
 
@@ -84,15 +86,25 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class CpuSample:
+    """CPU time that the main thread spent in a stack."""
+
+    cpu_ns: int
+    stack: tuple[Frame, ...]
+
+
+@dataclass(frozen=True)
 class Recording:
     """The samples of one process, or of several that followed each other (a worker per epoch).
 
     Attributes:
+        cpu: where the main thread computed; other threads' stacks are left out.
         cost_ns: time that the profiler itself took; it is part of the samples.
         problem: why the samples must not be used; empty if they may.
     """
 
     samples: tuple[Sample, ...] = ()
+    cpu: tuple[CpuSample, ...] = ()
     cost_ns: int = 0
     problem: str = ""
 
@@ -116,6 +128,7 @@ def joined(recordings: Sequence[Recording]) -> Recording:
     """Several recordings as one; it has the first problem of any."""
     return Recording(
         tuple(sample for recording in recordings for sample in recording.samples),
+        tuple(sample for recording in recordings for sample in recording.cpu),
         sum(recording.cost_ns for recording in recordings),
         next((recording.problem for recording in recordings if recording.problem), ""),
     )
@@ -127,12 +140,41 @@ def read(path: Path) -> Recording:
     Raises:
         OSError: it cannot be read.
     """
-    reader = _Reader()
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if line.endswith("\n"):
-                reader.add(line[:-1])
-    return Recording(tuple(reader.samples), reader.cost_ns, reader.problem)
+    reader, computing = _Reader(), _Reader()
+    for source, into in ((path, reader), (cpu_file(path), computing)):
+        if source.exists():
+            with source.open(encoding="utf-8", errors="replace") as file:
+                for line in file:
+                    if line.endswith("\n"):
+                        into.add(line[:-1])
+    return Recording(tuple(reader.samples), tuple(_computing(reader, computing.stacks)), reader.cost(len(computing.stacks)), reader.problem)
+
+
+def cpu_file(path: Path) -> Path:
+    """The file with the stacks of the CPU timer, next to a sampler's main file."""
+    return path.with_suffix(".cpu")
+
+
+def _computing(reader: _Reader, stacks: Sequence[list[Frame]]) -> Iterator[CpuSample]:
+    """The stacks of the CPU timer that are of the main thread. They share its CPU time, which is exact in total."""
+    own = [named for stack in stacks if (named := _without_profiler(stack)) and stack[-1].function not in _THREADS]
+    total_ns = sum(sample.cpu_ns for sample in reader.samples)
+    for stack in own:
+        yield CpuSample(total_ns // len(own), tuple(reader.named(stack[::-1])))
+
+
+def is_ready(path: Path) -> bool:
+    """Whether the process of a sampler's file may be asked to start."""
+    return _has(path, READY)
+
+
+def has_ended(path: Path) -> bool:
+    """Whether the sampling has ended, or could not begin."""
+    return _has(path, END) or _has(path, PROBLEM)
+
+
+def _has(path: Path, kind: str) -> bool:
+    return f'{MARK}["{kind}"'.encode() in path.read_bytes()
 
 
 @dataclass
@@ -141,6 +183,7 @@ class _Reader:
 
     samples: list[Sample] = field(default_factory=list)
     cost_ns: int = 0
+    stack_cost_ns: int = 0
     problem: str = ""
     owners: list[_Owner] = field(default_factory=list)
     stacks: list[list[Frame]] = field(default_factory=list)  # since the last times, each with the innermost frame first
@@ -160,13 +203,18 @@ class _Reader:
             case "begin":
                 self.last, self.stacks = (values[0], values[1], values[2]), []
             case "times":
-                wall, cpu, process, cost, owners = values
+                wall, cpu, process, cost, stack_cost, owners = values
+                self.cost_ns += cost + stack_cost * len(self.stacks)
+                self.stack_cost_ns = stack_cost
                 self._share_out((wall, cpu, process), owners)
-                self.cost_ns += cost
             case "owner":
                 self.owners.append(_Owner(*values))
             case "problem":
                 self.problem = values[0]
+
+    def cost(self, num_cpu_samples: int) -> int:
+        """The time that the profiler took, ns."""
+        return self.cost_ns + self.stack_cost_ns * num_cpu_samples
 
     def _share_out(self, now: tuple[int, int, int], owners: Sequence[int]) -> None:
         """Gives the stacks since the last entry equal parts of the time since then."""
@@ -183,11 +231,11 @@ class _Reader:
                     before[0] + wall * (index + 1) // number,
                     cpu // number,
                     max(0, process - cpu) // number,
-                    tuple(self._named(stack[::-1], owners)),
+                    tuple(self.named(stack[::-1], owners)),
                 )
             )
 
-    def _named(self, stack: Sequence[Frame], owners: Sequence[int]) -> Iterator[Frame]:
+    def named(self, stack: Sequence[Frame], owners: Sequence[int] = ()) -> Iterator[Frame]:
         """The frames with the classes of their objects: those that the sampler saw in this stack, otherwise the only class that it ever saw in
         that function."""
         seen = [self.owners[number] for number in owners]
