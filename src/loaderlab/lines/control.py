@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
-import signal
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
-from loaderlab.lines.sampler import IN_USE, StackSampler
+from loaderlab.lines import ticker
+from loaderlab.lines.sampler import StackSampler
 from loaderlab.lines.shares import LEAST_BUSY_S, SlowLines, Waits, slow_lines
-from loaderlab.lines.stacks import Recording, has_ended, is_ready, joined, read
-from loaderlab.system.files import write_text
+from loaderlab.lines.stacks import Recording, joined, read
 
 SECONDS = 5.0
 LIMITS_S = (0.5, 60.0)
-ON = "on"  # the file that tells new workers to start at once: the number of the loader, and the end of the profile
-END_S = 1.0  # after the end: a worker that still has not noticed it is not sampled any more
+NO_HANDLES = "the system does not allow pidfd_open, which the profiler needs (Linux 5.3; in Docker before 20.10, a newer seccomp profile)"
 NOT_BEGUN = "the training ended before the profile began, which is after the warm-up"
-NOT_PREPARED = "no worker was sampled: its workers were already running when the profile was asked for, or it starts none"
+NOT_PREPARED = (
+    "no worker was sampled: its workers were already running when the profile was asked for, or it starts none"
+)
 NO_WAITS = "the training read fewer than two batches during the profile"
 IDLE = f"the loader worked for less than {LEAST_BUSY_S} s during the profile"
 
@@ -34,7 +35,6 @@ class WorkerInit:
     """A ``worker_init_fn`` that prepares worker 0 for the profile, after the user's own function. It can be pickled."""
 
     folder: str
-    seconds: float
     inner: Callable[[int], Any] | None
     loader: int = 0
 
@@ -42,24 +42,10 @@ class WorkerInit:
         if self.inner is not None:
             self.inner(worker)
         if worker == 0:
-            _begin_worker(Path(self.folder), self.loader, self.seconds)
+            StackSampler(Path(self.folder) / _file_name(self.loader, os.getpid())).install()
 
 
-def _begin_worker(folder: Path, loader: int, seconds: float) -> None:
-    """Prepares this process. If the profile already runs, because an epoch has begun in it, the rest of it starts here."""
-    on = folder / ON
-    is_on, left_s = on.exists(), seconds
-    if is_on:
-        profiled, end_ns = map(int, on.read_text(encoding="utf-8").split())
-        left_s = (end_ns - perf_counter_ns()) / 1e9
-        if profiled != loader or left_s <= 0:
-            return
-    sampler = StackSampler(folder / _file_name(loader, os.getpid()), left_s)
-    if not sampler.install() and is_on:
-        sampler.start()
-
-
-def _file_name(loader: int, pid: int) -> str:
+def _file_name(loader: int, pid: int | str) -> str:
     return f"{loader}-{pid}.stacks"
 
 
@@ -83,6 +69,7 @@ class WorkerProfile:
         self._begun_ns = self._end_ns = 0
         self._num_workers = self._loader = 0
         self._in_process: StackSampler | None = None
+        self._ticker: subprocess.Popen[bytes] | None = None
         self._waits: list[tuple[int, int]] = []
         self.problem = ""  # why `result` returned None
 
@@ -94,7 +81,7 @@ class WorkerProfile:
         Args:
             loader: its number, if there are several; `begin` gets the number of the one to profile.
         """
-        return WorkerInit(str(self.folder), self._seconds, inner, loader)
+        return WorkerInit(str(self.folder), inner, loader)
 
     @contextmanager
     def prepared(self, loader: Any, number: int = 0) -> Iterator[None]:
@@ -120,17 +107,13 @@ class WorkerProfile:
         assert not self._begun_ns, "a profile begins once"
         self._num_workers, self._loader, self._begun_ns = num_workers, loader, perf_counter_ns()
         self._end_ns = self._begun_ns + int(self._seconds * 1e9)
-        if num_workers == 0:
-            self._in_process = StackSampler(self.folder / _file_name(loader, os.getpid()), self._seconds)
-            if not self._in_process.install():
-                self._in_process.start()
+        if not _has_handles():
             return
-        write_text(self.folder / ON, f"{loader} {self._end_ns}")
-        children = {child.pid for child in multiprocessing.active_children()}
-        for path in self._files():
-            # the number of an ended process may belong to another program by now
-            if (pid := _pid_of(path)) in children and is_ready(path):
-                os.kill(pid, signal.SIGALRM)
+        if num_workers == 0:
+            self._in_process = StackSampler(self.folder / _file_name(loader, os.getpid()))
+            self._in_process.install()
+        arguments = str(self.folder), self._files(), str(self._end_ns)
+        self._ticker = subprocess.Popen([sys.executable, "-I", "-S", ticker.__file__, *arguments])
 
     @property
     def begun(self) -> bool:
@@ -146,10 +129,13 @@ class WorkerProfile:
         self._waits.append((begin_ns, end_ns))
 
     def end(self) -> None:
-        """Ends the profile, early if it is running. A worker's sampling may go on until its time is over, and does not count."""
+        """Ends the profile, early if it is running; a second call does nothing."""
         if self.begun:
             self._end_ns = min(self._end_ns, perf_counter_ns())
-        (self.folder / ON).unlink(missing_ok=True)
+        if self._ticker is not None:
+            self._ticker.kill()
+            self._ticker.wait()
+            self._ticker = None
         if self._in_process is not None:
             self._in_process.stop()
 
@@ -172,31 +158,20 @@ class WorkerProfile:
             return None
         if waits_pct is None:
             waits_pct = share_of(waits)
-        lines = slow_lines(
-            recording, waits, num_workers=self._num_workers, waits_pct=waits_pct, device_x=device_x
-        )
+        lines = slow_lines(recording, waits, num_workers=self._num_workers, waits_pct=waits_pct, device_x=device_x)
         self.problem = IDLE if lines is None else ""
         return lines
 
     def recording(self) -> Recording:
         """What was sampled between `begin` and the end."""
-        if not self.running:
-            self.end()
-        files = self._files()
-        whole = joined([read(path) for path in files])
+        whole = joined([read(path) for path in sorted(self.folder.glob(self._files()))])
         samples = tuple(entry for entry in whole.samples if self._begun_ns <= entry.begin_ns < self._end_ns)
-        problem = whole.problem or (NOT_PREPARED if not samples else "") or self._taken_over(files)
-        return replace(whole, samples=samples, problem=problem)
+        missing = "" if samples else NOT_PREPARED if _has_handles() else NO_HANDLES
+        return replace(whole, samples=samples, problem=whole.problem or missing)
 
-    def _taken_over(self, files: Iterable[Path]) -> str:
-        """A problem if a worker lives, but its sampling has not ended with the profile: the program has replaced its handler."""
-        if perf_counter_ns() < self._end_ns + END_S * 1e9:
-            return ""
-        children = {child.pid for child in multiprocessing.active_children()}
-        return IN_USE if any(_pid_of(path) in children and not has_ended(path) for path in files) else ""
-
-    def _files(self) -> list[Path]:
-        return sorted(self.folder.glob(f"{self._loader}-*.stacks"))
+    def _files(self) -> str:
+        """The pattern of the samplers' files."""
+        return _file_name(self._loader, "*")
 
     def close(self) -> None:
         """Ends the profile and removes its files."""
@@ -210,5 +185,9 @@ def share_of(waits: Waits) -> float:
     return 100 * sum(end - begin for begin, end in waits[:-1]) / span if span else 0.0
 
 
-def _pid_of(path: Path) -> int:
-    return int(path.stem.partition("-")[2])
+def _has_handles() -> bool:
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:
+        return False
+    return True

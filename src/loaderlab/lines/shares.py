@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 from loaderlab.lines.gain import Gain, gain_without
 from loaderlab.lines.stacks import Line, Recording, Sample
 from loaderlab.lines.stages import WAITING, Place, Stage, place_of
 
-COMPUTING, SLEEPING, OTHER_THREADS = "computing", "waiting (sleep, lock or file)", "waiting for other threads that compute"
+COMPUTING, SLEEPING, OTHER_THREADS = (
+    "computing",
+    "waiting (sleep, lock or file)",
+    "waiting for other threads that compute",
+)
 FREE_BELOW_PCT = 2.0  # of the step time in which the training waits: below, the loader's time is free
+TABLES = ("stages", "lines", "functions")  # of `SlowLines`
 LEAST_BUSY_S = 0.2  # of a profile: below, it says nothing
 
 Waits = Sequence[tuple[int, int]]  # begin and end of each, perf_counter_ns, in order
@@ -27,7 +31,7 @@ class Part:
         line: of a stage its slowest one.
         wall_pct: share of the worker's busy time, percent.
         exposed_pct: share of the worker's busy time within the trainer's waits, percent; 0 if there is none.
-        cpu_pct: CPU time of the worker's main thread in it, percent of its own time.
+        cpu_pct: share of its own time in which the worker's main thread computed or waited for a core, percent.
         others_pct: CPU time of the worker's other threads in it, percent of its own time; may exceed 100.
         spends: how it spends its time: `COMPUTING`, `SLEEPING` or `OTHER_THREADS`.
         is_free: the training does not wait for it.
@@ -68,6 +72,7 @@ class SlowLines:
         num_samples: number of stacks in the busy time.
         stages: the largest first, `waiting` last (its shares are of the whole profile).
         lines: the largest first, without `waiting`.
+        functions: the same by function, each with its slowest line.
         device_x: how many times as many samples the device can take; None: computed from ``waits_pct``.
     """
 
@@ -81,6 +86,7 @@ class SlowLines:
     num_samples: int
     stages: tuple[Part, ...]
     lines: tuple[Part, ...]
+    functions: tuple[Part, ...]
     device_x: float | None = None
 
     @property
@@ -100,10 +106,10 @@ class SlowLines:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """The same as plain values: ``stages`` and ``lines`` are lists of objects with their gains; ``top`` is the first line."""
-        values = {key: value for key, value in asdict(self).items() if key not in ("stages", "lines")}
-        stages, lines = [self._part_json(part) for part in self.stages], [self._part_json(part) for part in self.lines]
-        return values | {"stages": stages, "lines": lines, "top": lines[0]}
+        """The same as plain values: ``stages``, ``lines`` and ``functions`` are lists of objects with their gains; ``top`` is the first line."""
+        values = {key: value for key, value in asdict(self).items() if key not in TABLES}
+        tables = {name: [self._part_json(part) for part in getattr(self, name)] for name in TABLES}
+        return {**values, **tables, "top": tables["lines"][0]}
 
     def _part_json(self, part: Part) -> dict[str, Any]:
         values = asdict(part)
@@ -139,7 +145,7 @@ def slow_lines(
     exposed_ns = sum(entry.sample.wall_ns for entry in busy if entry.exposed)
     if busy_ns < LEAST_BUSY_S * 1e9:
         return None
-    use = _Use(recording, placed, busy_ns, exposed_ns, is_free=waits_pct < FREE_BELOW_PCT or not exposed_ns)
+    use = _Use(busy_ns, exposed_ns, is_free=waits_pct < FREE_BELOW_PCT or not exposed_ns)
     return SlowLines(
         num_workers=num_workers,
         seconds=total_ns / 1e9,
@@ -154,6 +160,7 @@ def slow_lines(
             *replace(use, busy_ns=total_ns, exposed_ns=0).parts(waiting, lambda place: place.stage),
         ),
         lines=tuple(use.parts(busy, lambda place: (place.stage, place.line))),
+        functions=tuple(use.parts(busy, lambda place: (place.stage, place.line.file, place.line.function))),
         device_x=device_x,
     )
 
@@ -175,8 +182,6 @@ class _Use:
         busy_ns, exposed_ns: the whole, of which parts have shares.
     """
 
-    recording: Recording
-    placed: Sequence[_Placed]
     busy_ns: int
     exposed_ns: int
     is_free: bool
@@ -186,18 +191,17 @@ class _Use:
         groups: dict[Hashable, list[_Placed]] = {}
         for entry in entries:
             groups.setdefault(key(entry.place), []).append(entry)
-        cpu_ns, others = self._cpu_ns(key), self._others(key)
-        made = [self._part(group, cpu_ns[name], others.get(name, 0.0)) for name, group in groups.items()]
-        return sorted(made, key=lambda part: -part.share)
+        return sorted(map(self._part, groups.values()), key=lambda part: -part.share)
 
-    def _part(self, group: Sequence[_Placed], cpu_ns: int, others: float) -> Part:
+    def _part(self, group: Sequence[_Placed]) -> Part:
         wall_ns = sum(entry.sample.wall_ns for entry in group)
         exposed_ns = sum(entry.sample.wall_ns for entry in group if entry.exposed)
         lines: Counter[Line] = Counter()
         for entry in group:
             lines[entry.place.line] += entry.sample.wall_ns
         stage = group[0].place.stage
-        cpu_pct, others_pct = min(100.0, 100 * cpu_ns / wall_ns), 100 * others
+        cpu_pct = 100 * sum(entry.sample.computing * entry.sample.wall_ns for entry in group) / wall_ns
+        others_pct = 100 * sum(entry.sample.others * entry.sample.wall_ns for entry in group) / wall_ns
         return Part(
             stage=stage,
             line=max(lines, key=lines.__getitem__),
@@ -208,25 +212,6 @@ class _Use:
             spends=_spends(cpu_pct, others_pct),
             is_free=self.is_free or not exposed_ns,
         )
-
-    def _cpu_ns(self, key: Callable[[Place], Hashable]) -> Counter[Hashable]:
-        """CPU time of the main thread by key. A line that was sampled belongs to the stage in which it was sampled."""
-        known = {entry.place.line: entry.place for entry in self.placed}
-        total: Counter[Hashable] = Counter()
-        for sample in self.recording.cpu:
-            place = place_of(sample.stack)
-            total[key(known.get(place.line, place))] += sample.cpu_ns
-        return total
-
-    def _others(self, key: Callable[[Place], Hashable]) -> dict[Hashable, float]:
-        """CPU time of the other threads per time, by key, from the samples whose predecessor has the same key."""
-        wall: Counter[Hashable] = Counter()
-        cpu: Counter[Hashable] = Counter()
-        for before, after in pairwise(self.placed):
-            if (name := key(after.place)) == key(before.place):
-                wall[name] += after.sample.wall_ns
-                cpu[name] += after.sample.others_ns
-        return {name: cpu[name] / wall[name] for name in wall if wall[name]}
 
 
 def _spends(cpu_pct: float, others_pct: float) -> str:
@@ -259,5 +244,4 @@ def _cut(samples: Sequence[Sample], waits: Waits) -> Iterable[tuple[Sample, bool
 def _piece(sample: Sample, begin_ns: int, end_ns: int) -> Sample:
     if (begin_ns, end_ns) == (sample.begin_ns, sample.end_ns):
         return sample
-    part = (end_ns - begin_ns) / sample.wall_ns
-    return Sample(begin_ns, end_ns, int(sample.cpu_ns * part), int(sample.others_ns * part), sample.stack)
+    return replace(sample, begin_ns=begin_ns, end_ns=end_ns)

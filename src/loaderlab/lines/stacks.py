@@ -1,7 +1,8 @@
 """What a sampler records in a worker: stacks and the time that passed in each, and how its file is read. Does not import torch.
 
-A file has text of two kinds. `faulthandler` writes the stack at the moment of a signal. `loaderlab.lines.sampler` writes lines that begin
-with `MARK`: the times since its previous line, which belong to the stacks in between in equal parts.
+A sampler's file has text of two kinds. `faulthandler` writes the stack at the moment of a signal. `loaderlab.lines.sampler` writes lines that
+begin with `MARK`: the time, whose increase belongs to the stacks since its previous line in equal parts. The file of `loaderlab.lines.ticker`
+next to it says which threads were computing.
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ import functools
 import json
 import linecache
 import re
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
+from loaderlab.lines.ticker import RUNNING
 from loaderlab.system.source_places import short_path
 
 MARK = "@"
-READY, BEGIN, TIMES, OWNER, PROBLEM, END = "ready", "begin", "times", "owner", "problem", "end"  # the kinds of lines
+READY, BEGIN, TIMES, OWNER, PROBLEM = "ready", "begin", "times", "owner", "problem"  # the kinds of lines
 HEADER = "Stack (most recent call first):"
 OWN_FILE = str(Path(__file__).with_name("sampler.py"))  # its frames belong to the profiler
 CALLABLES = ("__call__", "forward")  # functions by which objects are called; their classes are recorded
@@ -68,16 +72,15 @@ class Sample:
 
     Attributes:
         begin_ns, end_ns: on the clock `time.perf_counter_ns`, which all processes of a machine share.
-        cpu_ns: CPU time of the main thread in it.
-        others_ns: CPU time of the process's other threads in it; may exceed its length. Both are exact only in total: the part that belongs to
-            this stack is known if the samples before and after it have the same one.
+        computing: share of it in which the main thread computed or waited for a core, 0 to 1; in the rest it slept or waited.
+        others: mean number of the process's other threads that computed.
         stack: the outermost frame first.
     """
 
     begin_ns: int
     end_ns: int
-    cpu_ns: int
-    others_ns: int
+    computing: float
+    others: float
     stack: tuple[Frame, ...]
 
     @property
@@ -86,25 +89,17 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class CpuSample:
-    """CPU time that the main thread spent in a stack."""
-
-    cpu_ns: int
-    stack: tuple[Frame, ...]
-
-
-@dataclass(frozen=True)
 class Recording:
     """The samples of one process, or of several that followed each other (a worker per epoch).
 
     Attributes:
-        cpu: where the main thread computed; other threads' stacks are left out.
+        cpu_ns: CPU time of the main thread.
         cost_ns: time that the profiler itself took; it is part of the samples.
         problem: why the samples must not be used; empty if they may.
     """
 
     samples: tuple[Sample, ...] = ()
-    cpu: tuple[CpuSample, ...] = ()
+    cpu_ns: int = 0
     cost_ns: int = 0
     problem: str = ""
 
@@ -128,7 +123,7 @@ def joined(recordings: Sequence[Recording]) -> Recording:
     """Several recordings as one; it has the first problem of any."""
     return Recording(
         tuple(sample for recording in recordings for sample in recording.samples),
-        tuple(sample for recording in recordings for sample in recording.cpu),
+        sum(recording.cpu_ns for recording in recordings),
         sum(recording.cost_ns for recording in recordings),
         next((recording.problem for recording in recordings if recording.problem), ""),
     )
@@ -140,54 +135,43 @@ def read(path: Path) -> Recording:
     Raises:
         OSError: it cannot be read.
     """
-    reader, computing = _Reader(), _Reader()
-    for source, into in ((path, reader), (cpu_file(path), computing)):
-        if source.exists():
-            with source.open(encoding="utf-8", errors="replace") as file:
-                for line in file:
-                    if line.endswith("\n"):
-                        into.add(line[:-1])
-    return Recording(tuple(reader.samples), tuple(_computing(reader, computing.stacks)), reader.cost(len(computing.stacks)), reader.problem)
+    reader = _Reader(_ticks(path.with_suffix(".ticks")))
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.endswith("\n"):
+                reader.add(line[:-1])
+    return Recording(tuple(reader.samples), reader.cpu_ns, reader.cost_ns, reader.problem)
 
 
-def cpu_file(path: Path) -> Path:
-    """The file with the stacks of the CPU timer, next to a sampler's main file."""
-    return path.with_suffix(".cpu")
+class _Tick(NamedTuple):
+    """What the ticker saw just before it asked for a stack."""
+
+    time_ns: int
+    computes: bool
+    others: int
 
 
-def _computing(reader: _Reader, stacks: Sequence[list[Frame]]) -> Iterator[CpuSample]:
-    """The stacks of the CPU timer that are of the main thread. They share its CPU time, which is exact in total."""
-    own = [named for stack in stacks if (named := _without_profiler(stack)) and stack[-1].function not in _THREADS]
-    total_ns = sum(sample.cpu_ns for sample in reader.samples)
-    for stack in own:
-        yield CpuSample(total_ns // len(own), tuple(reader.named(stack[::-1])))
-
-
-def is_ready(path: Path) -> bool:
-    """Whether the process of a sampler's file may be asked to start."""
-    return _has(path, READY)
-
-
-def has_ended(path: Path) -> bool:
-    """Whether the sampling has ended, or could not begin."""
-    return _has(path, END) or _has(path, PROBLEM)
-
-
-def _has(path: Path, kind: str) -> bool:
-    return f'{MARK}["{kind}"'.encode() in path.read_bytes()
+def _ticks(path: Path) -> deque[_Tick]:
+    """The ticks of a process, in order; none if the ticker has not seen it."""
+    if not path.exists():
+        return deque()
+    complete = path.read_text(encoding="utf-8").rpartition("\n")[0]
+    entries = [line.split() for line in complete.splitlines()]
+    return deque(_Tick(int(time), state == RUNNING, int(others)) for time, state, others in entries)
 
 
 @dataclass
 class _Reader:
     """Puts the lines of a file together to samples."""
 
+    ticks: deque[_Tick]
     samples: list[Sample] = field(default_factory=list)
+    cpu_ns: int = 0
     cost_ns: int = 0
-    stack_cost_ns: int = 0
     problem: str = ""
     owners: list[_Owner] = field(default_factory=list)
     stacks: list[list[Frame]] = field(default_factory=list)  # since the last times, each with the innermost frame first
-    last: tuple[int, int, int] = (0, 0, 0)
+    last: tuple[int, int] = (0, 0)  # wall and CPU time
 
     def add(self, line: str) -> None:
         if line.startswith(MARK):
@@ -201,41 +185,45 @@ class _Reader:
     def _entry(self, kind: str, *values: Any) -> None:
         match kind:
             case "begin":
-                self.last, self.stacks = (values[0], values[1], values[2]), []
+                self.last, self.stacks = (values[0], values[1]), []
+                self._ticks_until(values[0])
             case "times":
-                wall, cpu, process, cost, stack_cost, owners = values
+                wall, cpu, cost, stack_cost, owners = values
                 self.cost_ns += cost + stack_cost * len(self.stacks)
-                self.stack_cost_ns = stack_cost
-                self._share_out((wall, cpu, process), owners)
+                self._share_out(wall, cpu, owners)
             case "owner":
                 self.owners.append(_Owner(*values))
             case "problem":
                 self.problem = values[0]
 
-    def cost(self, num_cpu_samples: int) -> int:
-        """The time that the profiler took, ns."""
-        return self.cost_ns + self.stack_cost_ns * num_cpu_samples
-
-    def _share_out(self, now: tuple[int, int, int], owners: Sequence[int]) -> None:
+    def _share_out(self, wall_ns: int, cpu_ns: int, owners: Sequence[int]) -> None:
         """Gives the stacks since the last entry equal parts of the time since then."""
-        stacks, self.stacks = [stack for stack in map(_without_profiler, self.stacks) if stack], []
+        stacks, self.stacks = [stack for stack in map(_of_main_thread, self.stacks) if stack], []
         if not stacks:
             return  # its time is added to the next entry's
-        before, self.last = self.last, now
-        wall, cpu, process = (after - start for after, start in zip(now, before, strict=True))
-        number = len(stacks)
+        (begin, before), self.last = self.last, (wall_ns, cpu_ns)
+        self.cpu_ns += cpu_ns - before
+        ticks, number = self._ticks_until(wall_ns), len(stacks)
         for index, stack in enumerate(stacks):
+            # usually each stack has its own tick; the signals of several may arrive as one if the process has no core
+            seen = [ticks[index]] if len(ticks) == number else ticks
             self.samples.append(
                 Sample(
-                    before[0] + wall * index // number,
-                    before[0] + wall * (index + 1) // number,
-                    cpu // number,
-                    max(0, process - cpu) // number,
+                    begin + (wall_ns - begin) * index // number,
+                    begin + (wall_ns - begin) * (index + 1) // number,
+                    fmean(tick.computes for tick in seen) if seen else 1.0,
+                    fmean(tick.others for tick in seen) if seen else 0.0,
                     tuple(self.named(stack[::-1], owners)),
                 )
             )
 
-    def named(self, stack: Sequence[Frame], owners: Sequence[int] = ()) -> Iterator[Frame]:
+    def _ticks_until(self, time_ns: int) -> list[_Tick]:
+        ticks = []
+        while self.ticks and self.ticks[0].time_ns <= time_ns:
+            ticks.append(self.ticks.popleft())
+        return ticks
+
+    def named(self, stack: Sequence[Frame], owners: Sequence[int]) -> Iterator[Frame]:
         """The frames with the classes of their objects: those that the sampler saw in this stack, otherwise the only class that it ever saw in
         that function."""
         seen = [self.owners[number] for number in owners]
@@ -264,8 +252,10 @@ class _Owner(NamedTuple):
         return self.file == frame.file and self.first <= frame.line <= self.last
 
 
-def _without_profiler(stack: list[Frame]) -> list[Frame]:
-    """Without the frames of the sampler, in which a signal may arrive too."""
+def _of_main_thread(stack: list[Frame]) -> list[Frame]:
+    """Without the frames of the sampler, in which a signal may arrive too; empty if it is another thread's."""
+    if not stack or stack[-1].function in _THREADS:
+        return []
     inner = next((index for index, frame in enumerate(stack) if frame.file != OWN_FILE), len(stack))
     return stack[inner:]
 

@@ -35,9 +35,17 @@ _CONTAINERS = ("Compose", "Sequential", "ModuleList")  # they only call others
 _MACHINERY = ("torch/nn/modules/module.py", "torch/_dynamo/", "torch/utils/data/", "torch/autograd/")
 _TRANSFORMS = re.compile(r"transform|augment", re.IGNORECASE)
 _DECODES = re.compile(
-    r"imread|imdecode|decode|Image\.open|\.convert\(|read_image|soundfile|torchaudio\.load|pil_loader|default_loader", re.IGNORECASE
+    r"imread|imdecode|decode|Image\.open|\.convert\(|read_image|soundfile|torchaudio\.load|pil_loader|default_loader",
+    re.IGNORECASE,
 )
-_DECODING_FILES = ("PIL/Image.py", "PIL/ImageFile.py", "PIL/JpegImagePlugin.py", "PIL/PngImagePlugin.py", "torchvision/io/", "torchcodec/")
+_DECODING_FILES = (
+    "PIL/Image.py",
+    "PIL/ImageFile.py",
+    "PIL/JpegImagePlugin.py",
+    "PIL/PngImagePlugin.py",
+    "torchvision/io/",
+    "torchcodec/",
+)
 _READS = re.compile(
     r"(?<![\w.])open\(|(os|io|gzip|h5py|tarfile|zipfile)\.(open|File|TarFile|ZipFile|read|pread)\(|\.read(_bytes|_text|line|lines|into)?\(|"
     r"np\.(load|fromfile|memmap|loadtxt|genfromtxt)\(|torch\.load\(|pickle\.load\(|json\.load\(|read_(csv|parquet|table)\("
