@@ -44,7 +44,9 @@ def test_a_job_on_two_nodes(cluster: Cluster, common: list[str], store_uri: str,
     assert command.exit_code() == 0, command.printed
     run = only_run(store_uri)
     assert run.info.status == "FINISHED"
-    places = run.data.tags["nodes"].split(", ")  # by rank: torch sorts agents by host and process, and both run on one host here
+    places = run.data.tags["nodes"].split(
+        ", "
+    )  # by rank: torch sorts agents by host and process, and both run on one host here
     assert sorted(places) == ["n1", "n2"]
     assert run.data.metrics["ranks/count"] == 2
     assert [run.data.tags["slurm.job_id"]] == cluster.job_ids()

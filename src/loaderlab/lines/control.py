@@ -18,6 +18,7 @@ from loaderlab.lines import ticker
 from loaderlab.lines.sampler import StackSampler
 from loaderlab.lines.shares import LEAST_BUSY_S, SlowLines, Waits, slow_lines
 from loaderlab.lines.stacks import Recording, joined, read
+from loaderlab.lines.words import sentence
 
 SECONDS = 5.0
 LIMITS_S = (0.5, 60.0)
@@ -28,6 +29,30 @@ NOT_PREPARED = (
 )
 NO_WAITS = "the training read fewer than two batches during the profile"
 IDLE = f"the loader worked for less than {LEAST_BUSY_S} s during the profile"
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """The result of a profile.
+
+    Attributes:
+        lines: None if there are none.
+        recording: for `loaderlab.lines.tree.tree`.
+        problem: why there are no lines; empty if there are some.
+    """
+
+    lines: SlowLines | None
+    recording: Recording
+    problem: str
+
+    @property
+    def sentence(self) -> str:
+        """On the slowest line; or why there is none."""
+        return f"no slow line: {self.problem}" if self.lines is None else sentence(self.lines)
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain values: the sentence, and the shares or the problem."""
+        return {"sentence": self.sentence} | ({"problem": self.problem} if self.lines is None else self.lines.as_json())
 
 
 @dataclass(frozen=True)
@@ -71,7 +96,6 @@ class WorkerProfile:
         self._in_process: StackSampler | None = None
         self._ticker: subprocess.Popen[bytes] | None = None
         self._waits: list[tuple[int, int]] = []
-        self.problem = ""  # why `result` returned None
 
     # ---- in the training process ---------------------------------------------------------------------------
 
@@ -143,8 +167,8 @@ class WorkerProfile:
 
     def result(
         self, *, waits: Waits | None = None, waits_pct: float | None = None, device_x: float | None = None
-    ) -> SlowLines | None:
-        """The slow lines; None if there are none: `problem` says why.
+    ) -> Profiled:
+        """The slow lines, or why there are none.
 
         Args:
             waits: by default those that were noted by `waited`.
@@ -153,14 +177,17 @@ class WorkerProfile:
         """
         waits = self._waits if waits is None else waits
         recording = self.recording() if self.begun else Recording(problem=NOT_BEGUN)
-        self.problem = recording.problem or (NO_WAITS if len(waits) < 2 else "")
-        if self.problem:
-            return None
+        if problem := recording.problem or (NO_WAITS if len(waits) < 2 else ""):
+            return Profiled(None, recording, problem)
         if waits_pct is None:
             waits_pct = share_of(waits)
         lines = slow_lines(recording, waits, num_workers=self._num_workers, waits_pct=waits_pct, device_x=device_x)
-        self.problem = IDLE if lines is None else ""
-        return lines
+        return Profiled(lines, recording, "" if lines is not None else IDLE)
+
+    @property
+    def interval_ns(self) -> tuple[int, int]:
+        """Begin and end, `time.perf_counter_ns`."""
+        return self._begun_ns, self._end_ns
 
     def recording(self) -> Recording:
         """What was sampled between `begin` and the end."""

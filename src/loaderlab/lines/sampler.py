@@ -79,24 +79,24 @@ class StackSampler:
         """The handler. It raises nothing, because the error would reach the program."""
         if not self._installed:
             return
-        began = perf_counter_ns()
+        now, began = perf_counter_ns(), thread_time_ns()
         try:
             if self._num == 0:
-                self._write(BEGIN, began, thread_time_ns())
+                self._write(BEGIN, now, began)
             else:
                 costs = self._cost_ns, self._stack_cost_ns  # of the sample before this one
-                self._write(TIMES, began, thread_time_ns(), *costs, self._owners_in(frame))
+                self._write(TIMES, now, began, *costs, self._owners_in(frame))
             if self._num % TIMED_EVERY == 0:
                 self._time_a_stack()
         except OSError:  # a full disk
             return
         self._num += 1
-        self._cost_ns = perf_counter_ns() - began
+        self._cost_ns = thread_time_ns() - began  # in CPU time: other programs may have taken the core
 
     def _time_a_stack(self) -> None:
-        before = perf_counter_ns()
+        before = thread_time_ns()
         faulthandler.dump_traceback(file=self._scratch, all_threads=False)
-        self._stack_cost_ns = perf_counter_ns() - before
+        self._stack_cost_ns = thread_time_ns() - before
         os.ftruncate(self._scratch, 0)
         os.lseek(self._scratch, 0, os.SEEK_SET)
 

@@ -13,7 +13,7 @@ from loaderlab.lines.stages import WAITING, Place, Stage, place_of
 
 COMPUTING, SLEEPING, OTHER_THREADS = (
     "computing",
-    "waiting (sleep, lock or file)",
+    "waiting: sleep, lock or file",
     "waiting for other threads that compute",
 )
 FREE_BELOW_PCT = 2.0  # of the step time in which the training waits: below, the loader's time is free

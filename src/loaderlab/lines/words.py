@@ -56,6 +56,12 @@ def rows(lines: SlowLines, parts: tuple[Part, ...]) -> list[tuple[str, ...]]:
     return [(f"{_percent(part):.0f} %", _where(part), part.title, part.spends, _without(lines, part)) for part in shown]
 
 
+def stages(lines: SlowLines) -> str:
+    """The largest stages of the busy time: ``Its work: 61 % transform ElasticDeform, 22 % decode, 9 % collate``."""
+    shown = [part for part in lines.stages if part.stage.kind != WAITING and part.wall_pct >= LEAST_PCT][:MOST_LINES]
+    return f"Its work: {', '.join(f'{_percent(part):.0f} % {part.title}' for part in shown)}"
+
+
 def _percent(part: Part) -> float:
     return part.wall_pct if part.stage.kind == WAITING else 100 * part.share
 
