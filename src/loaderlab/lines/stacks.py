@@ -232,11 +232,11 @@ class _Reader:
                 yield frame
                 continue
             if seen and seen[0].has(frame):
-                yield frame._replace(owner=seen.pop(0).name)
+                yield Frame(*frame[:3], seen.pop(0).name)
                 continue
             names = {owner.name: None for owner in self.owners if owner.has(frame)}
             definer = next((owner.definer for owner in self.owners if owner.has(frame)), "")
-            yield frame._replace(owner=next(iter(names)) if len(names) == 1 else definer)
+            yield Frame(*frame[:3], next(iter(names)) if len(names) == 1 else definer)
 
 
 class _Owner(NamedTuple):

@@ -149,7 +149,10 @@ def _own_line(frames: Sequence[Frame]) -> Line:
     files = [frame for frame in frames if not frame.file.startswith(NOT_FILES)]
     own = [frame for frame in files if not frame.file.startswith(OWN) and not is_installed(frame.file)]
     ours = [frame for frame in files if frame.file.startswith(OWN)]
-    return line_of(own[-1] if own else ours[-1] if ours else (files or list(frames))[0])
+    deepest = own[-1] if own else ours[-1] if ours else (files or list(frames))[0]
+    named = [frame.function for frame in frames if frame.file == deepest.file and not frame.function.startswith("<")]
+    # a comprehension belongs to the function around it
+    return line_of(Frame(deepest.file, deepest.line, named[-1] if named else deepest.function))
 
 
 def _begins_work(frame: Frame) -> bool:
