@@ -3,8 +3,8 @@
     python -m benchmarks.slow_lines --repeats 3
     python -m benchmarks.slow_lines --cases sleep loop --workers 2
 
-Each run is a process of its own with an emulated device, which waits for its loader. A second run without the planted line shows the
-gain. The profiler's cost is measured in the profiled run: the time that the worker takes for a batch during the profile, and before and
+Each run is a process of its own with an emulated device, which waits for its loader. After the profile, the planted line is left out and
+put back in turns, which shows its gain. The profiler's cost is measured in the profiled run: the time that the worker takes for a batch during the profile, and before and
 after it. Targets: the planted line ranks first, its share is within 10 points of the line's own clock, the gain within 15 % of the
 prediction; on average over all runs, a worker is slowed down by at most 5 %, and the reported cost is right within 2 points.
 
@@ -29,11 +29,7 @@ POINTS, GAIN_PCT, SLOWED_PCT, COST_POINTS = 10.0, 15.0, 5.0, 2.0  # the targets
 
 @dataclass(frozen=True)
 class Result:
-    """A profiled run, and its pair without the planted line. See `benchmarks.harness.slow_program.Outcome`.
-
-    Attributes:
-        gain_x: measured.
-    """
+    """A run. See `benchmarks.harness.slow_program.Outcome`."""
 
     case: str
     num_workers: int
@@ -58,21 +54,20 @@ class Result:
 
 
 def measured(case: str, num_workers: int, repeat: int, seconds: float) -> Result:
-    """Both runs of a repeat."""
-    with_line = _run(case, num_workers, "--planted", "--seconds", f"{seconds:g}")
-    without = _run(case, num_workers)
-    keys = ("place", "spends", "is_right", "true_pct", "share_pct", "expected_x", "cost_pct", "slowed_pct")
-    gain_x = with_line["batch_ms"] / without["batch_ms"]
-    return Result(case, num_workers, repeat, gain_x=gain_x, **{key: with_line[key] for key in keys})
-
-
-def _run(case: str, num_workers: int, *options: str) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.harness.slow_program", case, str(num_workers), *options]
+    """A run in a process of its own."""
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.harness.slow_program",
+        case,
+        str(num_workers),
+        "--seconds",
+        f"{seconds:g}",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=120)
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stderr}")
-    outcome: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return outcome
+    return Result(case, num_workers, repeat, **json.loads(done.stdout.splitlines()[-1]))
 
 
 def table(results: Sequence[Result]) -> Iterator[str]:

@@ -72,11 +72,11 @@ class PlantedDataset(Dataset[Any]):
 
     Args:
         case: of `CASES`.
-        planted: False: the same without the planted line.
+        switch: (1,) in shared memory: 0 leaves the planted line out.
     """
 
-    def __init__(self, case: str, *, planted: bool) -> None:
-        self.case, self.planted = case, planted
+    def __init__(self, case: str, switch: torch.Tensor) -> None:
+        self.case, self.switch = case, switch
         self.small = zlib.compress(_RNG.integers(0, 40, 150_000, dtype=np.uint8).tobytes())
         self.large = zlib.compress(_RNG.integers(0, 40, 700_000, dtype=np.uint8).tobytes())
         self.pixels = _RNG.integers(0, 255, (900, 900), dtype=np.uint8)
@@ -85,7 +85,7 @@ class PlantedDataset(Dataset[Any]):
         self.warp = Warp()
         self.holder: LockHolder | None = None
         self.path = Path(tempfile.gettempdir()) / f"loaderlab_slow_lines_{os.getpid()}.npz"
-        if case == "file" and planted:
+        if case == "file":
             np.savez_compressed(self.path, pixels=_RNG.integers(0, 40, 700_000, dtype=np.uint8))
 
     def __len__(self) -> int:
@@ -97,7 +97,7 @@ class PlantedDataset(Dataset[Any]):
         scaled = self.pixels.astype(np.float32)
         total = [value + 1 for value in self.values[:20_000]]
         image = np.sqrt(scaled)
-        spent = self._spend(image) if self.planted and self.case != "collate" else 0
+        spent = self._spend(image) if self.case != "collate" and self.switch.item() else 0
         return torch.full((3, 8, 8), float(len(data) + len(total))), begin, spent
 
     def _spend(self, image: np.ndarray) -> int:
@@ -137,15 +137,16 @@ def decode(data: bytes) -> np.ndarray:
 class Collate:
     """Puts samples together; in its own case, with the planted line."""
 
-    def __init__(self, case: str, *, planted: bool) -> None:
-        self.planted = planted and case == "collate"
+    def __init__(self, case: str, switch: torch.Tensor) -> None:
+        self.case, self.switch = case, switch
         self.noise = _RNG.random(800_000)
 
     def __call__(self, items: Sequence[tuple[torch.Tensor, int, int]]) -> Made:
         began = time.perf_counter_ns()
-        if self.planted:
+        plants = self.case == "collate" and self.switch.item()
+        if plants:
             np.argsort(self.noise)  # planted: collate
-        spent = time.perf_counter_ns() - began if self.planted else sum(item[2] for item in items)
+        spent = time.perf_counter_ns() - began if plants else sum(item[2] for item in items)
         inputs = torch.stack([item[0] for item in items])
         info = get_worker_info()
         return Made(inputs, 0 if info is None else info.id, items[0][1], time.perf_counter_ns(), spent)
