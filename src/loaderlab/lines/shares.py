@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ COMPUTING, SLEEPING, OTHER_THREADS = (
 )
 FREE_BELOW_PCT = 2.0  # of the step time in which the training waits: below, the loader's time is free
 TABLES = ("stages", "lines", "functions")  # of `SlowLines`
+HANDLER_NS = 1_000_000  # from a sample to the handler that notes the time, at most
 LEAST_BUSY_S = 0.2  # of a profile: below, it says nothing
 
 Waits = Sequence[tuple[int, int]]  # begin and end of each, perf_counter_ns, in order
@@ -134,10 +136,12 @@ def slow_lines(
     Returns:
         None if the worker was busy for less than `LEAST_BUSY_S`.
     """
-    cut = [*_cut(recording.samples, waits)]
-    if num_workers == 0:
-        cut = [(sample, exposed) for sample, exposed in cut if exposed]
-    placed = [_Placed(place_of(sample.stack), sample, exposed) for sample, exposed in cut]
+    placed = [
+        _Placed(place_of(entry.stack), entry, exposed)
+        for entry, exposed in zip(recording.samples, _exposed(recording.samples, waits), strict=True)
+    ]
+    if num_workers == 0:  # other loaders of this process are left out
+        placed = [entry for entry in placed if entry.exposed or entry.place.stage.kind == WAITING]
     busy = [entry for entry in placed if entry.place.stage.kind != WAITING]
     waiting = [entry for entry in placed if entry.place.stage.kind == WAITING]
     total_ns = recording.wall_ns
@@ -220,28 +224,10 @@ def _spends(cpu_pct: float, others_pct: float) -> str:
     return OTHER_THREADS if others_pct >= 50 else SLEEPING
 
 
-def _cut(samples: Sequence[Sample], waits: Waits) -> Iterable[tuple[Sample, bool]]:
-    """The samples, cut at the begins and ends of the waits; each with whether it is inside one."""
-    ordered, number = sorted(waits), 0
-    for sample in sorted(samples, key=lambda sample: sample.begin_ns):
-        begin = sample.begin_ns
-        while number < len(ordered) and ordered[number][1] <= begin:
-            number += 1
-        for wait in ordered[number:]:
-            if wait[0] >= sample.end_ns:
-                break
-            if wait[0] > begin:
-                yield _piece(sample, begin, wait[0]), False
-                begin = wait[0]
-            end = min(wait[1], sample.end_ns)
-            if end > begin:
-                yield _piece(sample, begin, end), True
-                begin = end
-        if sample.end_ns > begin:
-            yield _piece(sample, begin, sample.end_ns), False
-
-
-def _piece(sample: Sample, begin_ns: int, end_ns: int) -> Sample:
-    if (begin_ns, end_ns) == (sample.begin_ns, sample.end_ns):
-        return sample
-    return replace(sample, begin_ns=begin_ns, end_ns=end_ns)
+def _exposed(samples: Sequence[Sample], waits: Waits) -> Iterator[bool]:
+    """Whether each sample was taken within a wait. It was taken at its end."""
+    begins, ends = [begin for begin, _ in waits], [end for _, end in waits]
+    for sample in samples:
+        number = bisect_right(begins, sample.end_ns) - 1
+        # the handler runs a moment after the sample was taken
+        yield number >= 0 and sample.end_ns <= ends[number] + HANDLER_NS

@@ -150,9 +150,10 @@ def _own_line(frames: Sequence[Frame]) -> Line:
     own = [frame for frame in files if not frame.file.startswith(OWN) and not is_installed(frame.file)]
     ours = [frame for frame in files if frame.file.startswith(OWN)]
     deepest = own[-1] if own else ours[-1] if ours else (files or list(frames))[0]
-    named = [frame.function for frame in frames if frame.file == deepest.file and not frame.function.startswith("<")]
+    around = [*frames[: 1 + list(frames).index(deepest)]][::-1]
     # a comprehension belongs to the function around it
-    return line_of(Frame(deepest.file, deepest.line, named[-1] if named else deepest.function))
+    named = (frame.function for frame in around if frame.file == deepest.file and not frame.function.startswith("<"))
+    return line_of(Frame(deepest.file, deepest.line, next(named, deepest.function)))
 
 
 def _begins_work(frame: Frame) -> bool:
