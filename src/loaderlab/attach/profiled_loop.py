@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from time import perf_counter_ns
 from typing import Any, TypeVar
@@ -28,8 +27,6 @@ class ProfiledLoop:
     """
 
     def __init__(self, meter: StepMeter, seconds: float) -> None:
-        if sys.platform != "linux":
-            raise UserError("watch: meter.profile_workers() needs Linux")
         if not LIMITS_S[0] <= seconds <= LIMITS_S[1]:
             raise UserError(
                 f"watch: meter.profile_workers({seconds:g}): must be {LIMITS_S[0]:g} to {LIMITS_S[1]:g} seconds"
@@ -70,6 +67,7 @@ class ProfiledLoop:
             self._profile.end()
             if self._profile.begun:
                 self._meter.undisturb()
+                self._meter.disturb(1)  # this step, in which the profile ends
 
     def end(self) -> None:
         """Ends the profile with the loop, and reads its result."""

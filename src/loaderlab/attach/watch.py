@@ -24,8 +24,10 @@ from __future__ import annotations
 
 import math
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, SupportsFloat, TypeVar
 
@@ -330,7 +332,15 @@ class Watch:
             environment=describe(self._device),
             ranks=self.ranks,
         )
-        write_record(tracked, record)
+        if self._profiled is None:
+            write_record(tracked, record)
+            return
+        from loaderlab.lines.files import write_files
+
+        with tempfile.TemporaryDirectory() as folder:
+            slow = self._profiled.result()
+            write_files(Path(folder), slow, record.name)
+            write_record(tracked, replace(record, slow_line=slow.sentence, slow_files=[*Path(folder).iterdir()]))
 
 
 def watch(

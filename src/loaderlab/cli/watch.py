@@ -91,8 +91,8 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
     for name in ("uri", "experiment"):
         if name in values and "record" not in values:
             raise WrongUsage(f"--{name}: is only for --record. Type for example: --record baseline")
-    if "profile_workers" in values and "html" in values:
-        require("--profile-workers with --html", "pyinstrument")
+    if "profile_workers" in values and ({"html", "record"} & set(values)):
+        require("--profile-workers with --html or --record", "pyinstrument")
     if "fail_if_starved" in values:
         values["fail_if_starved_pct"] = values.pop("fail_if_starved")
     return values

@@ -14,6 +14,7 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
+from loaderlab.config import UserError
 from loaderlab.lines import ticker
 from loaderlab.lines.sampler import StackSampler
 from loaderlab.lines.shares import LEAST_BUSY_S, SlowLines, Waits, slow_lines
@@ -83,12 +84,19 @@ class WorkerProfile:
     Args:
         seconds: length of the profile, 0.5 to 60.
 
+    Raises:
+        UserError: the system is not Linux.
+
     Attributes:
         folder: a temporary one, with the samplers' files.
     """
 
     def __init__(self, seconds: float = SECONDS) -> None:
         assert LIMITS_S[0] <= seconds <= LIMITS_S[1], seconds
+        if sys.platform != "linux":
+            raise UserError(
+                "profiling a worker needs Linux: signals with numbers of their own, and handles of processes"
+            )
         self._seconds = seconds
         self.folder = Path(tempfile.mkdtemp(prefix="loaderlab_lines_"))
         self._begun_ns = self._end_ns = 0

@@ -14,7 +14,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-SIGNAL = signal.SIGRTMIN + 9  # used by no library that is known
+# used by no library that is known; other systems than Linux are refused, see `loaderlab.lines.control.WorkerProfile`
+SIGNAL = signal.SIGRTMIN + 9 if sys.platform == "linux" else 0
 INTERVAL_S = (
     0.01  # mean time between two samples. A stack takes about 0.15 ms, so a process is slowed down by about 2 %
 )
