@@ -128,7 +128,9 @@ def test_the_recorded_run_has_the_slow_line_and_its_files(tmp_path: Path) -> Non
     from mlflow import MlflowClient
 
     client = MlflowClient(store)
-    (run,) = client.search_runs([client.get_experiment_by_name("loaderlab").experiment_id])
+    experiment = client.get_experiment_by_name("loaderlab")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
     assert f"planted.py:{LINE} __call__" in run.data.tags["slow_line"]
     assert f"planted.py:{LINE} __call__" in run.data.tags["mlflow.note.content"]
     names = {entry.path for entry in client.list_artifacts(run.info.run_id)}
