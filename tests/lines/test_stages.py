@@ -44,7 +44,8 @@ def item(user: str, line: int, *inner: Frame) -> tuple[Frame, ...]:
         (3, (), "read"),
         (5, (), "dataset"),
         (6, (), "dataset"),
-        (8, (Frame(LIBRARY, 1, "convert"),), "decode"),
+        (8, (Frame(LIBRARY, 1, "resize"), Frame(LIBRARY.replace("Image.py", "ImageFile.py"), 1, "load")), "decode"),
+        (8, (Frame(LIBRARY, 1, "resize"),), "dataset"),
     ],
 )
 def test_work_below_getitem(user: str, line: int, inner: tuple[Frame, ...], kind: str) -> None:

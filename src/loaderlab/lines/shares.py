@@ -19,6 +19,7 @@ COMPUTING, SLEEPING, OTHER_THREADS = (
 )
 FREE_BELOW_PCT = 2.0  # of the step time in which the training waits: below, the loader's time is free
 TABLES = ("stages", "lines", "functions")  # of `SlowLines`
+FEW = 3.0  # samples: a part with fewer is not called free because none of them was within a wait
 HANDLER_NS = 1_000_000  # from a sample to the handler that notes the time, at most
 LEAST_BUSY_S = 0.2  # of a profile: below, it says nothing
 
@@ -203,18 +204,18 @@ class _Use:
         lines: Counter[Line] = Counter()
         for entry in group:
             lines[entry.place.line] += entry.sample.wall_ns
-        stage = group[0].place.stage
+        expected = len(group) * self.exposed_ns / self.busy_ns  # samples within waits, if waits and parts were independent
         cpu_pct = 100 * sum(entry.sample.computing * entry.sample.wall_ns for entry in group) / wall_ns
         others_pct = 100 * sum(entry.sample.others * entry.sample.wall_ns for entry in group) / wall_ns
         return Part(
-            stage=stage,
+            stage=group[0].place.stage,
             line=max(lines, key=lines.__getitem__),
             wall_pct=100 * wall_ns / self.busy_ns,
             exposed_pct=100 * exposed_ns / self.exposed_ns if self.exposed_ns else 0.0,
             cpu_pct=cpu_pct,
             others_pct=others_pct,
             spends=_spends(cpu_pct, others_pct),
-            is_free=self.is_free or not exposed_ns,
+            is_free=self.is_free or (not exposed_ns and expected >= FEW),
         )
 
 

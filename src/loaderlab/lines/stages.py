@@ -25,6 +25,7 @@ _BEGINS = (
     ("torch/utils/data/_utils/fetch.py", "fetch"),
     ("loaderlab/loaders/native.py", "_fetched_in_process"),
     ("loaderlab/attach/watch.py", "batches"),
+    ("loaderlab/attach/profiled_loop.py", "batch"),
     ("loaderlab/attach/hooks.py", "__next__"),
 )
 _WORKER = ("_utils/worker.py", "_worker_loop")
@@ -38,14 +39,7 @@ _DECODES = re.compile(
     r"imread|imdecode|decode|Image\.open|\.convert\(|read_image|soundfile|torchaudio\.load|pil_loader|default_loader",
     re.IGNORECASE,
 )
-_DECODING_FILES = (
-    "PIL/Image.py",
-    "PIL/ImageFile.py",
-    "PIL/JpegImagePlugin.py",
-    "PIL/PngImagePlugin.py",
-    "torchvision/io/",
-    "torchcodec/",
-)
+_DECODERS = ("PIL/ImageFile.py", "ImagePlugin.py", "torchvision/io/", "torchcodec/")  # not PIL/Image.py, which resizes too
 _READS = re.compile(
     r"(?<![\w.])open\(|(os|io|gzip|h5py|tarfile|zipfile)\.(open|File|TarFile|ZipFile|read|pread)\(|\.read(_bytes|_text|line|lines|into)?\(|"
     r"np\.(load|fromfile|memmap|loadtxt|genfromtxt)\(|torch\.load\(|pickle\.load\(|json\.load\(|read_(csv|parquet|table)\("
@@ -110,7 +104,7 @@ def _stage(above: Frame, below: Sequence[Frame], line: Line) -> Stage:
     if (name := _transform(below)) is not None:
         return Stage(TRANSFORM, name)
     texts = [line.text, line.function]
-    if any(map(_DECODES.search, texts)) or any(_contains(frame, _DECODING_FILES) for frame in below):
+    if any(map(_DECODES.search, texts)) or any(_contains(frame, _DECODERS) for frame in below):
         return Stage(DECODE, NAMES[DECODE])
     # the caller's line too: what reads is often a function of the user's own
     if _READS.search(line.text):
