@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -14,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from loaderlab.lines.control import NOT_BEGUN, NOT_PREPARED, Profiled, WorkerProfile
 from loaderlab.lines.sampler import IN_USE, MAIN_THREAD
-from loaderlab.lines.ticker import SIGNAL
+from loaderlab.lines.ticker import STACK_SIGNAL
 from loaderlab.lines.tree import tree
 from tests.lines import planted
 from tests.lines.planted import Computing, Sleeping, Stream, line_with
@@ -66,7 +68,7 @@ def test_the_planted_line_ranks_first(dataset: Any, options: dict[str, Any], epo
     assert result.lines is not None, result.problem
     top = result.lines.top
     assert (top.line.place.rpartition("/")[2], top.title) == (TRANSFORM, "transform SlowTransform")
-    assert top.wall_pct > 55  # 80 % of the sleeps, which are longer on a busy machine
+    assert top.wall_pct > 40  # 80 % of the sleeps; on a busy machine, the rest takes longer
     assert top.spends.startswith("waiting")
     assert top.cpu_pct < 50
     assert result.lines.cost_pct < 20
@@ -118,12 +120,12 @@ def test_a_signal_of_the_program_is_left_alone() -> None:
     def own(number: int, frame: object) -> None:
         raise AssertionError
 
-    before = signal.signal(SIGNAL, own)
+    before = signal.signal(STACK_SIGNAL, own)
     try:
         assert profiled(DataLoader(Sleeping(), batch_size=4), seconds=0.5).problem == IN_USE
-        assert signal.getsignal(SIGNAL) is own
+        assert signal.getsignal(STACK_SIGNAL) is own
     finally:
-        signal.signal(SIGNAL, before)
+        signal.signal(STACK_SIGNAL, before)
 
 
 def test_a_loop_in_another_thread_cannot_be_sampled() -> None:
@@ -155,3 +157,35 @@ def test_the_tree_is_a_page_with_the_lines() -> None:
     page = tree(result.recording, "train.py")
     assert "SlowTransform.__call__" in page
     assert "src=" not in page.partition("<script>")[0]
+
+
+BURST = """
+import os, signal, subprocess, sys
+from pathlib import Path
+from loaderlab.lines.sampler import StackSampler
+from loaderlab.lines.ticker import STACK_SIGNAL, TIME_SIGNAL
+
+path = Path(sys.argv[1])
+sampler = StackSampler(path)
+assert not sampler.install()
+sender = subprocess.Popen([sys.executable, "-c", f'''
+import os, signal
+for _ in range(5):
+    os.kill({os.getpid()}, signal.SIGSTOP)
+    for _ in range(300):
+        os.kill({os.getpid()}, {STACK_SIGNAL})
+        os.kill({os.getpid()}, {TIME_SIGNAL})
+    os.kill({os.getpid()}, signal.SIGCONT)
+'''])
+while sender.poll() is None:
+    sum(range(1000))
+sampler.stop()
+print(path.read_text().count("Stack (most recent call first)"))
+"""
+
+
+def test_a_process_that_gets_hundreds_of_signals_at_once_survives(tmp_path: Path) -> None:
+    """As after a stop (SIGSTOP): if a handler could be interrupted by its own signal, their stack would overflow."""
+    command = [sys.executable, "-c", BURST, str(tmp_path / "0-1.stacks")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "1500\n"), done.stderr

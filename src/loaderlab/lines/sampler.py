@@ -1,14 +1,16 @@
 """Writes the stack of this process's main thread whenever `loaderlab.lines.ticker` asks for it. Does not import torch.
 
 Python runs its own signal handlers only between some instructions: the time of ``a * b`` would count for a later line. A sampling thread is
-biased too, because it runs when the sampled code releases the GIL. `faulthandler` writes the stack inside the signal itself, in C, and
-then calls Python's handler, which adds the time. So a line counts whether it computes in Python, in C with or without the GIL, sleeps, or waits.
+biased too, because it runs when the sampled code releases the GIL. `faulthandler` writes the stack inside a signal, in C; a second signal calls
+Python's handler, which adds the time. So a line counts whether it computes in Python, in C with or without the GIL, sleeps, or waits.
 """
 
 from __future__ import annotations
 
+import ctypes
 import faulthandler
 import json
+import mmap
 import multiprocessing.util
 import os
 import signal
@@ -19,10 +21,12 @@ from types import CodeType, FrameType
 from typing import Any
 
 from loaderlab.lines.stacks import BEGIN, CALLABLES, MARK, OWNER, PROBLEM, READY, TIMES
-from loaderlab.lines.ticker import SIGNAL
+from loaderlab.lines.ticker import STACK_SIGNAL, TIME_SIGNAL
 
 TIMED_EVERY = 16  # samples between two measurements of how long a stack takes
-IN_USE = f"the program uses signal {SIGNAL}, which the profiler needs"
+HANDLERS_BYTES = 2**18  # of the stack on which signal handlers run
+IN_USE = f"the program uses signal {STACK_SIGNAL} or {TIME_SIGNAL}, which the profiler needs"
+SIGNALS = STACK_SIGNAL, TIME_SIGNAL
 MAIN_THREAD = "the loader runs in another thread than the main one, which the profiler cannot sample"
 
 
@@ -50,15 +54,18 @@ class StackSampler:
         problem = ""
         if threading.current_thread() is not threading.main_thread():
             problem = MAIN_THREAD
-        elif signal.getsignal(SIGNAL) not in (signal.SIG_DFL, signal.SIG_IGN):
+        elif any(signal.getsignal(number) not in (signal.SIG_DFL, signal.SIG_IGN) for number in SIGNALS):
             problem = IN_USE
         if problem:
             self._write(PROBLEM, problem)
             return problem
         self._scratch = os.memfd_create("loaderlab_stack", os.MFD_CLOEXEC)
         self._installed = True
-        signal.signal(SIGNAL, self._ticked)
-        faulthandler.register(SIGNAL, file=self._file, all_threads=False, chain=True)
+        signal.signal(TIME_SIGNAL, self._ticked)
+        signal.signal(STACK_SIGNAL, signal.SIG_IGN)  # what `unregister` restores
+        # not with chain=True: a signal could then interrupt its own handler again and again, until their stack is full
+        faulthandler.register(STACK_SIGNAL, file=self._file, all_threads=False)
+        _enlarge_stack_of_handlers()
         multiprocessing.util.Finalize(None, self.stop, exitpriority=0)
         self._write(READY)
         return ""
@@ -68,10 +75,10 @@ class StackSampler:
         if not self._installed:
             return
         self._installed = False
-        faulthandler.unregister(SIGNAL)
+        faulthandler.unregister(STACK_SIGNAL)
         signal.signal(
-            SIGNAL, signal.SIG_IGN
-        )  # the ticker may not have noticed the end, and the default would kill the process
+            TIME_SIGNAL, signal.SIG_IGN
+        )  # the ticker may not have noticed the end; the default kills the process
         os.close(self._file)
         os.close(self._scratch)
 
@@ -121,3 +128,23 @@ class StackSampler:
 
     def _write(self, *entry: Any) -> None:
         os.write(self._file, (MARK + json.dumps(entry) + "\n").encode())
+
+
+class _Stack(ctypes.Structure):
+    """``stack_t`` of sigaltstack(2)."""
+
+    _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+_handlers: list[mmap.mmap] = []  # the stack of the handlers, for as long as the process lives
+
+
+def _enlarge_stack_of_handlers() -> None:
+    """Gives this thread a larger stack for its signal handlers. faulthandler's has 12 KiB; the registers of a processor with matrix units (AMX)
+    need 11 KiB for each handler, and one may interrupt another."""
+    if not _handlers:
+        _handlers.append(mmap.mmap(-1, HANDLERS_BYTES))
+    start = ctypes.addressof(ctypes.c_char.from_buffer(_handlers[0]))
+    stack = _Stack(start, 0, HANDLERS_BYTES)
+    if ctypes.CDLL(None, use_errno=True).sigaltstack(ctypes.byref(stack), None):
+        raise OSError(ctypes.get_errno(), "sigaltstack")

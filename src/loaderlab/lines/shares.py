@@ -204,7 +204,9 @@ class _Use:
         lines: Counter[Line] = Counter()
         for entry in group:
             lines[entry.place.line] += entry.sample.wall_ns
-        expected = len(group) * self.exposed_ns / self.busy_ns  # samples within waits, if waits and parts were independent
+        expected = (
+            len(group) * self.exposed_ns / self.busy_ns
+        )  # samples within waits, if waits and parts were independent
         cpu_pct = 100 * sum(entry.sample.computing * entry.sample.wall_ns for entry in group) / wall_ns
         others_pct = 100 * sum(entry.sample.others * entry.sample.wall_ns for entry in group) / wall_ns
         return Part(

@@ -39,7 +39,12 @@ _DECODES = re.compile(
     r"imread|imdecode|decode|Image\.open|\.convert\(|read_image|soundfile|torchaudio\.load|pil_loader|default_loader",
     re.IGNORECASE,
 )
-_DECODERS = ("PIL/ImageFile.py", "ImagePlugin.py", "torchvision/io/", "torchcodec/")  # not PIL/Image.py, which resizes too
+_DECODERS = (
+    "PIL/ImageFile.py",
+    "ImagePlugin.py",
+    "torchvision/io/",
+    "torchcodec/",
+)  # not PIL/Image.py, which resizes too
 _READS = re.compile(
     r"(?<![\w.])open\(|(os|io|gzip|h5py|tarfile|zipfile)\.(open|File|TarFile|ZipFile|read|pread)\(|\.read(_bytes|_text|line|lines|into)?\(|"
     r"np\.(load|fromfile|memmap|loadtxt|genfromtxt)\(|torch\.load\(|pickle\.load\(|json\.load\(|read_(csv|parquet|table)\("

@@ -1,7 +1,8 @@
 """Asks the processes of a profile for their stacks: a process of its own, which needs only the standard library.
 
 A timer inside a worker would be in step with it, would need a signal that programs use (SIGALRM), and could not tell whether the worker was
-waiting: the signal wakes it. This process looks whether the main thread computes or waits, and then sends the signal.
+waiting: the signal wakes it. This process looks whether the main thread computes or waits, and then sends the signals: one for the stack, and
+one for the time.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 # used by no library that is known; other systems than Linux are refused, see `loaderlab.lines.control.WorkerProfile`
-SIGNAL = signal.SIGRTMIN + 9 if sys.platform == "linux" else 0
+STACK_SIGNAL, TIME_SIGNAL = (signal.SIGRTMIN + 9, signal.SIGRTMIN + 10) if sys.platform == "linux" else (0, 0)
 INTERVAL_S = (
     0.01  # mean time between two samples. A stack takes about 0.15 ms, so a process is slowed down by about 2 %
 )
@@ -42,7 +43,8 @@ class Process:
             others = [int(name) for name in os.listdir(self._tasks)[:MOST_THREADS] if int(name) != self._pid]
             computing = sum(self._state(thread) == RUNNING for thread in others)
             self._ticks.write(f"{time.perf_counter_ns()} {state} {computing}\n")
-            signal.pidfd_send_signal(self._handle, SIGNAL)
+            signal.pidfd_send_signal(self._handle, STACK_SIGNAL)
+            signal.pidfd_send_signal(self._handle, TIME_SIGNAL)
         except OSError:
             return False
         return True
