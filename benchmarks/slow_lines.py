@@ -4,9 +4,9 @@
     python -m benchmarks.slow_lines --cases sleep loop --workers 2
 
 Each run is a process of its own with an emulated device, which waits for its loader. After the profile, the planted line is left out and
-put back in turns, which shows its gain. The profiler's cost is measured in the profiled run: the time that the worker takes for a batch during the profile, and before and
-after it. Targets: the planted line ranks first, its share is within 10 points of the line's own clock, the gain within 15 % of the
-prediction; on average over all runs, a worker is slowed down by at most 5 %, and the reported cost is right within 2 points.
+put back in turns, which shows its gain. The profiler's cost is measured in a run of its own, whose samples are switched off and on in
+turns. Targets: the planted line ranks first, its share is within 10 points of the line's own clock, the gain within 15 % of the prediction;
+on average over all runs, a worker is slowed down by at most 5 %, and the reported cost is right within 2 points.
 
 The results are appended to a file, which is read again: a benchmark that was interrupted continues. The machine must do nothing else.
 """
@@ -20,6 +20,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES = ("transform", "decoder", "lock", "collate", "copy", "loop", "file", "sleep")
@@ -29,7 +30,7 @@ POINTS, GAIN_PCT, SLOWED_PCT, COST_POINTS = 10.0, 15.0, 5.0, 2.0  # the targets
 
 @dataclass(frozen=True)
 class Result:
-    """A run. See `benchmarks.harness.slow_program.Outcome`."""
+    """See `benchmarks.harness.slow_program.Outcome` and `benchmarks.harness.slow_cost.Cost`."""
 
     case: str
     num_workers: int
@@ -54,20 +55,19 @@ class Result:
 
 
 def measured(case: str, num_workers: int, repeat: int, seconds: float) -> Result:
-    """A run in a process of its own."""
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.harness.slow_program",
-        case,
-        str(num_workers),
-        "--seconds",
-        f"{seconds:g}",
-    ]
+    """A repeat: two runs in processes of their own."""
+    outcome = _run("slow_program", case, num_workers, seconds)
+    return Result(case, num_workers, repeat, **outcome, **_run("slow_cost", case, num_workers, 2 * seconds))
+
+
+def _run(module: str, case: str, num_workers: int, seconds: float) -> dict[str, Any]:
+    program = f"benchmarks.harness.{module}"
+    command = [sys.executable, "-m", program, case, str(num_workers), "--seconds", f"{seconds:g}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=120)
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stderr}")
-    return Result(case, num_workers, repeat, **json.loads(done.stdout.splitlines()[-1]))
+    outcome: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return outcome
 
 
 def table(results: Sequence[Result]) -> Iterator[str]:

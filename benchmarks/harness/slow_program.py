@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 STEP_S = 0.004  # of the emulated device
 WARMUP = {0: 40, 1: 40, 2: 80}  # number of workers: steps before the profile, about 2 s
-START = 10  # batches at the start that are left out
 TURNS, TURN_S = 8, 0.8  # without and with the line, after the profile
 
 
@@ -37,8 +36,6 @@ class Outcome:
         share_pct: its share.
         expected_x: the predicted gain of the run without it.
         gain_x: the gain, from the turns after the profile.
-        cost_pct: of the profiler, as reported.
-        slowed_pct: by how much longer worker 0 took for a batch while it was profiled than before and after.
     """
 
     place: str
@@ -48,8 +45,6 @@ class Outcome:
     share_pct: float
     expected_x: float
     gain_x: float
-    cost_pct: float
-    slowed_pct: float
 
 
 @dataclass(frozen=True)
@@ -96,19 +91,18 @@ def run(case: str, num_workers: int, seconds: float) -> Outcome:
     lines = meter.slow_lines()
     assert lines is not None, str(meter.verdict())
     top, line = lines.top, planted_line(case)
-    own = [entry.made for entry in arrivals[START:] if entry.made.worker == 0 and entry.made.planted_ns]
+    own = [entry.made for entry in arrivals if entry.made.worker == 0]
     inside = [entry for entry in own if begun_ns < entry.begin_ns and entry.end_ns < ended_ns]
-    outside = [entry for entry in own if entry.end_ns < begun_ns or entry.begin_ns > ended_ns]
     return Outcome(
         place=top.line.place,
         spends=top.spends,
         is_right=Path(top.line.file).name == "slow_cases.py" and top.line.line == line,
-        true_pct=100 * sum(entry.planted_ns for entry in inside) / sum(map(_length, inside)),
+        true_pct=100
+        * sum(entry.planted_ns for entry in inside)
+        / sum(entry.end_ns - entry.begin_ns for entry in inside),
         share_pct=100 * top.share,
         expected_x=lines.gain(top).run_x,
         gain_x=gain_x([entry for entry in arrivals if entry.time_ns > ended_ns], 2 * num_workers + 1),
-        cost_pct=lines.cost_pct,
-        slowed_pct=100 * (statistics.median(map(_length, inside)) / statistics.median(map(_length, outside)) - 1),
     )
 
 
@@ -126,10 +120,6 @@ def gain_x(arrivals: Sequence[Arrival], ahead: int) -> float:
         if same > ahead:
             times[plants].append(after.time_ns - before.time_ns)
     return statistics.fmean(times[True]) / statistics.fmean(times[False])
-
-
-def _length(made: Made) -> int:
-    return made.end_ns - made.begin_ns
 
 
 def main() -> None:

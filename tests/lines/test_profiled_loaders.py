@@ -25,7 +25,7 @@ TRANSFORM = f"planted.py:{line_with(planted.__file__, '# planted: transform')} _
 OPERATOR = f"planted.py:{line_with(planted.__file__, '# planted: operator')} __getitem__"
 
 
-def profiled(loader: DataLoader[Any], seconds: float = 1.0, epoch: int = 10**9) -> Profiled:
+def profiled(loader: DataLoader[Any], seconds: float = 1.5, epoch: int = 10**9) -> Profiled:
     """The profile of a loop that waits for its loader. ``epoch``: number of batches after which the loop starts again."""
     profile = WorkerProfile(seconds)
     count = 0
