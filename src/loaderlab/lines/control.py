@@ -23,7 +23,10 @@ from loaderlab.lines.words import sentence
 
 SECONDS = 5.0
 LIMITS_S = (0.5, 60.0)
-NO_HANDLES = "the system does not allow pidfd_open, which the profiler needs (Linux 5.3; in Docker before 20.10, a newer seccomp profile)"
+NO_HANDLES = (
+    "the system cannot send signals to a thread of a process that may have ended: the profiler needs an x86 or Arm processor and pidfd_open "
+    "(Linux 5.3; in Docker before 20.10, a newer seccomp profile)"
+)
 NOT_BEGUN = "the training ended before the profile began, which is after the warm-up"
 NOT_PREPARED = (
     "no worker was sampled: its workers were already running when the profile was asked for, or it starts none"
@@ -221,6 +224,8 @@ def share_of(waits: Waits) -> float:
 
 
 def _has_handles() -> bool:
+    if os.uname().machine not in ticker.TGKILL:
+        return False
     try:
         os.close(os.pidfd_open(os.getpid()))
     except OSError:
