@@ -52,11 +52,11 @@ def profiled(loader: DataLoader[Any], seconds: float = 1.5, epoch: int = 10**9) 
     ("dataset", "options", "epoch"),
     [
         (Sleeping(), {}, 10**9),
-        (Stream(), {}, 10**9),
+        pytest.param(Stream(), {}, 10**9, marks=pytest.mark.slow),
         (Sleeping(), {"num_workers": 1}, 10**9),
         (Sleeping(), {"num_workers": 2, "persistent_workers": True}, 20),
         (Stream(), {"num_workers": 2}, 10**9),
-        (Sleeping(), {"num_workers": 1}, 10),  # a new worker for each of several epochs
+        pytest.param(Sleeping(), {"num_workers": 1}, 10, marks=pytest.mark.slow),  # a new worker for each epoch
         pytest.param(Sleeping(), {"num_workers": 2, "multiprocessing_context": "spawn"}, 10**9, marks=pytest.mark.slow),
         pytest.param(
             Sleeping(), {"num_workers": 1, "multiprocessing_context": "forkserver"}, 10**9, marks=pytest.mark.slow
@@ -153,7 +153,7 @@ def test_a_loop_that_ended_before_its_profile() -> None:
 
 
 def test_the_tree_is_a_page_with_the_lines() -> None:
-    result = profiled(DataLoader(Sleeping(), batch_size=4), seconds=0.5)
+    result = profiled(DataLoader(Sleeping(), batch_size=4))
     page = tree(result.recording, "train.py")
     assert "SlowTransform.__call__" in page
     assert "src=" not in page.partition("<script>")[0]

@@ -72,7 +72,7 @@ def test_without_workers_only_the_waits_are_the_loaders() -> None:
 
 
 def test_a_worker_that_hardly_works_has_no_slow_lines() -> None:
-    whole = recording(span(0, 100, ITEMS, SLOW), span(100, 1000, *WAITS))
+    whole = recording(span(0, 90, ITEMS, SLOW), span(90, 1000, *WAITS))
     assert slow_lines(whole, waits((0, 1000)), num_workers=1, waits_pct=40.0) is None
 
 

@@ -21,7 +21,7 @@ FREE_BELOW_PCT = 2.0  # of the step time in which the training waits: below, the
 TABLES = ("stages", "lines", "functions")  # of `SlowLines`
 FEW = 3.0  # samples: a part with fewer is not called free because none of them was within a wait
 HANDLER_NS = 1_000_000  # from a sample to the handler that notes the time, at most
-LEAST_BUSY_S = 0.2  # of a profile: below, it says nothing
+LEAST_BUSY_S = 0.1  # of a profile: below, it says nothing
 
 Waits = Sequence[tuple[int, int]]  # begin and end of each, perf_counter_ns, in order
 

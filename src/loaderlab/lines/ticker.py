@@ -102,4 +102,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.orig_argv[-3:])
+    main(sys.argv[1:])
