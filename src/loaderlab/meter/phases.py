@@ -267,6 +267,12 @@ class StepMeter:
         return len(self._sizes)
 
     @property
+    def last_wait_ns(self) -> tuple[int, int]:
+        """When the wait of the newest step of this epoch began and ended, on the meter's clock."""
+        begin = 6 * (len(self._sizes) - 1)
+        return self._times[begin], self._times[begin + 1]
+
+    @property
     def num_steps(self) -> int:
         return len(self._steps) - self._num_built + len(self._sizes)
 
