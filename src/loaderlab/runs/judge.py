@@ -13,6 +13,7 @@ from loaderlab.config import AUTO
 from loaderlab.diagnosis.evidence import LEAST_STEPS, Evidence
 from loaderlab.diagnosis.figures import LoopRecord, evidence_of, figures_of
 from loaderlab.diagnosis.verdict import Verdict, judge
+from loaderlab.lines.shares import SlowLines
 from loaderlab.meter.phases import own_cost_ns
 from loaderlab.meter.rates import ProbeResults
 from loaderlab.runs.context import RunContext
@@ -30,6 +31,7 @@ class Judged:
     Attributes:
         job: of a job of several ranks, on rank 0.
         evidence, threads: what the verdict is based on, and the number of torch threads; None for a job of several ranks.
+        lines: how a worker spends its time; None without a profile.
     """
 
     figures: Mapping[str, float]
@@ -38,6 +40,7 @@ class Judged:
     job: JobResults | None = None
     evidence: Evidence | None = None
     threads: int | None = None
+    lines: SlowLines | None = None
 
     @property
     def not_finite(self) -> list[str]:
@@ -73,7 +76,7 @@ def judge_run(
     }
     figures = {name: value for name, value in values.items() if value is not None}
     evidence = evidence_of(loop, probes)
-    return Judged(figures, judge(evidence, setup), loop, evidence=evidence, threads=setup.threads)
+    return Judged(figures, judge(evidence, setup), loop, evidence=evidence, threads=setup.threads, lines=evidence.lines)
 
 
 def window_of(judged: Judged, process_started: float) -> RunWindow | None:
@@ -106,7 +109,7 @@ def judge_job(context: RunContext, prepared: Prepared, trained: Trained, reports
     job = join_reports(reports, trained.loop, setup_of(context, prepared))
     values = {metrics.VAL_LOSS: trained.val_loss, metrics.VAL_ACCURACY: trained.val_accuracy}
     figures = {**job.figures, **{name: value for name, value in values.items() if value is not None}}
-    return Judged(figures, job.verdict, job.loop, job)
+    return Judged(figures, job.verdict, job.loop, job, lines=job.lines)
 
 
 def warn_of_results(context: RunContext, prepared: Prepared, judged: Judged, *, failed: bool) -> None:
@@ -114,6 +117,9 @@ def warn_of_results(context: RunContext, prepared: Prepared, judged: Judged, *, 
     loss = judged.figures.get(metrics.TRAIN_LOSS)
     if loss is not None and not np.isfinite(loss):
         context.terminal.warn(f"the training loss is {loss}: lower optimizer.lr, or precision=fp32")
+    profiled = judged.loop.profiled
+    if profiled is not None and (why := profiled.problem(judged.lines)):
+        context.terminal.warn(f"measure.workers=true: no slow lines, since {why}")
     count, loop = len(judged.loop.window), judged.loop
     if count >= LEAST_STEPS or failed:
         return

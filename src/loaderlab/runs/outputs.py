@@ -7,14 +7,21 @@ import json
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import yaml
 
 from loaderlab.device.base import Device
 from loaderlab.device.environment import describe
 from loaderlab.diagnosis.evidence import LEAST_STEPS
+from loaderlab.diagnosis.figures import LoopRecord
+from loaderlab.lines import words
+from loaderlab.lines.shares import SlowLines
+from loaderlab.lines.tree import NAME as TREE
+from loaderlab.lines.tree import tree
 from loaderlab.meter.step import Step
 from loaderlab.report import run_page
+from loaderlab.report.line_table import lines_section, mlflow_table
 from loaderlab.report.naming import named
 from loaderlab.report.rank_table import rank_table, ranks_section
 from loaderlab.report.step_files import to_csv, write_steps
@@ -29,6 +36,8 @@ from loaderlab.system.files import write_text
 from loaderlab.system.processes import Terminated, error_line
 from loaderlab.tracking.records import NOT_FINITE
 
+SLOW_LINES, LINE_TABLE = "slow_lines.json", "slow_lines_table.json"  # artifacts
+LOGGED_TABLES = "mlflow.loggedArtifacts"  # MLflow's own tag: the tables that its pages show
 GPU_METRICS = "machine/gpu_"  # the start of their names
 
 
@@ -85,15 +94,18 @@ def record(context: RunContext, outcome: Outcome) -> None:
         facts = {**prepared.facts, "data": data_fact(prepared.spec, prepared.parts)}
         tracked.tags({"data.samples": samples_text(prepared.spec, prepared.parts)})
     figures, verdict = (judged.figures, judged.verdict) if judged is not None else ({}, None)
-    ranks = ""
+    sections = ""
     if judged is not None and judged.job is not None:
-        ranks = ranks_section(judged.job.ranks, judged.job.windows)
+        sections = ranks_section(judged.job.ranks, judged.job.windows)
+    if judged is not None and judged.lines is not None:
+        sections += lines_section(judged.lines, judged.verdict.slow_line)
+        tracked.tags({LOGGED_TABLES: json.dumps([{"path": LINE_TABLE, "type": "table"}])})
     if error is not None:
         facts = {
             "ended early": f"after {outcome.step:,} steps; the metrics and the verdict are those until then",
             **facts,
         }
-    page = run_page.markdown(context.job.name, facts, figures, verdict, ranks)
+    page = run_page.markdown(context.job.name, facts, figures, verdict, sections)
     _write(context, outcome, page)
     tracked.artifacts(context.folder)
     tracked.tags({"mlflow.note.content": page})
@@ -115,6 +127,10 @@ def _print_tables(context: RunContext, judged: Judged) -> None:
         context.terminal.table(context.job.name, ("", "measured"), rows)
     if judged.job is not None:
         context.terminal.table("by rank", *rank_table(judged.job.windows))
+    if judged.lines is not None:
+        for title, parts in (("stages of the loader", judged.lines.stages), ("its lines", judged.lines.lines)):
+            context.terminal.table(title, words.COLUMNS, words.rows(judged.lines, parts))
+        context.terminal.say(f"profiled: {words.facts(judged.lines)}")
 
 
 def _print_known(context: RunContext, judged: Judged, num_steps: int, error: BaseException) -> None:
@@ -144,7 +160,17 @@ def _write(context: RunContext, outcome: Outcome, page: str) -> None:
         else:
             write_job(folder, title, judged.job, emulated=emulated)
         write_text(folder / named("report.md", emulated=emulated), page)
+        if judged.lines is not None:
+            _write_lines(folder, context.job.name, judged.lines, judged.loop)
     elif outcome.untimed:
         text = to_csv((), 0, untimed=outcome.untimed, emulated=emulated)
         write_text(folder / named("steps.csv", emulated=emulated), text)
     write_text(folder / "log.txt", "\n".join(context.terminal.said) + "\n")
+
+
+def _write_lines(folder: Path, name: str, lines: SlowLines, loop: LoopRecord) -> None:
+    """Writes the slow lines: all figures, MLflow's table, and the tree of all functions."""
+    assert loop.profiled is not None
+    write_text(folder / SLOW_LINES, json.dumps(lines.as_json(), indent=1) + "\n")
+    write_text(folder / LINE_TABLE, json.dumps(mlflow_table(lines)) + "\n")
+    write_text(folder / TREE, tree(loop.profiled.recording, f"{name}: the loader's time by line"))

@@ -1,0 +1,63 @@
+"""The profile of a worker's lines, read against the measured steps, and its metrics. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from loaderlab import metrics
+from loaderlab.diagnosis.evidence import Evidence
+from loaderlab.lines.shares import LEAST_BUSY_S, SlowLines, slow_lines
+from loaderlab.lines.stacks import Recording
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """What the profile of a loop's loader recorded.
+
+    Attributes:
+        recording: of one worker, or of the training process without workers.
+        waits: when the training waited for a batch in the profiled steps, `time.perf_counter_ns`.
+        num_workers: of the loader.
+        why_not: why there is no recording; empty if there is one.
+    """
+
+    recording: Recording
+    waits: Sequence[tuple[int, int]]
+    num_workers: int
+    why_not: str = ""
+
+    def lines(self, evidence: Evidence) -> SlowLines | None:
+        """The slow lines, with their gains by the measured steps; None if there are none: see `problem`."""
+        if self.why_not or self.recording.problem:
+            return None
+        return slow_lines(
+            self.recording,
+            self.waits,
+            num_workers=self.num_workers,
+            waits_pct=max(0.0, evidence.starved_pct - evidence.delivery_pct),
+            device_x=evidence.headroom,
+        )
+
+    def problem(self, lines: SlowLines | None) -> str:
+        """Why there are no ``lines``; empty if there are."""
+        if lines is not None:
+            return ""
+        where = "the worker" if self.num_workers else "the loader"
+        too_short = f"{where} was busy for less than {LEAST_BUSY_S:g} s of the profile"
+        return self.why_not or self.recording.problem or too_short
+
+
+def line_figures(lines: SlowLines | None) -> dict[str, float]:
+    """Metric name to value; empty without lines."""
+    if lines is None:
+        return {}
+    gain = lines.gain(lines.top)
+    return {
+        metrics.LINES_SHARE_PCT: lines.top.wall_pct,
+        metrics.LINES_EXPOSED_PCT: 0.0 if lines.top.is_free else lines.top.exposed_pct,
+        metrics.LINES_BUSY_PCT: lines.busy_pct,
+        metrics.LINES_LOADER_X: gain.loader_x,
+        metrics.LINES_RUN_X: gain.run_x,
+        metrics.LINES_COST_PCT: lines.cost_pct,
+    }
