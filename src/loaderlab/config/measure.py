@@ -7,6 +7,8 @@ from typing import Any
 
 from loaderlab.config.base import AUTO, refuse, setting
 
+LONGEST_PROFILE_S = 60  # of the lines of a worker
+
 
 @dataclass
 class MeasureConfig:
@@ -56,7 +58,7 @@ class MeasureConfig:
         False, "profile the lines of one worker, or of this process with 0 workers; the profiled steps are not measured"
     )
     workers_s: float = setting(
-        5.0, "workers: longest duration of that profile, s; it ends after half of the run at the latest", at_least=1
+        5.0, "workers: longest duration of that profile, s; it ends after half of the run at the latest", at_least=0.5
     )
 
     def __post_init__(self) -> None:
@@ -68,6 +70,13 @@ class MeasureConfig:
                 "true",
                 "needs the ceiling, and measure.ceiling=false",
                 "measure.contention=auto",
+            )
+        if self.workers_s > LONGEST_PROFILE_S:
+            raise refuse(
+                "measure.workers_s",
+                f"{self.workers_s:g}",
+                f"must be at most {LONGEST_PROFILE_S}",
+                "measure.workers_s=5",
             )
         if self.workers and self.profile:
             raise refuse(

@@ -20,9 +20,12 @@ _OPENS = re.compile(
     r"Dataset|open_dataset|rasterio\.open)\(|\.read_(text|bytes)\(|\b(pd|pl|pq)\.read_\w+\("
 )
 _FLOATS = re.compile(
-    r"to_?tensor\(|to_?d?type\(.*float|convert_image_dtype\(|astype\(.*float|\.float\(\)|\.to\([\w.]*float|/ ?255|\bnormalize\(", re.I
+    r"to_?tensor\(|to_?d?type\(.*float|convert_image_dtype\(|astype\(.*float|\.float\(\)|\.to\([\w.]*float|/ ?255|\bnormalize\(",
+    re.I,
 )
-_FLOAT_TRANSFORMS = re.compile(r"ToTensor|ConvertImageDtype|ToDtype|Normalize|to_tensor|normalize|convert_image_dtype", re.I)
+_FLOAT_TRANSFORMS = re.compile(
+    r"ToTensor|ConvertImageDtype|ToDtype|Normalize|to_tensor|normalize|convert_image_dtype", re.I
+)
 _COPIES = re.compile(
     r"\b(np|numpy)\.(as|ascontiguous|asfortran)?array\(|\.copy\(\)|\.clone\(\)|\bdeepcopy\(|torch\.(tensor|as_tensor)\(|\.tolist\(\)"
 )
@@ -86,7 +89,9 @@ def advice_by_lines(lines: SlowLines, s: Setup) -> list[Advice]:
 
 def _of_rule(lines: SlowLines, rule: _Rule, parts: Sequence[Part]) -> Advice:
     worst = parts[0]
-    named = f"{worst.line.place} ({worst.stage.name})" if worst.stage.kind == TRANSFORM else worst.line.place
+    named = worst.line.place
+    if worst.stage.kind == TRANSFORM and worst.stage.name != worst.line.function:
+        named += f" ({worst.stage.name})"
     more = f" and {len(parts) - 1} more line{'s' * (len(parts) > 2)}" if len(parts) > 1 else ""
     return Advice(f"{named}{more}: {rule.text}", gain_x=_gain_x(lines, sum(part.share for part in parts)))
 
@@ -98,16 +103,17 @@ def _gain_x(lines: SlowLines, share: float) -> float:
 
 
 def _fewer_threads(lines: SlowLines, s: Setup) -> Advice | None:
-    """Advice if thread pools inside the workers want more cores than there are. Its gain is for threads that only wait for each other,
-    which OpenMP's do in a loop; what they compute has to be computed anyway."""
+    """Advice if thread pools inside the workers want more cores than there are; the training process has other threads of its own.
+
+    The gain is for threads that only wait for each other, which OpenMP's do in a loop; what they compute has to be computed anyway.
+    """
     own = sum(part.wall_pct * part.cpu_pct for part in lines.lines) / 1e4  # cores while a worker is busy
     others = sum(part.wall_pct * part.others_pct for part in lines.lines) / 1e4
-    makers = max(1, lines.num_workers)
-    if 100 * others < OTHERS_FROM_PCT or makers * (own + others) < CROWDED * s.cores:
+    if 100 * others < OTHERS_FROM_PCT or lines.num_workers * (own + others) < CROWDED * s.cores:
         return None
     worst = max(lines.lines, key=lambda part: part.wall_pct * part.others_pct)
     text = (
-        f"{worst.line.place}: threads inside {'each worker' if lines.num_workers else 'the loader'} use {others:.1f} cores more, and there are "
-        f"{s.cores}: cv2.setNumThreads(0), torch.set_num_threads(1) or OMP_NUM_THREADS=1 in worker_init_fn"
+        f"{worst.line.place}: other threads inside each worker use {others:.1f} cores more, and there are {s.cores}: cv2.setNumThreads(0), "
+        "torch.set_num_threads(1) or OMP_NUM_THREADS=1"
     )
     return Advice(text, gain_x=_gain_x(lines, others / (own + others)))

@@ -38,7 +38,10 @@ def _values(lines: SlowLines, part: Part) -> list[str]:
 def mlflow_table(lines: SlowLines) -> dict[str, Any]:
     """The lines in the form of MLflow's tables: ``columns`` and ``data``, a list of rows."""
     columns, rows = line_table(lines)
-    return {"columns": [*columns, "source"], "data": [[*row, part.line.text] for row, part in zip(rows, lines.lines, strict=False)]}
+    return {
+        "columns": [*columns, "source"],
+        "data": [[*row, part.line.text] for row, part in zip(rows, lines.lines, strict=False)],
+    }
 
 
 def lines_section(lines: SlowLines, sentence: str) -> str:
@@ -49,4 +52,3 @@ def lines_section(lines: SlowLines, sentence: str) -> str:
     )
     stages, slowest = markdown_table(*stage_table(lines)), markdown_table(*line_table(lines))
     return f"\n## Slow lines\n\n{escape(sentence)}.\n\n{stages}\n{slowest}\n{basis}\n"
-
