@@ -10,7 +10,7 @@ from statistics import fmean, median
 from loaderlab import metrics
 from loaderlab.diagnosis.capacity import capacity_of
 from loaderlab.diagnosis.evidence import Evidence, Setup, expected_rate
-from loaderlab.diagnosis.line_figures import Profiled, line_figures
+from loaderlab.diagnosis.line_figures import LineRecord, line_figures
 from loaderlab.meter import summary
 from loaderlab.meter.rates import ProbeResults
 from loaderlab.meter.sampler import DeviceSample, device_figures
@@ -63,7 +63,7 @@ class LoopRecord:
     phases_marked: bool = True
     delivery_marked: bool = True
     one_loader: bool = True
-    profiled: Profiled | None = None
+    profiled: LineRecord | None = None
 
     @property
     def window(self) -> list[Step]:

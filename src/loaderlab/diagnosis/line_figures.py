@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from loaderlab import metrics
 from loaderlab.diagnosis.evidence import Evidence
-from loaderlab.lines.shares import LEAST_BUSY_S, SlowLines, slow_lines
+from loaderlab.lines.control import IDLE
+from loaderlab.lines.shares import SlowLines, slow_lines
 from loaderlab.lines.stacks import Recording
 
 
 @dataclass(frozen=True)
-class Profiled:
-    """What the profile of a loop's loader recorded.
+class LineRecord:
+    """What the profile of a loop's loader recorded, before it is read against the measured steps.
 
     Attributes:
         recording: of one worker, or of the training process without workers.
@@ -43,9 +44,7 @@ class Profiled:
         """Why there are no ``lines``; empty if there are."""
         if lines is not None:
             return ""
-        where = "the worker" if self.num_workers else "the loader"
-        too_short = f"{where} was busy for less than {LEAST_BUSY_S:g} s of the profile"
-        return self.why_not or self.recording.problem or too_short
+        return self.why_not or self.recording.problem or IDLE
 
 
 def line_figures(lines: SlowLines | None) -> dict[str, float]:

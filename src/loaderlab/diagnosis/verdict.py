@@ -94,7 +94,7 @@ class Verdict:
         if self.bottleneck:
             parts.append(f"Bottleneck: {self.bottleneck}.")
         if self.slow_line:
-            parts.append(f"Slowest line: {self.slow_line}.")
+            parts.append(f"Slow line: {self.slow_line}.")
         if self.advice:
             verb = "Try" if self.render(self.advice[0]) else "To do:"
             parts.append(f"{verb} {self.to_try[0]}.")

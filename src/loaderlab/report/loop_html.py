@@ -133,7 +133,7 @@ def _verdict(verdict: Verdict) -> str:
     if verdict.bottleneck:
         lines.append(f"<p>Bottleneck: <b>{escaped(verdict.bottleneck)}</b>.</p>")
     if verdict.slow_line:
-        lines.append(f"<p>Slowest line: {escaped(verdict.slow_line)}.</p>")
+        lines.append(f"<p>Slow line: {escaped(verdict.slow_line)}.</p>")
     if verdict.advice:
         lines.append(f"<ul>{''.join(_advice(entry, verdict.render(entry)) for entry in verdict.advice)}</ul>")
     if verdict.capacity:

@@ -38,7 +38,7 @@ def markdown(
     if verdict is not None:
         lines += [f"**{verdict.grade}**{escape(verdict.sentence.removeprefix(verdict.grade))}.", ""]
         lines += [f"Bottleneck: {verdict.bottleneck}.", ""] if verdict.bottleneck else []
-        lines += [f"Slowest line: {escape(verdict.slow_line)}.", ""] if verdict.slow_line else []
+        lines += [f"Slow line: {escape(verdict.slow_line)}.", ""] if verdict.slow_line else []
         lines += [f"- try {escape(text)}" for text in verdict.to_try]
         lines += [""] if verdict.advice else []
         lines += [f"**Capacity**: {escape(verdict.capacity)}.", ""] if verdict.capacity else []

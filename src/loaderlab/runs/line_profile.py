@@ -6,17 +6,15 @@ import contextlib
 from collections.abc import Sequence
 
 from loaderlab.config import choice, refuse
-from loaderlab.diagnosis.line_figures import Profiled
-from loaderlab.lines.control import WorkerProfile
+from loaderlab.diagnosis.line_figures import LineRecord
+from loaderlab.lines.control import NOT_BEGUN, WorkerProfile
 from loaderlab.lines.stacks import Recording
 from loaderlab.loaders.capabilities import Makers
-from loaderlab.meter.phases import StepMeter
+from loaderlab.meter.phases import ALL_STEPS, StepMeter
 from loaderlab.meter.step import Step
 from loaderlab.runs.context import RunContext
 from loaderlab.runs.prepare import Prepared
 from loaderlab.system.extras import require
-
-NOT_BEGUN = "no step was left after the warm-up"
 
 
 def line_profile(context: RunContext, prepared: Prepared) -> LineProfile | None:
@@ -62,7 +60,7 @@ class LineProfile:
             return
         if not self._profile.begun:
             if meter.num_steps >= self._warmup:
-                meter.disturb()
+                meter.disturb(ALL_STEPS)
                 self._profile.begin(self._num_workers)
             return
         self._waits.append((meter.num_steps - 1, *meter.last_wait_ns))
@@ -80,9 +78,9 @@ class LineProfile:
         with contextlib.closing(self._profile):
             if self._profile.begun:
                 self._profile.end()
-                self._recording, self._problem = self._profile.recording(), self._profile.problem
+                self._recording, self._problem = self._profile.recording(), ""
 
-    def result(self, steps: Sequence[Step]) -> Profiled:
+    def result(self, steps: Sequence[Step]) -> LineRecord:
         """What was recorded.
 
         Args:
@@ -95,4 +93,4 @@ class LineProfile:
                 begin_ns = max(begin_ns, end_ns - round(device.idle * 1e6))
             if begin_ns < end_ns:
                 waits.append((begin_ns, end_ns))
-        return Profiled(self._recording, waits, self._num_workers, self._problem)
+        return LineRecord(self._recording, waits, self._num_workers, self._problem)

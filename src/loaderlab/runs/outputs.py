@@ -171,6 +171,6 @@ def _write(context: RunContext, outcome: Outcome, page: str) -> None:
 def _write_lines(folder: Path, name: str, lines: SlowLines, loop: LoopRecord) -> None:
     """Writes the slow lines: all figures, MLflow's table, and the tree of all functions."""
     assert loop.profiled is not None
-    write_text(folder / SLOW_LINES, json.dumps(lines.as_json(), indent=1) + "\n")
+    write_text(folder / SLOW_LINES, json.dumps({"sentence": words.sentence(lines), **lines.as_json()}, indent=1) + "\n")
     write_text(folder / LINE_TABLE, json.dumps(mlflow_table(lines)) + "\n")
     write_text(folder / TREE, tree(loop.profiled.recording, f"{name}: the loader's time by line"))
