@@ -99,7 +99,7 @@ def record(context: RunContext, outcome: Outcome) -> None:
         sections = ranks_section(judged.job.ranks, judged.job.windows)
     if judged is not None and judged.lines is not None:
         sections += lines_section(judged.lines, judged.verdict.slow_line)
-        tracked.tags({LOGGED_TABLES: json.dumps([{"path": LINE_TABLE, "type": "table"}])})
+        tracked.tags({LOGGED_TABLES: json.dumps([{"path": named(LINE_TABLE, emulated=emulated), "type": "table"}])})
     if error is not None:
         facts = {
             "ended early": f"after {outcome.step:,} steps; the metrics and the verdict are those until then",
@@ -161,16 +161,21 @@ def _write(context: RunContext, outcome: Outcome, page: str) -> None:
             write_job(folder, title, judged.job, emulated=emulated)
         write_text(folder / named("report.md", emulated=emulated), page)
         if judged.lines is not None:
-            _write_lines(folder, context.job.name, judged.lines, judged.loop)
+            _write_lines(folder, context.job.name, judged.lines, judged.loop, emulated=emulated)
     elif outcome.untimed:
         text = to_csv((), 0, untimed=outcome.untimed, emulated=emulated)
         write_text(folder / named("steps.csv", emulated=emulated), text)
     write_text(folder / "log.txt", "\n".join(context.terminal.said) + "\n")
 
 
-def _write_lines(folder: Path, name: str, lines: SlowLines, loop: LoopRecord) -> None:
+def _write_lines(folder: Path, name: str, lines: SlowLines, loop: LoopRecord, *, emulated: bool) -> None:
     """Writes the slow lines: all figures, MLflow's table, and the tree of all functions."""
     assert loop.profiled is not None
-    write_text(folder / SLOW_LINES, json.dumps({"sentence": words.sentence(lines), **lines.as_json()}, indent=1) + "\n")
-    write_text(folder / LINE_TABLE, json.dumps(mlflow_table(lines)) + "\n")
-    write_text(folder / TREE, tree(loop.profiled.recording, f"{name}: the loader's time by line"))
+    write_text(
+        folder / named(SLOW_LINES, emulated=emulated),
+        json.dumps({"sentence": words.sentence(lines), **lines.as_json()}, indent=1) + "\n",
+    )
+    write_text(folder / named(LINE_TABLE, emulated=emulated), json.dumps(mlflow_table(lines)) + "\n")
+    write_text(
+        folder / named(TREE, emulated=emulated), tree(loop.profiled.recording, f"{name}: the loader's time by line")
+    )
