@@ -47,8 +47,8 @@ class LineProfile:
         self._recording, self._problem = Recording(), NOT_BEGUN
         self._waits: list[tuple[int, int, int]] = []  # step, begin, end
         self._open = True
-        if makers.count:
-            loader.call_in_workers(self._profile.worker_init(None))
+        self._loader = loader
+        loader.call_in_workers(self._profile.worker_init(None))
 
     @property
     def running(self) -> bool:
@@ -75,6 +75,7 @@ class LineProfile:
         if not self._open:
             return
         self._open = False
+        self._loader.call_in_workers(None)  # workers that start later would look for files that are removed here
         with contextlib.closing(self._profile):
             if self._profile.begun:
                 self._profile.end()
