@@ -46,22 +46,24 @@ class LineProfile:
         self._profile = WorkerProfile(measure.workers_s)
         self._recording, self._problem = Recording(), NOT_BEGUN
         self._waits: list[tuple[int, int, int]] = []  # step, begin, end
-        self._open = True
+        self._open, self._disturbs, self._measured_from = True, False, 0
         self._loader = loader
         loader.call_in_workers(self._profile.worker_init(None))
 
-    @property
-    def running(self) -> bool:
-        return self._open and self._profile.begun
+    def disturbs(self, step: int) -> bool:
+        """Whether this step is not measured because of the profile, or because its batch may have been made during it."""
+        return self._disturbs and (self._open or step < self._measured_from)
 
     def on_step(self, meter: StepMeter) -> None:
         """Begins the profile after the warm-up, notes the waits in it, and ends it."""
         if not self._open:
             return
         if not self._profile.begun:
-            if meter.num_steps >= self._warmup:
-                meter.disturb(ALL_STEPS)
+            if self._disturbs:  # in a step that is not measured, since it takes some milliseconds
                 self._profile.begin(self._num_workers)
+            elif meter.num_steps >= self._warmup:
+                self._disturbs = True
+                meter.disturb(ALL_STEPS)
             return
         self._waits.append((meter.num_steps - 1, *meter.last_wait_ns))
         if not self._profile.running or (self._last_step is not None and meter.num_steps >= self._last_step):
@@ -69,6 +71,7 @@ class LineProfile:
                 self.close()
             meter.undisturb()
             meter.disturb(self._warmup)  # batches that were made during the profile
+            self._measured_from = meter.num_steps + self._warmup
 
     def close(self) -> None:
         """Ends the profile and reads what it recorded; a second call does nothing."""

@@ -223,7 +223,9 @@ class MeasuredLoop:
         if profiler is not None and (profiler.running or self._fits_epoch(profiler, meter)):
             profiler.step(meter)
         if self._time is not None:
-            disturbed = (profiler is not None and profiler.running) or (lines is not None and lines.running)
+            disturbed = (profiler is not None and profiler.running) or (
+                lines is not None and lines.disturbs(meter.num_steps - 1)
+            )
             self._time.end_step(meter.num_steps, meter.position, disturbed=disturbed)
         if meter.num_steps <= 2:  # later steps have no readings, which take about 10 ms per process
             with meter.aside():
