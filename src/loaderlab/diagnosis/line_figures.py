@@ -32,12 +32,13 @@ class LineRecord:
         """The slow lines, with their gains by the measured steps; None if there are none: see `problem`."""
         if self.why_not or self.recording.problem:
             return None
+        waits_pct = max(0.0, evidence.starved_pct - evidence.delivery_pct)
+        # a ceiling above this is one of a step that the loader does not slow down, and a faster loader still would
+        device_x = 1 / (1 - min(99.9, waits_pct) / 100)
+        if evidence.headroom is not None:
+            device_x = min(device_x, max(1.0, evidence.headroom))
         return slow_lines(
-            self.recording,
-            self.waits,
-            num_workers=self.num_workers,
-            waits_pct=max(0.0, evidence.starved_pct - evidence.delivery_pct),
-            device_x=evidence.headroom,
+            self.recording, self.waits, num_workers=self.num_workers, waits_pct=waits_pct, device_x=device_x
         )
 
     def problem(self, lines: SlowLines | None) -> str:
