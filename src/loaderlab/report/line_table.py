@@ -48,7 +48,8 @@ def lines_section(lines: SlowLines, sentence: str) -> str:
     """The part of a run's Markdown page about the lines of its loader."""
     basis = (
         f"Profiled: {facts(lines)}. The profiled steps are not part of the metrics. Exposed: the share within the waits of the training for "
-        "data. Own CPU and other threads: CPU time of the worker's main thread and of its other threads, of the time in the left column."
+        "data. Own CPU: the share of this time in which the main thread computed or waited for a core. Other threads: what they computed "
+        "meanwhile, of one core."
     )
     stages, slowest = markdown_table(*stage_table(lines)), markdown_table(*line_table(lines))
     return f"\n## Slow lines\n\n{escape(sentence)}.\n\n{stages}\n{slowest}\n{basis}\n"

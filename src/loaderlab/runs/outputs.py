@@ -16,9 +16,9 @@ from loaderlab.device.environment import describe
 from loaderlab.diagnosis.evidence import LEAST_STEPS
 from loaderlab.diagnosis.figures import LoopRecord
 from loaderlab.lines import words
+from loaderlab.lines.control import Profiled
+from loaderlab.lines.files import write_files
 from loaderlab.lines.shares import SlowLines
-from loaderlab.lines.tree import NAME as TREE
-from loaderlab.lines.tree import tree
 from loaderlab.meter.step import Step
 from loaderlab.report import run_page
 from loaderlab.report.line_table import lines_section, mlflow_table
@@ -36,7 +36,7 @@ from loaderlab.system.files import write_text
 from loaderlab.system.processes import Terminated, error_line
 from loaderlab.tracking.records import NOT_FINITE
 
-SLOW_LINES, LINE_TABLE = "slow_lines.json", "slow_lines_table.json"  # artifacts
+LINE_TABLE = "slow_lines_table.json"
 LOGGED_TABLES = "mlflow.loggedArtifacts"  # MLflow's own tag: the tables that its pages show
 GPU_METRICS = "machine/gpu_"  # the start of their names
 
@@ -169,13 +169,9 @@ def _write(context: RunContext, outcome: Outcome, page: str) -> None:
 
 
 def _write_lines(folder: Path, name: str, lines: SlowLines, loop: LoopRecord, *, emulated: bool) -> None:
-    """Writes the slow lines: all figures, MLflow's table, and the tree of all functions."""
+    """Writes the slow lines: all figures, the tree of all functions, and MLflow's table."""
     assert loop.profiled is not None
-    write_text(
-        folder / named(SLOW_LINES, emulated=emulated),
-        json.dumps({"sentence": words.sentence(lines), **lines.as_json()}, indent=1) + "\n",
-    )
+    result = Profiled(lines, loop.profiled.recording, "")
+    title = f"{name}: the loader's time by line"
+    write_files(folder, result, title, lambda file: named(file, emulated=emulated))
     write_text(folder / named(LINE_TABLE, emulated=emulated), json.dumps(mlflow_table(lines)) + "\n")
-    write_text(
-        folder / named(TREE, emulated=emulated), tree(loop.profiled.recording, f"{name}: the loader's time by line")
-    )
