@@ -83,6 +83,18 @@ def test_without_workers_only_the_wait_shrinks(tmp_path: Path) -> None:
     assert advice.gain_x == pytest.approx(1 / (1 - 0.5 * 0.5))
 
 
+def test_without_workers_an_asynchronous_device_works_during_a_part_of_the_wait(tmp_path: Path) -> None:
+    """The step takes as long as the loader, 98 % of it; the device is done after a quarter of that."""
+    evidence = replace(STARVED, wait_pct=98, starved_pct=75, ceiling=None)
+    lines = line_record(tmp_path, {"f = open(path)": 1.0, REST: 1.0}, num_workers=0).lines(evidence)
+    assert lines is not None
+    assert lines.gain(lines.top).run_x == pytest.approx(1 / (1 - 0.98 * 0.5))
+    assert lines.gain(lines.top).device_x == pytest.approx(4)
+    fed = line_record(tmp_path, {REST: 1.0}, num_workers=0).lines(replace(evidence, starved_pct=1))
+    assert fed is not None
+    assert fed.is_free
+
+
 @pytest.mark.parametrize(("others", "cores", "is_given"), [(3.0, 4, True), (0.1, 2, False), (3.0, 64, False)])
 def test_thread_pools_in_workers_are_named_if_they_exceed_the_cores(
     others: float, cores: int, is_given: bool, tmp_path: Path

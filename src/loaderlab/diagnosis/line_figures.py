@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from loaderlab import metrics
 from loaderlab.diagnosis.evidence import Evidence
 from loaderlab.lines.control import IDLE
-from loaderlab.lines.shares import SlowLines, slow_lines
+from loaderlab.lines.shares import FREE_BELOW_PCT, SlowLines, slow_lines
 from loaderlab.lines.stacks import Recording
 
 
@@ -32,11 +32,16 @@ class LineRecord:
         """The slow lines, with their gains by the measured steps; None if there are none: see `problem`."""
         if self.why_not or self.recording.problem:
             return None
-        waits_pct = max(0.0, evidence.starved_pct - evidence.delivery_pct)
+        starved_pct = min(99.9, max(0.0, evidence.starved_pct - evidence.delivery_pct))
         # a ceiling above this is one of a step that the loader does not slow down, and a faster loader still would
-        device_x = 1 / (1 - min(99.9, waits_pct) / 100)
+        device_x = 1 / (1 - starved_pct / 100)
         if evidence.headroom is not None:
             device_x = min(device_x, max(1.0, evidence.headroom))
+        waits_pct = starved_pct
+        if (
+            self.num_workers == 0 and starved_pct >= FREE_BELOW_PCT
+        ):  # loading delays the step, even while the device still works
+            waits_pct = max(starved_pct, evidence.wait_pct)
         return slow_lines(
             self.recording, self.waits, num_workers=self.num_workers, waits_pct=waits_pct, device_x=device_x
         )
