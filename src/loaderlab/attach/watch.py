@@ -226,10 +226,12 @@ class Watch:
     def _verdict(self, loop: LoopRecord) -> Verdict:
         """The verdict on this rank."""
         setup = self._loops.setup
-        verdict = judge(evidence_of(loop, NO_PROBES), setup)
+        slow = None if self._profiled is None else self._profiled.result()
+        evidence = replace(evidence_of(loop, NO_PROBES), lines=None if slow is None else slow.lines)
+        verdict = judge(evidence, setup)
         if verdict.bottleneck is not None and self._device.capabilities.asynchronous and not self._delivery_marked:
             verdict = replace(verdict, because=verdict.because + UNSEEN)
-        notes = [*self._loops.notes(), *([] if self._profiled is None else [self._profiled.result().sentence])]
+        notes = [*self._loops.notes(), *([] if slow is None or slow.lines is not None else [slow.sentence])]
         verdict = replace(verdict, because="; ".join([verdict.because, *notes]))
         title = f"{self._record or LOOP} on {self._device.title}"
         return replace(in_terms(verdict, in_torch_terms), html=LoopHtml(title, loop, setup))
