@@ -403,7 +403,7 @@ def test_a_watched_loop_loads_no_trainer_and_no_store() -> None:
     assert done.returncode == 0, done.stderr
     packages, subpackages = done.stdout.splitlines()
     assert packages == "loaderlab"
-    allowed = {"attach", "config", "device", "diagnosis", "loaders", "meter", "metrics", "system"}
+    allowed = {"attach", "config", "device", "diagnosis", "lines", "loaders", "meter", "metrics", "system"}
     assert set(subpackages.split()) <= allowed
 
 
