@@ -47,7 +47,7 @@ def mlflow_table(lines: SlowLines) -> dict[str, Any]:
 def lines_section(lines: SlowLines, sentence: str) -> str:
     """The part of a run's Markdown page about the lines of its loader."""
     basis = (
-        f"Profiled: {facts(lines)}. The profiled steps are not part of the metrics. Exposed: the share within the waits of the training for "
+        f"Profiled: {facts(lines)}; {lines.num_samples:,} samples. The profiled steps are not part of the metrics. Exposed: the share within the waits of the training for "
         "data. Own CPU: the share of this time in which the main thread computed or waited for a core. Other threads: what they computed "
         "meanwhile, of one core."
     )

@@ -23,6 +23,8 @@ from loaderlab.runs.prepare import Prepared
 from loaderlab.runs.rank_results import JobResults, RankReport, join_reports
 from loaderlab.runs.setup import setup_of
 
+ENOUGH_SAMPLES = 100  # of a profile: a share of a half has a 95 % CI of 10 points on both sides
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -120,6 +122,12 @@ def warn_of_results(context: RunContext, prepared: Prepared, judged: Judged, *, 
     profiled = judged.loop.profiled
     if profiled is not None and (why := profiled.problem(judged.lines)):
         context.terminal.warn(f"measure.workers=true: no slow lines, since {why}")
+    if judged.lines is not None and judged.lines.num_samples < ENOUGH_SAMPLES:
+        number = judged.lines.num_samples
+        context.terminal.warn(
+            f"measure.workers=true: only {number} samples of a worker's lines, so shares may be off by {98 / number**0.5:.0f} points. Type for "
+            "example: measure.workers_s=20"
+        )
     count, loop = len(judged.loop.window), judged.loop
     if count >= LEAST_STEPS or failed:
         return
