@@ -7,8 +7,7 @@ from pathlib import Path
 
 from loaderlab.diagnosis.verdict import judge
 from loaderlab.lines.stacks import Frame, Sample
-from loaderlab.lines.words import sentence
-from loaderlab.report.line_table import lines_section, mlflow_table, stage_table
+from loaderlab.report.line_table import lines_section, mlflow_table, short_section, stage_table
 from loaderlab.report.loop_html import fragment
 from tests.diagnosis.profiled_lines import NS, Spent, line_record
 from tests.diagnosis.test_verdict import SETUP, STARVED
@@ -33,9 +32,9 @@ def test_each_part_has_its_shares_and_how_it_spends_them(tmp_path: Path) -> None
     assert [row["spends its time"].partition(":")[0] for row in stages] == ["computing", "waiting", "waiting"]
     table = mlflow_table(lines)
     assert [row[table["columns"].index("source")] for row in table["data"]] == list(spent)
-    page = lines_section(lines, sentence(lines))
-    assert "75 % of the workers' time is data.py:1 __call__ (transform Deform, computing)" in page
-    assert page.count("| --- |") == 2
+    assert lines_section(lines).count("| --- |") == 2
+    assert short_section(lines).count("| --- |") == 1
+    assert "| 75 % | data.py:1 __call__ | transform Deform | computing | 2.00x |" in short_section(lines)
 
 
 def test_time_that_nothing_waits_for_is_shown_as_free(tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def test_the_planted_line_is_the_first(name: str, overrides: list[str], make_con
     page = artifact(config, result.run_id, "report_emulated.md")
     assert "\n## Slow lines\n" in page
     assert slow["top"]["place"] in page.partition("## Slow lines")[2]
+    assert "\n## Slow lines\n" in run.data.tags["mlflow.note.content"]
     table = json.loads(artifact(config, result.run_id, "slow_lines_table_emulated.json"))
     assert dict(zip(table["columns"], table["data"][0], strict=True))["source"] == SLEEPS
     assert json.loads(run.data.tags["mlflow.loggedArtifacts"])[0]["path"] == "slow_lines_table_emulated.json"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from loaderlab import metrics
+from loaderlab.lines import words
 from loaderlab.lines.shares import Part, SlowLines
 from loaderlab.lines.stages import WAITING
-from loaderlab.lines.words import facts
-from loaderlab.report.markdown import escape, markdown_table
+from loaderlab.report.markdown import markdown_table
 
 MOST_LINES = 12
+HEADING = "\n## Slow lines\n\n"
 PERCENT, FACTOR = metrics.metric(metrics.LINES_SHARE_PCT), metrics.metric(metrics.LINES_RUN_X)
 STAGE_COLUMNS = ("stage", "spends its time", "of busy time", "exposed", "own CPU", "other threads", "run without it")
 LINE_COLUMNS = ("line", "stage", *STAGE_COLUMNS[1:])
@@ -44,12 +45,19 @@ def mlflow_table(lines: SlowLines) -> dict[str, Any]:
     }
 
 
-def lines_section(lines: SlowLines, sentence: str) -> str:
+def lines_section(lines: SlowLines) -> str:
     """The part of a run's Markdown page about the lines of its loader."""
     basis = (
-        f"Profiled: {facts(lines)}; {lines.num_samples:,} samples. The profiled steps are not part of the metrics. Exposed: the share within the waits of the training for "
-        "data. Own CPU: the share of this time in which the main thread computed or waited for a core. Other threads: what they computed "
-        "meanwhile, of one core."
+        f"Profiled: {words.facts(lines)}; {lines.num_samples:,} samples. The profiled steps are not part of the metrics. Exposed: the share within "
+        "the waits of the training for data. Own CPU: the share of this time in which the main thread computed or waited for a core. Other "
+        "threads: what they computed meanwhile, of one core."
     )
     stages, slowest = markdown_table(*stage_table(lines)), markdown_table(*line_table(lines))
-    return f"\n## Slow lines\n\n{escape(sentence)}.\n\n{stages}\n{slowest}\n{basis}\n"
+    return f"{HEADING}{stages}\n{slowest}\n{basis}\n"
+
+
+def short_section(lines: SlowLines) -> str:
+    """The same in a few lines, for the description of a run in MLflow, which has at most 5,000 characters."""
+    return (
+        f"{HEADING}{markdown_table(words.COLUMNS, words.rows(lines, lines.lines))}\nStages and CPU times: report.md\n"
+    )

@@ -21,7 +21,7 @@ from loaderlab.lines.files import write_files
 from loaderlab.lines.shares import SlowLines
 from loaderlab.meter.step import Step
 from loaderlab.report import run_page
-from loaderlab.report.line_table import lines_section, mlflow_table
+from loaderlab.report.line_table import lines_section, mlflow_table, short_section
 from loaderlab.report.naming import named
 from loaderlab.report.rank_table import rank_table, ranks_section
 from loaderlab.report.step_files import to_csv, write_steps
@@ -94,11 +94,11 @@ def record(context: RunContext, outcome: Outcome) -> None:
         facts = {**prepared.facts, "data": data_fact(prepared.spec, prepared.parts)}
         tracked.tags({"data.samples": samples_text(prepared.spec, prepared.parts)})
     figures, verdict = (judged.figures, judged.verdict) if judged is not None else ({}, None)
-    sections = ""
+    sections = lines_part = short_part = ""
     if judged is not None and judged.job is not None:
         sections = ranks_section(judged.job.ranks, judged.job.windows)
     if judged is not None and judged.lines is not None:
-        sections += lines_section(judged.lines, judged.verdict.slow_line)
+        lines_part, short_part = lines_section(judged.lines), short_section(judged.lines)
         tracked.tags({LOGGED_TABLES: json.dumps([{"path": named(LINE_TABLE, emulated=emulated), "type": "table"}])})
     if error is not None:
         facts = {
@@ -106,9 +106,9 @@ def record(context: RunContext, outcome: Outcome) -> None:
             **facts,
         }
     page = run_page.markdown(context.job.name, facts, figures, verdict, sections)
-    _write(context, outcome, page)
+    _write(context, outcome, page + lines_part)
     tracked.artifacts(context.folder)
-    tracked.tags({"mlflow.note.content": page})
+    tracked.tags({"mlflow.note.content": page + short_part})
 
 
 def _print_result(context: RunContext, judged: Judged) -> None:
