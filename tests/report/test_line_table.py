@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 from loaderlab.diagnosis.verdict import judge
 from loaderlab.lines.stacks import Frame, Sample
+from loaderlab.lines.tree import tree
 from loaderlab.report.line_table import lines_section, mlflow_table, short_section, stage_table
 from loaderlab.report.loop_html import fragment
 from tests.diagnosis.profiled_lines import NS, Spent, line_record
@@ -42,6 +44,12 @@ def test_time_that_nothing_waits_for_is_shown_as_free(tmp_path: Path) -> None:
     assert lines is not None
     columns, rows = stage_table(lines)
     assert dict(zip(columns, rows[0], strict=True))["exposed"] == "free"
+
+
+def test_the_tree_loads_nothing(tmp_path: Path) -> None:
+    page = tree(line_record(tmp_path, {"f = open(path)": 3.0}).recording, "a run")
+    assert "__getitem__" in page
+    assert set(re.findall(r"https?://[^\"' )]+", page)) <= {"http://www.w3.org/2000/svg"}
 
 
 def test_the_page_of_a_loop_names_the_line(tmp_path: Path) -> None:

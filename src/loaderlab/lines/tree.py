@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ from loaderlab.lines.stages import WAITING, place_of
 from loaderlab.system.extras import require
 
 NAME = "slow_lines.html"
+_FONTS = re.compile(r"https://fonts\.googleapis\.com/[^\"]*")  # pyinstrument's script would load them from there
 ROOT = "loader\x00\x000"  # pyinstrument needs one frame that all stacks share
 
 
@@ -38,7 +40,7 @@ def tree(recording: Recording, title: str) -> str:
         sys_path=sys.path,
         sys_prefixes=Session.current_sys_prefixes(),
     )
-    return str(HTMLRenderer(resample_interval=0).render(session))
+    return _FONTS.sub("data:text/css,", str(HTMLRenderer(resample_interval=0).render(session)))
 
 
 def _records(recording: Recording) -> Iterator[tuple[list[str], float]]:
