@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from loaderlab import metrics
-from loaderlab.config import AUTO
+from loaderlab.config import AUTO, refuse
 from loaderlab.diagnosis.evidence import LEAST_STEPS, Evidence
 from loaderlab.diagnosis.figures import LoopRecord, evidence_of, figures_of
 from loaderlab.diagnosis.verdict import Verdict, judge
@@ -124,10 +124,8 @@ def warn_of_results(context: RunContext, prepared: Prepared, judged: Judged, *, 
         context.terminal.warn(f"measure.workers=true: no slow lines, since {why}")
     if judged.lines is not None and judged.lines.num_samples < ENOUGH_SAMPLES:
         number = judged.lines.num_samples
-        context.terminal.warn(
-            f"measure.workers=true: only {number} samples of a worker's lines, so shares may be off by {98 / number**0.5:.0f} points. Type for "
-            "example: measure.workers_s=20"
-        )
+        why = f"only {number} samples of a worker's lines, so shares may be off by {98 / number**0.5:.0f} points"
+        context.terminal.warn(str(refuse("measure.workers", "true", why, "measure.workers_s=20")))
     count, loop = len(judged.loop.window), judged.loop
     if count >= LEAST_STEPS or failed:
         return
