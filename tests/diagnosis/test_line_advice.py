@@ -13,6 +13,7 @@ from loaderlab.diagnosis.line_advice import advice_by_lines
 from loaderlab.diagnosis.line_figures import line_figures
 from loaderlab.diagnosis.verdict import judge
 from loaderlab.lines.control import IDLE
+from loaderlab.lines.shares import LEAST_BUSY_S
 from loaderlab.lines.stacks import Recording
 from tests.diagnosis.profiled_lines import Spent, line_record
 from tests.diagnosis.test_verdict import FED, SETUP, STARVED
@@ -145,7 +146,7 @@ def test_the_metrics_of_a_profile(tmp_path: Path) -> None:
 
 def test_a_profile_without_a_result_says_why(tmp_path: Path) -> None:
     evidence = Evidence(100, 50, 50)
-    short = line_record(tmp_path, {REST: 0.1})
+    short = line_record(tmp_path, {REST: LEAST_BUSY_S / 2})
     assert (short.lines(evidence), short.problem(None)) == (None, IDLE)
     broken = replace(short, recording=Recording(problem="SIGPROF is in use"))
     assert (broken.lines(evidence), broken.problem(None)) == (None, "SIGPROF is in use")
