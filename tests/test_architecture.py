@@ -17,9 +17,11 @@ ORDER = [  # in the direction of the data: a subpackage imports only from those 
     {"metrics"},
     {"config"},
     {"system"},
+    {"lines"},
     {"device"},
     {"data"},
     {"loaders", "meter", "tracking"},
+    {"lines"},
     {"training", "diagnosis", "parity"},
     {"probes", "trace", "compare"},
     {"report"},
@@ -53,6 +55,7 @@ HEAVY = {  # packages that may be imported in few places only
     "hydra": {f"cli/{name}.py" for name in ("main", "schemas", "compose", "errors", "help")},
     "pynvml": {"system/nvml.py", "meter/nvml.py"},  # the latter is started as a script, without this package
     "submitit": {"runs/slurm_submit.py"},
+    "pyinstrument": {"lines/tree.py"},
     "scipy": {"meter/series.py", "parity/distribution.py", "compare/stats.py"},
 }
 PRIVATE = {  # private names of other packages, each in a wrapper that gives the reason; os._exit is documented
@@ -60,6 +63,7 @@ PRIVATE = {  # private names of other packages, each in a wrapper that gives the
     "attach/ddp_hooks.py": {"_execution_engine"},  # there is no public way to see the end of backward
     "attach/events.py": {"_make"},  # of a named tuple: public in spite of its name
     "attach/hooks.py": {"_BaseDataLoaderIter"},
+    "attach/profiled_program.py": {"_BaseDataLoaderIter", "_MultiProcessingDataLoaderIter"},
     "attach/script.py": {"_run_module_as_main"},
     "loaders/torch_internals.py": {"_iterator", "_shutdown_workers", "_workers", "_new_shared", "_next_data"},
     "system/processes.py": {"_run_exitfuncs"},
@@ -92,6 +96,7 @@ WRITES = {  # attributes of another object that a file may assign to
     "attach/wrapping.py": {"setattr(cls, name, functools.wraps(original)(make(original)))"},  # the hooks
     "cli/main.py": {"sys.argv"},  # Hydra reads it
     "device/emulated.py": {"self._chosen.stream"},  # of this thread
+    "lines/control.py": {"loader.worker_init_fn"},  # for the start of its workers: it is read only then
     "loaders/header.py": {"Image.MAX_IMAGE_PIXELS"},  # Pillow's limit has no other interface
     "loaders/nesting.py": {"object.__setattr__(clone, key, part)"},  # a copy of a dataclass, which may be frozen
     "loaders/native.py": {"self._requests.epoch"},  # a class of this file
@@ -400,7 +405,7 @@ def test_a_watched_loop_loads_no_trainer_and_no_store() -> None:
     assert done.returncode == 0, done.stderr
     packages, subpackages = done.stdout.splitlines()
     assert packages == "loaderlab"
-    allowed = {"attach", "config", "device", "diagnosis", "loaders", "meter", "metrics", "system"}
+    allowed = {"attach", "config", "device", "diagnosis", "lines", "loaders", "meter", "metrics", "system"}
     assert set(subpackages.split()) <= allowed
 
 

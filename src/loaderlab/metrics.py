@@ -250,6 +250,25 @@ HOST_PEAK_MIB = _metric(
 )
 WORKER_MIB = _metric("memory/worker_mib", "MiB", "host memory of a worker process, mean", ",.1f", LOWER)
 DEVICE_PEAK_MIB = _metric("memory/device_peak_mib", "MiB", "device memory", ",.0f", LOWER, row=ROW)
+LINES_SHARE_PCT = _metric(
+    "lines/share_pct", "%", "slowest line", ".1f", LOWER, per_rank=False, of="a worker's busy time", row=ROW
+)
+LINES_EXPOSED_PCT = _metric(
+    "lines/exposed_pct",
+    "%",
+    "slowest line, while the loop waits",
+    ".1f",
+    LOWER,
+    per_rank=False,
+    of="a worker's busy time",
+    row=PART,
+)
+LINES_BUSY_PCT = _metric("lines/busy_pct", "%", "worker busy, while its lines were profiled", ".1f", per_rank=False)
+LINES_LOADER_X = _metric("lines/loader_x", "x", "loader without the slowest line, prediction", ".2f", per_rank=False)
+LINES_RUN_X = _metric("lines/run_x", "x", "run without the slowest line, prediction", ".2f", per_rank=False, row=ROW)
+LINES_COST_PCT = _metric(
+    "lines/cost_pct", "%", "slowdown of a worker by the profile of its lines", ".2f", LOWER, per_rank=False
+)
 SKIPPED_SAMPLES = _metric("data/skipped_samples", "", "skipped samples that did not load", ",.0f", LOWER, row=ROW)
 OVERHEAD_PCT = _metric("meter/overhead_pct", "%", "the meter's own cost", ".3f", LOWER, of="a step", row=ROW)
 TRAIN_LOSS = _metric("train/loss", "", "training loss, last", ".4f", LOWER, column="train loss", row=ROW)

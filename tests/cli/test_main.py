@@ -35,6 +35,7 @@ def test_nothing_else_reads_the_command_line() -> None:
         "loaderlab/attach/recording.py",  # another one
         "loaderlab/attach/launching.py",  # which starts it
         "loaderlab/tuning/script_trial.py",  # and this one: a trial of a user's script
+        "loaderlab/lines/ticker.py",  # and this one: the process that asks a worker for its stacks
         "loaderlab/system/forked.py",  # Python's own command line, to recognise the standard library's fork server
     }
     assert readers == {

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-import sysconfig
 from types import FrameType
 
-OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep  # this package
+from loaderlab.system.source_places import NOT_FILES, OWN, is_installed, short_path
+
 RUNS_SCRIPTS = os.path.join(OWN, "attach", "script.py")
-_PATHS = sysconfig.get_paths()
-# the standard library's folder contains site-packages in some installations, and site-packages may contain the user's project
-LIBRARIES = tuple(
-    sorted({os.path.realpath(_PATHS[name]) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")})
-)
-NOT_FILES = "<"  # the first character of the file of frozen and generated code
 
 
 def call_stack() -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -51,22 +45,9 @@ def user_lines(stack: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _is_installed(place: str) -> bool:
-    path = os.path.realpath(place.rpartition(":")[0])
-    return (
-        path.startswith(LIBRARIES)
-        or f"{os.sep}site-packages{os.sep}" in path
-        or f"{os.sep}dist-packages{os.sep}" in path
-    )
+    return is_installed(place.rpartition(":")[0])
 
 
 def _short(place: str) -> str:
-    """The path relative to the working folder if it is inside, otherwise the file's name."""
     path, _, line = place.rpartition(":")
-    path = os.path.abspath(path)
-    try:
-        relative = os.path.relpath(path)
-    except (ValueError, OSError):  # another drive; the working folder was deleted
-        relative = os.pardir
-    if relative.startswith(os.pardir):
-        relative = os.path.basename(path)
-    return f"{relative}:{line}"
+    return f"{short_path(path)}:{line}"

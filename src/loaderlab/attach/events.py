@@ -150,6 +150,7 @@ class Program:
         stopped_at: the number of optimizer steps after which the measurement was to stop; None: never.
         rank, num_ranks: in the program's process group; 0 and 1 without one.
         node: the name of the machine, in a job of several ranks.
+        profiled_from_ns, profiled_to_ns: of the profile of a worker, on the clock `time.perf_counter_ns`; 0 without one.
         unseparated: why the exchange of gradients could not be measured; empty if nothing is known to prevent it.
     """
 
@@ -166,6 +167,8 @@ class Program:
     rank: int = 0
     num_ranks: int = 1
     node: str = ""
+    profiled_from_ns: int = 0
+    profiled_to_ns: int = 0
     unseparated: str = ""
 
 

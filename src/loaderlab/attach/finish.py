@@ -41,6 +41,7 @@ class Outputs:
         record: name of an MLflow run; None: no run.
         uri, experiment: of the run.
         json, html: files to write.
+        profile_workers: the result also names the slow lines of the loader.
         fail_if_starved_pct: the gate: fails if the program is starved for more than this share of the time, percent.
     """
 
@@ -49,6 +50,7 @@ class Outputs:
     experiment: str = "loaderlab"
     json: Path | None = None
     html: Path | None = None
+    profile_workers: bool = False
     fail_if_starved_pct: float | None = None
 
 
@@ -84,7 +86,7 @@ class Watched:
         self._publisher.checked()
         if self._outputs.record is not None and self._rank == 0:
             self._rows_file = self._start_recording(self._outputs.record)
-        self._session = Session(self._max_steps, self._rows_file)
+        self._session = Session(self._max_steps, self._rows_file, profile_workers=self._outputs.profile_workers)
         self._session.start()
         self._hook_exit()
 
@@ -170,6 +172,10 @@ class Watched:
                 say(f"loaderlab: computing the verdict on {session.num_rows:,} events …")
             reading = joined(session.reading(), hurry=lambda: self._termination.arrived)
             self._publisher.publish(reading)
+            if self._rows_file is not None and reading.slow is not None:
+                from loaderlab.lines.files import write_files  # needs Linux
+
+                write_files(self._rows_file.parent, reading.slow, self._name)
             if self._rows_file is not None and reading.ranks is not None:
                 save(reading.ranks.results, self._rows_file.with_name(RANKS_FILE))
         except KeyboardInterrupt:

@@ -49,6 +49,7 @@ class _Cycle:
         untimed: a part of it has no device time.
         counted: the number of samples of each batch is known.
         exchanges: gradients were exchanged in it.
+        profiled: a profile of a worker ran during a part of it.
     """
 
     mine: bool = False
@@ -58,6 +59,7 @@ class _Cycle:
     untimed: bool = False
     counted: bool = True
     exchanges: bool = False
+    profiled: bool = False
     wait_ns: int = 0
     idle_ns: int = 0
     length_ns: int = 0
@@ -93,6 +95,10 @@ class _Cycle:
         self.collective_device_ns += max(0, segment.collective_device_ns)
         self.exchanges |= segment.exchanges
 
+    def slowed(self) -> None:
+        """Notes that a profile of a worker ran."""
+        self.profiled = True
+
     def steps_in(self, segment: Segment) -> None:
         """Notes that the optimizer stepped in the segment."""
         self.stepped = True
@@ -123,7 +129,7 @@ class _Cycle:
             num_samples=self.samples if self.counted else 0,
             host=(wait, 0, length - wait, 0, 0),
             device=device,
-            disturbed=self.unclear or untimed,
+            disturbed=self.unclear or untimed or self.profiled,
             collective_ns=collective,
         )
 
@@ -151,12 +157,14 @@ class _Builder:
     Attributes:
         only: the judged loaders.
         timed: the device's clock was read.
+        profiled_ns: begin and end of a profile of a worker.
     """
 
     roles: Roles
     batch_sizes: Mapping[int, int]
     only: frozenset[int]
     timed: bool
+    profiled_ns: tuple[int, int] = (0, 0)
     steps: list[Step] = field(default_factory=list)
     epochs: list[_Epoch] = field(default_factory=list)
     num_batches: int = 0
@@ -176,8 +184,12 @@ class _Builder:
             # after the step, what follows belongs to the evaluation: a trainer that requests one batch ahead works on its last batch
             elif segment.num_steps or not self.cycle.stepped:
                 self.cycle.passed(segment, row.end_ns)
-        if self.cycle is not None and segment.num_steps:
+        if self.cycle is None:
+            return
+        if segment.num_steps:
             self.cycle.steps_in(segment)
+        if row.begin_ns < self.profiled_ns[1] and segment.end_ns > self.profiled_ns[0]:
+            self.cycle.slowed()
 
     def _training(self, segment: Segment) -> None:
         row, mine = segment.row, segment.row.loader in self.only
@@ -231,15 +243,22 @@ class _Builder:
 
 
 def steps_of(
-    rows: Sequence[Row], roles: Roles, loaders: Sequence[LoaderFacts], only: frozenset[int], *, timed: bool
+    rows: Sequence[Row],
+    roles: Roles,
+    loaders: Sequence[LoaderFacts],
+    only: frozenset[int],
+    *,
+    timed: bool,
+    profiled_ns: tuple[int, int] = (0, 0),
 ) -> StepsOfProgram:
     """The steps in which the loaders ``only`` were read, with their waits.
 
     Args:
         only: numbers of training loaders.
         timed: the device's clock was read.
+        profiled_ns: begin and end of a profile of a worker, whose steps are not measured.
     """
-    builder = _Builder(roles, {facts.number: facts.batch_size for facts in loaders}, only, timed)
+    builder = _Builder(roles, {facts.number: facts.batch_size for facts in loaders}, only, timed, profiled_ns)
     for segment in segments(rows, roles.thread):
         builder.add(segment)
     builder.close()

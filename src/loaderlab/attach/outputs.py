@@ -14,7 +14,9 @@ from loaderlab import metrics
 from loaderlab.attach import rank_outputs
 from loaderlab.attach.rank_results import RanksReading
 from loaderlab.attach.reading import JudgedLoader, Reading
+from loaderlab.lines import words
 from loaderlab.report.loop_html import fragment, page
+from loaderlab.report.slow_lines_html import slow_lines_fragment
 
 WIDTH = 120
 INDENT = "  "
@@ -42,6 +44,7 @@ def text(reading: Reading, name: str) -> str:
         lines.append(f"Waits in a mean step: {rank_outputs.waits_text(ranks)}.")
     if len(reading.loaders) > 1:
         lines += [f"Loader {loader_line(entry)}: {entry.verdict.sentence}." for entry in reading.loaders]
+    lines += _slow_lines(reading)
     lines += [f"Evaluation: {loader_line(entry)}{_waited(entry)}" for entry in reading.others]
     lines += [f"Note: {note}." for note in _notes(reading)]
     wrapped = [
@@ -51,6 +54,15 @@ def text(reading: Reading, name: str) -> str:
         for index, line in enumerate(lines)
     ]
     return "loaderlab: " + "\n".join(wrapped)
+
+
+def _slow_lines(reading: Reading) -> list[str]:
+    """The slowest line of the loader, and the stages of a worker; nothing if no profile was asked for."""
+    if (slow := reading.slow) is None:
+        return []
+    if slow.lines is None:
+        return [f"Slow line: none. {slow.problem[:1].upper()}{slow.problem[1:]}."]
+    return [f"Slow line: {slow.sentence}.", f"Profiled: {words.facts(slow.lines)}. {words.stages(slow.lines)}."]
 
 
 def _on_ranks(ranks: RanksReading) -> str:
@@ -126,6 +138,7 @@ def as_json(reading: Reading, name: str) -> str:
         ],
         "notes": _notes(reading),
         "device": reading.device,
+        **({} if reading.slow is None else {"slow_lines": reading.slow.as_json()}),
         **(rank_outputs.as_json(reading.ranks) if reading.ranks is not None else {}),
     }
     return json.dumps(_finite(content), indent=1) + "\n"
@@ -173,7 +186,8 @@ def as_html(reading: Reading, name: str) -> str:
     notes = [f"Loader: {loader_line(entry)}" for entry in reading.loaders if not several]
     notes += [f"Evaluation: {loader_line(entry)}{_waited(entry)}" for entry in reading.others] + _notes(reading)
     ranks = [rank_outputs.as_html(reading.ranks)] if reading.ranks is not None else []
-    parts = [_part("", reading.job, notes), *ranks, *(_part(loader_line(entry), entry) for entry in several)]
+    slow = [] if reading.slow is None else [slow_lines_fragment(reading.slow)]
+    parts = [_part("", reading.job, notes), *slow, *ranks, *(_part(loader_line(entry), entry) for entry in several)]
     return page(name, parts, {"device": reading.device} if reading.device else None)
 
 

@@ -13,6 +13,7 @@ from loaderlab.system.files import write_text
 
 if TYPE_CHECKING:
     from loaderlab.attach.reading import Reading
+    from loaderlab.lines.control import Profiled
 
 MOST_LINES = 8  # ranks that print something: a job may have a thousand
 
@@ -57,6 +58,18 @@ class Publisher:
                 write_text(self._of_rank(path), make(reading, self.name))
             except OSError as error:
                 say(f"loaderlab: {path} cannot be written: {error.strerror or error}")
+        if self.html is not None and reading.slow is not None and reading.slow.lines is not None:
+            self._write_tree(self._of_rank(self.html), reading.slow)
+
+    def _write_tree(self, page: Path, slow: Profiled) -> None:
+        """Writes the tree of a profile next to the page: ``page.slow_lines.html``."""
+        from loaderlab.lines.tree import NAME, tree
+
+        path = page.with_name(f"{page.stem}.{NAME}")
+        try:
+            write_text(path, tree(slow.recording, self.name))
+        except OSError as error:
+            say(f"loaderlab: {path} cannot be written: {error.strerror or error}")
 
     def _of_rank(self, path: Path) -> Path:
         """The file of this rank: each has its own, since all of them write."""

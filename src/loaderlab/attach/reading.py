@@ -22,6 +22,7 @@ from loaderlab.loaders.capabilities import LoaderCapabilities
 
 if TYPE_CHECKING:
     from loaderlab.attach.rank_results import RanksReading
+    from loaderlab.lines.control import Profiled
 
 Places = dict[int, str]  # loader: where it was made
 GPU = DeviceCapabilities(
@@ -83,6 +84,7 @@ class Reading:
         device: ``cuda:0 NVIDIA H200``.
         program: facts about the program.
         ranks: the verdict over all ranks of the job, on its first rank; None on the others, and without other ranks.
+        slow: the profile of a worker; None if none was asked for.
     """
 
     job: JudgedLoader
@@ -92,6 +94,7 @@ class Reading:
     device: str = ""
     program: Program = field(default_factory=Program)
     ranks: RanksReading | None = None
+    slow: Profiled | None = None
 
     @property
     def lost_pct(self) -> float | None:
@@ -258,7 +261,8 @@ def _judged(
     one_loader: bool = True,
 ) -> JudgedLoader:
     program, facts = events.program, group[-1]
-    record = steps_of(events.rows, roles, events.loaders, numbers, timed=program.timed)
+    profiled_ns = program.profiled_from_ns, program.profiled_to_ns
+    record = steps_of(events.rows, roles, events.loaders, numbers, timed=program.timed, profiled_ns=profiled_ns)
     setup = _setup(program, group)
     loop, note = _loop(record, setup, events, numbers)
     loop = replace(loop, one_loader=one_loader)

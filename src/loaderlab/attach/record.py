@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ class Record:
         facts: lines of the page: name and text.
         environment: the content of ``environment.json``.
         ranks: the verdict over the ranks of the job; None without other ranks.
+        slow_line: the sentence on the slowest line of the loader; empty if no worker was profiled.
+        slow_files: the files of that profile.
     """
 
     name: str
@@ -37,6 +40,8 @@ class Record:
     loop: LoopRecord
     environment: Mapping[str, Any]
     ranks: RanksReading | None = None
+    slow_line: str = ""
+    slow_files: Sequence[Path] = ()
 
 
 def log_results(tracked: TrackedRun, verdict: Verdict, figures: Mapping[str, float], num_steps: int) -> None:
@@ -55,7 +60,8 @@ def write_record(tracked: TrackedRun, record: Record) -> None:
     log_results(tracked, record.verdict, record.figures, len(loop.steps))
     for step in loop.steps:
         tracked.metric(metrics.TRAIN_LOSS, step.loss, step.step)  # a loss that is not finite is left out
-    page = run_page.markdown(record.name, record.facts, record.figures, record.verdict) + _ranks_section(record.ranks)
+    facts = {**record.facts, **({"slow line": record.slow_line} if record.slow_line else {})}
+    page = run_page.markdown(record.name, facts, record.figures, record.verdict) + _ranks_section(record.ranks)
     tracked.tags({"mlflow.note.content": page})
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -65,6 +71,10 @@ def write_record(tracked: TrackedRun, record: Record) -> None:
             tracked.tags(record.ranks.verdict.tags())
             _draw_ranks(folder, record.name, record.ranks)
             _write_ranks(folder, loop, record.ranks)
+        if record.slow_line:
+            tracked.tags({"slow_line": record.slow_line})
+        for path in record.slow_files:
+            shutil.copy(path, folder)
         write_text(folder / "report.md", page)
         write_text(folder / "environment.json", json.dumps(record.environment, indent=1) + "\n")
         tracked.artifacts(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from threading import get_ident
@@ -15,6 +16,7 @@ from loaderlab.attach.recorder import Recorder, recorder
 from loaderlab.config import UserError
 
 if TYPE_CHECKING:
+    from loaderlab.attach.profiled_program import ProfiledProgram
     from loaderlab.attach.reading import Reading
 
 COST_ROWS = 30
@@ -28,10 +30,14 @@ class Session:
         max_steps: number of optimizer steps after which the measurement ends; None: never.
         rows_file: what happens is also written to this file, about once per second; another process can read it with
             `loaderlab.attach.events.read`.
+        profile_workers: also sample a worker after the warm-up, for some seconds whose steps are not measured.
     """
 
-    def __init__(self, max_steps: int | None = None, rows_file: Path | None = None) -> None:
+    def __init__(
+        self, max_steps: int | None = None, rows_file: Path | None = None, *, profile_workers: bool = False
+    ) -> None:
         self._max_steps, self._rows_file = max_steps, rows_file
+        self._profiled = _profiled() if profile_workers else None
 
     def start(self) -> None:
         """Starts recording. torch may be imported before or after it.
@@ -41,13 +47,15 @@ class Session:
         """
         if recorder.started:
             raise UserError("another measurement of the loaders of this process is running: one at a time")
-        hooks.install()
+        hooks.install(None if self._profiled is None else self._profiled.hooks)
         recorder.start(self._max_steps, self._rows_file, _counters)
 
     def stop(self) -> None:
         """Stops recording."""
         recorder.describe(row_cost_ns=row_cost_ns(), children=recorder.children)
         recorder.stop()
+        if self._profiled is not None:
+            self._profiled.end()
 
     @property
     def num_rows(self) -> int:
@@ -58,7 +66,15 @@ class Session:
         """The verdicts on what was recorded."""
         from loaderlab.attach.reading import read_events
 
-        return read_events(recorder.events())
+        events = recorder.events()
+        reading = read_events(events)
+        return reading if self._profiled is None else replace(reading, slow=self._profiled.result(events))
+
+
+def _profiled() -> ProfiledProgram:
+    from loaderlab.attach.profiled_program import ProfiledProgram  # needs Linux
+
+    return ProfiledProgram()
 
 
 def _counters() -> dict[str, float]:

@@ -13,7 +13,9 @@
 It measures the wait in the loader's ``next`` and, on CUDA, by events on the current stream, whether the device ran out of
 work during this wait. Its limits: without `Watch.delivered` the copy to the device counts as work, not as starvation;
 forward, backward and optimizer are one metric; there is no ceiling, so the headroom is computed from the starved share
-alone; it cannot say which part of the loader is slow; work on other streams than the current one is not measured.
+alone; work on other streams than the current one is not measured.
+
+`Watch.profile_workers` names the line of the loader that is slow.
 
 In a job of several ranks, the ranks are compared when the block ends: the first rank prints the verdict by rank, and has it.
 """
@@ -22,8 +24,10 @@ from __future__ import annotations
 
 import math
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, SupportsFloat, TypeVar
 
@@ -52,7 +56,9 @@ from loaderlab.system.machine import rank_cores
 from loaderlab.system.processes import error_line
 
 if TYPE_CHECKING:
+    from loaderlab.attach.profiled_loop import ProfiledLoop
     from loaderlab.attach.rank_results import RanksReading
+    from loaderlab.lines.shares import SlowLines
     from loaderlab.tracking.tracked_run import TrackedRun
 
 T = TypeVar("T")
@@ -82,6 +88,25 @@ class Watch:
         self._sampler: DeviceSampler | None = None
         self._device_samples: list[DeviceSample] = []
         self._memory = PeakMemory(device)
+        self._profiled: ProfiledLoop | None = None
+
+    def profile_workers(self, seconds: float = 5.0) -> None:
+        """Also samples one worker of the loader, or the loader itself if it has no workers, for some seconds after the warm-up. Call it before
+        the loop; `slow_lines` has the result, and the verdict its sentence.
+
+        The steps of these seconds are not measured, since the profiler slows the worker down by about 2 %: the loop must be longer.
+
+        Args:
+            seconds: 0.5 to 60.
+
+        Raises:
+            UserError: ``seconds`` is out of range, it was called before, or the system is not Linux.
+        """
+        from loaderlab.attach.profiled_loop import ProfiledLoop
+
+        if self._profiled is not None:
+            raise UserError("watch: meter.profile_workers() was called twice. Call it once, before the loop")
+        self._profiled = ProfiledLoop(self._meter, seconds)
 
     # ---- in the loop ---------------------------------------------------------------------------------------
 
@@ -100,10 +125,11 @@ class Watch:
         loops.begin(loop)
         try:
             meter.next_step()
-            batches = iter(loader)
+            profiled = self._profiled
+            batches = iter(loader) if profiled is None else profiled.iterator(loader)
             while True:
                 try:
-                    batch = next(batches)
+                    batch = next(batches) if profiled is None else profiled.batch(loader, batches, self._warmup)
                 except StopIteration:
                     if loops.continues(loop):
                         loops.end(loop, exhausted=True)
@@ -163,6 +189,21 @@ class Watch:
 
     # ---- afterwards ----------------------------------------------------------------------------------------
 
+    def slow_lines(self) -> SlowLines | None:
+        """The lines of the loader by their share of a worker's time, the slowest first, and what the training would gain without each; None
+        without `profile_workers`, or if there is no result: the verdict says why."""
+        return None if self._profiled is None else self._profiled.result().lines
+
+    def slow_lines_html(self) -> str:
+        """The time of the worker as a tree of calls: a page that loads nothing.
+
+        Raises:
+            UserError: nothing was sampled, or pyinstrument is not installed.
+        """
+        if self._profiled is None:
+            raise UserError("watch: nothing was profiled. Call meter.profile_workers() before the loop")
+        return self._profiled.html(self._record or LOOP)
+
     def verdict(self) -> Verdict:
         """The verdict on the steps measured so far; ``str`` of it is one line. A notebook shows it with its loop.
 
@@ -185,10 +226,13 @@ class Watch:
     def _verdict(self, loop: LoopRecord) -> Verdict:
         """The verdict on this rank."""
         setup = self._loops.setup
-        verdict = judge(evidence_of(loop, NO_PROBES), setup)
+        slow = None if self._profiled is None else self._profiled.result()
+        evidence = replace(evidence_of(loop, NO_PROBES), lines=None if slow is None else slow.lines)
+        verdict = judge(evidence, setup)
         if verdict.bottleneck is not None and self._device.capabilities.asynchronous and not self._delivery_marked:
             verdict = replace(verdict, because=verdict.because + UNSEEN)
-        verdict = replace(verdict, because="; ".join([verdict.because, *self._loops.notes()]))
+        notes = [*self._loops.notes(), *([] if slow is None or slow.lines is not None else [slow.sentence])]
+        verdict = replace(verdict, because="; ".join([verdict.because, *notes]))
         title = f"{self._record or LOOP} on {self._device.title}"
         return replace(in_terms(verdict, in_torch_terms), html=LoopHtml(title, loop, setup))
 
@@ -256,6 +300,8 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, frames: TracebackType | None
     ) -> None:
         self._loops.end_all()
+        if self._profiled is not None:
+            self._profiled.end()
         if self._sampler is not None:
             self._device_samples = self._sampler.stop()
         if self._ranks is not None:
@@ -288,7 +334,15 @@ class Watch:
             environment=describe(self._device),
             ranks=self.ranks,
         )
-        write_record(tracked, record)
+        if self._profiled is None:
+            write_record(tracked, record)
+            return
+        from loaderlab.lines.files import write_files
+
+        with tempfile.TemporaryDirectory() as folder:
+            slow = self._profiled.result()
+            write_files(Path(folder), slow, record.name)
+            write_record(tracked, replace(record, slow_line=slow.sentence, slow_files=[*Path(folder).iterdir()]))
 
 
 def watch(

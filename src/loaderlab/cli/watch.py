@@ -11,6 +11,7 @@ from loaderlab.attach.script import Program, run
 from loaderlab.attach.script_options import (
     Option,
     count,
+    flag,
     option_lines,
     path,
     percent,
@@ -21,6 +22,7 @@ from loaderlab.attach.script_options import (
 from loaderlab.cli.exit_table import lines as exit_lines
 from loaderlab.cli.frame import failed
 from loaderlab.config import ExitCode, UserError, WrongUsage
+from loaderlab.system.extras import require
 from loaderlab.system.program import command
 from loaderlab.system.streams import lossy
 
@@ -28,6 +30,7 @@ EXAMPLES = (
     ("train.py --epochs 3", "the verdict on train.py, at its end, on stderr"),
     ("-m package.train --epochs 3", "the same for a module, as with python -m"),
     ("--record baseline train.py", "also an MLflow run named baseline"),
+    ("--profile-workers train.py", "also the slowest line of the loader"),
     ("--fail-if-starved 10 train.py", "a gate: exit code 3 if it is starved more than 10 % of the time"),
 )
 
@@ -38,6 +41,9 @@ OPTIONS = {
     "--experiment": Option("NAME", "MLflow experiment of that run; default: loaderlab", text),
     "--json": Option("FILE", "write the result as JSON", path),
     "--html": Option("FILE", "write the result as an HTML page", path),
+    "--profile-workers": Option(
+        "", "also name the slow lines of the loader: sample one worker for 5 s, whose steps are not measured", flag
+    ),
     "--fail-if-starved": Option(
         "PCT", "exit code 3 if the training is starved of data more than PCT % of the time", percent
     ),
@@ -85,6 +91,8 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
     for name in ("uri", "experiment"):
         if name in values and "record" not in values:
             raise WrongUsage(f"--{name}: is only for --record. Type for example: --record baseline")
+    if "profile_workers" in values and ({"html", "record"} & set(values)):
+        require("--profile-workers with --html or --record", "pyinstrument")
     if "fail_if_starved" in values:
         values["fail_if_starved_pct"] = values.pop("fail_if_starved")
     return values

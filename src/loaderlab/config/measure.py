@@ -7,6 +7,8 @@ from typing import Any
 
 from loaderlab.config.base import AUTO, refuse, setting
 
+LONGEST_PROFILE_S = 60  # of the lines of a worker
+
 
 @dataclass
 class MeasureConfig:
@@ -52,6 +54,12 @@ class MeasureConfig:
     profile: bool = setting(False, "record a trace of a few steps with PyTorch's profiler; these are not measured")
     profile_steps: int = setting(10, "profile: steps to record; fewer if the trace would be too large", at_least=1)
     profile_mib: int = setting(64, "profile: maximum size of the compressed trace, MiB", at_least=1)
+    workers: bool = setting(
+        False, "profile the lines of one worker, or of this process with 0 workers; the profiled steps are not measured"
+    )
+    workers_s: float = setting(
+        5.0, "workers: longest duration of that profile, s; it ends after half of the run at the latest", at_least=0.5
+    )
 
     def __post_init__(self) -> None:
         if self.seconds is not None and not self.seconds > 0:
@@ -62,6 +70,21 @@ class MeasureConfig:
                 "true",
                 "needs the ceiling, and measure.ceiling=false",
                 "measure.contention=auto",
+            )
+        if self.workers_s > LONGEST_PROFILE_S:
+            raise refuse(
+                "measure.workers_s",
+                f"{self.workers_s:g}",
+                f"must be at most {LONGEST_PROFILE_S}",
+                "measure.workers_s=5",
+            )
+        if self.workers and self.profile:
+            raise refuse(
+                "measure.workers",
+                "true",
+                "with measure.profile=true, each profiler would record the other one's cost",
+                "measure.profile=false",
+                is_example=False,
             )
         if self.cold and not self.ceiling:
             raise refuse(

@@ -17,6 +17,7 @@ from loaderlab.diagnosis.evidence import (
     core_s_per_sample,
 )
 from loaderlab.diagnosis.feed_limit import feed_limit
+from loaderlab.diagnosis.line_advice import advice_by_lines
 from loaderlab.loaders.capabilities import Makers
 
 
@@ -27,7 +28,7 @@ def advise(e: Evidence, s: Setup, bottleneck: str) -> tuple[Advice, ...]:
         max_gain = 1 / (1 - e.starved_pct / 100)
     match bottleneck:
         case "storage" | "CPU decode/transform" | "collation or Python" | "loader" | "device decode/transform":
-            advice = _speed_up_loader(e, s, bottleneck, max_gain)
+            advice = _by_lines(e, s) + _speed_up_loader(e, s, bottleneck, max_gain)
         case "host-to-device copy":
             advice = _speed_up_copy(s, max_gain)
         case "epoch gap" | "start of each epoch":
@@ -37,12 +38,16 @@ def advise(e: Evidence, s: Setup, bottleneck: str) -> tuple[Advice, ...]:
         case "uneven batches":
             advice = _lengthen_queue(e, s, max_gain)
         case "interference":
-            advice = _reduce_interference(e, s, max_gain)
+            advice = _by_lines(e, s) + _reduce_interference(e, s, max_gain)
         case "host launch overhead":
             advice = _launch_less_often(s)
         case _:
             advice = [] if s.device.emulated else _speed_up_step(e, s)  # an emulated step has a fixed speed
     return tuple(entry for entry in advice if entry.gain_x is None or entry.gain_x >= WORTH_X)
+
+
+def _by_lines(e: Evidence, s: Setup) -> list[Advice]:
+    return [] if e.lines is None else advice_by_lines(e.lines, s)
 
 
 def _speed_up_loader(e: Evidence, s: Setup, bottleneck: str, max_gain: float | None) -> list[Advice]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from loaderlab.device.capabilities import DeviceCapabilities
+from loaderlab.lines.shares import SlowLines
 from loaderlab.loaders.capabilities import LoaderCapabilities
 from loaderlab.meter.series import Change
 
@@ -59,6 +60,7 @@ class Evidence:
         read_mib_per_s: read from the disk.
         ceiling_by_threads: the ceiling with other numbers of torch threads.
         least_steps: measured steps that a verdict needs.
+        lines: how a worker spends its time, from a profile.
     """
 
     num_steps: int
@@ -91,6 +93,7 @@ class Evidence:
     read_mib_per_s: float | None = None
     ceiling_by_threads: Mapping[int, float] = field(default_factory=dict)
     least_steps: int = LEAST_STEPS
+    lines: SlowLines | None = None
 
     @property
     def headroom(self) -> float | None:

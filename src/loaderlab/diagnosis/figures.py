@@ -10,6 +10,7 @@ from statistics import fmean, median
 from loaderlab import metrics
 from loaderlab.diagnosis.capacity import capacity_of
 from loaderlab.diagnosis.evidence import Evidence, Setup, expected_rate
+from loaderlab.diagnosis.line_figures import LineRecord, line_figures
 from loaderlab.meter import summary
 from loaderlab.meter.rates import ProbeResults
 from loaderlab.meter.sampler import DeviceSample, device_figures
@@ -40,6 +41,7 @@ class LoopRecord:
         phases_marked: forward, backward and optimizer are measured separately.
         delivery_marked: the transfer is measured separately too.
         one_loader: the same loaders feed all steps, so that a change of the starved share is one of their speed.
+        profiled: the profile of a worker's lines; None without one.
     """
 
     steps: Sequence[Step]
@@ -61,6 +63,7 @@ class LoopRecord:
     phases_marked: bool = True
     delivery_marked: bool = True
     one_loader: bool = True
+    profiled: LineRecord | None = None
 
     @property
     def window(self) -> list[Step]:
@@ -136,7 +139,8 @@ def evidence_of(loop: LoopRecord, probes: ProbeResults) -> Evidence:
         read_mib_per_s=used.get(metrics.READ_MIB_PER_S),
         ceiling_by_threads={threads: rate.samples_per_s for threads, rate in probes.ceiling_by_threads.items()},
     )
-    return _with_probes(evidence, probes)
+    evidence = _with_probes(evidence, probes)
+    return evidence if loop.profiled is None else replace(evidence, lines=loop.profiled.lines(evidence))
 
 
 def _typical_share(starved: Sequence[float]) -> float | None:
@@ -209,7 +213,7 @@ def _derived(e: Evidence, probes: ProbeResults, setup: Setup | None, rate: float
         named[metrics.FETCH_STALL_PCT] = 100 * (1 - e.cold / e.warm)
         if e.ceiling is not None:
             named[metrics.PREP_STALL_PCT] = 100 * (1 - e.warm / e.ceiling)
-    return {name: value for name, value in named.items() if value is not None}
+    return {name: value for name, value in named.items() if value is not None} | line_figures(e.lines)
 
 
 def _capacity(e: Evidence, setup: Setup | None) -> dict[str, float | None]:

@@ -7,7 +7,7 @@ The grades are those of TensorFlow's profiler: starved of data less than 5 % of 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from loaderlab.diagnosis.advice import advise
@@ -36,6 +36,7 @@ from loaderlab.diagnosis.evidence import (
     Setup,
     as_override,
 )
+from loaderlab.lines.words import sentence
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Verdict:
         because: the evidence; for an inconclusive verdict, the reason.
         advice: best first.
         capacity: how much of an emulated accelerator this host feeds, without a full stop; empty on a real device.
+        slow_line: the slowest line of the loader, without a full stop; empty without a profile of it.
         render: how to follow a piece of advice in the measured program.
         html: the verdict with its loop as HTML, for notebooks; None: they show it as text.
     """
@@ -60,6 +62,7 @@ class Verdict:
     because: str
     advice: tuple[Advice, ...] = ()
     capacity: str = ""
+    slow_line: str = ""
     render: Callable[[Advice], str] = field(default=as_override, compare=False, repr=False)
     html: Callable[[Verdict], str] | None = field(default=None, compare=False, repr=False)
 
@@ -77,6 +80,8 @@ class Verdict:
             tags["advice"] = "; ".join(self.to_try)
         if self.capacity:
             tags["capacity"] = self.capacity
+        if self.slow_line:
+            tags["slow_line"] = self.slow_line
         return tags
 
     @property
@@ -88,6 +93,8 @@ class Verdict:
         parts = [f"{self.sentence}."]
         if self.bottleneck:
             parts.append(f"Bottleneck: {self.bottleneck}.")
+        if self.slow_line:
+            parts.append(f"Slow line: {self.slow_line}.")
         if self.advice:
             verb = "Try" if self.render(self.advice[0]) else "To do:"
             parts.append(f"{verb} {self.to_try[0]}.")
@@ -117,6 +124,11 @@ def grade(starved_pct: float) -> str:
 
 def judge(evidence: Evidence, setup: Setup | None = None) -> Verdict:
     """The verdict on a loop. Without a setup it has no advice."""
+    verdict = _judge(evidence, setup)
+    return verdict if evidence.lines is None else replace(verdict, slow_line=sentence(evidence.lines))
+
+
+def _judge(evidence: Evidence, setup: Setup | None) -> Verdict:
     headroom = evidence.headroom
     if headroom is None and evidence.num_steps and evidence.starved_pct < 100:
         headroom = 1 / (1 - evidence.starved_pct / 100)

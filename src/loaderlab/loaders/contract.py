@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -271,6 +271,11 @@ class Loader(abc.ABC):
         to ``collate`` them into a batch. Measures batches for ``seconds``, with as many torch threads as a worker has. None if
         the backend cannot separate the two."""
         return None
+
+    def call_in_workers(self, begin: Callable[[int], None] | None) -> None:
+        """Calls ``begin`` in each worker process that starts from now on, with the worker's number, before its first batch; None: nothing. It must
+        be picklable. Only a loader with worker processes has this method (`Makers.are_processes`)."""
+        raise AssertionError(type(self).__name__)
 
     @abc.abstractmethod
     def close(self) -> None:

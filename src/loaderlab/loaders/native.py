@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -223,6 +223,9 @@ class Native(Loader):
             return self._fetcher.stages(self._requests, seconds)
         with torch_threads(1):  # as in a worker
             return self._fetcher.stages(self._requests, seconds)
+
+    def call_in_workers(self, begin: Callable[[int], None] | None) -> None:
+        self._begin_worker.then(begin)
 
     def close(self) -> None:
         if self._loader is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +30,12 @@ class BeginWorker:
         self._start_method = start_method
         self._from_main_thread = True
         self._collects_garbage = True
+        self._then: Callable[[int], None] | None = None
         self.slots: Slots | None = None
+
+    def then(self, begin: Callable[[int], None] | None) -> None:
+        """Sets what the workers that start next call at the end of their preparation, with their number; None: nothing."""
+        self._then = begin
 
     def use(self, slots: Slots | None) -> None:
         """Sets the slots of the workers that start next."""
@@ -60,6 +65,8 @@ class BeginWorker:
             begin_worker(self.slots, worker)
         if self._from_main_thread and self._start_method != "forkserver":  # its workers are children of the fork server
             killed_with_parent()
+        if self._then is not None:
+            self._then(worker)
 
 
 def as_sent(fetched: Any) -> Any:

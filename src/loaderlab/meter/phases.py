@@ -16,6 +16,7 @@ from loaderlab.device.step_times import DeviceStep
 from loaderlab.meter.step import PHASES, Step
 from loaderlab.meter.step_rows import StepRows
 
+ALL_STEPS = 10**12
 TOGETHER = 8  # steps that are written to a file of rows at once
 
 
@@ -236,7 +237,7 @@ class StepMeter:
     def annotate(self, on: bool) -> None:
         """Starts or stops naming the phases in a profiler's trace, from the next step on; such steps are not measured."""
         if on != self._annotate:
-            self.disturb(10**12) if on else self._undisturb()
+            self.disturb(ALL_STEPS) if on else self.undisturb()
         self._annotate = on
         self._plain = not (on or self._range or self._ring or self._sync)
 
@@ -244,7 +245,8 @@ class StepMeter:
         """Leaves the next ``steps`` steps out of the measurement."""
         self._disturbed.append((self.num_steps, self.num_steps + steps))
 
-    def _undisturb(self) -> None:
+    def undisturb(self) -> None:
+        """Ends the last `disturb` with the newest step: the next one is measured."""
         self._disturbed[-1] = (self._disturbed[-1][0], self.num_steps)
 
     def _name_phase(self, name: str | None) -> None:
@@ -263,6 +265,12 @@ class StepMeter:
     def position(self) -> int:
         """Number of steps in the current epoch so far."""
         return len(self._sizes)
+
+    @property
+    def last_wait_ns(self) -> tuple[int, int]:
+        """When the wait of the newest step of this epoch began and ended, on the meter's clock."""
+        begin = 6 * (len(self._sizes) - 1)
+        return self._times[begin], self._times[begin + 1]
 
     @property
     def num_steps(self) -> int:

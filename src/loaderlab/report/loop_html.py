@@ -124,7 +124,7 @@ def page(title: str, fragments: Sequence[str], facts: Mapping[str, str] | None =
 
 
 def _verdict(verdict: Verdict) -> str:
-    """The grade as a coloured word, the sentence, the bottleneck and all advice."""
+    """The grade as a coloured word, the sentence, the bottleneck, the slowest line and all advice."""
     colour = GRADE_COLOURS.get(verdict.grade, GRADE_COLOURS[INCONCLUSIVE])
     sentence = verdict.sentence.removeprefix(verdict.grade)
     lines = [
@@ -132,6 +132,8 @@ def _verdict(verdict: Verdict) -> str:
     ]
     if verdict.bottleneck:
         lines.append(f"<p>Bottleneck: <b>{escaped(verdict.bottleneck)}</b>.</p>")
+    if verdict.slow_line:
+        lines.append(f"<p>Slow line: {escaped(verdict.slow_line)}.</p>")
     if verdict.advice:
         lines.append(f"<ul>{''.join(_advice(entry, verdict.render(entry)) for entry in verdict.advice)}</ul>")
     if verdict.capacity:

@@ -33,13 +33,14 @@ def _text(entry: metrics.Metric, figures: Mapping[str, float]) -> str:
 
 
 def markdown(
-    title: str, facts: Mapping[str, str], figures: Mapping[str, float], verdict: Verdict | None, ranks: str = ""
+    title: str, facts: Mapping[str, str], figures: Mapping[str, float], verdict: Verdict | None, sections: str = ""
 ) -> str:
-    """One run as a page: the verdict, the facts of the run, the metrics, and what `rank_table.ranks_section` wrote."""
+    """One run as a page: the verdict, the facts of the run, the metrics, and the sections on its ranks and on its loader's lines."""
     lines = [f"# {title}", ""]
     if verdict is not None:
         lines += [f"**{verdict.grade}**{escape(verdict.sentence.removeprefix(verdict.grade))}.", ""]
         lines += [f"Bottleneck: {verdict.bottleneck}.", ""] if verdict.bottleneck else []
+        lines += [f"Slow line: {escape(verdict.slow_line)}.", ""] if verdict.slow_line else []
         lines += [f"- try {escape(text)}" for text in verdict.to_try]
         lines += [""] if verdict.advice else []
         lines += [f"**Capacity**: {escape(verdict.capacity)}.", ""] if verdict.capacity else []
@@ -47,4 +48,4 @@ def markdown(
     if shown := _shown(figures):
         lines += ["", "| what | value | metric |", "|---|---:|---|"]
         lines += [f"| {entry.label} | {_text(entry, figures)} | `{entry.name}` |" for entry in shown]
-    return "\n".join(lines) + "\n" + ranks
+    return "\n".join(lines) + "\n" + sections

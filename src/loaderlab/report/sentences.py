@@ -42,7 +42,7 @@ def headline(comparison: Comparison) -> list[str]:
 
 
 def remarks(comparison: Comparison) -> list[str]:
-    """The caveats: of the whole comparison, of each arm, of the study."""
+    """The caveats: of the whole comparison, of each arm, of the study. And the slowest line of each arm's loader, if it was profiled."""
     lines = list(comparison.notes)
     if len(comparison.groups) > 1:
         names = ", ".join(
@@ -52,6 +52,7 @@ def remarks(comparison: Comparison) -> list[str]:
             f"different work is not compared: there are {len(comparison.groups)} tables, since the runs differ in {names}"
         )
     lines += [f"{arm.label}: {note}" for arm in comparison.arms for note in (*arm.notes, *_learning(arm))]
+    lines += [f"{arm.label}: {line}" for arm in comparison.arms if (line := arm.runs[-1].tags.get("slow_line"))]
     if shows_published(comparison):
         lines.append(CAVEAT)
     return lines

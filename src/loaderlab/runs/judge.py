@@ -9,10 +9,11 @@ import numpy as np
 import torch
 
 from loaderlab import metrics
-from loaderlab.config import AUTO
+from loaderlab.config import AUTO, refuse
 from loaderlab.diagnosis.evidence import LEAST_STEPS, Evidence
 from loaderlab.diagnosis.figures import LoopRecord, evidence_of, figures_of
 from loaderlab.diagnosis.verdict import Verdict, judge
+from loaderlab.lines.shares import SlowLines
 from loaderlab.meter.phases import own_cost_ns
 from loaderlab.meter.rates import ProbeResults
 from loaderlab.runs.context import RunContext
@@ -22,6 +23,8 @@ from loaderlab.runs.prepare import Prepared
 from loaderlab.runs.rank_results import JobResults, RankReport, join_reports
 from loaderlab.runs.setup import setup_of
 
+ENOUGH_SAMPLES = 100  # of a profile: a share of a half has a 95 % CI of 10 points on both sides
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -30,6 +33,7 @@ class Judged:
     Attributes:
         job: of a job of several ranks, on rank 0.
         evidence, threads: what the verdict is based on, and the number of torch threads; None for a job of several ranks.
+        lines: how a worker spends its time; None without a profile.
     """
 
     figures: Mapping[str, float]
@@ -38,6 +42,7 @@ class Judged:
     job: JobResults | None = None
     evidence: Evidence | None = None
     threads: int | None = None
+    lines: SlowLines | None = None
 
     @property
     def not_finite(self) -> list[str]:
@@ -73,7 +78,7 @@ def judge_run(
     }
     figures = {name: value for name, value in values.items() if value is not None}
     evidence = evidence_of(loop, probes)
-    return Judged(figures, judge(evidence, setup), loop, evidence=evidence, threads=setup.threads)
+    return Judged(figures, judge(evidence, setup), loop, evidence=evidence, threads=setup.threads, lines=evidence.lines)
 
 
 def window_of(judged: Judged, process_started: float) -> RunWindow | None:
@@ -104,7 +109,8 @@ def window_of(judged: Judged, process_started: float) -> RunWindow | None:
 def judge_job(context: RunContext, prepared: Prepared, trained: Trained, reports: Sequence[RankReport]) -> Judged:
     """The metrics and the verdict of a job of several ranks."""
     job = join_reports(reports, trained.loop, setup_of(context, prepared))
-    return Judged({**job.figures, **trained.validation, **trained.measured}, job.verdict, job.loop, job)
+    figures = {**job.figures, **trained.validation, **trained.measured}
+    return Judged(figures, job.verdict, job.loop, job, lines=job.lines)
 
 
 def warn_of_results(context: RunContext, prepared: Prepared, judged: Judged, *, failed: bool) -> None:
@@ -112,6 +118,13 @@ def warn_of_results(context: RunContext, prepared: Prepared, judged: Judged, *, 
     loss = judged.figures.get(metrics.TRAIN_LOSS)
     if loss is not None and not np.isfinite(loss):
         context.terminal.warn(f"the training loss is {loss}: lower optimizer.lr, or precision=fp32")
+    profiled = judged.loop.profiled
+    if profiled is not None and (why := profiled.problem(judged.lines)):
+        context.terminal.warn(f"measure.workers=true: no slow lines, since {why}")
+    if judged.lines is not None and judged.lines.num_samples < ENOUGH_SAMPLES:
+        number = judged.lines.num_samples
+        why = f"only {number} samples of a worker's lines, so shares may be off by {98 / number**0.5:.0f} points"
+        context.terminal.warn(str(refuse("measure.workers", "true", why, "measure.workers_s=20")))
     count, loop = len(judged.loop.window), judged.loop
     if count >= LEAST_STEPS or failed:
         return

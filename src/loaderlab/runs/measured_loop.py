@@ -23,6 +23,7 @@ from loaderlab.meter.sampler import DeviceSample, DeviceSampler
 from loaderlab.meter.step import Step
 from loaderlab.meter.step_rows import StepRows
 from loaderlab.runs.context import RunContext
+from loaderlab.runs.line_profile import line_profile
 from loaderlab.runs.loader_set import LoaderSet
 from loaderlab.runs.own_metrics import OwnMetrics
 from loaderlab.runs.prepare import Prepared
@@ -100,6 +101,7 @@ class MeasuredLoop:
         if config.measure.seconds is not None:
             self._time = MeasuredTime(prepared.settings.warmup_steps, prepared.parts.loader.parallel)
         self._profiler = self._plan_profile() if config.measure.profile and context.ranks.is_first else None
+        self._lines = line_profile(context, prepared)
 
     def run(self) -> None:
         """Trains as configured.
@@ -142,6 +144,8 @@ class MeasuredLoop:
                 if self._profiler is not None:
                     self._profiler.close()
             finally:
+                if self._lines is not None:
+                    self._lines.close()
                 self._log_losses()
                 with contextlib.suppress(RuntimeError):  # a failed device has no numbers either
                     self._measured.record(self._context.tracked)
@@ -178,6 +182,7 @@ class MeasuredLoop:
                 worker_mib=self._memory.worker_mib,
                 device_peak_mib=self._memory.device_mib,
                 losses=[step.loss for step in steps[-config.tracking.log_every :]] if self._learns else [],
+                profiled=None if self._lines is None else self._lines.result(steps),
             ),
             untimed=meter.steps[meter.num_settled :],
         )
@@ -219,11 +224,16 @@ class MeasuredLoop:
     def _on_step(self, meter: StepMeter) -> None:
         if isinstance(step := self._prepared.parts.step, ModelStep):
             self._measured.add(step.task.measured, self._prepared.progress.step)
-        profiler = self._profiler
+        profiler, lines = self._profiler, self._lines
+        if lines is not None:
+            lines.on_step(meter)
         if profiler is not None and (profiler.running or self._fits_epoch(profiler, meter)):
             profiler.step(meter)
         if self._time is not None:
-            self._time.end_step(meter.num_steps, meter.position, disturbed=profiler is not None and profiler.running)
+            disturbed = (profiler is not None and profiler.running) or (
+                lines is not None and lines.disturbs(meter.num_steps - 1)
+            )
+            self._time.end_step(meter.num_steps, meter.position, disturbed=disturbed)
         if meter.num_steps <= 2:  # later steps have no readings, which take about 10 ms per process
             with meter.aside():
                 self._memory.after_step(meter.num_steps)

@@ -7,14 +7,21 @@ import json
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import yaml
 
 from loaderlab.device.base import Device
 from loaderlab.device.environment import describe
 from loaderlab.diagnosis.evidence import LEAST_STEPS
+from loaderlab.diagnosis.figures import LoopRecord
+from loaderlab.lines import words
+from loaderlab.lines.control import Profiled
+from loaderlab.lines.files import write_files
+from loaderlab.lines.shares import SlowLines
 from loaderlab.meter.step import Step
 from loaderlab.report import run_page
+from loaderlab.report.line_table import lines_section, mlflow_table, short_section
 from loaderlab.report.naming import named
 from loaderlab.report.rank_table import rank_table, ranks_section
 from loaderlab.report.step_files import to_csv, write_steps
@@ -29,6 +36,8 @@ from loaderlab.system.files import write_text
 from loaderlab.system.processes import Terminated, error_line
 from loaderlab.tracking.records import NOT_FINITE
 
+LINE_TABLE = "slow_lines_table.json"
+LOGGED_TABLES = "mlflow.loggedArtifacts"  # MLflow's own tag: the tables that its pages show
 GPU_METRICS = "machine/gpu_"  # the start of their names
 
 
@@ -85,18 +94,21 @@ def record(context: RunContext, outcome: Outcome) -> None:
         facts = {**prepared.facts, "data": data_fact(prepared.spec, prepared.parts)}
         tracked.tags({"data.samples": samples_text(prepared.spec, prepared.parts)})
     figures, verdict = (judged.figures, judged.verdict) if judged is not None else ({}, None)
-    ranks = ""
+    sections = lines_part = short_part = ""
     if judged is not None and judged.job is not None:
-        ranks = ranks_section(judged.job.ranks, judged.job.windows)
+        sections = ranks_section(judged.job.ranks, judged.job.windows)
+    if judged is not None and judged.lines is not None:
+        lines_part, short_part = lines_section(judged.lines), short_section(judged.lines)
+        tracked.tags({LOGGED_TABLES: json.dumps([{"path": named(LINE_TABLE, emulated=emulated), "type": "table"}])})
     if error is not None:
         facts = {
             "ended early": f"after {outcome.step:,} steps; the metrics and the verdict are those until then",
             **facts,
         }
-    page = run_page.markdown(context.job.name, facts, figures, verdict, ranks)
-    _write(context, outcome, page)
+    page = run_page.markdown(context.job.name, facts, figures, verdict, sections)
+    _write(context, outcome, page + lines_part)
     tracked.artifacts(context.folder)
-    tracked.tags({"mlflow.note.content": page})
+    tracked.tags({"mlflow.note.content": page + short_part})
 
 
 def _print_result(context: RunContext, judged: Judged) -> None:
@@ -115,6 +127,10 @@ def _print_tables(context: RunContext, judged: Judged) -> None:
         context.terminal.table(context.job.name, ("", "measured"), rows)
     if judged.job is not None:
         context.terminal.table("by rank", *rank_table(judged.job.windows))
+    if judged.lines is not None:
+        for title, parts in (("stages of the loader", judged.lines.stages), ("its lines", judged.lines.lines)):
+            context.terminal.table(title, words.COLUMNS, words.rows(judged.lines, parts))
+        context.terminal.say(f"profiled: {words.facts(judged.lines)}")
 
 
 def _print_known(context: RunContext, judged: Judged, num_steps: int, error: BaseException) -> None:
@@ -144,7 +160,18 @@ def _write(context: RunContext, outcome: Outcome, page: str) -> None:
         else:
             write_job(folder, title, judged.job, emulated=emulated)
         write_text(folder / named("report.md", emulated=emulated), page)
+        if judged.lines is not None:
+            _write_lines(folder, context.job.name, judged.lines, judged.loop, emulated=emulated)
     elif outcome.untimed:
         text = to_csv((), 0, untimed=outcome.untimed, emulated=emulated)
         write_text(folder / named("steps.csv", emulated=emulated), text)
     write_text(folder / "log.txt", "\n".join(context.terminal.said) + "\n")
+
+
+def _write_lines(folder: Path, name: str, lines: SlowLines, loop: LoopRecord, *, emulated: bool) -> None:
+    """Writes the slow lines: all figures, the tree of all functions, and MLflow's table."""
+    assert loop.profiled is not None
+    result = Profiled(lines, loop.profiled.recording, "")
+    title = f"{name}: the loader's time by line"
+    write_files(folder, result, title, lambda file: named(file, emulated=emulated))
+    write_text(folder / named(LINE_TABLE, emulated=emulated), json.dumps(mlflow_table(lines)) + "\n")

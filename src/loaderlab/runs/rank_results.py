@@ -19,6 +19,7 @@ from loaderlab.diagnosis.rank_rows import RankRecord, job_steps_of_rows
 from loaderlab.diagnosis.rank_words import inconclusive
 from loaderlab.diagnosis.ranks import RankFacts, RankSteps, RanksVerdict, judge_ranks
 from loaderlab.diagnosis.verdict import Verdict, judge
+from loaderlab.lines.shares import SlowLines
 from loaderlab.loaders.contract import EpochPlan
 from loaderlab.meter.rates import ProbeResults, Rate
 from loaderlab.meter.step_rows import rows_of
@@ -57,6 +58,7 @@ class JobResults:
     Attributes:
         loop: the record of the job's own steps.
         windows: the measured steps of each rank.
+        lines: how a worker of rank 0 spends its time; None without a profile.
     """
 
     reports: Sequence[RankReport]
@@ -65,6 +67,7 @@ class JobResults:
     figures: Mapping[str, float]
     verdict: Verdict
     ranks: RanksVerdict
+    lines: SlowLines | None = None
 
 
 def report_of(
@@ -149,12 +152,13 @@ def join_reports(reports: Sequence[RankReport], own: LoopRecord, setup: Setup) -
         figures = without_sums(figures)
     clocks = [report.figures[metrics.CLOCKS_PCT] for report in reports if metrics.CLOCKS_PCT in report.figures]
     # the job's steps come from several ranks, which began at different times
-    verdict = judge(replace(evidence_of(loop, probes), clocks_pct=max(clocks, default=None)), setup)
+    evidence = replace(evidence_of(loop, probes), clocks_pct=max(clocks, default=None))
+    verdict = judge(evidence, setup)
     if verdict.grade == INCONCLUSIVE:
         ranks = inconclusive(ranks)
     if ranks.sentence:
         verdict = replace(verdict, because=f"{verdict.because}; {ranks.sentence}")
-    return JobResults(reports, windows, loop, figures, verdict, ranks)
+    return JobResults(reports, windows, loop, figures, verdict, ranks, evidence.lines)
 
 
 def _common(windows: Sequence[RankSteps]) -> list[RankSteps]:

@@ -27,6 +27,7 @@ EXTRAS = {  # module: package, extra
     "accelerate": ("accelerate", "hf"),
     "lightning": ("lightning", "lightning"),
     "submitit": ("submitit", "slurm"),
+    "pyinstrument": ("pyinstrument", "profile"),
 }
 
 

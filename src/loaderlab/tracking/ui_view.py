@@ -34,6 +34,7 @@ COLUMNS = {  # columns of the list of runs, with their widths in pixels
     f"metrics.`{metrics.HEADROOM_X}`": 155,
     "tags.`bottleneck`": 160,
     "tags.`advice`": 320,
+    "tags.`slow_line`": 320,
 }
 SECTION = "loaderlab"
 

@@ -1,0 +1,132 @@
+"""The profile of a loader of a program that is watched: ``loaderlab watch --profile-workers``. Does not import torch before the program does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from threading import get_ident
+from types import ModuleType
+from typing import Any
+
+from loaderlab.attach.after_import import Hook
+from loaderlab.attach.events import BATCH, Events, Row
+from loaderlab.attach.hooks import STACK
+from loaderlab.attach.loader_facts import whole
+from loaderlab.attach.recorder import recorder
+from loaderlab.attach.wrapping import wrap
+from loaderlab.lines.control import Profiled, WorkerProfile
+
+READ = "_loaderlab_read"  # the attribute of an iterator
+LEAST_WARMUP = 5  # optimizer steps
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A loader, which may be gone when its iterator is read: in ``for batch in DataLoader(...)``.
+
+    Attributes:
+        stack: where it was made.
+        ahead: batches that its workers make before they are requested.
+    """
+
+    stack: tuple[str, ...]
+    num_workers: int
+    ahead: int
+
+    @property
+    def number(self) -> int:
+        """The same for all loaders that were made in the same place, such as one per epoch."""
+        return abs(hash(self.stack))
+
+
+class ProfiledProgram:
+    """Prepares the workers of all loaders, and profiles the loader that was read last before the warm-up's last step of an optimizer.
+
+    Raises:
+        UserError: the system is not Linux.
+    """
+
+    def __init__(self) -> None:
+        self._profile = WorkerProfile()
+        self._num_steps = 0
+        self._last: _Read | None = None  # the loader that was read last
+        self._profiled: _Read | None = None
+
+    @property
+    def hooks(self) -> Mapping[str, Hook]:
+        """See `loaderlab.attach.hooks.install`."""
+        return {"torch.utils.data.dataloader": self._hook_loaders, "torch.optim.optimizer": self._hook_optimizers}
+
+    def _hook_loaders(self, module: ModuleType) -> None:
+        wrap(module._BaseDataLoaderIter, "__init__", self._created)
+        wrap(module._MultiProcessingDataLoaderIter, "__init__", self._prepared)
+        wrap(module._BaseDataLoaderIter, "__next__", self._noted)
+
+    def _created(self, original: Callable[..., None]) -> Callable[..., None]:
+        def __init__(iterator: Any, loader: Any, *args: Any, **kwargs: Any) -> None:
+            iterator.__dict__[READ] = _read(loader)
+            original(iterator, loader, *args, **kwargs)
+
+        return __init__
+
+    def _prepared(self, original: Callable[..., None]) -> Callable[..., None]:
+        def __init__(iterator: Any, loader: Any, *args: Any, **kwargs: Any) -> None:
+            if not recorder.on:
+                original(iterator, loader, *args, **kwargs)
+                return
+            with self._profile.prepared(loader, _read(loader).number):
+                original(iterator, loader, *args, **kwargs)
+
+        return __init__
+
+    def _noted(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def __next__(iterator: Any) -> Any:
+            if not self._profile.begun:
+                self._last = iterator.__dict__.get(READ)
+            return original(iterator)
+
+        return __next__
+
+    def _hook_optimizers(self, module: ModuleType) -> None:
+        module.register_optimizer_step_post_hook(self._stepped)
+
+    def _stepped(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        if self._profile.begun or not recorder.on or get_ident() != recorder.step_thread:
+            return
+        self._num_steps += 1
+        loader = self._last
+        if loader is not None and self._num_steps >= max(LEAST_WARMUP, loader.ahead):
+            self._profiled = loader
+            self._profile.begin(loader.num_workers, loader.number)
+            begin_ns, end_ns = self._profile.interval_ns
+            recorder.describe(profiled_from_ns=begin_ns, profiled_to_ns=end_ns)
+
+    def end(self) -> None:
+        """Ends the profile with the program."""
+        self._profile.end()
+
+    def result(self, events: Events) -> Profiled:
+        """The slow lines. Removes the profile's files.
+
+        Args:
+            events: of the program, with its waits.
+        """
+        stack = None if self._profiled is None else self._profiled.stack
+        numbers = {facts.number for facts in events.loaders if facts.stack == stack}
+        begin_ns, end_ns = self._profile.interval_ns
+        rows = [row for row in events.rows if row.kind == BATCH and row.loader in numbers]
+        try:
+            return self._profile.result(waits=[_wait(row) for row in rows if begin_ns <= row.begin_ns < end_ns])
+        finally:
+            self._profile.close()
+
+
+def _wait(row: Row) -> tuple[int, int]:
+    """The wait for a batch; on an asynchronous device its end, in which the device had no work."""
+    return (row.begin_ns if row.idle_ns < 0 else max(row.begin_ns, row.end_ns - row.idle_ns)), row.end_ns
+
+
+def _read(loader: Any) -> _Read:
+    num_workers = whole(getattr(loader, "num_workers", 0))
+    ahead = num_workers * whole(getattr(loader, "prefetch_factor", None))
+    return _Read(getattr(loader, STACK, ((), ()))[0], num_workers, ahead)

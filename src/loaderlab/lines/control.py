@@ -1,0 +1,233 @@
+"""The training process's side of a profile: it prepares workers, starts the sampling, and reads the result."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any
+
+from loaderlab.config import UserError
+from loaderlab.lines import ticker
+from loaderlab.lines.sampler import StackSampler
+from loaderlab.lines.shares import LEAST_BUSY_S, SlowLines, Waits, slow_lines
+from loaderlab.lines.stacks import Recording, joined, read
+from loaderlab.lines.words import sentence
+
+SECONDS = 5.0
+LIMITS_S = (0.5, 60.0)
+NO_HANDLES = (
+    "the system cannot send signals to a thread of a process that may have ended: the profiler needs an x86 or Arm processor and pidfd_open "
+    "(Linux 5.3; in Docker before 20.10, a newer seccomp profile)"
+)
+NOT_BEGUN = "the training ended before the profile began, which is after the warm-up"
+NOT_PREPARED = (
+    "no worker was sampled: its workers were already running when the profile was asked for, or it starts none"
+)
+NO_WAITS = "the training read fewer than two batches during the profile"
+IDLE = f"the loader worked for less than {LEAST_BUSY_S} s during the profile"
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """The result of a profile.
+
+    Attributes:
+        lines: None if there are none.
+        recording: for `loaderlab.lines.tree.tree`.
+        problem: why there are no lines; empty if there are some.
+    """
+
+    lines: SlowLines | None
+    recording: Recording
+    problem: str
+
+    @property
+    def sentence(self) -> str:
+        """On the slowest line; or why there is none."""
+        return f"no slow line: {self.problem}" if self.lines is None else sentence(self.lines)
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain values: the sentence, and the shares or the problem."""
+        return {"sentence": self.sentence} | ({"problem": self.problem} if self.lines is None else self.lines.as_json())
+
+
+@dataclass(frozen=True)
+class WorkerInit:
+    """A ``worker_init_fn`` that prepares worker 0 for the profile, after the user's own function. It can be pickled."""
+
+    folder: str
+    inner: Callable[[int], Any] | None
+    loader: int = 0
+
+    def __call__(self, worker: int) -> None:
+        if self.inner is not None:
+            self.inner(worker)
+        if worker == 0:
+            StackSampler(Path(self.folder) / _file_name(self.loader, os.getpid())).install()
+
+
+def _file_name(loader: int, pid: int | str) -> str:
+    return f"{loader}-{pid}.stacks"
+
+
+class WorkerProfile:
+    """A profile of one worker of a loader, or of the loader in the training process if it has no workers.
+
+    In this order: `worker_init` or `prepared` before the workers start, `begin` after the warm-up, `waited` for each wait while `running`,
+    `result`, `close`. The steps while it is `running` are not to be measured: the profiler slows the worker down.
+
+    Args:
+        seconds: length of the profile, 0.5 to 60.
+
+    Raises:
+        UserError: the system is not Linux.
+
+    Attributes:
+        folder: a temporary one, with the samplers' files.
+    """
+
+    def __init__(self, seconds: float = SECONDS) -> None:
+        assert LIMITS_S[0] <= seconds <= LIMITS_S[1], seconds
+        if sys.platform != "linux":
+            raise UserError(
+                "profiling a worker needs Linux: signals with numbers of their own, and handles of processes"
+            )
+        self._seconds = seconds
+        self.folder = Path(tempfile.mkdtemp(prefix="loaderlab_lines_"))
+        self._begun_ns = self._end_ns = 0
+        self._num_workers = self._loader = 0
+        self._in_process: StackSampler | None = None
+        self._ticker: subprocess.Popen[bytes] | None = None
+        self._waits: list[tuple[int, int]] = []
+
+    # ---- in the training process ---------------------------------------------------------------------------
+
+    def worker_init(self, inner: Callable[[int], Any] | None, loader: int = 0) -> WorkerInit:
+        """The ``worker_init_fn`` to give to a DataLoader in place of its own, ``inner``.
+
+        Args:
+            loader: its number, if there are several; `begin` gets the number of the one to profile.
+        """
+        return WorkerInit(str(self.folder), inner, loader)
+
+    @contextmanager
+    def prepared(self, loader: Any, number: int = 0) -> Iterator[None]:
+        """Inside, ``iter(loader)`` starts workers that can be profiled. For a DataLoader that the user has created.
+
+        Args:
+            number: see `worker_init`.
+        """
+        own = loader.worker_init_fn
+        loader.worker_init_fn = self.worker_init(own, number)
+        try:
+            yield
+        finally:
+            loader.worker_init_fn = own
+
+    def begin(self, num_workers: int, loader: int = 0) -> None:
+        """Starts the sampling, once. Without workers, call it in the main thread.
+
+        Args:
+            num_workers: of the loader; with 0, this process is sampled.
+            loader: see `worker_init`.
+        """
+        assert not self._begun_ns, "a profile begins once"
+        self._num_workers, self._loader, self._begun_ns = num_workers, loader, perf_counter_ns()
+        self._end_ns = self._begun_ns + int(self._seconds * 1e9)
+        if not _has_handles():
+            return
+        if num_workers == 0:
+            self._in_process = StackSampler(self.folder / _file_name(loader, os.getpid()))
+            self._in_process.install()
+        arguments = str(self.folder), self._files(), str(self._end_ns)
+        self._ticker = subprocess.Popen([sys.executable, "-I", "-S", ticker.__file__, *arguments])
+
+    @property
+    def begun(self) -> bool:
+        return self._begun_ns > 0
+
+    @property
+    def running(self) -> bool:
+        """Between `begin` and its end, which comes by itself."""
+        return self.begun and perf_counter_ns() < self._end_ns
+
+    def waited(self, begin_ns: int, end_ns: int) -> None:
+        """Notes a wait of the training for a batch, in `time.perf_counter_ns`; of an asynchronous device, pass its waits to `result`."""
+        self._waits.append((begin_ns, end_ns))
+
+    def end(self) -> None:
+        """Ends the profile, early if it is running; a second call does nothing."""
+        if self.begun:
+            self._end_ns = min(self._end_ns, perf_counter_ns())
+        if self._ticker is not None:
+            self._ticker.kill()
+            self._ticker.wait()
+            self._ticker = None
+        if self._in_process is not None:
+            self._in_process.stop()
+
+    # ---- afterwards ----------------------------------------------------------------------------------------
+
+    def result(
+        self, *, waits: Waits | None = None, waits_pct: float | None = None, device_x: float | None = None
+    ) -> Profiled:
+        """The slow lines, or why there are none.
+
+        Args:
+            waits: by default those that were noted by `waited`.
+            waits_pct: share of the step time in which the training waits for data, percent; by default that of the profiled steps.
+            device_x: see `loaderlab.lines.shares.SlowLines`.
+        """
+        waits = self._waits if waits is None else waits
+        recording = self.recording() if self.begun else Recording(problem=NOT_BEGUN)
+        if problem := recording.problem or (NO_WAITS if len(waits) < 2 else ""):
+            return Profiled(None, recording, problem)
+        if waits_pct is None:
+            waits_pct = share_of(waits)
+        lines = slow_lines(recording, waits, num_workers=self._num_workers, waits_pct=waits_pct, device_x=device_x)
+        return Profiled(lines, recording, "" if lines is not None else IDLE)
+
+    @property
+    def interval_ns(self) -> tuple[int, int]:
+        """Begin and end, `time.perf_counter_ns`."""
+        return self._begun_ns, self._end_ns
+
+    def recording(self) -> Recording:
+        """What was sampled between `begin` and the end."""
+        whole = joined([read(path) for path in sorted(self.folder.glob(self._files()))])
+        samples = tuple(entry for entry in whole.samples if self._begun_ns <= entry.begin_ns < self._end_ns)
+        missing = "" if samples else NOT_PREPARED if _has_handles() else NO_HANDLES
+        return replace(whole, samples=samples, problem=whole.problem or missing)
+
+    def _files(self) -> str:
+        """The pattern of the samplers' files."""
+        return _file_name(self._loader, "*")
+
+    def close(self) -> None:
+        """Ends the profile and removes its files."""
+        self.end()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def share_of(waits: Waits) -> float:
+    """The share of the time in waits, percent, from the begin of the first to the begin of the last."""
+    span = waits[-1][0] - waits[0][0]
+    return 100 * sum(end - begin for begin, end in waits[:-1]) / span if span else 0.0
+
+
+def _has_handles() -> bool:
+    if os.uname().machine not in ticker.TGKILL:
+        return False
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:
+        return False
+    return True

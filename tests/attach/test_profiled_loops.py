@@ -1,0 +1,144 @@
+"""The slow line of a watched loop and of a watched program."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch.utils.data import DataLoader
+
+from loaderlab import watch
+from loaderlab.attach.watch import Watch
+from loaderlab.config import UserError
+from tests.lines import planted
+from tests.lines.planted import Sleeping, line_with
+
+LINE = line_with(planted.__file__, "# planted: transform")
+SCRIPT = f"""
+import sys
+import time
+
+import torch
+from torch.utils.data import DataLoader
+
+sys.path.insert(0, {str(Path(planted.__file__).parents[2])!r})
+from tests.lines.planted import Sleeping
+
+if __name__ == "__main__":
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    end = time.monotonic() + float(sys.argv[2])
+    while time.monotonic() < end:
+        for batch in DataLoader(Sleeping(), batch_size=4, num_workers=int(sys.argv[1])):  # a new loader for each epoch
+            model(batch).sum().backward()
+            optimizer.step()
+            time.sleep(0.002)
+            if time.monotonic() > end:
+                break
+"""
+
+
+def looped(meter: Watch, loader: DataLoader[Any], seconds: float) -> None:
+    """A loop of so many seconds, in epochs of 15 steps."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for position, batch in enumerate(meter.batches(loader)):
+            time.sleep(0.002)
+            meter.step(num_samples=len(batch))
+            if position == 14:
+                break
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_the_slow_line_of_a_loop(num_workers: int) -> None:
+    with watch("cpu", warmup_steps=5) as meter:
+        meter.profile_workers(0.6)
+        looped(
+            meter,
+            DataLoader(Sleeping(), batch_size=4, num_workers=num_workers, persistent_workers=num_workers > 0),
+            1.6,
+        )
+    lines = meter.slow_lines()
+    assert lines is not None, str(meter.verdict())
+    assert (lines.top.line.line, lines.num_workers) == (LINE, num_workers)
+    assert f"planted.py:{LINE} __call__" in str(meter.verdict())
+    assert "SlowTransform" in meter.slow_lines_html()
+
+
+def test_the_profiled_steps_are_not_measured() -> None:
+    with watch("cpu", warmup_steps=5) as meter:
+        meter.profile_workers(0.6)
+        looped(meter, DataLoader(Sleeping(), batch_size=4), 1.4)
+    steps = meter._loop().steps
+    profiled = [step.step for step in steps if step.disturbed]
+    assert profiled == list(range(5, 5 + len(profiled)))
+    assert 0.3 <= sum(steps[number].host_ns for number in profiled) / 1e9 < 1.0  # without the time between epochs
+    assert len(steps) > 5 + len(profiled)
+
+
+def test_a_loop_that_is_too_short_says_so() -> None:
+    with watch("cpu") as meter:
+        meter.profile_workers()
+        looped(meter, DataLoader(Sleeping(), batch_size=4), 0.0)
+    assert meter.slow_lines() is None
+    assert "no slow line: the training ended before the profile began" in str(meter.verdict())
+
+
+def test_what_is_refused() -> None:
+    with watch("cpu") as meter:
+        with pytest.raises(UserError, match=r"profile_workers\(90\): must be 0.5 to 60 seconds"):
+            meter.profile_workers(90)
+        with pytest.raises(UserError, match=r"Call meter.profile_workers\(\) before the loop"):
+            meter.slow_lines_html()
+        meter.profile_workers(1)
+        with pytest.raises(UserError, match="called twice"):
+            meter.profile_workers(1)
+
+
+def watched(tmp_path: Path, num_workers: int, seconds: float, *options: str) -> subprocess.CompletedProcess[str]:
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    command = [sys.executable, "-m", "loaderlab", "watch", "--profile-workers", *options, str(script)]
+    return subprocess.run(
+        [*command, str(num_workers), str(seconds)], capture_output=True, text=True, timeout=100, cwd=tmp_path
+    )
+
+
+@pytest.mark.parametrize("num_workers", [pytest.param(0, marks=pytest.mark.slow), 2])
+def test_the_slow_line_of_a_program(tmp_path: Path, num_workers: int) -> None:
+    done = watched(tmp_path, num_workers, 2.5, "--json", "result.json", "--html", "page.html")
+    assert done.returncode == 0, done.stderr
+    assert f"planted.py:{LINE} __call__ (transform SlowTransform, waiting" in " ".join(done.stderr.split())
+    result = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))["slow_lines"]
+    assert (result["top"]["line"], result["top"]["stage"], result["num_workers"]) == (LINE, "transform", num_workers)
+    assert "Slow lines" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "SlowTransform" in (tmp_path / "page.slow_lines.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_recorded_run_has_the_slow_line_and_its_files(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path / 'store.db'}"
+    done = watched(tmp_path, 1, 8, "--record", "slow", "--uri", store)
+    assert done.returncode == 0, done.stderr
+    from mlflow import MlflowClient
+
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("loaderlab")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert f"planted.py:{LINE} __call__" in run.data.tags["slow_line"]
+    assert f"planted.py:{LINE} __call__" in run.data.tags["mlflow.note.content"]
+    names = {entry.path for entry in client.list_artifacts(run.info.run_id)}
+    assert {"slow_lines.html", "slow_lines.json"} <= names
+    assert run.data.metrics["starvation/starved_pct"] > 20  # of the steps after the profile
+
+
+@pytest.mark.slow
+def test_a_program_that_ends_in_its_warmup_has_no_slow_line(tmp_path: Path) -> None:
+    done = watched(tmp_path, 0, 0.0)
+    assert "Slow line: none. The training ended before the profile began" in " ".join(done.stderr.split())

@@ -1,0 +1,191 @@
+"""Real DataLoaders with a planted slow line, profiled in a real loop."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch.utils.data import DataLoader
+
+from loaderlab.lines.control import NOT_BEGUN, NOT_PREPARED, Profiled, WorkerProfile
+from loaderlab.lines.sampler import IN_USE, MAIN_THREAD
+from loaderlab.lines.ticker import STACK_SIGNAL
+from loaderlab.lines.tree import tree
+from tests.lines import planted
+from tests.lines.planted import Computing, Sleeping, Stream, line_with
+
+TRANSFORM = f"planted.py:{line_with(planted.__file__, '# planted: transform')} __call__"
+OPERATOR = f"planted.py:{line_with(planted.__file__, '# planted: operator')} __getitem__"
+
+
+def profiled(loader: DataLoader[Any], seconds: float = 1.5, epoch: int = 10**9) -> Profiled:
+    """The profile of a loop that waits for its loader. ``epoch``: number of batches after which the loop starts again."""
+    profile = WorkerProfile(seconds)
+    count = 0
+    try:
+        while not profile.begun or profile.running:
+            with profile.prepared(loader):
+                batches = iter(loader)
+            for _ in range(epoch):
+                begin = time.perf_counter_ns()
+                next(batches)
+                profile.waited(begin, time.perf_counter_ns())
+                count += 1
+                if count == 4:
+                    profile.begin(loader.num_workers)
+                if profile.begun and not profile.running:
+                    break
+                time.sleep(0.001)
+        return profile.result()
+    finally:
+        profile.close()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options", "epoch"),
+    [
+        (Sleeping(), {}, 10**9),
+        pytest.param(Stream(), {}, 10**9, marks=pytest.mark.slow),
+        (Sleeping(), {"num_workers": 1}, 10**9),
+        (Sleeping(), {"num_workers": 2, "persistent_workers": True}, 20),
+        (Stream(), {"num_workers": 2}, 10**9),
+        pytest.param(Sleeping(), {"num_workers": 1}, 10, marks=pytest.mark.slow),  # a new worker for each epoch
+        pytest.param(Sleeping(), {"num_workers": 2, "multiprocessing_context": "spawn"}, 10**9, marks=pytest.mark.slow),
+        pytest.param(
+            Sleeping(), {"num_workers": 1, "multiprocessing_context": "forkserver"}, 10**9, marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_the_planted_line_ranks_first(dataset: Any, options: dict[str, Any], epoch: int) -> None:
+    result = profiled(DataLoader(dataset, batch_size=4, **options), epoch=epoch)
+    assert result.lines is not None, result.problem
+    top = result.lines.top
+    assert (top.line.place.rpartition("/")[2], top.title) == (TRANSFORM, "transform SlowTransform")
+    assert top.wall_pct > 40  # 80 % of the sleeps; on a busy machine, the rest takes longer
+    assert top.spends.startswith("waiting")
+    assert top.cpu_pct < 50
+    assert result.lines.cost_pct < 20
+    assert result.lines.gain(top).loader_x > 2
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_the_time_of_an_operator_belongs_to_its_line(num_workers: int) -> None:
+    result = profiled(DataLoader(Computing(), batch_size=4, num_workers=num_workers))
+    assert result.lines is not None, result.problem
+    assert result.lines.top.line.place.rpartition("/")[2] == OPERATOR
+    assert result.lines.top.spends == "computing"
+
+
+def test_a_worker_begins_as_without_a_profile(tmp_path: Path) -> None:
+    """The user's own worker_init_fn runs in every worker, and the DataLoader has it again afterwards."""
+    started = Started(tmp_path)
+    loader = DataLoader(Sleeping(), batch_size=1, num_workers=2, worker_init_fn=started)
+    profile = WorkerProfile()
+    with profile.prepared(loader):
+        batches = iter(loader)
+    [next(batches) for _ in range(8)]  # of both workers
+    assert loader.worker_init_fn is started
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
+    assert len(list(profile.folder.glob("*.stacks"))) == 1
+    profile.close()
+    assert not profile.folder.exists()
+
+
+class Started:
+    """A worker_init_fn that writes a file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, worker: int) -> None:
+        (self.folder / str(worker)).touch()
+
+
+def test_the_random_numbers_of_the_program_stay_the_same() -> None:
+    random.seed(3)
+    expected = random.random()
+    random.seed(3)
+    assert profiled(DataLoader(Sleeping(), batch_size=4), seconds=0.5).lines is not None
+    assert random.random() == expected
+
+
+def test_a_signal_of_the_program_is_left_alone() -> None:
+    def own(number: int, frame: object) -> None:
+        raise AssertionError
+
+    before = signal.signal(STACK_SIGNAL, own)
+    try:
+        assert profiled(DataLoader(Sleeping(), batch_size=4), seconds=0.5).problem == IN_USE
+        assert signal.getsignal(STACK_SIGNAL) is own
+    finally:
+        signal.signal(STACK_SIGNAL, before)
+
+
+def test_a_loop_in_another_thread_cannot_be_sampled() -> None:
+    results: list[Profiled] = []
+    loader = DataLoader(Sleeping(), batch_size=4)
+    thread = threading.Thread(target=lambda: results.append(profiled(loader, seconds=0.5)))
+    thread.start()
+    thread.join()
+    assert results[0].problem == MAIN_THREAD
+
+
+def test_workers_that_were_already_running_are_not_sampled() -> None:
+    loader = DataLoader(Sleeping(), batch_size=4, num_workers=1, persistent_workers=True)
+    next(iter(loader))
+    assert profiled(loader, seconds=0.5).problem == NOT_PREPARED
+
+
+def test_a_loop_that_ended_before_its_profile() -> None:
+    profile = WorkerProfile()
+    result = profile.result()
+    profile.close()
+    assert (result.lines, result.problem) == (None, NOT_BEGUN)
+    assert result.sentence == f"no slow line: {NOT_BEGUN}"
+    assert result.as_json()["problem"] == NOT_BEGUN
+
+
+def test_the_tree_is_a_page_with_the_lines() -> None:
+    result = profiled(DataLoader(Sleeping(), batch_size=4))
+    page = tree(result.recording, "train.py")
+    assert "SlowTransform.__call__" in page
+    assert "src=" not in page.partition("<script>")[0]
+
+
+BURST = """
+import os, signal, subprocess, sys
+from pathlib import Path
+from loaderlab.lines.sampler import StackSampler
+from loaderlab.lines.ticker import STACK_SIGNAL, TIME_SIGNAL
+
+path = Path(sys.argv[1])
+sampler = StackSampler(path)
+assert not sampler.install()
+sender = subprocess.Popen([sys.executable, "-c", f'''
+import os, signal
+for _ in range(5):
+    os.kill({os.getpid()}, signal.SIGSTOP)
+    for _ in range(300):
+        os.kill({os.getpid()}, {STACK_SIGNAL})
+        os.kill({os.getpid()}, {TIME_SIGNAL})
+    os.kill({os.getpid()}, signal.SIGCONT)
+'''])
+while sender.poll() is None:
+    sum(range(1000))
+sampler.stop()
+print(path.read_text().count("Stack (most recent call first)"))
+"""
+
+
+def test_a_process_that_gets_hundreds_of_signals_at_once_survives(tmp_path: Path) -> None:
+    """As after a stop (SIGSTOP): if a handler could be interrupted by its own signal, their stack would overflow."""
+    command = [sys.executable, "-c", BURST, str(tmp_path / "0-1.stacks")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "1500\n"), done.stderr

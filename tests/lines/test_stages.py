@@ -1,0 +1,83 @@
+"""The stage of a stack, and the line to which its time belongs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from loaderlab.lines.stacks import Frame
+from loaderlab.lines.stages import place_of
+from tests.lines.planted import COLLATES, FETCH, ITEMS, WAITS, WORKER
+
+SOURCE = """\
+image = Image.open(path)
+data = open(path, "rb").read()
+points = np.load(path)
+image = self.transform(image)
+total += value
+tokens = tokenizer(text)
+pixels = cv2.imread(path)
+pass
+"""
+LIBRARY = str(Path(FETCH).parents[4] / "PIL" / "Image.py")  # in site-packages
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> str:
+    """A file of the user's."""
+    path = tmp_path / "data.py"
+    path.write_text(SOURCE, encoding="utf-8")
+    return str(path)
+
+
+def item(user: str, line: int, *inner: Frame) -> tuple[Frame, ...]:
+    return (Frame(WORKER, 1, "_worker_loop"), ITEMS, Frame(user, line, "__getitem__"), *inner)
+
+
+@pytest.mark.parametrize(
+    ("line", "inner", "kind"),
+    [
+        (1, (Frame(LIBRARY, 1, "open"),), "decode"),
+        (7, (), "decode"),
+        (2, (), "read"),
+        (3, (), "read"),
+        (5, (), "dataset"),
+        (6, (), "dataset"),
+        (8, (Frame(LIBRARY, 1, "resize"), Frame(LIBRARY.replace("Image.py", "ImageFile.py"), 1, "load")), "decode"),
+        (8, (Frame(LIBRARY, 1, "resize"),), "dataset"),
+    ],
+)
+def test_work_below_getitem(user: str, line: int, inner: tuple[Frame, ...], kind: str) -> None:
+    place = place_of(item(user, line, *inner))
+    assert (place.stage.kind, place.line.line, place.line.function) == (kind, line, "__getitem__")
+    assert place.line.text == SOURCE.splitlines()[line - 1]
+
+
+def test_a_transform_is_named_by_the_class_of_the_called_object(user: str) -> None:
+    compose = Frame("/site-packages/torchvision/transforms/transforms.py", 90, "__call__", "Compose")
+    stack = item(user, 4, compose, Frame(user, 5, "__call__", "ElasticDeform"), Frame(user, 2, "load"))
+    place = place_of(stack)
+    assert (place.stage.kind, place.stage.name, place.line.line) == ("transform", "ElasticDeform", 2)
+
+
+def test_a_transform_may_be_a_function(user: str) -> None:
+    assert place_of(item(user, 4, Frame(user, 5, "augmented"))).stage.name == "augmented"
+
+
+def test_collating_and_waiting(user: str) -> None:
+    worker = Frame(WORKER, 1, "_worker_loop")
+    assert place_of((worker, COLLATES, Frame(user, 5, "pad"))).stage.kind == "collate"
+    assert place_of(WAITS).stage.kind == "waiting"
+    assert place_of((worker, Frame("/lib/queues.py", 9, "put"))).stage.kind == "hand-over"
+    assert place_of((Frame(user, 8, "<module>"),)).stage.kind == "waiting"  # the training itself, without workers
+
+
+def test_a_comprehension_belongs_to_the_function_around_it(user: str) -> None:
+    line = place_of(item(user, 5, Frame(user, 5, "<listcomp>"))).line
+    assert (line.line, line.function) == (5, "__getitem__")
+
+
+def test_without_user_code_the_line_is_that_of_the_package() -> None:
+    place = place_of((Frame(WORKER, 1, "_worker_loop"), ITEMS, Frame(LIBRARY, 8, "load"), Frame(LIBRARY, 9, "inner")))
+    assert (place.line.line, place.line.function) == (8, "load")
