@@ -98,6 +98,14 @@ def test_a_worker_begins_as_without_a_profile(tmp_path: Path) -> None:
     assert not profile.folder.exists()
 
 
+def test_workers_that_start_after_the_profile_are_not_sampled() -> None:
+    profile = WorkerProfile()
+    init = profile.worker_init(None)
+    profile.close()
+    init(0)
+    assert not profile.folder.exists()
+
+
 class Started:
     """A worker_init_fn that writes a file."""
 

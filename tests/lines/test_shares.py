@@ -50,6 +50,19 @@ def test_a_line_that_is_never_waited_for_is_free() -> None:
     assert (second.line.line, second.is_free) == (88, True)
 
 
+def test_all_time_of_a_worker_without_pause_counts() -> None:
+    """The waits are at the end of each batch, but a faster beginning would shorten them too."""
+    batches = [
+        entry
+        for begin in range(0, 1000, 100)
+        for entry in (span(begin, begin + 60, ITEMS, SLOW), span(begin + 60, begin + 100, ITEMS, FAST))
+    ]
+    lines = lines_of(recording(*batches), *[(begin + 52, begin + 100) for begin in range(0, 1000, 100)], workers=1)
+    assert (lines.top.line.line, lines.top.wall_pct) == (88, 60.0)
+    assert lines.top.exposed_pct < 50.0
+    assert lines.gain(lines.top).loader_x == pytest.approx(2.5)
+
+
 def test_nothing_counts_if_the_training_hardly_waits() -> None:
     lines = lines_of(HALF, (400, 800), waits_pct=1.0)
     assert lines.is_free

@@ -26,8 +26,8 @@ MUTANTS = [
     Mutant(
         "copy_forgets_targets",
         FILE,
-        "for tensor in (copied.inputs, copied.targets):",
-        "for tensor in (copied.inputs,):",
+        "for tensor in tensors((copied.inputs, copied.targets)):",
+        "for tensor in tensors((copied.inputs,)):",
         "`record_stream` is called for the inputs only",
         ("loaders",),
     ),

@@ -6,6 +6,7 @@ from benchmarks.harness.mutants.mutant import Mutant
 
 FILE = "training/loop.py"
 STEP = "training/step.py"
+TASK = "training/task.py"
 MUTANTS = [
     Mutant(
         "loop_clock_starts_late",
@@ -134,7 +135,7 @@ MUTANTS = [
     ),
     Mutant(
         "evaluation_mean_of_means",
-        FILE,
+        TASK,
         'batch.targets, reduction="sum")',
         "batch.targets)",
         "the validation loss is too small by the size of a batch",

@@ -34,8 +34,8 @@ MUTANTS = [
     Mutant(
         "ceiling_with_batches_on_the_host",
         CEILING,
-        "            moved = loader.transfer(batch)\n",
-        "            moved = batch\n",
+        "_copy(loader.transfer(batch))",
+        "_copy(batch)",
         "the batches of the ceiling stay on the host",
         ("probes",),
     ),
@@ -114,8 +114,8 @@ MUTANTS = [
     Mutant(
         "first_step_without_backward",
         FIRST_STEP,
-        "        step.backward(step.forward(Batch(inputs, targets, None)), 1, updates=True)\n        step.update()\n",
-        "        step.forward(Batch(inputs, targets, None))\n",
+        "        step.backward(step.forward(batch), 1, updates=True)\n        step.update()\n",
+        "        step.forward(batch)\n",
         "the kernels of the backward pass and of the optimizer are loaded during the training",
         ("first_step",),
     ),
@@ -170,8 +170,8 @@ MUTANTS = [
     Mutant(
         "watch_starts_late",
         WATCH,
-        "            meter.next_step()\n            batches = iter(loader)\n",
-        "            batches = iter(loader)\n",
+        "            meter.next_step()\n            profiled = self._profiled\n",
+        "            profiled = self._profiled\n",
         "the clock of the first step does not start",
         ("watch",),
     ),

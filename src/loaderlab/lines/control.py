@@ -70,7 +70,9 @@ class WorkerInit:
     def __call__(self, worker: int) -> None:
         if self.inner is not None:
             self.inner(worker)
-        if worker == 0:
+        if worker == 0 and os.path.isdir(
+            self.folder
+        ):  # it is removed when the profile has ended: later workers are not sampled
             StackSampler(Path(self.folder) / _file_name(self.loader, os.getpid())).install()
 
 

@@ -21,6 +21,7 @@ FREE_BELOW_PCT = 2.0  # of the step time in which the training waits: below, the
 TABLES = ("stages", "lines", "functions")  # of `SlowLines`
 FEW = 3.0  # samples: a part with fewer is not called free because none of them was within a wait
 HANDLER_NS = 1_000_000  # from a sample to the handler that notes the time, at most
+WITHOUT_PAUSE_PCT = 95.0  # of the profile: a worker that is busy longer limits the training all the time
 LEAST_BUSY_S = 0.1  # of a profile: below, it says nothing
 
 Waits = Sequence[tuple[int, int]]  # begin and end of each, perf_counter_ns, in order
@@ -38,6 +39,8 @@ class Part:
         others_pct: CPU time of the worker's other threads in it, percent of its own time; may exceed 100.
         spends: how it spends its time: `COMPUTING`, `SLEEPING` or `OTHER_THREADS`.
         is_free: the training does not wait for it.
+        without_pause: the worker works all the time. Then each part delays every batch, but the waits are always at the end of a batch, so
+            the exposed shares of the parts that come last are too large.
     """
 
     stage: Stage
@@ -48,6 +51,7 @@ class Part:
     others_pct: float
     spends: str
     is_free: bool
+    without_pause: bool = False
 
     @property
     def title(self) -> str:
@@ -56,8 +60,8 @@ class Part:
 
     @property
     def share(self) -> float:
-        """The share that counts, 0 to 1: of the exposed time, or of all busy time if nothing is exposed."""
-        return (self.wall_pct if self.is_free else self.exposed_pct) / 100
+        """The share that counts, 0 to 1: of the exposed time, or of all busy time if nothing is exposed or the worker never pauses."""
+        return (self.wall_pct if self.is_free or self.without_pause else self.exposed_pct) / 100
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,9 @@ def slow_lines(
     exposed_ns = sum(entry.sample.wall_ns for entry in busy if entry.exposed)
     if busy_ns < LEAST_BUSY_S * 1e9:
         return None
-    use = _Use(busy_ns, exposed_ns, is_free=waits_pct < FREE_BELOW_PCT or not exposed_ns)
+    is_free = waits_pct < FREE_BELOW_PCT or not exposed_ns
+    without_pause = num_workers > 0 and 100 * busy_ns >= WITHOUT_PAUSE_PCT * total_ns
+    use = _Use(busy_ns, exposed_ns, is_free, without_pause)
     return SlowLines(
         num_workers=num_workers,
         seconds=total_ns / 1e9,
@@ -185,11 +191,13 @@ class _Use:
 
     Attributes:
         busy_ns, exposed_ns: the whole, of which parts have shares.
+        is_free, without_pause: see `Part`.
     """
 
     busy_ns: int
     exposed_ns: int
     is_free: bool
+    without_pause: bool
 
     def parts(self, entries: Sequence[_Placed], key: Callable[[Place], Hashable]) -> list[Part]:
         """The parts that share a key, the largest first."""
@@ -217,7 +225,8 @@ class _Use:
             cpu_pct=cpu_pct,
             others_pct=others_pct,
             spends=_spends(cpu_pct, others_pct),
-            is_free=self.is_free or (not exposed_ns and expected >= FEW),
+            is_free=self.is_free or (not exposed_ns and expected >= FEW and not self.without_pause),
+            without_pause=self.without_pause,
         )
 
 
