@@ -113,7 +113,9 @@ def test_ctrl_c_during_a_trial_keeps_what_is_known(
     while not any(line.startswith("trial 2") for line in lines):
         lines.append(process.stdout.readline())
         assert lines[-1], "it ended before its second trial"
-    time.sleep(3)  # the trial has started
+    while "RUNNING" not in {run.status for run in records(store_uri)[1]}:  # a sleep could outlast the trial
+        assert process.poll() is None
+        time.sleep(0.1)
     descendants = psutil.Process(process.pid).children(recursive=True)
     os.kill(process.pid, number)
     output, errors = process.communicate(timeout=150)
