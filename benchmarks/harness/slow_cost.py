@@ -5,19 +5,17 @@ python -m benchmarks.harness.slow_cost loop 2 --seconds 8
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import signal
 import statistics
 import time
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from benchmarks.harness.slow_program import STEP_S, WARMUP
+from benchmarks.harness.slow_program import STEP_S, WARMUP, command
 
 if TYPE_CHECKING:
     from benchmarks.harness.slow_cases import Made
@@ -116,15 +114,5 @@ def run(case: str, num_workers: int, seconds: float) -> Cost:
     return Cost(100 * (slowed - 1), 100 * cost_ns / sampled_ns)
 
 
-def main() -> None:
-    """Measures a case."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("case")
-    parser.add_argument("num_workers", type=int)
-    parser.add_argument("--seconds", type=float, default=8.0)
-    chosen = parser.parse_args()
-    print(json.dumps(asdict(run(chosen.case, chosen.num_workers, chosen.seconds))))
-
-
 if __name__ == "__main__":
-    main()
+    command(run, __doc__, 8.0)

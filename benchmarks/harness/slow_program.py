@@ -12,12 +12,14 @@ import itertools
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from benchmarks.harness.slow_cases import Made
 
 STEP_S = 0.004  # of the emulated device
@@ -122,15 +124,19 @@ def gain_x(arrivals: Sequence[Arrival], ahead: int) -> float:
     return statistics.fmean(times[True]) / statistics.fmean(times[False])
 
 
-def main() -> None:
-    """Runs a case."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def command(run: Callable[[str, int, float], DataclassInstance], description: str | None, seconds: float) -> None:
+    """Runs the case of the command line, and prints its result as a line of JSON.
+
+    Args:
+        seconds: the default of ``--seconds``.
+    """
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("case")
     parser.add_argument("num_workers", type=int)
-    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--seconds", type=float, default=seconds)
     chosen = parser.parse_args()
     print(json.dumps(asdict(run(chosen.case, chosen.num_workers, chosen.seconds))))
 
 
 if __name__ == "__main__":
-    main()
+    command(run, __doc__, 4.0)

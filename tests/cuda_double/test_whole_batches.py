@@ -8,25 +8,27 @@ import pytest
 import torch
 
 from loaderlab import data, loaders
-from loaderlab.config import CustomData, LoaderConfig, NativeLoader, ReplayLoader
+from loaderlab.config import CustomData, NativeLoader
 from loaderlab.data.spec import Split
 from loaderlab.device.cpu import Cpu
 from loaderlab.device.timeline import RealClock, VirtualClock
 from loaderlab.loaders.contract import EpochPlan
 from loaderlab.loaders.nesting import tensors
 from tests import own_task
+from tests.cuda_double import test_loaders
 from tests.cuda_double.double import DEVICE, GPU, Double
 from tests.cuda_double.patches import installed
 
 MS = 1_000_000
 PLAN = EpochPlan(24, 4, shuffle=True, drop_last=True, seed=3)
-LOADERS: dict[str, LoaderConfig] = {
-    "native": NativeLoader(num_workers=0),
-    "native, workers": NativeLoader(num_workers=1),
-    "native, pageable": NativeLoader(num_workers=0, pin_memory=False),
-    "native, step's stream": NativeLoader(num_workers=0, side_stream=False),
-    "replay": ReplayLoader(num_batches=2),
-}
+NAMES = (
+    "native",
+    "native, workers",
+    "native, pageable",
+    "native, step's stream",
+    "replay",
+)  # that support whole batches
+LOADERS = {name: loader for name, loader in test_loaders.LOADERS.items() if name in NAMES}
 
 
 def boxes() -> Split:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from torch.utils.data import DataLoader
 
 from loaderlab.config import UserError
-from loaderlab.lines.control import LIMITS_S, Profiled, WorkerProfile
+from loaderlab.lines.control import LIMITS_S, Profiled, WorkerProfile, without_work
 from loaderlab.lines.tree import tree
 from loaderlab.meter.phases import ALL_STEPS, StepMeter
 
@@ -81,10 +81,7 @@ class ProfiledLoop:
         if self._result is not None:
             return self._result
         idle_ms = {step.step: step.device.idle for step in self._meter.settled if step.device is not None}
-        waits = [
-            (max(begin, end - int(1e6 * idle_ms[number])) if number in idle_ms else begin, end)
-            for number, (begin, end) in self._waits.items()
-        ]
+        waits = [without_work(begin, end, idle_ms.get(number)) for number, (begin, end) in self._waits.items()]
         return self._profile.result(waits=waits)
 
     def html(self, title: str) -> str:

@@ -219,6 +219,15 @@ class WorkerProfile:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def without_work(begin_ns: int, end_ns: int, idle_ms: float | None) -> tuple[int, int]:
+    """The end of a wait, in which an asynchronous device had no work.
+
+    Args:
+        idle_ms: how long the device had no work before the end; None: on another device, where the whole wait counts.
+    """
+    return (begin_ns if idle_ms is None else max(begin_ns, end_ns - round(1e6 * idle_ms)), end_ns)
+
+
 def share_of(waits: Waits) -> float:
     """The share of the time in waits, percent, from the begin of the first to the begin of the last."""
     span = waits[-1][0] - waits[0][0]

@@ -272,9 +272,9 @@ class Loader(abc.ABC):
         the backend cannot separate the two."""
         return None
 
-    def call_in_workers(self, begin: Callable[[int], None] | None) -> None:
-        """Calls ``begin`` in each worker process that starts from now on, with the worker's number, before its first batch; None: nothing. It must
-        be picklable. Only a loader with worker processes has this method (`Makers.are_processes`)."""
+    def call_in_workers(self, begin: Callable[[int], None]) -> None:
+        """Calls ``begin`` in each worker process that starts from now on, with the worker's number, before its first batch. It must be
+        picklable. Only a loader with worker processes has this method (`Makers.are_processes`)."""
         raise AssertionError(type(self).__name__)
 
     @abc.abstractmethod

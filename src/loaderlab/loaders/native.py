@@ -224,7 +224,7 @@ class Native(Loader):
         with torch_threads(1):  # as in a worker
             return self._fetcher.stages(self._requests, seconds)
 
-    def call_in_workers(self, begin: Callable[[int], None] | None) -> None:
+    def call_in_workers(self, begin: Callable[[int], None]) -> None:
         self._begin_worker.then(begin)
 
     def close(self) -> None:

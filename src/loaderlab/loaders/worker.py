@@ -33,8 +33,8 @@ class BeginWorker:
         self._then: Callable[[int], None] | None = None
         self.slots: Slots | None = None
 
-    def then(self, begin: Callable[[int], None] | None) -> None:
-        """Sets what the workers that start next call at the end of their preparation, with their number; None: nothing."""
+    def then(self, begin: Callable[[int], None]) -> None:
+        """Sets what the workers that start next call at the end of their preparation, with their number."""
         self._then = begin
 
     def use(self, slots: Slots | None) -> None:

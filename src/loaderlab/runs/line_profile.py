@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from loaderlab.config import choice, refuse
 from loaderlab.diagnosis.line_figures import LineRecord
-from loaderlab.lines.control import NOT_BEGUN, WorkerProfile
+from loaderlab.lines.control import NOT_BEGUN, WorkerProfile, without_work
 from loaderlab.lines.stacks import Recording
 from loaderlab.loaders.capabilities import Makers
 from loaderlab.meter.phases import ALL_STEPS, StepMeter
@@ -47,7 +47,6 @@ class LineProfile:
         self._recording, self._problem = Recording(), NOT_BEGUN
         self._waits: list[tuple[int, int, int]] = []  # step, begin, end
         self._open, self._disturbs, self._measured_from = True, False, 0
-        self._loader = loader
         loader.call_in_workers(self._profile.worker_init(None))
 
     def disturbs(self, step: int) -> bool:
@@ -78,7 +77,6 @@ class LineProfile:
         if not self._open:
             return
         self._open = False
-        self._loader.call_in_workers(None)  # workers that start later would look for files that are removed here
         with contextlib.closing(self._profile):
             if self._profile.begun:
                 self._profile.end()
@@ -93,8 +91,8 @@ class LineProfile:
         waits = []
         for number, begin_ns, end_ns in self._waits:
             device = steps[number].device if number < len(steps) else None
-            if self._num_workers and device is not None:
-                begin_ns = max(begin_ns, end_ns - round(device.idle * 1e6))
-            if begin_ns < end_ns:
-                waits.append((begin_ns, end_ns))
+            idle_ms = device.idle if self._num_workers and device is not None else None
+            wait = without_work(begin_ns, end_ns, idle_ms)
+            if wait[0] < wait[1]:
+                waits.append(wait)
         return LineRecord(self._recording, waits, self._num_workers, self._problem)
