@@ -197,3 +197,42 @@ def test_a_process_that_gets_hundreds_of_signals_at_once_survives(tmp_path: Path
     command = [sys.executable, "-c", BURST, str(tmp_path / "0-1.stacks")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "1500\n"), done.stderr
+
+
+FORKED = """
+import os, signal, subprocess, sys, time
+from pathlib import Path
+from loaderlab.lines.sampler import StackSampler
+from loaderlab.lines.ticker import STACK_SIGNAL, TIME_SIGNAL
+
+assert not StackSampler(Path(sys.argv[1]) / "0-1.stacks").install()
+parent, (ready, written) = os.getpid(), os.pipe()
+child = os.fork()
+if not child:
+    for number in (STACK_SIGNAL, TIME_SIGNAL):
+        signal.signal(number, signal.SIG_DFL)
+    assert not StackSampler(Path(sys.argv[1]) / "0-2.stacks").install()
+    os.write(written, b".")
+    while os.getppid() == parent:
+        sum(range(1000))
+os.read(ready, 1)
+sender = subprocess.Popen([sys.executable, "-c", f'''
+import os, time
+for _ in range(2000):
+    for process in ({parent}, {child}):
+        os.kill(process, {STACK_SIGNAL})
+        os.kill(process, {TIME_SIGNAL})
+    time.sleep(0.0005)
+'''])
+while sender.poll() is None:
+    sum(range(1000))
+assert sender.returncode == 0
+os.kill(child, signal.SIGKILL)
+print(os.waitpid(child, 0)[1])
+"""
+
+
+def test_a_process_and_its_fork_are_sampled_at_once(tmp_path: Path) -> None:
+    """As a worker that starts while the training process gets a signal: the fork has the signal handlers' stack of its parent."""
+    done = subprocess.run([sys.executable, "-c", FORKED, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, f"{signal.SIGKILL}\n"), done.stderr

@@ -143,7 +143,8 @@ def _enlarge_stack_of_handlers() -> None:
     """Gives this thread a larger stack for its signal handlers. faulthandler's has 12 KiB; the registers of a processor with matrix units (AMX)
     need 11 KiB for each handler, and one may interrupt another."""
     if not _handlers:
-        _handlers.append(mmap.mmap(-1, HANDLERS_BYTES))
+        # private: a forked process would otherwise write to the same stack
+        _handlers.append(mmap.mmap(-1, HANDLERS_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
     start = ctypes.addressof(ctypes.c_char.from_buffer(_handlers[0]))
     stack = _Stack(start, 0, HANDLERS_BYTES)
     if ctypes.CDLL(None, use_errno=True).sigaltstack(ctypes.byref(stack), None):
