@@ -5,13 +5,19 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from loaderlab.attach.events import Events, Kind, LoaderFacts, Program, Row
+from loaderlab.attach.events import Events, Kind, LoaderFacts, LoaderProfile, Program, Row
 from loaderlab.attach.outputs import WIDTH, as_html, as_json, one_line, text
 from loaderlab.attach.reading import Reading, read_events
+from loaderlab.diagnosis.line_figures import LineRecord
+from loaderlab.lines.control import NOT_BEGUN
+from loaderlab.lines.stacks import Recording
+from loaderlab.metrics import LINES_RUN_X, LINES_SHARE_PCT
+from tests.diagnosis.profiled_lines import line_record
 
 MS = 1_000_000
 FACTS = LoaderFacts(
@@ -37,14 +43,14 @@ def rows(loader: int, wait_ms: int, begin_ms: int = 0, steps: int = 60) -> list[
     return [*found, Row(Kind.END, loader, loader + 1, 7, end, end)]
 
 
-def reading(*loaders: LoaderFacts, waits_ms: tuple[int, ...] = (20,)) -> Reading:
+def reading(*loaders: LoaderFacts, waits_ms: tuple[int, ...] = (20,), profile: LoaderProfile | None = None) -> Reading:
     program = Program(device="cpu", device_title="cpu EPYC", cores=4)
     all_rows = [
         row
         for facts, wait in zip(loaders, waits_ms, strict=True)
         for row in rows(facts.number, wait, 5000 * facts.number)
     ]
-    return read_events(Events(program, loaders, all_rows))
+    return read_events(Events(program, loaders, all_rows, profile=profile))
 
 
 def test_the_text_has_verdict_bottleneck_loader_advice_and_rate() -> None:
@@ -99,3 +105,32 @@ def test_without_a_measurement_every_output_says_why(events: Events) -> None:
         assert "cannot judge: no torch DataLoader and no DALI iterator was read" in " ".join(
             make(result, "train.py").split()
         )
+
+
+def test_a_profile_gives_advice_and_metrics_by_the_measured_steps(tmp_path: Path) -> None:
+    profile = LoaderProfile(line_record(tmp_path, {"f = open(path)": 3.0, "return image, label": 1.0}), frozenset({0}))
+    result = reading(FACTS, profile=profile)
+    rest = " ".join(text(result, "train.py").split())
+    assert "To do: data.py:1 __getitem__: open the file once in each worker" in rest
+    assert "without it the loader would make 4.0x, the device can take 1.7x." in rest
+    figures = json.loads(as_json(result, "train.py"))["figures"]
+    assert figures[LINES_SHARE_PCT] == 75
+    assert figures[LINES_RUN_X] == pytest.approx(1 / (1 - 0.4))
+    assert as_html(result, "train.py").count("the device can take 1.7x") == 1
+
+
+def test_a_profile_belongs_to_its_loader(tmp_path: Path) -> None:
+    other = replace(FACTS, number=1, stack=("b.py:1 f",), made_at=("b.py:1",))
+    profile = LoaderProfile(line_record(tmp_path, {"f = open(path)": 3.0, "return image, label": 1.0}), frozenset({1}))
+    result = reading(FACTS, other, waits_ms=(20, 10), profile=profile)
+    assert result.slow is not None
+    assert result.slow.lines is not None
+    assert result.slow.lines.gain(result.slow.lines.top).device_x == pytest.approx(1 / (1 - 0.2))
+    assert [LINES_RUN_X in entry.figures for entry in (result.job, *result.loaders)] == [False, False, True]
+
+
+def test_a_profile_that_never_began_says_so() -> None:
+    record = LineRecord(Recording(problem=NOT_BEGUN), [], 0)
+    result = reading(FACTS, profile=LoaderProfile(record, frozenset()))
+    assert f"Slow line: none. {NOT_BEGUN.capitalize()}." in " ".join(text(result, "train.py").split())
+    assert result.job.verdict.slow_line == ""

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from loaderlab import watch
 from loaderlab.attach.watch import Watch
 from loaderlab.config import UserError
+from loaderlab.metrics import LINES_SHARE_PCT, STARVED_PCT
 from tests.lines import planted
 from tests.lines.planted import Sleeping, line_with
 
@@ -68,6 +69,8 @@ def test_the_slow_line_of_a_loop(num_workers: int) -> None:
     assert (lines.top.line.line, lines.num_workers) == (LINE, num_workers)
     assert f"planted.py:{LINE} __call__" in str(meter.verdict())
     assert "SlowTransform" in meter.slow_lines_html()
+    assert meter.figures()[LINES_SHARE_PCT] == lines.top.wall_pct
+    assert lines.waits_pct == pytest.approx(meter.figures()[STARVED_PCT], abs=10)  # of the measured steps
 
 
 def test_the_profiled_steps_are_not_measured() -> None:
@@ -135,7 +138,8 @@ def test_the_recorded_run_has_the_slow_line_and_its_files(tmp_path: Path) -> Non
     assert f"planted.py:{LINE} __call__" in run.data.tags["mlflow.note.content"]
     names = {entry.path for entry in client.list_artifacts(run.info.run_id)}
     assert {"slow_lines.html", "slow_lines.json"} <= names
-    assert run.data.metrics["starvation/starved_pct"] > 20  # of the steps after the profile
+    assert run.data.metrics[STARVED_PCT] > 20  # of the steps after the profile
+    assert run.data.metrics[LINES_SHARE_PCT] > 40
 
 
 @pytest.mark.slow

@@ -10,9 +10,9 @@ import pytest
 from loaderlab import metrics
 from loaderlab.diagnosis.evidence import Evidence
 from loaderlab.diagnosis.line_advice import advice_by_lines
-from loaderlab.diagnosis.line_figures import line_figures
+from loaderlab.diagnosis.line_figures import IDLE, NO_WAITS, Wait, line_figures
+from loaderlab.diagnosis.line_figures import line_record as profile_of
 from loaderlab.diagnosis.verdict import judge
-from loaderlab.lines.control import IDLE
 from loaderlab.lines.shares import LEAST_BUSY_S
 from loaderlab.lines.stacks import Recording
 from tests.diagnosis.profiled_lines import Spent, line_record
@@ -150,5 +150,24 @@ def test_a_profile_without_a_result_says_why(tmp_path: Path) -> None:
     assert (short.lines(evidence), short.problem(None)) == (None, IDLE)
     broken = replace(short, recording=Recording(problem="SIGPROF is in use"))
     assert (broken.lines(evidence), broken.problem(None)) == (None, "SIGPROF is in use")
-    ended = replace(short, why_not="the training ended")
-    assert (ended.lines(evidence), ended.problem(None)) == (None, "the training ended")
+    assert broken.profiled(evidence).sentence == "no slow line: SIGPROF is in use"
+
+
+def test_a_wait_counts_from_the_moment_when_the_device_has_no_more_work() -> None:
+    waits = [Wait(0, 10, 4), Wait(20, 30, 0), Wait(40, 50, 90), Wait(60, 70)]
+    assert profile_of(Recording(), waits, 2).waits == [(6, 10), (40, 50), (60, 70)]
+    assert profile_of(Recording(), waits, 0).waits == [(0, 10), (20, 30), (40, 50), (60, 70)]  # loading delays the step
+
+
+def test_a_profile_with_a_single_wait_says_nothing() -> None:
+    assert profile_of(Recording(), [Wait(0, 10)], 1).problem(None) == NO_WAITS
+    assert profile_of(Recording(problem="not begun"), [], 1).problem(None) == "not begun"
+
+
+def test_if_too_few_steps_were_measured_the_profiled_ones_count(tmp_path: Path) -> None:
+    record = line_record(tmp_path, {"f = open(path)": 3.0, REST: 1.0})
+    second = 10**9
+    record = replace(record, waits=[(0, second), (2 * second, 3 * second), (4 * second, 4 * second)])
+    lines = record.lines(Evidence(3, 90, 90))
+    assert lines is not None
+    assert lines.waits_pct == pytest.approx(50)

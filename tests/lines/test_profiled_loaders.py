@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from torch.utils.data import DataLoader
 
+from loaderlab.diagnosis.evidence import Evidence
+from loaderlab.diagnosis.line_figures import Wait, line_record
 from loaderlab.lines.control import NOT_BEGUN, NOT_PREPARED, Profiled, WorkerProfile
 from loaderlab.lines.sampler import IN_USE, MAIN_THREAD
 from loaderlab.lines.ticker import STACK_SIGNAL
@@ -23,11 +25,13 @@ from tests.lines.planted import Computing, Sleeping, Stream, line_with
 
 TRANSFORM = f"planted.py:{line_with(planted.__file__, '# planted: transform')} __call__"
 OPERATOR = f"planted.py:{line_with(planted.__file__, '# planted: operator')} __getitem__"
+NOTHING_MEASURED = Evidence(num_steps=0, wait_pct=0.0, starved_pct=0.0)
 
 
 def profiled(loader: DataLoader[Any], seconds: float = 1.5, epoch: int = 10**9) -> Profiled:
     """The profile of a loop that waits for its loader. ``epoch``: number of batches after which the loop starts again."""
     profile = WorkerProfile(seconds)
+    waits: list[Wait] = []
     count = 0
     try:
         while not profile.begun or profile.running:
@@ -36,14 +40,15 @@ def profiled(loader: DataLoader[Any], seconds: float = 1.5, epoch: int = 10**9) 
             for _ in range(epoch):
                 begin = time.perf_counter_ns()
                 next(batches)
-                profile.waited(begin, time.perf_counter_ns())
+                if profile.running:
+                    waits.append(Wait(begin, time.perf_counter_ns()))
                 count += 1
                 if count == 4:
                     profile.begin(loader.num_workers)
                 if profile.begun and not profile.running:
                     break
                 time.sleep(0.001)
-        return profile.result()
+        return line_record(profile.recording(), waits, loader.num_workers).profiled(NOTHING_MEASURED)
     finally:
         profile.close()
 
@@ -153,7 +158,7 @@ def test_workers_that_were_already_running_are_not_sampled() -> None:
 
 def test_a_loop_that_ended_before_its_profile() -> None:
     profile = WorkerProfile()
-    result = profile.result()
+    result = line_record(profile.recording(), [], 0).profiled(NOTHING_MEASURED)
     profile.close()
     assert (result.lines, result.problem) == (None, NOT_BEGUN)
     assert result.sentence == f"no slow line: {NOT_BEGUN}"

@@ -6,15 +6,20 @@ The recorder keeps this as rows of whole numbers, and writes it as lines of JSON
 from __future__ import annotations
 
 import json
+import pickle
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
+
+if TYPE_CHECKING:
+    from loaderlab.diagnosis.line_figures import LineRecord
 
 NO_GRAD, DRAINED, GRADIENTS = 1, 2, 4  # the bits of `Row.flags`
 UNKNOWN = -1
+PROFILE_FILE = "profile.pickle"  # next to the file with the events
 
 
 class Kind(IntEnum):
@@ -173,13 +178,26 @@ class Program:
 
 
 @dataclass(frozen=True)
+class LoaderProfile:
+    """The profile of a worker of a program's loader.
+
+    Attributes:
+        loaders: the numbers of the loader objects that were made where the profiled one was; empty if the profile never began.
+    """
+
+    record: LineRecord
+    loaders: frozenset[int]
+
+
+@dataclass(frozen=True)
 class Events:
-    """Everything that was recorded of a program."""
+    """Everything that was recorded of a program. ``profile``: None if none was asked for."""
 
     program: Program
     loaders: Sequence[LoaderFacts] = ()
     rows: Sequence[Row] = ()
     usage: Sequence[Usage] = ()
+    profile: LoaderProfile | None = None
 
 
 def outermost(rows: Sequence[Row]) -> Sequence[Row]:
@@ -210,8 +228,18 @@ def lines(part: Program | LoaderFacts | Usage | Sequence[Row]) -> str:
     return json.dumps(entry, separators=(",", ":")) + "\n"
 
 
+def save_profile(profile: LoaderProfile, path: Path) -> None:
+    """Writes a profile next to the file with the events, for `read` in the recording process of the same installation.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.with_name(PROFILE_FILE).write_bytes(pickle.dumps(profile))
+
+
 def read(path: Path) -> Events:
-    """The events in a file. The program may still be writing it, or may have been killed: an incomplete last line is ignored.
+    """The events in a file, and the profile next to it. The program may still be writing it, or may have been killed: an incomplete last line is
+    ignored.
 
     Raises:
         OSError: it cannot be read.
@@ -230,7 +258,9 @@ def read(path: Path) -> Events:
             case {"rows": values}:
                 for value in values:
                     rows.extend(value)
-    return Events(program, tuple(loaders.values()), Rows(rows), usage)
+    saved = path.with_name(PROFILE_FILE)
+    profile: LoaderProfile | None = pickle.loads(saved.read_bytes()) if saved.exists() else None
+    return Events(program, tuple(loaders.values()), Rows(rows), usage, profile)
 
 
 def _entries(path: Path) -> Iterator[dict[str, Any]]:

@@ -172,10 +172,6 @@ class Watched:
                 say(f"loaderlab: computing the verdict on {session.num_rows:,} events …")
             reading = joined(session.reading(), hurry=lambda: self._termination.arrived)
             self._publisher.publish(reading)
-            if self._rows_file is not None and reading.slow is not None:
-                from loaderlab.lines.files import write_files  # needs Linux
-
-                write_files(self._rows_file.parent, reading.slow, self._name)
             if self._rows_file is not None and reading.ranks is not None:
                 save(reading.ranks.results, self._rows_file.with_name(RANKS_FILE))
         except KeyboardInterrupt:

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 from torch.utils.data import DataLoader
 
 from loaderlab.config import UserError
-from loaderlab.lines.control import LIMITS_S, Profiled, WorkerProfile, without_work
-from loaderlab.lines.tree import tree
+from loaderlab.diagnosis.line_figures import LineRecord, line_record, waits_in
+from loaderlab.lines.control import LIMITS_S, WorkerProfile
+from loaderlab.lines.stacks import Recording
 from loaderlab.meter.phases import ALL_STEPS, StepMeter
 
 T = TypeVar("T")
@@ -32,9 +33,10 @@ class ProfiledLoop:
                 f"watch: meter.profile_workers({seconds:g}): must be {LIMITS_S[0]:g} to {LIMITS_S[1]:g} seconds"
             )
         self._meter, self._profile = meter, WorkerProfile(seconds)
-        self._waits: dict[int, tuple[int, int]] = {}  # step: its wait
+        self._waits: list[tuple[int, int, int]] = []  # step, begin, end
+        self._num_workers = 0
         self._ended = False
-        self._result: Profiled | None = None
+        self._recording: Recording | None = None  # after the end
 
     def iterator(self, loader: Iterable[T]) -> Iterator[T]:
         """``iter(loader)``, whose workers can be sampled."""
@@ -52,13 +54,14 @@ class ProfiledLoop:
         meter, profile = self._meter, self._profile
         if not profile.begun and meter.num_steps >= warmup_steps:
             meter.disturb(ALL_STEPS)
-            profile.begin(_num_workers(loader), id(loader))
+            self._num_workers = _num_workers(loader)
+            profile.begin(self._num_workers, id(loader))
         elif profile.begun and not profile.running:
             self._stop()
         begin = perf_counter_ns()
         batch = next(batches)
         if profile.running:
-            self._waits[meter.num_steps] = (begin, perf_counter_ns())
+            self._waits.append((meter.num_steps, begin, perf_counter_ns()))
         return batch
 
     def _stop(self) -> None:
@@ -70,30 +73,16 @@ class ProfiledLoop:
                 self._meter.disturb(1)  # this step, in which the profile ends
 
     def end(self) -> None:
-        """Ends the profile with the loop, and reads its result."""
+        """Ends the profile with the loop, and reads what it recorded; a second call does nothing."""
         self._stop()
-        if self._result is None:
-            self._result = self.result()
+        if self._recording is None:
+            self._recording = self._profile.recording()
             self._profile.close()
 
-    def result(self) -> Profiled:
-        """The result so far. On an asynchronous device, only the end of a wait counts, in which it had no work."""
-        if self._result is not None:
-            return self._result
-        idle_ms = {step.step: step.device.idle for step in self._meter.settled if step.device is not None}
-        waits = [without_work(begin, end, idle_ms.get(number)) for number, (begin, end) in self._waits.items()]
-        return self._profile.result(waits=waits)
-
-    def html(self, title: str) -> str:
-        """The tree.
-
-        Raises:
-            UserError: nothing was sampled, or pyinstrument is not installed.
-        """
-        result = self.result()
-        if result.lines is None:
-            raise UserError(f"watch: there is no tree of slow lines: {result.problem}")
-        return tree(result.recording, title)
+    def record(self) -> LineRecord:
+        """What was recorded so far."""
+        recording = self._profile.recording() if self._recording is None else self._recording
+        return line_record(recording, waits_in(self._meter.settled, self._waits), self._num_workers)
 
 
 def _num_workers(loader: Any) -> int:

@@ -9,12 +9,13 @@ from types import ModuleType
 from typing import Any
 
 from loaderlab.attach.after_import import Hook
-from loaderlab.attach.events import BATCH, Events, Row
+from loaderlab.attach.events import BATCH, Events, LoaderProfile
 from loaderlab.attach.hooks import STACK
 from loaderlab.attach.loader_facts import whole
 from loaderlab.attach.recorder import recorder
 from loaderlab.attach.wrapping import wrap
-from loaderlab.lines.control import Profiled, WorkerProfile
+from loaderlab.diagnosis.line_figures import Wait, line_record
+from loaderlab.lines.control import WorkerProfile
 
 READ = "_loaderlab_read"  # the attribute of an iterator
 LEAST_WARMUP = 5  # optimizer steps
@@ -105,25 +106,26 @@ class ProfiledProgram:
         """Ends the profile with the program."""
         self._profile.end()
 
-    def result(self, events: Events) -> Profiled:
-        """The slow lines. Removes the profile's files.
+    def profile(self, events: Events) -> LoaderProfile:
+        """What was recorded. Removes the profile's files.
 
         Args:
             events: of the program, with its waits.
         """
-        stack = None if self._profiled is None else self._profiled.stack
-        numbers = {facts.number for facts in events.loaders if facts.stack == stack}
+        read = self._profiled
+        numbers = frozenset(facts.number for facts in events.loaders if read is not None and facts.stack == read.stack)
         begin_ns, end_ns = self._profile.interval_ns
-        rows = [row for row in events.rows if row.kind == BATCH and row.loader in numbers]
+        waits = [
+            Wait(row.begin_ns, row.end_ns, None if row.idle_ns < 0 else row.idle_ns)
+            for row in events.rows
+            if row.kind == BATCH and row.loader in numbers and begin_ns <= row.begin_ns < end_ns
+        ]
         try:
-            return self._profile.result(waits=[_wait(row) for row in rows if begin_ns <= row.begin_ns < end_ns])
+            return LoaderProfile(
+                line_record(self._profile.recording(), waits, read.num_workers if read else 0), numbers
+            )
         finally:
             self._profile.close()
-
-
-def _wait(row: Row) -> tuple[int, int]:
-    """The wait for a batch; on an asynchronous device its end, in which the device had no work."""
-    return (row.begin_ns if row.idle_ns < 0 else max(row.begin_ns, row.end_ns - row.idle_ns)), row.end_ns
 
 
 def _read(loader: Any) -> _Read:

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from loaderlab import metrics
@@ -16,7 +17,7 @@ from loaderlab.attach.roles import EVALUATION, TRAINING, Roles, is_ahead, roles_
 from loaderlab.attach.torch_terms import LEAST_WARMUP, in_terms, in_torch_terms, of_torch
 from loaderlab.device.capabilities import CPU, DeviceCapabilities
 from loaderlab.diagnosis.evidence import FED, INCONCLUSIVE, Setup
-from loaderlab.diagnosis.figures import NO_PROBES, LoopRecord, evidence_of, figures_of
+from loaderlab.diagnosis.figures import NO_PROBES, LoopRecord, evidence_of, figures_of, profiled_of
 from loaderlab.diagnosis.verdict import Verdict, judge, lost_pct
 from loaderlab.loaders.capabilities import LoaderCapabilities
 
@@ -84,7 +85,6 @@ class Reading:
         device: ``cuda:0 NVIDIA H200``.
         program: facts about the program.
         ranks: the verdict over all ranks of the job, on its first rank; None on the others, and without other ranks.
-        slow: the profile of a worker; None if none was asked for.
     """
 
     job: JudgedLoader
@@ -94,7 +94,13 @@ class Reading:
     device: str = ""
     program: Program = field(default_factory=Program)
     ranks: RanksReading | None = None
-    slow: Profiled | None = None
+
+    @cached_property
+    def slow(self) -> Profiled | None:
+        """The slow lines of the loader that was profiled, or why there are none; None if no profile was asked for."""
+        return next(
+            (slow for entry in (self.job, *self.loaders) if (slow := profiled_of(entry.loop)) is not None), None
+        )
 
     @property
     def lost_pct(self) -> float | None:
@@ -110,6 +116,14 @@ class Reading:
 def read_events(events: Events) -> Reading:
     """The verdicts."""
     events = replace(events, rows=outermost(events.rows))
+    reading = _reading(events)
+    if events.profile is None or reading.slow is not None:
+        return reading
+    # it never began, or is of a loader without a verdict
+    return replace(reading, job=replace(reading.job, loop=replace(reading.job.loop, profiled=events.profile.record)))
+
+
+def _reading(events: Events) -> Reading:
     roles = roles_of(events)
     places = _places(events.loaders)
     others = tuple(_evaluation(events, places, group) for group in _groups(events.loaders, roles.evaluation))
@@ -266,6 +280,8 @@ def _judged(
     setup = _setup(program, group)
     loop, note = _loop(record, setup, events, numbers)
     loop = replace(loop, one_loader=one_loader)
+    if events.profile is not None and one_loader and events.profile.loaders & numbers:
+        loop = replace(loop, profiled=events.profile.record)
     verdict = judge(evidence_of(loop, NO_PROBES), setup)
     if numbers & roles.threaded and verdict.grade == FED and not is_ahead(events.rows, roles, _step_ns(loop)):
         titles = [_title(facts, places) for facts in group]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from loaderlab.system.files import write_text
 
 if TYPE_CHECKING:
     from loaderlab.attach.rank_results import RanksReading
+    from loaderlab.lines.control import Profiled
     from loaderlab.tracking.tracked_run import TrackedRun
 
 
@@ -29,8 +29,7 @@ class Record:
         facts: lines of the page: name and text.
         environment: the content of ``environment.json``.
         ranks: the verdict over the ranks of the job; None without other ranks.
-        slow_line: the sentence on the slowest line of the loader; empty if no worker was profiled.
-        slow_files: the files of that profile.
+        slow: the slow lines of a loader; None if no worker was profiled.
     """
 
     name: str
@@ -40,8 +39,7 @@ class Record:
     loop: LoopRecord
     environment: Mapping[str, Any]
     ranks: RanksReading | None = None
-    slow_line: str = ""
-    slow_files: Sequence[Path] = ()
+    slow: Profiled | None = None
 
 
 def log_results(tracked: TrackedRun, verdict: Verdict, figures: Mapping[str, float], num_steps: int) -> None:
@@ -60,7 +58,9 @@ def write_record(tracked: TrackedRun, record: Record) -> None:
     log_results(tracked, record.verdict, record.figures, len(loop.steps))
     for step in loop.steps:
         tracked.metric(metrics.TRAIN_LOSS, step.loss, step.step)  # a loss that is not finite is left out
-    facts = {**record.facts, **({"slow line": record.slow_line} if record.slow_line else {})}
+    facts, slow = dict(record.facts), record.slow
+    if slow is not None and not record.verdict.slow_line:  # the profile has a problem, or is of one of several loaders
+        facts["slow line"] = slow.sentence
     page = run_page.markdown(record.name, facts, record.figures, record.verdict) + _ranks_section(record.ranks)
     tracked.tags({"mlflow.note.content": page})
     with tempfile.TemporaryDirectory() as temporary:
@@ -71,10 +71,11 @@ def write_record(tracked: TrackedRun, record: Record) -> None:
             tracked.tags(record.ranks.verdict.tags())
             _draw_ranks(folder, record.name, record.ranks)
             _write_ranks(folder, loop, record.ranks)
-        if record.slow_line:
-            tracked.tags({"slow_line": record.slow_line})
-        for path in record.slow_files:
-            shutil.copy(path, folder)
+        if slow is not None:
+            from loaderlab.lines.files import write_files
+
+            tracked.tags({"slow_line": slow.sentence})
+            write_files(folder, slow, record.name)
         write_text(folder / "report.md", page)
         write_text(folder / "environment.json", json.dumps(record.environment, indent=1) + "\n")
         tracked.artifacts(folder)

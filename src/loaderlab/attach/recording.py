@@ -21,9 +21,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from loaderlab.attach.events import PROFILE_FILE
 from loaderlab.attach.sidecar import RANKS_FILE, Ending, Order
 from loaderlab.config import UserError
-from loaderlab.lines.files import NAMES
 from loaderlab.system.causes import described
 from loaderlab.system.job_process import process_handle
 from loaderlab.system.processes import importing, process_identity
@@ -215,6 +215,6 @@ def in_options(message: str) -> str:
 def _clean_up(rows_file: Path) -> None:
     """Removes the rows, the messages and their folder, unless that has other files."""
     with suppress(OSError):
-        for name in (rows_file.name, f"{rows_file.name}.log", RANKS_FILE, *NAMES):
+        for name in (rows_file.name, f"{rows_file.name}.log", RANKS_FILE, PROFILE_FILE):
             rows_file.with_name(name).unlink(missing_ok=True)
         rows_file.parent.rmdir()

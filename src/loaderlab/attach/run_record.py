@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,6 @@ from loaderlab.attach.record import Record, log_results, write_record
 from loaderlab.attach.sidecar import RANKS_FILE, Ending, Order
 from loaderlab.config import TrackingConfig, UserError
 from loaderlab.device.environment import describe_machine
-from loaderlab.lines.files import NAMES, SHARES
 from loaderlab.metrics import TABLE, WAIT_PCT
 from loaderlab.system.causes import described
 from loaderlab.tracking import open_store
@@ -129,18 +127,8 @@ class RunRecording:
             loop=reading.job.loop,
             environment=describe_machine(_device_name(reading.device), reading.program.threads),
             ranks=reading.ranks,
-            slow_line=self._slow_line(),
-            slow_files=self._slow_files(),
+            slow=reading.slow,
         )
-
-    def _slow_files(self) -> list[Path]:
-        """The files of a profile that the program has written next to its rows."""
-        files = [Path(self._order.rows_file).with_name(name) for name in NAMES]
-        return [path for path in files if path.exists()]
-
-    def _slow_line(self) -> str:
-        path = Path(self._order.rows_file).with_name(SHARES)
-        return str(json.loads(path.read_text(encoding="utf-8"))["sentence"]) if path.exists() else ""
 
 
 def outcome(ending: Ending | None) -> tuple[str, str]:

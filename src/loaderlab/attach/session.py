@@ -11,6 +11,7 @@ from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 from loaderlab.attach import hooks
+from loaderlab.attach.events import save_profile
 from loaderlab.attach.passes import Pass
 from loaderlab.attach.recorder import Recorder, recorder
 from loaderlab.config import UserError
@@ -67,8 +68,12 @@ class Session:
         from loaderlab.attach.reading import read_events
 
         events = recorder.events()
-        reading = read_events(events)
-        return reading if self._profiled is None else replace(reading, slow=self._profiled.result(events))
+        if self._profiled is not None:
+            profile = self._profiled.profile(events)
+            events = replace(events, profile=profile)
+            if self._rows_file is not None:
+                save_profile(profile, self._rows_file)
+        return read_events(events)
 
 
 def _profiled() -> ProfiledProgram:

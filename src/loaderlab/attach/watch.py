@@ -24,10 +24,8 @@ from __future__ import annotations
 
 import math
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, SupportsFloat, TypeVar
 
@@ -44,7 +42,7 @@ from loaderlab.config import AUTO, TrackingConfig, UserError, store_root
 from loaderlab.device.base import Device
 from loaderlab.device.resolve import resolve_device
 from loaderlab.diagnosis.evidence import Setup
-from loaderlab.diagnosis.figures import NO_PROBES, LoopRecord, evidence_of, figures_of
+from loaderlab.diagnosis.figures import NO_PROBES, LoopRecord, evidence_of, figures_of, profiled_of
 from loaderlab.diagnosis.verdict import Verdict, judge
 from loaderlab.loaders.capabilities import LoaderCapabilities
 from loaderlab.meter import resources
@@ -192,7 +190,8 @@ class Watch:
     def slow_lines(self) -> SlowLines | None:
         """The lines of the loader by their share of a worker's time, the slowest first, and what the training would gain without each; None
         without `profile_workers`, or if there is no result: the verdict says why."""
-        return None if self._profiled is None else self._profiled.result().lines
+        slow = profiled_of(self._loop())
+        return None if slow is None else slow.lines
 
     def slow_lines_html(self) -> str:
         """The time of the worker as a tree of calls: a page that loads nothing.
@@ -200,9 +199,14 @@ class Watch:
         Raises:
             UserError: nothing was sampled, or pyinstrument is not installed.
         """
-        if self._profiled is None:
+        from loaderlab.lines.tree import tree
+
+        slow = profiled_of(self._loop())
+        if slow is None:
             raise UserError("watch: nothing was profiled. Call meter.profile_workers() before the loop")
-        return self._profiled.html(self._record or LOOP)
+        if slow.lines is None:
+            raise UserError(f"watch: there is no tree of slow lines: {slow.problem}")
+        return tree(slow.recording, self._record or LOOP)
 
     def verdict(self) -> Verdict:
         """The verdict on the steps measured so far; ``str`` of it is one line. A notebook shows it with its loop.
@@ -226,11 +230,11 @@ class Watch:
     def _verdict(self, loop: LoopRecord) -> Verdict:
         """The verdict on this rank."""
         setup = self._loops.setup
-        slow = None if self._profiled is None else self._profiled.result()
-        evidence = replace(evidence_of(loop, NO_PROBES), lines=None if slow is None else slow.lines)
+        evidence = evidence_of(loop, NO_PROBES)
         verdict = judge(evidence, setup)
         if verdict.bottleneck is not None and self._device.capabilities.asynchronous and not self._delivery_marked:
             verdict = replace(verdict, because=verdict.because + UNSEEN)
+        slow = None if loop.profiled is None else loop.profiled.profiled(evidence)
         notes = [*self._loops.notes(), *([] if slow is None or slow.lines is not None else [slow.sentence])]
         verdict = replace(verdict, because="; ".join([verdict.because, *notes]))
         title = f"{self._record or LOOP} on {self._device.title}"
@@ -272,6 +276,7 @@ class Watch:
             losses=[step.loss for step in record.steps if math.isfinite(step.loss)][-NUM_LOSSES:],
             phases_marked=False,
             delivery_marked=self._delivery_marked,
+            profiled=None if self._profiled is None else self._profiled.record(),
         )
 
     @property
@@ -325,24 +330,18 @@ class Watch:
         from loaderlab.attach.record import Record, write_record
         from loaderlab.device.environment import describe
 
+        loop = self._loop() if self._ranks is None or self._ranks.reading is None else self._ranks.reading.job.loop
         record = Record(
             name=str(self._record),
             facts={"device": self._device.title},
             verdict=self.verdict(),
             figures=self.figures(),
-            loop=self._loop() if self._ranks is None or self._ranks.reading is None else self._ranks.reading.job.loop,
+            loop=loop,
             environment=describe(self._device),
             ranks=self.ranks,
+            slow=profiled_of(loop),
         )
-        if self._profiled is None:
-            write_record(tracked, record)
-            return
-        from loaderlab.lines.files import write_files
-
-        with tempfile.TemporaryDirectory() as folder:
-            slow = self._profiled.result()
-            write_files(Path(folder), slow, record.name)
-            write_record(tracked, replace(record, slow_line=slow.sentence, slow_files=[*Path(folder).iterdir()]))
+        write_record(tracked, record)
 
 
 def watch(

@@ -11,6 +11,7 @@ from loaderlab import metrics
 from loaderlab.diagnosis.capacity import capacity_of
 from loaderlab.diagnosis.evidence import Evidence, Setup, expected_rate
 from loaderlab.diagnosis.line_figures import LineRecord, line_figures
+from loaderlab.lines.control import Profiled
 from loaderlab.meter import summary
 from loaderlab.meter.rates import ProbeResults
 from loaderlab.meter.sampler import DeviceSample, device_figures
@@ -141,6 +142,11 @@ def evidence_of(loop: LoopRecord, probes: ProbeResults) -> Evidence:
     )
     evidence = _with_probes(evidence, probes)
     return evidence if loop.profiled is None else replace(evidence, lines=loop.profiled.lines(evidence))
+
+
+def profiled_of(loop: LoopRecord) -> Profiled | None:
+    """The slow lines of a loop, or why there are none; None without a profile."""
+    return None if loop.profiled is None else loop.profiled.profiled(evidence_of(loop, NO_PROBES))
 
 
 def _typical_share(starved: Sequence[float]) -> float | None:

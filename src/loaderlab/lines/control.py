@@ -17,7 +17,7 @@ from typing import Any
 from loaderlab.config import UserError
 from loaderlab.lines import ticker
 from loaderlab.lines.sampler import StackSampler
-from loaderlab.lines.shares import LEAST_BUSY_S, SlowLines, Waits, slow_lines
+from loaderlab.lines.shares import SlowLines
 from loaderlab.lines.stacks import Recording, joined, read
 from loaderlab.lines.words import sentence
 
@@ -31,8 +31,6 @@ NOT_BEGUN = "the training ended before the profile began, which is after the war
 NOT_PREPARED = (
     "no worker was sampled: its workers were already running when the profile was asked for, or it starts none"
 )
-NO_WAITS = "the training read fewer than two batches during the profile"
-IDLE = f"the loader worked for less than {LEAST_BUSY_S} s during the profile"
 
 
 @dataclass(frozen=True)
@@ -83,8 +81,8 @@ def _file_name(loader: int, pid: int | str) -> str:
 class WorkerProfile:
     """A profile of one worker of a loader, or of the loader in the training process if it has no workers.
 
-    In this order: `worker_init` or `prepared` before the workers start, `begin` after the warm-up, `waited` for each wait while `running`,
-    `result`, `close`. The steps while it is `running` are not to be measured: the profiler slows the worker down.
+    In this order: `worker_init` or `prepared` before the workers start, `begin` after the warm-up, `end` when it is no longer `running`,
+    `recording`, `close`. The steps while it is `running` are not to be measured: the profiler slows the worker down.
 
     Args:
         seconds: length of the profile, 0.5 to 60.
@@ -108,7 +106,6 @@ class WorkerProfile:
         self._num_workers = self._loader = 0
         self._in_process: StackSampler | None = None
         self._ticker: subprocess.Popen[bytes] | None = None
-        self._waits: list[tuple[int, int]] = []
 
     # ---- in the training process ---------------------------------------------------------------------------
 
@@ -161,10 +158,6 @@ class WorkerProfile:
         """Between `begin` and its end, which comes by itself."""
         return self.begun and perf_counter_ns() < self._end_ns
 
-    def waited(self, begin_ns: int, end_ns: int) -> None:
-        """Notes a wait of the training for a batch, in `time.perf_counter_ns`; of an asynchronous device, pass its waits to `result`."""
-        self._waits.append((begin_ns, end_ns))
-
     def end(self) -> None:
         """Ends the profile, early if it is running; a second call does nothing."""
         if self.begun:
@@ -178,32 +171,15 @@ class WorkerProfile:
 
     # ---- afterwards ----------------------------------------------------------------------------------------
 
-    def result(
-        self, *, waits: Waits | None = None, waits_pct: float | None = None, device_x: float | None = None
-    ) -> Profiled:
-        """The slow lines, or why there are none.
-
-        Args:
-            waits: by default those that were noted by `waited`.
-            waits_pct: share of the step time in which the training waits for data, percent; by default that of the profiled steps.
-            device_x: see `loaderlab.lines.shares.SlowLines`.
-        """
-        waits = self._waits if waits is None else waits
-        recording = self.recording() if self.begun else Recording(problem=NOT_BEGUN)
-        if problem := recording.problem or (NO_WAITS if len(waits) < 2 else ""):
-            return Profiled(None, recording, problem)
-        if waits_pct is None:
-            waits_pct = share_of(waits)
-        lines = slow_lines(recording, waits, num_workers=self._num_workers, waits_pct=waits_pct, device_x=device_x)
-        return Profiled(lines, recording, "" if lines is not None else IDLE)
-
     @property
     def interval_ns(self) -> tuple[int, int]:
         """Begin and end, `time.perf_counter_ns`."""
         return self._begun_ns, self._end_ns
 
     def recording(self) -> Recording:
-        """What was sampled between `begin` and the end."""
+        """What was sampled between `begin` and the end; with a problem if nothing was."""
+        if not self.begun:
+            return Recording(problem=NOT_BEGUN)
         whole = joined([read(path) for path in sorted(self.folder.glob(self._files()))])
         samples = tuple(entry for entry in whole.samples if self._begun_ns <= entry.begin_ns < self._end_ns)
         missing = "" if samples else NOT_PREPARED if _has_handles() else NO_HANDLES
@@ -217,21 +193,6 @@ class WorkerProfile:
         """Ends the profile and removes its files."""
         self.end()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def without_work(begin_ns: int, end_ns: int, idle_ms: float | None) -> tuple[int, int]:
-    """The end of a wait, in which an asynchronous device had no work.
-
-    Args:
-        idle_ms: how long the device had no work before the end; None: on another device, where the whole wait counts.
-    """
-    return (begin_ns if idle_ms is None else max(begin_ns, end_ns - round(1e6 * idle_ms)), end_ns)
-
-
-def share_of(waits: Waits) -> float:
-    """The share of the time in waits, percent, from the begin of the first to the begin of the last."""
-    span = waits[-1][0] - waits[0][0]
-    return 100 * sum(end - begin for begin, end in waits[:-1]) / span if span else 0.0
 
 
 def _has_handles() -> bool:

@@ -10,10 +10,11 @@ from loaderlab.report.page_frame import escaped
 
 
 def slow_lines_fragment(slow: Profiled) -> str:
-    """The sentence, and tables of the stages and the lines; only the sentence if there are none. It loads nothing; all texts are escaped."""
-    heading = f'<div class="loaderlab-loop"><h4>Slow lines</h4><p>{escaped(slow.sentence)}.</p>'
+    """Tables of the stages and the lines, whose sentence is part of the verdict; without lines the reason. It loads nothing; all texts are
+    escaped."""
+    heading = '<div class="loaderlab-loop"><h4>Slow lines</h4>'
     if (lines := slow.lines) is None:
-        return f"{heading}</div>\n"
+        return f"{heading}<p>{escaped(slow.sentence)}.</p></div>\n"
     tables = "".join(_table(words.rows(lines, parts)) for parts in (lines.stages, lines.lines))
     return f'{heading}<p class="soft">{escaped(words.facts(lines))}</p>{tables}</div>\n'
 

@@ -6,9 +6,8 @@ import contextlib
 from collections.abc import Sequence
 
 from loaderlab.config import choice, refuse
-from loaderlab.diagnosis.line_figures import LineRecord
-from loaderlab.lines.control import NOT_BEGUN, WorkerProfile, without_work
-from loaderlab.lines.stacks import Recording
+from loaderlab.diagnosis.line_figures import LineRecord, line_record, waits_in
+from loaderlab.lines.control import WorkerProfile
 from loaderlab.loaders.capabilities import Makers
 from loaderlab.meter.phases import ALL_STEPS, StepMeter
 from loaderlab.meter.step import Step
@@ -44,7 +43,7 @@ class LineProfile:
         # the other half of the run is measured
         self._last_step = None if total is None else self._warmup + max(1, (total - self._warmup) // 2)
         self._profile = WorkerProfile(measure.workers_s)
-        self._recording, self._problem = Recording(), NOT_BEGUN
+        self._recording = self._profile.recording()
         self._waits: list[tuple[int, int, int]] = []  # step, begin, end
         self._open, self._disturbs, self._measured_from = True, False, 0
         loader.call_in_workers(self._profile.worker_init(None))
@@ -78,21 +77,13 @@ class LineProfile:
             return
         self._open = False
         with contextlib.closing(self._profile):
-            if self._profile.begun:
-                self._profile.end()
-                self._recording, self._problem = self._profile.recording(), ""
+            self._profile.end()
+            self._recording = self._profile.recording()
 
     def result(self, steps: Sequence[Step]) -> LineRecord:
         """What was recorded.
 
         Args:
-            steps: of the loop, in order. With workers, a wait counts from the moment when the device had no more work.
+            steps: of the loop, in order.
         """
-        waits = []
-        for number, begin_ns, end_ns in self._waits:
-            device = steps[number].device if number < len(steps) else None
-            idle_ms = device.idle if self._num_workers and device is not None else None
-            wait = without_work(begin_ns, end_ns, idle_ms)
-            if wait[0] < wait[1]:
-                waits.append(wait)
-        return LineRecord(self._recording, waits, self._num_workers, self._problem)
+        return line_record(self._recording, waits_in(steps, self._waits), self._num_workers)
