@@ -165,10 +165,13 @@ def test_a_loop_that_ended_before_its_profile() -> None:
     assert result.as_json()["problem"] == NOT_BEGUN
 
 
-def test_the_tree_is_a_page_with_the_lines() -> None:
-    result = profiled(DataLoader(Sleeping(), batch_size=4))
+def test_the_tree_is_a_page_with_the_lines_of_the_loader() -> None:
+    result = profiled(DataLoader(Sleeping(), batch_size=4, num_workers=1))
     page = tree(result.recording, "train.py")
     assert "SlowTransform.__call__" in page
+    assert "test_profiled_loaders.py" not in page  # a forked worker has the frames of its program
+    began = float(page.partition('"start_time": ')[2].partition(",")[0])
+    assert 0 < time.time() - began < 60
     assert "src=" not in page.partition("<script>")[0]
 
 

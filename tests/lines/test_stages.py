@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from loaderlab.lines.stacks import Frame
-from loaderlab.lines.stages import place_of
+from loaderlab.lines.stages import in_loader, place_of
 from tests.lines.planted import COLLATES, FETCH, ITEMS, WAITS, WORKER
 
 SOURCE = """\
@@ -81,3 +81,10 @@ def test_a_comprehension_belongs_to_the_function_around_it(user: str) -> None:
 def test_without_user_code_the_line_is_that_of_the_package() -> None:
     place = place_of((Frame(WORKER, 1, "_worker_loop"), ITEMS, Frame(LIBRARY, 8, "load"), Frame(LIBRARY, 9, "inner")))
     assert (place.line.line, place.line.function) == (8, "load")
+
+
+def test_the_frames_of_the_program_are_not_the_loaders(user: str) -> None:
+    program = (Frame("train.py", 9, "<module>"), Frame("/x/loaderlab/attach/watch.py", 1, "batches"))
+    forked = item(user, 4)
+    assert in_loader((*program, *forked)) == forked
+    assert in_loader((*program, Frame(user, 4, "__getitem__"))) == (program[1], Frame(user, 4, "__getitem__"))

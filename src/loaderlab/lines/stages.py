@@ -90,9 +90,22 @@ def place_of(stack: tuple[Frame, ...]) -> Place:
     return Place(_stage(above, below, line), line)
 
 
+def in_loader(stack: tuple[Frame, ...]) -> tuple[Frame, ...]:
+    """A stack without the frames around the loader's work: the program's, which a forked worker has too."""
+    loop = _worker_loop(stack)
+    return stack[
+        next((index for index, frame in enumerate(stack) if _begins_work(frame)), 0) if loop is None else loop :
+    ]
+
+
+def _worker_loop(stack: tuple[Frame, ...]) -> int | None:
+    """The index of the frame in which a worker does all its work; None outside a worker."""
+    return next((index for index in range(len(stack) - 1, -1, -1) if _is(stack[index], _WORKER)), None)
+
+
 def _outside(stack: tuple[Frame, ...]) -> Place:
     """In a worker's loop, but not in the fetching of a batch."""
-    loop = next((index for index in range(len(stack) - 1, -1, -1) if _is(stack[index], _WORKER)), None)
+    loop = _worker_loop(stack)
     inner = stack[loop:] if loop is not None else stack[-1:]
     waits = loop is not None and len(inner) > 1 and inner[1].function == "get"
     sends = loop is not None and len(inner) > 1 and inner[1].function == "put"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections.abc import Iterator
 
 from loaderlab.lines.stacks import Frame, Recording
-from loaderlab.lines.stages import WAITING, place_of
+from loaderlab.lines.stages import WAITING, in_loader, place_of
 from loaderlab.system.extras import require
 
 NAME = "slow_lines.html"
@@ -29,7 +30,7 @@ def tree(recording: Recording, title: str) -> str:
     seconds = sum(time for _, time in records)
     session = Session(
         frame_records=records,
-        start_time=0.0,
+        start_time=_time_of(recording),
         duration=seconds,
         min_interval=0.001,
         max_interval=0.001,
@@ -43,11 +44,17 @@ def tree(recording: Recording, title: str) -> str:
     return _FONTS.sub("data:text/css,", str(HTMLRenderer(resample_interval=0).render(session)))
 
 
+def _time_of(recording: Recording) -> float:
+    """When the recording began, in seconds since 1970."""
+    begin_ns = min((sample.begin_ns for sample in recording.samples), default=time.perf_counter_ns())
+    return time.time() - (time.perf_counter_ns() - begin_ns) / 1e9
+
+
 def _records(recording: Recording) -> Iterator[tuple[list[str], float]]:
-    """The stacks below the one that fetches a batch, as pyinstrument identifies frames, with their seconds."""
+    """The stacks in which the loader worked, as pyinstrument identifies frames, with their seconds."""
     for sample in recording.samples:
         if place_of(sample.stack).stage.kind != WAITING:
-            yield [ROOT, *map(_identifier, sample.stack)], sample.wall_ns / 1e9
+            yield [ROOT, *map(_identifier, in_loader(sample.stack))], sample.wall_ns / 1e9
 
 
 def _identifier(frame: Frame) -> str:
