@@ -209,6 +209,7 @@ def test_a_rank_without_a_result_is_not_judged() -> None:
     assert reading.job.figures[metrics.NUM_RANKS] == 3
     assert reading.ranks.verdict.straggler is not None
     assert f"Note: rank 2: {SILENT}." in " ".join(text(reading, "train.py").split())
+    assert str(reading.ranks) == f"{reading.ranks.verdict.sentence}; rank 2: {SILENT}"
     assert reading.job.verdict.grade == "starved"
 
 

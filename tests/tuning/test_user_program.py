@@ -177,6 +177,15 @@ def test_a_slow_loader_starves_the_step_and_a_worker_helps() -> None:
     assert helped.worker_mib is not None
 
 
+def test_more_workers_than_cores_are_tried_without_a_warning(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})
+    crowd = Trial(Candidate(makers=2, prefetch=2), "", SHORT_S)
+    assert measure(program(slow_loader(0.0)), crowd, own_process=False).num_steps >= 15
+    assert not [entry for entry in recwarn if "worker" in str(entry.message)]
+
+
 @pytest.mark.parametrize("loader", [slow_loader(0), DataLoader(Stream(shares=True), batch_size=BATCH)])
 @pytest.mark.parametrize("persistent", [False, True])
 def test_a_window_contains_the_end_of_an_epoch(loader: DataLoader[Any], persistent: bool) -> None:

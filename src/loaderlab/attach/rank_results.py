@@ -203,6 +203,10 @@ class RanksReading:
                 reasons.setdefault(result.reason, []).append(result.rank)
         return notes + [f"{ranks_text(ranks)}: {reason}" for reason, ranks in reasons.items()]
 
+    def __str__(self) -> str:
+        """The verdict and what limits it, in one line."""
+        return "; ".join(filter(None, [self.verdict.sentence, *self.notes]))
+
 
 def not_compared(reading: Reading, reason: str) -> Reading:
     """The reading of the first rank if those of the others are not available."""

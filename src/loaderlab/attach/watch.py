@@ -219,8 +219,7 @@ class Watch:
             note = "" if self._ranks is None else self._ranks.note
             return replace(verdict, because="; ".join(filter(None, [verdict.because, note])))
         verdict, ranks = reading.job.verdict, reading.ranks
-        parts = [] if ranks is None else [ranks.verdict.sentence, *ranks.notes]
-        return replace(verdict, because="; ".join(filter(None, [verdict.because, *parts])))
+        return replace(verdict, because="; ".join(filter(None, [verdict.because, str(ranks or "")])))
 
     @property
     def ranks(self) -> RanksReading | None:

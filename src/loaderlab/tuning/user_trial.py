@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,6 +26,7 @@ from loaderlab.tuning.user_loader import LoaderSource, ends_itself
 from loaderlab.tuning.user_probes import KEPT, end, loader_alone, probed
 
 LONGEST_S = 60.0  # of a window that has not yet enough steps
+MORE_THAN_CORES = "This DataLoader will create"  # a warning of torch for each candidate with more workers than cores
 EARLY_STEP = 3  # after which memory is read; the queue may fill meanwhile, so a full queue is left out after it
 Step = Callable[[Any], object]
 
@@ -53,6 +55,12 @@ def measure(program: Program, trial: Trial, *, own_process: bool) -> Measured:
         TrialFailed: too few steps could be measured.
         UserError: an epoch has too few steps.
     """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", MORE_THAN_CORES, UserWarning)
+        return _measured(program, trial, own_process=own_process)
+
+
+def _measured(program: Program, trial: Trial, *, own_process: bool) -> Measured:
     began = time.perf_counter()
     device = resolve_device(program.device)
     loader = program.source.build(trial.candidate, trial.epoch_steps)
