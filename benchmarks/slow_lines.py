@@ -3,7 +3,7 @@
     python -m benchmarks.slow_lines --repeats 3
     python -m benchmarks.slow_lines --cases sleep loop --workers 2
 
-Each run is a process of its own with an emulated device, which waits for its loader. After the profile, the planted line is left out and
+Each run is a process of its own with an emulated device, which waits for its loader. After some measured steps, the planted line is left out and
 put back in turns, which shows its gain. The profiler's cost is measured in a run of its own, whose samples are switched off and on in
 turns. Targets: the planted line ranks first, its share is within 10 points of the line's own clock, the gain within 15 % of the prediction;
 on average over all runs, a worker is slowed down by at most 5 %, and the reported cost is right within 2 points.

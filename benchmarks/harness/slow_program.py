@@ -2,7 +2,8 @@
 
     python -m benchmarks.harness.slow_program sleep 2 --seconds 4
 
-After the profile, the planted line is left out and put back in turns, which shows its gain.
+After the profile come steps that are measured, which the prediction needs. Then the planted line is left out and put back in turns, which shows
+its gain.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from benchmarks.harness.slow_cases import Made
+    from loaderlab.lines.shares import SlowLines
 
 STEP_S = 0.004  # of the emulated device
 WARMUP = {0: 40, 1: 40, 2: 80}  # number of workers: steps before the profile, about 2 s
-TURNS, TURN_S = 8, 0.8  # without and with the line, after the profile
+MEASURED_S = 1.6  # after the profile
+TURNS, TURN_S = 8, 0.8  # without and with the line, after that
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ def run(case: str, num_workers: int, seconds: float) -> Outcome:
     dataset = PlantedDataset(case, switch)
     loader: DataLoader[Any] = DataLoader(dataset, BATCH, num_workers=num_workers, collate_fn=Collate(case, switch))
     arrivals: list[Arrival] = []
-    begun_ns = ended_ns = 0
+    begun_ns = ended_ns = turns_ns = 0
+    lines: SlowLines | None = None
     with watch("cpu", warmup_steps=WARMUP[num_workers]) as meter:
         meter.profile_workers(seconds)
         for batch in meter.batches(loader):
@@ -85,12 +89,14 @@ def run(case: str, num_workers: int, seconds: float) -> Outcome:
             if len(arrivals) == WARMUP[num_workers]:  # the profile begins with the next request
                 begun_ns = time.perf_counter_ns()
                 ended_ns = begun_ns + int(1e9 * seconds)
-            turn = int((now - ended_ns) / 1e9 // TURN_S) if begun_ns else -1
+                turns_ns = ended_ns + int(1e9 * MEASURED_S)
+            turn = int((now - turns_ns) / 1e9 // TURN_S) if begun_ns else -1
+            if turn >= 0 and lines is None:
+                lines = meter.slow_lines()
             switch[0] = turn < 0 or turn % 2
             if turn >= TURNS:
                 break
     dataset.path.unlink(missing_ok=True)
-    lines = meter.slow_lines()
     assert lines is not None, str(meter.verdict())
     top, line = lines.top, planted_line(case)
     own = [entry.made for entry in arrivals if entry.made.worker == 0]
@@ -104,7 +110,7 @@ def run(case: str, num_workers: int, seconds: float) -> Outcome:
         / sum(entry.end_ns - entry.begin_ns for entry in inside),
         share_pct=100 * top.share,
         expected_x=lines.gain(top).run_x,
-        gain_x=gain_x([entry for entry in arrivals if entry.time_ns > ended_ns], 2 * num_workers + 1),
+        gain_x=gain_x([entry for entry in arrivals if entry.time_ns > turns_ns], 2 * num_workers + 1),
     )
 
 
