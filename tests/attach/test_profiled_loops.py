@@ -17,7 +17,7 @@ from loaderlab.attach.watch import Watch
 from loaderlab.config import UserError
 from loaderlab.metrics import LINES_SHARE_PCT, STARVED_PCT
 from tests.lines import planted
-from tests.lines.planted import Sleeping, line_with
+from tests.lines.planted import Computing, Sleeping, line_with
 
 LINE = line_with(planted.__file__, "# planted: transform")
 SCRIPT = f"""
@@ -137,7 +137,9 @@ def test_the_recorded_run_has_the_slow_line_and_its_files(tmp_path: Path) -> Non
     assert f"planted.py:{LINE} __call__" in run.data.tags["slow_line"]
     assert f"planted.py:{LINE} __call__" in run.data.tags["mlflow.note.content"]
     names = {entry.path for entry in client.list_artifacts(run.info.run_id)}
-    assert {"slow_lines.html", "slow_lines.json"} <= names
+    assert {"slow_lines.html", "slow_lines.json", "slow_lines_table.json"} <= names
+    assert "slow_lines_table.json" in run.data.tags["mlflow.loggedArtifacts"]
+    assert "## Slow lines" in run.data.tags["mlflow.note.content"]
     assert run.data.metrics[STARVED_PCT] > 20  # of the steps after the profile
     assert run.data.metrics[LINES_SHARE_PCT] > 40
 
@@ -146,3 +148,39 @@ def test_the_recorded_run_has_the_slow_line_and_its_files(tmp_path: Path) -> Non
 def test_a_program_that_ends_in_its_warmup_has_no_slow_line(tmp_path: Path) -> None:
     done = watched(tmp_path, 0, 0.0)
     assert "Slow line: none. The training ended before the profile began" in " ".join(done.stderr.split())
+
+
+def test_a_loop_inside_the_loop_is_not_profiled() -> None:
+    """As an evaluation: its loader is another one."""
+    with watch("cpu", warmup_steps=5) as meter:
+        meter.profile_workers(0.6)
+        end = time.monotonic() + 1.6
+        for position, batch in enumerate(meter.batches(DataLoader(Computing(), batch_size=4))):
+            meter.step(num_samples=len(batch))
+            if position % 50:
+                continue
+            for inner in meter.batches(DataLoader(Sleeping(), batch_size=4)):
+                meter.step(num_samples=len(inner))
+                break
+            if time.monotonic() > end:
+                break
+    lines = meter.slow_lines()
+    assert lines is not None, str(meter.verdict())
+    assert lines.top.line.line != LINE
+    assert not any(part.line.line == LINE for part in lines.lines)
+
+
+def test_a_worker_that_waits_for_the_trainer_is_not_busy() -> None:
+    """A forked worker has the frames of its program, in which the meter reads its batches."""
+    with watch("cpu", warmup_steps=5) as meter:
+        meter.profile_workers(0.8)
+        end = time.monotonic() + 2
+        for batch in meter.batches(DataLoader(Sleeping(), batch_size=4, num_workers=1)):
+            time.sleep(0.06)
+            meter.step(num_samples=len(batch))
+            if time.monotonic() > end:
+                break
+    lines = meter.slow_lines()
+    assert lines is not None, str(meter.verdict())
+    assert lines.busy_pct < 95
+    assert lines.stages[-1].stage.kind == "waiting"

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader
 
 from loaderlab.diagnosis.evidence import Evidence
 from loaderlab.diagnosis.line_figures import Wait, line_record
-from loaderlab.lines.control import NOT_BEGUN, NOT_PREPARED, Profiled, WorkerProfile
-from loaderlab.lines.sampler import IN_USE, MAIN_THREAD
+from loaderlab.lines.control import NOT_BEGUN, NOT_PREPARED, Profiled, WorkerInit, WorkerProfile
+from loaderlab.lines.sampler import IN_USE, MAIN_THREAD, StackSampler
 from loaderlab.lines.ticker import STACK_SIGNAL
 from loaderlab.lines.tree import tree
 from tests.lines import planted
@@ -244,3 +244,17 @@ def test_a_process_and_its_fork_are_sampled_at_once(tmp_path: Path) -> None:
     """As a worker that starts while the training process gets a signal: the fork has the signal handlers' stack of its parent."""
     done = subprocess.run([sys.executable, "-c", FORKED, str(tmp_path)], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, f"{signal.SIGKILL}\n"), done.stderr
+
+
+def test_a_worker_that_cannot_be_prepared_goes_on(tmp_path: Path) -> None:
+    assert "could not be prepared" in StackSampler(tmp_path / "removed" / "0-1.stacks").install()
+    WorkerInit(str(tmp_path / "removed"), None)(0)
+
+
+def test_a_profile_that_cannot_be_started_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*args: object) -> None:
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(subprocess, "Popen", refused)
+    result = profiled(DataLoader(Sleeping(), batch_size=4), seconds=0.5)
+    assert result.problem == "the sampling could not be started: OSError: no more processes"

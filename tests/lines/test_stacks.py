@@ -87,3 +87,14 @@ def test_names_are_as_they_were(tmp_path: Path, name: str) -> None:
 
 def test_a_problem_is_kept(tmp_path: Path) -> None:
     assert recorded(tmp_path, entry("problem", "in use")) == Recording(problem="in use")
+
+
+def test_a_worker_that_a_thread_has_forked_is_no_thread(tmp_path: Path) -> None:
+    thread = ("/lib/threading.py", 1, "_bootstrap")
+    text = entry("begin", 0, 0) + stack(A, ("/torch/_utils/worker.py", 9, "_worker_loop"), thread)
+    assert recorded(tmp_path, text + entry("times", 10, 0, 0, 0, [])).samples[0].stack[-1].file == "/data/a.py"
+
+
+def test_an_entry_that_a_full_disk_has_cut_off_is_ignored(tmp_path: Path) -> None:
+    text = entry("begin", 0, 0) + stack(A) + '@["times", 5\n' + stack(A) + entry("times", 10, 0, 0, 0, [])
+    assert len(recorded(tmp_path, text).samples) == 2

@@ -88,3 +88,12 @@ def test_the_frames_of_the_program_are_not_the_loaders(user: str) -> None:
     forked = item(user, 4)
     assert in_loader((*program, *forked)) == forked
     assert in_loader((*program, Frame(user, 4, "__getitem__"))) == (program[1], Frame(user, 4, "__getitem__"))
+    assert place_of((*program, *forked)) == place_of(forked)
+    assert place_of((*program, *WAITS)).stage.kind == "waiting"
+
+
+def test_a_text_is_not_decoded_like_an_image(tmp_path: Path) -> None:
+    path = tmp_path / "data.py"
+    path.write_text("text = raw.decode()\ntext = raw.decode('utf-8')\nimage = decode(raw)\nimage = self.decode(raw)\n")
+    kinds = [place_of(item(str(path), line)).stage.kind for line in (1, 2, 3, 4)]
+    assert kinds == ["dataset", "dataset", "decode", "decode"]

@@ -121,6 +121,7 @@ class Watched:
         session, self._session = self._session, None
         if session is not None:
             session.stop()
+            session.discard()
         if self._recording is not None:
             self._recording.announce(Ending(1, "the program could not be started"))
 

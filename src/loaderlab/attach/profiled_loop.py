@@ -34,7 +34,7 @@ class ProfiledLoop:
             )
         self._meter, self._profile = meter, WorkerProfile(seconds)
         self._waits: list[tuple[int, int, int]] = []  # step, begin, end
-        self._num_workers = 0
+        self._num_workers, self._loader = 0, 0  # of the loader that is profiled: its id
         self._ended = False
         self._recording: Recording | None = None  # after the end
 
@@ -54,13 +54,13 @@ class ProfiledLoop:
         meter, profile = self._meter, self._profile
         if not profile.begun and meter.num_steps >= warmup_steps:
             meter.disturb(ALL_STEPS)
-            self._num_workers = _num_workers(loader)
-            profile.begin(self._num_workers, id(loader))
+            self._num_workers, self._loader = _num_workers(loader), id(loader)
+            profile.begin(self._num_workers, self._loader)
         elif profile.begun and not profile.running:
             self._stop()
         begin = perf_counter_ns()
         batch = next(batches)
-        if profile.running:
+        if profile.running and id(loader) == self._loader:
             self._waits.append((meter.num_steps, begin, perf_counter_ns()))
         return batch
 

@@ -106,6 +106,10 @@ class ProfiledProgram:
         """Ends the profile with the program."""
         self._profile.end()
 
+    def discard(self) -> None:
+        """Removes the profile's files."""
+        self._profile.close()
+
     def profile(self, events: Events) -> LoaderProfile:
         """What was recorded. Removes the profile's files.
 

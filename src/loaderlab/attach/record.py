@@ -52,6 +52,8 @@ def log_results(tracked: TrackedRun, verdict: Verdict, figures: Mapping[str, flo
 def write_record(tracked: TrackedRun, record: Record) -> None:
     """Records everything; a loop without a step has no ``steps.csv`` and no picture."""
     from loaderlab.report import run_page
+    from loaderlab.report.line_files import write_lines
+    from loaderlab.report.line_table import lines_section, short_section
     from loaderlab.report.step_files import write_steps
 
     loop = record.loop
@@ -62,6 +64,9 @@ def write_record(tracked: TrackedRun, record: Record) -> None:
     if slow is not None and not record.verdict.slow_line:  # the profile has a problem, or is of one of several loaders
         facts["slow line"] = slow.sentence
     page = run_page.markdown(record.name, facts, record.figures, record.verdict) + _ranks_section(record.ranks)
+    whole = page
+    if slow is not None and slow.lines is not None:
+        whole, page = page + lines_section(slow.lines), page + short_section(slow.lines)
     tracked.tags({"mlflow.note.content": page})
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -72,11 +77,8 @@ def write_record(tracked: TrackedRun, record: Record) -> None:
             _draw_ranks(folder, record.name, record.ranks)
             _write_ranks(folder, loop, record.ranks)
         if slow is not None:
-            from loaderlab.lines.files import write_files
-
-            tracked.tags({"slow_line": slow.sentence})
-            write_files(folder, slow, record.name)
-        write_text(folder / "report.md", page)
+            tracked.tags({"slow_line": slow.sentence} | write_lines(folder, slow, record.name))
+        write_text(folder / "report.md", whole)
         write_text(folder / "environment.json", json.dumps(record.environment, indent=1) + "\n")
         tracked.artifacts(folder)
 

@@ -58,6 +58,11 @@ class Session:
         if self._profiled is not None:
             self._profiled.end()
 
+    def discard(self) -> None:
+        """Removes the files of the profile, in place of `reading`."""
+        if self._profiled is not None:
+            self._profiled.discard()
+
     @property
     def num_rows(self) -> int:
         """Number of events so far."""

@@ -99,9 +99,12 @@ class Watch:
 
         Raises:
             UserError: ``seconds`` is out of range, it was called before, or the system is not Linux.
+            MissingPackage: the run is recorded, and the package that draws the tree is not installed.
         """
         from loaderlab.attach.profiled_loop import ProfiledLoop
 
+        if self._record is not None:
+            require("profile_workers() of a recorded loop", "pyinstrument")
         if self._profiled is not None:
             raise UserError("watch: meter.profile_workers() was called twice. Call it once, before the loop")
         self._profiled = ProfiledLoop(self._meter, seconds)
@@ -124,6 +127,8 @@ class Watch:
         try:
             meter.next_step()
             profiled = self._profiled
+            if loop.early:  # inside another loop
+                profiled = None
             batches = iter(loader) if profiled is None else profiled.iterator(loader)
             while True:
                 try:

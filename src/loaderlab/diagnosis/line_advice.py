@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from loaderlab.diagnosis.evidence import Advice, Setup
 from loaderlab.lines.gain import gain_without
@@ -14,7 +15,7 @@ from loaderlab.lines.stages import DECODE, READ, TRANSFORM
 CROWDED = 0.9  # of the cores, from which the threads of workers slow each other down
 OTHERS_FROM_PCT = 25.0  # CPU time of other threads, percent of the time, from which a worker has a thread pool
 
-_TOKENS = re.compile(r"tokeni[sz]e|\btok(enizer)?\b[\w.]*\(|[/\\]tokeni[sz]", re.IGNORECASE)
+_TOKENS = re.compile(r"tokeni[sz]e|\btok(enizer)?\b[\w.]*\(", re.IGNORECASE)
 _OPENS = re.compile(
     r"(?<![\w.])open\(|\b(h5py\.File|ZipFile|TarFile|tarfile\.open|lmdb\.open|sqlite3\.connect|zarr\.open\w*|np\.(load|memmap)|torch\.load|"
     r"Dataset|open_dataset|rasterio\.open)\(|\.read_(text|bytes)\(|\b(pd|pl|pq)\.read_\w+\("
@@ -44,7 +45,8 @@ def _text(pattern: re.Pattern[str]) -> Callable[[Part], bool]:
 
 
 def _is_tokenising(part: Part) -> bool:
-    return any(_TOKENS.search(text) for text in (part.line.text, part.line.file, f"{part.line.function}("))
+    names = part.line.text, Path(part.line.file).name, f"{part.line.function}("
+    return any(map(_TOKENS.search, names))
 
 
 def _makes_floats(part: Part) -> bool:

@@ -20,12 +20,17 @@ from loaderlab.lines.sampler import StackSampler
 from loaderlab.lines.shares import SlowLines
 from loaderlab.lines.stacks import Recording, joined, read
 from loaderlab.lines.words import sentence
+from loaderlab.system.causes import described
 
 SECONDS = 5.0
 LIMITS_S = (0.5, 60.0)
 NO_HANDLES = (
     "the system cannot send signals to a thread of a process that may have ended: the profiler needs an x86 or Arm processor and pidfd_open "
     "(Linux 5.3; in Docker before 20.10, a newer seccomp profile)"
+)
+NOT_LINUX = (
+    "profiling a worker needs Linux: signals with numbers of their own, and handles of processes. Leave out measure.workers=true, "
+    "--profile-workers or profile_workers()"
 )
 NOT_BEGUN = "the training ended before the profile began, which is after the warm-up"
 NOT_PREPARED = (
@@ -97,13 +102,12 @@ class WorkerProfile:
     def __init__(self, seconds: float = SECONDS) -> None:
         assert LIMITS_S[0] <= seconds <= LIMITS_S[1], seconds
         if sys.platform != "linux":
-            raise UserError(
-                "profiling a worker needs Linux: signals with numbers of their own, and handles of processes"
-            )
+            raise UserError(NOT_LINUX)
         self._seconds = seconds
         self.folder = Path(tempfile.mkdtemp(prefix="loaderlab_lines_"))
         self._begun_ns = self._end_ns = 0
         self._num_workers = self._loader = 0
+        self._problem = ""
         self._in_process: StackSampler | None = None
         self._ticker: subprocess.Popen[bytes] | None = None
 
@@ -145,9 +149,12 @@ class WorkerProfile:
             return
         if num_workers == 0:
             self._in_process = StackSampler(self.folder / _file_name(loader, os.getpid()))
-            self._in_process.install()
+            self._problem = self._in_process.install()
         arguments = str(self.folder), self._files(), str(self._end_ns)
-        self._ticker = subprocess.Popen([sys.executable, "-I", "-S", ticker.__file__, *arguments])
+        try:
+            self._ticker = subprocess.Popen([sys.executable, "-I", "-S", ticker.__file__, *arguments])
+        except OSError as error:  # the program goes on without a profile
+            self._problem = f"the sampling could not be started: {described(error)}"
 
     @property
     def begun(self) -> bool:
@@ -183,7 +190,7 @@ class WorkerProfile:
         whole = joined([read(path) for path in sorted(self.folder.glob(self._files()))])
         samples = tuple(entry for entry in whole.samples if self._begun_ns <= entry.begin_ns < self._end_ns)
         missing = "" if samples else NOT_PREPARED if _has_handles() else NO_HANDLES
-        return replace(whole, samples=samples, problem=whole.problem or missing)
+        return replace(whole, samples=samples, problem=whole.problem or self._problem or missing)
 
     def _files(self) -> str:
         """The pattern of the samplers' files."""

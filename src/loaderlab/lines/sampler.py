@@ -22,6 +22,7 @@ from typing import Any
 
 from loaderlab.lines.stacks import BEGIN, CALLABLES, MARK, OWNER, PROBLEM, READY, TIMES
 from loaderlab.lines.ticker import STACK_SIGNAL, TIME_SIGNAL
+from loaderlab.system.causes import described
 
 TIMED_EVERY = 16  # samples between two measurements of how long a stack takes
 HANDLERS_BYTES = 2**18  # of the stack on which signal handlers run
@@ -48,20 +49,30 @@ class StackSampler:
         """Installs the handler; the ticker notices the file.
 
         Returns:
-            Why this process cannot be sampled; empty if it can. The file says the same.
+            Why this process cannot be sampled; empty if it can. The file says the same, if it can be written.
         """
-        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            problem = self._prepare()
+            if problem:
+                self._write(PROBLEM, problem)
+                os.close(self._file)
+        except OSError as error:  # no file descriptor, no memory, no folder: the program goes on without a profile
+            problem = f"the sampling could not be prepared: {described(error)}"
+        return problem
+
+    def _prepare(self) -> str:
         problem = ""
         if threading.current_thread() is not threading.main_thread():
             problem = MAIN_THREAD
         elif any(signal.getsignal(number) not in (signal.SIG_DFL, signal.SIG_IGN) for number in SIGNALS):
             problem = IN_USE
         if problem:
-            self._write(PROBLEM, problem)
             return problem
         self._scratch = os.memfd_create("loaderlab_stack", os.MFD_CLOEXEC)
         self._installed = True
         signal.signal(TIME_SIGNAL, self._ticked)
+        signal.siginterrupt(TIME_SIGNAL, False)  # C libraries may not expect that a call is interrupted
         signal.signal(STACK_SIGNAL, signal.SIG_IGN)  # what `unregister` restores
         # not with chain=True: a signal could then interrupt its own handler again and again, until their stack is full
         faulthandler.register(STACK_SIGNAL, file=self._file, all_threads=False)
@@ -95,7 +106,7 @@ class StackSampler:
                 self._write(TIMES, now, began, *costs, self._owners_in(frame))
             if self._num % TIMED_EVERY == 0:
                 self._time_a_stack()
-        except OSError:  # a full disk
+        except Exception:  # a full disk, or no room for another call
             return
         self._num += 1
         self._cost_ns = thread_time_ns() - began  # in CPU time: other programs may have taken the core

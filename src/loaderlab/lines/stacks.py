@@ -13,6 +13,7 @@ import linecache
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -26,6 +27,7 @@ READY, BEGIN, TIMES, OWNER, PROBLEM = "ready", "begin", "times", "owner", "probl
 HEADER = "Stack (most recent call first):"
 OWN_FILE = str(Path(__file__).with_name("sampler.py"))  # its frames belong to the profiler
 CALLABLES = ("__call__", "forward")  # functions by which objects are called; their classes are recorded
+WORKER_LOOP = "_worker_loop"  # the function of torch in which a worker does all its work
 _THREADS = ("_bootstrap", "_bootstrap_inner")  # the outermost function of a thread that is not the main one
 _FRAME = re.compile(r'  File "(.*)", line (\d+) in (.*)')
 _ESCAPED = re.compile(r"\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\\U[0-9a-f]{8}")
@@ -175,7 +177,8 @@ class _Reader:
 
     def add(self, line: str) -> None:
         if line.startswith(MARK):
-            self._entry(*json.loads(line[len(MARK) :]))
+            with suppress(ValueError):  # a full disk has cut it off
+                self._entry(*json.loads(line[len(MARK) :]))
         elif line == HEADER:
             self.stacks.append([])
         elif (frame := _FRAME.fullmatch(line)) and self.stacks:
@@ -253,8 +256,9 @@ class _Owner(NamedTuple):
 
 
 def _of_main_thread(stack: list[Frame]) -> list[Frame]:
-    """Without the frames of the sampler, in which a signal may arrive too; empty if it is another thread's."""
-    if not stack or stack[-1].function in _THREADS:
+    """Without the frames of the sampler, in which a signal may arrive too; empty if it is another thread's. A worker that was forked in such a
+    thread has its frames."""
+    if not stack or (stack[-1].function in _THREADS and not any(frame.function == WORKER_LOOP for frame in stack)):
         return []
     inner = next((index for index, frame in enumerate(stack) if frame.file != OWN_FILE), len(stack))
     return stack[inner:]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from loaderlab.lines.stacks import CALLABLES, Frame, Line, line_of, source_text
+from loaderlab.lines.stacks import CALLABLES, WORKER_LOOP, Frame, Line, line_of, source_text
 from loaderlab.system.source_places import NOT_FILES, OWN, is_installed
 
 READ, DECODE, TRANSFORM, DATASET = "read", "decode", "transform", "dataset"
@@ -28,7 +28,7 @@ _BEGINS = (
     ("loaderlab/attach/profiled_loop.py", "batch"),
     ("loaderlab/attach/hooks.py", "__next__"),
 )
-_WORKER = ("_utils/worker.py", "_worker_loop")
+_WORKER = ("_utils/worker.py", WORKER_LOOP)
 _PINS = ("_utils/pin_memory.py", "loaderlab/loaders/slot_writer.py")
 _SENDS = ("as_sent",)  # called in the place of a collate function
 _COLLATES = re.compile(r"collate|^stacked$")
@@ -36,7 +36,7 @@ _CONTAINERS = ("Compose", "Sequential", "ModuleList")  # they only call others
 _MACHINERY = ("torch/nn/modules/module.py", "torch/_dynamo/", "torch/utils/data/", "torch/autograd/")
 _TRANSFORMS = re.compile(r"transform|augment", re.IGNORECASE)
 _DECODES = re.compile(
-    r"imread|imdecode|decode|Image\.open|\.convert\(|read_image|soundfile|torchaudio\.load|pil_loader|default_loader",
+    r"imread|decode(?!\((\)|['\"]))|Image\.open|\.convert\(|read_image|soundfile|torchaudio\.load|pil_loader|default_loader",
     re.IGNORECASE,
 )
 _DECODERS = (
@@ -82,6 +82,7 @@ def place_of(stack: tuple[Frame, ...]) -> Place:
     Args:
         stack: the outermost frame first; not empty.
     """
+    stack = in_loader(stack)
     begins = next((index for index in range(len(stack) - 1, -1, -1) if _begins_work(stack[index])), None)
     if begins is None:
         return _outside(stack)
@@ -104,12 +105,12 @@ def _worker_loop(stack: tuple[Frame, ...]) -> int | None:
 
 
 def _outside(stack: tuple[Frame, ...]) -> Place:
-    """In a worker's loop, but not in the fetching of a batch."""
-    loop = _worker_loop(stack)
-    inner = stack[loop:] if loop is not None else stack[-1:]
-    waits = loop is not None and len(inner) > 1 and inner[1].function == "get"
-    sends = loop is not None and len(inner) > 1 and inner[1].function == "put"
-    kind = WAITING if waits or loop is None else HAND_OVER if sends else DATASET
+    """The place of a stack of `in_loader` in which no batch is fetched: in a worker's loop, or in the program."""
+    in_worker = _is(stack[0], _WORKER)
+    inner = stack if in_worker else stack[-1:]
+    waits = in_worker and len(inner) > 1 and inner[1].function == "get"
+    sends = in_worker and len(inner) > 1 and inner[1].function == "put"
+    kind = WAITING if waits or not in_worker else HAND_OVER if sends else DATASET
     return Place(Stage(kind, NAMES[kind]), _own_line(inner[1:] or inner))
 
 

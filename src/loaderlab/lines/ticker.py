@@ -27,7 +27,7 @@ PRIORITY = -10
 LOOK_S = 0.05  # between two looks for new processes
 MOST_THREADS = 32  # of a process, whose states are read
 READY = b'@["ready"]'  # in a sampler's file: the process has its handler
-RUNNING = "R"  # the state of a thread that computes, or waits for a core
+RUNNING, ENDED = "R", "X"  # the states of a thread that computes or waits for a core, and of one that has ended
 
 
 class Process:
@@ -43,7 +43,7 @@ class Process:
     def tick(self) -> bool:
         """Takes a sample; returns whether the process lives."""
         try:
-            state = self._state(self._pid)
+            state = self._state(self._pid) or ENDED
             others = [int(name) for name in os.listdir(self._tasks)[:MOST_THREADS] if int(name) != self._pid]
             computing = sum(self._state(thread) == RUNNING for thread in others)
             self._ticks.write(f"{time.perf_counter_ns()} {state} {computing}\n")
@@ -87,6 +87,7 @@ def main(arguments: Sequence[str]) -> None:
         arguments: the folder, the pattern of the files, the end in ns on the clock `time.perf_counter_ns`.
     """
     folder, pattern, end_ns = Path(arguments[0]), arguments[1], int(arguments[2])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program, which ends this process
     processes: dict[Path, Process | None] = {}
     parent, looked = os.getppid(), 0.0
     with suppress(

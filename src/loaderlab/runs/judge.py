@@ -13,6 +13,7 @@ from loaderlab.config import AUTO, refuse
 from loaderlab.diagnosis.evidence import LEAST_STEPS, Evidence
 from loaderlab.diagnosis.figures import LoopRecord, evidence_of, figures_of
 from loaderlab.diagnosis.verdict import Verdict, judge
+from loaderlab.lines.control import LIMITS_S
 from loaderlab.lines.shares import SlowLines
 from loaderlab.meter.phases import own_cost_ns
 from loaderlab.meter.rates import ProbeResults
@@ -113,6 +114,14 @@ def judge_job(context: RunContext, prepared: Prepared, trained: Trained, reports
     return Judged(figures, job.verdict, job.loop, job, lines=job.lines)
 
 
+def _longer(context: RunContext, prepared: Prepared) -> str:
+    """The override for a run of at least twice the length."""
+    config = context.config
+    if config.measure.seconds is not None:
+        return f"measure.seconds={2 * config.measure.seconds:g}"
+    return f"steps={max(500, 2 * (prepared.length.num_steps() or 0))}"
+
+
 def warn_of_results(context: RunContext, prepared: Prepared, judged: Judged, *, failed: bool) -> None:
     """Warns about doubtful results, and says what to change."""
     loss = judged.figures.get(metrics.TRAIN_LOSS)
@@ -120,11 +129,17 @@ def warn_of_results(context: RunContext, prepared: Prepared, judged: Judged, *, 
         context.terminal.warn(f"the training loss is {loss}: lower optimizer.lr, or precision=fp32")
     profiled = judged.loop.profiled
     if profiled is not None and (why := profiled.problem(judged.lines)):
-        context.terminal.warn(f"measure.workers=true: no slow lines, since {why}")
+        longer = _longer(context, prepared)
+        context.terminal.warn(f"measure.workers=true: no slow lines, since {why}. A longer run may have some: {longer}")
     if judged.lines is not None and judged.lines.num_samples < ENOUGH_SAMPLES:
         number = judged.lines.num_samples
         why = f"only {number} samples of a worker's lines, so shares may be off by {98 / number**0.5:.0f} points"
-        context.terminal.warn(str(refuse("measure.workers", "true", why, "measure.workers_s=20")))
+        measure = context.config.measure
+        ended_early = judged.lines.seconds < 0.9 * measure.workers_s
+        more = f"measure.workers_s={min(LIMITS_S[1], 2 * measure.workers_s):g}"
+        context.terminal.warn(
+            str(refuse("measure.workers", "true", why, _longer(context, prepared) if ended_early else more))
+        )
     count, loop = len(judged.loop.window), judged.loop
     if count >= LEAST_STEPS or failed:
         return

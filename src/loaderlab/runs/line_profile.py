@@ -40,6 +40,8 @@ class LineProfile:
         measure, loader = context.config.measure, prepared.parts.loader
         self._num_workers, self._warmup = makers.count, prepared.settings.warmup_steps
         total = prepared.length.num_steps() if measure.seconds is None else None
+        if total is not None:
+            total -= prepared.progress.step  # before a resume
         # the other half of the run is measured
         self._last_step = None if total is None else self._warmup + max(1, (total - self._warmup) // 2)
         self._profile = WorkerProfile(measure.workers_s)

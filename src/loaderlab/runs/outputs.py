@@ -7,21 +7,18 @@ import json
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import yaml
 
 from loaderlab.device.base import Device
 from loaderlab.device.environment import describe
 from loaderlab.diagnosis.evidence import LEAST_STEPS
-from loaderlab.diagnosis.figures import LoopRecord
 from loaderlab.lines import words
 from loaderlab.lines.control import Profiled
-from loaderlab.lines.files import write_files
-from loaderlab.lines.shares import SlowLines
 from loaderlab.meter.step import Step
 from loaderlab.report import run_page
-from loaderlab.report.line_table import lines_section, mlflow_table, short_section
+from loaderlab.report.line_files import write_lines
+from loaderlab.report.line_table import lines_section, short_section
 from loaderlab.report.naming import named
 from loaderlab.report.rank_table import rank_table, ranks_section
 from loaderlab.report.step_files import to_csv, write_steps
@@ -36,8 +33,6 @@ from loaderlab.system.files import write_text
 from loaderlab.system.processes import Terminated, error_line
 from loaderlab.tracking.records import NOT_FINITE
 
-LINE_TABLE = "slow_lines_table.json"
-LOGGED_TABLES = "mlflow.loggedArtifacts"  # MLflow's own tag: the tables that its pages show
 GPU_METRICS = "machine/gpu_"  # the start of their names
 
 
@@ -99,7 +94,6 @@ def record(context: RunContext, outcome: Outcome) -> None:
         sections = ranks_section(judged.job.ranks, judged.job.windows)
     if judged is not None and judged.lines is not None:
         lines_part, short_part = lines_section(judged.lines), short_section(judged.lines)
-        tracked.tags({LOGGED_TABLES: json.dumps([{"path": named(LINE_TABLE, emulated=emulated), "type": "table"}])})
     if error is not None:
         facts = {
             "ended early": f"after {outcome.step:,} steps; the metrics and the verdict are those until then",
@@ -161,17 +155,11 @@ def _write(context: RunContext, outcome: Outcome, page: str) -> None:
             write_job(folder, title, judged.job, emulated=emulated)
         write_text(folder / named("report.md", emulated=emulated), page)
         if judged.lines is not None:
-            _write_lines(folder, context.job.name, judged.lines, judged.loop, emulated=emulated)
+            assert judged.loop.profiled is not None
+            slow = Profiled(judged.lines, judged.loop.profiled.recording, "")
+            title = f"{context.job.name}: the loader's time by line"
+            context.tracked.tags(write_lines(folder, slow, title, lambda file: named(file, emulated=emulated)))
     elif outcome.untimed:
         text = to_csv((), 0, untimed=outcome.untimed, emulated=emulated)
         write_text(folder / named("steps.csv", emulated=emulated), text)
     write_text(folder / "log.txt", "\n".join(context.terminal.said) + "\n")
-
-
-def _write_lines(folder: Path, name: str, lines: SlowLines, loop: LoopRecord, *, emulated: bool) -> None:
-    """Writes the slow lines: all figures, the tree of all functions, and MLflow's table."""
-    assert loop.profiled is not None
-    result = Profiled(lines, loop.profiled.recording, "")
-    title = f"{name}: the loader's time by line"
-    write_files(folder, result, title, lambda file: named(file, emulated=emulated))
-    write_text(folder / named(LINE_TABLE, emulated=emulated), json.dumps(mlflow_table(lines)) + "\n")
