@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch.utils.data import DataLoader
+import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 from loaderlab import watch
+from loaderlab.attach.hooks import STACK
+from loaderlab.attach.loader_facts import facts_of
+from loaderlab.attach.profiled_program import _read
 from loaderlab.attach.watch import Watch
 from loaderlab.config import UserError
 from loaderlab.metrics import LINES_SHARE_PCT, STARVED_PCT
@@ -184,3 +188,14 @@ def test_a_worker_that_waits_for_the_trainer_is_not_busy() -> None:
     assert lines is not None, str(meter.verdict())
     assert lines.busy_pct < 95
     assert lines.stages[-1].stage.kind == "waiting"
+
+
+def test_loaders_of_one_line_differ_by_their_data() -> None:
+    """{name: DataLoader(data[name]) for name in ("train", "val")}: an evaluation is not part of the training's profile."""
+    train, again, other = (DataLoader(TensorDataset(torch.zeros(count))) for count in (40, 40, 10))
+    for loader in (train, again, other):
+        loader.__dict__[STACK] = (("train.py:3 make",), (7,))
+    read = _read(train)
+    assert read.number == _read(again).number != _read(other).number
+    assert read.has(facts_of(train, 0, *train.__dict__[STACK]))
+    assert not read.has(facts_of(other, 1, *other.__dict__[STACK]))

@@ -32,7 +32,7 @@ def facts_of(loader: Any, number: int, stack: tuple[str, ...] = (), offsets: tup
         pin_memory=bool(getattr(loader, "pin_memory", False)),
         persistent_workers=bool(getattr(loader, "persistent_workers", False)),
         batch_size=whole(getattr(loader, "batch_size", 0)) or whole(getattr(sampler, "batch_size", 0)),
-        num_samples=_length(dataset),
+        num_samples=length(dataset),
         num_batches=num_batches(loader),
         file_system=_file_system(dataset),
     )
@@ -42,7 +42,7 @@ def num_batches(loader: Any) -> int:
     """The number of batches in an epoch; 0 if it is not known. The length of a DataLoader over a stream is not asked for: torch
     compares it with what the stream delivers, and warns."""
     dataset = getattr(loader, "dataset", None)
-    return _length(loader) if hasattr(dataset, "__getitem__") and not _is_stream(dataset) else 0
+    return length(loader) if hasattr(dataset, "__getitem__") and not _is_stream(dataset) else 0
 
 
 def _is_stream(dataset: Any) -> bool:
@@ -57,7 +57,8 @@ def whole(value: Any) -> int:
     return int(value) if isinstance(value, int) else 0
 
 
-def _length(sized: Any) -> int:
+def length(sized: Any) -> int:
+    """Its length; 0 if it has none."""
     with suppress(Exception):  # no length, or a dataset or a sampler of the user's that fails
         return len(sized)
     return 0

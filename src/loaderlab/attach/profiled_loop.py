@@ -35,6 +35,7 @@ class ProfiledLoop:
         self._meter, self._profile = meter, WorkerProfile(seconds)
         self._waits: list[tuple[int, int, int]] = []  # step, begin, end
         self._num_workers, self._loader = 0, 0  # of the loader that is profiled: its id
+        self._warmup_steps = 1
         self._ended = False
         self._recording: Recording | None = None  # after the end
 
@@ -55,6 +56,7 @@ class ProfiledLoop:
         if not profile.begun and meter.num_steps >= warmup_steps:
             meter.disturb(ALL_STEPS)
             self._num_workers, self._loader = _num_workers(loader), id(loader)
+            self._warmup_steps = max(1, warmup_steps)
             profile.begin(self._num_workers, self._loader)
         elif profile.begun and not profile.running:
             self._stop()
@@ -70,7 +72,7 @@ class ProfiledLoop:
             self._profile.end()
             if self._profile.begun:
                 self._meter.undisturb()
-                self._meter.disturb(1)  # this step, in which the profile ends
+                self._meter.disturb(self._warmup_steps)  # batches that were made during the profile
 
     def end(self) -> None:
         """Ends the profile with the loop, and reads what it recorded; a second call does nothing."""

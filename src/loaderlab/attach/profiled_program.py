@@ -9,9 +9,9 @@ from types import ModuleType
 from typing import Any
 
 from loaderlab.attach.after_import import Hook
-from loaderlab.attach.events import BATCH, Events, LoaderProfile
+from loaderlab.attach.events import BATCH, Events, LoaderFacts, LoaderProfile
 from loaderlab.attach.hooks import STACK
-from loaderlab.attach.loader_facts import whole
+from loaderlab.attach.loader_facts import length, whole
 from loaderlab.attach.recorder import recorder
 from loaderlab.attach.wrapping import wrap
 from loaderlab.diagnosis.line_figures import Wait, line_record
@@ -26,18 +26,25 @@ class _Read:
     """A loader, which may be gone when its iterator is read: in ``for batch in DataLoader(...)``.
 
     Attributes:
-        stack: where it was made.
+        stack, offsets: where it was made.
+        num_samples: in its data, 0 if unknown: one call may make the loaders of a training and of an evaluation.
         ahead: batches that its workers make before they are requested.
     """
 
     stack: tuple[str, ...]
+    offsets: tuple[int, ...]
+    num_samples: int
     num_workers: int
     ahead: int
 
     @property
     def number(self) -> int:
-        """The same for all loaders that were made in the same place, such as one per epoch."""
-        return abs(hash(self.stack))
+        """The same for all loaders that were made in the same place for the same data, such as one per epoch."""
+        return abs(hash((self.stack, self.offsets, self.num_samples)))
+
+    def has(self, facts: LoaderFacts) -> bool:
+        """Whether these are the facts of a loader with this number."""
+        return (facts.stack, facts.offsets, facts.num_samples) == (self.stack, self.offsets, self.num_samples)
 
 
 class ProfiledProgram:
@@ -117,7 +124,7 @@ class ProfiledProgram:
             events: of the program, with its waits.
         """
         read = self._profiled
-        numbers = frozenset(facts.number for facts in events.loaders if read is not None and facts.stack == read.stack)
+        numbers = frozenset(facts.number for facts in events.loaders if read is not None and read.has(facts))
         begin_ns, end_ns = self._profile.interval_ns
         waits = [
             Wait(row.begin_ns, row.end_ns, None if row.idle_ns < 0 else row.idle_ns)
@@ -135,4 +142,5 @@ class ProfiledProgram:
 def _read(loader: Any) -> _Read:
     num_workers = whole(getattr(loader, "num_workers", 0))
     ahead = num_workers * whole(getattr(loader, "prefetch_factor", None))
-    return _Read(getattr(loader, STACK, ((), ()))[0], num_workers, ahead)
+    stack, offsets = getattr(loader, STACK, ((), ()))
+    return _Read(stack, offsets, length(getattr(loader, "dataset", None)), num_workers, ahead)

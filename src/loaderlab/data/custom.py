@@ -80,6 +80,12 @@ def _of_whole_batches(train: Any, val: Any, config: CustomData) -> DataSpec:
     )
 
 
+OTHER_TASKS = (
+    "for a task of another form, type model.step=package.module:function; on an emulated accelerator "
+    "data.collate=torch.utils.data:default_collate"
+)
+
+
 def split_item(item: Any, source: UserItems, where: str) -> tuple[torch.Tensor, Any]:
     """One item as (input, target).
 
@@ -90,7 +96,8 @@ def split_item(item: Any, source: UserItems, where: str) -> tuple[torch.Tensor, 
         for name, key in (("data.input_key", source.input_key), ("data.target_key", source.target_key)):
             if key is None or key not in item:
                 raise DataError(
-                    f"{where}: its items are dicts with the keys {', '.join(map(str, item))}; {name}={key} is not one of them"
+                    f"{where}: its items are dicts with the keys {', '.join(map(str, item))}; {name}={key} is not one of them; "
+                    f"{OTHER_TASKS}"
                 )
         item = (item[source.input_key], item[source.target_key])
     if isinstance(item, (tuple, list)) and len(item) == 2:
@@ -106,7 +113,8 @@ def split_item(item: Any, source: UserItems, where: str) -> tuple[torch.Tensor, 
         return as_tensor(item[0], where, "input"), target
     kind = f"a {type(item).__name__}" + (f" of {len(item)}" if isinstance(item, (tuple, list)) else "")
     raise DataError(
-        f"{where}: its items must be (input, target) pairs, or dicts with data.input_key and data.target_key; got {kind}"
+        f"{where}: its items must be (input, target) pairs, or dicts with data.input_key and data.target_key; got {kind}; "
+        f"{OTHER_TASKS}"
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import IterableDataset, default_collate, get_worker_info
 
 from loaderlab.config import refuse
-from loaderlab.data.custom import split_item
+from loaderlab.data.custom import OTHER_TASKS, split_item
 from loaderlab.data.spec import INT64, Collation, DataError, UserItems
 from loaderlab.loaders.contract import Batch
 from loaderlab.loaders.fetch import BatchFetcher, Failure, Fetched, Request
@@ -121,7 +121,9 @@ def collate_items(items: Sequence[Any], source: UserItems, ids: INT64 | None) ->
         targets = default_collate([pair[1] for pair in pairs])
     except Exception as error:  # torch raises various types for items that it cannot collate
         advice = shared_memory_advice(safe_text(error))
-        raise DataError(f"data=custom: the items {named}cannot be collated: {reason(error)}{advice}") from error
+        raise DataError(
+            f"data=custom: the items {named}cannot be collated: {reason(error)}{advice}; {OTHER_TASKS}"
+        ) from error
     if not isinstance(inputs, torch.Tensor) or not isinstance(targets, torch.Tensor):
         raise DataError(
             f"data=custom: a batch must be two tensors, got {type(inputs).__name__} and {type(targets).__name__}"
@@ -129,7 +131,8 @@ def collate_items(items: Sequence[Any], source: UserItems, ids: INT64 | None) ->
     # on a GPU a label out of range would end the process with a device assertion some steps later
     if targets.is_floating_point() or targets.is_complex() or targets.ndim != 1:
         raise DataError(
-            f"data=custom: targets must be class indices, one integer per sample; got {targets.dtype} {tuple(targets.shape)}"
+            f"data=custom: targets must be class indices, one integer per sample; got {targets.dtype} {tuple(targets.shape)}; "
+            f"{OTHER_TASKS}"
         )
     targets = targets.long()
     if targets.min() < 0 or targets.max() >= source.num_classes:
