@@ -8,7 +8,7 @@ import pytest
 
 from loaderlab.config import UserError
 from loaderlab.tuning.answer import CERTIFIED, NOT_FED, NOT_SEPARABLE, UNCONFIRMED, Answer
-from loaderlab.tuning.candidate import SPDL, Branch
+from loaderlab.tuning.candidate import RESIDENT, SPDL, Branch, Candidate
 from loaderlab.tuning.confirm import Confirmation
 from loaderlab.tuning.limits import Machine
 from loaderlab.tuning.lost import OPEN
@@ -214,6 +214,18 @@ def test_ctrl_c_keeps_what_is_known() -> None:
         assert answer.interrupted
         assert "because it was interrupted" in answer.certificate
         assert len(answer.tried) == min(number, 3)
+
+
+def test_ctrl_c_keeps_all_samples_on_the_device() -> None:
+    """Resident samples have no queue that could be shorter."""
+    numbers = range(1, 30)
+    for number in numbers:
+        branches = {NATIVE_ONLY: linear(300), Branch(RESIDENT): lambda _: 1e6}
+        answer = Tuned(Simulated(branches, lambda _: 1000.0, epoch_steps=100), interrupt_at=number).answer()
+        if not answer.interrupted:
+            break
+    assert answer.chosen == Candidate(Branch(RESIDENT))
+    assert answer.grade == CERTIFIED
 
 
 def test_ctrl_c_before_anything_is_known() -> None:

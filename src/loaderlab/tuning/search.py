@@ -259,7 +259,9 @@ class Search:
                 return
 
     def _shorter(self, candidate: Candidate) -> list[int]:
-        """The shorter queues with as many makers, the shortest first."""
+        """The shorter queues with as many makers, the shortest first; none without makers."""
+        if not candidate.makers:
+            return []
         lengths = (PREFETCH[candidate.branch.backend], *LONGER_QUEUES)
         return [length for length in lengths if length < (candidate.prefetch or 0)]
 
