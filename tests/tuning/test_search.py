@@ -174,6 +174,17 @@ def test_settings_now_that_the_machine_cannot_hold_are_not_tried() -> None:
     assert best.candidate.makers == 2
 
 
+def test_the_reason_against_the_settings_now_is_kept() -> None:
+    machine = Machine(cores=8, memory_bytes=int(0.7 * GIB), max_makers=10)
+    case = Simulated(
+        {NATIVE_ONLY: linear(200)}, lambda _: 1000.0, worker_mib=300.0, machine=machine, current=native(12)
+    )
+    assert [(entry.candidate.makers, entry.reason[:18]) for entry in case.searched().excluded] == [
+        (12, "tune.max_makers=10"),
+        (3, "3 workers of 300 M"),
+    ]
+
+
 def test_a_long_queue_that_dies_does_not_exclude_the_usual_one() -> None:
     """2 workers are too few, and 3 die only with a queue of 4."""
     case = Simulated(

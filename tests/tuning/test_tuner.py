@@ -239,6 +239,32 @@ def test_settings_that_fail_now() -> None:
         Tuned(Simulated({NATIVE_ONLY: linear(600)}, lambda _: 1000.0, dies_from=0)).answer()
 
 
+@pytest.mark.parametrize(
+    ("current", "machine", "note"),
+    [
+        (
+            500,
+            Machine(8, 64 * GIB, max_makers=4),
+            "the settings now, 500 workers, were not run, because of a limit: tune.max_makers=4",
+        ),
+        (
+            4,
+            Machine(8, int(0.7 * GIB)),
+            "the settings now, 4 workers, were not confirmed, because of a limit: 4 workers of 300 MiB",
+        ),
+    ],
+    ids=["max_makers", "memory"],
+)
+def test_settings_now_beyond_a_limit_are_not_confirmed(current: int, machine: Machine, note: str) -> None:
+    case = Simulated(
+        {NATIVE_ONLY: linear(600)}, lambda _: 1000.0, worker_mib=300.0, current=native(current), machine=machine
+    )
+    answer = Tuned(case).answer()
+    assert (answer.grade, answer.chosen) == (CERTIFIED, native(2))
+    assert native(current) not in answer.confirmed
+    assert any(text.startswith(note) for text in answer.notes)
+
+
 def test_progress_says_why_and_how_long() -> None:
     tuned = Tuned(Simulated({NATIVE_ONLY: linear(600)}, lambda _: 1000.0))
     tuned.answer()

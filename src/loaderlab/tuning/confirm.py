@@ -46,12 +46,12 @@ class Confirmation:
 
     @property
     def settings(self) -> list[Candidate]:
-        """What is run in each round, without duplicates."""
+        """What is run in each round, without duplicates. The settings now are left out if they are beyond a limit."""
         fastest = self._search.fastest()
         named = [
             self.chosen,
             self.neighbour,
-            self._search.facts.current,
+            None if self._search.why_not_current else self._search.facts.current,
             None if fastest is None else fastest.candidate,
         ]
         return list(dict.fromkeys(candidate for candidate in named if candidate is not None))

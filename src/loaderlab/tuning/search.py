@@ -80,6 +80,11 @@ class Search:
         return [found for found in self.found if not self._limit(found.candidate)] or self.found
 
     @property
+    def why_not_current(self) -> str:
+        """Why the settings now are beyond the limits; empty if they are not."""
+        return self._limit(self.facts.current)
+
+    @property
     def needs(self) -> Needs:
         """What the native loader needs, as measured so far."""
         return self._needs
@@ -97,7 +102,7 @@ class Search:
     def neighbour(self, chosen: Candidate) -> Found | None:
         """Of the cheaper settings that were tried, those that came closest to feeding the device; of those that came about equally
         close, the costliest."""
-        cheaper = [found for found in self.found if self.price(found.candidate) < self.price(chosen)]
+        cheaper = [found for found in self._allowed if self.price(found.candidate) < self.price(chosen)]
         best = max((found.measured.rate for found in cheaper), default=0.0)
         close = [found for found in cheaper if found.measured.rate * GAIN >= best]
         return max(close, key=lambda found: self.price(found.candidate), default=None)
@@ -429,8 +434,11 @@ class Search:
         return candidate.makers > died.makers > max(same_branch, default=0)
 
     def _exclude(self, candidate: Candidate, why: str) -> None:
-        """Records the limit of a branch; an earlier one was estimated from less."""
-        self.excluded = [entry for entry in self.excluded if entry.candidate.branch != candidate.branch]
+        """Records the limit of a branch; an earlier one was estimated from less. That of the settings now is kept."""
+        current = self.facts.current
+        self.excluded = [
+            entry for entry in self.excluded if entry.candidate.branch != candidate.branch or entry.candidate == current
+        ]
         self.excluded.append(Excluded(candidate, why))
 
     def _most(self, base: Candidate) -> int:

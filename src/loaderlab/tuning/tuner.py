@@ -173,6 +173,9 @@ def _answer(
         seconds = searched - began + MARGIN * ROUNDS * clock.all_s(confirmation.settings) + MORE_TRIALS * clock.run_s()
         minutes = math.ceil(2 * seconds / 60) / 2
         notes.append(f"about {minutes:g} minute{'s' * (minutes != 1)} would be enough to confirm the answer")
+    if why := search.why_not_current:
+        name = "run" if all(tried.candidate != search.facts.current for tried in search.tried) else "confirmed"
+        notes.append(f"the settings now, {search.facts.current.title}, were not {name}, because of a limit: {why}")
     if (gaps := _gaps(search, confirmation)) >= NOTICED_PCT:
         steps = search.facts.epoch_steps
         notes.append(f"{gaps:.1f} % of the time is lost between epochs of {steps} steps, with the chosen settings")
