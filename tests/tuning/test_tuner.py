@@ -237,6 +237,39 @@ def test_ctrl_c_before_anything_is_known() -> None:
 def test_settings_that_fail_now() -> None:
     with pytest.raises(UserError, match="a run with the settings now fails: its process was ended by SIGKILL"):
         Tuned(Simulated({NATIVE_ONLY: linear(600)}, lambda _: 1000.0, dies_from=0)).answer()
+    with pytest.raises(UserError, match="SIGKILL; 1 worker and 0 workers too: its process was ended by SIGKILL"):
+        Tuned(Simulated({NATIVE_ONLY: linear(600)}, lambda _: 1000.0, dies_from=0, current=native(12))).answer()
+
+
+def test_settings_that_die_now_do_not_end_the_search() -> None:
+    """12 workers die, and 2 feed the device."""
+    answer = Tuned(Simulated({NATIVE_ONLY: linear(600)}, lambda _: 1000.0, dies_from=8, current=native(12))).answer()
+    assert (answer.grade, answer.chosen) == (CERTIFIED, native(2))
+    assert [entry.candidate.makers for entry in answer.tried][:2] == [12, 1]
+    assert any(text.startswith("the settings now, 12 workers, were not confirmed") for text in answer.notes)
+
+
+def test_no_workers_if_one_dies_too() -> None:
+    """As with a small /dev/shm, on which no limit is known."""
+    answer = Tuned(Simulated({NATIVE_ONLY: linear(1200)}, lambda _: 1000.0, dies_from=1, current=native(2))).answer()
+    assert [entry.candidate.makers for entry in answer.tried][:3] == [2, 1, 0]
+    assert (answer.grade, answer.chosen) == (CERTIFIED, native(0))
+
+
+def test_no_worker_is_started_if_none_is_allowed() -> None:
+    machine = Machine(cores=8, memory_bytes=64 * GIB, max_makers=0)
+    case = Simulated({NATIVE_ONLY: linear(1200)}, lambda _: 1000.0, current=native(2), machine=machine)
+    assert Tuned(case).answer().chosen == native(0)
+    assert {trial.candidate.makers for trial in case.ran} == {0}
+
+
+def test_threads_that_are_not_allowed() -> None:
+    machine = Machine(cores=8, memory_bytes=64 * GIB, max_makers=0)
+    current = Candidate(Branch(SPDL), 2, 3)
+    case = Simulated({Branch(SPDL): linear(600)}, lambda _: 1000.0, current=current, machine=machine)
+    with pytest.raises(UserError, match=r"tune.max_makers=1"):
+        Tuned(case).answer()
+    assert not case.ran
 
 
 @pytest.mark.parametrize(

@@ -154,23 +154,31 @@ class Search:
 
     def trials(self) -> Trials:
         """The trials, one after the other; ends when nothing cheaper is left to try."""
-        current, reason = self.facts.current, "the settings now"
-        if why := self._limit(current):
-            self._exclude(current, why)
-            current, reason = (
-                self._with(current, max(1, self._least(current.branch))),
-                "the settings now are beyond a limit",
-            )
-        yield from self._try(current, reason, probes=True)
-        if current not in self._found:
+        yield from self._first()
+        if not self._found:
             return
-        first = self._found[current]
-        base = self._improved(current, first.measured)
+        first = self._allowed[-1]
+        base = self._improved(first.candidate, first.measured)
         if first.grade == FED:
-            self.notes.append(f"the first trial, with {current.title}, was fed: only cheaper settings were looked for")
+            self.notes.append(
+                f"the first trial, with {first.candidate.title}, was fed: only cheaper settings were looked for"
+            )
         yield from self._in_branch(base)
         yield from self._other_branches(base)
         yield from self._other_start_method()
+
+    def _first(self) -> Trials:
+        """Tries the settings now; if they are beyond a limit or die, those with one maker, then none."""
+        current, reason = self.facts.current, "the settings now"
+        counts = [count for count in (1, 0) if self._least(current.branch) <= count < current.makers]
+        for candidate in (current, *(self._with(current, count) for count in counts)):
+            if why := self._limit(candidate):
+                self._exclude(candidate, why)
+            else:
+                yield from self._try(candidate, reason, probes=True)
+                if candidate in self._found and not self._limit(candidate):
+                    return
+            reason = f"the settings now {'died' if self._died else 'are beyond a limit'}"
 
     def more_trials(self) -> Trials:
         """The trials that are missing after the confirmation has corrected grades; ends when nothing cheaper is left to try."""
@@ -396,7 +404,7 @@ class Search:
         """One trial, unless it was made before or its candidate is beyond a limit."""
         if any(tried.candidate == candidate for tried in self.tried):
             return
-        if self.tried and candidate != self.facts.current and (why := self._limit(candidate)):
+        if candidate != self.facts.current and (why := self._limit(candidate)):
             self._exclude(candidate, why)
             return
         predicted = self.model.predict(candidate)

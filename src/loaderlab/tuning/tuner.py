@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Protocol
 
-from loaderlab.config import UserError
+from loaderlab.config import UserError, refuse
 from loaderlab.tuning.answer import NOT_FED, UNCONFIRMED, Answer
 from loaderlab.tuning.candidate import Candidate
 from loaderlab.tuning.certificate import TIME_OVER, certificate, missing
@@ -150,10 +150,19 @@ def _run(
 
 def _check_first(search: Search) -> None:
     """Raises:
-    UserError: the first trial, with the settings now, died.
+    UserError: the first trials died, or the settings now and those with fewer makers are beyond a limit.
     """
-    if not search.found:
-        raise UserError(f"nothing was tuned, because a run with the settings now fails: {search.tried[0].error}")
+    if search.found:
+        return
+    if not search.tried:
+        current, most = search.facts.current, search.machine.max_makers
+        assert most is not None, "no other limit excludes a single maker before it was tried"
+        raise refuse("tune.max_makers", most, f"{current.branch.title} needs at least 1 thread", "tune.max_makers=1")
+    first, *others = search.tried
+    titles = " and ".join(tried.candidate.title for tried in others)
+    also = f"; {titles} too: {others[-1].error}" if others else ""
+    now = "the settings now" if first.candidate == search.facts.current else first.candidate.title
+    raise UserError(f"nothing was tuned, because a run with {now} fails: {first.error}{also}")
 
 
 def _reserve_s(search: Search, clock: _Clock) -> float:
