@@ -23,7 +23,7 @@ class Machine:
         shm_bytes: free in /dev/shm; None if batches do not pass through it.
         open_files: that a process may have.
         max_makers: by the settings; None: no limit.
-        device_bytes: free memory of the device, for a resident loader; None: unknown.
+        device_bytes: free memory of the device, for a resident loader; None: its tensors are in host memory.
     """
 
     cores: int
@@ -66,8 +66,18 @@ def limit(candidate: Candidate, machine: Machine, needs: Needs) -> str:
     if makers > 1 and busy is not None and (makers - 1) * busy >= SHARE * machine.cores:
         return f"{makers - 1} {kind} already use all {machine.cores} cores ({busy:.2f} cores each)"
     if candidate.branch.backend not in (NATIVE, "own"):
-        return ""
+        return _queue_limit(candidate, machine, needs)
     return _memory_limit(candidate, machine, needs) or _files_limit(makers, machine)
+
+
+def _queue_limit(candidate: Candidate, machine: Machine, needs: Needs) -> str:
+    """Threads have no memory of their own, but their batches are queued."""
+    queued = candidate.batches_ahead * (needs.batch_bytes or 0.0)
+    if queued <= machine.memory_bytes:
+        return ""
+    return (
+        f"{candidate.batches_ahead} batches need {_mib(queued)}, and {_mib(machine.memory_bytes)} {machine.memory_name}"
+    )
 
 
 def _memory_limit(candidate: Candidate, machine: Machine, needs: Needs) -> str:
@@ -99,6 +109,8 @@ def _files_limit(makers: int, machine: Machine) -> str:
 def _resident_limit(machine: Machine, needs: Needs) -> str:
     if needs.samples_bytes is None:
         return "the size of the samples is not known"
+    if machine.device_bytes is None and needs.samples_bytes > machine.memory_bytes:
+        return f"the samples need {_mib(needs.samples_bytes)}, and {_mib(machine.memory_bytes)} {machine.memory_name}"
     if machine.device_bytes is not None and needs.samples_bytes > SHARE * machine.device_bytes:
         return f"the samples need {_mib(needs.samples_bytes)}, and the device has {_mib(machine.device_bytes)} free"
     if needs.loading_s is not None and needs.loading_s > MOST_LOADING_S:

@@ -33,5 +33,5 @@ def this_machine(facts: Facts, *, max_makers: int | None, memory_mib: float | No
         shm_bytes=shm,
         open_files=2**31 if files == resource.RLIM_INFINITY else files,
         max_makers=max_makers,
-        device_bytes=facts.device_bytes,
+        device_bytes=None if facts.uses_host_cores or facts.emulated else facts.device_bytes,
     )
