@@ -425,6 +425,11 @@ class Search:
         self.model.learn(candidate, measured)
         if measured.worker_mib is not None and (candidate.makers == 1 or self._needs.worker_bytes is None):
             self._needs = replace(self._needs, worker_bytes=measured.worker_mib * 2**20)
+        workers_mib = candidate.makers * measured.worker_mib if measured.worker_mib is not None else None
+        if measured.host_mib is not None and (workers_mib is not None or not candidate.makers):
+            process = max(0.0, measured.host_mib - (workers_mib or 0.0)) * 2**20
+            least = process if self._needs.process_bytes is None else min(process, self._needs.process_bytes)
+            self._needs = replace(self._needs, process_bytes=least)  # queued batches count in some processes twice
 
     def _limit(self, candidate: Candidate) -> str:
         died = self._died.get(candidate.branch)
