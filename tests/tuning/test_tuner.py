@@ -237,7 +237,7 @@ def test_ctrl_c_before_anything_is_known() -> None:
 def test_settings_that_fail_now() -> None:
     with pytest.raises(UserError, match="a run with the settings now fails: its process was ended by SIGKILL"):
         Tuned(Simulated({NATIVE_ONLY: linear(600)}, lambda _: 1000.0, dies_from=0)).answer()
-    with pytest.raises(UserError, match="SIGKILL; 1 worker and 0 workers too: its process was ended by SIGKILL"):
+    with pytest.raises(UserError, match="SIGKILL; 1 worker and 0 workers too$"):
         Tuned(Simulated({NATIVE_ONLY: linear(600)}, lambda _: 1000.0, dies_from=0, current=native(12))).answer()
 
 

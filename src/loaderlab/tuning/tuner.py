@@ -160,7 +160,9 @@ def _check_first(search: Search) -> None:
         raise refuse("tune.max_makers", most, f"{current.branch.title} needs at least 1 thread", "tune.max_makers=1")
     first, *others = search.tried
     titles = " and ".join(tried.candidate.title for tried in others)
-    also = f"; {titles} too: {others[-1].error}" if others else ""
+    also = f"; {titles} too" if others else ""
+    if others and others[-1].error != first.error:
+        also += f": {others[-1].error}"
     now = "the settings now" if first.candidate == search.facts.current else first.candidate.title
     raise UserError(f"nothing was tuned, because a run with {now} fails: {first.error}{also}")
 
