@@ -23,8 +23,8 @@ class Judgement:
     """What is wrong with an answer; empty texts if nothing is.
 
     Attributes:
-        choice: the chosen settings.
-        limits: the settings that were tried.
+        choice: the chosen settings are not the cheapest that feed the device, or not the fastest if nothing does.
+        limits: settings beyond a limit were tried, also if they are the current ones.
         certificate: the certificate, or "not separable".
     """
 
@@ -117,21 +117,19 @@ def _choice(case: TunerCase, answer: Answer) -> str:
         return f"{_text(chosen)} is not the fastest: that are {_numbers(case.fastest)} workers" if wrong else ""
     if answer["grade"] == NOT_FED:
         return f"nothing feeds the device, but {_text(truth)} does"
-    neighbour = setting_of(answer["neighbour"])
-    if chosen == truth or (answer["grade"] == NOT_SEPARABLE and neighbour == truth):
-        return ""
-    return f"{_text(chosen)} instead of {_text(truth)}"
+    return "" if chosen == truth else f"{_text(chosen)} instead of {_text(truth)}"
 
 
 def _limits(case: TunerCase, answer: Answer) -> str:
     tried = [setting_of(entry["candidate"]) for entry in [*answer["tried"], *confirmed_of(answer)]]
-    over = sorted({setting[0] for setting in tried if setting and setting[0] > max(case.most_makers, case.current)})
+    over = sorted({setting[0] for setting in tried if setting and setting[0] > case.most_makers})
     limit = case.most_makers
     return f"{_numbers(over)} workers were tried, but the limit is {limit}" if over else ""
 
 
 def _certificate(case: TunerCase, answer: Answer, runs: Mapping[Setting, Sequence[PlainRun]]) -> str:
-    """What a certificate says that is not true: the chosen settings are fed, and the neighbour is not."""
+    """What a certificate says that is not true: the chosen settings are fed, and the neighbour is not. Or what "not separable" says: an
+    interval contains the limit."""
     chosen, neighbour = setting_of(answer["chosen"]), setting_of(answer["neighbour"])
     if chosen is None or answer["grade"] not in (CERTIFIED, NOT_SEPARABLE):
         return ""
@@ -140,6 +138,15 @@ def _certificate(case: TunerCase, answer: Answer, runs: Mapping[Setting, Sequenc
         problems.append(f"{_text(chosen)} does not feed the device")
     if answer["grade"] == CERTIFIED and neighbour and _true_state(case, neighbour, runs) == FED:
         problems.append(f"{_text(neighbour)} feeds it too")
+    intervals = [
+        entry["lost_interval"]
+        for entry in confirmed_of(answer)
+        if setting_of(entry["candidate"]) in (chosen, neighbour)
+    ]
+    if answer["grade"] == NOT_SEPARABLE and not any(
+        interval and interval[0] < answer["max_starved_pct"] <= interval[1] for interval in intervals
+    ):
+        problems.append("no interval contains the limit")
     return ", and ".join(problems)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.harness.tuner_cases import CORES, DEEP, MAX_STARVED_PCT, TunerCase
+from benchmarks.harness.tuner_judge import FED, state
 from benchmarks.harness.tuner_runs import PlainRun, Setting, starved_of
 
 TUNER, LOADTUNE = "loaderlab tune", "loadtune 0.3"
@@ -49,8 +50,9 @@ class Choice:
 
     @property
     def is_fed(self) -> bool:
-        """Whether the device is fed, by the mean over the runs."""
-        return starved_of(self.runs).value < MAX_STARVED_PCT
+        """Whether the runs show that the device is fed: by their interval, as the tuner's own answer; with one run, by its share."""
+        starved = starved_of(self.runs)
+        return state(starved) == FED if starved.interval is not None else starved.value < MAX_STARVED_PCT
 
     @property
     def rate(self) -> float:
@@ -75,8 +77,8 @@ def loadtune_choice(raw: Mapping[str, Any]) -> Setting:
 def compared(tuner: Choice, rival: Choice) -> str:
     """Whether the tuner's choice is `BEHIND`, `LEVEL` with or `AHEAD` of a rival's.
 
-    Settings that break a limit are the worst, then those that do not feed the device: the faster are better. Among settings that feed it,
-    those with fewer workers are.
+    Settings that break a limit are the worst, then those that are not shown to feed the device: the faster are better. Among settings that
+    feed it, those with fewer workers are. Memory is not compared.
     """
     ranks = [(not choice.breaks_limit, choice.is_fed and not choice.breaks_limit) for choice in (tuner, rival)]
     if ranks[0] != ranks[1]:

@@ -131,7 +131,7 @@ def test_nothing_is_allocated_without_workers() -> None:
         (TWO, answer((3, 2), (2, 2)), "3 workers instead of 2 workers"),
         (TWO, answer((1, 2), (0, 0)), "1 worker instead of 2 workers"),
         (TWO, answer((2, 2), (1, 2), NOT_SEPARABLE), ""),
-        (TWO, answer((3, 2), (2, 2), NOT_SEPARABLE), ""),
+        (TWO, answer((3, 2), (2, 2), NOT_SEPARABLE), "3 workers instead of 2 workers"),
         (TWO, answer((4, 2), (3, 2), NOT_SEPARABLE), "4 workers instead of 2 workers"),
         (TWO, answer((2, 2), None, UNCONFIRMED), ""),
         (TWO, answer((4, 2), None, NOT_FED), "nothing feeds the device, but 2 workers does"),
@@ -153,8 +153,32 @@ def test_a_limit_is_broken_by_a_trial() -> None:
     assert not judge(MEMORY, answer((2, 2), None, NOT_FED, tried=[(2, 2)])).limits
 
 
-def test_the_current_settings_may_be_tried() -> None:
-    assert not judge(dataclasses.replace(TWO, current=9), answer((2, 2), tried=[(9, 2)])).limits
+def test_the_current_settings_have_the_same_limits() -> None:
+    assert judge(dataclasses.replace(TWO, current=9), answer((2, 2), tried=[(9, 2)])).limits
+    assert all(case.current <= case.most_makers for case in CASES)
+
+
+@pytest.mark.parametrize(
+    ("intervals", "problem"),
+    [
+        ([(2.5, 5.0), (20.0, 21.0)], ""),
+        ([(0.0, 0.1), (4.0, 30.0)], ""),
+        ([(0.0, 0.1), (20.0, 21.0)], "no interval contains the limit"),
+        ([(0.0, 0.1), None], "no interval contains the limit"),
+        ([], "no interval contains the limit"),
+    ],
+)
+def test_not_separable_is_true_if_an_interval_contains_the_limit(
+    intervals: Sequence[tuple[float, float] | None], problem: str
+) -> None:
+    trial = Measured(800.0, 0.0, None, 20.0, 100)
+    confirmed = [
+        dataclasses.asdict(Confirmed(candidate((makers, 2)), [trial], 0.0, interval, 800.0))
+        for makers, interval in zip((2, 1), intervals, strict=False)
+    ]
+    confirmed.append(dataclasses.asdict(Confirmed(candidate((4, 2)), [trial], 0.0, (1.0, 9.0), 800.0)))
+    given = answer((2, 2), (1, 2), NOT_SEPARABLE) | {"confirmed": confirmed}
+    assert judge(TWO, given).certificate == problem
 
 
 def test_a_certificate_against_the_planted_truth() -> None:
@@ -285,6 +309,13 @@ def choice(tool: str, setting: Setting, starved_pct: float, rate: float = 800.0,
 )
 def test_the_tuner_against_a_rival(own: tuple[Setting, float], other: tuple[Setting, float], result: str) -> None:
     assert tuner_rivals.compared(choice(TUNER, *own), choice("other", *other)) == result
+
+
+def test_settings_are_fed_by_the_interval_over_their_runs() -> None:
+    wide = Choice(TWO, "other", (2, 2), 60.0, plain_runs((2, 2), 0.0, 9.0, 3.0))
+    assert not wide.is_fed  # the mean is 4 %
+    assert Choice(TWO, "other", (2, 2), 60.0, plain_runs((2, 2), 3.9, 4.1, 4.0)).is_fed
+    assert choice("other", (2, 2), 4.0).is_fed
 
 
 def test_if_nothing_feeds_the_device_the_faster_is_ahead() -> None:

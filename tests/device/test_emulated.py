@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from loaderlab.config import AcceleratorConfig, NativeLoader
+from loaderlab.device.cpu import Cpu
 from loaderlab.device.emulated import Emulated
 from loaderlab.device.timeline import NS_PER_MS as MS
 from loaderlab.device.timeline import Busy, RealClock, TimelineError, VirtualClock
@@ -143,3 +144,10 @@ def test_the_real_clock_spends_processor_time() -> None:
     used_ns = time.thread_time_ns()
     RealClock().spend(3 * MS)
     assert time.thread_time_ns() - used_ns >= 3 * MS
+
+
+def test_free_memory_is_what_the_cgroup_allows(device: Emulated, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on the CPU: a container of 4 GiB on a host of 64 GiB has 4 GiB."""
+    for name in ("cpu", "emulated"):
+        monkeypatch.setattr(f"loaderlab.device.{name}.available_memory", lambda: 4 * 2**30)
+    assert device.free_bytes == Cpu().free_bytes == 4 * 2**30

@@ -31,6 +31,7 @@ class Simulated:
     noise: float = 0.3
     dies_from: int | None = None
     worker_mib: float = 100.0
+    process_mib: float | None = None
     start_s: Callable[[Candidate], float] = lambda _: 1.0
     cores_per_maker: float = 0.1
     gap_ms: Callable[[Candidate], float | None] = lambda _: None
@@ -94,6 +95,7 @@ class Simulated:
             torch_threads=max(1, self.machine.cores - candidate.makers),
             cpu_s_per_sample=1e-4,
             worker_mib=self.worker_mib if candidate.makers else None,
+            host_mib=None if self.process_mib is None else self.process_mib + candidate.makers * self.worker_mib,
             start_s=self.start_s(candidate),
             total_s=4.0,
         )

@@ -27,9 +27,30 @@ def test_memory_is_that_of_the_workers_and_their_batches() -> None:
     assert most_workers(MACHINE, replace(NEEDS, worker_bytes=None)) is None
 
 
+def test_the_training_process_needs_memory_too() -> None:
+    """Free memory is read before the process of a trial exists; the user's own limit is for the loader alone."""
+    machine, needs = replace(MACHINE, free_bytes=1500 * MIB), replace(NEEDS, process_bytes=800 * MIB)
+    assert limit(workers(3), machine, needs) == ""  # 600 + 60 + 800 of 1,500
+    reason = (
+        "4 workers of 200 MiB and 80 MiB of batches and the training process of 800 MiB need 1,680 MiB, and 1,500 MiB are 90% of "
+        "what was free before it started"
+    )
+    assert limit(workers(4), machine, needs) == reason
+    assert limit(workers(4), replace(machine, free_bytes=None), needs) == ""
+    assert most_workers(machine, needs) == 3
+
+
 def test_threads_have_no_memory_of_their_own() -> None:
     for backend in (SPDL, DALI):
         assert limit(Candidate(Branch(backend), 8, 3), MACHINE, NEEDS) == ""
+
+
+def test_queued_batches_of_threads_need_memory() -> None:
+    large = replace(NEEDS, batch_bytes=100 * MIB)
+    reason = "11 batches need 1,100 MiB, and 900 MiB may be used"
+    assert limit(Candidate(Branch(SPDL), 3, 3), MACHINE, large) == reason
+    assert limit(Candidate(Branch(DALI), 3, 3), MACHINE, large) == ""
+    assert limit(Candidate(Branch(DALI), 3, 10), MACHINE, large).startswith("10 batches need 1,000 MiB")
 
 
 def test_dev_shm() -> None:
@@ -62,7 +83,8 @@ def test_the_users_own_limit() -> None:
     ("machine", "needs", "reason"),
     [
         (MACHINE, NEEDS, "the size of the samples is not known"),
-        (MACHINE, replace(NEEDS, samples_bytes=2**30, loading_s=3), ""),
+        (MACHINE, replace(NEEDS, samples_bytes=2**29, loading_s=3), ""),
+        (MACHINE, replace(NEEDS, samples_bytes=2**30), "the samples need 1,024 MiB, and 900 MiB may be used"),
         (
             replace(MACHINE, device_bytes=2**30),
             replace(NEEDS, samples_bytes=2**30),
@@ -76,9 +98,15 @@ def test_samples_on_the_device(machine: Machine, needs: Needs, reason: str) -> N
 
 
 def test_this_machine() -> None:
-    facts = Facts(Candidate(), [Branch()], 100, 32, device_bytes=5)
+    facts = Facts(Candidate(), [Branch()], 100, 32, device_bytes=5, uses_host_cores=False)
     machine = this_machine(facts, max_makers=3, memory_mib=7)
     assert machine.cores >= 1
     assert (machine.memory_bytes, machine.memory_name) == (7 * MIB, "are the limit that was set")
+    assert machine.free_bytes is not None
+    assert machine.free_bytes > machine.memory_bytes
+    in_process = this_machine(replace(facts, in_process="a closure"), max_makers=None, memory_mib=None)
+    assert in_process.free_bytes is None  # the process exists already
     assert (machine.max_makers, machine.device_bytes, machine.shm_bytes) == (3, 5, None)
+    for on_host in (replace(facts, uses_host_cores=True), replace(facts, emulated="emulated resnet50_a100")):
+        assert this_machine(on_host, max_makers=None, memory_mib=7).device_bytes is None
     assert this_machine(replace(facts, in_dev_shm=True), max_makers=None, memory_mib=None).memory_bytes > 7 * MIB

@@ -64,6 +64,16 @@ def test_memory_for_two_workers() -> None:
     assert any("3 workers of 300 MiB" in entry.reason for entry in search.excluded)
 
 
+def test_a_large_training_process_leaves_memory_for_two_workers() -> None:
+    machine = Machine(cores=8, memory_bytes=3 * GIB, free_bytes=3 * GIB)
+    case = Simulated(
+        {NATIVE_ONLY: linear(300)}, lambda _: 1000.0, worker_mib=400.0, process_mib=2048.0, machine=machine
+    )
+    search = case.searched()
+    assert max(trial.candidate.makers for trial in case.ran) == 2
+    assert any("the training process of 2,048 MiB" in entry.reason for entry in search.excluded)
+
+
 def test_settings_beyond_a_limit_are_not_chosen_because_they_are_used_now() -> None:
     machine = Machine(cores=8, memory_bytes=int(0.7 * GIB))
     case = Simulated({NATIVE_ONLY: linear(300)}, lambda _: 1000.0, worker_mib=300.0, machine=machine, current=native(4))
@@ -172,6 +182,17 @@ def test_settings_now_that_the_machine_cannot_hold_are_not_tried() -> None:
     best = search.cheapest_fed()
     assert best is not None
     assert best.candidate.makers == 2
+
+
+def test_the_reason_against_the_settings_now_is_kept() -> None:
+    machine = Machine(cores=8, memory_bytes=int(0.7 * GIB), max_makers=10)
+    case = Simulated(
+        {NATIVE_ONLY: linear(200)}, lambda _: 1000.0, worker_mib=300.0, machine=machine, current=native(12)
+    )
+    assert [(entry.candidate.makers, entry.reason[:18]) for entry in case.searched().excluded] == [
+        (12, "tune.max_makers=10"),
+        (3, "3 workers of 300 M"),
+    ]
 
 
 def test_a_long_queue_that_dies_does_not_exclude_the_usual_one() -> None:

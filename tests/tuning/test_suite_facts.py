@@ -75,6 +75,7 @@ def test_the_loaders_that_are_installed_may_be_tried(make_config: Make, monkeypa
     assert describe(config, TuneConfig()).branches == tuple(map(Branch, (NATIVE, SPDL, RESIDENT)))
     with pytest.raises(WrongUsage, match="tune.backends=dali: the package nvidia.dali is not installed"):
         describe(config, TuneConfig(backends=["dali"]))
+    assert describe(config, TuneConfig(backends=[])).branches == (Branch(NATIVE),)  # no other one
 
 
 def test_loaders_that_cannot_serve_the_data_are_left_out(make_config: Make) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from loaderlab.config import UserError
 from loaderlab.tuning.answer import CERTIFIED, NOT_FED, NOT_SEPARABLE, UNCONFIRMED, Answer
-from loaderlab.tuning.candidate import SPDL, Branch
+from loaderlab.tuning.candidate import RESIDENT, SPDL, Branch, Candidate
 from loaderlab.tuning.confirm import Confirmation
 from loaderlab.tuning.limits import Machine
 from loaderlab.tuning.lost import OPEN
@@ -110,7 +110,8 @@ def test_only_confirmed_figures_count() -> None:
     answer = Tuned(case, minutes=10).answer()
     assert answer.grade == CERTIFIED
     assert answer.chosen == native(3)
-    assert answer.neighbour == native(2)
+    assert answer.neighbour is not None
+    assert answer.neighbour.makers == 2
 
 
 def test_a_cheaper_setting_that_turns_out_to_be_fed() -> None:
@@ -216,6 +217,18 @@ def test_ctrl_c_keeps_what_is_known() -> None:
         assert len(answer.tried) == min(number, 3)
 
 
+def test_ctrl_c_keeps_all_samples_on_the_device() -> None:
+    """Resident samples have no queue that could be shorter."""
+    numbers = range(1, 30)
+    for number in numbers:
+        branches = {NATIVE_ONLY: linear(300), Branch(RESIDENT): lambda _: 1e6}
+        answer = Tuned(Simulated(branches, lambda _: 1000.0, epoch_steps=100), interrupt_at=number).answer()
+        if not answer.interrupted:
+            break
+    assert answer.chosen == Candidate(Branch(RESIDENT))
+    assert answer.grade == CERTIFIED
+
+
 def test_ctrl_c_before_anything_is_known() -> None:
     with pytest.raises(KeyboardInterrupt):
         Tuned(Simulated({NATIVE_ONLY: linear(600)}, lambda _: 1000.0), interrupt_at=0).answer()
@@ -224,6 +237,65 @@ def test_ctrl_c_before_anything_is_known() -> None:
 def test_settings_that_fail_now() -> None:
     with pytest.raises(UserError, match="a run with the settings now fails: its process was ended by SIGKILL"):
         Tuned(Simulated({NATIVE_ONLY: linear(600)}, lambda _: 1000.0, dies_from=0)).answer()
+    with pytest.raises(UserError, match="SIGKILL; 1 worker and 0 workers too$"):
+        Tuned(Simulated({NATIVE_ONLY: linear(600)}, lambda _: 1000.0, dies_from=0, current=native(12))).answer()
+
+
+def test_settings_that_die_now_do_not_end_the_search() -> None:
+    """12 workers die, and 2 feed the device."""
+    answer = Tuned(Simulated({NATIVE_ONLY: linear(600)}, lambda _: 1000.0, dies_from=8, current=native(12))).answer()
+    assert (answer.grade, answer.chosen) == (CERTIFIED, native(2))
+    assert [entry.candidate.makers for entry in answer.tried][:2] == [12, 1]
+    assert any(text.startswith("the settings now, 12 workers, were not confirmed") for text in answer.notes)
+
+
+def test_no_workers_if_one_dies_too() -> None:
+    """As with a small /dev/shm, on which no limit is known."""
+    answer = Tuned(Simulated({NATIVE_ONLY: linear(1200)}, lambda _: 1000.0, dies_from=1, current=native(2))).answer()
+    assert [entry.candidate.makers for entry in answer.tried][:3] == [2, 1, 0]
+    assert (answer.grade, answer.chosen) == (CERTIFIED, native(0))
+
+
+def test_no_worker_is_started_if_none_is_allowed() -> None:
+    machine = Machine(cores=8, memory_bytes=64 * GIB, max_makers=0)
+    case = Simulated({NATIVE_ONLY: linear(1200)}, lambda _: 1000.0, current=native(2), machine=machine)
+    assert Tuned(case).answer().chosen == native(0)
+    assert {trial.candidate.makers for trial in case.ran} == {0}
+
+
+def test_threads_that_are_not_allowed() -> None:
+    machine = Machine(cores=8, memory_bytes=64 * GIB, max_makers=0)
+    current = Candidate(Branch(SPDL), 2, 3)
+    case = Simulated({Branch(SPDL): linear(600)}, lambda _: 1000.0, current=current, machine=machine)
+    with pytest.raises(UserError, match=r"tune.max_makers=1"):
+        Tuned(case).answer()
+    assert not case.ran
+
+
+@pytest.mark.parametrize(
+    ("current", "machine", "note"),
+    [
+        (
+            500,
+            Machine(8, 64 * GIB, max_makers=4),
+            "the settings now, 500 workers, were not run, because of a limit: tune.max_makers=4",
+        ),
+        (
+            4,
+            Machine(8, int(0.7 * GIB)),
+            "the settings now, 4 workers, were not confirmed, because of a limit: 4 workers of 300 MiB",
+        ),
+    ],
+    ids=["max_makers", "memory"],
+)
+def test_settings_now_beyond_a_limit_are_not_confirmed(current: int, machine: Machine, note: str) -> None:
+    case = Simulated(
+        {NATIVE_ONLY: linear(600)}, lambda _: 1000.0, worker_mib=300.0, current=native(current), machine=machine
+    )
+    answer = Tuned(case).answer()
+    assert (answer.grade, answer.chosen) == (CERTIFIED, native(2))
+    assert native(current) not in answer.confirmed
+    assert any(text.startswith(note) for text in answer.notes)
 
 
 def test_progress_says_why_and_how_long() -> None:

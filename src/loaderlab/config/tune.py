@@ -20,7 +20,8 @@ class TuneConfig:
         5.0, "the device is fed if it is starved for less than this share of the time, percent"
     )
     backends: Any = setting(
-        AUTO, "the loaders that may be chosen, as a list: native, spdl, dali, resident; auto: all that are installed"
+        AUTO,
+        "the loaders that may be tried besides the current one, as a list: native, spdl, dali, resident; auto: all that are installed",
     )
     also: Any = setting(
         (),

@@ -6,13 +6,12 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import torch
 
 from loaderlab.device import capabilities
 from loaderlab.device.base import Device
 from loaderlab.device.capabilities import DeviceCapabilities
-from loaderlab.system.machine import available_cores
+from loaderlab.system.machine import available_cores, available_memory
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Cpu(Device):
 
     @property
     def free_bytes(self) -> int:
-        return psutil.virtual_memory().available
+        return available_memory()
 
     def __str__(self) -> str:
         return "cpu"

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import psutil
 import torch
 
 from loaderlab.config import EMULATED, AcceleratorConfig
@@ -18,6 +17,7 @@ from loaderlab.device.cpu import processor
 from loaderlab.device.timeline import NS_PER_MS, Clock, RealClock, Timeline
 from loaderlab.device.timeline import Event as TimelineEvent
 from loaderlab.device.timeline import Stream as TimelineStream
+from loaderlab.system.machine import available_memory
 
 LOG = 100_000  # pieces of work that the log keeps: more than any measurement needs, and a few MiB
 
@@ -95,7 +95,7 @@ class Emulated(Device):
 
     @property
     def free_bytes(self) -> int:
-        return psutil.virtual_memory().available
+        return available_memory()
 
     def __str__(self) -> str:
         return EMULATED

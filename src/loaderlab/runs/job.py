@@ -34,8 +34,8 @@ class Job:
 class RunWindow:
     """What the tuner needs of a run's measured window in addition to its metrics.
 
-    If the starved share changed during the run, the values cover the steps after the change: see
-    `loaderlab.diagnosis.evidence.Evidence`, also for the meaning of the values.
+    The values cover the whole window, also if the starved share changed during the run: see `loaderlab.diagnosis.evidence.Evidence` for
+    their meaning.
 
     Attributes:
         torch_threads: of the step.

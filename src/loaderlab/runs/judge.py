@@ -11,7 +11,7 @@ import torch
 from loaderlab import metrics
 from loaderlab.config import AUTO, refuse
 from loaderlab.diagnosis.evidence import LEAST_STEPS, Evidence
-from loaderlab.diagnosis.figures import LoopRecord, evidence_of, figures_of
+from loaderlab.diagnosis.figures import NO_PROBES, LoopRecord, evidence_of, figures_of
 from loaderlab.diagnosis.verdict import Verdict, judge
 from loaderlab.lines.control import LIMITS_S
 from loaderlab.lines.shares import SlowLines
@@ -83,13 +83,17 @@ def judge_run(
 
 
 def window_of(judged: Judged, process_started: float) -> RunWindow | None:
-    """What the tuner needs of a run; None without a measured step.
+    """What the tuner needs of a run; None without a measured step. It covers the whole window: steps that starved count, also if later ones
+    did not.
 
     Args:
         process_started: when the run's process started, in seconds since 1970.
     """
-    evidence, threads, loop, figures = judged.evidence, judged.threads, judged.loop, judged.figures
-    if evidence is None or threads is None or evidence.rate is None:
+    threads, loop, figures = judged.threads, judged.loop, judged.figures
+    if judged.evidence is None or threads is None:
+        return None
+    evidence = evidence_of(replace(loop, one_loader=False, profiled=None), NO_PROBES)
+    if evidence.rate is None:
         return None
     startup_s, first_s = figures.get(metrics.STARTUP_S), figures.get(metrics.FIRST_BATCH_S)
     num_samples = sum(step.num_samples for step in loop.steps)
@@ -100,7 +104,7 @@ def window_of(judged: Judged, process_started: float) -> RunWindow | None:
         starved_interval=evidence.starved_interval,
         delivery_pct=evidence.delivery_pct,
         late_steps=evidence.late_steps,
-        ceiling_by_threads=dict(evidence.ceiling_by_threads),
+        ceiling_by_threads=dict(judged.evidence.ceiling_by_threads),
         torch_threads=threads,
         cpu_s_per_sample=loop.used["cpu_s"] / num_samples if "cpu_s" in loop.used and num_samples else None,
         first_step_at=None if startup_s is None or first_s is None else process_started + startup_s + first_s,

@@ -25,6 +25,7 @@ def certificate(search: Search, confirmation: Confirmation, why_unfinished: str)
     Args:
         why_unfinished: why the search ended before everything cheaper was tried; empty if it did not.
     """
+    why_unfinished = why_unfinished or TIME_OVER * confirmation.searching
     chosen, neighbour = confirmation.chosen, confirmation.neighbour
     confirmed, limit = confirmation.confirmed, search.limit_pct
     name = titles([chosen, *([] if neighbour is None else [neighbour]), search.facts.current])
@@ -45,8 +46,8 @@ def certificate(search: Search, confirmation: Confirmation, why_unfinished: str)
     if state != FED:
         return NOT_SEPARABLE, f"not separable: {of_chosen}, and this interval contains the limit of {limit:g} %"
     fed = f"{of_chosen}, below {limit:g} %"
-    if why_unfinished and not search.all_below_tried(chosen):
-        return UNCONFIRMED, f"{fed}; cheaper settings were not all tried, because {why_unfinished}"
+    if not search.all_below_tried(chosen):
+        return UNCONFIRMED, f"{fed}; cheaper settings were not all tried, because {why_unfinished or TIME_OVER}"
     if neighbour is None:
         return CERTIFIED, f"{fed}; {_nothing_cheaper(search, chosen)}"
     below = confirmed.get(neighbour)

@@ -12,7 +12,7 @@ from statistics import fmean
 from loaderlab.compare.stats import mean_interval
 from loaderlab.tuning.answer import Confirmed
 from loaderlab.tuning.candidate import Candidate
-from loaderlab.tuning.lost import FED, OPEN, grade, lost
+from loaderlab.tuning.lost import NOT_FED, OPEN, grade, lost
 from loaderlab.tuning.search import Search, Trials
 from loaderlab.tuning.trial import LEAST_STEPS, Measured, Trial, TrialFailed
 
@@ -28,12 +28,17 @@ class Confirmation:
     Args:
         search: with its results.
         has_time: whether there is time for one more run of each of these settings.
+
+    Attributes:
+        searching: it has contradicted the search, which has not ended yet.
     """
 
     def __init__(self, search: Search, has_time: HasTime) -> None:
         self._search, self._has_time = search, has_time
         self._runs: dict[Candidate, list[Measured]] = {}
+        self._died: set[Candidate] = set()
         self.errors: list[str] = []
+        self.searching = False
         best = search.cheapest_fed() or search.fastest()
         assert best is not None, "there is nothing to confirm"
         self.chosen: Candidate = best.candidate
@@ -41,38 +46,57 @@ class Confirmation:
 
     @property
     def settings(self) -> list[Candidate]:
-        """What is run in each round, without duplicates."""
+        """What is run in each round, without duplicates. The settings now are left out if they are beyond a limit."""
         fastest = self._search.fastest()
         named = [
             self.chosen,
             self.neighbour,
-            self._search.facts.current,
+            None if self._search.why_not_current else self._search.facts.current,
             None if fastest is None else fastest.candidate,
         ]
         return list(dict.fromkeys(candidate for candidate in named if candidate is not None))
 
     def trials(self) -> Trials:
-        """The runs. If they contradict the search, its next better choice is confirmed too, while there is time."""
-        yield from self._rounds(self.settings)
-        while (changed := self._other_choice()) is not None:
-            self.chosen, self.neighbour = changed
-            new = [candidate for candidate in changed if candidate is not None and candidate not in self._runs]
-            if new and not self._has_time(ROUNDS * new):
-                return
+        """The runs. If they contradict the search, it goes on with what they showed, and its new choice is confirmed too, while there is
+        time."""
+        new = self.settings
+        while new:
             yield from self._rounds(new)
+            rates = {candidate: confirmed.rate for candidate, confirmed in self.confirmed.items()}
+            self.searching = self._search.correct(self._grades(), rates)
+            self._choose()
+            if not self.searching:
+                return
+            yield from self._search.more_trials()
+            self.searching = False
+            self._choose()
+            new = [one for one in (self.chosen, self.neighbour) if one is not None and one not in self._grades()]
+            if not self._has_time(ROUNDS * new):
+                return
 
-    def _other_choice(self) -> tuple[Candidate, Candidate | None] | None:
-        """The choice that follows from the confirmation, with its neighbour; None if it stays the same."""
-        if self.grade(self.chosen) != FED:
-            costlier = self._search.next_costlier(self.chosen)
-            if costlier is None or (costlier.candidate in self._runs and self.grade(costlier.candidate) != FED):
-                return None
-            return costlier.candidate, self.chosen
-        if self.neighbour is not None and self.grade(self.neighbour) == FED:
-            return self.neighbour, self._below(self.neighbour)
-        return None
+    def _grades(self) -> dict[Candidate, str]:
+        """The grades of the confirmation; OPEN for settings that died in it."""
+        return {one: self.grade(one) for one, runs in self._runs.items() if len(runs) >= ROUNDS} | dict.fromkeys(
+            self._died, OPEN
+        )
+
+    def _choose(self) -> None:
+        """Chooses the cheapest settings that feed the device, as far as is known. Without any, those chosen before, unless they are shown not
+        to feed it: then the fastest."""
+        best = self._search.cheapest_fed()
+        if best is None and self._grades().get(self.chosen) == NOT_FED:
+            best = self._search.fastest()
+        if best is not None:
+            self.chosen = best.candidate
+        self.neighbour = self._below(self.chosen)
 
     def _below(self, candidate: Candidate) -> Candidate | None:
+        """The next cheaper settings: the costliest ones that are not shown not to feed the device, or else those of the search."""
+        price = self._search.price
+        cheaper = [one for one in self._grades() if price(one) < price(candidate)]
+        doubtful = [one for one in cheaper if self._grades()[one] != NOT_FED]
+        if doubtful:
+            return max(doubtful, key=price)
         found = self._search.neighbour(candidate)
         return None if found is None else found.candidate
 
@@ -87,6 +111,7 @@ class Confirmation:
                 )
                 result = yield trial
                 if isinstance(result, TrialFailed):
+                    self._died.add(candidate)
                     self.errors.append(f"{candidate.title} died in the confirmation: {result}")
                 else:
                     self._runs.setdefault(candidate, []).append(result)

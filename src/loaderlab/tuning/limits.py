@@ -19,16 +19,18 @@ class Machine:
 
     Attributes:
         cores: that the rank may use: those of the machine divided by its ranks.
-        memory_bytes: that the loader may use; memory_name says why: ``are free, of which 90 % may be used``.
+        memory_bytes: that the loader may use; memory_name says why: ``are 90% of what is free``.
+        free_bytes: that the loader and its training process may use together; None: no process is started for a trial, or unknown.
         shm_bytes: free in /dev/shm; None if batches do not pass through it.
         open_files: that a process may have.
         max_makers: by the settings; None: no limit.
-        device_bytes: free memory of the device, for a resident loader; None: unknown.
+        device_bytes: free memory of the device, for a resident loader; None: its tensors are in host memory.
     """
 
     cores: int
     memory_bytes: int
     memory_name: str = "may be used"
+    free_bytes: int | None = None
     shm_bytes: int | None = None
     open_files: int = 1024
     max_makers: int | None = None
@@ -41,12 +43,14 @@ class Needs:
 
     Attributes:
         worker_bytes: proportional memory of one worker.
+        process_bytes: of the training process, without its workers.
         batch_bytes: of one batch.
         cores_per_maker: CPU seconds per second of a busy maker: 1 if it computes all the time, 0 if it only waits.
         samples_bytes: all samples on the device; loading_s: the time to load them.
     """
 
     worker_bytes: float | None = None
+    process_bytes: float | None = None
     batch_bytes: float | None = None
     cores_per_maker: float | None = None
     samples_bytes: float | None = None
@@ -66,8 +70,18 @@ def limit(candidate: Candidate, machine: Machine, needs: Needs) -> str:
     if makers > 1 and busy is not None and (makers - 1) * busy >= SHARE * machine.cores:
         return f"{makers - 1} {kind} already use all {machine.cores} cores ({busy:.2f} cores each)"
     if candidate.branch.backend not in (NATIVE, "own"):
-        return ""
+        return _queue_limit(candidate, machine, needs)
     return _memory_limit(candidate, machine, needs) or _files_limit(makers, machine)
+
+
+def _queue_limit(candidate: Candidate, machine: Machine, needs: Needs) -> str:
+    """Threads have no memory of their own, but their batches are queued."""
+    queued = candidate.batches_ahead * (needs.batch_bytes or 0.0)
+    if queued <= machine.memory_bytes:
+        return ""
+    return (
+        f"{candidate.batches_ahead} batches need {_mib(queued)}, and {_mib(machine.memory_bytes)} {machine.memory_name}"
+    )
 
 
 def _memory_limit(candidate: Candidate, machine: Machine, needs: Needs) -> str:
@@ -81,11 +95,15 @@ def _memory_limit(candidate: Candidate, machine: Machine, needs: Needs) -> str:
     if needs.worker_bytes is None:
         return ""
     needed = candidate.makers * needs.worker_bytes + queued
-    if needed <= machine.memory_bytes:
+    parts = f"{candidate.makers} workers of {_mib(needs.worker_bytes)} and {_mib(queued)} of batches"
+    if needed > machine.memory_bytes:
+        return f"{parts} need {_mib(needed)}, and {_mib(machine.memory_bytes)} {machine.memory_name}"
+    process = needs.process_bytes or 0.0
+    if machine.free_bytes is None or needed + process <= machine.free_bytes:
         return ""
     return (
-        f"{candidate.makers} workers of {_mib(needs.worker_bytes)} and {_mib(queued)} of batches need {_mib(needed)}, and "
-        f"{_mib(machine.memory_bytes)} {machine.memory_name}"
+        f"{parts} and the training process of {_mib(process)} need {_mib(needed + process)}, and {_mib(machine.free_bytes)} "
+        f"are {SHARE:.0%} of what was free before it started"
     )
 
 
@@ -99,6 +117,8 @@ def _files_limit(makers: int, machine: Machine) -> str:
 def _resident_limit(machine: Machine, needs: Needs) -> str:
     if needs.samples_bytes is None:
         return "the size of the samples is not known"
+    if machine.device_bytes is None and needs.samples_bytes > machine.memory_bytes:
+        return f"the samples need {_mib(needs.samples_bytes)}, and {_mib(machine.memory_bytes)} {machine.memory_name}"
     if machine.device_bytes is not None and needs.samples_bytes > SHARE * machine.device_bytes:
         return f"the samples need {_mib(needs.samples_bytes)}, and the device has {_mib(machine.device_bytes)} free"
     if needs.loading_s is not None and needs.loading_s > MOST_LOADING_S:

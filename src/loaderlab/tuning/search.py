@@ -6,7 +6,7 @@ next cheaper ones, until these do not feed the device.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from loaderlab.tuning.answer import Excluded, Tried
@@ -62,6 +62,7 @@ class Search:
         self.excluded: list[Excluded] = []
         self.notes: list[str] = []
         self._found: dict[Candidate, Found] = {}
+        self._bases: dict[Branch, Candidate] = {}  # the settings that all counts of a branch have in common
         self._died: dict[Branch, tuple[Candidate, str]] = {}  # the cheapest settings whose trial died, and how
         self._refuses = refuses
         self._needs = Needs(batch_bytes=facts.batch_bytes, samples_bytes=facts.samples_bytes)
@@ -77,6 +78,11 @@ class Search:
     def _allowed(self) -> list[Found]:
         """Those within the limits, which the settings now may exceed; all of them if none is within them."""
         return [found for found in self.found if not self._limit(found.candidate)] or self.found
+
+    @property
+    def why_not_current(self) -> str:
+        """Why the settings now are beyond the limits; empty if they are not."""
+        return self._limit(self.facts.current)
 
     @property
     def needs(self) -> Needs:
@@ -96,38 +102,45 @@ class Search:
     def neighbour(self, chosen: Candidate) -> Found | None:
         """Of the cheaper settings that were tried, those that came closest to feeding the device; of those that came about equally
         close, the costliest."""
-        cheaper = [found for found in self.found if self.price(found.candidate) < self.price(chosen)]
+        cheaper = [found for found in self._allowed if self.price(found.candidate) < self.price(chosen)]
         best = max((found.measured.rate for found in cheaper), default=0.0)
         close = [found for found in cheaper if found.measured.rate * GAIN >= best]
         return max(close, key=lambda found: self.price(found.candidate), default=None)
 
     def all_below_tried(self, chosen: Candidate) -> bool:
-        """Whether the shorter queues and the next smaller number of makers were tried, as far as there are any."""
+        """Whether the shorter queues and the next smaller number of makers were tried, as far as there are any within the limits."""
         known = {tried.candidate for tried in self.tried}
-        if any(replace(chosen, prefetch=length) not in known for length in self._shorter(chosen)):
+        shorter = [replace(chosen, prefetch=length) for length in self._shorter(chosen)]
+        if any(candidate not in known and not self._limit(candidate) for candidate in shorter):
             return False
-        below = chosen.makers - 1
-        return below < self._least(chosen.branch) or below in self._counts(chosen)
+        base, below = self._bases.get(chosen.branch, chosen), chosen.makers - 1
+        if below < self._least(chosen.branch) or below in self._counts(base):
+            return True
+        return bool(self._limit(self._with(base, below)))
 
     def untried(self) -> list[Branch]:
         """The branches that could have something cheaper and were neither tried nor excluded."""
         known = {entry.candidate.branch for entry in self.tried} | {entry.candidate.branch for entry in self.excluded}
         return [branch for branch in self.facts.branches if branch not in known and self._could_be_cheaper(branch)]
 
-    def next_costlier(self, chosen: Candidate) -> Found | None:
-        """The cheapest settings above the chosen ones that feed the device."""
-        return self._cheapest(
-            [found for found in self.found if found.grade == FED and self._is_above(found.candidate, chosen)]
-        )
+    def correct(self, grades: Mapping[Candidate, str], rates: Mapping[Candidate, float]) -> bool:
+        """Replaces the grades of candidates by those of the confirmation, which are based on more runs, and the rates of those that
+        contradict the search: they feed the device, and did not in the search, or the reverse. Returns whether there are any."""
+        contradicted = False
+        for candidate, grade_ in grades.items():
+            before = self._found[candidate]
+            measured = before.measured
+            if (grade_ == FED) != (before.grade == FED):
+                contradicted = True
+                measured = replace(measured, rate=rates.get(candidate, measured.rate))
+            self._found[candidate] = replace(before, measured=measured, grade=grade_)
+        return contradicted
 
     def fastest(self) -> Found | None:
         """The settings with the highest rate; of those that are about as fast, the cheapest."""
         best = max((found.measured.rate for found in self._allowed), default=0.0)
         about = [found for found in self._allowed if found.measured.rate * GAIN >= best]
         return self._cheapest(about)
-
-    def _is_above(self, candidate: Candidate, chosen: Candidate) -> bool:
-        return candidate != chosen and self.price(candidate) >= self.price(chosen)
 
     def _cheapest(self, found: Sequence[Found]) -> Found | None:
         """The cheapest of some settings; None if there are none."""
@@ -141,28 +154,49 @@ class Search:
 
     def trials(self) -> Trials:
         """The trials, one after the other; ends when nothing cheaper is left to try."""
-        current, reason = self.facts.current, "the settings now"
-        if why := self._limit(current):
-            self._exclude(current, why)
-            current, reason = (
-                self._with(current, max(1, self._least(current.branch))),
-                "the settings now are beyond a limit",
-            )
-        yield from self._try(current, reason, probes=True)
-        if current not in self._found:
+        yield from self._first()
+        if not self._found:
             return
-        first = self._found[current]
-        base = self._improved(current, first.measured)
+        first = self._allowed[-1]
+        base = self._improved(first.candidate, first.measured)
         if first.grade == FED:
-            self.notes.append(f"the first trial, with {current.title}, was fed: only cheaper settings were looked for")
+            self.notes.append(
+                f"the first trial, with {first.candidate.title}, was fed: only cheaper settings were looked for"
+            )
         yield from self._in_branch(base)
-        for branch in self.facts.branches:
-            if branch != current.branch and self._could_be_cheaper(branch):
-                if why := self._refuses(branch):
-                    self.excluded.append(Excluded(Candidate(branch), why))
-                    continue
-                yield from self._in_branch(self._of_branch(branch, base))
+        yield from self._other_branches(base)
         yield from self._other_start_method()
+
+    def _first(self) -> Trials:
+        """Tries the settings now; if they are beyond a limit or die, those with one maker, then none."""
+        current, reason = self.facts.current, "the settings now"
+        counts = [count for count in (1, 0) if self._least(current.branch) <= count < current.makers]
+        for candidate in (current, *(self._with(current, count) for count in counts)):
+            if why := self._limit(candidate):
+                self._exclude(candidate, why)
+            else:
+                yield from self._try(candidate, reason, probes=True)
+                if candidate in self._found and not self._limit(candidate):
+                    return
+            reason = f"the settings now {'died' if self._died else 'are beyond a limit'}"
+
+    def more_trials(self) -> Trials:
+        """The trials that are missing after the confirmation has corrected grades; ends when nothing cheaper is left to try."""
+        current = self.facts.current
+        base = self._bases.get(current.branch, current)
+        yield from self._in_branch(base)
+        yield from self._other_branches(base)
+
+    def _other_branches(self, base: Candidate) -> Trials:
+        """Looks for cheaper settings in the branches that are not the current one."""
+        for branch in self.facts.branches:
+            refused = any(entry.candidate == Candidate(branch) for entry in self.excluded)
+            if branch == self.facts.current.branch or refused or not self._could_be_cheaper(branch):
+                continue
+            if why := self._refuses(branch):
+                self.excluded.append(Excluded(Candidate(branch), why))
+                continue
+            yield from self._in_branch(self._of_branch(branch, base))
 
     def _improved(self, current: Candidate, measured: Measured) -> Candidate:
         """The current settings with what costs nothing and may help: pinned memory, a side stream, persistent workers."""
@@ -206,6 +240,7 @@ class Search:
     def _in_branch(self, base: Candidate) -> Trials:
         """Looks for the cheapest candidate of one branch."""
         branch = base.branch
+        self._bases[branch] = base
         if branch.backend == RESIDENT:
             alone = self.model.supply(self.facts.current.branch, 1)
             samples = (self.facts.epoch_steps or 0) * self.facts.batch_size
@@ -259,7 +294,9 @@ class Search:
                 return
 
     def _shorter(self, candidate: Candidate) -> list[int]:
-        """The shorter queues with as many makers, the shortest first."""
+        """The shorter queues with as many makers, the shortest first; none without makers."""
+        if not candidate.makers:
+            return []
         lengths = (PREFETCH[candidate.branch.backend], *LONGER_QUEUES)
         return [length for length in lengths if length < (candidate.prefetch or 0)]
 
@@ -355,9 +392,11 @@ class Search:
         if best is None or best.candidate.start_method in (None, "fork") or "fork" not in self.facts.can_start:
             return
         if 100 * gap_share(best.measured, self.facts.epoch_steps) >= NOTICED_PCT:
-            yield from self._try(
-                replace(best.candidate, start_method="fork"), "workers start faster if they are forked"
-            )
+            forked = replace(best.candidate, start_method="fork")
+            yield from self._try(forked, "workers start faster if they are forked")
+            best = self.cheapest_fed()
+            if best is not None and best.candidate == forked:  # fewer forked workers may be enough
+                yield from self._in_branch(forked)
 
     # ---- one trial ---------------------------------------------------------------------------------------------------
 
@@ -365,7 +404,7 @@ class Search:
         """One trial, unless it was made before or its candidate is beyond a limit."""
         if any(tried.candidate == candidate for tried in self.tried):
             return
-        if self.tried and candidate != self.facts.current and (why := self._limit(candidate)):
+        if candidate != self.facts.current and (why := self._limit(candidate)):
             self._exclude(candidate, why)
             return
         predicted = self.model.predict(candidate)
@@ -386,6 +425,11 @@ class Search:
         self.model.learn(candidate, measured)
         if measured.worker_mib is not None and (candidate.makers == 1 or self._needs.worker_bytes is None):
             self._needs = replace(self._needs, worker_bytes=measured.worker_mib * 2**20)
+        workers_mib = candidate.makers * measured.worker_mib if measured.worker_mib is not None else None
+        if measured.host_mib is not None and (workers_mib is not None or not candidate.makers):
+            process = max(0.0, measured.host_mib - (workers_mib or 0.0)) * 2**20
+            least = process if self._needs.process_bytes is None else min(process, self._needs.process_bytes)
+            self._needs = replace(self._needs, process_bytes=least)  # queued batches count in some processes twice
 
     def _limit(self, candidate: Candidate) -> str:
         died = self._died.get(candidate.branch)
@@ -403,8 +447,11 @@ class Search:
         return candidate.makers > died.makers > max(same_branch, default=0)
 
     def _exclude(self, candidate: Candidate, why: str) -> None:
-        """Records the limit of a branch; an earlier one was estimated from less."""
-        self.excluded = [entry for entry in self.excluded if entry.candidate.branch != candidate.branch]
+        """Records the limit of a branch; an earlier one was estimated from less. That of the settings now is kept."""
+        current = self.facts.current
+        self.excluded = [
+            entry for entry in self.excluded if entry.candidate.branch != candidate.branch or entry.candidate == current
+        ]
         self.excluded.append(Excluded(candidate, why))
 
     def _most(self, base: Candidate) -> int:

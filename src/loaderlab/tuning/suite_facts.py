@@ -170,7 +170,7 @@ def _branches(
         RESIDENT: isinstance(source, EncodedImages | ImageArrays) or (isinstance(source, Vectors) and not source.work),
     }
     backends = [own]
-    for backend in requested or (NATIVE, SPDL, DALI, RESIDENT):
+    for backend in (NATIVE, SPDL, DALI, RESIDENT) if requested is None else requested:
         if backend == own:
             continue
         package = PACKAGES.get(backend)

@@ -19,7 +19,7 @@ def this_machine(facts: Facts, *, max_makers: int | None, memory_mib: float | No
     Args:
         max_makers, memory_mib: the settings ``tune.max_makers`` and ``tune.memory_mib``; None: no limit by the user.
     """
-    free = int(SHARE * available_memory())
+    free = all_free = int(SHARE * available_memory())
     where = "" if memory_limit() is None else " in this cgroup or on this machine"
     name = f"are {SHARE:.0%} of what is free{where}"
     if memory_mib is not None and memory_mib * MIB < free:
@@ -30,8 +30,9 @@ def this_machine(facts: Facts, *, max_makers: int | None, memory_mib: float | No
         cores=rank_cores(),
         memory_bytes=free,
         memory_name=name,
+        free_bytes=None if facts.in_process else all_free,
         shm_bytes=shm,
         open_files=2**31 if files == resource.RLIM_INFINITY else files,
         max_makers=max_makers,
-        device_bytes=facts.device_bytes,
+        device_bytes=None if facts.uses_host_cores or facts.emulated else facts.device_bytes,
     )

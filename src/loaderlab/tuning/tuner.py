@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Protocol
 
-from loaderlab.config import UserError
+from loaderlab.config import UserError, refuse
 from loaderlab.tuning.answer import NOT_FED, UNCONFIRMED, Answer
 from loaderlab.tuning.candidate import Candidate
 from loaderlab.tuning.certificate import TIME_OVER, certificate, missing
@@ -150,10 +150,21 @@ def _run(
 
 def _check_first(search: Search) -> None:
     """Raises:
-    UserError: the first trial, with the settings now, died.
+    UserError: the first trials died, or the settings now and those with fewer makers are beyond a limit.
     """
-    if not search.found:
-        raise UserError(f"nothing was tuned, because a run with the settings now fails: {search.tried[0].error}")
+    if search.found:
+        return
+    if not search.tried:
+        current, most = search.facts.current, search.machine.max_makers
+        assert most is not None, "no other limit excludes a single maker before it was tried"
+        raise refuse("tune.max_makers", most, f"{current.branch.title} needs at least 1 thread", "tune.max_makers=1")
+    first, *others = search.tried
+    titles = " and ".join(tried.candidate.title for tried in others)
+    also = f"; {titles} too" if others else ""
+    if others and others[-1].error != first.error:
+        also += f": {others[-1].error}"
+    now = "the settings now" if first.candidate == search.facts.current else first.candidate.title
+    raise UserError(f"nothing was tuned, because a run with {now} fails: {first.error}{also}")
 
 
 def _reserve_s(search: Search, clock: _Clock) -> float:
@@ -173,6 +184,9 @@ def _answer(
         seconds = searched - began + MARGIN * ROUNDS * clock.all_s(confirmation.settings) + MORE_TRIALS * clock.run_s()
         minutes = math.ceil(2 * seconds / 60) / 2
         notes.append(f"about {minutes:g} minute{'s' * (minutes != 1)} would be enough to confirm the answer")
+    if why := search.why_not_current:
+        name = "run" if all(tried.candidate != search.facts.current for tried in search.tried) else "confirmed"
+        notes.append(f"the settings now, {search.facts.current.title}, were not {name}, because of a limit: {why}")
     if (gaps := _gaps(search, confirmation)) >= NOTICED_PCT:
         steps = search.facts.epoch_steps
         notes.append(f"{gaps:.1f} % of the time is lost between epochs of {steps} steps, with the chosen settings")
