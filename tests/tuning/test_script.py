@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -13,6 +15,7 @@ import pytest
 
 from loaderlab.attach.script import Program
 from loaderlab.config import UserError
+from loaderlab.tuning import tuned
 from loaderlab.tuning.candidate import Candidate
 from loaderlab.tuning.scratch_copy import planned
 from loaderlab.tuning.script import start
@@ -22,6 +25,7 @@ from loaderlab.tuning.script_trial import allowed
 from loaderlab.tuning.settings import arguments_of
 from loaderlab.tuning.trial import Measured, Trial, TrialFailed
 from tests.attach.sleeping_model import MODEL
+from tests.tuning import answers
 
 SHARED = """
 import sys, time
@@ -247,6 +251,30 @@ def test_several_ranks_are_refused(
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert start(["--yes", "train.py"]) == 2
     assert "not under torchrun" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_search_with_its_answer(
+    number: int,
+    code: int,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def ended(engine: ScriptEngine, *_: object) -> tuned.Tuned:
+        assert engine._own.exists()
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(number)
+        return tuned.tuned_of(answers.interrupted)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(tuned, "answered", ended)
+    assert start(["--yes", "train.py"]) == code
+    assert capsys.readouterr().out.splitlines()[-3:] == tuned.lines_of(answers.interrupted)
+    assert [path.name for path in tmp_path.iterdir()] == ["project"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 # ---- the files between the processes, the settings, the end ----------------------------------------------------------

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -15,14 +18,18 @@ from torch.utils.data import DataLoader
 import loaderlab
 from loaderlab.config import UserError, WrongUsage
 from loaderlab.device.resolve import resolve_device
+from loaderlab.system.processes import Terminated
+from loaderlab.tuning import user_program
 from loaderlab.tuning.candidate import Candidate
 from loaderlab.tuning.first_batch import Checked, checked, num_bytes, repeats
 from loaderlab.tuning.sending import cannot_send
 from loaderlab.tuning.trial import Trial, TrialFailed
+from loaderlab.tuning.tuned import Tuned, lines_of, tuned_of
 from loaderlab.tuning.user_loader import source_of
-from loaderlab.tuning.user_process import TRIAL, ThisProcess
+from loaderlab.tuning.user_process import TRIAL, FreshProcesses, ThisProcess
 from loaderlab.tuning.user_program import ProgramEngine
 from loaderlab.tuning.user_trial import Program, measure
+from tests.tuning import answers
 from tests.tuning import user_programs as programs
 from tests.tuning.user_programs import BATCH, Sleeping, Stream
 
@@ -224,6 +231,43 @@ def test_a_step_that_changes_its_batch_has_no_ceiling(monkeypatch: pytest.Monkey
     measured = measure(program(slow_loader(0), programs.picky_step), trial, own_process=False)
     assert (measured.ceiling, measured.contended) == (None, None)
     assert measured.loader_alone is not None
+
+
+# ---- SIGTERM ----------------------------------------------------------------------------------------------------------
+
+
+def terminated_search(engine: Any, *_: Any) -> Tuned:
+    """A search that is ended by SIGTERM, and says what is known."""
+    try:
+        engine.facts()
+        signal.raise_signal(signal.SIGTERM)
+    except KeyboardInterrupt:
+        return tuned_of(answers.interrupted)
+    raise AssertionError("it was not interrupted")
+
+
+def test_sigterm_ends_a_search_with_its_answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(user_program, "answered", terminated_search)
+    monkeypatch.setattr(FreshProcesses, "check", lambda place: Checked(100, 4, 128))
+    with pytest.raises(Terminated):
+        loaderlab.tune(slow_loader(0), programs.step, device="cpu")
+    assert capsys.readouterr().out.splitlines() == lines_of(answers.interrupted)
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_program_that_handles_sigterm_keeps_its_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    received: list[int] = []
+    monkeypatch.setattr(user_program, "answered", lambda *_: signal.raise_signal(signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    try:
+        loaderlab.tune(slow_loader(0), programs.step, device="cpu")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert received == [signal.SIGTERM]
 
 
 # ---- the function -----------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from loaderlab.attach.script_options import (
 )
 from loaderlab.config import ExitCode, TuneConfig, UserError, WrongUsage
 from loaderlab.config.exit_codes import MEANINGS
+from loaderlab.system.processes import Terminated, sigterm_raises
 from loaderlab.system.program import command
 from loaderlab.system.streams import lossy
 from loaderlab.system.terminal import Terminal
@@ -62,7 +63,12 @@ def start(arguments: Sequence[str]) -> int:
                 print(page())
             return ExitCode.SUCCESS
         refuse_one_file(values)
-        _tune(program, values, arguments)
+        with sigterm_raises() as received:
+            was_interrupted = _tune(program, values, arguments)
+        if received:
+            raise Terminated
+        if was_interrupted:
+            raise KeyboardInterrupt
         return ExitCode.SUCCESS
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -72,8 +78,8 @@ def start(arguments: Sequence[str]) -> int:
         return int(getattr(interrupt, "exit_code", ExitCode.INTERRUPTED))
 
 
-def _tune(program: Program, values: dict[str, Any], arguments: Sequence[str]) -> None:
-    """Searches, and prints the answer; its files follow, so that an error there loses nothing.
+def _tune(program: Program, values: dict[str, Any], arguments: Sequence[str]) -> bool:
+    """Searches, and prints the answer; its files follow, so that an error there loses nothing. Returns whether the search was interrupted.
 
     Args:
         arguments: of the command, as typed.
@@ -106,8 +112,7 @@ def _tune(program: Program, values: dict[str, Any], arguments: Sequence[str]) ->
         show(answer, terminal, override_of, code_of(answer))
     finally:  # the reader of stdout may have ended, as in `… | head`
         files.write(answer)
-    if answer.interrupted:
-        raise KeyboardInterrupt
+    return answer.interrupted
 
 
 def _config(values: dict[str, Any]) -> TuneConfig:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterable
+import signal
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -11,6 +14,7 @@ from torch.utils.data import DataLoader
 from loaderlab.config import AUTO, TrackingConfig, TuneConfig, UserError, WrongUsage, refuse
 from loaderlab.device.base import Device
 from loaderlab.device.resolve import resolve_device
+from loaderlab.system.processes import Terminated, sigterm_raises
 from loaderlab.tuning.candidate import Branch
 from loaderlab.tuning.first_batch import Checked
 from loaderlab.tuning.sending import FOR_WORKERS, cannot_send, parts_of
@@ -140,6 +144,8 @@ def tune(
     Raises:
         UserError: a value is not allowed, the loader cannot be built again, the step fails with the first batch, or the answer
             cannot be recorded; it is printed before.
+        Terminated: SIGTERM was received, which the program does not handle itself. What is known is recorded and printed before. It is
+            a KeyboardInterrupt.
     """
     leave_if_importing()
     if not callable(step):
@@ -148,10 +154,21 @@ def tune(
     place = resolve_device(device)
     source = source_of(loader, pins=place.capabilities.takes_copies)
     engine = ProgramEngine(Program(source, step, str(place)), place)
-    try:
-        return answered(engine, config, record, TrackingConfig(uri, experiment))
-    finally:
-        engine.close()
+    with _sigterm() as received:
+        try:
+            tuned = answered(engine, config, record, TrackingConfig(uri, experiment))
+        finally:
+            engine.close()
+    if received:
+        print(tuned, flush=True)  # the caller does not get it
+        raise Terminated
+    return tuned
+
+
+def _sigterm() -> AbstractContextManager[Sequence[int]]:
+    """As `sigterm_raises`, unless the program handles the signal itself, or this is not the main thread, where signals arrive."""
+    is_main = threading.current_thread() is threading.main_thread()
+    return sigterm_raises() if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL else nullcontext(())
 
 
 def _config(minutes: float, max_starved_pct: float, max_makers: int | None, memory_mib: float | None) -> TuneConfig:
