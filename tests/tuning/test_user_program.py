@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import tempfile
@@ -19,7 +20,7 @@ import loaderlab
 from loaderlab.config import UserError, WrongUsage
 from loaderlab.device.resolve import resolve_device
 from loaderlab.system.processes import Terminated
-from loaderlab.tuning import user_program
+from loaderlab.tuning import user_process, user_program
 from loaderlab.tuning.candidate import Candidate
 from loaderlab.tuning.first_batch import Checked, checked, num_bytes, repeats
 from loaderlab.tuning.sending import cannot_send
@@ -51,6 +52,16 @@ def engine_of(loader: Any, step: Any = programs.step) -> Iterator[ProgramEngine]
         yield engine
     finally:
         engine.close()
+
+
+class Full:
+    """`pickle` on a disk without space."""
+
+    HIGHEST_PROTOCOL = 5
+
+    def dump(self, program: Program, file: Any, protocol: int) -> None:
+        file.write(b"x")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 # ---- the first batch --------------------------------------------------------------------------------------------------
@@ -121,6 +132,28 @@ def test_a_step_that_cannot_be_pickled_runs_in_this_process() -> None:
         assert facts.in_process.startswith("the step cannot be pickled")
         assert engine.run(Trial(Candidate(), "", SHORT_S)).num_steps >= 15
     assert TRIAL not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        (
+            "sent_bytes",
+            lambda program: 2**60,
+            "a copy of the loader and the step has 1,099,511,627,776 MiB, more than half",
+        ),
+        ("pickle", Full(), "a copy of the loader and the step cannot be written: [Errno 28] No space left on device"),
+    ],
+)
+def test_a_program_too_large_to_be_copied_runs_in_this_process(
+    name: str, value: Any, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nothing of it is left in the folder for temporary files."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(user_process, name, value)
+    with engine_of(slow_loader(0)) as engine:
+        assert engine.facts().in_process.startswith(reason)
+        assert not list(tmp_path.iterdir())
 
 
 def test_a_collate_function_that_cannot_be_pickled_is_named() -> None:

@@ -63,17 +63,26 @@ class ProgramEngine:
         reason = cannot_send({"the step": self._program.step, **parts_of(self._program.source.example)})
         reason = reason or cannot_send({"the loader": self._program.source})
         if not reason:
-            place = FreshProcesses(self._program)
             try:
-                batch = place.check()
-                self._place = place
-                return batch, ""
+                return self._in_fresh_process(), ""
             except CannotStart as error:
                 reason = f"{error}"
-            finally:
-                if self._place is not place:
-                    place.close()
         return self._place.check(), reason
+
+    def _in_fresh_process(self) -> Checked:
+        """What the first batch showed in a fresh process, where the trials will run too.
+
+        Raises:
+            CannotStart: the program cannot be sent to one.
+        """
+        place = FreshProcesses(self._program)
+        try:
+            batch = place.check()
+            self._place = place
+        finally:
+            if self._place is not place:
+                place.close()
+        return batch
 
     def refuses(self, branch: Branch) -> str:
         """Empty: only the user's own loader is tried."""
