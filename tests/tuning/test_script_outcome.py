@@ -72,6 +72,16 @@ def test_a_wide_interval_is_a_measurement_that_leaves_the_grade_open() -> None:
     assert grade(measured.starved_interval, 5.0) == OPEN
 
 
+def test_steps_are_counted_if_the_batches_do_not_show_their_samples() -> None:
+    reading = reading_of([0.0] * 40)
+    loop = replace(reading.job.loop, steps=[replace(step, num_samples=0) for step in reading.job.loop.steps])
+    job = replace(reading.job, loop=loop, facts=replace(reading.job.facts, batch_size=0))
+    outcome = outcome_of(Reading(job, (job,)), {}, 0.0)
+    assert outcome.batch_size == 0
+    assert outcome.measured is not None
+    assert outcome.measured.rate == pytest.approx(100)  # steps of 10 ms
+
+
 def test_too_few_steps_are_no_measurement() -> None:
     outcome = outcome_of(reading_of([0.0] * LEAST_STEPS), {}, 0.0)  # the first step of a pass is left out
     assert outcome.measured is None

@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,8 +24,9 @@ from loaderlab.system.processes import Terminated
 from loaderlab.tuning import user_process, user_program
 from loaderlab.tuning.candidate import Candidate
 from loaderlab.tuning.first_batch import Checked, checked, num_bytes, repeats
+from loaderlab.tuning.prediction import Model
 from loaderlab.tuning.sending import cannot_send
-from loaderlab.tuning.trial import Trial, TrialFailed
+from loaderlab.tuning.trial import NO_SIZE, Trial, TrialFailed
 from loaderlab.tuning.tuned import Tuned, lines_of, tuned_of
 from loaderlab.tuning.user_loader import source_of
 from loaderlab.tuning.user_process import TRIAL, FreshProcesses, ThisProcess
@@ -99,6 +101,22 @@ def test_an_empty_loader_is_refused() -> None:
 
 def test_the_size_of_a_nested_batch() -> None:
     assert num_bytes({"a": torch.zeros(3), "b": [torch.zeros(2, dtype=torch.uint8), "text"]}) == 14
+
+
+def test_batches_that_do_not_show_their_samples_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rate of 0 could not be predicted from."""
+    monkeypatch.setattr("loaderlab.tuning.user_probes.PROBE_S", SHORT_S)
+    loader = slow_loader(0, collate_fn=programs.in_a_list)
+    assert checked(program(loader)) == Checked(100, 1, 0, shows_samples=False)
+    with engine_of(loader, lambda batch: time.sleep(0.004)) as engine:
+        facts = engine.facts()
+        assert [*facts.notes] == [NO_SIZE]
+        measured = engine.run(Trial(Candidate(), "", SHORT_S, probes=True, alone=True))
+    assert min(measured.rate, measured.ceiling or 0, measured.loader_alone or 0) > 0
+    assert measured.cpu_s_per_sample is not None
+    model = Model(facts, 2)
+    model.learn(Candidate(), measured)
+    assert model.predict(Candidate(makers=1, prefetch=2)) is not None
 
 
 # ---- data that workers repeat -----------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from loaderlab.tuning.repeated_data import REPEATED
 from loaderlab.tuning.scratch_copy import Plan, copied
 from loaderlab.tuning.script_order import LoaderPlace, Order, Outcome, read_outcome, write
 from loaderlab.tuning.settings import arguments_of
-from loaderlab.tuning.trial import LEAST_STEPS, Facts, Measured, Trial, TrialFailed
+from loaderlab.tuning.trial import LEAST_STEPS, NO_SIZE, Facts, Measured, Trial, TrialFailed
 from loaderlab.tuning.user_process import TRIAL
 
 FIRST_LIMIT_S = 1800.0  # of the first trial: the script may prepare its data
@@ -77,10 +77,11 @@ class ScriptEngine:
             current=self._current,
             branches=(Branch(),),
             epoch_steps=outcome.epoch_steps,
-            batch_size=outcome.batch_size,
+            batch_size=outcome.batch_size or 1,
             takes_copies=outcome.asynchronous,
             uses_host_cores=not outcome.asynchronous,
             in_dev_shm=True,
+            notes=() if outcome.batch_size else (NO_SIZE,),
         )
 
     def refuses(self, branch: Branch) -> str:

@@ -59,7 +59,7 @@ class Outcome:
         measured: the result.
         place, made_at: where the training loader is created, for the next trials and for people.
         num_workers, prefetch_factor, pin_memory, persistent_workers: its settings.
-        batch_size: samples of an optimizer step.
+        batch_size: samples of an optimizer step; 0 if unknown: the rate is in optimizer steps then.
         epoch_steps: optimizer steps of an epoch; None if the loader has no length.
         asynchronous: the step runs on a GPU.
         repeats: each of the loader's workers delivers all of the data.

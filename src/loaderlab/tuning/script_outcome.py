@@ -53,7 +53,7 @@ def _measured(reading: Reading, samples: int, start_s: float) -> Measured:
     evidence = evidence_of(job.loop, NO_PROBES)
     used_s = job.loop.used.get("cpu_s")
     step_ms = job.figures[metrics.STEP_MS]
-    rate = evidence.rate if samples and evidence.rate else 1e3 * job.facts.batch_size / step_ms
+    rate = evidence.rate if samples and evidence.rate else 1e3 * (job.facts.batch_size or 1) / step_ms
     return Measured(
         rate=rate,
         starved_pct=evidence.starved_pct,

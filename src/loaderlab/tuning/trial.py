@@ -11,6 +11,8 @@ from loaderlab.tuning.candidate import Branch, Candidate
 Interval = tuple[float, float]
 LEAST_STEPS = 15  # measured steps that a trial needs
 
+NO_SIZE = "the number of samples in a batch does not show, so a batch counts as one sample: samples/s means batches/s"
+
 
 class TrialFailed(Exception):
     """A trial ended without a result. The message is one line."""

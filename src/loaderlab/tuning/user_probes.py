@@ -24,6 +24,11 @@ Step = Callable[[Any], object]
 Build = Callable[[], Iterable[Any]]
 
 
+def counted(batch: Any) -> int:
+    """The number of samples in a batch; 1 if it does not show: the batch is counted then."""
+    return num_samples(batch) or 1
+
+
 def probed(measured: Measured, build: Build, step: Step, device: Device, kept: Sequence[Any]) -> Measured:
     """The result of a trial with those of the probes of the step.
 
@@ -31,7 +36,7 @@ def probed(measured: Measured, build: Build, step: Step, device: Device, kept: S
         build: makes a new loader: one whose persistent workers have ended cannot be read again.
         kept: batches for the step.
     """
-    full = [batch for batch in kept if num_samples(batch) == num_samples(kept[0])]
+    full = [batch for batch in kept if counted(batch) == counted(kept[0])]
     ceiling = step_rate(step, full, device)
     return replace(measured, ceiling=ceiling, contended=_contended(build, step, full, device))
 
@@ -54,7 +59,7 @@ def step_rate(
         except Exception:  # a step that changes its batch
             return None
         after_step()
-        samples += num_samples(batch)
+        samples += counted(batch)
         passed = time.perf_counter() - began
         if passed >= (PROBE_S if number >= WARMUP + LEAST else PATIENCE * PROBE_S):
             device.synchronize()
@@ -81,7 +86,7 @@ def loader_alone(build: Build, parallel: int) -> tuple[float | None, float | Non
                 cpu_before = resources.cpu_seconds()
                 began = began or time.perf_counter()  # without the start of the workers
             times.append(time.perf_counter())
-            sizes.append(num_samples(batch))
+            sizes.append(counted(batch))
             enough = samples or len(times) > max(LEAST, 3 * parallel)
             if time.perf_counter() - began >= (PROBE_S if enough else PATIENCE * PROBE_S):
                 break

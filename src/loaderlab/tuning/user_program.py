@@ -18,7 +18,7 @@ from loaderlab.system.processes import Terminated, sigterm_raises
 from loaderlab.tuning.candidate import Branch
 from loaderlab.tuning.first_batch import Checked
 from loaderlab.tuning.sending import FOR_WORKERS, cannot_send, parts_of
-from loaderlab.tuning.trial import Facts, Measured, Trial
+from loaderlab.tuning.trial import NO_SIZE, Facts, Measured, Trial
 from loaderlab.tuning.tuned import Tuned, answered
 from loaderlab.tuning.user_loader import LoaderSource, source_of
 from loaderlab.tuning.user_process import CannotStart, FreshProcesses, Place, ThisProcess, leave_if_importing
@@ -56,6 +56,7 @@ class ProgramEngine:
             can_start=_start_methods(source),
             in_process=in_process,
             in_dev_shm=source.example is not None,
+            notes=() if batch.shows_samples else (NO_SIZE,),
         )
 
     def _first_batch(self) -> tuple[Checked, str]:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from loaderlab import metrics
-from loaderlab.attach.passes import num_samples
 from loaderlab.attach.torch_terms import LEAST_WARMUP
 from loaderlab.config import UserError
 from loaderlab.device.base import Device
@@ -23,7 +22,7 @@ from loaderlab.system.machine import available_cores
 from loaderlab.system.processes import process_age_s
 from loaderlab.tuning.trial import LEAST_STEPS, Measured, Trial, TrialFailed
 from loaderlab.tuning.user_loader import LoaderSource, ends_itself
-from loaderlab.tuning.user_probes import KEPT, end, loader_alone, probed
+from loaderlab.tuning.user_probes import KEPT, counted, end, loader_alone, probed
 
 LONGEST_S = 60.0  # of a window that has not yet enough steps
 MORE_THAN_CORES = "This DataLoader will create"  # a warning of torch for each candidate with more workers than cores
@@ -158,7 +157,7 @@ class _Run:
         self._step(batch)
         meter.mark()
         meter.mark()
-        number = num_samples(batch)
+        number = counted(batch)
         meter.end_step(number)
         if len(self.kept) < KEPT:
             self.kept.append(batch)
