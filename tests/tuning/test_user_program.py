@@ -90,8 +90,27 @@ def test_an_epoch_with_too_few_steps_is_refused() -> None:
 def test_an_epoch_whose_length_is_unknown_is_refused_when_it_ends() -> None:
     stream = DataLoader(Stream(shares=True), batch_size=40)
     assert checked(program(stream)).epoch_steps is None
+    now = program(stream).source.current
     with pytest.raises(UserError, match="an epoch has 10 steps"):
-        measure(program(stream), Trial(Candidate(), "", SHORT_S), own_process=False)
+        measure(program(stream), Trial(now, "", SHORT_S), own_process=False)
+
+
+def test_an_epoch_that_is_short_with_some_settings_costs_only_their_trial() -> None:
+    """Each of two workers leaves out its incomplete batch: with one of them an epoch has 15, with two 14."""
+    loader = DataLoader(Stream(shares=True), batch_size=26, drop_last=True)
+    with engine_of(loader, lambda batch: None) as engine:
+        assert engine.facts().in_process
+        with pytest.raises(TrialFailed, match="an epoch has 14 steps"):
+            engine.run(Trial(Candidate(makers=2, prefetch=2), "", SHORT_S))
+
+
+def test_a_first_step_whose_process_is_killed_is_an_error_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(place: FreshProcesses) -> Checked:
+        raise TrialFailed("its process was ended by SIGKILL (out of memory?)")
+
+    monkeypatch.setattr(FreshProcesses, "check", killed)
+    with engine_of(slow_loader(0)) as engine, pytest.raises(UserError, match=r"in a fresh process: (.*)SIGKILL"):
+        engine.facts()
 
 
 def test_an_empty_loader_is_refused() -> None:

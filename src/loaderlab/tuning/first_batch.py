@@ -18,7 +18,7 @@ from loaderlab.tuning.repeated_data import REPEATED, are_repeated, fingerprint, 
 from loaderlab.tuning.trial import LEAST_STEPS
 from loaderlab.tuning.user_loader import LoaderSource
 from loaderlab.tuning.user_probes import counted, end
-from loaderlab.tuning.user_trial import Program, too_few_steps
+from loaderlab.tuning.user_trial import Program, TooShort
 
 FRAMES = -4  # the innermost frames of a traceback: the user's own
 
@@ -53,7 +53,7 @@ def checked(program: Program) -> Checked:
         raise UserError(f"step: it fails with the first batch: {described(error)}\n{_frames(error)}") from None
     epoch_steps = _length(loader)
     if epoch_steps is not None and epoch_steps < LEAST_STEPS:
-        raise too_few_steps(epoch_steps)
+        raise TooShort(epoch_steps)
     if isinstance(loader, DataLoader) and isinstance(loader.dataset, IterableDataset) and repeats(program.source):
         raise UserError(f"loader: {REPEATED}")
     return Checked(epoch_steps, counted(batch), num_bytes(batch), num_samples(batch) > 0)

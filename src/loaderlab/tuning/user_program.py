@@ -18,7 +18,7 @@ from loaderlab.system.processes import Terminated, sigterm_raises
 from loaderlab.tuning.candidate import Branch
 from loaderlab.tuning.first_batch import Checked
 from loaderlab.tuning.sending import FOR_WORKERS, cannot_send, parts_of
-from loaderlab.tuning.trial import NO_SIZE, Facts, Measured, Trial
+from loaderlab.tuning.trial import NO_SIZE, Facts, Measured, Trial, TrialFailed
 from loaderlab.tuning.tuned import Tuned, answered
 from loaderlab.tuning.user_loader import LoaderSource, source_of
 from loaderlab.tuning.user_process import CannotStart, FreshProcesses, Place, ThisProcess, leave_if_importing
@@ -60,7 +60,11 @@ class ProgramEngine:
         )
 
     def _first_batch(self) -> tuple[Checked, str]:
-        """What the first batch showed, and why trials run in this process; empty if each has its own."""
+        """What the first batch showed, and why trials run in this process; empty if each has its own.
+
+        Raises:
+            UserError: it fails. If its process was killed, it is not done again in this process, which might be killed too.
+        """
         reason = cannot_send({"the step": self._program.step, **parts_of(self._program.source.example)})
         reason = reason or cannot_send({"the loader": self._program.source})
         if not reason:
@@ -68,6 +72,10 @@ class ProgramEngine:
                 return self._in_fresh_process(), ""
             except CannotStart as error:
                 reason = f"{error}"
+            except TrialFailed as error:
+                raise UserError(
+                    f"nothing can be tuned, because the first batch and step fail in a fresh process: {error}"
+                ) from None
         return self._place.check(), reason
 
     def _in_fresh_process(self) -> Checked:
@@ -75,6 +83,7 @@ class ProgramEngine:
 
         Raises:
             CannotStart: the program cannot be sent to one.
+            TrialFailed: it was killed, or took too long.
         """
         place = FreshProcesses(self._program)
         try:

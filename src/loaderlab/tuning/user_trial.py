@@ -52,7 +52,7 @@ def measure(program: Program, trial: Trial, *, own_process: bool) -> Measured:
 
     Raises:
         TrialFailed: too few steps could be measured.
-        UserError: an epoch has too few steps.
+        UserError: an epoch has too few steps with the settings now.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", MORE_THAN_CORES, UserWarning)
@@ -66,6 +66,12 @@ def _measured(program: Program, trial: Trial, *, own_process: bool) -> Measured:
     run = _Run(loader, program.step, device, trial)
     try:
         run.steps()
+    except TooShort as error:
+        if trial.candidate == program.source.current and not trial.round:
+            raise
+        raise TrialFailed(
+            f"{error}"
+        ) from None  # with these settings only: each worker leaves out its last, incomplete batch
     finally:
         run.close()
     measured = run.measured()
@@ -107,14 +113,18 @@ class _Run:
         self.started = self.started_age_s = 0.0
 
     def steps(self) -> None:
-        """Runs epochs until the window is long enough."""
+        """Runs epochs until the window is long enough.
+
+        Raises:
+            TooShort: an epoch has too few steps.
+        """
         while True:
             before = self._meter.num_steps
             if self._epoch():
                 return
             number = self._meter.num_steps - before
             if number < LEAST_STEPS and (self._trial.epoch_steps is None or number < self._trial.epoch_steps):
-                raise too_few_steps(number)
+                raise TooShort(number)
 
     def close(self) -> None:
         """Ends the workers."""
@@ -239,8 +249,10 @@ class _Run:
         )
 
 
-def too_few_steps(number: int) -> UserError:
-    """The error about an epoch that is too short to measure."""
-    return UserError(
-        f"loader: an epoch has {number} steps, and at least {LEAST_STEPS} are needed to measure. Use a smaller batch size or more data"
-    )
+class TooShort(UserError):
+    """An epoch is too short to measure."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__(
+            f"loader: an epoch has {steps} steps, and at least {LEAST_STEPS} are needed to measure. Use a smaller batch size or more data"
+        )
