@@ -78,6 +78,7 @@ class ScriptEngine:
             branches=(Branch(),),
             epoch_steps=outcome.epoch_steps,
             batch_size=outcome.batch_size or 1,
+            batch_bytes=outcome.batch_bytes,
             takes_copies=outcome.asynchronous,
             uses_host_cores=not outcome.asynchronous,
             in_dev_shm=True,
