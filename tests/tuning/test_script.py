@@ -131,6 +131,7 @@ def test_trials_of_a_script(folder: Path) -> None:
         facts = engine.facts()
         assert facts.current == Candidate(makers=0, pin_memory=False)
         assert (facts.batch_size, facts.epoch_steps) == (4, 1000)
+        assert facts.no_gaps == "the script is stopped before an epoch ends"
         assert facts.batch_bytes == 4 * (3 * 4 + 8)
         assert engine.made_at.startswith("train.py:")
         first = engine.run(Trial(facts.current, "", 0.3))

@@ -26,7 +26,7 @@ from loaderlab.tuning.candidate import Candidate
 from loaderlab.tuning.first_batch import Checked, checked, num_bytes, repeats
 from loaderlab.tuning.prediction import Model
 from loaderlab.tuning.sending import cannot_send
-from loaderlab.tuning.trial import NO_SIZE, Trial, TrialFailed
+from loaderlab.tuning.trial import NO_SIZE, NOT_PINNED, Facts, Trial, TrialFailed
 from loaderlab.tuning.tuned import Tuned, lines_of, tuned_of
 from loaderlab.tuning.user_loader import source_of
 from loaderlab.tuning.user_process import TRIAL, FreshProcesses, ThisProcess
@@ -95,6 +95,15 @@ def test_an_epoch_whose_length_is_unknown_is_refused_when_it_ends() -> None:
         measure(program(stream), Trial(now, "", SHORT_S), own_process=False)
 
 
+@pytest.mark.parametrize(
+    ("loader", "expected"),
+    [(slow_loader(0), ""), (DataLoader(Stream(shares=True), batch_size=4), "the loader has no length")],
+)
+def test_without_a_length_the_time_between_epochs_is_not_known(loader: DataLoader[Any], expected: str) -> None:
+    with engine_of(loader, lambda batch: None) as engine:
+        assert engine.facts().no_gaps == expected
+
+
 def test_an_epoch_that_is_short_with_some_settings_costs_only_their_trial() -> None:
     """Each of two workers leaves out its incomplete batch: with one of them an epoch has 15, with two 14."""
     loader = DataLoader(Stream(shares=True), batch_size=26, drop_last=True)
@@ -153,6 +162,16 @@ def test_workers_that_repeat_the_data_are_noticed(shares: bool, constant: bool, 
 def test_repeated_data_is_refused_with_the_fix() -> None:
     with pytest.raises(UserError, match=r"with N workers each sample comes N times(.|\n)*get_worker_info\(\)"):
         checked(program(DataLoader(Stream(shares=False), batch_size=4)))
+
+
+@pytest.mark.parametrize(
+    ("takes_copies", "pin_memory", "notes"), [(True, False, [NOT_PINNED]), (True, True, []), (False, False, [])]
+)
+def test_the_answer_says_that_pinned_memory_was_not_tried(
+    takes_copies: bool, pin_memory: bool, notes: list[str]
+) -> None:
+    facts = Facts(Candidate(pin_memory=pin_memory), [], 100, 4, takes_copies=takes_copies)
+    assert facts.own_notes(shows_samples=True) == notes
 
 
 # ---- where trials run -------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from loaderlab.tuning.repeated_data import REPEATED
 from loaderlab.tuning.scratch_copy import Plan, copied
 from loaderlab.tuning.script_order import LoaderPlace, Order, Outcome, read_outcome, write
 from loaderlab.tuning.settings import arguments_of
-from loaderlab.tuning.trial import LEAST_STEPS, NO_SIZE, Facts, Measured, Trial, TrialFailed
+from loaderlab.tuning.trial import LEAST_STEPS, Facts, Measured, Trial, TrialFailed
 from loaderlab.tuning.user_process import TRIAL
 
 FIRST_LIMIT_S = 1800.0  # of the first trial: the script may prepare its data
@@ -73,7 +73,7 @@ class ScriptEngine:
             pin_memory=outcome.pin_memory,
             persistent=outcome.persistent_workers if outcome.num_workers else None,
         )
-        return Facts(
+        facts = Facts(
             current=self._current,
             branches=(Branch(),),
             epoch_steps=outcome.epoch_steps,
@@ -82,8 +82,9 @@ class ScriptEngine:
             takes_copies=outcome.asynchronous,
             uses_host_cores=not outcome.asynchronous,
             in_dev_shm=True,
-            notes=() if outcome.batch_size else (NO_SIZE,),
+            no_gaps=_no_gaps(outcome),
         )
+        return replace(facts, notes=facts.own_notes(shows_samples=outcome.batch_size > 0))
 
     def refuses(self, branch: Branch) -> str:
         """Empty: only the script's own loader is tried."""
@@ -178,6 +179,14 @@ class ScriptEngine:
             finally:
                 kill_tree(process.pid, leads_group=True)
                 process.wait()
+
+
+def _no_gaps(first: Outcome) -> str:
+    """Why the time between epochs is not known after the first start; empty if it is."""
+    if first.epoch_steps is None:
+        return "the loader has no length"
+    missing = first.measured is None or first.measured.gap_ms is None
+    return "the script is stopped before an epoch ends" if missing else ""
 
 
 def inside(program: Program, folder: Path) -> Program:

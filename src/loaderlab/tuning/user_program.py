@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -18,7 +19,7 @@ from loaderlab.system.processes import Terminated, sigterm_raises
 from loaderlab.tuning.candidate import Branch
 from loaderlab.tuning.first_batch import Checked
 from loaderlab.tuning.sending import FOR_WORKERS, cannot_send, parts_of
-from loaderlab.tuning.trial import NO_SIZE, Facts, Measured, Trial, TrialFailed
+from loaderlab.tuning.trial import Facts, Measured, Trial, TrialFailed
 from loaderlab.tuning.tuned import Tuned, answered
 from loaderlab.tuning.user_loader import LoaderSource, source_of
 from loaderlab.tuning.user_process import CannotStart, FreshProcesses, Place, ThisProcess, leave_if_importing
@@ -45,7 +46,7 @@ class ProgramEngine:
         _refuse_unpicklable(source)
         batch, in_process = self._first_batch()
         capabilities = self._device.capabilities
-        return Facts(
+        facts = Facts(
             current=source.current,
             branches=(source.current.branch,),
             epoch_steps=batch.epoch_steps,
@@ -56,8 +57,9 @@ class ProgramEngine:
             can_start=_start_methods(source),
             in_process=in_process,
             in_dev_shm=source.example is not None,
-            notes=() if batch.shows_samples else (NO_SIZE,),
+            no_gaps="" if batch.epoch_steps else "the loader has no length",
         )
+        return replace(facts, notes=facts.own_notes(shows_samples=batch.shows_samples))
 
     def _first_batch(self) -> tuple[Checked, str]:
         """What the first batch showed, and why trials run in this process; empty if each has its own.
