@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -14,8 +15,9 @@ import psutil
 import pytest
 
 from loaderlab.attach.script import Program
-from loaderlab.config import UserError
-from loaderlab.tuning import tuned
+from loaderlab.config import PROJECT, TrackingConfig, UserError
+from loaderlab.tracking import open_store
+from loaderlab.tuning import tuned, user_record
 from loaderlab.tuning.candidate import Candidate
 from loaderlab.tuning.scratch_copy import planned
 from loaderlab.tuning.script import start
@@ -212,6 +214,7 @@ def test_a_script_with_a_trainer(folder: Path) -> None:
         (["--max-makers", "-1", "train.py"], "--max-makers -1: must be a whole number of at least 0"),
         (["--max-starved", "0", "train.py"], "--max-starved 0: must be above 0 and below 100"),
         (["--minutes", "nan", "train.py"], "--minutes nan: must be a number above 0"),
+        (["--uri", "http://host", "train.py"], "--uri: is only for --record"),
         (["--yes=1", "train.py"], "--yes: has no value"),
         (["--max_makers", "1", "train.py"], "there is no such option. Did you mean --max-makers?"),
         (["nowhere.py"], "nowhere.py: No such file or directory. Type the path of a script: loaderlab tune train.py"),
@@ -277,6 +280,41 @@ def test_a_signal_ends_a_search_with_its_answer(
     assert capsys.readouterr().out.splitlines()[-3:] == tuned.lines_of(answers.interrupted)
     assert [path.name for path in tmp_path.iterdir()] == ["project"]
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def recorded_answer(arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The exit code of a command whose search has already ended."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(tuned, "answered", lambda *_: tuned.tuned_of(answers.certified))
+    return start(["--yes", "--json", "answer.json", *arguments, "train.py"])
+
+
+def test_an_answer_is_recorded_with_its_trials(
+    folder: Path, store_uri: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = ["--uri", store_uri, "--experiment", "of_a_test"]
+    assert recorded_answer(["--record", "mine", *place], folder, monkeypatch) == 0
+    out = capsys.readouterr().out
+    assert "recorded: " in out
+    assert out.splitlines()[-3:] == tuned.lines_of(answers.certified)
+    runs = open_store(TrackingConfig(uri=store_uri, experiment="of_a_test"), PROJECT).runs()
+    (parent,) = [run for run in runs if run.parent_id is None]
+    assert (parent.name, parent.tags["tune.grade"]) == ("mine", "certified")
+    assert len([run for run in runs if run.parent_id == parent.run_id]) == len(runs) - 1 > 3
+
+
+def test_an_answer_that_cannot_be_recorded_is_printed_and_written(
+    folder: Path, store_uri: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: object) -> str:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(user_record, "recorded", fails)
+    assert recorded_answer(["--record", "mine", "--uri", store_uri], folder, monkeypatch) == 1
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[-3:] == tuned.lines_of(answers.certified)
+    assert "error: the answer cannot be recorded: " in shown.err
+    assert (folder / "answer.json").exists()
 
 
 # ---- the files between the processes, the settings, the end ----------------------------------------------------------
