@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import subprocess
@@ -65,6 +66,15 @@ def test_what_is_linked_is_said(folder: Path) -> None:
 def test_a_folder_with_too_many_files_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scratch_copy, "MOST", 3)
     with pytest.raises(UserError, match="has more than 3 files(.*)start the command in the folder of your program"):
+        planned(folder)
+
+
+def test_a_folder_that_cannot_be_read_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def vanished(entry: object) -> bool:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "big.bin")
+
+    monkeypatch.setattr(scratch_copy, "_walk", lambda *_: map(vanished, [None]))
+    with pytest.raises(UserError, match=r"the working folder cannot be copied: (.*)big\.bin"):
         planned(folder)
 
 

@@ -249,11 +249,12 @@ def test_a_person_is_asked_once_before_the_first_start(
     assert "--yes --minutes 1 train.py --name 'two words'" in text
 
 
+@pytest.mark.parametrize("world_size", ["2", "two"])
 def test_several_ranks_are_refused(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    world_size: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("WORLD_SIZE", world_size)
     assert start(["--yes", "train.py"]) == 2
     assert "not under torchrun" in capsys.readouterr().err
 

@@ -29,6 +29,7 @@ from loaderlab.tuning.sending import cannot_send
 from loaderlab.tuning.trial import NO_SIZE, NOT_PINNED, Facts, Trial, TrialFailed
 from loaderlab.tuning.tuned import Tuned, lines_of, tuned_of
 from loaderlab.tuning.user_loader import source_of
+from loaderlab.tuning.user_probes import loader_alone
 from loaderlab.tuning.user_process import TRIAL, FreshProcesses, ThisProcess
 from loaderlab.tuning.user_program import ProgramEngine
 from loaderlab.tuning.user_trial import Program, measure
@@ -312,6 +313,19 @@ def test_the_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert measured.contended is not None
     assert measured.loader_cores is not None
     assert min(measured.ceiling, measured.loader_alone, measured.contended) > 0
+
+
+def test_a_probe_whose_loader_fails_leaves_no_worker() -> None:
+    kept = []
+
+    def build() -> DataLoader[torch.Tensor]:
+        kept.append(DataLoader(programs.Ending(), batch_size=BATCH, num_workers=1, persistent_workers=True))
+        return kept[-1]
+
+    before = set(psutil.Process().children())
+    with pytest.raises(ValueError, match="a broken file"):
+        loader_alone(build, 1)
+    assert set(psutil.Process().children()) <= before
 
 
 def test_a_step_that_changes_its_batch_has_no_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:

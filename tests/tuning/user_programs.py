@@ -27,6 +27,15 @@ class Sleeping(Dataset[torch.Tensor]):
         return torch.full((8,), float(index))
 
 
+class Ending(Sleeping):
+    """Samples of which a later one cannot be read."""
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if index == 40:
+            raise ValueError("a broken file")
+        return super().__getitem__(index)
+
+
 class Stream(IterableDataset[torch.Tensor]):
     """Numbers, of which each worker returns its part, or all."""
 

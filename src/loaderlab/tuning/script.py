@@ -95,7 +95,7 @@ def _tune(program: Program, values: dict[str, Any], arguments: Sequence[str]) ->
     program.checked("tune")
     config, folder = _config(values), Path.cwd()
     files = AnswerFiles(program.name, values.get("json"), values.get("html"))
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+    if os.environ.get("WORLD_SIZE", "") not in ("", "0", "1"):
         raise WrongUsage("loaderlab tune starts a script itself, and not under torchrun: start it without a launcher")
     files.checked()
     record, tracking = values.get("record"), _tracking(values)

@@ -81,17 +81,19 @@ def loader_alone(build: Build, parallel: int) -> tuple[float | None, float | Non
         times, sizes, cpu_before = list[float](), list[int](), 0.0
         loader = build()
         iterator = iter(loader)
-        for batch in iterator:
-            if not times:
-                cpu_before = resources.cpu_seconds()
-                began = began or time.perf_counter()  # without the start of the workers
-            times.append(time.perf_counter())
-            sizes.append(counted(batch))
-            enough = samples or len(times) > max(LEAST, 3 * parallel)
-            if time.perf_counter() - began >= (PROBE_S if enough else PATIENCE * PROBE_S):
-                break
-        used_s, lasted = resources.cpu_seconds() - cpu_before, time.perf_counter() - (times or [began])[0]
-        end(loader, iterator)
+        try:
+            for batch in iterator:
+                if not times:
+                    cpu_before = resources.cpu_seconds()
+                    began = began or time.perf_counter()  # without the start of the workers
+                times.append(time.perf_counter())
+                sizes.append(counted(batch))
+                enough = samples or len(times) > max(LEAST, 3 * parallel)
+                if time.perf_counter() - began >= (PROBE_S if enough else PATIENCE * PROBE_S):
+                    break
+            used_s, lasted = resources.cpu_seconds() - cpu_before, time.perf_counter() - (times or [began])[0]
+        finally:  # the loader may fail, and its workers stay otherwise
+            end(loader, iterator)
         first = parallel if len(times) > 3 * parallel else 0
         last = first + (len(times) - 1 - first) // parallel * parallel
         if last > first:
@@ -129,12 +131,14 @@ class _Drain:
             loader = self._build()
             iterator = iter(loader)
             any_batch = False
-            for _ in iterator:
-                any_batch = True
-                self._requested.acquire()
-                if self._over.is_set():
-                    break
-            end(loader, iterator)
+            try:
+                for _ in iterator:
+                    any_batch = True
+                    self._requested.acquire()
+                    if self._over.is_set():
+                        break
+            finally:
+                end(loader, iterator)
             if not any_batch:
                 return
 
