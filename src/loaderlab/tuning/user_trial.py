@@ -18,6 +18,7 @@ from loaderlab.device.resolve import resolve_device
 from loaderlab.diagnosis.figures import NO_PROBES, LoopRecord, evidence_of, figures_of
 from loaderlab.meter import resources
 from loaderlab.meter.phases import StepMeter
+from loaderlab.system.causes import reason
 from loaderlab.system.machine import available_cores
 from loaderlab.system.processes import process_age_s
 from loaderlab.tuning.trial import LEAST_STEPS, Measured, Trial, TrialFailed
@@ -69,9 +70,7 @@ def _measured(program: Program, trial: Trial, *, own_process: bool) -> Measured:
     except TooShort as error:
         if trial.candidate == program.source.current and not trial.round:
             raise
-        raise TrialFailed(
-            f"{error}"
-        ) from None  # with these settings only: each worker leaves out its last, incomplete batch
+        raise TrialFailed(reason(error)) from None  # each worker leaves out its last, incomplete batch
     finally:
         run.close()
     measured = run.measured()
