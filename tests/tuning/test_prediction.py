@@ -43,6 +43,17 @@ def test_a_device_of_its_own_takes_the_ceiling() -> None:
     assert model.predict(Candidate(Branch(RESIDENT))) == Predicted(400.0, 0.0)
 
 
+def test_more_workers_than_the_cores_can_feed_are_not_expected_to_help() -> None:
+    """A script's loader is not measured alone: the CPU time of the whole run limits what is predicted."""
+    model = Model(FACTS, cores=2)
+    model.learn(Candidate(makers=1, prefetch=2), replace(RUN, starved_pct=90.0, cpu_s_per_sample=0.012))
+    model.learn(Candidate(makers=2, prefetch=2), replace(RUN, rate=150.0, starved_pct=85.0, cpu_s_per_sample=0.0125))
+    assert model.supply(Branch(), 64) == pytest.approx(2 / 0.012)
+    model.learn(Candidate(makers=2, prefetch=2), replace(RUN, rate=150.0, cpu_s_per_sample=0.001))
+    assert model.supply(Branch(), 12) == 650.0  # it sleeps
+    assert model.core_s_per_sample(Branch()) == 0.001
+
+
 def test_without_workers_the_host_loads_and_queues() -> None:
     """32 samples take 32 ms to load and 8 ms to queue: 800/s."""
     model = Model(FACTS, cores=4)

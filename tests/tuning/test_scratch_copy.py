@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import subprocess
@@ -68,8 +69,17 @@ def test_a_folder_with_too_many_files_is_refused(folder: Path, monkeypatch: pyte
         planned(folder)
 
 
+def test_a_folder_that_cannot_be_read_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def vanished(entry: object) -> bool:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "big.bin")
+
+    monkeypatch.setattr(scratch_copy, "_walk", lambda *_: map(vanished, [None]))
+    with pytest.raises(UserError, match=r"the working folder cannot be copied: (.*)big\.bin"):
+        planned(folder)
+
+
 WRITER = """
-import sqlite3, sys
+import os, sqlite3, sys
 from pathlib import Path
 from loaderlab.tuning.linked_files import LinkedFiles
 LinkedFiles(Path.cwd(), ["big.bin"], ["images"]).watch()
@@ -82,6 +92,12 @@ elif what == "read":
     assert len(open("big.bin").read()) == 90
 elif what == "database":
     sqlite3.connect("big.bin").close()
+elif what == "rename":
+    os.rename("big.bin", "other.bin")
+    os.truncate("other.bin", 30)
+elif what == "exists":
+    os.makedirs("images", exist_ok=True)
+    Path("images").mkdir(exist_ok=True)
 elif what == "folder":
     open("images/new.png", "w")
 """
@@ -91,6 +107,70 @@ def writer(copy: Path, what: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", WRITER, what], cwd=copy, capture_output=True, text=True, timeout=60, check=False
     )
+
+
+CHANGES = {  # each is refused
+    "remove": "os.remove('images/0.png')",
+    "remove bytes": "os.remove(b'images/0.png')",
+    "unlink": "Path('images/0.png').unlink()",
+    "remove what a pattern finds": "[os.remove(path) for path in glob.glob('images/*.png')]",
+    "remove the original": "Path('images').resolve().joinpath('0.png').unlink()",
+    "remove in a directory": "os.remove('0.png', dir_fd=os.open('images', os.O_RDONLY))",
+    "rename": "os.rename('images/0.png', 'images/a.png')",
+    "move out": "shutil.move('images/0.png', 'a.png')",
+    "move in": "os.replace('train.py', 'images/0.png')",
+    "rename the folder": "os.rename('images', 'pictures')",
+    "make a folder": "os.mkdir('images/new')",
+    "remove a folder": "os.rmdir('images/empty')",
+    "remove a tree": "shutil.rmtree('images/empty', ignore_errors=True)",
+    "truncate": "os.truncate('images/0.png', 0)",
+    "hard link": "os.link('images/0.png', 'a.png')",
+    "symbolic link": "os.symlink('train.py', 'images/a.png')",
+}
+CHANGER = """
+import glob, os, shutil, sys
+from pathlib import Path
+from loaderlab.tuning.linked_files import LinkedFiles
+LinkedFiles(Path.cwd(), ["big.bin"], ["images", ".venv"]).watch()
+for name, code in CHANGES.items():
+    try:
+        exec(code)
+    except PermissionError as error:
+        assert "loaderlab tune has linked this folder" in str(error), name
+    else:
+        print(name)
+"""
+
+
+def test_a_trial_changes_nothing_in_a_linked_folder(folder: Path) -> None:
+    """A script that prunes its checkpoints must not remove the user's files."""
+    (folder / "images" / "empty").mkdir()
+    before = sorted(folder.rglob("*"))
+    ended = subprocess.run(
+        [sys.executable, "-c", f"CHANGES = {CHANGES!r}\n{CHANGER}"],
+        cwd=copy_of(folder),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.stdout, ended.stderr) == ("", "")
+    assert sorted(folder.rglob("*")) == before
+    assert (folder / "images" / "0.png").read_bytes() == b"x"
+
+
+def test_a_linked_file_becomes_a_copy_when_it_is_renamed_or_truncated(folder: Path) -> None:
+    copy = copy_of(folder)
+    ended = writer(copy, "rename")
+    assert ended.returncode == 0, ended.stderr
+    assert (folder / "big.bin").read_text() == "x" * 90
+    assert (copy / "other.bin").read_text() == "x" * 30
+    assert not (copy / "big.bin").exists()
+
+
+def test_a_trial_may_make_a_linked_folder_that_exists(folder: Path) -> None:
+    ended = writer(copy_of(folder), "exists")
+    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
 from loaderlab.attach.script import Program
-from loaderlab.config import UserError
+from loaderlab.config import PROJECT, TrackingConfig, UserError
+from loaderlab.tracking import open_store
+from loaderlab.tuning import tuned, user_record
 from loaderlab.tuning.candidate import Candidate
 from loaderlab.tuning.scratch_copy import planned
 from loaderlab.tuning.script import start
@@ -22,6 +27,7 @@ from loaderlab.tuning.script_trial import allowed
 from loaderlab.tuning.settings import arguments_of
 from loaderlab.tuning.trial import Measured, Trial, TrialFailed
 from tests.attach.sleeping_model import MODEL
+from tests.tuning import answers
 
 SHARED = """
 import sys, time
@@ -127,6 +133,8 @@ def test_trials_of_a_script(folder: Path) -> None:
         facts = engine.facts()
         assert facts.current == Candidate(makers=0, pin_memory=False)
         assert (facts.batch_size, facts.epoch_steps) == (4, 1000)
+        assert facts.no_gaps == "the script is stopped before an epoch ends"
+        assert facts.batch_bytes == 4 * (3 * 4 + 8)
         assert engine.made_at.startswith("train.py:")
         first = engine.run(Trial(facts.current, "", 0.3))
         assert first.starved_pct > 20
@@ -206,6 +214,7 @@ def test_a_script_with_a_trainer(folder: Path) -> None:
         (["--max-makers", "-1", "train.py"], "--max-makers -1: must be a whole number of at least 0"),
         (["--max-starved", "0", "train.py"], "--max-starved 0: must be above 0 and below 100"),
         (["--minutes", "nan", "train.py"], "--minutes nan: must be a number above 0"),
+        (["--uri", "http://host", "train.py"], "--uri: is only for --record"),
         (["--yes=1", "train.py"], "--yes: has no value"),
         (["--max_makers", "1", "train.py"], "there is no such option. Did you mean --max-makers?"),
         (["nowhere.py"], "nowhere.py: No such file or directory. Type the path of a script: loaderlab tune train.py"),
@@ -240,13 +249,73 @@ def test_a_person_is_asked_once_before_the_first_start(
     assert "--yes --minutes 1 train.py --name 'two words'" in text
 
 
+@pytest.mark.parametrize("world_size", ["2", "two"])
 def test_several_ranks_are_refused(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    world_size: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("WORLD_SIZE", world_size)
     assert start(["--yes", "train.py"]) == 2
     assert "not under torchrun" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_search_with_its_answer(
+    number: int,
+    code: int,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def ended(engine: ScriptEngine, *_: object) -> tuned.Tuned:
+        assert engine._own.exists()
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(number)
+        return tuned.tuned_of(answers.interrupted)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(tuned, "answered", ended)
+    assert start(["--yes", "train.py"]) == code
+    assert capsys.readouterr().out.splitlines()[-3:] == tuned.lines_of(answers.interrupted)
+    assert [path.name for path in tmp_path.iterdir()] == ["project"]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def recorded_answer(arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The exit code of a command whose search has already ended."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(tuned, "answered", lambda *_: tuned.tuned_of(answers.certified))
+    return start(["--yes", "--json", "answer.json", *arguments, "train.py"])
+
+
+def test_an_answer_is_recorded_with_its_trials(
+    folder: Path, store_uri: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = ["--uri", store_uri, "--experiment", "of_a_test"]
+    assert recorded_answer(["--record", "mine", *place], folder, monkeypatch) == 0
+    out = capsys.readouterr().out
+    assert "recorded: " in out
+    assert out.splitlines()[-3:] == tuned.lines_of(answers.certified)
+    runs = open_store(TrackingConfig(uri=store_uri, experiment="of_a_test"), PROJECT).runs()
+    (parent,) = [run for run in runs if run.parent_id is None]
+    assert (parent.name, parent.tags["tune.grade"]) == ("mine", "certified")
+    assert len([run for run in runs if run.parent_id == parent.run_id]) == len(runs) - 1 > 3
+
+
+def test_an_answer_that_cannot_be_recorded_is_printed_and_written(
+    folder: Path, store_uri: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: object) -> str:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(user_record, "recorded", fails)
+    assert recorded_answer(["--record", "mine", "--uri", store_uri], folder, monkeypatch) == 1
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[-3:] == tuned.lines_of(answers.certified)
+    assert "error: the answer cannot be recorded: " in shown.err
+    assert (folder / "answer.json").exists()
 
 
 # ---- the files between the processes, the settings, the end ----------------------------------------------------------

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from loaderlab.attach.events import LoaderFacts
 from loaderlab.attach.reading import JudgedLoader, Reading
@@ -20,10 +21,10 @@ from loaderlab.meter.step import Step
 from loaderlab.tuning.lost import OPEN, grade
 from loaderlab.tuning.scratch_copy import planned
 from loaderlab.tuning.script_engine import ScriptEngine
-from loaderlab.tuning.script_outcome import outcome_of
+from loaderlab.tuning.script_outcome import batch_bytes, outcome_of
 from loaderlab.tuning.script_repeats import FirstBatches
 from loaderlab.tuning.trial import LEAST_STEPS
-from tests.tuning.user_programs import Stream
+from tests.tuning.user_programs import Sleeping, Stream, in_a_list
 
 STACK = ("train.py:3 <module>",)
 WIDE = [0.0] * 9 + [60.0] + [0.0] * 10  # one long wait: the interval reaches from fed to starved
@@ -70,6 +71,30 @@ def test_a_wide_interval_is_a_measurement_that_leaves_the_grade_open() -> None:
     measured = outcome_of(reading, {}, 0.0).measured
     assert measured is not None
     assert grade(measured.starved_interval, 5.0) == OPEN
+
+
+def test_steps_are_counted_if_the_batches_do_not_show_their_samples() -> None:
+    reading = reading_of([0.0] * 40)
+    loop = replace(reading.job.loop, steps=[replace(step, num_samples=0) for step in reading.job.loop.steps])
+    job = replace(reading.job, loop=loop, facts=replace(reading.job.facts, batch_size=0))
+    outcome = outcome_of(Reading(job, (job,)), {}, 0.0)
+    assert outcome.batch_size == 0
+    assert outcome.measured is not None
+    assert outcome.measured.rate == pytest.approx(100)  # steps of 10 ms
+
+
+@pytest.mark.parametrize(
+    ("loader", "expected"),
+    [
+        (DataLoader(Sleeping(), batch_size=5), 5 * 8 * 4),
+        (DataLoader(Sleeping(), batch_sampler=BatchSampler(SequentialSampler(Sleeping()), 3, False)), 3 * 8 * 4),
+        (DataLoader(Sleeping(), batch_size=None), 8 * 4),
+        (DataLoader(Stream(shares=True), batch_size=5), None),
+        (DataLoader(Sleeping(0), batch_size=5, collate_fn=in_a_list), None),
+    ],
+)
+def test_the_size_of_a_batch(loader: DataLoader[Any], expected: int | None) -> None:
+    assert batch_bytes(loader) == expected
 
 
 def test_too_few_steps_are_no_measurement() -> None:

@@ -132,11 +132,34 @@ def test_a_subclass_that_keeps_its_arguments_is_built_again() -> None:
     assert (again.scale, again.num_workers) == (0.5, 2)
 
 
+@pytest.mark.parametrize("kind", [programs.Batched, programs.Graphs])
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("epoch_steps", [None, 17])
+def test_a_subclass_keeps_its_batch_size_and_its_order(kind: Any, shuffle: bool, epoch_steps: int | None) -> None:
+    """In the confirmation too, where epochs end early."""
+    again = source_of(kind(Sleeping(), 4, shuffle)).build(Candidate(), epoch_steps)
+    assert isinstance(again, kind)
+    assert again.batch_size == 4
+    assert isinstance(again.sampler, RandomSampler if shuffle else SequentialSampler)
+    assert ends_itself(again, epoch_steps) == (epoch_steps is None)
+
+
+def test_a_subclass_that_passes_a_batch_sampler_on() -> None:
+    sampler = BatchSampler(RandomSampler(Sleeping()), 3, False)
+    again = rebuilt(programs.Graphs(Sleeping(), batch_sampler=sampler), Candidate())
+    assert again.batch_sampler is sampler
+
+
 @pytest.mark.parametrize(
     ("loader", "message"),
     [
         (programs.Named("data"), "Named cannot be built again: it does not keep its argument folder"),
         (programs.Fixed(Sleeping()), "Fixed cannot be built again: its constructor has no argument "),
+        (programs.OwnSampler(Sleeping(), 4), "OwnSampler cannot be built again: it makes its batch sampler itself"),
+        (
+            programs.OwnSettings(Sleeping(), 4),
+            "OwnSettings cannot be built again: the new one would have batches of 1 instead of 4",
+        ),
     ],
 )
 def test_a_loader_that_cannot_be_built_again(loader: DataLoader[Any], message: str) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
+import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -15,14 +20,20 @@ from torch.utils.data import DataLoader
 import loaderlab
 from loaderlab.config import UserError, WrongUsage
 from loaderlab.device.resolve import resolve_device
+from loaderlab.system.processes import Terminated
+from loaderlab.tuning import user_process, user_program
 from loaderlab.tuning.candidate import Candidate
 from loaderlab.tuning.first_batch import Checked, checked, num_bytes, repeats
+from loaderlab.tuning.prediction import Model
 from loaderlab.tuning.sending import cannot_send
-from loaderlab.tuning.trial import Trial, TrialFailed
+from loaderlab.tuning.trial import NO_SIZE, NOT_PINNED, Facts, Trial, TrialFailed
+from loaderlab.tuning.tuned import Tuned, lines_of, tuned_of
 from loaderlab.tuning.user_loader import source_of
-from loaderlab.tuning.user_process import TRIAL, ThisProcess
+from loaderlab.tuning.user_probes import loader_alone
+from loaderlab.tuning.user_process import TRIAL, FreshProcesses, ThisProcess
 from loaderlab.tuning.user_program import ProgramEngine
 from loaderlab.tuning.user_trial import Program, measure
+from tests.tuning import answers
 from tests.tuning import user_programs as programs
 from tests.tuning.user_programs import BATCH, Sleeping, Stream
 
@@ -44,6 +55,16 @@ def engine_of(loader: Any, step: Any = programs.step) -> Iterator[ProgramEngine]
         yield engine
     finally:
         engine.close()
+
+
+class Full:
+    """`pickle` on a disk without space."""
+
+    HIGHEST_PROTOCOL = 5
+
+    def dump(self, program: Program, file: Any, protocol: int) -> None:
+        file.write(b"x")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 # ---- the first batch --------------------------------------------------------------------------------------------------
@@ -70,8 +91,36 @@ def test_an_epoch_with_too_few_steps_is_refused() -> None:
 def test_an_epoch_whose_length_is_unknown_is_refused_when_it_ends() -> None:
     stream = DataLoader(Stream(shares=True), batch_size=40)
     assert checked(program(stream)).epoch_steps is None
+    now = program(stream).source.current
     with pytest.raises(UserError, match="an epoch has 10 steps"):
-        measure(program(stream), Trial(Candidate(), "", SHORT_S), own_process=False)
+        measure(program(stream), Trial(now, "", SHORT_S), own_process=False)
+
+
+@pytest.mark.parametrize(
+    ("loader", "expected"),
+    [(slow_loader(0), ""), (DataLoader(Stream(shares=True), batch_size=4), "the loader has no length")],
+)
+def test_without_a_length_the_time_between_epochs_is_not_known(loader: DataLoader[Any], expected: str) -> None:
+    with engine_of(loader, lambda batch: None) as engine:
+        assert engine.facts().no_gaps == expected
+
+
+def test_an_epoch_that_is_short_with_some_settings_costs_only_their_trial() -> None:
+    """Each of two workers leaves out its incomplete batch: with one of them an epoch has 15, with two 14."""
+    loader = DataLoader(Stream(shares=True), batch_size=26, drop_last=True)
+    with engine_of(loader, lambda batch: None) as engine:
+        assert engine.facts().in_process
+        with pytest.raises(TrialFailed, match="an epoch has 14 steps"):
+            engine.run(Trial(Candidate(makers=2, prefetch=2), "", SHORT_S))
+
+
+def test_a_first_step_whose_process_is_killed_is_an_error_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(place: FreshProcesses) -> Checked:
+        raise TrialFailed("its process was ended by SIGKILL (out of memory?)")
+
+    monkeypatch.setattr(FreshProcesses, "check", killed)
+    with engine_of(slow_loader(0)) as engine, pytest.raises(UserError, match=r"in a fresh process: (.*)SIGKILL"):
+        engine.facts()
 
 
 def test_an_empty_loader_is_refused() -> None:
@@ -81,6 +130,22 @@ def test_an_empty_loader_is_refused() -> None:
 
 def test_the_size_of_a_nested_batch() -> None:
     assert num_bytes({"a": torch.zeros(3), "b": [torch.zeros(2, dtype=torch.uint8), "text"]}) == 14
+
+
+def test_batches_that_do_not_show_their_samples_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rate of 0 could not be predicted from."""
+    monkeypatch.setattr("loaderlab.tuning.user_probes.PROBE_S", SHORT_S)
+    loader = slow_loader(0, collate_fn=programs.in_a_list)
+    assert checked(program(loader)) == Checked(100, 1, 0, shows_samples=False)
+    with engine_of(loader, lambda batch: time.sleep(0.004)) as engine:
+        facts = engine.facts()
+        assert [*facts.notes] == [NO_SIZE]
+        measured = engine.run(Trial(Candidate(), "", SHORT_S, probes=True, alone=True))
+    assert min(measured.rate, measured.ceiling or 0, measured.loader_alone or 0) > 0
+    assert measured.cpu_s_per_sample is not None
+    model = Model(facts, 2)
+    model.learn(Candidate(), measured)
+    assert model.predict(Candidate(makers=1, prefetch=2)) is not None
 
 
 # ---- data that workers repeat -----------------------------------------------------------------------------------------
@@ -100,6 +165,16 @@ def test_repeated_data_is_refused_with_the_fix() -> None:
         checked(program(DataLoader(Stream(shares=False), batch_size=4)))
 
 
+@pytest.mark.parametrize(
+    ("takes_copies", "pin_memory", "notes"), [(True, False, [NOT_PINNED]), (True, True, []), (False, False, [])]
+)
+def test_the_answer_says_that_pinned_memory_was_not_tried(
+    takes_copies: bool, pin_memory: bool, notes: list[str]
+) -> None:
+    facts = Facts(Candidate(pin_memory=pin_memory), [], 100, 4, takes_copies=takes_copies)
+    assert facts.own_notes(shows_samples=True) == notes
+
+
 # ---- where trials run -------------------------------------------------------------------------------------------------
 
 
@@ -114,6 +189,28 @@ def test_a_step_that_cannot_be_pickled_runs_in_this_process() -> None:
         assert facts.in_process.startswith("the step cannot be pickled")
         assert engine.run(Trial(Candidate(), "", SHORT_S)).num_steps >= 15
     assert TRIAL not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        (
+            "sent_bytes",
+            lambda program: 2**60,
+            "a copy of the loader and the step has 1,099,511,627,776 MiB, more than half",
+        ),
+        ("pickle", Full(), "a copy of the loader and the step cannot be written: [Errno 28] No space left on device"),
+    ],
+)
+def test_a_program_too_large_to_be_copied_runs_in_this_process(
+    name: str, value: Any, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nothing of it is left in the folder for temporary files."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(user_process, name, value)
+    with engine_of(slow_loader(0)) as engine:
+        assert engine.facts().in_process.startswith(reason)
+        assert not list(tmp_path.iterdir())
 
 
 def test_a_collate_function_that_cannot_be_pickled_is_named() -> None:
@@ -218,12 +315,62 @@ def test_the_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert min(measured.ceiling, measured.loader_alone, measured.contended) > 0
 
 
+def test_a_probe_whose_loader_fails_leaves_no_worker() -> None:
+    kept = []
+
+    def build() -> DataLoader[torch.Tensor]:
+        kept.append(DataLoader(programs.Ending(), batch_size=BATCH, num_workers=1, persistent_workers=True))
+        return kept[-1]
+
+    before = set(psutil.Process().children())
+    with pytest.raises(ValueError, match="a broken file"):
+        loader_alone(build, 1)
+    assert set(psutil.Process().children()) <= before
+
+
 def test_a_step_that_changes_its_batch_has_no_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("loaderlab.tuning.user_probes.PROBE_S", SHORT_S)
     trial = Trial(Candidate(), "", SHORT_S, probes=True, alone=True)
     measured = measure(program(slow_loader(0), programs.picky_step), trial, own_process=False)
     assert (measured.ceiling, measured.contended) == (None, None)
     assert measured.loader_alone is not None
+
+
+# ---- SIGTERM ----------------------------------------------------------------------------------------------------------
+
+
+def terminated_search(engine: Any, *_: Any) -> Tuned:
+    """A search that is ended by SIGTERM, and says what is known."""
+    try:
+        engine.facts()
+        signal.raise_signal(signal.SIGTERM)
+    except KeyboardInterrupt:
+        return tuned_of(answers.interrupted)
+    raise AssertionError("it was not interrupted")
+
+
+def test_sigterm_ends_a_search_with_its_answer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(user_program, "answered", terminated_search)
+    monkeypatch.setattr(FreshProcesses, "check", lambda place: Checked(100, 4, 128))
+    with pytest.raises(Terminated):
+        loaderlab.tune(slow_loader(0), programs.step, device="cpu")
+    assert capsys.readouterr().out.splitlines() == lines_of(answers.interrupted)
+    assert not list(tmp_path.iterdir())
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_program_that_handles_sigterm_keeps_its_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    received: list[int] = []
+    monkeypatch.setattr(user_program, "answered", lambda *_: signal.raise_signal(signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    try:
+        loaderlab.tune(slow_loader(0), programs.step, device="cpu")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert received == [signal.SIGTERM]
 
 
 # ---- the function -----------------------------------------------------------------------------------------------------

@@ -44,6 +44,9 @@ def test_a_value_is_not_rounded_to_the_limit() -> None:
 def test_an_interrupted_search_says_so() -> None:
     assert qualified(answers.interrupted) == answers.interrupted.certificate
     assert caveats(answers.interrupted)[0].startswith("The tuner was interrupted")
+    facts = replace(answers.certified.facts, no_gaps="the loader has no length")
+    clause = "; the time between epochs is not included, because the loader has no length"
+    assert qualified(replace(answers.certified, facts=facts)) == answers.certified.certificate + clause
     assert qualified(replace(answers.certified, interrupted=True)).endswith("; the search was interrupted")
     assert "interrupted" not in qualified(answers.certified)
 

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler, get_worker_info
 
 BATCH = 4
 
@@ -25,6 +25,15 @@ class Sleeping(Dataset[torch.Tensor]):
     def __getitem__(self, index: int) -> torch.Tensor:
         time.sleep(self.sample_s)
         return torch.full((8,), float(index))
+
+
+class Ending(Sleeping):
+    """Samples of which a later one cannot be read."""
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if index == 40:
+            raise ValueError("a broken file")
+        return super().__getitem__(index)
 
 
 class Stream(IterableDataset[torch.Tensor]):
@@ -53,6 +62,11 @@ def picky_step(batch: torch.Tensor) -> None:
     if batch[0, 0] < 0:
         raise ValueError("seen before")
     batch.fill_(-1.0)
+
+
+def in_a_list(samples: list[torch.Tensor]) -> list[str]:
+    """A batch that does not show its number of samples."""
+    return [f"{sample[0]:.0f}" for sample in samples]
 
 
 def collate(samples: list[torch.Tensor]) -> torch.Tensor:
@@ -106,6 +120,72 @@ class Kept(DataLoader[torch.Tensor]):
     def __init__(self, dataset: Dataset[torch.Tensor], scale: float, **others: Any) -> None:
         super().__init__(dataset, **others)
         self.scale = scale
+
+
+class Batched(DataLoader[torch.Tensor]):
+    """A subclass with a batch size and the settings, but without samplers."""
+
+    def __init__(
+        self,
+        dataset: Dataset[torch.Tensor],
+        batch_size: int = 1,
+        shuffle: bool = False,
+        num_workers: int = 0,
+        prefetch_factor: int | None = None,
+        pin_memory: bool = False,
+        persistent_workers: bool = False,
+    ) -> None:
+        super().__init__(
+            dataset,
+            batch_size,
+            shuffle,
+            num_workers=num_workers,
+            prefetch_factor=prefetch_factor,
+            pin_memory=pin_memory,
+            persistent_workers=persistent_workers,
+        )
+
+
+class Graphs(DataLoader[torch.Tensor]):
+    """A subclass that names some arguments and passes the others on, as that of PyTorch Geometric."""
+
+    def __init__(
+        self, dataset: Dataset[torch.Tensor], batch_size: int = 1, shuffle: bool = False, **others: Any
+    ) -> None:
+        super().__init__(dataset, batch_size, shuffle, **others)
+
+
+class OwnSampler(DataLoader[torch.Tensor]):
+    """A subclass that makes its batch sampler from its batch size."""
+
+    def __init__(self, dataset: Dataset[torch.Tensor], batch_size: int = 1, **others: Any) -> None:
+        if "batch_sampler" in others:
+            raise ValueError("it makes its batch sampler itself")
+        sampler = BatchSampler(SequentialSampler(dataset), batch_size, False)  # type: ignore[arg-type]  # it has a length
+        super().__init__(dataset, batch_sampler=sampler, **others)
+
+
+class OwnSettings(Batched):
+    """A subclass that makes its batch sampler, and passes nothing else on."""
+
+    def __init__(
+        self,
+        dataset: Dataset[torch.Tensor],
+        batch_size: int = 1,
+        num_workers: int = 0,
+        prefetch_factor: int | None = None,
+        pin_memory: bool = False,
+        persistent_workers: bool = False,
+    ) -> None:
+        DataLoader.__init__(
+            self,
+            dataset,
+            batch_sampler=BatchSampler(SequentialSampler(dataset), batch_size, False),  # type: ignore[arg-type]  # as above
+            num_workers=num_workers,
+            prefetch_factor=prefetch_factor,
+            pin_memory=pin_memory,
+            persistent_workers=persistent_workers,
+        )
 
 
 class Fixed(DataLoader[torch.Tensor]):

@@ -95,8 +95,9 @@ def importing() -> Iterator[None]:
 
 
 @contextmanager
-def sigterm_raises(*, hangup: bool = False) -> Iterator[None]:
-    """Raises `Terminated` in the main thread on SIGTERM. Restores the previous handler at the end.
+def sigterm_raises(*, hangup: bool = False) -> Iterator[list[int]]:
+    """Raises `Terminated` in the main thread on SIGTERM. Restores the previous handler at the end. Yields the numbers of the signals
+    that were received: whoever catches the exception as Ctrl-C loses which of them it was.
 
     Args:
         hangup: also on SIGHUP, the end of a login, unless it is ignored, as with ``nohup``.
@@ -104,14 +105,16 @@ def sigterm_raises(*, hangup: bool = False) -> Iterator[None]:
 
     def terminate(number: int, frame: FrameType | None) -> None:
         if not _deferred(number, frame):
+            received.append(number)
             raise Terminated
 
+    received: list[int] = []
     numbers = [signal.SIGTERM]
     if hangup and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         numbers.append(signal.SIGHUP)
     before: dict[int, Any] = {number: signal.signal(number, terminate) for number in numbers}
     try:
-        yield
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

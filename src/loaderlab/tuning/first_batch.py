@@ -17,8 +17,8 @@ from loaderlab.tuning.candidate import Candidate
 from loaderlab.tuning.repeated_data import REPEATED, are_repeated, fingerprint, leaves, positions
 from loaderlab.tuning.trial import LEAST_STEPS
 from loaderlab.tuning.user_loader import LoaderSource
-from loaderlab.tuning.user_probes import end
-from loaderlab.tuning.user_trial import Program, too_few_steps
+from loaderlab.tuning.user_probes import counted, end
+from loaderlab.tuning.user_trial import Program, TooShort
 
 FRAMES = -4  # the innermost frames of a traceback: the user's own
 
@@ -29,11 +29,14 @@ class Checked:
 
     Attributes:
         epoch_steps: None if the loader has no length.
+        batch_size: 1 if the number of samples does not show.
+        shows_samples: whether it does.
     """
 
     epoch_steps: int | None
     batch_size: int
     batch_bytes: int
+    shows_samples: bool = True
 
 
 def checked(program: Program) -> Checked:
@@ -50,10 +53,10 @@ def checked(program: Program) -> Checked:
         raise UserError(f"step: it fails with the first batch: {described(error)}\n{_frames(error)}") from None
     epoch_steps = _length(loader)
     if epoch_steps is not None and epoch_steps < LEAST_STEPS:
-        raise too_few_steps(epoch_steps)
+        raise TooShort(epoch_steps)
     if isinstance(loader, DataLoader) and isinstance(loader.dataset, IterableDataset) and repeats(program.source):
         raise UserError(f"loader: {REPEATED}")
-    return Checked(epoch_steps, num_samples(batch), num_bytes(batch))
+    return Checked(epoch_steps, counted(batch), num_bytes(batch), num_samples(batch) > 0)
 
 
 def _first_batch(loader: Iterable[Any]) -> Any:

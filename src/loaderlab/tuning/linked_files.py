@@ -1,7 +1,8 @@
 """Keeps a script from changing files of its real working folder, which its scratch copy only links. Does not import torch.
 
-A linked file is replaced by a copy as soon as the script opens it for writing; in a linked folder, writing is refused. Both are seen for files
-that Python opens, and for `torch.save` and SQLite.
+A linked file is replaced by a copy as soon as the script opens it for writing; in a linked folder, writing, removing and renaming are refused.
+Both are seen for what Python's own functions do, and for `torch.save` and SQLite, in the processes that have the hook: the script's, and those
+that it forks.
 """
 
 from __future__ import annotations
@@ -10,12 +11,31 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from loaderlab.attach.wrapping import wrap
+from loaderlab.tuning.scratch_copy import ENVIRONMENT
 
+CHANGING = {  # audit events: positions of the paths that change, and of the directories that they are relative to
+    "os.mkdir": ((0, 2),),
+    "os.remove": ((0, 1),),
+    "os.rmdir": ((0, 1),),
+    "os.rename": ((0, 2), (1, 3)),
+    "os.link": ((0, 2), (1, 3)),  # what is written to the second name later changes the first one
+    "os.symlink": ((1, 2),),
+    "os.truncate": ((0, None),),
+    "shutil.rmtree": ((0, 1),),
+    "shutil.move": ((0, None), (1, None)),
+}
+MOVING = (
+    "os.rename",
+    "os.link",
+    "os.truncate",
+    "shutil.move",
+)  # a linked file becomes a copy before that, as before writing
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_APPEND | os.O_TRUNC | os.O_CREAT
 
 
@@ -29,7 +49,11 @@ class LinkedFiles:
 
     def __init__(self, folder: Path, files: Sequence[str], folders: Sequence[str]) -> None:
         self._files = {os.path.join(folder, path) for path in files}
-        self._folders = tuple(os.path.join(folder, path) + os.sep for path in folders)
+        links = [os.path.join(folder, path) for path in folders]
+        data = [link for link in links if not os.path.exists(os.path.join(link, ENVIRONMENT))]
+        self._folders = tuple(link + os.sep for link in links)
+        # `Path.resolve` leads to the originals. Python itself caches its bytecode in an environment
+        self._originals = tuple(os.path.realpath(link) + os.sep for link in data)
 
     def watch(self) -> None:
         """Watches from now on what this process opens."""
@@ -56,6 +80,36 @@ class LinkedFiles:
                 self._write(path, keep=not (isinstance(mode, str) and mode.startswith("w")))
         elif event == "sqlite3.connect":
             self._write(arguments[0], keep=True)
+        elif event in CHANGING:
+            for position, directory in CHANGING[event]:
+                self._change(
+                    arguments[position],
+                    -1 if directory is None else arguments[directory],
+                    moves=event in MOVING,
+                )
+
+    def _change(self, path: Any, directory: Any, *, moves: bool) -> None:
+        """Before a path is removed, created or renamed.
+
+        Args:
+            directory: file descriptor of the directory to which it is relative; -1 or None: the working folder.
+
+        Raises:
+            PermissionError: it is in a linked folder, or is one that would be moved.
+        """
+        if not isinstance(path, str | bytes | os.PathLike):
+            return
+        place = os.fsdecode(path)
+        if isinstance(directory, int) and directory >= 0:
+            with suppress(OSError):  # only Linux has this file
+                place = os.path.join(os.readlink(f"/proc/self/fd/{directory}"), place)
+        place = os.path.abspath(place)
+        parent, name = os.path.split(place)
+        original = os.path.join(os.path.realpath(parent), name)
+        if (place + os.sep * moves).startswith(self._folders) or original.startswith(self._originals):
+            raise _refusal(place)
+        if moves:
+            self._write(place, keep=True)
 
     def _write(self, path: Any, *, keep: bool) -> None:
         """Prepares a path for writing; ``keep``: with its content.
@@ -63,9 +117,9 @@ class LinkedFiles:
         Raises:
             PermissionError: it is in a linked folder.
         """
-        if not isinstance(path, str | os.PathLike):
+        if not isinstance(path, str | bytes | os.PathLike):
             return
-        place = os.path.abspath(path)
+        place = os.path.abspath(os.fsdecode(path))
         if place in self._files:
             self._files.discard(place)
             original = os.readlink(place)
@@ -73,6 +127,10 @@ class LinkedFiles:
             if keep:
                 shutil.copy2(original, place)
         elif self._folders and place.startswith(self._folders):
-            raise PermissionError(
-                f"{place}: loaderlab tune has linked this folder because it has many files, so a trial must not write there"
-            )
+            raise _refusal(place)
+
+
+def _refusal(place: str) -> PermissionError:
+    return PermissionError(
+        f"{place}: loaderlab tune has linked this folder because it has many files, so a trial must not write, rename or remove there"
+    )

@@ -3,6 +3,7 @@ they slow each other down. Pure."""
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -77,6 +78,9 @@ class Model:
         default_factory=list
     )  # (contended / ceiling, rate of the loader meanwhile)
     _core_s: dict[Branch, dict[int, float]] = field(default_factory=dict)  # CPU seconds of the loader per sample
+    _whole_core_s: dict[Branch, float] = field(
+        default_factory=dict
+    )  # of the loader and the step, the least of all runs
 
     def learn(self, candidate: Candidate, measured: Measured) -> None:
         """Adds the result of a trial."""
@@ -85,6 +89,9 @@ class Model:
             self._alone.setdefault(branch, {})[makers] = measured.loader_alone
             if measured.loader_cores is not None:
                 self._core_s.setdefault(branch, {})[makers] = measured.loader_cores / measured.loader_alone
+        if measured.cpu_s_per_sample:
+            known = self._whole_core_s.get(branch, math.inf)
+            self._whole_core_s[branch] = min(known, measured.cpu_s_per_sample)
         if makers and measured.starved_pct >= CLEARLY_STARVED_PCT and not self._alone:
             self._implied.setdefault(branch, {})[makers] = measured.rate
         if measured.ceiling:
@@ -138,7 +145,10 @@ class Model:
         return self._alone[branch][count] * core_s[count] / max(1, count) if count in core_s else None
 
     def core_s_per_sample(self, branch: Branch) -> float | None:
-        """CPU seconds of the loader per sample, the least that was measured; None if it was not measured alone."""
+        """CPU seconds of the loader per sample, the least that was measured. If no loader was measured alone, as with scripts, those of
+        the loader and the step, which share the cores. None: not measured."""
+        if not self.knows_alone:
+            return self._whole_core_s.get(branch)
         return min(self._core_s.get(branch, {}).values(), default=None)
 
     def predict(self, candidate: Candidate) -> Predicted | None:

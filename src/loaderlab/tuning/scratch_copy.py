@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loaderlab.config import UserError
+from loaderlab.system.causes import reason
 
 COPIED_BYTES = 100 * 2**20
 MANY = 2_000  # entries of a folder from which it is linked as a whole: a data set
@@ -46,6 +47,13 @@ def planned(folder: Path) -> Plan:
     Raises:
         UserError: it is too large to be a program's folder, or cannot be read.
     """
+    try:
+        return _planned(folder)
+    except OSError as error:  # a file that another program has just removed, for example
+        raise UserError(f"the working folder cannot be copied: {reason(error)}") from error
+
+
+def _planned(folder: Path) -> Plan:
     folders: list[str] = []
     sizes: dict[str, int] = {}
     linked_folders: list[str] = []

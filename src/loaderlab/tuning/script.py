@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from loaderlab.attach.script_options import (
     positive,
     read_arguments,
     refuse_one_file,
+    text,
 )
-from loaderlab.config import ExitCode, TuneConfig, UserError, WrongUsage
+from loaderlab.config import ExitCode, TrackingConfig, TuneConfig, UserError, WrongUsage
 from loaderlab.config.exit_codes import MEANINGS
+from loaderlab.system.processes import Terminated, sigterm_raises
 from loaderlab.system.program import command
 from loaderlab.system.streams import lossy
 from loaderlab.system.terminal import Terminal
@@ -42,6 +45,9 @@ OPTIONS = {
     "--yes": Option("", "start without asking", flag),
     "--json": Option("FILE", "write the answer as JSON", path),
     "--html": Option("FILE", "write the answer as an HTML page", path),
+    "--record": Option("NAME", "record the answer as an MLflow run with this name (needs the extra suite)", text),
+    "--uri": Option("URI", "MLflow store of that run; default: mlruns/mlflow.db", text),
+    "--experiment": Option("NAME", "MLflow experiment of that run; default: loaderlab", text),
 }
 WARNING = (
     "loaderlab: {name} will be started several times, each time with other settings of its training loader, in a copy of {folder}, and stopped "
@@ -62,7 +68,12 @@ def start(arguments: Sequence[str]) -> int:
                 print(page())
             return ExitCode.SUCCESS
         refuse_one_file(values)
-        _tune(program, values, arguments)
+        with sigterm_raises() as received:
+            was_interrupted = _tune(program, values, arguments)
+        if received:
+            raise Terminated
+        if was_interrupted:
+            raise KeyboardInterrupt
         return ExitCode.SUCCESS
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -72,26 +83,30 @@ def start(arguments: Sequence[str]) -> int:
         return int(getattr(interrupt, "exit_code", ExitCode.INTERRUPTED))
 
 
-def _tune(program: Program, values: dict[str, Any], arguments: Sequence[str]) -> None:
-    """Searches, and prints the answer; its files follow, so that an error there loses nothing.
+def _tune(program: Program, values: dict[str, Any], arguments: Sequence[str]) -> bool:
+    """Searches, and prints the answer; its files follow, so that an error there loses nothing. Returns whether the search was interrupted.
 
     Args:
         arguments: of the command, as typed.
 
     Raises:
-        UserError: the script cannot be tuned, or a file cannot be written.
+        UserError: the script cannot be tuned, a file cannot be written, or the answer cannot be recorded.
     """
     program.checked("tune")
     config, folder = _config(values), Path.cwd()
     files = AnswerFiles(program.name, values.get("json"), values.get("html"))
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+    if os.environ.get("WORLD_SIZE", "") not in ("", "0", "1"):
         raise WrongUsage("loaderlab tune starts a script itself, and not under torchrun: start it without a launcher")
     files.checked()
+    record, tracking = values.get("record"), _tracking(values)
     plan = planned(folder)
     _warn(program, folder, plan, None if values.get("yes") else arguments)
     from loaderlab.tuning.script_engine import ScriptEngine  # torch: after the arguments were checked
     from loaderlab.tuning.tuned import answered, code_of
+    from loaderlab.tuning.user_record import prepared, record_or_refuse
 
+    if record is not None:
+        prepared(tracking)  # refuses before the search what would fail after it
     engine, terminal = ScriptEngine(program, folder, plan, values.get("steps")), Terminal()
     terminal.say(
         f"first start: {program.name} with the settings now, until {LEAST_STEPS} or more of its steps are measured"
@@ -101,13 +116,15 @@ def _tune(program: Program, values: dict[str, Any], arguments: Sequence[str]) ->
         made_at = engine.made_at
     finally:
         engine.close()
-    try:
-        terminal.say(f"loader: DataLoader made at {made_at}")
-        show(answer, terminal, override_of, code_of(answer))
-    finally:  # the reader of stdout may have ended, as in `… | head`
-        files.write(answer)
-    if answer.interrupted:
-        raise KeyboardInterrupt
+    with (
+        ExitStack() as later
+    ):  # each one runs even if another one fails: the reader of stdout may have ended, as in `… | head`
+        later.callback(files.write, answer)
+        later.callback(show, answer, terminal, override_of, code_of(answer))
+        later.callback(terminal.say, f"loader: DataLoader made at {made_at}")
+        if record is not None:
+            terminal.say(record_or_refuse(record, answer, tracking))
+    return answer.interrupted
 
 
 def _config(values: dict[str, Any]) -> TuneConfig:
@@ -125,6 +142,18 @@ def _config(values: dict[str, Any]) -> TuneConfig:
     if not 0 < limit < 100:
         raise WrongUsage(f"--max-starved {limit:g}: must be above 0 and below 100. Type for example: --max-starved 5")
     return TuneConfig(minutes=values.get("minutes", 3.0), max_starved_pct=limit, max_makers=values.get("max_makers"))
+
+
+def _tracking(values: dict[str, Any]) -> TrackingConfig:
+    """Where the answer is recorded.
+
+    Raises:
+        WrongUsage: a place, but no name.
+    """
+    chosen = {name: values[name] for name in ("uri", "experiment") if name in values}
+    if chosen and "record" not in values:
+        raise WrongUsage(f"--{next(iter(chosen))}: is only for --record. Type for example: --record tuned")
+    return TrackingConfig(**chosen)
 
 
 def _warn(program: Program, folder: Path, plan: Plan, unconfirmed: Sequence[str] | None) -> None:

@@ -73,15 +73,18 @@ class ScriptEngine:
             pin_memory=outcome.pin_memory,
             persistent=outcome.persistent_workers if outcome.num_workers else None,
         )
-        return Facts(
+        facts = Facts(
             current=self._current,
             branches=(Branch(),),
             epoch_steps=outcome.epoch_steps,
-            batch_size=outcome.batch_size,
+            batch_size=outcome.batch_size or 1,
+            batch_bytes=outcome.batch_bytes,
             takes_copies=outcome.asynchronous,
             uses_host_cores=not outcome.asynchronous,
             in_dev_shm=True,
+            no_gaps=_no_gaps(outcome),
         )
+        return replace(facts, notes=facts.own_notes(shows_samples=outcome.batch_size > 0))
 
     def refuses(self, branch: Branch) -> str:
         """Empty: only the script's own loader is tried."""
@@ -176,6 +179,14 @@ class ScriptEngine:
             finally:
                 kill_tree(process.pid, leads_group=True)
                 process.wait()
+
+
+def _no_gaps(first: Outcome) -> str:
+    """Why the time between epochs is not known after the first start; empty if it is."""
+    if first.epoch_steps is None:
+        return "the loader has no length"
+    missing = first.measured is None or first.measured.gap_ms is None
+    return "the script is stopped before an epoch ends" if missing else ""
 
 
 def inside(program: Program, folder: Path) -> Program:

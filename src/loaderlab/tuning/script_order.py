@@ -59,9 +59,10 @@ class Outcome:
         measured: the result.
         place, made_at: where the training loader is created, for the next trials and for people.
         num_workers, prefetch_factor, pin_memory, persistent_workers: its settings.
-        batch_size: samples of an optimizer step.
+        batch_size: samples of an optimizer step; 0 if unknown: the rate is in optimizer steps then.
         epoch_steps: optimizer steps of an epoch; None if the loader has no length.
         asynchronous: the step runs on a GPU.
+        batch_bytes: size of a batch of the loader; None if unknown.
         repeats: each of the loader's workers delivers all of the data.
     """
 
@@ -76,6 +77,7 @@ class Outcome:
     batch_size: int = 0
     epoch_steps: int | None = None
     asynchronous: bool = False
+    batch_bytes: int | None = None
     repeats: bool = False
 
 

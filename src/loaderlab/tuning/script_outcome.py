@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
+from typing import Any
 
 from loaderlab import metrics
 from loaderlab.attach.reading import JudgedLoader, Reading
 from loaderlab.diagnosis.figures import NO_PROBES, evidence_of
 from loaderlab.meter import resources
+from loaderlab.tuning.first_batch import num_bytes
 from loaderlab.tuning.script_order import LoaderPlace, Outcome
 from loaderlab.tuning.trial import LEAST_STEPS, Measured
 
@@ -48,12 +51,23 @@ def outcome_of(
     )
 
 
+def batch_bytes(loader: Any) -> int | None:
+    """The size of a batch of a DataLoader, from its first sample; None if it does not show. Call it after the measurement."""
+    sampler = loader.batch_sampler
+    number = loader.batch_size or getattr(sampler, "batch_size", 0)
+    with suppress(Exception):  # a data set without indices, or one of the user's that fails here
+        if sampler is None:  # a sample is a whole batch
+            return num_bytes(loader.collate_fn(loader.dataset[0])) or None
+        return number * num_bytes(loader.collate_fn([loader.dataset[0]])) or None
+    return None
+
+
 def _measured(reading: Reading, samples: int, start_s: float) -> Measured:
     job: JudgedLoader = reading.job
     evidence = evidence_of(job.loop, NO_PROBES)
     used_s = job.loop.used.get("cpu_s")
     step_ms = job.figures[metrics.STEP_MS]
-    rate = evidence.rate if samples and evidence.rate else 1e3 * job.facts.batch_size / step_ms
+    rate = evidence.rate if samples and evidence.rate else 1e3 * (job.facts.batch_size or 1) / step_ms
     return Measured(
         rate=rate,
         starved_pct=evidence.starved_pct,

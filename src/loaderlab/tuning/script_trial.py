@@ -136,10 +136,14 @@ class ScriptTrial:
         """Writes what was measured."""
         try:
             self._session.stop()
-            from loaderlab.tuning.script_outcome import outcome_of
+            from loaderlab.tuning.script_outcome import batch_bytes, outcome_of
 
             reading, repeated = self._session.reading(), self._repeated.stacks
             outcome = self._explained(outcome_of(reading, self._lengths(), self._start_s, repeated))
+            if self._order.place is None:  # the first start, which shows what the limits need
+                loaders = (reference() for place, reference in self._loaders if place == outcome.place)
+                sizes = [batch_bytes(loader) for loader in loaders if loader is not None]
+                outcome = replace(outcome, batch_bytes=next(iter(sizes), None))
         except Exception as error:
             outcome = Outcome(f"the result could not be computed: {described(error)}")
         write(Path(self._order.result), outcome)

@@ -17,13 +17,17 @@ FOR_WORKERS = ("dataset", "collate_fn", "worker_init_fn")
 
 
 class _Nowhere(io.RawIOBase):
-    """A file that keeps nothing: a data set may have many gigabytes."""
+    """A file that keeps only the number of its bytes: a data set may have many gigabytes."""
+
+    num_bytes = 0
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
-        return memoryview(data).nbytes
+        written = memoryview(data).nbytes
+        self.num_bytes += written
+        return written
 
 
 def cannot_send(parts: Mapping[str, Any]) -> str:
@@ -34,6 +38,13 @@ def cannot_send(parts: Mapping[str, Any]) -> str:
         except Exception as error:  # anything: it is the user's __getstate__ that is called
             return f"{name} cannot be pickled: {reason(error)}"
     return ""
+
+
+def sent_bytes(part: Any) -> int:
+    """The size of an object that can be pickled, as it is sent."""
+    nowhere = _Nowhere()
+    pickle.dump(part, nowhere, protocol=pickle.HIGHEST_PROTOCOL)
+    return nowhere.num_bytes
 
 
 def parts_of(loader: DataLoader[Any] | None, names: tuple[str, ...] = PARTS) -> dict[str, Any]:

@@ -11,6 +11,10 @@ from loaderlab.tuning.candidate import Branch, Candidate
 Interval = tuple[float, float]
 LEAST_STEPS = 15  # measured steps that a trial needs
 
+NO_SIZE = "the number of samples in a batch does not show, so a batch counts as one sample: samples/s means batches/s"
+
+NOT_PINNED = "pin_memory=True was not tried, because the copies to the device are a part of the step: set it if they wait for pageable memory"
+
 
 class TrialFailed(Exception):
     """A trial ended without a result. The message is one line."""
@@ -106,6 +110,7 @@ class Facts:
         can_start: the start methods of workers that can be tried.
         in_process: why trials run in this process, one after the other: the step cannot be sent to another one; empty if each has
             a process of its own.
+        no_gaps: why the time lost between epochs is not part of the starved share, a clause; empty if it is.
         notes: caveats, one sentence each: what was requested and has no effect.
     """
 
@@ -123,7 +128,17 @@ class Facts:
     remedy: str = ""
     can_start: Sequence[str] = ()
     in_process: str = ""
+    no_gaps: str = ""
     notes: Sequence[str] = ()
+
+    def own_notes(self, *, shows_samples: bool) -> Sequence[str]:
+        """The caveats of a loader and a step of the user's.
+
+        Args:
+            shows_samples: the number of samples shows in a batch.
+        """
+        pins = not self.takes_copies or self.current.pin_memory is not False
+        return [*([] if shows_samples else [NO_SIZE]), *([] if pins else [NOT_PINNED])]
 
     @property
     def device(self) -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import abc
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import torch.multiprocessing
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 
 from loaderlab.config import UserError
+from loaderlab.system.causes import reason
 from loaderlab.tuning.candidate import NATIVE, Branch, Candidate
 from loaderlab.tuning.settings import DEFAULT_PREFETCH, FORM, arguments_of
 
@@ -151,15 +153,24 @@ def candidate_of(loader: DataLoader[Any]) -> Candidate:
 def rebuilt(loader: DataLoader[Any], candidate: Candidate, epoch_steps: int | None = None) -> DataLoader[Any]:
     """A new DataLoader of the same class with the same data, in the same order, and other settings.
 
+    Args:
+        epoch_steps: see `LoaderSource.build`; a subclass makes its samplers in its own way, so its epochs are ended from outside.
+
     Raises:
-        UserError: an argument of its class cannot be read from it.
+        UserError: an argument of its class cannot be read from it, or the new one would not have the same batches.
     """
-    arguments = {name: getattr(loader, name) for name in UNCHANGED}
-    arguments |= _samples(loader, epoch_steps) | _settings(loader, candidate)
     kind = type(loader)
-    if kind is not DataLoader:
-        arguments = _arguments_of_subclass(loader, arguments)
-    return kind(**arguments)
+    arguments = {name: getattr(loader, name) for name in UNCHANGED} | _settings(loader, candidate)
+    if kind is DataLoader:
+        return kind(**arguments, **_samples(loader, epoch_steps))
+    arguments = _arguments_of_subclass(loader, arguments | _samples(loader, None))
+    try:
+        again = kind(**arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"loader: {kind.__name__} cannot be built again: {reason(error)}. {FORM}") from error
+    if changed := _changed(loader, again):
+        raise UserError(f"loader: {kind.__name__} cannot be built again: the new one would have {changed}. {FORM}")
+    return again
 
 
 def _samples(loader: DataLoader[Any], epoch_steps: int | None) -> dict[str, Any]:
@@ -214,6 +225,9 @@ def _arguments_of_subclass(loader: DataLoader[Any], arguments: Mapping[str, Any]
                 f"loader: {name} cannot be built again: it does not keep its argument {parameter.name}. {FORM}"
             )
         own[parameter.name] = vars(loader)[parameter.name]
+    if "shuffle" in parameters:
+        takes_sampler = takes_all or "sampler" in parameters or "batch_sampler" in arguments
+        own["shuffle"] = not takes_sampler and isinstance(loader.sampler, RandomSampler)
     if takes_all:
         return {**arguments, **own}
     defaults = {key: entry.default for key, entry in inspect.signature(DataLoader.__init__).parameters.items()}
@@ -227,6 +241,31 @@ def _arguments_of_subclass(loader: DataLoader[Any], arguments: Mapping[str, Any]
 def _made_inside(loader: DataLoader[Any], name: str) -> bool:
     """Whether a subclass without this argument sets it itself, so that it will do so again."""
     return name in ("collate_fn", "worker_init_fn", "generator", "sampler", "batch_sampler", "dataset")
+
+
+def _changed(loader: DataLoader[Any], again: DataLoader[Any]) -> str:
+    """How the batches of a loader that was built again differ from those of the first one; empty if nothing shows that they do."""
+    for name, value in _batches(loader).items():
+        if (other := _batches(again)[name]) != value:
+            return f"{name} {other} instead of {value}"
+    return ""
+
+
+def _batches(loader: DataLoader[Any]) -> dict[str, object]:
+    """What can be read of the batches of a loader."""
+    sampler, batch_sampler = loader.sampler, loader.batch_sampler
+    length: int | str = "unknown"
+    with suppress(Exception):  # a data set or a sampler of the user's that has no length
+        length = len(loader)
+    return {
+        "batch_size": loader.batch_size,
+        "drop_last": loader.drop_last,
+        "sampler": type(sampler).__name__,
+        "replacement": getattr(sampler, "replacement", None),
+        "batch_sampler": type(batch_sampler).__name__,
+        "batches of": getattr(batch_sampler, "batch_size", None),
+        "length": length,
+    }
 
 
 # ---- the end of an epoch ----------------------------------------------------------------------------------------------

@@ -24,6 +24,11 @@ Step = Callable[[Any], object]
 Build = Callable[[], Iterable[Any]]
 
 
+def counted(batch: Any) -> int:
+    """The number of samples in a batch; 1 if it does not show: the batch is counted then."""
+    return num_samples(batch) or 1
+
+
 def probed(measured: Measured, build: Build, step: Step, device: Device, kept: Sequence[Any]) -> Measured:
     """The result of a trial with those of the probes of the step.
 
@@ -31,7 +36,7 @@ def probed(measured: Measured, build: Build, step: Step, device: Device, kept: S
         build: makes a new loader: one whose persistent workers have ended cannot be read again.
         kept: batches for the step.
     """
-    full = [batch for batch in kept if num_samples(batch) == num_samples(kept[0])]
+    full = [batch for batch in kept if counted(batch) == counted(kept[0])]
     ceiling = step_rate(step, full, device)
     return replace(measured, ceiling=ceiling, contended=_contended(build, step, full, device))
 
@@ -54,7 +59,7 @@ def step_rate(
         except Exception:  # a step that changes its batch
             return None
         after_step()
-        samples += num_samples(batch)
+        samples += counted(batch)
         passed = time.perf_counter() - began
         if passed >= (PROBE_S if number >= WARMUP + LEAST else PATIENCE * PROBE_S):
             device.synchronize()
@@ -76,17 +81,19 @@ def loader_alone(build: Build, parallel: int) -> tuple[float | None, float | Non
         times, sizes, cpu_before = list[float](), list[int](), 0.0
         loader = build()
         iterator = iter(loader)
-        for batch in iterator:
-            if not times:
-                cpu_before = resources.cpu_seconds()
-                began = began or time.perf_counter()  # without the start of the workers
-            times.append(time.perf_counter())
-            sizes.append(num_samples(batch))
-            enough = samples or len(times) > max(LEAST, 3 * parallel)
-            if time.perf_counter() - began >= (PROBE_S if enough else PATIENCE * PROBE_S):
-                break
-        used_s, lasted = resources.cpu_seconds() - cpu_before, time.perf_counter() - (times or [began])[0]
-        end(loader, iterator)
+        try:
+            for batch in iterator:
+                if not times:
+                    cpu_before = resources.cpu_seconds()
+                    began = began or time.perf_counter()  # without the start of the workers
+                times.append(time.perf_counter())
+                sizes.append(counted(batch))
+                enough = samples or len(times) > max(LEAST, 3 * parallel)
+                if time.perf_counter() - began >= (PROBE_S if enough else PATIENCE * PROBE_S):
+                    break
+            used_s, lasted = resources.cpu_seconds() - cpu_before, time.perf_counter() - (times or [began])[0]
+        finally:  # the loader may fail, and its workers stay otherwise
+            end(loader, iterator)
         first = parallel if len(times) > 3 * parallel else 0
         last = first + (len(times) - 1 - first) // parallel * parallel
         if last > first:
@@ -124,12 +131,14 @@ class _Drain:
             loader = self._build()
             iterator = iter(loader)
             any_batch = False
-            for _ in iterator:
-                any_batch = True
-                self._requested.acquire()
-                if self._over.is_set():
-                    break
-            end(loader, iterator)
+            try:
+                for _ in iterator:
+                    any_batch = True
+                    self._requested.acquire()
+                    if self._over.is_set():
+                        break
+            finally:
+                end(loader, iterator)
             if not any_batch:
                 return
 

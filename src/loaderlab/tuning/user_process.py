@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import sys
 import tempfile
@@ -15,16 +16,20 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from loaderlab.config import UserError
-from loaderlab.system.causes import described
+from loaderlab.system.causes import described, reason
+from loaderlab.system.machine import available_memory
 from loaderlab.system.processes import USUAL_CAUSES, killed_with_parent, signal_name
 from loaderlab.tuning.first_batch import Checked, checked
+from loaderlab.tuning.limits import MIB
 from loaderlab.tuning.process_tree import kill_tree
+from loaderlab.tuning.sending import sent_bytes
 from loaderlab.tuning.trial import Measured, Trial, TrialFailed
 from loaderlab.tuning.user_trial import Program, measure
 
 TRIAL = "LOADERLAB_TRIAL"  # set in the environment of a trial's process
 UNGUARDED = 75  # exit code of a trial's process whose program calls `loaderlab.tune` while it is imported
 LIMIT_S = 300.0  # of a whole trial
+MOST_OF_FREE = 0.5  # of the disk and of memory, that a copy of the program may use
 READY, RESULT, FAILED, REFUSED = "ready", "result", "failed", "refused"
 T = TypeVar("T")
 
@@ -68,13 +73,25 @@ class ThisProcess:
 
 
 class FreshProcesses:
-    """Each trial has a process of its own, which gets a copy of the loader and the step."""
+    """Each trial has a process of its own, which gets a copy of the loader and the step.
+
+    Raises:
+        CannotStart: there is no room for a copy.
+    """
 
     def __init__(self, program: Program) -> None:
+        _refuse_large(sent_bytes(program))
         handle, name = tempfile.mkstemp(prefix="loaderlab_tune_")
         self._file = Path(name)
-        with os.fdopen(handle, "wb") as file:
-            pickle.dump(program, file, protocol=pickle.HIGHEST_PROTOCOL)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                pickle.dump(program, file, protocol=pickle.HIGHEST_PROTOCOL)
+        except OSError as error:
+            self.close()
+            raise CannotStart(f"a copy of the loader and the step cannot be written: {reason(error)}") from error
+        except BaseException:  # Ctrl-C
+            self.close()
+            raise
 
     def check(self) -> Checked:
         """As `Place.check`.
@@ -111,6 +128,18 @@ class FreshProcesses:
             if process.pid is not None:
                 kill_tree(process.pid)
             process.join()
+
+
+def _refuse_large(size: int) -> None:
+    """Raises:
+    CannotStart: a file of this size would fill the folder for temporary files, or its content the memory of a trial's process.
+    """
+    folder = tempfile.gettempdir()
+    for free, where in ((shutil.disk_usage(folder).free, folder), (available_memory(), "memory")):
+        if size > MOST_OF_FREE * free:
+            raise CannotStart(
+                f"a copy of the loader and the step has {size / MIB:,.0f} MiB, more than half of what is free in {where}"
+            )
 
 
 class _Measuring:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterable
+import signal
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -11,10 +15,11 @@ from torch.utils.data import DataLoader
 from loaderlab.config import AUTO, TrackingConfig, TuneConfig, UserError, WrongUsage, refuse
 from loaderlab.device.base import Device
 from loaderlab.device.resolve import resolve_device
+from loaderlab.system.processes import Terminated, sigterm_raises
 from loaderlab.tuning.candidate import Branch
 from loaderlab.tuning.first_batch import Checked
 from loaderlab.tuning.sending import FOR_WORKERS, cannot_send, parts_of
-from loaderlab.tuning.trial import Facts, Measured, Trial
+from loaderlab.tuning.trial import Facts, Measured, Trial, TrialFailed
 from loaderlab.tuning.tuned import Tuned, answered
 from loaderlab.tuning.user_loader import LoaderSource, source_of
 from loaderlab.tuning.user_process import CannotStart, FreshProcesses, Place, ThisProcess, leave_if_importing
@@ -41,7 +46,7 @@ class ProgramEngine:
         _refuse_unpicklable(source)
         batch, in_process = self._first_batch()
         capabilities = self._device.capabilities
-        return Facts(
+        facts = Facts(
             current=source.current,
             branches=(source.current.branch,),
             epoch_steps=batch.epoch_steps,
@@ -52,24 +57,44 @@ class ProgramEngine:
             can_start=_start_methods(source),
             in_process=in_process,
             in_dev_shm=source.example is not None,
+            no_gaps="" if batch.epoch_steps else "the loader has no length",
         )
+        return replace(facts, notes=facts.own_notes(shows_samples=batch.shows_samples))
 
     def _first_batch(self) -> tuple[Checked, str]:
-        """What the first batch showed, and why trials run in this process; empty if each has its own."""
+        """What the first batch showed, and why trials run in this process; empty if each has its own.
+
+        Raises:
+            UserError: it fails. If its process was killed, it is not done again in this process, which might be killed too.
+        """
         reason = cannot_send({"the step": self._program.step, **parts_of(self._program.source.example)})
         reason = reason or cannot_send({"the loader": self._program.source})
         if not reason:
-            place = FreshProcesses(self._program)
             try:
-                batch = place.check()
-                self._place = place
-                return batch, ""
+                return self._in_fresh_process(), ""
             except CannotStart as error:
                 reason = f"{error}"
-            finally:
-                if self._place is not place:
-                    place.close()
+            except TrialFailed as error:
+                raise UserError(
+                    f"nothing can be tuned, because the first batch and step fail in a fresh process: {error}"
+                ) from None
         return self._place.check(), reason
+
+    def _in_fresh_process(self) -> Checked:
+        """What the first batch showed in a fresh process, where the trials will run too.
+
+        Raises:
+            CannotStart: the program cannot be sent to one.
+            TrialFailed: it was killed, or took too long.
+        """
+        place = FreshProcesses(self._program)
+        try:
+            batch = place.check()
+            self._place = place
+        finally:
+            if self._place is not place:
+                place.close()
+        return batch
 
     def refuses(self, branch: Branch) -> str:
         """Empty: only the user's own loader is tried."""
@@ -140,6 +165,8 @@ def tune(
     Raises:
         UserError: a value is not allowed, the loader cannot be built again, the step fails with the first batch, or the answer
             cannot be recorded; it is printed before.
+        Terminated: SIGTERM was received, which the program does not handle itself. What is known is recorded and printed before. It is
+            a KeyboardInterrupt.
     """
     leave_if_importing()
     if not callable(step):
@@ -148,10 +175,21 @@ def tune(
     place = resolve_device(device)
     source = source_of(loader, pins=place.capabilities.takes_copies)
     engine = ProgramEngine(Program(source, step, str(place)), place)
-    try:
-        return answered(engine, config, record, TrackingConfig(uri, experiment))
-    finally:
-        engine.close()
+    with _sigterm() as received:
+        try:
+            tuned = answered(engine, config, record, TrackingConfig(uri, experiment))
+        finally:
+            engine.close()
+    if received:
+        print(tuned, flush=True)  # the caller does not get it
+        raise Terminated
+    return tuned
+
+
+def _sigterm() -> AbstractContextManager[Sequence[int]]:
+    """As `sigterm_raises`, unless the program handles the signal itself, or this is not the main thread, where signals arrive."""
+    is_main = threading.current_thread() is threading.main_thread()
+    return sigterm_raises() if is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL else nullcontext(())
 
 
 def _config(minutes: float, max_starved_pct: float, max_makers: int | None, memory_mib: float | None) -> TuneConfig:

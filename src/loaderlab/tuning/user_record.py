@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from loaderlab import metrics
-from loaderlab.config import TrackingConfig, store_root
+from loaderlab.config import TrackingConfig, UserError, store_root
+from loaderlab.system.causes import reason
 from loaderlab.system.extras import require
 from loaderlab.tuning.answer import Answer
 from loaderlab.tuning.answer_record import record_answer
@@ -52,7 +53,7 @@ def prepared(tracking: TrackingConfig) -> None:
     Raises:
         UserError: a package is missing, or the store cannot be opened.
     """
-    require("tune(record=...)", "mlflow", "matplotlib", "filelock")
+    require("recording the answer of the tuner", "mlflow", "matplotlib", "filelock")
     from loaderlab.tracking import open_store
 
     open_store(tracking, store_root())
@@ -83,6 +84,18 @@ def recorded(name: str, answer: Answer, tracking: TrackingConfig) -> str:
         for trial in trials_of(answer):
             _record_trial(store, tracked.run_id, trial)
     return store.ui_text()
+
+
+def record_or_refuse(name: str, answer: Answer, tracking: TrackingConfig) -> str:
+    """As `recorded`.
+
+    Raises:
+        UserError: it cannot be recorded.
+    """
+    try:
+        return recorded(name, answer, tracking)
+    except OSError as error:  # of its files; the store raises UserError
+        raise UserError(f"the answer cannot be recorded: {reason(error)}") from error
 
 
 def trials_of(answer: Answer) -> Iterator[RecordedTrial]:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from loaderlab import metrics
-from loaderlab.attach.passes import num_samples
 from loaderlab.attach.torch_terms import LEAST_WARMUP
 from loaderlab.config import UserError
 from loaderlab.device.base import Device
@@ -19,11 +18,12 @@ from loaderlab.device.resolve import resolve_device
 from loaderlab.diagnosis.figures import NO_PROBES, LoopRecord, evidence_of, figures_of
 from loaderlab.meter import resources
 from loaderlab.meter.phases import StepMeter
+from loaderlab.system.causes import reason
 from loaderlab.system.machine import available_cores
 from loaderlab.system.processes import process_age_s
 from loaderlab.tuning.trial import LEAST_STEPS, Measured, Trial, TrialFailed
 from loaderlab.tuning.user_loader import LoaderSource, ends_itself
-from loaderlab.tuning.user_probes import KEPT, end, loader_alone, probed
+from loaderlab.tuning.user_probes import KEPT, counted, end, loader_alone, probed
 
 LONGEST_S = 60.0  # of a window that has not yet enough steps
 MORE_THAN_CORES = "This DataLoader will create"  # a warning of torch for each candidate with more workers than cores
@@ -53,7 +53,7 @@ def measure(program: Program, trial: Trial, *, own_process: bool) -> Measured:
 
     Raises:
         TrialFailed: too few steps could be measured.
-        UserError: an epoch has too few steps.
+        UserError: an epoch has too few steps with the settings now.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", MORE_THAN_CORES, UserWarning)
@@ -67,6 +67,10 @@ def _measured(program: Program, trial: Trial, *, own_process: bool) -> Measured:
     run = _Run(loader, program.step, device, trial)
     try:
         run.steps()
+    except TooShort as error:
+        if trial.candidate == program.source.current and not trial.round:
+            raise
+        raise TrialFailed(reason(error)) from None  # each worker leaves out its last, incomplete batch
     finally:
         run.close()
     measured = run.measured()
@@ -108,14 +112,18 @@ class _Run:
         self.started = self.started_age_s = 0.0
 
     def steps(self) -> None:
-        """Runs epochs until the window is long enough."""
+        """Runs epochs until the window is long enough.
+
+        Raises:
+            TooShort: an epoch has too few steps.
+        """
         while True:
             before = self._meter.num_steps
             if self._epoch():
                 return
             number = self._meter.num_steps - before
             if number < LEAST_STEPS and (self._trial.epoch_steps is None or number < self._trial.epoch_steps):
-                raise too_few_steps(number)
+                raise TooShort(number)
 
     def close(self) -> None:
         """Ends the workers."""
@@ -158,7 +166,7 @@ class _Run:
         self._step(batch)
         meter.mark()
         meter.mark()
-        number = num_samples(batch)
+        number = counted(batch)
         meter.end_step(number)
         if len(self.kept) < KEPT:
             self.kept.append(batch)
@@ -240,8 +248,10 @@ class _Run:
         )
 
 
-def too_few_steps(number: int) -> UserError:
-    """The error about an epoch that is too short to measure."""
-    return UserError(
-        f"loader: an epoch has {number} steps, and at least {LEAST_STEPS} are needed to measure. Use a smaller batch size or more data"
-    )
+class TooShort(UserError):
+    """An epoch is too short to measure."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__(
+            f"loader: an epoch has {steps} steps, and at least {LEAST_STEPS} are needed to measure. Use a smaller batch size or more data"
+        )

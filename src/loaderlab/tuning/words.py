@@ -33,6 +33,8 @@ def qualified(answer: Answer) -> str:
     clauses = [answer.certificate]
     if answer.interrupted and "interrupted" not in answer.certificate:
         clauses.append("the search was interrupted")
+    if answer.facts.no_gaps:
+        clauses.append(f"the time between epochs is not included, because {answer.facts.no_gaps}")
     if answer.facts.in_process:
         verb = "confirmed" if answer.confirmed else "measured"
         reason = " ".join(answer.facts.in_process.split()).rstrip(".")
