@@ -73,6 +73,14 @@ def test_a_wide_interval_is_a_measurement_that_leaves_the_grade_open() -> None:
     assert grade(measured.starved_interval, 5.0) == OPEN
 
 
+def test_the_whole_window_counts_if_the_starved_share_changed() -> None:
+    reading = reading_of([8.0] * 60 + [0.0] * 60)
+    assert evidence_of(reading.job.loop, NO_PROBES).starved_pct == 0  # of the steps after the change
+    measured = outcome_of(reading, {}, 0.0).measured
+    assert measured is not None
+    assert measured.starved_pct == pytest.approx(100 * 4 / 14, abs=2)
+
+
 def test_steps_are_counted_if_the_batches_do_not_show_their_samples() -> None:
     reading = reading_of([0.0] * 40)
     loop = replace(reading.job.loop, steps=[replace(step, num_samples=0) for step in reading.job.loop.steps])

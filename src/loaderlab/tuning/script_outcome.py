@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from loaderlab import metrics
@@ -64,7 +65,8 @@ def batch_bytes(loader: Any) -> int | None:
 
 def _measured(reading: Reading, samples: int, start_s: float) -> Measured:
     job: JudgedLoader = reading.job
-    evidence = evidence_of(job.loop, NO_PROBES)
+    # the whole window counts, also if the starved share changed in it
+    evidence = evidence_of(replace(job.loop, one_loader=False), NO_PROBES)
     used_s = job.loop.used.get("cpu_s")
     step_ms = job.figures[metrics.STEP_MS]
     rate = evidence.rate if samples and evidence.rate else 1e3 * (job.facts.batch_size or 1) / step_ms

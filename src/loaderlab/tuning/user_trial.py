@@ -245,6 +245,7 @@ class _Run:
             cores=available_cores(),
             phases_marked=False,
             delivery_marked=False,
+            one_loader=False,  # the whole window counts, also if the starved share changed in it
         )
 
 
