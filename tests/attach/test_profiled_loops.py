@@ -177,10 +177,10 @@ def test_a_loop_inside_the_loop_is_not_profiled() -> None:
 def test_a_worker_that_waits_for_the_trainer_is_not_busy() -> None:
     """A forked worker has the frames of its program, in which the meter reads its batches."""
     with watch("cpu", warmup_steps=5) as meter:
-        meter.profile_workers(0.8)
-        end = time.monotonic() + 2
+        meter.profile_workers(1.2)
+        end = time.monotonic() + 2.8
         for batch in meter.batches(DataLoader(Sleeping(), batch_size=4, num_workers=1)):
-            time.sleep(0.06)
+            time.sleep(0.12)
             meter.step(num_samples=len(batch))
             if time.monotonic() > end:
                 break
