@@ -98,3 +98,16 @@ def test_a_worker_that_a_thread_has_forked_is_no_thread(tmp_path: Path) -> None:
 def test_an_entry_that_a_full_disk_has_cut_off_is_ignored(tmp_path: Path) -> None:
     text = entry("begin", 0, 0) + stack(A) + '@["times", 5\n' + stack(A) + entry("times", 10, 0, 0, 0, [])
     assert len(recorded(tmp_path, text).samples) == 2
+
+
+def test_a_stack_gets_the_time_until_its_tick(tmp_path: Path) -> None:
+    """In a long call of C, the sampler's entry comes only at its end."""
+    text = (
+        entry("begin", 100, 0)
+        + stack(A)
+        + entry("times", 190, 0, 0, 0, [])
+        + stack(B, A)
+        + entry("times", 200, 0, 0, 0, [])
+    )
+    samples = recorded(tmp_path, text, "99 S 0\n140 R 0\n199 R 0\n").samples
+    assert [(entry.begin_ns, entry.end_ns) for entry in samples] == [(99, 140), (140, 199)]

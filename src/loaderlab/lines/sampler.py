@@ -2,7 +2,7 @@
 
 Python runs its own signal handlers only between some instructions: the time of ``a * b`` would count for a later line. A sampling thread is
 biased too, because it runs when the sampled code releases the GIL. `faulthandler` writes the stack inside a signal, in C; a second signal calls
-Python's handler, which adds the time. So a line counts whether it computes in Python, in C with or without the GIL, sleeps, or waits.
+Python's handler, which adds the CPU time. So a line counts whether it computes in Python, in C with or without the GIL, sleeps, or waits.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """What a sampler records in a worker: stacks and the time that passed in each, and how its file is read. Does not import torch.
 
 A sampler's file has text of two kinds. `faulthandler` writes the stack at the moment of a signal. `loaderlab.lines.sampler` writes lines that
-begin with `MARK`: the time, whose increase belongs to the stacks since its previous line in equal parts. The file of `loaderlab.lines.ticker`
-next to it says which threads were computing.
+begin with `MARK`, such as the CPU time. The file of `loaderlab.lines.ticker` next to it has the time of each signal and says which threads were
+computing. A stack gets the time since the previous signal: the sampler's own lines come late, because Python runs a handler only after a call of C
+has ended, so that long calls would get the time of what follows them.
 """
 
 from __future__ import annotations
@@ -173,7 +174,8 @@ class _Reader:
     problem: str = ""
     owners: list[_Owner] = field(default_factory=list)
     stacks: list[list[Frame]] = field(default_factory=list)  # since the last times, each with the innermost frame first
-    last: tuple[int, int] = (0, 0)  # wall and CPU time
+    cpu_before: int = 0
+    end_ns: int = 0  # of the last sample
 
     def add(self, line: str) -> None:
         if line.startswith(MARK):
@@ -188,8 +190,9 @@ class _Reader:
     def _entry(self, kind: str, *values: Any) -> None:
         match kind:
             case "begin":
-                self.last, self.stacks = (values[0], values[1]), []
-                self._ticks_until(values[0])
+                self.cpu_before, self.stacks = values[1], []
+                ticks = self._ticks_until(values[0])
+                self.end_ns = ticks[-1].time_ns if ticks else values[0]
             case "times":
                 wall, cpu, cost, stack_cost, owners = values
                 self.cost_ns += cost + stack_cost * len(self.stacks)
@@ -200,25 +203,28 @@ class _Reader:
                 self.problem = values[0]
 
     def _share_out(self, wall_ns: int, cpu_ns: int, owners: Sequence[int]) -> None:
-        """Gives the stacks since the last entry equal parts of the time since then."""
+        """Gives each stack since the last entry the time until its tick. If the numbers differ, because the signals of several ticks arrived as one
+        while the process had no core, they get equal parts; without ticks, of the time until the entry."""
         stacks, self.stacks = [stack for stack in map(_of_main_thread, self.stacks) if stack], []
         if not stacks:
             return  # its time is added to the next entry's
-        (begin, before), self.last = self.last, (wall_ns, cpu_ns)
-        self.cpu_ns += cpu_ns - before
+        self.cpu_ns, self.cpu_before = self.cpu_ns + cpu_ns - self.cpu_before, cpu_ns
         ticks, number = self._ticks_until(wall_ns), len(stacks)
+        matched = len(ticks) == number
+        begin, whole = self.end_ns, (ticks[-1].time_ns if ticks else wall_ns) - self.end_ns
         for index, stack in enumerate(stacks):
-            # usually each stack has its own tick; the signals of several may arrive as one if the process has no core
-            seen = [ticks[index]] if len(ticks) == number else ticks
+            seen = [ticks[index]] if matched else ticks
+            end = ticks[index].time_ns if matched else begin + whole * (index + 1) // number
             self.samples.append(
                 Sample(
-                    begin + (wall_ns - begin) * index // number,
-                    begin + (wall_ns - begin) * (index + 1) // number,
+                    self.end_ns,
+                    end,
                     fmean(tick.computes for tick in seen) if seen else 1.0,
                     fmean(tick.others for tick in seen) if seen else 0.0,
                     tuple(self.named(stack[::-1], owners)),
                 )
             )
+            self.end_ns = end
 
     def _ticks_until(self, time_ns: int) -> list[_Tick]:
         ticks = []

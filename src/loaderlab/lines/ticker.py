@@ -11,6 +11,7 @@ import ctypes
 import os
 import random
 import signal
+import struct
 import sys
 import time
 from collections.abc import Sequence
@@ -23,6 +24,8 @@ TGKILL = {"x86_64": 234, "aarch64": 131}  # the number of the system call, by ma
 INTERVAL_S = (
     0.01  # mean time between two samples. A stack takes about 0.15 ms, so a process is slowed down by about 2 %
 )
+SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
+ATTRIBUTES, SLICE_NS = "=IIQiIQQQ", 100_000  # sched_attr of sched_setattr(2); the shortest slice
 PRIORITY = -10
 LOOK_S = 0.05  # between two looks for new processes
 MOST_THREADS = 32  # of a process, whose states are read
@@ -80,6 +83,15 @@ def _send(pid: int, number: int) -> None:
         raise OSError(ctypes.get_errno(), "tgkill")
 
 
+def _run_at_once() -> None:
+    """Makes this process preempt others when it wakes. Otherwise it runs when a worker on the same core waits, and waits would count too much: up
+    to 20 points, measured with Linux 6.18."""
+    attributes = struct.pack(ATTRIBUTES, struct.calcsize(ATTRIBUTES), 0, 0, 0, 0, SLICE_NS, 0, 0)
+    _libc.syscall(SCHED_SETATTR[os.uname().machine], 0, attributes, 0)  # before Linux 6.12, it changes nothing
+    with suppress(OSError):  # only root may
+        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
+
+
 def main(arguments: Sequence[str]) -> None:
     """Samples all processes that have a file in a folder, until the end.
 
@@ -90,10 +102,7 @@ def main(arguments: Sequence[str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program, which ends this process
     processes: dict[Path, Process | None] = {}
     parent, looked = os.getppid(), 0.0
-    with suppress(
-        OSError
-    ):  # only root may. If all cores are busy, this process otherwise runs when a worker waits: waits would count too much
-        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
+    _run_at_once()
     while time.perf_counter_ns() < end_ns and os.getppid() == parent:
         if time.perf_counter() > looked + LOOK_S:
             for path in folder.glob(pattern):
