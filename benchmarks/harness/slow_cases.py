@@ -21,6 +21,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 CASES = ("transform", "decoder", "lock", "collate", "copy", "loop", "file", "sleep")
 BATCH = 8
+REPEATED = 10
 LENGTH = 10_000_000  # samples: no epoch ends during a run
 _RNG = np.random.default_rng(0)
 
@@ -68,7 +69,7 @@ class LockHolder:
 
 
 class PlantedDataset(Dataset[Any]):
-    """Samples with base work of about 2 ms in several lines.
+    """Samples with base work of about 2 ms in several lines, partly waiting.
 
     Args:
         case: of `CASES`.
@@ -79,10 +80,10 @@ class PlantedDataset(Dataset[Any]):
         self.case, self.switch = case, switch
         self.small = zlib.compress(_RNG.integers(0, 40, 150_000, dtype=np.uint8).tobytes())
         self.large = zlib.compress(_RNG.integers(0, 40, 700_000, dtype=np.uint8).tobytes())
-        self.pixels = _RNG.integers(0, 255, (900, 900), dtype=np.uint8)
-        self.scaled, self.roots = np.zeros((2, 900, 900), np.float32)
+        self.pixels = _RNG.integers(0, 255, (200, 200), dtype=np.uint8)
+        self.scaled, self.roots = np.zeros((2, 200, 200), np.float32)
         self.frames = _RNG.integers(0, 255, (1100, 1500), dtype=np.uint8)
-        self.values = list(range(90_000))
+        self.values = [number % 16 for number in range(120_000)]
         self.warp = Warp()
         self.holder: LockHolder | None = None
         self.path = Path(tempfile.gettempdir()) / f"loaderlab_slow_lines_{os.getpid()}.npz"
@@ -95,11 +96,12 @@ class PlantedDataset(Dataset[Any]):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int, int]:
         begin = time.perf_counter_ns()
         data = zlib.decompress(self.small)
-        scaled = np.multiply(
-            self.pixels, np.float32(2), out=self.scaled
-        )  # new arrays take a time that depends on the machine
+        time.sleep(0.0008)  # as for a disk: two workers and the training leave a core free
+        for _ in range(REPEATED):  # small arrays: what a planted line evicts from the cache is soon there again
+            np.multiply(self.pixels, np.float32(2), out=self.scaled)
         total = [value + 1 for value in self.values[:20_000]]
-        image = np.sqrt(scaled, out=self.roots)
+        for _ in range(REPEATED):
+            image = np.sqrt(self.scaled, out=self.roots)
         spent = self._spend(image) if self.case != "collate" and self.switch.item() else 0
         return torch.full((3, 8, 8), float(len(data) + len(total))), begin, spent
 
