@@ -28,7 +28,7 @@ class Sleeping(Dataset[torch.Tensor]):
 
 
 class Ending(Sleeping):
-    """Samples of which a later one cannot be read."""
+    """Samples; one after the first cannot be read."""
 
     def __getitem__(self, index: int) -> torch.Tensor:
         if index == 40:

@@ -106,7 +106,7 @@ class WorkerProfile:
         self._seconds = seconds
         self.folder = Path(tempfile.mkdtemp(prefix="loaderlab_lines_"))
         self._begun_ns = self._end_ns = 0
-        self._num_workers = self._loader = 0
+        self._loader = 0
         self._problem = ""
         self._in_process: StackSampler | None = None
         self._ticker: subprocess.Popen[bytes] | None = None
@@ -143,7 +143,7 @@ class WorkerProfile:
             loader: see `worker_init`.
         """
         assert not self._begun_ns, "a profile begins once"
-        self._num_workers, self._loader, self._begun_ns = num_workers, loader, perf_counter_ns()
+        self._loader, self._begun_ns = loader, perf_counter_ns()
         self._end_ns = self._begun_ns + int(self._seconds * 1e9)
         if not _has_handles():
             return

@@ -93,15 +93,10 @@ def place_of(stack: tuple[Frame, ...]) -> Place:
 
 def in_loader(stack: tuple[Frame, ...]) -> tuple[Frame, ...]:
     """A stack without the frames around the loader's work: the program's, which a forked worker has too."""
-    loop = _worker_loop(stack)
-    return stack[
-        next((index for index, frame in enumerate(stack) if _begins_work(frame)), 0) if loop is None else loop :
-    ]
-
-
-def _worker_loop(stack: tuple[Frame, ...]) -> int | None:
-    """The index of the frame in which a worker does all its work; None outside a worker."""
-    return next((index for index in range(len(stack) - 1, -1, -1) if _is(stack[index], _WORKER)), None)
+    loops = [index for index, frame in enumerate(stack) if _is(frame, _WORKER)]
+    if loops:
+        return stack[loops[-1] :]
+    return stack[next((index for index, frame in enumerate(stack) if _begins_work(frame)), 0) :]
 
 
 def _outside(stack: tuple[Frame, ...]) -> Place:

@@ -97,7 +97,7 @@ def importing() -> Iterator[None]:
 @contextmanager
 def sigterm_raises(*, hangup: bool = False) -> Iterator[list[int]]:
     """Raises `Terminated` in the main thread on SIGTERM. Restores the previous handler at the end. Yields the numbers of the signals
-    that were received: whoever catches the exception as Ctrl-C loses which of them it was.
+    that were received, which a handler of Ctrl-C cannot tell from the exception.
 
     Args:
         hangup: also on SIGHUP, the end of a login, unless it is ignored, as with ``nohup``.

@@ -70,7 +70,8 @@ class Confirmation:
             yield from self._search.more_trials()
             self.searching = False
             self._choose()
-            new = [one for one in (self.chosen, self.neighbour) if one is not None and one not in self._grades()]
+            known = self._grades()
+            new = [one for one in (self.chosen, self.neighbour) if one is not None and one not in known]
             if not self._has_time(ROUNDS * new):
                 return
 
@@ -93,8 +94,7 @@ class Confirmation:
     def _below(self, candidate: Candidate) -> Candidate | None:
         """The next cheaper settings: the costliest ones that are not shown not to feed the device, or else those of the search."""
         price = self._search.price
-        cheaper = [one for one in self._grades() if price(one) < price(candidate)]
-        doubtful = [one for one in cheaper if self._grades()[one] != NOT_FED]
+        doubtful = [one for one, known in self._grades().items() if known != NOT_FED and price(one) < price(candidate)]
         if doubtful:
             return max(doubtful, key=price)
         found = self._search.neighbour(candidate)
