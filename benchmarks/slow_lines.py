@@ -105,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     parser = options.parser(__doc__)
     parser.add_argument("--repeats", type=options.count, default=3, help="of each case and number of workers")
-    parser.add_argument("--seconds", type=options.number_above_0, default=4.0, help="length of a profile")
+    parser.add_argument("--seconds", type=options.number_above_0, default=5.0, help="length of a profile")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES, help="planted lines")
     parser.add_argument("--workers", nargs="+", type=int, choices=WORKERS, default=WORKERS, help="numbers of workers")
     parser.add_argument("--out", type=Path, default=Path("outputs/slow_lines.jsonl"), help="file with the results")

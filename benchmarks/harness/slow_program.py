@@ -1,6 +1,6 @@
 """A run of a planted case: a loop that waits for its loader and is profiled. Prints a line of JSON.
 
-    python -m benchmarks.harness.slow_program sleep 2 --seconds 4
+    python -m benchmarks.harness.slow_program sleep 2 --seconds 5
 
 After the profile come steps that are measured, which the prediction needs. Then the planted line is left out and put back in turns, which shows
 its gain.
@@ -145,4 +145,4 @@ def command(run: Callable[[str, int, float], DataclassInstance], description: st
 
 
 if __name__ == "__main__":
-    command(run, __doc__, 4.0)
+    command(run, __doc__, 5.0)
