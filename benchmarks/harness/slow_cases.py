@@ -129,7 +129,7 @@ class PlantedDataset(Dataset[Any]):
                 sum(value * value for value in self.values)  # planted: loop
             case "file":
                 began = time.perf_counter_ns()
-                lzma.open(self.path).read()  # planted: file
+                lzma.open(self.path, "rb").read()  # noqa: SIM115 # planted: file
             case _:
                 began = time.perf_counter_ns()
                 time.sleep(0.003)  # planted: sleep

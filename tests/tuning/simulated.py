@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from loaderlab.tuning.candidate import NATIVE, Branch, Candidate
 from loaderlab.tuning.limits import Machine
+from loaderlab.tuning.results import Results
 from loaderlab.tuning.search import Search
 from loaderlab.tuning.trial import Facts, Measured, Trial, TrialFailed
 
@@ -102,7 +103,7 @@ class Simulated:
 
     def searched(self, limit_pct: float = 5.0) -> Search:
         """A whole search on this machine."""
-        search = Search(self.facts(), self.machine, limit_pct, self.refuses)
+        search = Search(Results(self.facts(), self.machine, limit_pct), self.refuses)
         trials = search.trials()
         trial = next(trials, None)
         while trial is not None:

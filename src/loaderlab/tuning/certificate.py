@@ -7,7 +7,8 @@ from loaderlab.tuning.candidate import RESIDENT, Candidate
 from loaderlab.tuning.confirm import ROUNDS, Confirmation
 from loaderlab.tuning.lost import FED, grade
 from loaderlab.tuning.lost import NOT_FED as STARVED
-from loaderlab.tuning.search import GAIN, Search
+from loaderlab.tuning.results import GAIN, Results
+from loaderlab.tuning.search import Search
 from loaderlab.tuning.shares import Share
 from loaderlab.tuning.titles import titles
 
@@ -27,21 +28,22 @@ def certificate(search: Search, confirmation: Confirmation, why_unfinished: str)
     """
     why_unfinished = why_unfinished or TIME_OVER * confirmation.searching
     chosen, neighbour = confirmation.chosen, confirmation.neighbour
-    confirmed, limit = confirmation.confirmed, search.limit_pct
+    results, device = search.results, search.facts.device
+    confirmed, limit = confirmation.confirmed, results.limit_pct
     name = titles([chosen, *([] if neighbour is None else [neighbour]), search.facts.current])
     if len(confirmed[chosen].runs if chosen in confirmed else ()) < ROUNDS:
         return (
             UNCONFIRMED,
-            f"not confirmed, because {_unfinished(confirmation, why_unfinished)}. {_by_search(search, chosen)}",
+            f"not confirmed, because {_unfinished(confirmation, why_unfinished)}. {_by_search(results, chosen)}",
         )
-    of_chosen = f"with {name[chosen]} the {search.facts.device} is starved {_share(confirmed[chosen], limit)}"
+    of_chosen = f"with {name[chosen]} the {device} is starved {_share(confirmed[chosen], limit)}"
     state = confirmation.grade(chosen)
     if state != FED and why_unfinished:
         return UNCONFIRMED, f"the search did not end, because {why_unfinished}: of what was tried, {of_chosen}"
     if state == STARVED:
         return (
             NOT_FED,
-            f"nothing that was tried feeds the {search.facts.device}: {of_chosen}, and below {limit:g} % counts as fed",
+            f"nothing that was tried feeds the {device}: {of_chosen}, and below {limit:g} % counts as fed",
         )
     if state != FED:
         return NOT_SEPARABLE, f"not separable: {of_chosen}, and this interval contains the limit of {limit:g} %"
@@ -49,7 +51,7 @@ def certificate(search: Search, confirmation: Confirmation, why_unfinished: str)
     if not search.all_below_tried(chosen):
         return UNCONFIRMED, f"{fed}; cheaper settings were not all tried, because {why_unfinished or TIME_OVER}"
     if neighbour is None:
-        return CERTIFIED, f"{fed}; {_nothing_cheaper(search, chosen)}"
+        return CERTIFIED, f"{fed}; {_nothing_cheaper(results, chosen)}"
     below = confirmed.get(neighbour)
     if below is None or len(below.runs) < ROUNDS:
         why = f"because {_unfinished(confirmation, why_unfinished)}"
@@ -60,64 +62,64 @@ def certificate(search: Search, confirmation: Confirmation, why_unfinished: str)
     return NOT_SEPARABLE, f"not separable: {fed}; {cheaper}, which is not shown to be above {limit:g} %"
 
 
-def missing(search: Search) -> str:
+def missing(results: Results) -> str:
     """What would feed the device if nothing that was tried does: one or more sentences."""
-    branch, facts = search.facts.current.branch, search.facts
-    demand, core_s = search.model.demand(0), search.model.core_s_per_sample(branch)
-    busy = search.model.cores_per_maker(branch)
+    branch, model = results.facts.current.branch, results.model
+    demand, core_s, busy = model.demand(0), model.core_s_per_sample(branch), model.cores_per_maker(branch)
     sentences = []
     if demand is not None and core_s is not None:
-        needed, cores = demand * core_s, search.machine.cores
+        needed, cores = demand * core_s, results.machine.cores
         if needed > 0.9 * cores:
             sentences.append(
                 f"To load what the step takes, about {needed:.1f} cores would be needed, and there are {cores}."
             )
-        elif busy is not None and busy < 0.9 and not _has_limit(search):
+        elif busy is not None and busy < 0.9 and not _has_limit(results):
             sentences.append(
                 f"Cores are not missing ({needed:.1f} of {cores} would be enough): more makers do not make more samples, so they "
                 "wait for something that they share, such as a lock or the storage."
             )
     sentences += [
         f"Not tried: {entry.candidate.title}, because {entry.reason}."
-        for entry in search.excluded
-        if _matters(entry, search)
+        for entry in results.excluded
+        if _matters(entry, results)
     ]
-    if facts.remedy:
-        sentences.append(f"{facts.remedy}.")
+    if results.facts.remedy:
+        sentences.append(f"{results.facts.remedy}.")
     return " ".join(sentences)
 
 
-def _matters(entry: Excluded, search: Search) -> bool:
+def _matters(entry: Excluded, results: Results) -> bool:
     """Whether an excluded candidate would be faster than all that were tried, by what is known in the end."""
-    predicted = search.model.predict(entry.candidate)
-    fastest = max((found.measured.rate for found in search.found), default=0.0)
+    predicted = results.model.predict(entry.candidate)
+    fastest = max((found.measured.rate for found in results.found), default=0.0)
     return predicted is not None and predicted.rate > GAIN * fastest
 
 
-def _has_limit(search: Search) -> bool:
+def _has_limit(results: Results) -> bool:
     """Whether a limit of the machine ended the search, and not the makers themselves."""
-    return any(
-        entry.candidate.branch == search.facts.current.branch and _matters(entry, search) for entry in search.excluded
-    )
+    branch = results.facts.current.branch
+    return any(entry.candidate.branch == branch and _matters(entry, results) for entry in results.excluded)
 
 
-def _by_search(search: Search, candidate: Candidate) -> str:
-    tried = next((found.tried for found in search.found if found.candidate == candidate), None)
-    if tried is None:
+def _by_search(results: Results, candidate: Candidate) -> str:
+    found = results.of(candidate)
+    if found is None:
         return "Nothing was measured"
-    state = grade(tried.lost_interval, search.limit_pct)
+    tried = found.tried
+    state = grade(tried.lost_interval, results.limit_pct)
     meaning = {FED: "fed", STARVED: "not fed"}.get(state, "not separable from the limit")
-    return f"In one trial with {candidate.title} the {search.facts.device} was starved {tried.lost_pct:.1f} % of the time: {meaning}"
+    device = results.facts.device
+    return f"In one trial with {candidate.title} the {device} was starved {tried.lost_pct:.1f} % of the time: {meaning}"
 
 
-def _nothing_cheaper(search: Search, chosen: Candidate) -> str:
+def _nothing_cheaper(results: Results, chosen: Candidate) -> str:
     if chosen.makers == 0 and chosen.branch.backend != RESIDENT:
         return "nothing is cheaper than no workers"
-    return f"of what can be tried here, nothing is cheaper{_why_not(search)}"
+    return f"of what can be tried here, nothing is cheaper{_why_not(results)}"
 
 
-def _why_not(search: Search) -> str:
-    failed = [f"{tried.candidate.title} died" for tried in search.tried if tried.error]
+def _why_not(results: Results) -> str:
+    failed = [f"{tried.candidate.title} died" for tried in results.tried if tried.error]
     return f" ({', '.join(failed)})" if failed else ""
 
 

@@ -34,12 +34,12 @@ class Confirmation:
     """
 
     def __init__(self, search: Search, has_time: HasTime) -> None:
-        self._search, self._has_time = search, has_time
+        self._search, self._results, self._has_time = search, search.results, has_time
         self._runs: dict[Candidate, list[Measured]] = {}
         self._died: set[Candidate] = set()
         self.errors: list[str] = []
         self.searching = False
-        best = search.cheapest_fed() or search.fastest()
+        best = self._results.cheapest_fed() or self._results.fastest()
         assert best is not None, "there is nothing to confirm"
         self.chosen: Candidate = best.candidate
         self.neighbour: Candidate | None = self._below(self.chosen)
@@ -47,11 +47,11 @@ class Confirmation:
     @property
     def settings(self) -> list[Candidate]:
         """What is run in each round, without duplicates. The settings now are left out if they are beyond a limit."""
-        fastest = self._search.fastest()
+        fastest = self._results.fastest()
         named = [
             self.chosen,
             self.neighbour,
-            None if self._search.why_not_current else self._search.facts.current,
+            None if self._results.why_not_current else self._results.facts.current,
             None if fastest is None else fastest.candidate,
         ]
         return list(dict.fromkeys(candidate for candidate in named if candidate is not None))
@@ -63,7 +63,7 @@ class Confirmation:
         while new:
             yield from self._rounds(new)
             rates = {candidate: confirmed.rate for candidate, confirmed in self.confirmed.items()}
-            self.searching = self._search.correct(self._grades(), rates)
+            self.searching = self._results.correct(self._grades(), rates)
             self._choose()
             if not self.searching:
                 return
@@ -84,20 +84,20 @@ class Confirmation:
     def _choose(self) -> None:
         """Chooses the cheapest settings that feed the device, as far as is known. Without any, those chosen before, unless they are shown not
         to feed it: then the fastest."""
-        best = self._search.cheapest_fed()
+        best = self._results.cheapest_fed()
         if best is None and self._grades().get(self.chosen) == NOT_FED:
-            best = self._search.fastest()
+            best = self._results.fastest()
         if best is not None:
             self.chosen = best.candidate
         self.neighbour = self._below(self.chosen)
 
     def _below(self, candidate: Candidate) -> Candidate | None:
         """The next cheaper settings: the costliest ones that are not shown not to feed the device, or else those of the search."""
-        price = self._search.price
+        price = self._results.price
         doubtful = [one for one, known in self._grades().items() if known != NOT_FED and price(one) < price(candidate)]
         if doubtful:
             return max(doubtful, key=price)
-        found = self._search.neighbour(candidate)
+        found = self._results.neighbour(candidate)
         return None if found is None else found.candidate
 
     def _rounds(self, settings: Sequence[Candidate]) -> Trials:
@@ -120,17 +120,21 @@ class Confirmation:
         roles = [
             (self.chosen, "the chosen settings"),
             (self.neighbour, "the next cheaper settings"),
-            (self._search.facts.current, "the settings now"),
+            (self._results.facts.current, "the settings now"),
         ]
         return next((text for known, text in roles if known == candidate), "the fastest settings")
 
     def _epoch_steps(self, candidate: Candidate) -> int | None:
         """The steps of an epoch, so that the end of one is in the middle of the window; None if an epoch is short enough."""
-        whole = self._search.facts.epoch_steps
-        known = next((found.measured for found in self._search.found if found.candidate == candidate), None)
+        whole = self._results.facts.epoch_steps
+        known = self._results.of(candidate)
         if whole is None or known is None:
             return None
-        half = max(LEAST_STEPS, round(1e3 * WINDOW_S / 2 / known.step_ms)) + candidate.batches_ahead + candidate.makers
+        half = (
+            max(LEAST_STEPS, round(1e3 * WINDOW_S / 2 / known.measured.step_ms))
+            + candidate.batches_ahead
+            + candidate.makers
+        )
         return half if half < whole else None
 
     def grade(self, candidate: Candidate) -> str:
@@ -138,7 +142,7 @@ class Confirmation:
         runs = self._runs.get(candidate, [])
         if len(runs) < ROUNDS:
             return OPEN
-        return grade(self._confirmed(candidate).lost_interval, self._search.limit_pct)
+        return grade(self._confirmed(candidate).lost_interval, self._results.limit_pct)
 
     @property
     def confirmed(self) -> dict[Candidate, Confirmed]:
@@ -147,7 +151,7 @@ class Confirmation:
 
     def _confirmed(self, candidate: Candidate) -> Confirmed:
         runs = self._runs[candidate]
-        shares = [lost(run, self._search.facts.epoch_steps)[0] for run in runs]
+        shares = [lost(run, self._results.facts.epoch_steps)[0] for run in runs]
         rates = [run.rate for run in runs]
         interval = mean_interval(shares)
         return Confirmed(

@@ -16,6 +16,7 @@ from loaderlab.tuning.certificate import TIME_OVER, certificate, missing
 from loaderlab.tuning.confirm import ROUNDS, WINDOW_S, Confirmation
 from loaderlab.tuning.limits import Machine, most_workers
 from loaderlab.tuning.lost import gap_share, lost
+from loaderlab.tuning.results import Results
 from loaderlab.tuning.search import NOTICED_PCT, Search, Trials
 from loaderlab.tuning.trial import LEAST_STEPS, Engine, Facts, Measured, Trial, TrialFailed
 
@@ -105,17 +106,18 @@ def tune(
     began = now()
     clock = _Clock(now, began + 60 * minutes)
     facts = engine.facts()
-    search = Search(facts, machine(facts), limit_pct, engine.refuses)
+    results = Results(facts, machine(facts), limit_pct)
+    search = Search(results, engine.refuses)
     unfinished, confirmation, searched = "", None, began
     try:
         finished = _run(engine, search.trials(), facts, clock, watcher, lambda: _reserve_s(search, clock))
-        _check_first(search)
+        _check_first(results)
         unfinished = "" if finished else TIME_OVER
         searched = now()
         confirmation = Confirmation(search, lambda candidates: clock.left_s >= clock.all_s(candidates))
         _run(engine, confirmation.trials(), facts, clock, watcher, lambda: 0.0)
     except KeyboardInterrupt:
-        if not search.found:
+        if not results.found:
             raise
         unfinished = INTERRUPTED
         if confirmation is None:
@@ -148,28 +150,28 @@ def _run(
     return True
 
 
-def _check_first(search: Search) -> None:
+def _check_first(results: Results) -> None:
     """Raises:
     UserError: the first trials died, or the settings now and those with fewer makers are beyond a limit.
     """
-    if search.found:
+    if results.found:
         return
-    if not search.tried:
-        current, most = search.facts.current, search.machine.max_makers
+    if not results.tried:
+        current, most = results.facts.current, results.machine.max_makers
         assert most is not None, "no other limit excludes a single maker before it was tried"
         raise refuse("tune.max_makers", most, f"{current.branch.title} needs at least 1 thread", "tune.max_makers=1")
-    first, *others = search.tried
+    first, *others = results.tried
     titles = " and ".join(tried.candidate.title for tried in others)
     also = f"; {titles} too" if others else ""
     if others and others[-1].error != first.error:
         also += f": {others[-1].error}"
-    now = "the settings now" if first.candidate == search.facts.current else first.candidate.title
+    now = "the settings now" if first.candidate == results.facts.current else first.candidate.title
     raise UserError(f"nothing was tuned, because a run with {now} fails: {first.error}{also}")
 
 
 def _reserve_s(search: Search, clock: _Clock) -> float:
     """Time that the confirmation will need."""
-    if search.cheapest_fed() is None and len(search.tried) < LEAST_TRIALS:
+    if search.results.cheapest_fed() is None and len(search.results.tried) < LEAST_TRIALS:
         return 0.0  # there is nothing yet that is worth a confirmation
     settings = Confirmation(search, lambda _: False).settings
     return MARGIN * ROUNDS * clock.all_s(settings)
@@ -178,52 +180,47 @@ def _reserve_s(search: Search, clock: _Clock) -> float:
 def _answer(
     search: Search, confirmation: Confirmation, unfinished: str, clock: _Clock, began: float, searched: float
 ) -> Answer:
+    results, facts = search.results, search.facts
     grade, sentence = certificate(search, confirmation, unfinished)
     notes = [*search.notes, *confirmation.errors]
     if grade == UNCONFIRMED and unfinished != INTERRUPTED and not confirmation.errors:
         seconds = searched - began + MARGIN * ROUNDS * clock.all_s(confirmation.settings) + MORE_TRIALS * clock.run_s()
         minutes = math.ceil(2 * seconds / 60) / 2
         notes.append(f"about {minutes:g} minute{'s' * (minutes != 1)} would be enough to confirm the answer")
-    if why := search.why_not_current:
-        name = "run" if all(tried.candidate != search.facts.current for tried in search.tried) else "confirmed"
-        notes.append(f"the settings now, {search.facts.current.title}, were not {name}, because of a limit: {why}")
-    if (gaps := _gaps(search, confirmation)) >= NOTICED_PCT:
-        steps = search.facts.epoch_steps
+    if why := results.why_not_current:
+        name = "confirmed" if results.was_tried(facts.current) else "run"
+        notes.append(f"the settings now, {facts.current.title}, were not {name}, because of a limit: {why}")
+    if (gaps := _gaps(facts, confirmation)) >= NOTICED_PCT:
+        steps = facts.epoch_steps
         notes.append(f"{gaps:.1f} % of the time is lost between epochs of {steps} steps, with the chosen settings")
     notes += [f"{branch.title} was not tried, because {unfinished}" for branch in search.untried() if unfinished]
-    fastest, most = search.fastest(), _largest(search)
-    branches = list(dict.fromkeys(found.candidate.branch for found in search.found))
+    fastest, most = results.fastest(), max(tried.candidate.makers for tried in results.tried) + CURVE_BEYOND
+    branches = list(dict.fromkeys(found.candidate.branch for found in results.found))
     return Answer(
         grade=grade,
-        facts=search.facts,
-        max_starved_pct=search.limit_pct,
+        facts=facts,
+        max_starved_pct=results.limit_pct,
         chosen=confirmation.chosen,
         neighbour=confirmation.neighbour,
         fastest=None if fastest is None else fastest.candidate,
-        tried=tuple(search.tried),
-        excluded=tuple(search.excluded),
+        tried=tuple(results.tried),
+        excluded=tuple(results.excluded),
         confirmed=confirmation.confirmed,
         certificate=sentence,
-        missing=missing(search) if grade == NOT_FED else "",
+        missing=missing(results) if grade == NOT_FED else "",
         notes=tuple(notes),
         search_s=searched - began,
         confirm_s=clock.now() - searched,
         starts_s=clock.starts_s,
         interrupted=unfinished == INTERRUPTED,
-        supply={branch.title: tuple(search.model.supply_curve(branch, most)) for branch in branches},
-        demand=tuple(search.model.demand_curve(most)),
-        memory_limit_makers=most_workers(search.machine, search.needs),
+        supply={branch.title: tuple(results.model.supply_curve(branch, most)) for branch in branches},
+        demand=tuple(results.model.demand_curve(most)),
+        memory_limit_makers=most_workers(results.machine, results.needs),
     )
 
 
-def _gaps(search: Search, confirmation: Confirmation) -> float:
+def _gaps(facts: Facts, confirmation: Confirmation) -> float:
     """Mean share of the time that the chosen settings lose between epochs, percent."""
     confirmed = confirmation.confirmed.get(confirmation.chosen)
     runs = confirmed.runs if confirmed is not None else []
-    return 100 * fmean(gap_share(run, search.facts.epoch_steps) for run in runs) if runs else 0.0
-
-
-def _largest(search: Search) -> int:
-    """The largest number of makers in the picture."""
-    tried: list[Candidate] = [entry.candidate for entry in search.tried]
-    return max(candidate.makers for candidate in tried) + CURVE_BEYOND
+    return 100 * fmean(gap_share(run, facts.epoch_steps) for run in runs) if runs else 0.0
