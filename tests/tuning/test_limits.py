@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -75,8 +76,16 @@ def test_open_files() -> None:
 
 
 def test_the_users_own_limit() -> None:
-    assert limit(workers(3), replace(MACHINE, max_makers=2), NEEDS) == "tune.max_makers=2"
+    two = replace(MACHINE, max_makers=2)
+    assert limit(workers(3), two, NEEDS) == "the largest number of workers was set to 2"
+    assert limit(Candidate(Branch(SPDL), 3, 3), two, NEEDS) == "the largest number of threads was set to 2"
     assert limit(workers(0), replace(MACHINE, max_makers=0), NEEDS) == ""
+
+
+def test_a_function_that_builds_a_loader_has_workers() -> None:
+    own = Candidate(Branch("own"), 65, 2)
+    machine = Machine(cores=64, memory_bytes=2**40)
+    assert limit(own, machine, Needs()) == "more than 64 workers are never tried"
 
 
 @pytest.mark.parametrize(
@@ -109,4 +118,5 @@ def test_this_machine() -> None:
     assert (machine.max_makers, machine.device_bytes, machine.shm_bytes) == (3, 5, None)
     for on_host in (replace(facts, uses_host_cores=True), replace(facts, emulated="emulated resnet50_a100")):
         assert this_machine(on_host, max_makers=None, memory_mib=7).device_bytes is None
-    assert this_machine(replace(facts, in_dev_shm=True), max_makers=None, memory_mib=None).memory_bytes > 7 * MIB
+    in_dev_shm = this_machine(replace(facts, in_dev_shm=True), max_makers=None, memory_mib=None)
+    assert in_dev_shm.shm_bytes == pytest.approx(shutil.disk_usage("/dev/shm").free, rel=0.2)

@@ -190,7 +190,7 @@ def test_the_reason_against_the_settings_now_is_kept() -> None:
         {NATIVE_ONLY: linear(200)}, lambda _: 1000.0, worker_mib=300.0, machine=machine, current=native(12)
     )
     assert [(entry.candidate.makers, entry.reason[:18]) for entry in case.searched().results.excluded] == [
-        (12, "tune.max_makers=10"),
+        (12, "the largest number"),
         (3, "3 workers of 300 M"),
     ]
 

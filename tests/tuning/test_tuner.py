@@ -278,7 +278,7 @@ def test_threads_that_are_not_allowed() -> None:
         (
             500,
             Machine(8, 64 * GIB, max_makers=4),
-            "the settings now, 500 workers, were not run, because of a limit: tune.max_makers=4",
+            "the settings now, 500 workers, were not run, because of a limit: the largest number of workers was set to 4",
         ),
         (
             4,

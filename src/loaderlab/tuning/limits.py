@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from loaderlab.tuning.candidate import NATIVE, RESIDENT, Candidate
+from loaderlab.tuning.candidate import DALI, RESIDENT, SPDL, Candidate
 
 MIB = 2**20
 MOST_MAKERS = 64  # more are never tried
@@ -61,15 +61,15 @@ def limit(candidate: Candidate, machine: Machine, needs: Needs) -> str:
     """Why a candidate does not fit; empty if it does, or if nothing is known that speaks against it."""
     if candidate.branch.backend == RESIDENT:
         return _resident_limit(machine, needs)
-    makers, kind = candidate.makers, "workers" if candidate.branch.backend == NATIVE else "threads"
+    makers, kind = candidate.makers, "threads" if candidate.branch.backend in (SPDL, DALI) else "workers"
     if machine.max_makers is not None and makers > machine.max_makers:
-        return f"tune.max_makers={machine.max_makers}"
+        return f"the largest number of {kind} was set to {machine.max_makers}"
     if makers > MOST_MAKERS:
         return f"more than {MOST_MAKERS} {kind} are never tried"
     busy = needs.cores_per_maker
     if makers > 1 and busy is not None and (makers - 1) * busy >= SHARE * machine.cores:
         return f"{makers - 1} {kind} already use all {machine.cores} cores ({busy:.2f} cores each)"
-    if candidate.branch.backend not in (NATIVE, "own"):
+    if candidate.branch.backend in (SPDL, DALI):
         return _queue_limit(candidate, machine, needs)
     return _memory_limit(candidate, machine, needs) or _files_limit(makers, machine)
 

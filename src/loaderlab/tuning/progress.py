@@ -22,9 +22,13 @@ class Progress:
     def ended(self, trial: Trial, result: Measured | TrialFailed, lost_pct: float | None) -> None:
         """A trial has ended. ``lost_pct``: the share of the time for which the device was starved; None if the trial died."""
         if isinstance(result, TrialFailed):
-            self._terminal.say(f"  it died: {result}")
+            self._terminal.say(f"  no result: {result}")
         else:
             self._terminal.say(f"  {result.rate:,.0f} samples/s, starved {lost_pct or 0.0:.1f} % of the time")
+
+    def note(self, text: str) -> None:
+        """The search has noticed something that the user should know."""
+        self._terminal.say(f"  note: {text}")
 
 
 def _duration(seconds: float) -> str:
