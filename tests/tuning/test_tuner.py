@@ -249,6 +249,43 @@ def test_settings_that_die_now_do_not_end_the_search() -> None:
     assert any(text.startswith("the settings now, 12 workers, were not confirmed") for text in answer.notes)
 
 
+def test_settings_that_die_now_are_not_run_again_after_cheaper_ones_have_died() -> None:
+    """4 workers with a queue of 8 die, and later 2 with a queue of 4; the machine has memory for neither."""
+    case = Simulated(
+        {NATIVE_ONLY: linear(600)},
+        lambda _: 1000.0,
+        jitter=lambda candidate: 12.0 if candidate.makers == 2 else 0.0,
+        current=native(4, 8),
+    )
+    real = case.run
+
+    def run(trial: Trial) -> Measured:
+        if trial.candidate in (native(4, 8), native(2, 4)):
+            raise TrialFailed("its process was ended by SIGKILL")
+        return real(trial)
+
+    case.run = run  # type: ignore[method-assign]
+    answer = Tuned(case).answer()
+    assert [entry.candidate for entry in answer.tried if entry.error] == [native(4, 8), native(2, 4)]
+    assert (answer.grade, answer.chosen) == (CERTIFIED, native(3))
+    assert any(text.startswith("the settings now, 4 workers, prefetch 8, were not confirmed") for text in answer.notes)
+
+
+def test_only_cheaper_settings_that_died_are_named() -> None:
+    case = Simulated({NATIVE_ONLY: linear(1200)}, lambda _: 1000.0, current=native(12), dies_from=8)
+    real = case.run
+
+    def run(trial: Trial) -> Measured:
+        if not trial.candidate.makers:
+            raise TrialFailed("its process was ended by SIGKILL")
+        return real(trial)
+
+    case.run = run  # type: ignore[method-assign]
+    answer = Tuned(case).answer()
+    assert (answer.grade, answer.chosen) == (CERTIFIED, native(1))
+    assert answer.certificate.endswith("nothing is cheaper (0 workers died)")
+
+
 def test_no_workers_if_one_dies_too() -> None:
     """As with a small /dev/shm, on which no limit is known."""
     answer = Tuned(Simulated({NATIVE_ONLY: linear(1200)}, lambda _: 1000.0, dies_from=1, current=native(2))).answer()

@@ -115,11 +115,16 @@ def _by_search(results: Results, candidate: Candidate) -> str:
 def _nothing_cheaper(results: Results, chosen: Candidate) -> str:
     if chosen.makers == 0 and chosen.branch.backend != RESIDENT:
         return "nothing is cheaper than no workers"
-    return f"of what can be tried here, nothing is cheaper{_why_not(results)}"
+    return f"of what can be tried here, nothing is cheaper{_why_not(results, chosen)}"
 
 
-def _why_not(results: Results) -> str:
-    failed = [f"{tried.candidate.title} died" for tried in results.tried if tried.error]
+def _why_not(results: Results, chosen: Candidate) -> str:
+    price = results.price
+    failed = [
+        f"{tried.candidate.title} died"
+        for tried in results.tried
+        if tried.error and price(tried.candidate) < price(chosen)
+    ]
     return f" ({', '.join(failed)})" if failed else ""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from loaderlab.tuning.answer import Excluded, Tried
-from loaderlab.tuning.candidate import Branch, Candidate, cost
+from loaderlab.tuning.candidate import Candidate, cost
 from loaderlab.tuning.limits import Machine, Needs, limit
 from loaderlab.tuning.lost import FED, grade, lost
 from loaderlab.tuning.prediction import Model
@@ -51,16 +51,14 @@ class Results:
         self.excluded: list[Excluded] = []
         self.needs = Needs(batch_bytes=facts.batch_bytes, samples_bytes=facts.samples_bytes)
         self._found: dict[Candidate, Found] = {}
-        self._died: dict[Branch, tuple[Candidate, str]] = {}  # the cheapest settings whose trial died, and how
+        self._died: list[tuple[Candidate, str]] = []  # the settings whose trial died, and how
 
     def add(self, trial: Trial, result: Measured | TrialFailed) -> None:
         """A trial has ended."""
         candidate, predicted = trial.candidate, self.model.predict(trial.candidate)
         if isinstance(result, TrialFailed):
             self.tried.append(Tried(candidate, trial.reason, predicted, None, error=str(result)))
-            died = self._died.get(candidate.branch)
-            if candidate.makers and (died is None or self.price(candidate) < self.price(died[0])):
-                self._died[candidate.branch] = candidate, str(result)
+            self._died.append((candidate, str(result)))
             return
         share, interval = lost(result, self.facts.epoch_steps)
         tried = Tried(candidate, trial.reason, predicted, result, lost_pct=share, lost_interval=interval)
@@ -141,9 +139,10 @@ class Results:
 
     def limit(self, candidate: Candidate) -> str:
         """Why a candidate must not be tried; empty if it may."""
-        died = self._died.get(candidate.branch)
-        if died is not None and candidate not in self._found and self._would_die(candidate, died[0]):
-            return f"a trial with {died[0].title} died: {died[1]}"
+        if candidate not in self._found:
+            for died, error in self._died:
+                if candidate == died or self._would_die(candidate, died):
+                    return f"a trial with {died.title} died: {error}"
         cores = self.model.cores_per_maker(candidate.branch)
         return limit(candidate, self.machine, replace(self.needs, cores_per_maker=cores, loading_s=self._loading_s))
 
@@ -170,6 +169,8 @@ class Results:
     def _would_die(self, candidate: Candidate, died: Candidate) -> bool:
         """Whether a candidate needs at least as much as one that died: as many makers and as long a queue, or more makers, unless as
         many as those that died were measured with another queue."""
+        if candidate.branch != died.branch:
+            return False
         if candidate.makers == died.makers:
             return (candidate.prefetch or 0) >= (died.prefetch or 0)
         same_branch = [found.candidate.makers for found in self.found if found.candidate.branch == died.branch]
