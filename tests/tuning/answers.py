@@ -141,7 +141,7 @@ interrupted = replace(
     certified,
     grade=UNCONFIRMED,
     interrupted=True,
-    certificate="not confirmed, because it was interrupted. In one trial with 3 workers the device was starved 0.4 % of the time: fed",
+    certificate="not confirmed, because it was interrupted; in one trial with 3 workers the device was starved 0.4 % of the time: fed",
     tried=SEARCH[:3],
     neighbour=workers(1),
     confirmed={},

@@ -103,7 +103,7 @@ class Simulated:
 
     def searched(self, limit_pct: float = 5.0) -> Search:
         """A whole search on this machine."""
-        search = Search(Results(self.facts(), self.machine, limit_pct), self.refuses)
+        search = Search(Results(self.facts(), self.machine, limit_pct), self.refuses, lambda: True)
         trials = search.trials()
         trial = next(trials, None)
         while trial is not None:

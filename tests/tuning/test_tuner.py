@@ -23,13 +23,17 @@ class Shown:
     """A watcher that keeps what it is shown."""
 
     started: list[tuple[Trial, float]] = field(default_factory=list)
-    ended_with: list[Measured | TrialFailed] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
 
     def starts(self, trial: Trial, left_s: float) -> None:
         self.started.append((trial, left_s))
+        self.lines.append("starts")
 
     def ended(self, trial: Trial, result: Measured | TrialFailed, lost_pct: float | None) -> None:
-        self.ended_with.append(result)
+        self.lines.append("ended")
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
 
 
 @dataclass
@@ -38,11 +42,13 @@ class Tuned:
 
     Attributes:
         trial_s: how long each trial takes on the simulated clock.
+        refuses_s: how long the check of another loader takes on it.
         interrupt_at: number of the trial during which Ctrl-C comes, from 0.
     """
 
     case: Simulated
     trial_s: float = 4.0
+    refuses_s: float = 2.0
     minutes: float = 3.0
     interrupt_at: int | None = None
     time_s: float = 0.0
@@ -52,6 +58,7 @@ class Tuned:
         return self.case.facts()
 
     def refuses(self, branch: Branch) -> str:
+        self.time_s += self.refuses_s
         return self.case.refuses(branch)
 
     def close(self) -> None:
@@ -64,7 +71,7 @@ class Tuned:
         return self.case.run(trial)
 
     def answer(self) -> Answer:
-        return tune(
+        answer = tune(
             self,
             lambda _: self.case.machine,
             self.shown,
@@ -72,6 +79,7 @@ class Tuned:
             limit_pct=5.0,
             now=lambda: self.time_s,
         )
+        return answer
 
 
 def test_a_certificate() -> None:
@@ -207,6 +215,31 @@ def test_a_slow_start_of_other_settings_takes_no_time_from_the_confirmation() ->
     assert answer.grade == CERTIFIED
 
 
+@pytest.mark.parametrize(
+    ("threads", "rate", "minutes"), [(1, 2000.0, 0.5), (2, 600.0, 0.85)], ids=["no neighbour", "a neighbour"]
+)
+def test_another_loader_that_could_be_cheaper_was_not_tried(threads: int, rate: float, minutes: float) -> None:
+    current = Candidate(Branch(SPDL), threads, 3, pin_memory=True, side_stream=True)
+    case = Simulated({Branch(SPDL): linear(rate), NATIVE_ONLY: linear(2000)}, lambda _: 1000.0, current=current)
+    answer = Tuned(case, minutes=minutes).answer()
+    assert (answer.grade, answer.chosen) == (UNCONFIRMED, current)
+    assert len(answer.confirmed[current].runs) == 3
+    reason = "native could be cheaper and was not tried, because the time limit was reached"
+    assert answer.certificate.endswith(reason)
+    answer = Tuned(case).answer()
+    assert (answer.grade, answer.chosen) == (CERTIFIED, native(0))
+
+
+def test_another_loader_is_not_checked_if_there_is_no_time_for_it() -> None:
+    """A check may take minutes."""
+    case = Simulated({NATIVE_ONLY: linear(600), Branch(SPDL): linear(2000)}, lambda _: 1000.0, current=native(2))
+    tuned = Tuned(case, minutes=50 / 60, refuses_s=60)
+    answer = tuned.answer()
+    assert tuned.time_s <= 50
+    assert (answer.grade, answer.chosen) == (UNCONFIRMED, native(2))
+    assert "spdl was not tried, because the time limit was reached" in answer.notes
+
+
 def test_ctrl_c_keeps_what_is_known() -> None:
     for number in range(1, 9):
         case = Simulated({NATIVE_ONLY: linear(600)}, lambda _: 1000.0)
@@ -214,6 +247,7 @@ def test_ctrl_c_keeps_what_is_known() -> None:
         assert answer.grade == UNCONFIRMED
         assert answer.interrupted
         assert "because it was interrupted" in answer.certificate
+        assert ". " not in answer.certificate  # one sentence
         assert len(answer.tried) == min(number, 3)
 
 
@@ -346,6 +380,14 @@ def test_progress_says_why_and_how_long() -> None:
     ]
     assert "the chosen settings" in reasons[3:]
     assert [left for _, left in tuned.shown.started][:2] == [180.0, 176.0]
+
+
+def test_a_fed_device_is_reported_after_the_first_trial() -> None:
+    tuned = Tuned(Simulated({NATIVE_ONLY: linear(2000)}, lambda _: 1000.0, current=native(4)))
+    tuned.answer()
+    note = "the first trial, with 4 workers, was fed: only cheaper settings are looked for"
+    assert tuned.shown.lines[:4] == ["starts", "ended", note, "starts"]
+    assert tuned.shown.lines.count(note) == 1
 
 
 def test_no_certificate_before_everything_cheaper_was_tried() -> None:

@@ -34,7 +34,7 @@ def certificate(search: Search, confirmation: Confirmation, why_unfinished: str)
     if len(confirmed[chosen].runs if chosen in confirmed else ()) < ROUNDS:
         return (
             UNCONFIRMED,
-            f"not confirmed, because {_unfinished(confirmation, why_unfinished)}. {_by_search(results, chosen)}",
+            f"not confirmed, because {_unfinished(confirmation, why_unfinished)}; {_by_search(results, chosen)}",
         )
     of_chosen = f"with {name[chosen]} the {device} is starved {_share(confirmed[chosen], limit)}"
     state = confirmation.grade(chosen)
@@ -50,6 +50,13 @@ def certificate(search: Search, confirmation: Confirmation, why_unfinished: str)
     fed = f"{of_chosen}, below {limit:g} %"
     if not search.all_below_tried(chosen):
         return UNCONFIRMED, f"{fed}; cheaper settings were not all tried, because {why_unfinished or TIME_OVER}"
+    if untried := [branch.title for branch in search.untried()]:
+        were = "was" if len(untried) == 1 else "were"
+        return (
+            UNCONFIRMED,
+            f"{fed}; {' and '.join(untried)} could be cheaper and {were} not tried, because "
+            f"{why_unfinished or TIME_OVER}",
+        )
     if neighbour is None:
         return CERTIFIED, f"{fed}; {_nothing_cheaper(results, chosen)}"
     below = confirmed.get(neighbour)
@@ -104,12 +111,12 @@ def _has_limit(results: Results) -> bool:
 def _by_search(results: Results, candidate: Candidate) -> str:
     found = results.of(candidate)
     if found is None:
-        return "Nothing was measured"
+        return "nothing was measured"
     tried = found.tried
     state = grade(tried.lost_interval, results.limit_pct)
     meaning = {FED: "fed", STARVED: "not fed"}.get(state, "not separable from the limit")
     device = results.facts.device
-    return f"In one trial with {candidate.title} the {device} was starved {tried.lost_pct:.1f} % of the time: {meaning}"
+    return f"in one trial with {candidate.title} the {device} was starved {tried.lost_pct:.1f} % of the time: {meaning}"
 
 
 def _nothing_cheaper(results: Results, chosen: Candidate) -> str:

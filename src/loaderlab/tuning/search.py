@@ -34,17 +34,18 @@ class Search:
 
     Args:
         results: those of its trials; none yet.
-        refuses: says why a branch cannot be used, empty if it can; is called only before its first trial.
+        refuses: says why a branch cannot be used, empty if it can; is called only before its first trial, and may take long.
+        has_time: whether there is time for one more trial; is called before ``refuses``.
 
     Attributes:
         notes: what the user should know of it.
     """
 
-    def __init__(self, results: Results, refuses: Refuses) -> None:
+    def __init__(self, results: Results, refuses: Refuses, has_time: Callable[[], bool]) -> None:
         self.results, self.facts = results, results.facts
         self.notes: list[str] = []
         self._bases: dict[Branch, Candidate] = {}  # the settings that all counts of a branch have in common
-        self._refuses = refuses
+        self._refuses, self._has_time = refuses, has_time
 
     # ---- what is left ----------------------------------------------------------------------------------------------
 
@@ -61,7 +62,8 @@ class Search:
 
     def untried(self) -> list[Branch]:
         """The branches that could have something cheaper and were neither tried nor excluded."""
-        known = {entry.candidate.branch for entry in (*self.results.tried, *self.results.excluded)}
+        known = {tried.candidate.branch for tried in self.results.tried}
+        known |= {excluded.candidate.branch for excluded in self.results.excluded}
         return [branch for branch in self.facts.branches if branch not in known and self._could_be_cheaper(branch)]
 
     # ---- the order of trials ----------------------------------------------------------------------------------------
@@ -75,7 +77,7 @@ class Search:
         base = self._improved(first.candidate, first.measured)
         if first.grade == FED:
             self.notes.append(
-                f"the first trial, with {first.candidate.title}, was fed: only cheaper settings were looked for"
+                f"the first trial, with {first.candidate.title}, was fed: only cheaper settings are looked for"
             )
         yield from self._in_branch(base)
         yield from self._other_branches(base)
@@ -109,6 +111,8 @@ class Search:
             refused = any(entry.candidate == Candidate(branch) for entry in self.results.excluded)
             if branch == self.facts.current.branch or refused or not self._could_be_cheaper(branch):
                 continue
+            if not self._has_time():
+                return
             if why := self._refuses(branch):
                 self.results.excluded.append(Excluded(Candidate(branch), why))
                 continue

@@ -39,6 +39,9 @@ class Watcher(Protocol):
     def ended(self, trial: Trial, result: Measured | TrialFailed, lost_pct: float | None) -> None:
         """A trial has ended. ``lost_pct``: the share of the time for which the device was starved; None if the trial died."""
 
+    def note(self, text: str) -> None:
+        """The search has noticed something that the user should know: see `loaderlab.tuning.search.Search.notes`."""
+
 
 @dataclass
 class _Clock:
@@ -107,15 +110,20 @@ def tune(
     clock = _Clock(now, began + 60 * minutes)
     facts = engine.facts()
     results = Results(facts, machine(facts), limit_pct)
-    search = Search(results, engine.refuses)
-    unfinished, confirmation, searched = "", None, began
+    confirmation: Confirmation | None = None
+
+    def reserve_s() -> float:
+        return _reserve_s(search, clock) if confirmation is None else 0.0
+
+    search = Search(results, engine.refuses, lambda: clock.left_s >= reserve_s() + clock.run_s())
+    unfinished, searched = "", began
     try:
-        finished = _run(engine, search.trials(), facts, clock, watcher, lambda: _reserve_s(search, clock))
+        finished = _run(engine, search.trials(), search, clock, watcher, reserve_s)
         _check_first(results)
-        unfinished = "" if finished else TIME_OVER
+        unfinished = "" if finished and not search.untried() else TIME_OVER
         searched = now()
         confirmation = Confirmation(search, lambda candidates: clock.left_s >= clock.all_s(candidates))
-        _run(engine, confirmation.trials(), facts, clock, watcher, lambda: 0.0)
+        _run(engine, confirmation.trials(), search, clock, watcher, reserve_s)
     except KeyboardInterrupt:
         if not results.found:
             raise
@@ -127,9 +135,10 @@ def tune(
 
 
 def _run(
-    engine: Engine, trials: Trials, facts: Facts, clock: _Clock, watcher: Watcher, reserve_s: Callable[[], float]
+    engine: Engine, trials: Trials, search: Search, clock: _Clock, watcher: Watcher, reserve_s: Callable[[], float]
 ) -> bool:
     """Runs trials while there is time, except for ``reserve_s`` seconds. Returns whether all of them ran."""
+    epoch_steps, num_shown = search.facts.epoch_steps, len(search.notes)
     trial = next(trials, None)
     while trial is not None:
         if clock.has_run and clock.left_s < reserve_s() + clock.run_s(trial.candidate):
@@ -142,11 +151,14 @@ def _run(
         except TrialFailed as error:
             result = error
         clock.ran(trial, None if isinstance(result, TrialFailed) else result, clock.now() - began)
-        watcher.ended(trial, result, None if isinstance(result, TrialFailed) else lost(result, facts.epoch_steps)[0])
+        watcher.ended(trial, result, None if isinstance(result, TrialFailed) else lost(result, epoch_steps)[0])
         try:
             trial = trials.send(result)
         except StopIteration:
             trial = None
+        for text in search.notes[num_shown:]:
+            watcher.note(text)
+        num_shown = len(search.notes)
     return True
 
 
@@ -193,7 +205,7 @@ def _answer(
     if (gaps := _gaps(facts, confirmation)) >= NOTICED_PCT:
         steps = facts.epoch_steps
         notes.append(f"{gaps:.1f} % of the time is lost between epochs of {steps} steps, with the chosen settings")
-    notes += [f"{branch.title} was not tried, because {unfinished}" for branch in search.untried() if unfinished]
+    notes += [f"{branch.title} was not tried, because {unfinished or TIME_OVER}" for branch in search.untried()]
     fastest, most = results.fastest(), max(tried.candidate.makers for tried in results.tried) + CURVE_BEYOND
     branches = list(dict.fromkeys(found.candidate.branch for found in results.found))
     return Answer(
