@@ -22,6 +22,7 @@ class Simulated:
 
     Attributes:
         jitter: starved share, percent, with a queue of a length, if the loader is fast enough.
+        gap_ms: time lost between two epochs, measured by trials that contain the end of one.
         noise: relative deviation of rates; also the half-width of the starved interval, in percent.
         dies_from: number of makers from which a trial dies.
     """
@@ -35,6 +36,7 @@ class Simulated:
     process_mib: float | None = None
     start_s: Callable[[Candidate], float] = lambda _: 1.0
     cores_per_maker: float = 0.1
+    cpu_s_per_sample: float = 1e-4
     gap_ms: Callable[[Candidate], float | None] = lambda _: None
     delivery_pct: Callable[[Candidate], float] = lambda _: 0.0
     current: Candidate = field(default_factory=lambda: Candidate(makers=0, pin_memory=True, side_stream=True))
@@ -81,20 +83,21 @@ class Simulated:
         lost = max(lost, self.jitter(candidate) if rate >= taken else 0.0, self.delivery_pct(candidate))
         lost = min(100.0, max(0.0, lost + random.gauss(0, self.noise / 2)))
         rate = taken * (1 - lost / 100)
+        crosses = trial.epoch_steps is not None or self.epoch_steps * BATCH / rate <= trial.seconds
         return Measured(
             rate=rate,
             starved_pct=lost,
             starved_interval=(lost - self.noise, lost + self.noise),
             step_ms=1e3 * BATCH / rate,
             num_steps=100,
-            gap_ms=self.gap_ms(candidate),
+            gap_ms=self.gap_ms(candidate) if crosses else None,
             delivery_pct=self.delivery_pct(candidate),
             ceiling=taken if trial.probes else None,
             contended=taken if trial.probes else None,
             loader_alone=made if trial.alone else None,
             loader_cores=self.cores_per_maker * max(1, candidate.makers) if trial.alone else None,
             torch_threads=max(1, self.machine.cores - candidate.makers),
-            cpu_s_per_sample=1e-4,
+            cpu_s_per_sample=self.cpu_s_per_sample,
             worker_mib=self.worker_mib if candidate.makers else None,
             host_mib=None if self.process_mib is None else self.process_mib + candidate.makers * self.worker_mib,
             start_s=self.start_s(candidate),

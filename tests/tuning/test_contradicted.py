@@ -113,7 +113,7 @@ def test_fewer_forked_workers_may_be_enough() -> None:
         {NATIVE_ONLY: lambda makers: 960.0 * makers if makers else 300.0},
         lambda _: 1000.0,
         current=current,
-        epoch_steps=100,
+        epoch_steps=50,
         gap_ms=lambda candidate: 400.0 if candidate.start_method == "spawn" else 0.0,
     )
     answer = Tuned(case, minutes=10).answer()

@@ -230,7 +230,7 @@ def test_copies_and_gaps_change_what_costs_nothing() -> None:
         {NATIVE_ONLY: linear(600)},
         lambda _: 1000.0,
         current=current,
-        epoch_steps=100,
+        epoch_steps=50,
         delivery_pct=lambda candidate: 0.0 if candidate.side_stream else 8.0,
         gap_ms=lambda candidate: 0.0 if candidate.persistent else 400.0,
     )

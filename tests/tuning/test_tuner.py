@@ -79,6 +79,7 @@ class Tuned:
             limit_pct=5.0,
             now=lambda: self.time_s,
         )
+        assert bool(answer.missing) == (answer.grade == NOT_FED)
         return answer
 
 
@@ -171,6 +172,30 @@ def test_nothing_feeds_the_device() -> None:
     assert answer.grade == NOT_FED
     assert answer.chosen == native(2)
     assert "about 5.0 cores would be needed, and there are 2" in answer.missing
+
+
+@pytest.mark.parametrize(
+    ("cpu_s_per_sample", "missing"),
+    [
+        (
+            2.6e-3,
+            "To load what the step takes, and for the step itself, about 2.3 cores would be needed, and there are 2.",
+        ),
+        (1.3e-3, "The measurements do not show what is missing. Less work per sample would help."),
+    ],
+)
+def test_the_step_needs_cores_too(cpu_s_per_sample: float, missing: str) -> None:
+    """The loader alone needs 1.1 of 2 cores for the 900 samples/s of the step, and workers that compute are not enough."""
+    case = Simulated(
+        {NATIVE_ONLY: lambda _: 800.0},
+        lambda _: 900.0,
+        cores_per_maker=1.0,
+        cpu_s_per_sample=cpu_s_per_sample,
+        uses_host_cores=True,
+        machine=Machine(cores=2, memory_bytes=8 * GIB),
+    )
+    answer = Tuned(case).answer()
+    assert (answer.grade, answer.missing) == (NOT_FED, missing)
 
 
 def test_a_lock_is_named() -> None:

@@ -8,7 +8,7 @@ from loaderlab.tuning.confirm import ROUNDS, Confirmation
 from loaderlab.tuning.lost import FED, grade
 from loaderlab.tuning.lost import NOT_FED as STARVED
 from loaderlab.tuning.results import GAIN, Results
-from loaderlab.tuning.search import Search
+from loaderlab.tuning.search import NOTICED_PCT, Search
 from loaderlab.tuning.shares import Share
 from loaderlab.tuning.titles import titles
 
@@ -71,20 +71,14 @@ def certificate(search: Search, confirmation: Confirmation, why_unfinished: str)
 
 def missing(results: Results) -> str:
     """What would feed the device if nothing that was tried does: one or more sentences."""
-    branch, model = results.facts.current.branch, results.model
-    demand, core_s, busy = model.demand(0), model.core_s_per_sample(branch), model.cores_per_maker(branch)
-    sentences = []
-    if demand is not None and core_s is not None:
-        needed, cores = demand * core_s, results.machine.cores
-        if needed > 0.9 * cores:
-            sentences.append(
-                f"To load what the step takes, about {needed:.1f} cores would be needed, and there are {cores}."
-            )
-        elif busy is not None and busy < 0.9 and not _has_limit(results):
-            sentences.append(
-                f"Cores are not missing ({needed:.1f} of {cores} would be enough): more makers do not make more samples, so they "
-                "wait for something that they share, such as a lock or the storage."
-            )
+    fastest = results.fastest()
+    gap_pct = 0.0 if fastest is None else results.gap_pct(fastest.candidate)
+    if fastest is not None and fastest.measured.starved_pct < results.limit_pct and gap_pct >= NOTICED_PCT:
+        sentences = [
+            f"The loader is fast enough within an epoch, but {gap_pct:.1f} % of the time is lost between epochs."
+        ]
+    else:
+        sentences = _about_cores(results)
     sentences += [
         f"Not tried: {entry.candidate.title}, because {entry.reason}."
         for entry in results.excluded
@@ -92,7 +86,26 @@ def missing(results: Results) -> str:
     ]
     if results.facts.remedy:
         sentences.append(f"{results.facts.remedy}.")
-    return " ".join(sentences)
+    return " ".join(sentences or ["The measurements do not show what is missing. Less work per sample would help."])
+
+
+def _about_cores(results: Results) -> list[str]:
+    """Whether cores are missing, if it is known."""
+    branch, model, cores = results.facts.current.branch, results.model, results.machine.cores
+    demand, core_s, busy = model.demand(0), model.core_s_per_sample(branch), model.cores_per_maker(branch)
+    if demand is None or core_s is None:
+        return []
+    whole_s = (model.whole_core_s_per_sample(branch) or 0.0) if results.facts.uses_host_cores else 0.0
+    needed = demand * max(core_s, whole_s)
+    if needed > 0.9 * cores:
+        task = "To load what the step takes" + ", and for the step itself" * (whole_s > core_s)
+        return [f"{task}, about {needed:.1f} cores would be needed, and there are {cores}."]
+    if busy is not None and busy < 0.9 and not _has_limit(results):
+        return [
+            f"Cores are not missing ({needed:.1f} of {cores} would be enough): more makers do not make more samples, so they "
+            "wait for something that they share, such as a lock or the storage."
+        ]
+    return []
 
 
 def _matters(entry: Excluded, results: Results) -> bool:

@@ -12,9 +12,9 @@ from statistics import fmean
 from loaderlab.compare.stats import mean_interval
 from loaderlab.tuning.answer import Confirmed
 from loaderlab.tuning.candidate import Candidate
-from loaderlab.tuning.lost import NOT_FED, OPEN, grade, lost
+from loaderlab.tuning.lost import FED, NOT_FED, OPEN, grade, lost
 from loaderlab.tuning.search import Search, Trials
-from loaderlab.tuning.trial import LEAST_STEPS, Measured, Trial, TrialFailed
+from loaderlab.tuning.trial import Measured, Trial, TrialFailed
 
 WINDOW_S = 3.0  # measured window of a run
 ROUNDS = 3
@@ -30,7 +30,7 @@ class Confirmation:
         has_time: whether there is time for one more run of each of these settings.
 
     Attributes:
-        searching: it has contradicted the search, which has not ended yet.
+        searching: it has contradicted the search, or has shown that the time between epochs matters; the search has not ended yet.
     """
 
     def __init__(self, search: Search, has_time: HasTime) -> None:
@@ -57,14 +57,15 @@ class Confirmation:
         return list(dict.fromkeys(candidate for candidate in named if candidate is not None))
 
     def trials(self) -> Trials:
-        """The runs. If they contradict the search, it goes on with what they showed, and its new choice is confirmed too, while there is
-        time."""
+        """The runs. If they contradict the search, or show that too much time is lost between epochs, it goes on with what they showed, and
+        its new choice is confirmed too, while there is time."""
         new = self.settings
         while new:
             yield from self._rounds(new)
-            rates = {candidate: confirmed.rate for candidate, confirmed in self.confirmed.items()}
-            self.searching = self._results.correct(self._grades(), rates)
+            contradicted = self._results.correct(self._grades(), self.confirmed)
             self._choose()
+            is_fed = self._grades().get(self.chosen, FED) == FED
+            self.searching = contradicted or (not is_fed and self._search.gaps_matter(self.chosen))
             if not self.searching:
                 return
             yield from self._search.more_trials()
@@ -106,10 +107,8 @@ class Confirmation:
                 return
             # every second round in reverse: a machine that gets slower affects all settings equally
             for candidate in settings if number % 2 else reversed(settings):
-                trial = Trial(
-                    candidate, self._role(candidate), WINDOW_S, epoch_steps=self._epoch_steps(candidate), round=number
-                )
-                result = yield trial
+                epoch_steps = self._results.short_epoch(candidate, WINDOW_S)
+                result = yield Trial(candidate, self._role(candidate), WINDOW_S, epoch_steps=epoch_steps, round=number)
                 if isinstance(result, TrialFailed):
                     self._died.add(candidate)
                     self.errors.append(f"{candidate.title} died in the confirmation: {result}")
@@ -123,19 +122,6 @@ class Confirmation:
             (self._results.facts.current, "the settings now"),
         ]
         return next((text for known, text in roles if known == candidate), "the fastest settings")
-
-    def _epoch_steps(self, candidate: Candidate) -> int | None:
-        """The steps of an epoch, so that the end of one is in the middle of the window; None if an epoch is short enough."""
-        whole = self._results.facts.epoch_steps
-        known = self._results.of(candidate)
-        if whole is None or known is None:
-            return None
-        half = (
-            max(LEAST_STEPS, round(1e3 * WINDOW_S / 2 / known.measured.step_ms))
-            + candidate.batches_ahead
-            + candidate.makers
-        )
-        return half if half < whole else None
 
     def grade(self, candidate: Candidate) -> str:
         """Whether the device is fed, by the runs of the confirmation; OPEN with fewer than three of them."""

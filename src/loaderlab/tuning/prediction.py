@@ -148,8 +148,12 @@ class Model:
         """CPU seconds of the loader per sample, the least that was measured. If no loader was measured alone, as with scripts, those of
         the loader and the step, which share the cores. None: not measured."""
         if not self.knows_alone:
-            return self._whole_core_s.get(branch)
+            return self.whole_core_s_per_sample(branch)
         return min(self._core_s.get(branch, {}).values(), default=None)
+
+    def whole_core_s_per_sample(self, branch: Branch) -> float | None:
+        """CPU seconds of the loader and the step per sample, the least that was measured; None: not measured."""
+        return self._whole_core_s.get(branch)
 
     def predict(self, candidate: Candidate) -> Predicted | None:
         """The prediction for a candidate; None if nothing is known about its loader or about the step."""

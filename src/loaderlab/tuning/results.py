@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
-from loaderlab.tuning.answer import Excluded, Tried
-from loaderlab.tuning.candidate import Candidate, cost
+from loaderlab.tuning.answer import Confirmed, Excluded, Tried
+from loaderlab.tuning.candidate import Branch, Candidate, cost
 from loaderlab.tuning.limits import Machine, Needs, limit
-from loaderlab.tuning.lost import FED, grade, lost
+from loaderlab.tuning.lost import FED, gap_share, grade, lost
 from loaderlab.tuning.prediction import Model
-from loaderlab.tuning.trial import Facts, Measured, Trial, TrialFailed
+from loaderlab.tuning.trial import LEAST_STEPS, Facts, Measured, Trial, TrialFailed
 
 EQUAL_CPU = 1.1  # CPU time per sample / CPU time per sample up to which one run each shows no difference
 GAIN = 1.03  # rate / rate from which one setting is faster than another
@@ -67,16 +68,23 @@ class Results:
         self.model.learn(candidate, result)
         self._learn_needs(candidate, result)
 
-    def correct(self, grades: Mapping[Candidate, str], rates: Mapping[Candidate, float]) -> bool:
-        """Replaces the grades of candidates by those of the confirmation, which are based on more runs, and the rates of those that
-        contradict the search: they feed the device, and did not in the search, or the reverse. Returns whether there are any."""
+    def correct(self, grades: Mapping[Candidate, str], confirmed: Mapping[Candidate, Confirmed]) -> bool:
+        """Replaces the grades of candidates by those of the confirmation, which are based on more runs, the time between epochs by
+        theirs, which contain the end of one, and the rates and starved shares of those that contradict the search: they feed the
+        device, and did not in the search, or the reverse. Returns whether there are any."""
         contradicted = False
         for candidate, grade_ in grades.items():
             before = self._found[candidate]
             measured = before.measured
+            runs = confirmed[candidate].runs if candidate in confirmed else ()
+            gaps = [run.gap_ms for run in runs if run.gap_ms is not None]
+            if gaps:
+                measured = replace(measured, gap_ms=fmean(gaps))
             if (grade_ == FED) != (before.grade == FED):
                 contradicted = True
-                measured = replace(measured, rate=rates.get(candidate, measured.rate))
+                if runs:
+                    starved_pct = fmean(run.starved_pct for run in runs)
+                    measured = replace(measured, rate=confirmed[candidate].rate, starved_pct=starved_pct)
             self._found[candidate] = replace(before, measured=measured, grade=grade_)
         return contradicted
 
@@ -116,15 +124,15 @@ class Results:
 
     def fastest(self) -> Found | None:
         """The settings with the highest rate; of those that are about as fast, the cheapest."""
-        best = max((found.measured.rate for found in self.allowed), default=0.0)
-        return self._cheapest([found for found in self.allowed if found.measured.rate * GAIN >= best])
+        best = max((self._whole_rate(found) for found in self.allowed), default=0.0)
+        return self._cheapest([found for found in self.allowed if self._whole_rate(found) * GAIN >= best])
 
     def neighbour(self, chosen: Candidate) -> Found | None:
         """Of the cheaper settings that were tried, those that came closest to feeding the device; of those that came about equally
         close, the costliest."""
         cheaper = [found for found in self.allowed if self.price(found.candidate) < self.price(chosen)]
-        best = max((found.measured.rate for found in cheaper), default=0.0)
-        close = [found for found in cheaper if found.measured.rate * GAIN >= best]
+        best = max((self._whole_rate(found) for found in cheaper), default=0.0)
+        close = [found for found in cheaper if self._whole_rate(found) * GAIN >= best]
         return max(close, key=lambda found: self.price(found.candidate), default=None)
 
     def _cheapest(self, found: Sequence[Found]) -> Found | None:
@@ -134,6 +142,31 @@ class Results:
         cpu_s = min((one.measured.cpu_s_per_sample or 0.0 for one in equal), default=0.0)
         equal = [one for one in equal if (one.measured.cpu_s_per_sample or 0.0) <= EQUAL_CPU * cpu_s]
         return min(equal, key=lambda one: one.candidate.branch != self.facts.current.branch, default=None)
+
+    # ---- the time between epochs -----------------------------------------------------------------------------------
+
+    def gap_pct(self, candidate: Candidate) -> float:
+        """The largest share of the time that was lost between epochs with workers that start as those of a candidate, percent; 0 if no
+        trial with them contained the end of an epoch."""
+        shares = [
+            100 * gap_share(found.measured, self.facts.epoch_steps)
+            for found in self.found
+            if _start(found.candidate) == _start(candidate)
+        ]
+        return max(shares, default=0.0)
+
+    def _whole_rate(self, found: Found) -> float:
+        """Samples/s over whole epochs, with the time that is lost between them, as far as it is known."""
+        return found.measured.rate * (1 - self.gap_pct(found.candidate) / 100)
+
+    def short_epoch(self, candidate: Candidate, window_s: float) -> int | None:
+        """The steps of an epoch, so that the end of one is in the middle of the window; None if an epoch is short enough."""
+        whole, known = self.facts.epoch_steps, self.of(candidate) or self.fastest()
+        if whole is None or known is None:
+            return None
+        steps = max(LEAST_STEPS, round(1e3 * window_s / 2 / known.measured.step_ms))
+        steps += candidate.batches_ahead + candidate.makers
+        return steps if steps < whole else None
 
     # ---- limits ----------------------------------------------------------------------------------------------------
 
@@ -184,3 +217,8 @@ class Results:
             process = max(0.0, measured.host_mib - (workers_mib or 0.0)) * 2**20
             least = process if self.needs.process_bytes is None else min(process, self.needs.process_bytes)
             self.needs = replace(self.needs, process_bytes=least)  # queued batches count in some processes twice
+
+
+def _start(candidate: Candidate) -> tuple[Branch, bool | None, str | None]:
+    """The settings by which workers start."""
+    return candidate.branch, candidate.persistent, candidate.start_method

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from loaderlab.tuning.answer import Excluded
 from loaderlab.tuning.candidate import DALI, NATIVE, RESIDENT, SPDL, Branch, Candidate
-from loaderlab.tuning.lost import FED, NOT_FED, gap_share
+from loaderlab.tuning.lost import FED, NOT_FED
 from loaderlab.tuning.results import GAIN, Found, Results
 from loaderlab.tuning.trial import Measured, Trial, TrialFailed
 
@@ -101,9 +101,15 @@ class Search:
     def more_trials(self) -> Trials:
         """The trials that are missing after the confirmation has corrected grades; ends when nothing cheaper is left to try."""
         current = self.facts.current
-        base = self._bases.get(current.branch, current)
+        base = self._keeping_workers(self._bases.get(current.branch, current))
         yield from self._in_branch(base)
         yield from self._other_branches(base)
+        yield from self._other_start_method()
+
+    def gaps_matter(self, chosen: Candidate) -> bool:
+        """Whether the chosen settings lose time between epochs, and workers that stay alive or start faster could save it."""
+        saves = chosen.persistent is False or self._could_fork(chosen)
+        return saves and self.results.gap_pct(chosen) >= NOTICED_PCT
 
     def _other_branches(self, base: Candidate) -> Trials:
         """Looks for cheaper settings in the branches that are not the current one."""
@@ -130,10 +136,14 @@ class Search:
                 self.notes.append(
                     f"copies to the device cost {measured.delivery_pct:.1f} % of the time: pinned memory is used"
                 )
-        if current.persistent is False and 100 * gap_share(measured, self.facts.epoch_steps) >= NOTICED_PCT:
-            changed = replace(changed, persistent=True)
-            self.notes.append("the time between epochs matters: workers are kept")
-        return changed
+        return self._keeping_workers(changed)
+
+    def _keeping_workers(self, base: Candidate) -> Candidate:
+        """The settings with persistent workers, if they are off and the time between epochs matters, as far as it is known."""
+        if base.persistent is not False or self.results.gap_pct(base) < NOTICED_PCT:
+            return base
+        self.notes.append("the time between epochs matters: workers are kept")
+        return replace(base, persistent=True)
 
     def _of_branch(self, branch: Branch, base: Candidate) -> Candidate:
         """The settings of another branch with what it shares with the current one."""
@@ -222,6 +232,8 @@ class Search:
         found = self.results.of(self._with(base, count))
         if found is None or found.grade == FED or not count or not self._is_fast_enough(found):
             return
+        if found.measured.starved_pct < NOTICED_PCT:
+            return  # all of the time is lost between epochs
         for length in LONGER_QUEUES:
             longer = replace(found.candidate, prefetch=length)
             if length <= (found.candidate.prefetch or 0):
@@ -306,14 +318,18 @@ class Search:
     def _other_start_method(self) -> Trials:
         """Tries forked workers if the time between epochs matters and workers are spawned."""
         best = self.results.cheapest_fed() or self.results.fastest()
-        if best is None or best.candidate.start_method in (None, "fork") or "fork" not in self.facts.can_start:
+        if best is None or not self._could_fork(best.candidate):
             return
-        if 100 * gap_share(best.measured, self.facts.epoch_steps) >= NOTICED_PCT:
-            forked = replace(best.candidate, start_method="fork")
+        kept = replace(best.candidate, persistent=self._bases[best.candidate.branch].persistent)
+        if self.results.gap_pct(kept) >= NOTICED_PCT:
+            forked = replace(kept, start_method="fork")
             yield from self._try(forked, "workers start faster if they are forked")
             best = self.results.cheapest_fed()
             if best is not None and best.candidate == forked:  # fewer forked workers may be enough
                 yield from self._in_branch(forked)
+
+    def _could_fork(self, candidate: Candidate) -> bool:
+        return candidate.start_method not in (None, "fork") and "fork" in self.facts.can_start
 
     # ---- one trial ---------------------------------------------------------------------------------------------------
 
@@ -324,7 +340,10 @@ class Search:
         if candidate != self.facts.current and (why := self.results.limit(candidate)):
             self.results.exclude(candidate, why)
             return
-        trial = Trial(candidate, reason, WINDOW_S, probes=probes, alone=probes or alone)
+        # once the time between epochs matters, trials contain the end of an epoch
+        gaps = any(self.results.gap_pct(found.candidate) >= NOTICED_PCT for found in self.results.found)
+        epoch_steps = self.results.short_epoch(candidate, WINDOW_S) if gaps else None
+        trial = Trial(candidate, reason, WINDOW_S, probes=probes, alone=probes or alone, epoch_steps=epoch_steps)
         self.results.add(trial, (yield trial))
 
     def _most(self, base: Candidate) -> int:
