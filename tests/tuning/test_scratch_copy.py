@@ -17,6 +17,14 @@ from loaderlab.tuning import scratch_copy
 from loaderlab.tuning.scratch_copy import copied, linked_text, planned
 from loaderlab.tuning.script_engine import inside
 
+OUTSIDE = {  # links, with their targets
+    "checkpoints": "../checkpoints",
+    "last.pt": "../checkpoints/last.pt",
+    "missing.pt": "../checkpoints/missing.pt",
+    "pictures": "images",
+    "large.bin": "big.bin",
+}
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -55,7 +63,33 @@ def test_small_files_are_copied_and_the_rest_is_linked(folder: Path) -> None:
     assert (target / "images").is_symlink()
     assert (target / ".venv").is_symlink()
     assert not (target / ".git").exists()
-    assert (target / "link.py").readlink() == folder / "train.py"
+
+
+def test_a_link_to_what_is_copied_leads_to_the_copy(folder: Path) -> None:
+    (folder / "latest").symlink_to(folder / "package")  # absolute
+    (folder / "package" / "same.py").symlink_to("../train.py")
+    (folder / "next").symlink_to("runs/1")  # is not there yet
+    target = copy_of(folder)
+    (target / "link.py").write_text("changed")
+    (target / "latest" / "data.py").write_text("changed")
+    (target / "runs" / "1").mkdir(parents=True)
+    (target / "next" / "new.txt").write_text("new")
+    assert (target / "package" / "same.py").read_text() == (target / "train.py").read_text() == "changed"
+    assert (target / "package" / "data.py").read_text() == "changed"
+    assert (target / "runs" / "1" / "new.txt").exists()
+    assert (folder / "train.py").read_bytes() == b"x" * 10
+    assert (folder / "package" / "data.py").read_bytes() == b"x" * 20
+    assert not (folder / "runs").exists()
+
+
+def test_a_link_to_what_is_not_copied_is_linked_itself(folder: Path) -> None:
+    (folder.parent / "checkpoints").mkdir()
+    for path, destination in OUTSIDE.items():
+        (folder / path).symlink_to(destination)
+    plan = planned(folder)
+    assert plan.linked_folders[2:] == ("checkpoints", "pictures")
+    assert plan.linked_files[1:] == ("large.bin", "last.pt", "missing.pt")
+    assert plan.links == (("link.py", "train.py"),)
 
 
 def test_what_is_linked_is_said(folder: Path) -> None:
@@ -76,6 +110,50 @@ def test_a_folder_that_cannot_be_read_is_refused(folder: Path, monkeypatch: pyte
     monkeypatch.setattr(scratch_copy, "_walk", lambda *_: map(vanished, [None]))
     with pytest.raises(UserError, match=r"the working folder cannot be copied: (.*)big\.bin"):
         planned(folder)
+
+
+THROUGH_LINKS = """
+import sys
+from pathlib import Path
+from loaderlab.tuning.linked_files import LinkedFiles
+files, folders = (tuple(names.split(",")) for names in sys.argv[1:])
+LinkedFiles(Path.cwd(), files, folders).watch()
+for name in ("last.pt", "missing.pt", "large.bin"):
+    with open(name, "a") as file:
+        file.write("new")
+for path in ("checkpoints/last.pt", Path("checkpoints").resolve() / "last.pt", "pictures/new.png"):
+    try:
+        open(path, "w")
+    except PermissionError as error:
+        assert "loaderlab tune has linked this folder" in str(error), path
+    else:
+        print(path)
+Path("new").mkdir()  # a link to /tmp contains this folder
+"""
+
+
+def test_a_trial_changes_nothing_through_a_symbolic_link(folder: Path) -> None:
+    """A checkpoint on another disk is the user's real one."""
+    outside = folder.parent / "checkpoints"
+    outside.mkdir()
+    (outside / "last.pt").write_text("state")
+    for path, destination in {**OUTSIDE, "parent": ".."}.items():
+        (folder / path).symlink_to(destination)
+    plan, copy = planned(folder), copy_of(folder)
+    ended = subprocess.run(
+        [sys.executable, "-c", THROUGH_LINKS, ",".join(plan.linked_files), ",".join(plan.linked_folders)],
+        cwd=copy,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.stdout, ended.stderr) == ("", "")
+    assert [path.name for path in outside.iterdir()] == ["last.pt"]
+    assert (outside / "last.pt").read_text() == "state"
+    assert (folder / "big.bin").read_bytes() == b"x" * 90
+    assert not (folder / "images" / "new.png").exists()
+    assert [(copy / name).read_text() for name in ("last.pt", "missing.pt")] == ["statenew", "new"]
 
 
 WRITER = """

@@ -53,7 +53,9 @@ class LinkedFiles:
         data = [link for link in links if not os.path.exists(os.path.join(link, ENVIRONMENT))]
         self._folders = tuple(link + os.sep for link in links)
         # `Path.resolve` leads to the originals. Python itself caches its bytecode in an environment
-        self._originals = tuple(os.path.realpath(link) + os.sep for link in data)
+        originals = [os.path.realpath(link) + os.sep for link in data]
+        # a link to /tmp contains the scratch copy
+        self._originals = tuple(path for path in originals if not os.path.realpath(folder).startswith(path))
 
     def watch(self) -> None:
         """Watches from now on what this process opens."""
@@ -124,13 +126,14 @@ class LinkedFiles:
             self._files.discard(place)
             original = os.readlink(place)
             os.unlink(place)
-            if keep:
+            if keep and os.path.exists(original):  # a link may lead to a file that is not there yet
                 shutil.copy2(original, place)
-        elif self._folders and place.startswith(self._folders):
+        elif place.startswith(self._folders) or os.path.realpath(place).startswith(self._originals):
             raise _refusal(place)
 
 
 def _refusal(place: str) -> PermissionError:
     return PermissionError(
-        f"{place}: loaderlab tune has linked this folder because it has many files, so a trial must not write, rename or remove there"
+        f"{place}: loaderlab tune has linked this folder because it has many files or is a symbolic link, so a trial must not write, rename "
+        "or remove there. Let the script write to another folder while it is tuned"
     )

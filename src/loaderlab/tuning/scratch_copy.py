@@ -1,15 +1,16 @@
 """A copy of the working folder, in which a trial of a script runs: what the script writes there is removed with it.
 
-Small files are copied, 100 MiB in total. Larger ones and folders with many files are linked, and virtual environments too.
+Small files are copied, 100 MiB in total. Larger ones and folders with many files are linked, and virtual environments too. A symbolic link
+leads to the copy of its target; if that is not copied, the link is treated as a linked file or folder.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from loaderlab.config import UserError
 from loaderlab.system.causes import reason
@@ -29,8 +30,7 @@ class Plan:
         folders: to be created, a parent before its children.
         files: to be copied.
         linked_files, linked_folders: to be linked.
-        links: symbolic links, with their targets.
-        linked_bytes: of the linked files.
+        links: symbolic links to what is copied, with their targets relative to the folder that contains the link.
     """
 
     folders: tuple[str, ...]
@@ -38,7 +38,6 @@ class Plan:
     linked_files: tuple[str, ...]
     linked_folders: tuple[str, ...]
     links: tuple[tuple[str, str], ...]
-    linked_bytes: int
 
 
 def planned(folder: Path) -> Plan:
@@ -57,7 +56,7 @@ def _planned(folder: Path) -> Plan:
     folders: list[str] = []
     sizes: dict[str, int] = {}
     linked_folders: list[str] = []
-    links: list[tuple[str, str]] = []
+    links: dict[str, str] = {}  # with the real path of the target
     for number, (kind, path, entry) in enumerate(_walk(folder, folder)):
         if number == MOST:
             raise UserError(
@@ -70,7 +69,7 @@ def _planned(folder: Path) -> Plan:
             case "linked folder":
                 linked_folders.append(path)
             case "link":
-                links.append((path, _target(entry)))
+                links[path] = os.path.realpath(entry.path)
             case _:
                 sizes[path] = entry.stat().st_size
     files: list[str] = []
@@ -79,14 +78,15 @@ def _planned(folder: Path) -> Plan:
     for path, size in sorted(sizes.items(), key=lambda item: item[1]):
         total += size
         (files if total <= COPIED_BYTES else linked).append(path)
-    return Plan(
-        tuple(folders),
-        tuple(files),
-        tuple(linked),
-        tuple(linked_folders),
-        tuple(links),
-        sum(sizes[path] for path in linked),
-    )
+    kept: list[tuple[str, str]] = []
+    not_copied = {*linked, *linked_folders}
+    for path, destination in links.items():
+        target = os.path.relpath(destination, os.path.realpath(folder))
+        if _is_copied(target, not_copied):
+            kept.append((path, os.path.relpath(target, os.path.dirname(path) or os.curdir)))
+        else:
+            (linked_folders if os.path.isdir(destination) else linked).append(path)
+    return Plan(tuple(folders), tuple(files), tuple(linked), tuple(linked_folders), tuple(kept))
 
 
 def _walk(folder: Path, root: Path) -> Iterator[tuple[str, str, os.DirEntry[str]]]:
@@ -119,9 +119,16 @@ def _is_linked(folder: Path) -> bool:
         return True
 
 
-def _target(entry: os.DirEntry[str]) -> str:
-    """Where a symbolic link of the copy points: to the original's target."""
-    return os.path.join(os.path.dirname(os.path.abspath(entry.path)), os.readlink(entry.path))
+def _is_copied(target: str, not_copied: Collection[str]) -> bool:
+    """Whether the copy contains the target of a link, or its place if it does not exist yet.
+
+    Args:
+        target: relative to the folder.
+        not_copied: what is linked.
+    """
+    path = PurePath(target)
+    is_left_out = any(part in (os.pardir, *LEFT_OUT) for part in path.parts)
+    return not is_left_out and not any(str(parent) in not_copied for parent in (path, *path.parents))
 
 
 def copied(folder: Path, plan: Plan, target: Path) -> None:
@@ -147,4 +154,4 @@ def linked_text(plan: Plan) -> str:
     if not linked:
         return ""
     shown = ", ".join(linked[:3]) + (f" and {len(linked) - 3} more" if len(linked) > 3 else "")
-    return f"linked instead of copied, because of the size: {shown}"
+    return f"linked instead of copied, because they are large or symbolic links: {shown}"
