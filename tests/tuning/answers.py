@@ -36,7 +36,8 @@ def facts(current: Candidate, in_process: str = "") -> Facts:
 
 def measured(rate: float, lost_pct: float) -> Measured:
     interval = (max(0.0, lost_pct - 1), lost_pct + 1)
-    return Measured(rate, lost_pct, interval, 1e3 * BATCH / rate, 40, cpu_s_per_sample=0.0021, start_s=1.4, total_s=5)
+    step_ms = 1e3 * BATCH / rate
+    return Measured(rate, lost_pct, interval, step_ms, 40, 0.0, cpu_s_per_sample=0.0021, start_s=1.4, total_s=5)
 
 
 def tried(candidate: Candidate, rate: float, lost: float, predicted: tuple[float, float] | None, reason: str) -> Tried:

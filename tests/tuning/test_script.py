@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -19,6 +20,7 @@ from loaderlab.config import PROJECT, TrackingConfig, UserError
 from loaderlab.tracking import open_store
 from loaderlab.tuning import tuned, user_record
 from loaderlab.tuning.candidate import Candidate
+from loaderlab.tuning.lost import lost
 from loaderlab.tuning.scratch_copy import planned
 from loaderlab.tuning.script import start
 from loaderlab.tuning.script_engine import ScriptEngine
@@ -53,6 +55,8 @@ optimizer = torch.optim.SGD(model.parameters(), 0.1)
 training, validation = make(Sleeping(), shuffle=True), make(Sleeping())
 open("written.txt", "w").write("x")
 what = sys.argv[1] if len(sys.argv) > 1 else ""
+if what == "sets" and training.num_workers:
+    training.prefetch_factor = 4
 if what == "fails":
     raise ValueError("no such data")
 print("validation workers:", validation.num_workers, flush=True)
@@ -132,7 +136,7 @@ def test_trials_of_a_script(folder: Path) -> None:
     with engine_of(folder) as engine:
         facts = engine.facts()
         assert facts.current == Candidate(makers=0, pin_memory=False)
-        assert (facts.batch_size, facts.epoch_steps) == (4, 1000)
+        assert (facts.batch_size, facts.epoch_steps) == (4, None)  # no epoch ended
         assert facts.no_gaps == "the script is stopped before an epoch ends"
         assert facts.batch_bytes == 4 * (3 * 4 + 8)
         assert engine.made_at.startswith("train.py:")
@@ -161,8 +165,9 @@ def test_a_script_that_fails_is_shown_with_its_output(folder: Path) -> None:
 def test_a_trial_that_fails_costs_only_itself(folder: Path) -> None:
     with engine_of(folder, "workers fail", steps=25) as engine:
         facts = engine.facts()
-        with pytest.raises(TrialFailed, match="SystemError: workers are not possible here"):
+        with pytest.raises(TrialFailed, match="SystemError: workers are not possible here") as error:
             engine.run(Trial(TWO, "", 0.3))
+        assert "\n" not in str(error.value)
         assert engine.run(Trial(facts.current, "", 0.3)).num_steps >= 15
 
 
@@ -187,7 +192,7 @@ def test_a_trial_that_steps_ended_too_early_names_the_option(folder: Path) -> No
 def test_a_script_whose_trainer_creates_the_loader_again(folder: Path) -> None:
     with engine_of(folder, script="prepared.py") as engine:
         facts = engine.facts()
-        assert (facts.current.makers, facts.batch_size, facts.epoch_steps) == (1, 8, 500)
+        assert (facts.current.makers, facts.batch_size) == (1, 8)
         assert engine.run(Trial(TWO, "", 0.3)).num_steps >= 15
         assert engine.run(Trial(Candidate(makers=0), "", 0.3)).worker_mib is None
         assert "validation workers: 0" in (engine._own / "trial2.log").read_text()
@@ -198,9 +203,118 @@ def test_a_script_with_a_trainer(folder: Path) -> None:
     pytest.importorskip("transformers")
     with engine_of(folder, script="trainer.py") as engine:
         facts = engine.facts()
-        assert (facts.current.makers, facts.batch_size, facts.epoch_steps) == (0, 8, 500)
+        assert (facts.current.makers, facts.batch_size) == (0, 8)
         assert engine.run(Trial(TWO, "", 0.3)).worker_mib is not None
     assert not (folder / "out").exists()
+
+
+# ---- the result of a start --------------------------------------------------------------------------------------------
+
+FIRST = Outcome(
+    measured=Measured(100.0, 3.0, (2.0, 4.0), 10.0, 40),
+    place=LoaderPlace(("train.py:3 <module>",), (4,)),
+    made_at="train.py:3",
+    num_workers=2,
+    prefetch_factor=2,
+    batch_size=64,
+    epoch_steps=100,
+)
+
+
+@contextmanager
+def engine_with(folder: Path, monkeypatch: pytest.MonkeyPatch, *outcomes: Outcome) -> Iterator[ScriptEngine]:
+    """An engine whose starts have ended with these outcomes and one line of output."""
+    left = list(outcomes)
+
+    def run(engine: ScriptEngine, order: Order, _: Path) -> int:
+        engine._log.write_text("a line of output")
+        write(Path(order.result), left.pop(0))
+        return 0
+
+    monkeypatch.setattr(ScriptEngine, "_run", run)
+    with engine_of(folder) as engine:
+        yield engine
+
+
+def crossing(outcome: Outcome) -> Outcome:
+    """The outcome of a start in which an epoch ended."""
+    assert outcome.measured is not None
+    return replace(outcome, measured=replace(outcome.measured, gap_ms=200.0))
+
+
+def test_the_time_between_epochs_counts_in_all_runs_or_in_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with engine_with(folder, monkeypatch, FIRST, crossing(FIRST)) as engine:
+        facts = engine.facts()
+        assert lost(engine.run(Trial(TWO, "", 0.3)), facts.epoch_steps)[0] == 3.0
+        assert facts.no_gaps == "the script is stopped before an epoch ends"
+    with engine_with(folder, monkeypatch, crossing(FIRST)) as engine:
+        facts = engine.facts()
+        assert (facts.epoch_steps, facts.no_gaps) == (100, "")
+
+
+def test_only_the_first_failure_shows_the_output(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = Outcome("the script failed: OSError: the disk is gone")
+    with (
+        engine_with(folder, monkeypatch, failed) as engine,
+        pytest.raises(UserError, match="gone(.|\n)*a line of output"),
+    ):
+        engine.facts()
+    with engine_with(folder, monkeypatch, FIRST, failed) as engine:
+        engine.facts()
+        with pytest.raises(TrialFailed) as error:
+            engine.run(Trial(TWO, "", 0.3, round=1))
+    assert str(error.value) == failed.problem
+
+
+@pytest.mark.parametrize(
+    ("outcome", "message"),
+    [
+        (
+            replace(FIRST, num_workers=4),
+            "num_workers=4 instead of 2: the program sets it itself after it has created the loader at train.py:3",
+        ),
+        (replace(FIRST, prefetch_factor=8), "prefetch_factor=8 instead of 2: the program sets it itself"),
+    ],
+)
+def test_a_program_that_sets_the_settings_itself(
+    outcome: Outcome, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with engine_with(folder, monkeypatch, FIRST, outcome) as engine:
+        engine.facts()
+        with pytest.raises(TrialFailed, match=f"its training loader has {message}"):
+            engine.run(Trial(TWO, "", 0.3, round=1))
+
+
+def test_a_queue_length_without_workers_has_no_effect(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with engine_with(folder, monkeypatch, FIRST, replace(FIRST, num_workers=0, prefetch_factor=8)) as engine:
+        engine.facts()
+        assert engine.run(Trial(Candidate(makers=0), "", 0.3)).rate == 100.0
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "message"),
+    [
+        (
+            64,
+            "an epoch has 14 steps, and at least 15 are needed to measure. Set batch_size=29 for the DataLoader made at train.py:3",
+        ),
+        (0, "an epoch has 14 steps, and at least 15 are needed to measure. Use a smaller batch size or more data"),
+    ],
+)
+def test_a_short_epoch_names_a_batch_size(
+    batch_size: int, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = replace(FIRST, batch_size=batch_size, epoch_steps=14)
+    with engine_with(folder, monkeypatch, short) as engine, pytest.raises(UserError, match=message):
+        engine.facts()
+
+
+@pytest.mark.slow
+def test_a_script_that_sets_its_queue_length(folder: Path) -> None:
+    with engine_of(folder, "sets") as engine:
+        engine.facts()
+        with pytest.raises(TrialFailed, match="prefetch_factor=4 instead of 2"):
+            engine.run(Trial(TWO, "", 0.3))
 
 
 # ---- the command ------------------------------------------------------------------------------------------------------
@@ -345,12 +459,11 @@ def test_an_order_and_an_outcome_are_read_as_they_were_written(tmp_path: Path) -
 
 
 def test_settings_that_replace_those_of_the_program() -> None:
-    given = {"num_workers": 4, "persistent_workers": True, "timeout": 5}
-    without = allowed(arguments_of(Candidate(makers=0)), given)
+    without = allowed(arguments_of(Candidate(makers=0)))
     assert (without["num_workers"], without["timeout"], without["persistent_workers"]) == (0, 0, False)
     assert without["prefetch_factor"] is None
-    with_two = allowed(arguments_of(TWO), given)
-    assert (with_two["num_workers"], with_two["prefetch_factor"]) == (2, 2)
+    with_two = allowed(arguments_of(TWO))
+    assert (with_two["num_workers"], with_two["prefetch_factor"], with_two["persistent_workers"]) == (2, 2, False)
     assert "multiprocessing_context" not in with_two
 
 

@@ -91,6 +91,15 @@ def test_steps_are_counted_if_the_batches_do_not_show_their_samples() -> None:
     assert outcome.measured.rate == pytest.approx(100)  # steps of 10 ms
 
 
+@pytest.mark.parametrize(("samples", "expected"), [(10, 100), (20, 50)])
+def test_an_optimizer_step_may_need_several_batches(samples: int, expected: int) -> None:
+    reading = reading_of([0.0] * 40)
+    loop = replace(reading.job.loop, steps=[replace(step, num_samples=samples) for step in reading.job.loop.steps])
+    job = replace(reading.job, loop=loop)
+    outcome = outcome_of(Reading(job, (job,)), {STACK: 100}, 0.0)
+    assert (outcome.batch_size, outcome.epoch_steps) == (samples, expected)
+
+
 @pytest.mark.parametrize(
     ("loader", "expected"),
     [

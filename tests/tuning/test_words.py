@@ -51,6 +51,16 @@ def test_an_interrupted_search_says_so() -> None:
     assert "interrupted" not in qualified(answers.certified)
 
 
+def test_runs_without_the_end_of_an_epoch_are_counted() -> None:
+    entry = answers.certified.confirmed[workers(3)]
+    runs = [replace(entry.runs[0], gap_ms=None), *entry.runs[1:]]
+    answer = replace(
+        answers.certified, confirmed={**answers.certified.confirmed, workers(3): replace(entry, runs=runs)}
+    )
+    clause = "; the time between epochs is not included in 1 of 6 runs, because no epoch ended in them"
+    assert qualified(answer) == answers.certified.certificate + clause
+
+
 def test_an_answer_of_one_process_says_so() -> None:
     reason = "because the step is a closure over a model on cuda:0, which cannot be sent to another process"
     assert qualified(answers.in_process).endswith(f"; confirmed in one process, {reason}")

@@ -60,12 +60,10 @@ class ScriptEngine:
         try:
             outcome = self._outcome(None, FIRST_S)
         except TrialFailed as error:
-            raise UserError(f"{self._program.name} cannot be tuned: {error}") from None
+            raise UserError(f"{self._program.name} cannot be tuned: {error}{_tail(self._log)}") from None
         if outcome.epoch_steps is not None and outcome.epoch_steps < LEAST_STEPS:
-            raise UserError(
-                f"{self._program.name}: an epoch has {outcome.epoch_steps} steps, and at least {LEAST_STEPS} are needed to measure. Use a "
-                "smaller batch size or more data"
-            )
+            raise UserError(f"{self._program.name}: {_too_short(outcome.epoch_steps, outcome)}")
+        no_gaps = _no_gaps(outcome)
         self._first, self._place, self.made_at = outcome.measured, outcome.place, outcome.made_at
         self._current = Candidate(
             makers=outcome.num_workers,
@@ -76,13 +74,13 @@ class ScriptEngine:
         facts = Facts(
             current=self._current,
             branches=(Branch(),),
-            epoch_steps=outcome.epoch_steps,
+            epoch_steps=None if no_gaps else outcome.epoch_steps,  # all trials with the time between epochs, or none
             batch_size=outcome.batch_size or 1,
             batch_bytes=outcome.batch_bytes,
             takes_copies=outcome.asynchronous,
             uses_host_cores=not outcome.asynchronous,
             in_dev_shm=True,
-            no_gaps=_no_gaps(outcome),
+            no_gaps=no_gaps,
         )
         return replace(facts, notes=facts.own_notes(shows_samples=outcome.batch_size > 0))
 
@@ -102,11 +100,14 @@ class ScriptEngine:
             return first
         outcome = self._outcome(trial.candidate, trial.seconds)
         assert outcome.measured is not None
-        if outcome.num_workers != trial.candidate.makers:
-            raise TrialFailed(
-                f"its training loader has {outcome.num_workers} workers instead of {trial.candidate.makers}: the program sets them itself "
-                f"after it has created the loader at {self.made_at}"
-            )
+        wanted = arguments_of(trial.candidate)
+        prefetch = outcome.prefetch_factor if outcome.num_workers else None
+        for name, value in (("num_workers", outcome.num_workers), ("prefetch_factor", prefetch)):
+            if value != wanted[name]:
+                raise TrialFailed(
+                    f"its training loader has {name}={value} instead of {wanted[name]}: the program sets it itself after it has created the "
+                    f"loader at {self.made_at}"
+                )
         return outcome.measured
 
     def close(self) -> None:
@@ -123,10 +124,9 @@ class ScriptEngine:
         began = time.monotonic()
         self._number += 1
         scratch, result = self._own / self._folder.name, self._own / f"result{self._number}.json"
-        log = self._own / f"trial{self._number}.log"
         try:
             copied(self._folder, self._plan, scratch)
-            code = self._run(self._order(candidate, seconds, result), scratch, log)
+            code = self._run(self._order(candidate, seconds, result), scratch)
         except OSError as error:
             raise TrialFailed(
                 f"the working folder cannot be copied: {error.strerror or type(error).__name__}"
@@ -135,7 +135,7 @@ class ScriptEngine:
             shutil.rmtree(scratch, ignore_errors=True)
         outcome = read_outcome(result) if result.exists() else Outcome(_ending(code))
         if outcome.measured is None:
-            raise TrialFailed(f"{outcome.problem}{_tail(log)}")
+            raise TrialFailed(outcome.problem)
         if outcome.repeats:
             raise UserError(f"{self._program.name}: the DataLoader made at {outcome.made_at}: {REPEATED}")
         total_s = time.monotonic() - began
@@ -158,11 +158,16 @@ class ScriptEngine:
             linked_folders=self._plan.linked_folders,
         )
 
-    def _run(self, order: Order, scratch: Path, log: Path) -> int | None:
+    @property
+    def _log(self) -> Path:
+        """The output of the last trial."""
+        return self._own / f"trial{self._number}.log"
+
+    def _run(self, order: Order, scratch: Path) -> int | None:
         """The exit code of the script's process; None if its time was over. Nothing of it is left."""
         path = self._own / "order.json"
         write(path, order)
-        with log.open("wb") as output:
+        with self._log.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "loaderlab.tuning.script_trial", str(path)],
                 cwd=scratch,
@@ -179,6 +184,19 @@ class ScriptEngine:
             finally:
                 kill_tree(process.pid, leads_group=True)
                 process.wait()
+
+
+def _too_short(epoch_steps: int, first: Outcome) -> str:
+    """What to do about an epoch with too few steps."""
+    text = f"an epoch has {epoch_steps} steps, and at least {LEAST_STEPS} are needed to measure"
+    samples = epoch_steps * first.batch_size
+    if samples < LEAST_STEPS:  # too few, or unknown
+        return f"{text}. Use a smaller batch size or more data"
+    size = max(1, samples // (2 * LEAST_STEPS))
+    return (
+        f"{text}. Set batch_size={size} for the DataLoader made at {first.made_at}, so that an optimizer step takes at most {size} samples "
+        f"instead of {first.batch_size}, or use more data"
+    )
 
 
 def _no_gaps(first: Outcome) -> str:
@@ -224,6 +242,8 @@ def _ending(code: int | None) -> str:
 
 
 def _tail(log: Path) -> str:
-    """The last lines of the script's output."""
+    """The last lines of the script's output; empty if it was not started."""
+    if not log.exists():
+        return ""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
     return "\n".join(["", "The end of the script's output:", *(f"    {line}" for line in lines)]) if lines else ""

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -89,7 +89,7 @@ class ScriptTrial:
                 if place == self._order.place:
                     given = signature.bind(loader, *args, **kwargs).arguments
                     given.pop("self")
-                    args, kwargs = (), {**given, **allowed(self._order.settings, given)}
+                    args, kwargs = (), {**given, **allowed(self._order.settings)}
                 original(loader, *args, **kwargs)
                 self._created(place, loader)
 
@@ -167,17 +167,11 @@ class ScriptTrial:
         return lengths
 
 
-def allowed(settings: Any, given: Any) -> dict[str, Any]:
-    """The arguments that replace those of the program: without workers, a DataLoader refuses some.
-
-    Args:
-        given: the program's own arguments.
-    """
+def allowed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that replace those of the program: without workers, a DataLoader refuses some."""
     changed = {name: value for name, value in settings.items() if value is not None}
     if not settings["num_workers"]:
         changed |= {"prefetch_factor": None, "persistent_workers": False, "multiprocessing_context": None, "timeout": 0}
-    elif not given.get("num_workers") and "persistent_workers" not in changed:
-        changed["persistent_workers"] = False
     return changed
 
 

@@ -97,7 +97,7 @@ class Facts:
     Attributes:
         current: the settings now.
         branches: the branches that may be tried, the current one first.
-        epoch_steps: steps of a whole epoch; None if unknown.
+        epoch_steps: steps of a whole epoch; None if unknown, or if the time between epochs is left out.
         batch_size: samples of a step.
         batch_bytes: size of a batch as it is queued; None if unknown.
         samples_bytes: size of all samples on the device, for the resident loader.

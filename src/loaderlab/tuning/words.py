@@ -35,11 +35,20 @@ def qualified(answer: Answer) -> str:
         clauses.append("the search was interrupted")
     if answer.facts.no_gaps:
         clauses.append(f"the time between epochs is not included, because {answer.facts.no_gaps}")
+    elif answer.facts.epoch_steps is not None and (without := _runs_without_gap(answer)):
+        clauses.append(f"the time between epochs is not included in {without}, because no epoch ended in them")
     if answer.facts.in_process:
         verb = "confirmed" if answer.confirmed else "measured"
         reason = " ".join(answer.facts.in_process.split()).rstrip(".")
         clauses.append(f"{verb} in one process, because {reason}")
     return "; ".join(clauses)
+
+
+def _runs_without_gap(answer: Answer) -> str:
+    """``2 of 6 runs``: how many of the certificate's runs contain no end of an epoch; empty if all do."""
+    named = [one for candidate, one in answer.confirmed.items() if candidate in (answer.chosen, answer.neighbour)]
+    gaps = [run.gap_ms for one in named for run in one.runs]
+    return f"{gaps.count(None)} of {len(gaps)} runs" if None in gaps else ""
 
 
 def caveats(answer: Answer) -> list[str]:
