@@ -18,12 +18,15 @@ from loaderlab.diagnosis.evidence import INCONCLUSIVE
 from loaderlab.diagnosis.figures import NO_PROBES, LoopRecord, evidence_of, figures_of
 from loaderlab.diagnosis.verdict import judge
 from loaderlab.meter.step import Step
+from loaderlab.tuning.candidate import Candidate
 from loaderlab.tuning.lost import OPEN, grade
 from loaderlab.tuning.scratch_copy import planned
 from loaderlab.tuning.script_engine import ScriptEngine
 from loaderlab.tuning.script_outcome import batch_bytes, outcome_of
 from loaderlab.tuning.script_repeats import FirstBatches
 from loaderlab.tuning.trial import LEAST_STEPS
+from loaderlab.tuning.tuned import code_of
+from tests.tuning.answers import certified
 from tests.tuning.user_programs import Sleeping, Stream, in_a_list
 
 STACK = ("train.py:3 <module>",)
@@ -98,6 +101,20 @@ def test_an_optimizer_step_may_need_several_batches(samples: int, expected: int)
     job = replace(reading.job, loop=loop)
     outcome = outcome_of(Reading(job, (job,)), {STACK: 100}, 0.0)
     assert (outcome.batch_size, outcome.epoch_steps) == (samples, expected)
+    assert samples // outcome.batches_per_step == 10
+
+
+def test_batches_that_were_requested_ahead_do_not_change_the_size_of_a_step() -> None:
+    reading = reading_of([0.0] * 20)
+    first, *others = reading.job.loop.steps
+    job = replace(reading.job, loop=replace(reading.job.loop, steps=[replace(first, num_samples=30), *others]))
+    assert outcome_of(Reading(job, (job,)), {}, 0.0).batch_size == 10
+
+
+@pytest.mark.parametrize(("size", "per_step", "shown"), [(128, 4, "batch_size=32, "), (32, 1, "batch_size=32, "), (1, 1, "")])
+def test_the_snippet_has_the_batch_size_of_the_loader(size: int, per_step: int, shown: str) -> None:
+    answer = replace(certified, facts=replace(certified.facts, batch_size=size, batches_per_step=per_step))
+    assert code_of(answer)(Candidate(makers=2)) == f"DataLoader(dataset, {shown}num_workers=2)"
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,7 @@ class ScriptEngine:
             branches=(Branch(),),
             epoch_steps=None if no_gaps else outcome.epoch_steps,  # all trials with the time between epochs, or none
             batch_size=outcome.batch_size or 1,
+            batches_per_step=outcome.batches_per_step,
             batch_bytes=outcome.batch_bytes,
             takes_copies=outcome.asynchronous,
             uses_host_cores=not outcome.asynchronous,

@@ -60,6 +60,7 @@ class Outcome:
         place, made_at: where the training loader is created, for the next trials and for people.
         num_workers, prefetch_factor, pin_memory, persistent_workers: its settings.
         batch_size: samples of an optimizer step; 0 if unknown: the rate is in optimizer steps then.
+        batches_per_step: batches of the loader in an optimizer step.
         epoch_steps: optimizer steps of an epoch; None if the loader has no length.
         asynchronous: the step runs on a GPU.
         batch_bytes: size of a batch of the loader; None if unknown.
@@ -75,6 +76,7 @@ class Outcome:
     pin_memory: bool = False
     persistent_workers: bool = False
     batch_size: int = 0
+    batches_per_step: int = 1
     epoch_steps: int | None = None
     asynchronous: bool = False
     batch_bytes: int | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from statistics import median
 from typing import Any
 
 from loaderlab import metrics
@@ -35,7 +36,8 @@ def outcome_of(
     facts, loop = loader.facts, reading.job.loop
     samples = sum(step.num_samples for step in loop.steps)
     batches = lengths.get(facts.stack)
-    batch_size = round(samples / len(loop.steps)) or facts.batch_size
+    # the median: a step can include a batch that was requested ahead, and the last one of an epoch is small
+    batch_size = round(median(step.num_samples for step in loop.steps)) or facts.batch_size
     per_step = max(1, round(batch_size / facts.batch_size)) if facts.batch_size else 1
     return Outcome(
         measured=_measured(reading, samples, start_s),
@@ -46,6 +48,7 @@ def outcome_of(
         pin_memory=facts.pin_memory,
         persistent_workers=facts.persistent_workers,
         batch_size=batch_size,
+        batches_per_step=per_step,
         epoch_steps=None if batches is None else batches // per_step,
         asynchronous=reading.program.asynchronous,
         repeats=facts.stack in repeated,

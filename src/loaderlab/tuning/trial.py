@@ -99,6 +99,7 @@ class Facts:
         branches: the branches that may be tried, the current one first.
         epoch_steps: steps of a whole epoch; None if unknown, or if the time between epochs is left out.
         batch_size: samples of a step.
+        batches_per_step: batches of the loader in a step; more than 1 if gradients are accumulated.
         batch_bytes: size of a batch as it is queued; None if unknown.
         samples_bytes: size of all samples on the device, for the resident loader.
         takes_copies: batches are copied to the device, so pinned memory and a side stream may help.
@@ -129,6 +130,7 @@ class Facts:
     can_start: Sequence[str] = ()
     in_process: str = ""
     no_gaps: str = ""
+    batches_per_step: int = 1
     notes: Sequence[str] = ()
 
     def own_notes(self, *, shows_samples: bool) -> Sequence[str]:

@@ -91,7 +91,8 @@ def lines_of(answer: Answer) -> list[str]:
 
 def code_of(answer: Answer) -> Text:
     """Python that builds a loader with the settings of a candidate."""
-    return partial(snippet, batch_size=answer.facts.batch_size or None)
+    size = answer.facts.batch_size // answer.facts.batches_per_step
+    return partial(snippet, batch_size=size if size > 1 else None)  # 1 is also what is unknown
 
 
 def html_of(answer: Answer, title: str) -> str:
