@@ -65,7 +65,8 @@ def test_a_script_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
         ("tune.minute=3", "tune.minute: there is no such setting. Did you mean tune.minutes?"),
         ("tune.also=[decoder,nosuch]", "tune.also=nosuch: must be a list of decoder, decode, normalize_on, in_order"),
         ("tune.backends=dly", "tune.backends=dly: must be a list of native"),
-        ("tune.name=a-b", "tune.name=a-b: must be letters, digits and _"),
+        ("tune.name=a-b", "tune.name=a-b: must start with a letter or _, and contain only letters, digits and _"),
+        ("tune.name=2024", "tune.name=2024: must start with a letter or _"),
         ("batch_size=0", "batch_size=0: must be at least 1"),
     ],
 )

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
 import psutil
@@ -118,6 +119,32 @@ def test_a_job_that_ignores_signals_is_killed(run_job: Run, monkeypatch: pytest.
     result = run_job(limited(0.08))
     assert (result.status, result.error) == ("KILLED", "took longer than sweep.job_minutes=0.08")
     assert running_children() == []
+
+
+@pytest.mark.parametrize(("limit", "text"), [("tune.minutes", "tune.minutes=0.001"), ("", "0.001 minutes")])
+def test_the_limit_of_a_process_is_named(limit: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hanging(JobProcess):
+        def __init__(self) -> None:
+            pass
+
+        def send(self, number: int) -> None:
+            pass
+
+        def kill(self) -> None:
+            pass
+
+        def ended(self, seconds: float | None = None) -> bool:
+            return True
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(launch, "RECORD_S", 0.0)
+    receiving, sending = Pipe(duplex=False)
+    monkeypatch.setattr(JobStarter, "start", lambda *_: (Hanging(), receiving))
+    launched = launch._Launch(JobStarter(pytest.fail), SPAWN, ignores_signals, (), "hanging")
+    assert launched.wait(0.001, limit) == (None, f"took longer than {text}", True)
+    sending.close()
 
 
 def test_a_second_ctrl_c_ends_the_job_at_once(run_job: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ def test_titles_name_what_differs() -> None:
     assert Candidate(Branch(SPDL), 2, 3).title == "spdl, 2 threads, prefetch 3"
     also = Branch(also=(("loader.decoder", "pillow"),))
     assert Candidate(also, 0).title == "native with loader.decoder=pillow, 0 workers"
+    assert Candidate(Branch("own"), 2).title == "2 workers"  # the only branch of a function's loader
     assert Candidate(Branch(RESIDENT)).title == "resident, samples on the device"
 
 

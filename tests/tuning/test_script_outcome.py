@@ -111,7 +111,9 @@ def test_batches_that_were_requested_ahead_do_not_change_the_size_of_a_step() ->
     assert outcome_of(Reading(job, (job,)), {}, 0.0).batch_size == 10
 
 
-@pytest.mark.parametrize(("size", "per_step", "shown"), [(128, 4, "batch_size=32, "), (32, 1, "batch_size=32, "), (1, 1, "")])
+@pytest.mark.parametrize(
+    ("size", "per_step", "shown"), [(128, 4, "batch_size=32, "), (32, 1, "batch_size=32, "), (1, 1, "")]
+)
 def test_the_snippet_has_the_batch_size_of_the_loader(size: int, per_step: int, shown: str) -> None:
     answer = replace(certified, facts=replace(certified.facts, batch_size=size, batches_per_step=per_step))
     assert code_of(answer)(Candidate(makers=2)) == f"DataLoader(dataset, {shown}num_workers=2)"

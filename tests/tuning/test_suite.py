@@ -43,10 +43,14 @@ class Processes:
         self.templates: list[int] = []  # the template of each trial, numbered
         self.statuses: dict[str, str] = {}
         self.checked: list[list[str]] = []
+        self.limits: list[str] = []  # the setting with the time limit of each trial and check
         self.num_renewed = 0
 
-    def launch(self, config: TrainConfig, job: Job, _: JobStarter, method: str, *, quietly: bool) -> RunResult:
+    def launch(
+        self, config: TrainConfig, job: Job, _: JobStarter, method: str, *, quietly: bool, limit: str
+    ) -> RunResult:
         assert (method, quietly) == (TEMPLATE, True)
+        self.limits.append(limit)
         self.jobs.append((config, job))
         self.templates.append(self.num_renewed)
         result = self.results.pop(0) if self.results else None
@@ -56,9 +60,10 @@ class Processes:
         return result or RunResult("an id", "FINISHED", FIGURES, window=window)
 
     def check_parity(
-        self, arms: Sequence[ComparedLoader], _minutes: float, _: JobStarter, _method: str, *, quietly: bool
+        self, arms: Sequence[ComparedLoader], _minutes: float, _: JobStarter, _method: str, *, quietly: bool, limit: str
     ) -> dict[str, dict[str, Any]]:
         assert quietly
+        self.limits.append(limit)
         self.checked.append([arm.name for arm in arms])
         return {arm.key: {"loader": arm.name, "status": self.statuses.get(arm.name, SAME_WORK)} for arm in arms}
 
@@ -146,14 +151,23 @@ def test_settings_that_contradict_each_other_are_a_failed_trial(engine: SuiteEng
     assert processes.jobs == []
 
 
-def test_ctrl_c_in_a_trial_is_kept_for_the_exit_code(
-    engine: SuiteEngine, processes: Processes, failures: list[str]
+@pytest.mark.parametrize(
+    ("override", "expected"), [("sweep.job_minutes=null", "tune.minutes"), ("sweep.job_minutes=2", "sweep.job_minutes")]
+)
+def test_a_time_limit_is_named_by_the_setting_that_has_it(
+    override: str, expected: str, processes: Processes, terminal: Terminal
 ) -> None:
-    interrupt = KeyboardInterrupt()
-    processes.results = [interrupt]
+    engine = SuiteEngine(compose([override]), TuneConfig(), [], terminal)
+    engine.record_under(TrialRun("parent", lambda _: None))
+    engine.run(Trial(ONE, "", 1.0))
+    engine.refuses(Branch(SPDL))
+    assert processes.limits == [expected, "tune.minutes"]
+
+
+def test_ctrl_c_in_a_trial_closes_its_run(engine: SuiteEngine, processes: Processes, failures: list[str]) -> None:
+    processes.results = [KeyboardInterrupt()]
     with pytest.raises(KeyboardInterrupt):
         engine.run(Trial(ONE, "", 1.0))
-    assert engine.interrupt is interrupt
     assert failures == ["interrupted"]
 
 

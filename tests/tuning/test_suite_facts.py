@@ -128,7 +128,9 @@ def test_an_iterable_dataset_that_its_workers_would_repeat_is_refused(make_confi
 @pytest.mark.parametrize(("options", "steps"), [("", 50), ("+data.options.count=null", None)])
 def test_the_steps_of_a_stream_are_those_of_its_length(options: str, steps: int | None, make_config: Make) -> None:
     overrides = (*A_STREAM, "data.sharded=true", *options.split())
-    assert describe(make_config(*overrides), TuneConfig()).epoch_steps == steps
+    facts = describe(make_config(*overrides), TuneConfig())
+    assert facts.epoch_steps == steps
+    assert facts.no_gaps == ("" if steps else "the dataset has no length")
 
 
 @pytest.mark.parametrize(

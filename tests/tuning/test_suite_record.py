@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -14,13 +15,18 @@ from loaderlab import config as config_package
 from loaderlab.cli.compose import compose, typed
 from loaderlab.config import PROJECT, NativeLoader, TrainConfig, TunedTrainConfig, UserError
 from loaderlab.metrics import TABLE
+from loaderlab.system.processes import Terminated
+from loaderlab.system.terminal import quiet_terminal
 from loaderlab.tracking import open_store
 from loaderlab.tracking.store import Store
+from loaderlab.tuning import suite_command
 from loaderlab.tuning.answer import CERTIFIED, UNCONFIRMED, Answer, Confirmed, Predicted, Tried
 from loaderlab.tuning.answer_figures import figures_of
-from loaderlab.tuning.candidate import NATIVE, Branch, Candidate
+from loaderlab.tuning.candidate import NATIVE, SPDL, Branch, Candidate
+from loaderlab.tuning.suite import TrialRun
 from loaderlab.tuning.suite_record import recording, save_settings
 from loaderlab.tuning.trial import Facts, Measured
+from tests.tuning.simulated import Simulated
 
 NOW = Candidate(Branch(NATIVE), 4, 2, pin_memory=True, persistent=True, start_method="fork")
 CHOSEN = replace(NOW, makers=2)
@@ -108,6 +114,31 @@ def test_what_is_known_is_recorded_after_ctrl_c(config: TunedTrainConfig, store:
     assert (parent.status, parent.tags["tune.grade"]) == ("KILLED", UNCONFIRMED)
     assert "tune/lost_pct" not in parent.figures
     assert store.read(parent_id, "tune.png") is None
+
+
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)])
+def test_a_signal_between_trials_has_its_own_exit_code(
+    number: signal.Signals, error: type[BaseException], config: TunedTrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As during the parity check. `loaderlab.cli.frame` makes the exit code of the exception."""
+
+    class Interrupted(Simulated):
+        def record_under(self, _: TrialRun) -> None:
+            pass
+
+        def refuses(self, _: Branch) -> str:
+            signal.raise_signal(number)
+            raise AssertionError("it was not interrupted")
+
+    engine = Interrupted({Branch(NATIVE): lambda makers: 100.0, Branch(SPDL): lambda makers: 100.0}, lambda _: 1000.0)
+    monkeypatch.setattr(suite_command, "SuiteEngine", lambda *_: engine)
+    monkeypatch.setattr(suite_command, "png_of", lambda _: b"")
+    monkeypatch.setattr("loaderlab.tuning.page.html", lambda *_: "")
+    terminal = quiet_terminal()
+    with pytest.raises(KeyboardInterrupt) as interrupt:
+        suite_command.tune_run(config, [], terminal)
+    assert interrupt.type is error
+    assert terminal.said[-2].startswith("certificate: ")
 
 
 def test_the_metrics_of_an_answer() -> None:

@@ -190,7 +190,14 @@ def test_a_function_without_a_dataloader_has_a_branch_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("loader", "message"),
     [
-        (programs.takes_workers_only, "the function takes_workers_only must take the settings"),
+        (
+            programs.takes_workers_only,
+            "must take all of the settings: takes_workers_only() got an unexpected keyword argument 'prefetch_factor'",
+        ),
+        (
+            lambda folder, **settings: None,
+            "missing 1 required positional argument: 'folder'",
+        ),
         (programs.ignores_settings, "was called with num_workers=0, but its DataLoader has num_workers=1"),
         (lambda **settings: None, "returned NoneType, not a loader"),
         ([1, 2], "list cannot be built with other settings"),

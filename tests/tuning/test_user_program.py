@@ -21,21 +21,21 @@ import loaderlab
 from loaderlab.config import UserError, WrongUsage
 from loaderlab.device.resolve import resolve_device
 from loaderlab.system.processes import Terminated
-from loaderlab.tuning import user_process, user_program
+from loaderlab.tuning import first_batch, user_process, user_program
 from loaderlab.tuning.candidate import Candidate
 from loaderlab.tuning.first_batch import Checked, checked, num_bytes, repeats
 from loaderlab.tuning.prediction import Model
 from loaderlab.tuning.sending import cannot_send
 from loaderlab.tuning.trial import NO_SIZE, NOT_PINNED, Facts, Trial, TrialFailed
 from loaderlab.tuning.tuned import Tuned, lines_of, tuned_of
-from loaderlab.tuning.user_loader import source_of
+from loaderlab.tuning.user_loader import LoaderSource, source_of
 from loaderlab.tuning.user_probes import loader_alone
 from loaderlab.tuning.user_process import TRIAL, FreshProcesses, ThisProcess
 from loaderlab.tuning.user_program import ProgramEngine
 from loaderlab.tuning.user_trial import Program, measure
 from tests.tuning import answers
 from tests.tuning import user_programs as programs
-from tests.tuning.user_programs import BATCH, Sleeping, Stream
+from tests.tuning.user_programs import BATCH, OneShard, Sleeping, Stream
 
 SHORT_S = 0.1
 
@@ -84,15 +84,26 @@ def test_a_step_that_fails_is_shown_once_with_the_line_that_fails() -> None:
 
 
 def test_an_epoch_with_too_few_steps_is_refused() -> None:
-    with pytest.raises(UserError, match="an epoch has 10 steps, and at least 15 are needed"):
-        checked(program(DataLoader(Sleeping(40), batch_size=4)))
+    """The batch size in the error is small enough."""
+    with pytest.raises(
+        UserError, match=r"an epoch has 10 steps, and at least 15 are needed .* such as batch_size=13, or"
+    ):
+        checked(program(DataLoader(Sleeping(400), batch_size=40)))
+    assert len(DataLoader(Sleeping(361), batch_size=13)) >= 15  # the fewest samples in 10 such steps
+
+
+@pytest.mark.parametrize(("length", "collate_fn"), [(20, None), (400, programs.in_a_list)])
+def test_no_batch_size_is_suggested_without_enough_samples_or_if_they_do_not_show(length: int, collate_fn: Any) -> None:
+    loader = DataLoader(Sleeping(length), batch_size=length // 10, collate_fn=collate_fn)
+    with pytest.raises(UserError, match="an epoch has 10 steps, .* Use a smaller batch size or more data"):
+        checked(program(loader, lambda batch: None))
 
 
 def test_an_epoch_whose_length_is_unknown_is_refused_when_it_ends() -> None:
     stream = DataLoader(Stream(shares=True), batch_size=40)
     assert checked(program(stream)).epoch_steps is None
     now = program(stream).source.current
-    with pytest.raises(UserError, match="an epoch has 10 steps"):
+    with pytest.raises(UserError, match=r"an epoch has 10 steps.* such as batch_size=13, or"):
         measure(program(stream), Trial(now, "", SHORT_S), own_process=False)
 
 
@@ -175,6 +186,42 @@ def test_the_answer_says_that_pinned_memory_was_not_tried(
     assert facts.own_notes(shows_samples=True) == notes
 
 
+def test_two_workers_that_fail_are_no_repeated_data() -> None:
+    """A trial with two workers reports the error, if there is one."""
+    stream = DataLoader(OneShard(shares=True), batch_size=4)
+    assert checked(program(stream)).batch_size == 4
+    with pytest.raises(TrialFailed, match="more workers than shards"):
+        ThisProcess(program(stream)).measure(Trial(Candidate(makers=2, prefetch=2), "", SHORT_S))
+
+
+@pytest.mark.parametrize(("max_makers", "starts_workers"), [(None, True), (2, True), (1, False), (0, False)])
+def test_two_workers_are_only_started_where_they_may_be_tried(
+    max_makers: int | None, starts_workers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[LoaderSource] = []
+
+    def repeats(source: LoaderSource) -> bool:
+        started.append(source)
+        return False
+
+    monkeypatch.setattr(first_batch, "repeats", repeats)
+    stream = DataLoader(Stream(shares=False), batch_size=4)
+    checked(Program(source_of(stream), programs.step, "cpu", max_makers))
+    assert bool(started) is starts_workers
+
+
+def test_the_limit_of_workers_is_known_to_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    programs_checked: list[Program] = []
+
+    def kept(engine: ProgramEngine, *_: Any) -> Tuned:
+        programs_checked.append(engine._program)
+        return tuned_of(answers.interrupted)
+
+    monkeypatch.setattr(user_program, "answered", kept)
+    loaderlab.tune(slow_loader(0), programs.step, device="cpu", max_makers=1)
+    assert programs_checked[0].max_makers == 1
+
+
 # ---- where trials run -------------------------------------------------------------------------------------------------
 
 
@@ -232,6 +279,21 @@ def test_workers_that_spawn_cannot_get_a_lambda() -> None:
 def test_a_trial_in_this_process_that_fails_costs_only_itself() -> None:
     with pytest.raises(TrialFailed, match="ValueError: shapes do not match"):
         ThisProcess(program(slow_loader(0), programs.failing_step)).measure(Trial(Candidate(), "", SHORT_S))
+
+
+@pytest.mark.parametrize("place", [ThisProcess, pytest.param(FreshProcesses, marks=pytest.mark.slow)])
+def test_settings_that_the_loader_refuses_cost_only_their_trial(place: Any) -> None:
+    """The checks before the first trial build it with at most one worker."""
+    trials = place(program(programs.at_most_two_workers))
+    try:
+        with pytest.raises(TrialFailed) as error:
+            trials.measure(Trial(Candidate(makers=3, prefetch=2, pin_memory=False), "", SHORT_S))
+    finally:
+        trials.close()
+    assert str(error.value) == (
+        "loader: the function at_most_two_workers was called with num_workers=3, but its DataLoader has num_workers=2: it must use all of "
+        "its settings"
+    )
 
 
 @pytest.mark.slow

@@ -49,6 +49,15 @@ class Stream(IterableDataset[torch.Tensor]):
             yield torch.tensor(0.0 if self.constant else float(index))
 
 
+class OneShard(Stream):
+    """A stream with one shard, which refuses a worker without one."""
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        if (worker := get_worker_info()) is not None and worker.num_workers > 1:
+            raise ValueError("more workers than shards")
+        return super().__iter__()
+
+
 def step(batch: torch.Tensor) -> None:
     time.sleep(0.004)
 
@@ -97,6 +106,10 @@ def make_loader(
 
 def make_batches(num_workers: int, **others: Any) -> list[torch.Tensor]:
     return [torch.full((BATCH, 2), float(index)) for index in range(60)]
+
+
+def at_most_two_workers(num_workers: int, **others: Any) -> DataLoader[torch.Tensor]:
+    return make_loader(min(num_workers, 2), **others)
 
 
 def takes_workers_only(num_workers: int) -> DataLoader[torch.Tensor]:

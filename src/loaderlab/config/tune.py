@@ -48,7 +48,8 @@ class TuneConfig:
             self.backends = _listed("tune.backends", self.backends, TUNED_BACKENDS)
         self.also = _listed("tune.also", self.also, ALSO)
         if not self.name.isidentifier():
-            raise refuse("tune.name", self.name, "must be letters, digits and _", "tune.name=chosen")
+            allowed = "must start with a letter or _, and contain only letters, digits and _"
+            raise refuse("tune.name", self.name, allowed, "tune.name=chosen")
 
 
 def _listed(name: str, value: Any, allowed: tuple[str, ...]) -> tuple[str, ...]:

@@ -37,16 +37,24 @@ from loaderlab.system.streams import add_lost, lost
 
 GRACE_S = 2.0  # for a child that received the same Ctrl-C from the terminal to start ending by itself
 RECORD_S = 60.0  # for a child to write its record
+JOB_LIMIT = "sweep.job_minutes"  # the setting with the time limit of a job
 
 
 def launch(
-    config: TrainConfig, job: Job, starter: JobStarter, method: str = SPAWN, *, quietly: bool = False
+    config: TrainConfig,
+    job: Job,
+    starter: JobStarter,
+    method: str = SPAWN,
+    *,
+    quietly: bool = False,
+    limit: str = JOB_LIMIT,
 ) -> RunResult:
     """Runs a job in its own process and waits for it for at most ``sweep.job_minutes``.
 
     Args:
         method: how its process starts: see `loaderlab.config.SweepConfig.start`.
         quietly: it prints nothing; its warnings and its error are in the result.
+        limit: the setting of the user that the time limit comes from, for the error.
 
     Returns:
         Its result. After a user's error, an unexpected error or a dead process, ``status`` is FAILED or KILLED and ``error``
@@ -57,7 +65,8 @@ def launch(
             KILLED. A second one ends the child at once.
     """
     minutes = config.sweep.job_minutes
-    received, reason, late = _Launch(starter, method, _child, (config, job, quietly), f"run {job.name}").wait(minutes)
+    launched = _Launch(starter, method, _child, (config, job, quietly), f"run {job.name}")
+    received, reason, late = launched.wait(minutes, limit)
     if late and (received is None or received.status != "FINISHED"):
         return RunResult("", "KILLED", error=reason)
     result: RunResult = RunResult("", "FAILED", error=reason) if received is None else received
@@ -98,14 +107,18 @@ def check_parity(
     method: str = SPAWN,
     *,
     quietly: bool = False,
+    limit: str = JOB_LIMIT,
 ) -> dict[str, dict[str, Any]]:
     """Compares the loaders of a sweep with the reference, in a separate process; see `loaderlab.parity.check.check_all`.
+
+    Args:
+        limit: see `launch`.
 
     Returns:
         The result of each loader, by its key. With ``quietly``, it prints nothing. If the process died or took longer than ``minutes``, no loader is checked.
     """
     configs = {arm.name: arm.config for arm in arms}
-    received, reason, _ = _Launch(starter, method, _checking_child, (configs, quietly), "parity").wait(minutes)
+    received, reason, _ = _Launch(starter, method, _checking_child, (configs, quietly), "parity").wait(minutes, limit)
     if received is None:
         received = {name: {"status": f"{NOT_CHECKED}: {reason}"} for name in configs}
     return {arm.key: {"loader": arm.name, **received[arm.name]} for arm in arms}
@@ -117,8 +130,11 @@ class _Launch:
     def __init__(self, starter: JobStarter, method: str, target: Target, args: tuple[Any, ...], name: str) -> None:
         self._process, self._receiving = starter.start(method, target, args, name)
 
-    def wait(self, minutes: float | None) -> tuple[Any, str, bool]:
+    def wait(self, minutes: float | None, limit: str = "") -> tuple[Any, str, bool]:
         """What it sends (None if nothing), why it sent nothing, and whether it took too long.
+
+        Args:
+            limit: the setting with ``minutes``; empty if no setting has them.
 
         Raises:
             KeyboardInterrupt: in this process; the other one has ended.
@@ -128,7 +144,7 @@ class _Launch:
             late = not self._receiving.poll(None if minutes is None else 60 * minutes)  # sleeps until it sends or ends
             if late:
                 self._end_late()
-                reason = f"took longer than sweep.job_minutes={minutes:g}"
+                reason = f"took longer than {f'{limit}={minutes:g}' if limit else f'{minutes:g} minutes'}"
             try:
                 if self._receiving.poll():
                     received, reasons = self._receiving.recv()

@@ -63,7 +63,7 @@ class Candidate:
         kind = "thread" if self.branch.backend in (SPDL, DALI) else "worker"
         resident = self.branch.backend == RESIDENT
         parts = ["samples on the device" if resident else f"{self.makers} {kind}{'s' * (self.makers != 1)}"]
-        if self.branch != Branch():
+        if self.branch not in (Branch(), Branch("own")):  # a function's loader has no other branch to tell it from
             parts.insert(0, self.branch.title)
         if self.prefetch not in (None, 2) and self.makers:
             parts.append(f"prefetch {self.prefetch}")

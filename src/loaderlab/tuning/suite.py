@@ -21,6 +21,7 @@ from loaderlab.tuning.suite_settings import overrides_of, run_of, trial_config
 from loaderlab.tuning.trial import Facts, Measured, Trial, TrialFailed
 
 FACTS_MINUTES = 10.0  # for preparing the data, which may have to be generated first
+MINUTES = "tune.minutes"  # the setting with the time limit of a trial, unless the command has one
 MORE = object()  # stands for trials that are not known yet
 
 
@@ -40,9 +41,6 @@ class SuiteEngine:
         tune: the settings of the tuner.
         overrides: as typed, for the record.
         terminal: gets the warnings of trials, each once.
-
-    Attributes:
-        interrupt: the exception that ended a trial: Ctrl-C or SIGTERM; None without one.
     """
 
     def __init__(self, config: TrainConfig, tune: TuneConfig, overrides: list[str], terminal: Terminal) -> None:
@@ -52,7 +50,6 @@ class SuiteEngine:
         self._record: TrialRun | None = None
         self._parity: dict[str, str] = {}  # the result of each loader that was checked
         self._round = 0
-        self.interrupt: KeyboardInterrupt | None = None
 
     def facts(self) -> Facts:
         """See `loaderlab.tuning.trial.Engine`. Prepares the data, in another process."""
@@ -91,9 +88,10 @@ class SuiteEngine:
         began, launched_at = time.monotonic(), time.time()
         try:
             method = self._method(trial)
-            result = launch.launch(config, self._job(trial, record.parent_id), self._starter, method, quietly=True)
-        except KeyboardInterrupt as interrupt:
-            self.interrupt = interrupt
+            job = self._job(trial, record.parent_id)
+            limit = MINUTES if self._config.sweep.job_minutes is None else launch.JOB_LIMIT
+            result = launch.launch(config, job, self._starter, method, quietly=True, limit=limit)
+        except KeyboardInterrupt:
             record.failed("interrupted")
             raise
         self._warn(result)
@@ -137,7 +135,9 @@ class SuiteEngine:
         if unknown:
             method = self._starter.method_for([*(entry.key for entry in unknown), MORE], TEMPLATE)
             with self._terminal.progress(f"checking that {unknown[-1].name} does the same work", None):
-                results = launch.check_parity(unknown, self._tune.minutes, self._starter, method, quietly=True)
+                results = launch.check_parity(
+                    unknown, self._tune.minutes, self._starter, method, quietly=True, limit=MINUTES
+                )
             self._parity |= {key: str(result["status"]) for key, result in results.items()}
         return [self._parity[entry.key] for entry in loaders]
 

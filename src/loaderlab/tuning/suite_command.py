@@ -9,6 +9,7 @@ from loaderlab.config import TunedTrainConfig, UserError, refuse_typed, refuse_u
 from loaderlab.runs.job import single
 from loaderlab.system import machine
 from loaderlab.system.causes import reason
+from loaderlab.system.processes import Terminated
 from loaderlab.system.program import command
 from loaderlab.system.terminal import Terminal
 from loaderlab.tracking import open_store
@@ -33,7 +34,7 @@ def tune_run(config: TunedTrainConfig, overrides: list[str], terminal: Terminal)
 
     Raises:
         UserError: the run cannot be tuned; nothing is recorded if that is known before the first trial.
-        KeyboardInterrupt: Ctrl-C or SIGTERM; what was known by then is recorded and printed.
+        KeyboardInterrupt: Ctrl-C; what was known by then is recorded and printed. Terminated, a subclass: SIGTERM.
     """
     refuse_typed(config, overrides)
     refuse_untunable(config, overrides)
@@ -56,7 +57,7 @@ def tune_run(config: TunedTrainConfig, overrides: list[str], terminal: Terminal)
             )
             _report(config, answer, record, terminal)
             if answer.interrupted:
-                raise engine.interrupt or KeyboardInterrupt
+                raise Terminated if record.received else KeyboardInterrupt
     finally:
         engine.close()
 

@@ -50,10 +50,11 @@ def describe(config: TrainConfig, tune: TuneConfig) -> Facts:
     _refuse_repeated(config, spec.train)
     current = _current(config, spec.train, device)
     branches = tuple(_branches(config, tune, spec.train, device, current))
+    epoch_steps = _epoch_steps(config, spec)
     return Facts(
         current=current,
         branches=branches,
-        epoch_steps=_epoch_steps(config, spec),
+        epoch_steps=epoch_steps,
         batch_size=config.batch_size,
         batch_bytes=_batch_bytes(config, spec, device),
         samples_bytes=_samples_bytes(spec.train),
@@ -64,6 +65,7 @@ def describe(config: TrainConfig, tune: TuneConfig) -> Facts:
         emulated=config.accelerator.title if config.accelerator.is_emulated else "",
         remedy=_remedy(config, spec.train),
         can_start=multiprocessing.get_all_start_methods(),
+        no_gaps="" if epoch_steps else "the dataset has no length",
         notes=without_effect(tune, branches),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from loaderlab.config import EMULATED, TunedTrainConfig, UserError
@@ -22,10 +22,15 @@ TUNED = "tuned"  # the folder in mlruns/ with the files of settings, which is a 
 
 
 class SuiteRecord:
-    """The run of the tuner, while it tunes."""
+    """The run of the tuner, while it tunes.
 
-    def __init__(self, config: TunedTrainConfig, store: Store, parent: TrackedRun) -> None:
+    Attributes:
+        received: the numbers of the signals that ended the search: SIGTERM; empty after Ctrl-C.
+    """
+
+    def __init__(self, config: TunedTrainConfig, store: Store, parent: TrackedRun, received: Sequence[int]) -> None:
         self._config, self._store, self._parent = config, store, parent
+        self.received = received
 
     @property
     def for_trials(self) -> TrialRun:
@@ -64,9 +69,9 @@ def recording(config: TunedTrainConfig, store: Store) -> Iterator[SuiteRecord]:
         tags["device.type"] = EMULATED
     run = config.run
     parent = store.start(f"tune {single(run, []).name}", None, tags)
-    with sigterm_raises(), parent:
+    with sigterm_raises() as received, parent:
         parent.params(run.recorded())
-        yield SuiteRecord(config, store, parent)
+        yield SuiteRecord(config, store, parent, received)
 
 
 def save_settings(answer: Answer, config: TunedTrainConfig, root: Path) -> Path | None:

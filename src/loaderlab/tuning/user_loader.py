@@ -99,7 +99,9 @@ class LoaderFunction(LoaderSource):
         except TypeError as error:
             if _takes(self._function, arguments_of(candidate)):
                 raise
-            raise UserError(f"loader: the function {_name(self._function)} must take the settings. {FORM}") from error
+            raise UserError(
+                f"loader: the function {_name(self._function)} must take all of the settings: {reason(error)}. {FORM}"
+            ) from error
         if not isinstance(loader, Iterable):
             raise UserError(
                 f"loader: the function {_name(self._function)} returned {type(loader).__name__}, not a loader. {FORM}"

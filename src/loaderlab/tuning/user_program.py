@@ -174,7 +174,7 @@ def tune(
     config = _config(minutes, max_starved_pct, max_makers, memory_mib)
     place = resolve_device(device)
     source = source_of(loader, pins=place.capabilities.takes_copies)
-    engine = ProgramEngine(Program(source, step, str(place)), place)
+    engine = ProgramEngine(Program(source, step, str(place), max_makers), place)
     with _sigterm() as received:
         try:
             tuned = answered(engine, config, record, TrackingConfig(uri, experiment))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from loaderlab import metrics
+from loaderlab.attach.passes import num_samples
 from loaderlab.attach.torch_terms import LEAST_WARMUP
 from loaderlab.config import UserError
 from loaderlab.device.base import Device
@@ -21,6 +22,7 @@ from loaderlab.meter.phases import StepMeter
 from loaderlab.system.causes import reason
 from loaderlab.system.machine import available_cores
 from loaderlab.system.processes import process_age_s
+from loaderlab.tuning.settings import FORM
 from loaderlab.tuning.trial import LEAST_STEPS, Measured, Trial, TrialFailed
 from loaderlab.tuning.user_loader import LoaderSource, ends_itself
 from loaderlab.tuning.user_probes import KEPT, counted, end, loader_alone, probed
@@ -38,11 +40,13 @@ class Program:
     Attributes:
         step: does one whole step with a batch.
         device: name of the device where it runs: ``cuda:0``.
+        max_makers: largest number of workers; None: no limit by the user.
     """
 
     source: LoaderSource
     step: Step
     device: str
+    max_makers: int | None = None
 
 
 def measure(program: Program, trial: Trial, *, own_process: bool) -> Measured:
@@ -52,7 +56,7 @@ def measure(program: Program, trial: Trial, *, own_process: bool) -> Measured:
         own_process: this process runs this trial only, so the start of the process counts.
 
     Raises:
-        TrialFailed: too few steps could be measured.
+        TrialFailed: too few steps could be measured, or the loader cannot be built with these settings.
         UserError: an epoch has too few steps with the settings now.
     """
     with warnings.catch_warnings():
@@ -63,8 +67,14 @@ def measure(program: Program, trial: Trial, *, own_process: bool) -> Measured:
 def _measured(program: Program, trial: Trial, *, own_process: bool) -> Measured:
     began = time.perf_counter()
     device = resolve_device(program.device)
-    loader = program.source.build(trial.candidate, trial.epoch_steps)
-    run = _Run(loader, program.step, device, trial)
+
+    def build(epoch_steps: int | None = None) -> Iterable[Any]:
+        try:
+            return program.source.build(trial.candidate, epoch_steps)
+        except UserError as error:  # the checks before the first trial tried no more than one worker
+            raise TrialFailed(f"{error}".removesuffix(FORM).rstrip(". ").splitlines()[0]) from None
+
+    run = _Run(build(trial.epoch_steps), program.step, device, trial)
     try:
         run.steps()
     except TooShort as error:
@@ -75,13 +85,8 @@ def _measured(program: Program, trial: Trial, *, own_process: bool) -> Measured:
         run.close()
     measured = run.measured()
     start_s = run.started_age_s if own_process else run.started - began
-    parallel = max(1, trial.candidate.makers)
-
-    def build() -> Iterable[Any]:
-        return program.source.build(trial.candidate)
-
     if trial.alone:
-        alone, cores = loader_alone(build, parallel)
+        alone, cores = loader_alone(build, max(1, trial.candidate.makers))
         measured = replace(measured, loader_alone=alone, loader_cores=cores)
     if trial.probes:
         measured = probed(measured, build, program.step, device, run.kept)
@@ -123,7 +128,7 @@ class _Run:
                 return
             number = self._meter.num_steps - before
             if number < LEAST_STEPS and (self._trial.epoch_steps is None or number < self._trial.epoch_steps):
-                raise TooShort(number)
+                raise TooShort(number, num_samples(self.kept[0]) if self.kept else 0)
 
     def close(self) -> None:
         """Ends the workers."""
@@ -252,7 +257,13 @@ class _Run:
 class TooShort(UserError):
     """An epoch is too short to measure."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, batch_size: int) -> None:
+        """``batch_size``: 0 if the number of samples does not show."""
+        smaller = (
+            steps * batch_size // (2 * LEAST_STEPS)
+        )  # the last batch may be smaller, so twice the steps that are needed
+        example = f", such as batch_size={smaller}," if smaller else ""
         super().__init__(
-            f"loader: an epoch has {steps} steps, and at least {LEAST_STEPS} are needed to measure. Use a smaller batch size or more data"
+            f"loader: an epoch has {steps} steps, and at least {LEAST_STEPS} are needed to measure. Use a smaller batch size{example} or "
+            "more data"
         )
