@@ -212,7 +212,7 @@ def test_a_worker_that_waits_for_the_trainer_is_not_busy() -> None:
                 break
     lines = meter.slow_lines()
     assert lines is not None, str(meter.verdict())
-    assert lines.busy_pct < 60
+    assert lines.busy_pct < 80  # about 17; 67 on a machine that was overloaded
     assert lines.stages[-1].stage.kind == "waiting"
 
 
