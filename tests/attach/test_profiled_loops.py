@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,9 +19,13 @@ from torch.utils.data import DataLoader, TensorDataset
 from loaderlab import watch
 from loaderlab.attach.hooks import STACK
 from loaderlab.attach.loader_facts import facts_of
-from loaderlab.attach.profiled_program import _read
+from loaderlab.attach.profiled_loop import FROM_WORKERS
+from loaderlab.attach.profiled_program import LEAST_WARMUP, READ, ProfiledProgram, _read
+from loaderlab.attach.recorder import recorder
 from loaderlab.attach.watch import Watch
 from loaderlab.config import UserError
+from loaderlab.lines.control import NOT_BEGUN
+from loaderlab.lines.sampler import MAIN_THREAD
 from loaderlab.metrics import LINES_SHARE_PCT, STARVED_PCT
 from tests.lines import planted
 from tests.lines.planted import Computing, Sleeping, line_with
@@ -48,7 +55,7 @@ if __name__ == "__main__":
 """
 
 
-def looped(meter: Watch, loader: DataLoader[Any], seconds: float) -> None:
+def looped(meter: Watch, loader: Iterable[Any], seconds: float) -> None:
     """A loop of so many seconds, in epochs of 15 steps."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -86,6 +93,25 @@ def test_the_profiled_steps_are_not_measured() -> None:
     assert profiled == list(range(5, 5 + len(profiled)))
     assert 0.3 <= sum(steps[number].host_ns for number in profiled) / 1e9 < 1.0  # without the time between epochs
     assert len(steps) > 5 + len(profiled)
+
+
+class Wrapped:
+    """An iterable that reads a loader."""
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self._loader = loader
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from self._loader
+
+
+def test_workers_inside_another_iterable_cannot_be_seen() -> None:
+    loader = DataLoader(Sleeping(), batch_size=4, num_workers=1, persistent_workers=True)
+    with watch("cpu", warmup_steps=5) as meter:
+        meter.profile_workers(0.5)
+        looped(meter, Wrapped(loader), 1.0)
+    assert meter.slow_lines() is None
+    assert f"no slow line: {FROM_WORKERS}" in str(meter.verdict())
 
 
 def test_a_loop_that_is_too_short_says_so() -> None:
@@ -186,7 +212,7 @@ def test_a_worker_that_waits_for_the_trainer_is_not_busy() -> None:
                 break
     lines = meter.slow_lines()
     assert lines is not None, str(meter.verdict())
-    assert lines.busy_pct < 95
+    assert lines.busy_pct < 80  # about 17; 67 on a machine that was overloaded
     assert lines.stages[-1].stage.kind == "waiting"
 
 
@@ -199,3 +225,43 @@ def test_loaders_of_one_line_differ_by_their_data() -> None:
     assert read.number == _read(again).number != _read(other).number
     assert read.has(facts_of(train, 0, *train.__dict__[STACK]))
     assert not read.has(facts_of(other, 1, *other.__dict__[STACK]))
+
+
+@pytest.fixture
+def recording() -> Iterator[None]:
+    """A program is recorded, and this thread trains."""
+    recorder.start(None, None)
+    recorder.step_thread = threading.get_ident()
+    yield
+    recorder.stop()
+
+
+def iterator_of(loader: DataLoader[Any]) -> SimpleNamespace:
+    return SimpleNamespace(**{READ: _read(loader)})
+
+
+def problem_after_steps(program: ProfiledProgram) -> str:
+    """Why a program has no slow lines after its optimizer's first steps; empty if it has some."""
+    for _ in range(LEAST_WARMUP):
+        program._stepped(None, (), {})
+    program.end()
+    return program.profile(recorder.events()).record.recording.problem
+
+
+@pytest.mark.usefixtures("recording")
+def test_a_loader_without_workers_that_a_thread_reads_cannot_be_sampled() -> None:
+    program = ProfiledProgram()
+    iterator = iterator_of(DataLoader(Sleeping()))
+    reader = threading.Thread(target=program._noted(lambda _: None), args=(iterator,))
+    reader.start()
+    reader.join()
+    assert problem_after_steps(program) == MAIN_THREAD
+
+
+@pytest.mark.usefixtures("recording")
+def test_a_step_that_torch_compile_traces_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the hook would be part of the compiled code."""
+    program = ProfiledProgram()
+    program._noted(lambda _: None)(iterator_of(DataLoader(Sleeping())))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert problem_after_steps(program) == NOT_BEGUN

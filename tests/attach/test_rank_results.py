@@ -25,6 +25,7 @@ from loaderlab.attach.rank_results import (
     unpacked,
 )
 from loaderlab.attach.reading import Reading, read_events
+from tests.diagnosis.profiled_lines import line_record
 
 MS = 1_000_000
 THREAD = 1
@@ -218,6 +219,24 @@ def test_a_rank_with_few_steps_does_not_hide_the_others() -> None:
     few = result_of(third)
     reading = over_ranks(first, [result_of(second), replace(few, rows=few.rows[:8])])
     assert reading.lost_pct == pytest.approx(100 * 10 / 21, abs=0.1)
+
+
+def test_the_profile_of_the_first_rank_is_that_of_the_job(tmp_path: Path) -> None:
+    """Its steps are not measured for the job. Each rank has a profile, and the first one's is shown."""
+    profile = line_record(tmp_path, {"f = open(path)": 3.0, "return image, label": 1.0})
+    first, second = readings(starved, starved)
+    steps = [replace(step, disturbed=step.disturbed or 10 <= step.step < 30) for step in first.job.loop.steps]
+    first = replace(first, job=replace(first.job, loop=replace(first.job.loop, steps=steps, profiled=profile)))
+    reading = over_ranks(first, [unpacked(result_of(second).packed())])
+    assert {step.step for step in reading.job.loop.window}.isdisjoint(range(10, 30))
+    assert len(reading.job.loop.window) == len(second.job.loop.window) - 20
+    assert reading.lost_pct == pytest.approx(100 * 10 / 21, abs=0.1)
+    assert reading.slow is not None
+    assert reading.slow.lines is not None
+    assert reading.slow.lines.top.line.text == "f = open(path)"
+    assert reading.slow.lines.device_x == pytest.approx(1 / (1 - 10 / 21), rel=0.01)
+    assert reading.job.figures[metrics.LINES_SHARE_PCT] == 75
+    assert reading.job.verdict.slow_line.startswith("75 % of the workers' time is data.py:1 __getitem__")
 
 
 def test_alone_the_first_rank_keeps_its_own_verdict() -> None:

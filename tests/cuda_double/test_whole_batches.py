@@ -12,12 +12,14 @@ from loaderlab.config import CustomData, NativeLoader
 from loaderlab.data.spec import Split
 from loaderlab.device.cpu import Cpu
 from loaderlab.device.timeline import RealClock, VirtualClock
-from loaderlab.loaders.contract import EpochPlan
+from loaderlab.loaders.contract import Batch, EpochPlan
+from loaderlab.loaders.copying import DeviceCopy
 from loaderlab.loaders.nesting import tensors
 from tests import own_task
 from tests.cuda_double import test_loaders
 from tests.cuda_double.double import DEVICE, GPU, Double
 from tests.cuda_double.patches import installed
+from tests.loaders.test_whole_batches import NESTED
 
 MS = 1_000_000
 PLAN = EpochPlan(24, 4, shuffle=True, drop_last=True, seed=3)
@@ -70,3 +72,20 @@ def test_a_pinned_batch_is_copied_at_once_beside_the_step() -> None:
         copies = list(double.timeline.log)[num_logged:]
         assert len(copies) == 1
         assert copies[0].stop_ns - began_ns < 1000 * MS  # nor does the copy wait for the step
+
+
+@pytest.mark.parametrize(
+    ("name", "num_tensors"), [("own tuple", 2), ("result of an operator", 2), ("dict that moves itself", 1)]
+)
+def test_the_tensors_of_every_container_are_copied_at_once_beside_the_step(name: str, num_tensors: int) -> None:
+    batch = Batch(NESTED[name], None, None, counted=(2, 2))
+    with installed(Double(VirtualClock(), copy_gb_per_s=1e-3)) as double:
+        copy = DeviceCopy(NativeLoader(), GPU)
+        pinned = batch.pin_memory()
+        double.work(1000 * MS, "step")
+        began_ns, num_logged = double.clock.now(), len(double.timeline.log)
+        moved = copy(pinned).inputs
+        assert type(moved) is type(NESTED[name])
+        assert [tensor.device for tensor in tensors(moved)] == [DEVICE] * num_tensors
+        (copied,) = list(double.timeline.log)[num_logged:]
+        assert copied.stop_ns - began_ns < 1000 * MS

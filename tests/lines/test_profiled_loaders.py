@@ -76,7 +76,7 @@ def test_the_planted_line_ranks_first(dataset: Any, options: dict[str, Any], epo
     assert top.wall_pct > 40  # 80 % of the sleeps; on a busy machine, the rest takes longer
     assert top.spends.startswith("waiting")
     assert top.cpu_pct < 50
-    assert result.lines.cost_pct < 20
+    assert result.lines.cost_pct < 8
     assert result.lines.gain(top).loader_x > 2
 
 

@@ -19,7 +19,7 @@ from loaderlab.device.cpu import Cpu
 from loaderlab.loaders.contract import Batch, Counted, EpochPlan, LoaderError
 from loaderlab.loaders.first_batch import batch_bytes, first_batch
 from loaderlab.loaders.nesting import leaves, mapped, tensors
-from loaderlab.loaders.packed import Packed, Pickled, is_ordinary, pack, plain_memory
+from loaderlab.loaders.packed import Packed, Pickled, Place, is_ordinary, pack, plain_memory
 from tests import own_task
 
 Pair = collections.namedtuple("Pair", "first second")
@@ -43,12 +43,39 @@ class Names(list[Any]):
     pass
 
 
+class Point(tuple[Any, ...]):
+    """A tuple whose constructor has other arguments."""
+
+    def __new__(cls, x: Any, y: Any) -> Point:
+        return super().__new__(cls, (x, y))
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return tuple(self)
+
+
+class Encoding(collections.UserDict[str, Any]):
+    """A dict that moves itself but cannot be pinned, as Hugging Face's BatchEncoding."""
+
+    def to(self, device: Any) -> Encoding:
+        raise AssertionError("its values are copied like those of other dicts")
+
+
+class Pinnable(Encoding):
+    """A dict that can do both, as a TensorDict."""
+
+    def pin_memory(self) -> Pinnable:
+        return self
+
+
 NESTED: dict[str, Any] = {
     "list": [torch.rand(2, 3), torch.rand(1, 3)],
     "named tuple": Pair(torch.arange(3), "text"),
     "dataclass": Frozen(torch.zeros(0, 4), 3),
     "own dict": Words(a=torch.tensor(1.5)),
     "own list": Names([torch.tensor([True])]),
+    "own tuple": Point(torch.ones(2), [torch.zeros(1)]),
+    "result of an operator": torch.max(torch.rand(2, 3), dim=1),
+    "dict that moves itself": Encoding(ids=torch.arange(6).reshape(2, 3), words=["a", "b"]),
     "tuple in dict in list": [{"a": (torch.ones(2, dtype=torch.bfloat16), None)}],
     "channels last": torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last),
     "expanded": torch.rand(1, 3).expand(4, 3),
@@ -105,6 +132,23 @@ def test_other_objects_stay_as_they_are() -> None:
     unpacked = packed.unpacked(packed.memory, lambda leaf: leaf)
     assert isinstance(unpacked["sequence"], PackedSequence)
     assert unpacked["weight"] is content["weight"]
+
+
+def test_a_dict_that_moves_itself_is_packed_unless_it_can_be_pinned() -> None:
+    encoding = Encoding(ids=torch.arange(3))
+    encoding.language = "en"  # type: ignore[attr-defined]
+    packed = pack(encoding, plain_memory)
+    assert isinstance(packed.content["ids"], Place)
+    assert packed.content.language == "en"
+    assert encoding["ids"].tolist() == [0, 1, 2]  # unchanged
+    whole = Pinnable(ids=torch.arange(3))
+    assert pack(whole, plain_memory).content is whole
+
+
+def test_a_tuple_of_ones_own_keeps_its_attributes() -> None:
+    point = Point(torch.ones(1), 2)
+    point.name = "corner"  # type: ignore[attr-defined]
+    assert mapped(point, lambda leaf: leaf).name == "corner"
 
 
 def spec_of(**settings: Any) -> DataSpec:

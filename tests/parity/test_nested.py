@@ -40,6 +40,7 @@ def test_the_first_difference_is_named(own: Any, expected: Any, text: str) -> No
     ("content", "text"),
     [
         ({"a": (torch.ones(1), np.ones(1), 1, 1.5, "x", b"x", None, np.int64(1))}, ""),
+        (torch.max(torch.ones(2, 2), dim=0), ""),
         ([object()], "a object"),
         ([np.array([object()])], "an array of objects"),
         ([torch.eye(2).to_sparse()], "a Tensor that is not an ordinary tensor"),

@@ -236,6 +236,21 @@ def test_the_headline_says_if_a_loader_hides_a_gain() -> None:
     assert "bf16 over fp32: 1.70x at the ceiling, 1.69x with dali: the loader does not hide the gain." in lines
 
 
+def test_the_slow_line_of_an_arm_says_in_how_many_repeats_it_is_the_slowest() -> None:
+    said = "{} % of the workers' time is augment.py:{} elastic (computing); without it the loader would make 2.0x"
+    lines = [(50, 8), (61, 88), (58, 88)]
+    tags = [{"slow_line": said.format(*line)} for line in lines]
+    problem = {"slow_line": "no slow line: the training ended before the profile began, which is after the warm-up"}
+    runs = [
+        *(recorded(100, repeat=repeat, tags=tag) for repeat, tag in enumerate(tags, start=1)),
+        *(recorded(200, repeat=repeat, loader__name="dali", tags=problem) for repeat in (1, 2, 3)),
+    ]
+    remarks = sentences.remarks(of(runs))
+    assert f"native: {said.format(58, 88)} (the slowest line in 2 of 3 repeats)" in remarks
+    assert f"dali: {problem['slow_line']}" in remarks
+    assert f"native: {said.format(50, 8)}" in sentences.remarks(of([runs[0], runs[3]]))
+
+
 def test_a_ladder_lists_the_rungs_that_are_not_applicable(tmp_path: Path) -> None:
     names = [("single", 100), ("workers", 200), ("persistent", 300)]
     runs = [

@@ -108,4 +108,6 @@ def test_a_run_that_ends_too_early_says_why_it_has_no_slow_lines(make_config: Ma
     result = go(config, terminal)
     more = "A longer run may have some: steps=500"
     assert f"warning: measure.workers=true: no slow lines, since {NOT_BEGUN}. {more}" in terminal.said
-    assert "slow_line" not in MlflowClient(config.tracking.uri).get_run(result.run_id).data.tags
+    tags = MlflowClient(config.tracking.uri).get_run(result.run_id).data.tags
+    assert tags["slow_line"] == f"no slow line: {NOT_BEGUN}"
+    assert json.loads(artifact(config, result.run_id, "slow_lines_emulated.json"))["problem"] == NOT_BEGUN

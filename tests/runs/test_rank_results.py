@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ from loaderlab import metrics
 from loaderlab.diagnosis.figures import LoopRecord, figures_of
 from loaderlab.diagnosis.rank_rows import node_facts
 from loaderlab.meter.rates import LoaderRate, ProbeResults, Rate
-from loaderlab.meter.step_rows import rows_of
+from loaderlab.meter.step_rows import DISTURBED, rows_of
 from loaderlab.runs.rank_results import JobResults, RankReport, join_reports, unsaid
 from loaderlab.system.ranks import Ranks
 from tests import simulated
 from tests.diagnosis.planted_ranks import ALL_REDUCE_MS, BATCH, steps_of, times
+from tests.diagnosis.profiled_lines import line_record
 
 WARMUP, STEPS = 10, 60
 LOOP = simulated.Loop(lambda _: 0.0, workers=1, steps=STEPS)
@@ -138,6 +140,25 @@ def test_the_job_is_measured_after_the_longest_warm_up() -> None:
     made[1] = replace(made[1], warmup_steps=30)
     job = join_reports(made, loop, SETUP)
     assert job.loop.warmup_steps == 30
+
+
+def test_the_steps_of_the_profile_on_rank_0_are_not_measured_for_the_job(tmp_path: Path) -> None:
+    """And its lines are kept, with what the job can gain: 5 of 17 ms."""
+    made, loop = reports(planted(5, 5), planted(10, 10))
+    rows = made[0].rows.copy()
+    rows["flags"][WARMUP : WARMUP + 20] |= DISTURBED
+    rows["host_wait"][WARMUP : WARMUP + 20] = 50
+    profile = line_record(tmp_path, {"f = open(path)": 3.0, "return image, label": 1.0})
+    job = join_reports([replace(made[0], rows=rows), made[1]], replace(loop, profiled=profile), SETUP)
+    measured = [*range(WARMUP + 20, STEPS)]
+    assert [step.step for step in job.loop.window] == measured
+    assert [window.step.tolist() for window in job.windows] == [measured, measured]
+    assert job.figures[metrics.STARVED_PCT] == pytest.approx(100 * 5 / 17)
+    assert job.lines is not None
+    assert job.lines.top.line.text == "f = open(path)"
+    assert job.lines.device_x == pytest.approx(17 / 12)
+    assert job.figures[metrics.LINES_SHARE_PCT] == 75
+    assert job.verdict.slow_line.startswith("75 % of the workers' time is data.py:1 __getitem__")
 
 
 def test_the_loss_of_the_job_is_in_its_record() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from time import perf_counter_ns
 from typing import Any, TypeVar
 
@@ -11,10 +13,12 @@ from torch.utils.data import DataLoader
 from loaderlab.config import UserError
 from loaderlab.diagnosis.line_figures import LineRecord, line_record, waits_in
 from loaderlab.lines.control import LIMITS_S, WorkerProfile
-from loaderlab.lines.stacks import Recording
+from loaderlab.lines.stacks import Frame, Recording
 from loaderlab.meter.phases import ALL_STEPS, StepMeter
 
 T = TypeVar("T")
+FROM_WORKERS = "the loader's batches come from worker processes that this profile cannot see. Give meter.batches() the DataLoader itself"
+_WAITS_FOR_WORKERS = ("_try_get_data", "_get_data")  # of torch's DataLoader
 
 
 class ProfiledLoop:
@@ -84,7 +88,26 @@ class ProfiledLoop:
     def record(self) -> LineRecord:
         """What was recorded so far."""
         recording = self._profile.recording() if self._recording is None else self._recording
-        return line_record(recording, waits_in(self._meter.settled, self._waits), self._num_workers)
+        record = line_record(recording, waits_in(self._meter.settled, self._waits), self._num_workers)
+        if self._num_workers or recording.problem or not _comes_from_workers(record):
+            return record
+        return replace(record, recording=replace(recording, problem=FROM_WORKERS))
+
+
+def _comes_from_workers(record: LineRecord) -> bool:
+    """Whether the training process spent most of its waits in a DataLoader that waited for its workers."""
+    ends = [end for _, end in record.waits]
+    waited_ns = for_workers_ns = 0
+    for sample in record.recording.samples:
+        number = bisect_left(ends, sample.end_ns)
+        if number < len(ends) and record.waits[number][0] <= sample.end_ns:
+            waited_ns += sample.wall_ns
+            for_workers_ns += sample.wall_ns * any(map(_waits_for_workers, sample.stack))
+    return 2 * for_workers_ns > waited_ns
+
+
+def _waits_for_workers(frame: Frame) -> bool:
+    return frame.function in _WAITS_FOR_WORKERS and frame.file.endswith("torch/utils/data/dataloader.py")
 
 
 def _num_workers(loader: Any) -> int:

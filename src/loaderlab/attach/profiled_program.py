@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from threading import get_ident
+from dataclasses import dataclass, replace
+from threading import get_ident, main_thread
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +16,7 @@ from loaderlab.attach.recorder import recorder
 from loaderlab.attach.wrapping import wrap
 from loaderlab.diagnosis.line_figures import Wait, line_record
 from loaderlab.lines.control import WorkerProfile
+from loaderlab.lines.sampler import MAIN_THREAD
 
 READ = "_loaderlab_read"  # the attribute of an iterator
 LEAST_WARMUP = 5  # optimizer steps
@@ -57,8 +58,9 @@ class ProfiledProgram:
     def __init__(self) -> None:
         self._profile = WorkerProfile()
         self._num_steps = 0
-        self._last: _Read | None = None  # the loader that was read last
+        self._last: tuple[_Read, int] | None = None  # the loader that was read last, and the thread
         self._profiled: _Read | None = None
+        self._in_thread = False  # the loader has no workers and is read by another thread than the main one
 
     @property
     def hooks(self) -> Mapping[str, Hook]:
@@ -90,7 +92,8 @@ class ProfiledProgram:
     def _noted(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def __next__(iterator: Any) -> Any:
             if not self._profile.begun:
-                self._last = iterator.__dict__.get(READ)
+                read = iterator.__dict__.get(READ)
+                self._last = None if read is None else (read, get_ident())
             return original(iterator)
 
         return __next__
@@ -99,12 +102,19 @@ class ProfiledProgram:
         module.register_optimizer_step_post_hook(self._stepped)
 
     def _stepped(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        import torch
+
+        if torch.compiler.is_compiling():  # traced by torch.compile, this must leave nothing in the graph
+            return
         if self._profile.begun or not recorder.on or get_ident() != recorder.step_thread:
             return
         self._num_steps += 1
-        loader = self._last
-        if loader is not None and self._num_steps >= max(LEAST_WARMUP, loader.ahead):
+        if self._last is None:
+            return
+        loader, thread = self._last
+        if self._num_steps >= max(LEAST_WARMUP, loader.ahead):
             self._profiled = loader
+            self._in_thread = not loader.num_workers and thread != main_thread().ident
             self._profile.begin(loader.num_workers, loader.number)
             begin_ns, end_ns = self._profile.interval_ns
             recorder.describe(profiled_from_ns=begin_ns, profiled_to_ns=end_ns)
@@ -132,9 +142,10 @@ class ProfiledProgram:
             if row.kind == BATCH and row.loader in numbers and begin_ns <= row.begin_ns < end_ns
         ]
         try:
-            return LoaderProfile(
-                line_record(self._profile.recording(), waits, read.num_workers if read else 0), numbers
-            )
+            recording = self._profile.recording()
+            if self._in_thread:
+                recording = replace(recording, problem=MAIN_THREAD)
+            return LoaderProfile(line_record(recording, waits, read.num_workers if read else 0), numbers)
         finally:
             self._profile.close()
 

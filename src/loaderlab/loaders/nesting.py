@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import UserDict
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -11,8 +12,14 @@ import torch
 
 
 def moves_itself(value: Any) -> bool:
-    """Whether a value has a method ``to`` of its own, as tensors, packed sequences and the batches of some libraries do."""
-    return callable(getattr(value, "to", None)) and not isinstance(value, type)
+    """Whether a value has a method ``to`` of its own, as tensors, packed sequences and the batches of some libraries do.
+
+    A dict with such a method that cannot pin itself, such as Hugging Face's BatchEncoding, does not count: its values are packed, pinned and
+    copied like those of any other dict.
+    """
+    if not callable(getattr(value, "to", None)) or isinstance(value, type):
+        return False
+    return not isinstance(value, dict | UserDict) or callable(getattr(value, "pin_memory", None))
 
 
 def parts(value: Any) -> dict[Any, Any] | None:
@@ -21,15 +28,11 @@ def parts(value: Any) -> dict[Any, Any] | None:
         return None
     if isinstance(value, Mapping):
         return dict(value)
-    if isinstance(value, list) or type(value) is tuple or is_named_tuple(value):
+    if isinstance(value, list | tuple):
         return dict(enumerate(value))
     if is_dataclass(value) and not isinstance(value, type):
         return {entry.name: getattr(value, entry.name) for entry in fields(value) if hasattr(value, entry.name)}
     return None
-
-
-def is_named_tuple(value: Any) -> bool:
-    return isinstance(value, tuple) and hasattr(value, "_fields")
 
 
 def leaves(value: Any) -> Iterator[Any]:
@@ -50,10 +53,10 @@ def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
     changed = {key: mapped(part, change) for key, part in inside.items()}
     if type(value) is dict:
         return changed
-    if type(value) is list or type(value) is tuple:
-        return type(value)(changed.values())
-    if is_named_tuple(value):
-        return type(value)(*changed.values())
+    if type(value) is list:
+        return [*changed.values()]
+    if isinstance(value, tuple):
+        return _same_tuple(value, tuple(changed.values()))
     if isinstance(value, Mapping) and not isinstance(value, MutableMapping):
         return changed
     clone = copy.copy(value)
@@ -62,6 +65,16 @@ def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
             clone[key] = part
         else:
             object.__setattr__(clone, key, part)  # the dataclass may be frozen
+    return clone
+
+
+def _same_tuple(value: tuple[Any, ...], changed: tuple[Any, ...]) -> Any:
+    """A tuple of the same type with other values."""
+    if hasattr(value, "n_sequence_fields"):  # a result of torch's operators, such as that of `torch.max`
+        return type(value)(changed)
+    clone = tuple.__new__(type(value), changed)  # not by the type's own constructor, which may have other arguments
+    if hasattr(value, "__dict__"):
+        vars(clone).update(vars(value))
     return clone
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from loaderlab import metrics
 from loaderlab.compare.arms import Arm, ComparedArm, Comparison, Group, short
 from loaderlab.compare.axes import Curve, Hidden, ceilings_that_differ, curve, grid, hidden_gains
@@ -15,6 +17,7 @@ MEMORY = metrics.metric(metrics.HOST_PEAK_MIB)
 CORES = metrics.metric(metrics.CPU_PCT)
 CAPACITY = "capacity"  # the study of workers and emulated accelerators
 REPEATS = "repeat=1,2,3"
+LINE = re.compile(r"\S+:\d+ \S+")  # in the sentence on a slow line: augment.py:88 elastic_deform
 
 
 def interval(gain: Ratio) -> str:
@@ -52,10 +55,19 @@ def remarks(comparison: Comparison) -> list[str]:
             f"different work is not compared: there are {len(comparison.groups)} tables, since the runs differ in {names}"
         )
     lines += [f"{arm.label}: {note}" for arm in comparison.arms for note in (*arm.notes, *_learning(arm))]
-    lines += [f"{arm.label}: {line}" for arm in comparison.arms if (line := arm.runs[-1].tags.get("slow_line"))]
+    lines += [f"{arm.label}: {line}" for arm in comparison.arms if (line := _slow_line(arm))]
     if shows_published(comparison):
         lines.append(CAVEAT)
     return lines
+
+
+def _slow_line(arm: Arm) -> str:
+    """The slowest line of the last profiled repeat, and in how many repeats it is the slowest one; empty without a profile."""
+    texts = arm.tags("slow_line")
+    lines = [line[0] if (line := LINE.search(text)) else "" for text in texts]
+    if len(texts) < 2 or not lines[-1]:
+        return texts[-1] if texts else ""
+    return f"{texts[-1]} (the slowest line in {lines.count(lines[-1])} of {len(texts)} repeats)"
 
 
 def _learning(arm: ComparedArm) -> list[str]:

@@ -154,11 +154,11 @@ def _write(context: RunContext, outcome: Outcome, page: str) -> None:
         else:
             write_job(folder, title, judged.job, emulated=emulated)
         write_text(folder / named("report.md", emulated=emulated), page)
-        if judged.lines is not None:
-            assert judged.loop.profiled is not None
-            slow = Profiled(judged.lines, judged.loop.profiled.recording, "")
+        if (profiled := judged.loop.profiled) is not None:
+            slow = Profiled(judged.lines, profiled.recording, profiled.problem(judged.lines))
             title = f"{context.job.name}: the loader's time by line"
-            context.tracked.tags(write_lines(folder, slow, title, lambda file: named(file, emulated=emulated)))
+            tags = write_lines(folder, slow, title, lambda file: named(file, emulated=emulated))
+            context.tracked.tags({"slow_line": slow.sentence} | tags)
     elif outcome.untimed:
         text = to_csv((), 0, untimed=outcome.untimed, emulated=emulated)
         write_text(folder / named("steps.csv", emulated=emulated), text)
