@@ -28,7 +28,7 @@ READY, BEGIN, TIMES, OWNER, PROBLEM = "ready", "begin", "times", "owner", "probl
 HEADER = "Stack (most recent call first):"
 OWN_FILE = str(Path(__file__).with_name("sampler.py"))  # its frames belong to the profiler
 CALLABLES = ("__call__", "forward")  # functions by which objects are called; their classes are recorded
-WORKER_LOOP = "_worker_loop"  # the function of torch in which a worker does all its work
+WORKER_LOOP = "_worker_loop"  # the function in which a worker does all its work: torch's, or the one of another package (torchdata)
 _THREADS = ("_bootstrap", "_bootstrap_inner")  # the outermost function of a thread that is not the main one
 _FRAME = re.compile(r'  File "(.*)", line (\d+) in (.*)')
 _ESCAPED = re.compile(r"\\x[0-9a-f]{2}|\\u[0-9a-f]{4}|\\U[0-9a-f]{8}")
@@ -109,6 +109,19 @@ class Recording:
     @property
     def wall_ns(self) -> int:
         return sum(sample.wall_ns for sample in self.samples)
+
+    def cost_pct(self, sampled_ns: int) -> float:
+        """The share of the profile's time that the profiler took, percent.
+
+        Args:
+            sampled_ns: the time in which it sampled: `wall_ns`, unless it was stopped for a while.
+        """
+        return 100 * self.cost_ns / sampled_ns
+
+
+def is_worker_loop(frame: Frame) -> bool:
+    """Whether a frame is the outermost one of a worker's own work."""
+    return frame.function == WORKER_LOOP
 
 
 def line_of(frame: Frame) -> Line:
@@ -264,7 +277,7 @@ class _Owner(NamedTuple):
 def _of_main_thread(stack: list[Frame]) -> list[Frame]:
     """Without the frames of the sampler, in which a signal may arrive too; empty if it is another thread's. A worker that was forked in such a
     thread has its frames."""
-    if not stack or (stack[-1].function in _THREADS and not any(frame.function == WORKER_LOOP for frame in stack)):
+    if not stack or (stack[-1].function in _THREADS and not any(map(is_worker_loop, stack))):
         return []
     inner = next((index for index, frame in enumerate(stack) if frame.file != OWN_FILE), len(stack))
     return stack[inner:]

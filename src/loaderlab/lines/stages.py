@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from loaderlab.lines.stacks import CALLABLES, WORKER_LOOP, Frame, Line, line_of, source_text
+from loaderlab.lines.stacks import CALLABLES, Frame, Line, is_worker_loop, line_of, source_text
 from loaderlab.system.source_places import NOT_FILES, OWN, is_installed
 
 READ, DECODE, TRANSFORM, DATASET = "read", "decode", "transform", "dataset"
@@ -28,15 +28,21 @@ _BEGINS = (
     ("loaderlab/attach/profiled_loop.py", "batch"),
     ("loaderlab/attach/hooks.py", "__next__"),
 )
-_WORKER = ("_utils/worker.py", WORKER_LOOP)
-_PINS = ("_utils/pin_memory.py", "loaderlab/loaders/slot_writer.py")
-_SENDS = ("as_sent",)  # called in the place of a collate function
-_COLLATES = re.compile(r"collate|^stacked$")
-_CONTAINERS = ("Compose", "Sequential", "ModuleList")  # they only call others
+_SENDS = ("as_sent", "pin_memory")  # the first is called in the place of a collate function
+_SLOTS = "loaderlab/loaders/slot_writer.py"  # memory for a batch that is sent; a collate function stacks in it too
+_COLLATES = re.compile(r"collate")
+_CONTAINERS = ("Compose", "Sequential", "ModuleList", "StandardTransform")  # they only call others
+# files that only call the dataset
+_DELEGATES = (
+    "torch/utils/data/_utils/fetch.py",
+    "torch/utils/data/dataset.py",
+    "loaderlab/loaders/fetch.py",
+    "loaderlab/loaders/user_items.py",
+)
 _MACHINERY = ("torch/nn/modules/module.py", "torch/_dynamo/", "torch/utils/data/", "torch/autograd/")
 _TRANSFORMS = re.compile(r"transform|augment", re.IGNORECASE)
 _DECODES = re.compile(
-    r"imread|decode(?!\((\)|['\"]))|Image\.open|\.convert\(|read_image|soundfile|torchaudio\.load|pil_loader|default_loader",
+    r"imread|decode\w*\((?!\)|['\"])|Image\.open|\.convert\(|read_image|soundfile|torchaudio\.load|pil_loader|default_loader",
     re.IGNORECASE,
 )
 _DECODERS = (
@@ -68,7 +74,7 @@ class Stage:
 class Place:
     """Where a sample belongs: a stage, and the deepest line of the user's code in it.
 
-    Without user code it is a line of this package, or else the outermost line of an installed package.
+    Without user code it is a line of this package, or else the outermost line of an installed package. Files that only call the dataset count last.
     """
 
     stage: Stage
@@ -93,7 +99,7 @@ def place_of(stack: tuple[Frame, ...]) -> Place:
 
 def in_loader(stack: tuple[Frame, ...]) -> tuple[Frame, ...]:
     """A stack without the frames around the loader's work: the program's, which a forked worker has too."""
-    loops = [index for index, frame in enumerate(stack) if _is(frame, _WORKER)]
+    loops = [index for index, frame in enumerate(stack) if is_worker_loop(frame)]
     if loops:
         return stack[loops[-1] :]
     return stack[next((index for index, frame in enumerate(stack) if _begins_work(frame)), 0) :]
@@ -101,7 +107,7 @@ def in_loader(stack: tuple[Frame, ...]) -> tuple[Frame, ...]:
 
 def _outside(stack: tuple[Frame, ...]) -> Place:
     """The place of a stack of `in_loader` in which no batch is fetched: in a worker's loop, or in the program."""
-    in_worker = _is(stack[0], _WORKER)
+    in_worker = is_worker_loop(stack[0])
     inner = stack if in_worker else stack[-1:]
     waits = in_worker and len(inner) > 1 and inner[1].function == "get"
     sends = in_worker and len(inner) > 1 and inner[1].function == "put"
@@ -111,19 +117,21 @@ def _outside(stack: tuple[Frame, ...]) -> Place:
 
 def _stage(above: Frame, below: Sequence[Frame], line: Line) -> Stage:
     """The stage of the frames ``below`` the one that fetches a batch. The outermost sign counts: decoding inside a transform is the transform."""
-    if any(frame.function in _SENDS or frame.file.endswith(_PINS) for frame in below):
+    if any(frame.function in _SENDS for frame in below):
         return Stage(HAND_OVER, NAMES[HAND_OVER])
     if "collate_fn" in source_text(above.file, above.line) or any(map(_collates, below)):
         return Stage(COLLATE, NAMES[COLLATE])
+    if any(frame.file.endswith(_SLOTS) for frame in below):
+        return Stage(HAND_OVER, NAMES[HAND_OVER])
     if (name := _transform(below)) is not None:
         return Stage(TRANSFORM, name)
-    texts = [line.text, line.function]
+    texts = [line.text, f"{line.function}("]
     if any(map(_DECODES.search, texts)) or any(_contains(frame, _DECODERS) for frame in below):
         return Stage(DECODE, NAMES[DECODE])
     # the caller's line too: what reads is often a function of the user's own
     if _READS.search(line.text):
         return Stage(READ, NAMES[READ])
-    if any(_DECODES.search(frame.function) for frame in below):
+    if any(_DECODES.search(f"{frame.function}(") for frame in below):
         return Stage(DECODE, NAMES[DECODE])
     return Stage(DATASET, NAMES[DATASET])
 
@@ -155,9 +163,10 @@ def _collates(frame: Frame) -> bool:
 def _own_line(frames: Sequence[Frame]) -> Line:
     """The deepest line of the user's code; otherwise of this package; otherwise the outermost line."""
     files = [frame for frame in frames if not frame.file.startswith(NOT_FILES)]
-    own = [frame for frame in files if not frame.file.startswith(OWN) and not is_installed(frame.file)]
-    ours = [frame for frame in files if frame.file.startswith(OWN)]
-    deepest = own[-1] if own else ours[-1] if ours else (files or list(frames))[0]
+    work = [frame for frame in files if not _contains(frame, _DELEGATES)] or files
+    own = [frame for frame in work if not frame.file.startswith(OWN) and not is_installed(frame.file)]
+    ours = [frame for frame in work if frame.file.startswith(OWN)]
+    deepest = own[-1] if own else ours[-1] if ours else (work or list(frames))[0]
     around = [*frames[: 1 + list(frames).index(deepest)]][::-1]
     # a comprehension belongs to the function around it
     named = (frame.function for frame in around if frame.file == deepest.file and not frame.function.startswith("<"))
