@@ -267,7 +267,7 @@ LINES_BUSY_PCT = _metric("lines/busy_pct", "%", "worker busy, while its lines we
 LINES_LOADER_X = _metric("lines/loader_x", "x", "loader without the slowest line, prediction", ".2f", per_rank=False)
 LINES_RUN_X = _metric("lines/run_x", "x", "run without the slowest line, prediction", ".2f", per_rank=False, row=ROW)
 LINES_COST_PCT = _metric(
-    "lines/cost_pct", "%", "slowdown of a worker by the profile of its lines", ".2f", LOWER, per_rank=False
+    "lines/cost_pct", "%", "the line profiler's own cost", ".2f", LOWER, per_rank=False, of="the profile's time"
 )
 SKIPPED_SAMPLES = _metric("data/skipped_samples", "", "skipped samples that did not load", ",.0f", LOWER, row=ROW)
 OVERHEAD_PCT = _metric("meter/overhead_pct", "%", "the meter's own cost", ".3f", LOWER, of="a step", row=ROW)

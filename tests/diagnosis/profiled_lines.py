@@ -32,7 +32,7 @@ class Spent:
 def line_record(
     folder: Path, spent: Mapping[str, float | Spent], *, num_workers: int = 2, waited: bool = True
 ) -> LineRecord:
-    """The profile of a dataset with these lines of source code, each with its seconds.
+    """The profile of a dataset with these lines of source code, each with its seconds in a hundred samples.
 
     Args:
         folder: for the source file, ``data.py``.
@@ -44,8 +44,8 @@ def line_record(
     for number, value in enumerate(spent.values(), start=1):
         line = value if isinstance(value, Spent) else Spent(value)
         frame = Frame(str(path), number, "__call__" if line.owner else "__getitem__", line.owner)
-        for _ in range(10):
-            end = now + int(line.seconds * NS / 10)
+        for _ in range(100):
+            end = now + int(line.seconds * NS / 100)
             samples.append(Sample(now, end, line.computing, line.others, (FETCHES, frame)))
             now = end
     return LineRecord(Recording(tuple(samples), cost_ns=now // 50), [(0, now)] if waited else [], num_workers)

@@ -7,7 +7,7 @@ import pytest
 from loaderlab.lines.gain import gain_without
 from loaderlab.lines.shares import COMPUTING, OTHER_THREADS, SLEEPING, SlowLines, slow_lines
 from loaderlab.lines.stacks import Frame, Recording
-from loaderlab.lines.words import facts, rows, sentence, stages
+from loaderlab.lines.words import doubt, facts, rows, sentence, stages
 from tests.lines.planted import COLLATES, ITEMS, MS, WAITS, recording, span
 
 SLOW, FAST = Frame("/data/a.py", 88, "elastic_deform"), Frame("/data/a.py", 12, "__getitem__")
@@ -50,6 +50,59 @@ def test_a_line_that_is_never_waited_for_is_free() -> None:
     assert (second.line.line, second.is_free) == (88, True)
 
 
+def test_a_free_line_comes_last_and_gains_nothing() -> None:
+    """It takes 60 % of the work; the exposed time is in four other lines, in equal parts."""
+    others = [Frame("/data/a.py", line, "__getitem__") for line in (21, 22, 23, 24)]
+    spans, waited = [], []
+    for period in range(8):
+        begin = 400 * period
+        spans.append(span(begin, begin + 180, ITEMS, SLOW))
+        for number, other in enumerate(others):
+            spans.append(span(begin + 180 + 30 * number, begin + 210 + 30 * number, ITEMS, other))
+        spans.append(span(begin + 300, begin + 400, *WAITS))
+        exposed = begin + 180 + 30 * (period % 4)
+        waited.append((exposed + 2, exposed + 30))
+    lines = lines_of(recording(*spans), *waited)
+    assert [(part.line.line, round(100 * part.share)) for part in lines.lines] == [
+        (21, 25),
+        (22, 25),
+        (23, 25),
+        (24, 25),
+        (88, 60),
+    ]
+    free = lines.lines[-1]
+    assert free.is_free
+    assert (lines.gain(free).run_x, lines.gain(free).loader_x) == (1.0, pytest.approx(2.5))
+    assert lines.gain(lines.top).run_x == pytest.approx(4 / 3)
+    assert "25 % of the workers' time is a.py:21" in sentence(lines)
+
+
+PAUSES = recording(span(0, 1500, ITEMS, SLOW), span(1500, 2000, ITEMS, FAST), span(2000, 4000, *WAITS))
+
+
+def test_few_samples_within_waits_say_nothing_of_the_exposed_time() -> None:
+    lines = lines_of(PAUSES, (1502, 1560))
+    assert (lines.num_exposed, lines.too_few_exposed) == (6, True)
+    assert [(part.line.line, part.share, part.is_free) for part in lines.lines] == [(88, 0.75, False), (12, 0.25, False)]
+    reason = "only 6 samples were taken while the training waited, so these are shares of all the worker's time"
+    assert sentence(lines).endswith(f"; {reason}")
+
+
+def test_the_doubt_is_by_the_samples_that_count() -> None:
+    """200 samples are busy, and 20 within waits."""
+    lines = lines_of(PAUSES, (1502, 1700))
+    assert (lines.top.line.line, lines.num_samples, lines.num_counted) == (12, 200, 20)
+    assert doubt(lines) == "from only 20 samples, so shares may be off by 22 points"
+    assert doubt(lines_of(PAUSES, (2, 2000))) == ""
+
+
+def test_a_line_with_little_work_is_in_the_table_if_the_training_waits_for_it() -> None:
+    """0.7 % of the work, and a tenth of the exposed time."""
+    whole = recording(span(0, 2980, ITEMS, SLOW), span(2980, 3000, ITEMS, FAST), span(3000, 4000, *WAITS))
+    lines = lines_of(whole, (2802, 3000))
+    assert [row[0] for row in rows(lines, lines.lines)] == ["90 %", "10 %"]
+
+
 def test_all_time_of_a_worker_without_pause_counts() -> None:
     """The waits are at the end of each batch, but a faster beginning would shorten them too."""
     batches = [
@@ -68,7 +121,8 @@ def test_nothing_counts_if_the_training_hardly_waits() -> None:
     assert lines.is_free
     assert all(part.is_free for part in lines.lines)
     assert sentence(lines) == (
-        "a.py:88 elastic_deform (computing) takes 67 % of the workers' time and is free: the training does not wait for it"
+        "a.py:88 elastic_deform (computing) takes 67 % of the workers' time and is free: the training does not wait for it; "
+        "from only 90 samples, so shares may be off by 10 points"
     )
 
 
@@ -80,7 +134,8 @@ def test_without_workers_only_the_waits_are_the_loaders() -> None:
     lines = lines_of(whole, (702, 1000), workers=0, waits_pct=30.0)
     assert (lines.busy_s, round(lines.top.wall_pct, 1)) == (0.3, 66.7)
     assert sentence(lines) == (
-        "67 % of the loader's time is a.py:88 elastic_deform (computing); without it a step would be 1.2x as fast"
+        "67 % of the loader's time is a.py:88 elastic_deform (computing); without it a step would be 1.2x as fast; "
+        "from only 30 samples, so shares may be off by 18 points"
     )
 
 
@@ -110,7 +165,8 @@ def test_a_function_of_many_lines_is_mentioned_whole() -> None:
 
 def test_the_sentence_has_the_gain_of_the_loader_and_what_the_device_can_take() -> None:
     """Without 66.7 % of its work a loader makes 3 times as much; without 40 % of its step a training takes 1.67 times as much."""
-    assert sentence(lines_of(HALF, (0, 1000))) == (
+    twice = recording(span(0, 1200, ITEMS, SLOW), span(1200, 1800, ITEMS, FAST), span(1800, 2000, *WAITS))
+    assert sentence(lines_of(twice, (0, 2000))) == (
         "67 % of the workers' time is a.py:88 elastic_deform (computing); without it the loader would make 3.0x, the device can take 1.7x"
     )
 

@@ -81,6 +81,7 @@ def test_the_planted_line_is_the_first(name: str, overrides: list[str], make_con
     assert run.data.metrics[metrics.LINES_EXPOSED_PCT] == slow["top"]["exposed_pct"]
     assert run.data.metrics[metrics.LINES_RUN_X] == slow["top"]["gain"]["run_x"] > 1.5
     assert any(f"Slow line: {slow['sentence']}." in text for text in terminal.said)
+    assert any(text.startswith("warning: measure.workers=true: ") and "may be off by" in text for text in terminal.said)
     page = artifact(config, result.run_id, "report_emulated.md")
     assert "\n## Slow lines\n" in page
     assert slow["top"]["place"] in page.partition("## Slow lines")[2]

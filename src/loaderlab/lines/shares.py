@@ -22,6 +22,7 @@ TABLES = ("stages", "lines", "functions")  # of `SlowLines`
 FEW = 3.0  # samples: a part with fewer is not called free because none of them was within a wait
 HANDLER_NS = 1_000_000  # from a sample to the handler that notes the time, at most
 WITHOUT_PAUSE_PCT = 95.0  # of the profile: a worker that is busy longer limits the training all the time
+LEAST_EXPOSED = 15  # samples within waits: with fewer, the shares of a worker that pauses are of all its work
 LEAST_BUSY_S = 0.1  # of a profile: below, it says nothing
 
 Waits = Sequence[tuple[int, int]]  # begin and end of each, perf_counter_ns, in order
@@ -39,8 +40,9 @@ class Part:
         others_pct: CPU time of the worker's other threads in it, percent of its own time; may exceed 100.
         spends: how it spends its time: `COMPUTING`, `SLEEPING` or `OTHER_THREADS`.
         is_free: the training does not wait for it.
-        without_pause: the worker works all the time. Then each part delays every batch, but the waits are always at the end of a batch, so
-            the exposed shares of the parts that come last are too large.
+        counts_all: its share is of all busy time. The worker works all the time: then each part delays every batch, but the waits are always
+            at the end of a batch, so the exposed shares of the parts that come last are too large. Or fewer than `LEAST_EXPOSED` samples are
+            within waits.
     """
 
     stage: Stage
@@ -51,7 +53,7 @@ class Part:
     others_pct: float
     spends: str
     is_free: bool
-    without_pause: bool = False
+    counts_all: bool = False
 
     @property
     def title(self) -> str:
@@ -60,8 +62,8 @@ class Part:
 
     @property
     def share(self) -> float:
-        """The share that counts, 0 to 1: of the exposed time, or of all busy time if nothing is exposed or the worker never pauses."""
-        return (self.wall_pct if self.is_free or self.without_pause else self.exposed_pct) / 100
+        """The share that counts, 0 to 1: of the exposed time, or of all busy time if it is free or `counts_all`."""
+        return (self.wall_pct if self.is_free or self.counts_all else self.exposed_pct) / 100
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,12 @@ class SlowLines:
         busy_pct: the same in percent of the profile.
         exposed_s: part of `busy_s` within the trainer's waits.
         waits_pct: share of the step time in which the training waits for data, percent, of the measured steps (not the profiled ones).
-        cost_pct: share of the worker's busy time that the profiler took, percent.
+        cost_pct: share of the profile's time that the profiler took, percent.
         num_samples: number of stacks in the busy time.
-        stages: the largest first, `waiting` last (its shares are of the whole profile).
-        lines: the largest first, without `waiting`.
+        num_exposed: how many of them are within the trainer's waits.
+        too_few_exposed: the worker pauses, and these are fewer than `LEAST_EXPOSED`: the shares are of all its work.
+        stages: the largest first, then those that are free, then `waiting` (its shares are of the whole profile).
+        lines: the largest first, then those that are free, without `waiting`.
         functions: the same by function, each with its slowest line.
         device_x: how many times as many samples the device can take; None: computed from ``waits_pct``.
     """
@@ -91,6 +95,8 @@ class SlowLines:
     waits_pct: float
     cost_pct: float
     num_samples: int
+    num_exposed: int
+    too_few_exposed: bool
     stages: tuple[Part, ...]
     lines: tuple[Part, ...]
     functions: tuple[Part, ...]
@@ -106,11 +112,17 @@ class SlowLines:
         """The training does not wait for its loader."""
         return self.waits_pct < FREE_BELOW_PCT or self.exposed_s == 0
 
+    @property
+    def num_counted(self) -> int:
+        """The number of stacks of which the shares are."""
+        return self.num_samples if self.top.is_free or self.top.counts_all else self.num_exposed
+
     def gain(self, part: Part) -> Gain:
-        """The gain without a stage or a line."""
-        return gain_without(
+        """The gain without a stage or a line. Without a free one, only the loader becomes faster."""
+        gain = gain_without(
             part.share, waits=self.waits_pct / 100, num_workers=self.num_workers, device_x=self.device_x
         )
+        return replace(gain, run_x=1.0) if part.is_free else gain
 
     def as_json(self) -> dict[str, Any]:
         """The same as plain values: ``stages``, ``lines`` and ``functions`` are lists of objects with their gains; ``top`` is the first line."""
@@ -156,7 +168,10 @@ def slow_lines(
         return None
     is_free = waits_pct < FREE_BELOW_PCT or not exposed_ns
     without_pause = num_workers > 0 and 100 * busy_ns >= WITHOUT_PAUSE_PCT * total_ns
-    use = _Use(busy_ns, exposed_ns, is_free, without_pause)
+    num_exposed = sum(entry.exposed for entry in busy)
+    # without workers, all of the loader's time is within waits
+    too_few_exposed = num_workers > 0 and not is_free and not without_pause and num_exposed < LEAST_EXPOSED
+    use = _Use(busy_ns, exposed_ns, is_free, without_pause or too_few_exposed)
     return SlowLines(
         num_workers=num_workers,
         seconds=total_ns / 1e9,
@@ -164,8 +179,10 @@ def slow_lines(
         busy_pct=100 * busy_ns / total_ns,
         exposed_s=exposed_ns / 1e9,
         waits_pct=waits_pct,
-        cost_pct=100 * recording.cost_ns / total_ns,
+        cost_pct=recording.cost_pct(total_ns),
         num_samples=len(busy),
+        num_exposed=num_exposed,
+        too_few_exposed=too_few_exposed,
         stages=(
             *use.parts(busy, lambda place: place.stage),
             *replace(use, busy_ns=total_ns, exposed_ns=0).parts(waiting, lambda place: place.stage),
@@ -191,20 +208,20 @@ class _Use:
 
     Attributes:
         busy_ns, exposed_ns: the whole, of which parts have shares.
-        is_free, without_pause: see `Part`.
+        is_free, counts_all: see `Part`.
     """
 
     busy_ns: int
     exposed_ns: int
     is_free: bool
-    without_pause: bool
+    counts_all: bool
 
     def parts(self, entries: Sequence[_Placed], key: Callable[[Place], Hashable]) -> list[Part]:
-        """The parts that share a key, the largest first."""
+        """The parts that share a key: the largest first, then those that are free."""
         groups: dict[Hashable, list[_Placed]] = {}
         for entry in entries:
             groups.setdefault(key(entry.place), []).append(entry)
-        return sorted(map(self._part, groups.values()), key=lambda part: -part.share)
+        return sorted(map(self._part, groups.values()), key=lambda part: (part.is_free, -part.share))
 
     def _part(self, group: Sequence[_Placed]) -> Part:
         wall_ns = sum(entry.sample.wall_ns for entry in group)
@@ -225,8 +242,8 @@ class _Use:
             cpu_pct=cpu_pct,
             others_pct=others_pct,
             spends=_spends(cpu_pct, others_pct),
-            is_free=self.is_free or (not exposed_ns and expected >= FEW and not self.without_pause),
-            without_pause=self.without_pause,
+            is_free=self.is_free or (not exposed_ns and expected >= FEW and not self.counts_all),
+            counts_all=self.counts_all,
         )
 
 

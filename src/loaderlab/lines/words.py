@@ -6,17 +6,22 @@ from loaderlab.lines.shares import Part, SlowLines
 from loaderlab.lines.stages import DATASET, WAITING
 
 MOST_LINES = 8  # rows of a table of lines
-LEAST_PCT = 1.0  # of the busy time: smaller parts are left out of tables
+LEAST_PCT = 1.0  # of the busy time and of the exposed time: smaller parts are left out of tables
+ENOUGH_SAMPLES = 100  # of a profile: a share of a half has a 95 % CI of 10 points on both sides
 WHOLE_FUNCTION_PCT = 10.0  # by how much the share of a function must exceed its line's to be worth mentioning
 COLUMNS = ("share", "where", "stage", "how", "without it")
 
 
 def sentence(lines: SlowLines) -> str:
-    """What the slowest line costs, without a full stop.
+    """What the slowest line costs, and why that may be wrong, without a full stop.
 
     Examples: ``61 % of the workers' time is augment.py:88 elastic_deform (computing); without it the loader would make 2.1x, the device can
     take 1.8x``; ``data.py:12 __getitem__ (computing) takes 61 % of the workers' time and is free: the training does not wait for it``.
     """
+    return "; ".join(filter(None, [_slowest(lines), doubt(lines)]))
+
+
+def _slowest(lines: SlowLines) -> str:
     top = lines.top
     whose = "the loader's time" if lines.num_workers == 0 else "the workers' time"
     share, what = f"{100 * top.share:.0f} % of {whose}", f"{top.line.place} ({how(top)})"
@@ -27,6 +32,17 @@ def sentence(lines: SlowLines) -> str:
     if lines.num_workers == 0:
         return f"{share} is {what}{function}; without it a step would be {gain.run_x:.1f}x as fast"
     return f"{share} is {what}{function}; without it the loader would make {gain.loader_x:.1f}x, the device can take {gain.device_x:.1f}x"
+
+
+def doubt(lines: SlowLines) -> str:
+    """Why the shares may be wrong; empty if they come from enough samples."""
+    reasons = []
+    if lines.too_few_exposed:
+        samples = f"{lines.num_exposed} samples were" if lines.num_exposed != 1 else "1 sample was"
+        reasons.append(f"only {samples} taken while the training waited, so these are shares of all the worker's time")
+    if (number := lines.num_counted) < ENOUGH_SAMPLES:
+        reasons.append(f"from only {number} samples, so shares may be off by {98 / number**0.5:.0f} points")
+    return "; ".join(reasons)
 
 
 def _function(lines: SlowLines, top: Part) -> str:
@@ -52,14 +68,18 @@ def rows(lines: SlowLines, parts: tuple[Part, ...]) -> list[tuple[str, ...]]:
     Args:
         parts: the stages, lines or functions of ``lines``.
     """
-    shown = [part for part in parts if part.wall_pct >= LEAST_PCT][:MOST_LINES]
+    shown = [part for part in parts if _is_shown(part)][:MOST_LINES]
     return [(f"{_percent(part):.0f} %", _where(part), part.title, part.spends, _without(lines, part)) for part in shown]
 
 
 def stages(lines: SlowLines) -> str:
     """The largest stages of the busy time: ``Its work: 61 % transform ElasticDeform, 22 % decode, 9 % collate``."""
-    shown = [part for part in lines.stages if part.stage.kind != WAITING and part.wall_pct >= LEAST_PCT][:MOST_LINES]
+    shown = [part for part in lines.stages if part.stage.kind != WAITING and _is_shown(part)][:MOST_LINES]
     return f"Its work: {', '.join(f'{_percent(part):.0f} % {part.title}' for part in shown)}"
+
+
+def _is_shown(part: Part) -> bool:
+    return max(part.wall_pct, 100 * part.share) >= LEAST_PCT
 
 
 def _percent(part: Part) -> float:
@@ -77,7 +97,7 @@ def _without(lines: SlowLines, part: Part) -> str:
 
 
 def facts(lines: SlowLines) -> str:
-    """What was profiled, in one line: ``1 of 4 workers, 5.0 s, 97 % busy; the profiler took 1.9 % of it``."""
+    """What was profiled, in one line: ``1 of 4 workers, 5.0 s, 97 % busy; the profiler took 1.9 %``: of the time."""
     who = "the loader in the training process" if lines.num_workers == 0 else f"1 of {lines.num_workers} workers"
     if lines.num_workers == 1:
         who = "the worker"

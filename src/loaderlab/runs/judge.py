@@ -15,6 +15,7 @@ from loaderlab.diagnosis.figures import NO_PROBES, LoopRecord, evidence_of, figu
 from loaderlab.diagnosis.verdict import Verdict, judge
 from loaderlab.lines.control import LIMITS_S
 from loaderlab.lines.shares import SlowLines
+from loaderlab.lines.words import doubt
 from loaderlab.meter.phases import own_cost_ns
 from loaderlab.meter.rates import ProbeResults
 from loaderlab.runs.context import RunContext
@@ -24,7 +25,6 @@ from loaderlab.runs.prepare import Prepared
 from loaderlab.runs.rank_results import JobResults, RankReport, join_reports
 from loaderlab.runs.setup import setup_of
 
-ENOUGH_SAMPLES = 100  # of a profile: a share of a half has a 95 % CI of 10 points on both sides
 
 
 @dataclass(frozen=True)
@@ -135,9 +135,7 @@ def warn_of_results(context: RunContext, prepared: Prepared, judged: Judged, *, 
     if profiled is not None and (why := profiled.problem(judged.lines)):
         longer = _longer(context, prepared)
         context.terminal.warn(f"measure.workers=true: no slow lines, since {why}. A longer run may have some: {longer}")
-    if judged.lines is not None and judged.lines.num_samples < ENOUGH_SAMPLES:
-        number = judged.lines.num_samples
-        why = f"only {number} samples of a worker's lines, so shares may be off by {98 / number**0.5:.0f} points"
+    if judged.lines is not None and (why := doubt(judged.lines)):
         measure = context.config.measure
         ended_early = judged.lines.seconds < 0.9 * measure.workers_s
         more = f"measure.workers_s={min(LIMITS_S[1], 2 * measure.workers_s):g}"
