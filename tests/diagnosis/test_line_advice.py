@@ -26,6 +26,8 @@ REST = "return image, label"  # a line without advice
     [
         ("ids = self.tokenizer(text, truncation=True)", "", "tokenise the texts once"),
         ("ids = tok.encode(text)", "", "tokenise the texts once"),
+        ("ids = self.tokenizer.encode_plus(text)", "", "tokenise the texts once"),
+        ("ids = tokenize_all(texts)", "", "tokenise the texts once"),
         ("with h5py.File(self.path) as file:", "", "open the file once in each worker"),
         ("with open(self.paths[index], 'rb') as file:", "", "open the file once in each worker"),
         ("row = np.load(self.path)[index]", "", "open the file once in each worker"),
@@ -58,12 +60,22 @@ def test_each_costly_kind_of_line_gets_its_advice_with_the_gain(
         "self.lock.acquire()",
         "total = sum(value * value for value in row)",
         "reopened(path)",
+        "ids = self.tokenized[index]",
+        "batch = self.tokenizer.pad(rows)",
     ],
 )
 def test_other_lines_get_none(line: str, tmp_path: Path) -> None:
     lines = line_record(tmp_path, {line: 3.0, REST: 1.0}).lines(STARVED)
     assert lines is not None
     assert advice_by_lines(lines, SETUP) == []
+
+
+@pytest.mark.parametrize(("file", "is_given"), [("tokenized_dataset.py", False), ("bpe_tokenizer.py", True)])
+def test_the_name_of_a_tokenisers_file_counts(file: str, is_given: bool, tmp_path: Path) -> None:
+    lines = line_record(tmp_path, {"total += merges[pair]": 3.0}).lines(STARVED)
+    assert lines is not None
+    lines = replace(lines, lines=(replace(lines.top, line=replace(lines.top.line, file=str(tmp_path / file))),))
+    assert bool(advice_by_lines(lines, SETUP)) == is_given
 
 
 def test_lines_of_one_kind_are_added_up_and_the_largest_gain_comes_first(tmp_path: Path) -> None:

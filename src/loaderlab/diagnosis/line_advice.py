@@ -15,7 +15,11 @@ from loaderlab.lines.stages import DECODE, READ, TRANSFORM
 CROWDED = 0.9  # of the cores, from which the threads of workers slow each other down
 OTHERS_FROM_PCT = 25.0  # CPU time of other threads, percent of the time, from which a worker has a thread pool
 
-_TOKENS = re.compile(r"tokeni[sz]e|\btok(enizer)?\b[\w.]*\(", re.IGNORECASE)
+# calls only: a dataset of tokenised texts has nothing left to do
+_TOKENS = re.compile(
+    r"tokeni[sz](e(?!d)|ing)\w*(\.[\w.]*(encode|token)\w*)?\(|\btok\b(\.\w*encode\w*)?\(", re.IGNORECASE
+)
+_TOKENISER_FILES = re.compile(r"tokeni[sz]er\w*\.py", re.IGNORECASE)
 _OPENS = re.compile(
     r"(?<![\w.])open\(|\b(h5py\.File|ZipFile|TarFile|tarfile\.open|lmdb\.open|sqlite3\.connect|zarr\.open\w*|np\.(load|memmap)|torch\.load|"
     r"Dataset|open_dataset|rasterio\.open)\(|\.read_(text|bytes)\(|\b(pd|pl|pq)\.read_\w+\("
@@ -45,8 +49,8 @@ def _text(pattern: re.Pattern[str]) -> Callable[[Part], bool]:
 
 
 def _is_tokenising(part: Part) -> bool:
-    names = part.line.text, Path(part.line.file).name, f"{part.line.function}("
-    return any(map(_TOKENS.search, names))
+    names = part.line.text, f"{part.line.function}("
+    return any(map(_TOKENS.search, names)) or bool(_TOKENISER_FILES.search(Path(part.line.file).name))
 
 
 def _makes_floats(part: Part) -> bool:
