@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,3 +83,19 @@ class Computing(Dataset[torch.Tensor]):
         start = float(self.values[0, 0])
         powers = self.values**1.7  # planted: operator
         return torch.full((2,), start + float(powers[0, 0]))
+
+
+class Calls(Dataset[torch.Tensor]):
+    """Samples whose time is in two calls of C, of which the first releases the GIL."""
+
+    def __init__(self) -> None:
+        self.data = bytes(8_000_000)
+        self.numbers = [number * 7919 % 100_003 for number in range(60_000)]
+
+    def __len__(self) -> int:
+        return 10_000
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        digest = hashlib.blake2b(self.data)  # planted: releases the GIL
+        order = sorted(self.numbers)  # planted: holds the GIL
+        return torch.full((2,), float(digest.digest()[0] + order[0]))

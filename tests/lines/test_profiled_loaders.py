@@ -16,12 +16,12 @@ from torch.utils.data import DataLoader
 
 from loaderlab.diagnosis.evidence import Evidence
 from loaderlab.diagnosis.line_figures import Wait, line_record
-from loaderlab.lines.control import NOT_BEGUN, NOT_PREPARED, Profiled, WorkerInit, WorkerProfile
+from loaderlab.lines.control import NOT_BEGUN, NOT_PREPARED, NOT_YET, Profiled, WorkerInit, WorkerProfile
 from loaderlab.lines.sampler import IN_USE, MAIN_THREAD, StackSampler
 from loaderlab.lines.ticker import STACK_SIGNAL
 from loaderlab.lines.tree import tree
 from tests.lines import planted
-from tests.lines.planted import Computing, Sleeping, Stream, line_with
+from tests.lines.planted import Calls, Computing, Sleeping, Stream, line_with
 
 TRANSFORM = f"planted.py:{line_with(planted.__file__, '# planted: transform')} __call__"
 OPERATOR = f"planted.py:{line_with(planted.__file__, '# planted: operator')} __getitem__"
@@ -86,6 +86,15 @@ def test_the_time_of_an_operator_belongs_to_its_line(num_workers: int) -> None:
     assert result.lines is not None, result.problem
     assert result.lines.top.line.place.rpartition("/")[2] == OPERATOR
     assert result.lines.top.spends == "computing"
+
+
+def test_calls_of_c_count_for_their_lines_with_and_without_the_gil() -> None:
+    lines = profiled(DataLoader(Calls(), batch_size=2, num_workers=1), seconds=1.0).lines
+    assert lines is not None
+    for text in ("# planted: releases the GIL", "# planted: holds the GIL"):
+        (part,) = [part for part in lines.lines if part.line.line == line_with(planted.__file__, text)]
+        assert part.spends == "computing"
+        assert part.wall_pct > 15
 
 
 def test_a_worker_begins_as_without_a_profile(tmp_path: Path) -> None:
@@ -158,6 +167,8 @@ def test_workers_that_were_already_running_are_not_sampled() -> None:
 
 def test_a_loop_that_ended_before_its_profile() -> None:
     profile = WorkerProfile()
+    assert profile.recording().problem == NOT_YET
+    profile.end()
     result = line_record(profile.recording(), [], 0).profiled(NOTHING_MEASURED)
     profile.close()
     assert (result.lines, result.problem) == (None, NOT_BEGUN)

@@ -32,6 +32,7 @@ NOT_LINUX = (
     "profiling a worker needs Linux: signals with numbers of their own, and handles of processes. Leave out measure.workers=true, "
     "--profile-workers or profile_workers()"
 )
+NOT_YET = "the profile has not begun: it begins after the warm-up"
 NOT_BEGUN = "the training ended before the profile began, which is after the warm-up"
 NOT_PREPARED = (
     "no worker was sampled: its workers were already running when the profile was asked for, or it starts none"
@@ -106,6 +107,7 @@ class WorkerProfile:
         self._seconds = seconds
         self.folder = Path(tempfile.mkdtemp(prefix="loaderlab_lines_"))
         self._begun_ns = self._end_ns = 0
+        self._ended = False
         self._loader = 0
         self._problem = ""
         self._in_process: StackSampler | None = None
@@ -167,6 +169,7 @@ class WorkerProfile:
 
     def end(self) -> None:
         """Ends the profile, early if it is running; a second call does nothing."""
+        self._ended = True
         if self.begun:
             self._end_ns = min(self._end_ns, perf_counter_ns())
         if self._ticker is not None:
@@ -186,7 +189,7 @@ class WorkerProfile:
     def recording(self) -> Recording:
         """What was sampled between `begin` and the end; with a problem if nothing was."""
         if not self.begun:
-            return Recording(problem=NOT_BEGUN)
+            return Recording(problem=NOT_BEGUN if self._ended else NOT_YET)
         whole = joined([read(path) for path in sorted(self.folder.glob(self._files()))])
         samples = tuple(entry for entry in whole.samples if self._begun_ns <= entry.begin_ns < self._end_ns)
         missing = "" if samples else NOT_PREPARED if _has_handles() else NO_HANDLES
