@@ -96,7 +96,7 @@ def run(case: str, num_workers: int, seconds: float) -> Cost:
             if switch is not None:
                 switch.change()
         assert switch is not None
-        cost_ns = profile.recording().cost_ns
+        recording = profile.recording()
     dataset.path.unlink(missing_ok=True)
     own = [entry for entry in made if entry.worker == 0]
     lengths = {
@@ -111,7 +111,7 @@ def run(case: str, num_workers: int, seconds: float) -> Cost:
     }
     sampled_ns = sum(turn.end_ns - turn.begin_ns for turn in switch.turns if turn.samples)
     slowed = statistics.median(lengths[True]) / statistics.median(lengths[False])
-    return Cost(100 * (slowed - 1), 100 * cost_ns / sampled_ns)
+    return Cost(100 * (slowed - 1), recording.cost_pct(sampled_ns))
 
 
 if __name__ == "__main__":
