@@ -21,7 +21,6 @@ ORDER = [  # in the direction of the data: a subpackage imports only from those 
     {"device"},
     {"data"},
     {"loaders", "meter", "tracking"},
-    {"lines"},
     {"training", "diagnosis", "parity"},
     {"probes", "trace", "compare"},
     {"report"},
