@@ -57,7 +57,7 @@ def test_a_gain_is_right_within_15_percent_of_the_prediction(gain: float, is_rig
 
 
 def test_the_table_judges_single_runs_and_rows() -> None:
-    slow = {"slowed_pct": 10.0, "cost_pct": 4.0, "is_right": False}
+    slow: dict[str, Any] = {"slowed_pct": 10.0, "cost_pct": 4.0, "is_right": False}
     one = result(slowed_pct=2.0), result(repeat=1, slowed_pct=6.0, cost_pct=2.5)  # in the mean 4 and 2
     lines = list(table([*one, result("sleep", 0, **slow), result("sleep", 0, 1, share_pct=75.0, **slow)]))
     assert lines[2] == "| loop | 1 | 2 of 2 | 61 (60), 61 (60) | computing | 2.10x (2.00x), 2.10x (2.00x) |"

@@ -72,7 +72,8 @@ def test_a_free_line_comes_last_and_gains_nothing() -> None:
     ]
     free = lines.lines[-1]
     assert free.is_free
-    assert (lines.gain(free).run_x, lines.gain(free).loader_x) == (1.0, pytest.approx(2.5))
+    assert lines.gain(free).run_x == 1.0
+    assert lines.gain(free).loader_x == pytest.approx(2.5)
     assert lines.gain(lines.top).run_x == pytest.approx(4 / 3)
     assert "25 % of the workers' time is a.py:21" in sentence(lines)
 
@@ -83,7 +84,10 @@ PAUSES = recording(span(0, 1500, ITEMS, SLOW), span(1500, 2000, ITEMS, FAST), sp
 def test_few_samples_within_waits_say_nothing_of_the_exposed_time() -> None:
     lines = lines_of(PAUSES, (1502, 1560))
     assert (lines.num_exposed, lines.too_few_exposed) == (6, True)
-    assert [(part.line.line, part.share, part.is_free) for part in lines.lines] == [(88, 0.75, False), (12, 0.25, False)]
+    assert [(part.line.line, part.share, part.is_free) for part in lines.lines] == [
+        (88, 0.75, False),
+        (12, 0.25, False),
+    ]
     reason = "only 6 samples were taken while the training waited, so these are shares of all the worker's time"
     assert sentence(lines).endswith(f"; {reason}")
 
@@ -92,7 +96,7 @@ def test_the_doubt_is_by_the_samples_that_count() -> None:
     """200 samples are busy, and 20 within waits."""
     lines = lines_of(PAUSES, (1502, 1700))
     assert (lines.top.line.line, lines.num_samples, lines.num_counted) == (12, 200, 20)
-    assert doubt(lines) == "from only 20 samples, so shares may be off by 22 points"
+    assert doubt(lines) == "only 20 samples count, so shares may be off by 22 points"
     assert doubt(lines_of(PAUSES, (2, 2000))) == ""
 
 
@@ -122,7 +126,7 @@ def test_nothing_counts_if_the_training_hardly_waits() -> None:
     assert all(part.is_free for part in lines.lines)
     assert sentence(lines) == (
         "a.py:88 elastic_deform (computing) takes 67 % of the workers' time and is free: the training does not wait for it; "
-        "from only 90 samples, so shares may be off by 10 points"
+        "only 90 samples count, so shares may be off by 10 points"
     )
 
 
@@ -135,7 +139,7 @@ def test_without_workers_only_the_waits_are_the_loaders() -> None:
     assert (lines.busy_s, round(lines.top.wall_pct, 1)) == (0.3, 66.7)
     assert sentence(lines) == (
         "67 % of the loader's time is a.py:88 elastic_deform (computing); without it a step would be 1.2x as fast; "
-        "from only 30 samples, so shares may be off by 18 points"
+        "only 30 samples count, so shares may be off by 18 points"
     )
 
 

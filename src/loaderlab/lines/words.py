@@ -41,7 +41,7 @@ def doubt(lines: SlowLines) -> str:
         samples = f"{lines.num_exposed} samples were" if lines.num_exposed != 1 else "1 sample was"
         reasons.append(f"only {samples} taken while the training waited, so these are shares of all the worker's time")
     if (number := lines.num_counted) < ENOUGH_SAMPLES:
-        reasons.append(f"from only {number} samples, so shares may be off by {98 / number**0.5:.0f} points")
+        reasons.append(f"only {number} samples count, so shares may be off by {98 / number**0.5:.0f} points")
     return "; ".join(reasons)
 
 

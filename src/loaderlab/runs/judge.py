@@ -26,7 +26,6 @@ from loaderlab.runs.rank_results import JobResults, RankReport, join_reports
 from loaderlab.runs.setup import setup_of
 
 
-
 @dataclass(frozen=True)
 class Judged:
     """The metrics of a run, by name, and its verdict.
