@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from torch.multiprocessing.spawn import spawn
 from loaderlab.device.cpu import Cpu
 from loaderlab.diagnosis.rank_rows import job_steps_of_rows
 from loaderlab.diagnosis.ranks import RankFacts, judge_ranks
-from loaderlab.meter.phases import StepMeter
+from loaderlab.meter.phases import TOGETHER, StepMeter
 from loaderlab.meter.step_rows import HOST, ROW, Rows, StepRows, steps_of
 from loaderlab.report.rank_charts import bars_by_rank, waits_by_rank
 from loaderlab.report.step_files import write_ranks_csv
@@ -27,7 +28,7 @@ from loaderlab.runs.rank_results import RankReport
 from loaderlab.system.ranks import Ranks
 from loaderlab.training.rank_group import RankGroup
 
-STEP_S, BLOCK, BLOCKS = 0.002, 5, 1_000
+STEP_S, BLOCK, BLOCKS = 0.002, TOGETHER, 625  # each block writes its rows once
 NUM_STEPS, MANY = 10_000, 1_024
 Work = Callable[[RankGroup, Path], Any]
 
@@ -38,7 +39,7 @@ Work = Callable[[RankGroup, Path], Any]
 def step_cost(group: RankGroup, folder: Path) -> float:
     """By how many percent the steps of this rank take longer when it is measured as a rank: median over blocks."""
     coin = random.Random(group.broadcast(random.random()))
-    with_rows = StepMeter(Cpu(), rows=StepRows(folder / f"rank_{group.ranks.rank}.rows"))
+    with_rows = StepMeter(Cpu(), rows=StepRows(folder / f"rank_{group.ranks.rank}.rows", sys.exit))
     times: dict[bool, list[float]] = {True: [], False: []}
     for _ in range(BLOCKS):
         on = coin.random() < 0.5
@@ -47,6 +48,7 @@ def step_cost(group: RankGroup, folder: Path) -> float:
         began = time.perf_counter()
         for _ in range(BLOCK):
             _step(meter, group, on=on)
+        meter.next_step()  # writes the last steps
         times[on].append((time.perf_counter() - began) / BLOCK)
         meter.end_epoch()
     return 100 * (median(times[True]) / median(times[False]) - 1)

@@ -109,20 +109,28 @@ def in_one_line(text: str) -> str:
 # ---- real ranks ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_first_rank_prints_the_straggler_and_records_one_run(tmp_path: Path) -> None:
+@pytest.mark.slow  # it judges sleeps, which take longer on a busy machine
+def test_the_first_rank_prints_the_straggler(tmp_path: Path) -> None:
     done = ranks(tmp_path, "record")
     assert done.returncode == 0, done.stderr
     assert "(1, 'loader')" in done.stdout
     assert done.stdout.count("rank 1 (node ") == 1, "in the verdict of the first rank"
+    assert in_one_line(done.stderr).count("is the straggler") == 1
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (run,) = client.search_runs([entry.experiment_id for entry in client.search_experiments()])
+    assert (run.data.tags["straggler.rank"], run.data.tags["straggler.cause"]) == ("1", "loader")
+
+
+def test_the_first_rank_records_one_run(tmp_path: Path) -> None:
+    done = ranks(tmp_path, "record")
+    assert done.returncode == 0, done.stderr
     assert "other None" in done.stdout
     printed = in_one_line(done.stderr)
     assert printed.count("loaderlab: a run on 2 ranks: ") == 1
-    assert printed.count("is the straggler") == 1
     assert "Note" not in printed, "the exchange of gradients was separated"
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiments = [entry.experiment_id for entry in client.search_experiments()]
     (run,) = client.search_runs(experiments)
-    assert (run.data.tags["straggler.rank"], run.data.tags["straggler.cause"]) == ("1", "loader")
     files = tmp_path / "files"
     mlflow.artifacts.download_artifacts(
         artifact_uri=run.info.artifact_uri, dst_path=str(files), tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}"

@@ -61,7 +61,7 @@ def test_each_training_of_a_process_has_its_own_results(store: TCPStore, monkeyp
 def test_a_rank_that_never_sends_does_not_hang_the_first(
     store: TCPStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(rank_exchange, "WAIT_S", 0.2)
+    monkeypatch.setattr(rank_exchange, "WAIT_S", 1.0)
     monkeypatch.setattr(rank_exchange, "SILENT_S", 0.05)
     ranks = joined(readings(fed, fed)[0]).ranks
     assert ranks is not None

@@ -9,17 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.slurm_on_host import Cluster, slurm, why_not
+from tests.cluster.slurm_on_host import Cluster, missing, slurm, why_not
 from tests.cluster.sweeps import Command
+from tests.engines import needs
 
 
 @pytest.fixture(scope="package")
 def running_slurm() -> Iterator[Cluster]:
     """One Slurm for all tests, since its start takes seconds. Its folder has a short path, as sockets need."""
+    needs(missing())
+    needs("" if importlib.util.find_spec("submitit") else "not installed: submitit (pip install 'loaderlab[slurm]')")
     if reason := why_not():
         pytest.skip(f"no Slurm on this host: {reason}")
-    if importlib.util.find_spec("submitit") is None:
-        pytest.skip("submitit is not installed: pip install 'loaderlab[slurm]'")
     with tempfile.TemporaryDirectory(prefix="slurm-") as folder, slurm(Path(folder)) as running:
         yield running
 

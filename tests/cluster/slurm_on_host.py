@@ -22,12 +22,15 @@ START_S = 30.0
 CANCEL_S = 90.0  # longer than KillWait
 
 
-def why_not() -> str:
-    """Why Slurm cannot be started here; empty if it can."""
+def missing() -> str:
+    """What is not installed; empty if everything is."""
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    missing = [name for name in PROGRAMS if shutil.which(name, path=path) is None]
-    if missing:
-        return f"not installed: {', '.join(missing)} (apt-get install slurm-wlm munge)"
+    names = [name for name in PROGRAMS if shutil.which(name, path=path) is None]
+    return f"not installed: {', '.join(names)} (apt-get install slurm-wlm munge)" if names else ""
+
+
+def why_not() -> str:
+    """Why Slurm cannot be started here although it is installed; empty if it can."""
     if os.geteuid() != 0:
         return "only root can start slurmd"
     done = subprocess.run(["unshare", "--uts", "--mount", "hostname", "n1"], capture_output=True)

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from loaderlab.device.step_times import DeviceStep
+from loaderlab.diagnosis.rank_rows import rank_steps_of_rows
 from loaderlab.diagnosis.rank_steps import FLOAT64
-from loaderlab.diagnosis.ranks import RankFacts, RankSteps, rank_steps
+from loaderlab.diagnosis.ranks import RankFacts, RankSteps
 from loaderlab.meter.step import Step
+from loaderlab.meter.step_rows import rows_of
 
 ALL_REDUCE_MS = 2.0
 BATCH = 32
@@ -59,7 +61,10 @@ def ranks_of(
 
 def from_steps(steps: Sequence[Sequence[Step]], ranks_per_node: int = 2) -> list[RankSteps]:
     """The arrays from the meter's steps."""
-    return [rank_steps(rank, f"n{rank // ranks_per_node}", own, RankFacts()) for rank, own in enumerate(steps)]
+    return [
+        rank_steps_of_rows(rank, f"n{rank // ranks_per_node}", rows_of(own), RankFacts())
+        for rank, own in enumerate(steps)
+    ]
 
 
 def times(num_ranks: int, num_steps: int, ms: float) -> FLOAT64:

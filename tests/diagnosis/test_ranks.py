@@ -56,6 +56,7 @@ def test_one_slow_loader(num_ranks: int) -> None:
         "straggler.rank": "1",
         "straggler.node": "n0",
         "straggler.cause": "loader",
+        "straggler.level": "critical",
         "straggler.excess_pct": "40.0",
     }
 
@@ -68,7 +69,11 @@ def test_a_slow_rank_that_moves(num_ranks: int) -> None:
     assert outcome(verdict) == (None, "moving")
     assert verdict.lost_pct == pytest.approx(100 * 8 / 20)
     assert verdict.excess_pct == pytest.approx(100 * 8 / 20)
-    assert verdict.tags() == {"straggler.cause": "moving", "straggler.excess_pct": "40.0"}
+    assert verdict.tags() == {
+        "straggler.cause": "moving",
+        "straggler.level": "critical",
+        "straggler.excess_pct": "40.0",
+    }
     assert "the slow rank changes (rank " in verdict.sentence
 
 
@@ -149,7 +154,7 @@ def test_thresholds(excess: float, warns: bool, critical: bool) -> None:
     starved[1] = excess  # of 10 + 1 + the excess
     verdict = judged(starved, times(2, STEPS, 8.0))
     assert (verdict.straggler is not None) == warns
-    assert (verdict.straggler is not None and verdict.straggler.critical) == critical
+    assert verdict.tags().get("straggler.level") == ("critical" if critical else "warning" if warns else None)
 
 
 def test_half_loader_half_device() -> None:

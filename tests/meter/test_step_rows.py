@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from dataclasses import replace
@@ -74,7 +75,7 @@ def expected_step(step: int) -> Step:
 
 def test_rows_are_in_the_file_at_once(tmp_path: Path) -> None:
     """Nobody closes the file of a process that is killed."""
-    rows = StepRows(tmp_path / "rows")
+    rows = StepRows(tmp_path / "rows", pytest.fail)
     for step in range(3):
         write(rows, step)
         assert steps_of(read_rows(rows.path)) == [expected_step(number) for number in range(step + 1)]
@@ -84,7 +85,7 @@ def test_rows_are_in_the_file_at_once(tmp_path: Path) -> None:
 
 
 def test_a_file_that_was_cut_has_the_complete_rows(tmp_path: Path) -> None:
-    rows = StepRows(tmp_path / "rows")
+    rows = StepRows(tmp_path / "rows", pytest.fail)
     for step in range(4):
         write(rows, step)
     rows.close()
@@ -95,7 +96,7 @@ def test_a_file_that_was_cut_has_the_complete_rows(tmp_path: Path) -> None:
 
 
 def test_the_file_grows(tmp_path: Path) -> None:
-    rows = StepRows(tmp_path / "rows")
+    rows = StepRows(tmp_path / "rows", pytest.fail)
     numbers = [0, 1, GROWTH - 1, GROWTH, 3 * GROWTH]
     for step in numbers:
         write(rows, step)
@@ -103,9 +104,39 @@ def test_the_file_grows(tmp_path: Path) -> None:
     rows.close()
 
 
+@pytest.mark.parametrize("full_at", [0, 1])
+def test_a_full_disk_ends_the_rows_and_not_the_training(
+    full_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mapped file without room on the disk would end the process with SIGBUS."""
+    reserve, said = os.posix_fallocate, list[str]()
+
+    def reserve_until_full(file: int, offset: int, size: int) -> None:
+        if offset >= full_at * GROWTH * ROW.itemsize:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        reserve(file, offset, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", reserve_until_full)
+    rows = StepRows(tmp_path / "rows", said.append)
+    for step in (0, GROWTH, 3 * GROWTH):
+        write(rows, step, DeviceStep(1.0, 2.0, 3.0, 4.0, 5.0, 0.25, 0.5, 1.5))
+    rows.close()
+    assert read_rows(rows.path)["step"].tolist() == [0][:full_at]
+    (text,) = said
+    assert text.startswith(
+        f"{'steps from 4,096 on' if full_at else 'steps'} are not written to {rows.path}: No space left"
+    )
+
+
+def test_the_room_of_a_row_is_reserved_before_it_is_written(tmp_path: Path) -> None:
+    rows = StepRows(tmp_path / "rows", pytest.fail)
+    assert rows.path.stat().st_blocks * 512 >= GROWTH * ROW.itemsize
+    rows.close()
+
+
 def test_steps_without_their_device_times_are_left_out(tmp_path: Path) -> None:
     """Their times on the device arrive some steps later, and the last ones never do if the process is killed."""
-    rows = StepRows(tmp_path / "rows")
+    rows = StepRows(tmp_path / "rows", pytest.fail)
     timed = DeviceStep(1.0, 2.0, 3.0, 4.0, 5.0, 0.25, 0.5, 1.5)
     for step in range(4):
         write(rows, step)
@@ -121,7 +152,7 @@ def test_steps_without_their_device_times_are_left_out(tmp_path: Path) -> None:
 
 
 def test_the_file_has_the_same_steps_as_the_meter(tmp_path: Path) -> None:
-    clock, rows = Clock(), StepRows(tmp_path / "rows")
+    clock, rows = Clock(), StepRows(tmp_path / "rows", pytest.fail)
     meter = StepMeter(Cpu(), clock, rows=rows)
     for epoch, count in enumerate((3 * TOGETHER, 2)):
         meter.begin_epoch(epoch)

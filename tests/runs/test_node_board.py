@@ -63,7 +63,7 @@ def test_a_killed_node_that_has_the_store_is_named(
     process: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(node_board, "BEAT_S", 0.1)
-    monkeypatch.setattr(node_board, "SILENT_S", 0.5)
+    monkeypatch.setattr(node_board, "SILENT_S", 2.0)
     port = free_port()
     endpoint = f"127.0.0.1:{port}"
     own_rank, other_rank = (process("-c", "import time; time.sleep(600)") for _ in range(2))

@@ -20,11 +20,13 @@ import torch
 from torch._C._distributed_c10d import TCPStore
 from torch.distributed.elastic.rendezvous.api import RendezvousConnectionError
 
-from loaderlab.config import LaunchConfig, LocalLaunch, NodesLaunch, TrainConfig, UserError
+from loaderlab.config import JOIN_S, LaunchConfig, LocalLaunch, NodesLaunch, TrainConfig, UserError
+from loaderlab.device.cpu import Cpu
+from loaderlab.device.cuda import Cuda
 from loaderlab.runs import elastic, node_board
 from loaderlab.runs.job import Job, RunResult
 from loaderlab.runs.node_board import NodeBoard, Note
-from loaderlab.runs.rank_checks import difference
+from loaderlab.runs.rank_checks import check_device, difference
 from loaderlab.runs.rank_failure import Ended, cause, conclude
 from loaderlab.runs.rank_process import (
     END,
@@ -67,6 +69,15 @@ def test_a_rank_that_left_no_report_is_the_cause_unless_its_agent_ended_it() -> 
     assert not killed.secondary
     assert cause(lost, {0: 1, 2: -signal.SIGTERM}, INFOS).text == ("rank 2 (node b): its process was ended by SIGTERM")
     assert cause([], {2: 7}, INFOS).text == "rank 2 (node b): its process ended with exit code 7 and no result"
+
+
+def test_a_rank_that_crashes_after_its_result_is_named() -> None:
+    ends = [RankEnd(0, "FINISHED", at=1.0), RankEnd(1, "FINISHED", at=2.0)]
+    crashed = cause(ends, {1: -signal.SIGSEGV, 0: -signal.SIGTERM}, INFOS)
+    assert crashed == Note("rank 1 (node a): its process was ended by SIGSEGV after it had finished", False, 2.0)
+    assert (
+        cause(ends, {0: 7}, INFOS).text == "rank 0 (node a): its process ended with exit code 7 after it had finished"
+    )
 
 
 def test_an_error_of_all_ranks_names_none_of_them() -> None:
@@ -147,6 +158,23 @@ def test_the_first_rank_that_differs_is_named_with_at_most_five_differences() ->
     assert text.endswith("s4 is 1 on rank 1 (node a) and 0 on rank 0 (node a); and 2 more")
 
 
+class TwoRanks:
+    """A group in which the first rank has a GPU and reports nothing else."""
+
+    ranks = Ranks(1, 2, node="b")
+
+    def all_gather(self, value: Any) -> list[Any]:
+        return [(Ranks(0, 2, node="a"), {"kind of device": "cuda"}), value]
+
+
+def test_ranks_of_which_some_have_no_gpu_are_refused() -> None:
+    """Otherwise the first rank would wait in NCCL for the other one."""
+    group: Any = TwoRanks()
+    with pytest.raises(UserError, match=r"kind of device is cpu on rank 1 \(node b\) and cuda on rank 0 \(node a\)"):
+        check_device(group, Cpu())
+    check_device(group, Cuda(1))
+
+
 @pytest.mark.parametrize(
     ("launch", "num_gpus", "device", "refusal"),
     [
@@ -191,6 +219,25 @@ def test_a_node_has_a_rank_for_each_gpu(
     assert (spec.ranks_per_node, spec.num_nodes, spec.host, spec.join_s) == (ranks, 3, "b", 7)
 
 
+def test_ranks_of_one_machine_may_start_as_slowly_as_those_of_several() -> None:
+    assert elastic.node_spec(LocalLaunch(2), compose(["device=cpu"])).join_s == JOIN_S
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            RuntimeError("Timed out after 121 seconds"),
+            "the 2 nodes of Slurm job 7 did not meet at n1:12007 within launch.join_s=120 seconds. Type: launch.join_s=300",
+        ),
+        (OSError("in use"), "the 2 nodes of Slurm job 7 cannot meet at n1:12007: in use"),
+    ],
+)
+def test_nodes_of_slurm_that_do_not_meet_name_no_settings_that_nobody_typed(error: Exception, message: str) -> None:
+    spec = elastic.NodeSpec(2, 1, "n1:12007", "slurm-7", 120, slurm_job="7")
+    assert str(elastic._not_met(spec, error)) == message
+
+
 def test_gpus_do_not_limit_the_ranks_of_emulated_accelerators(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     config = compose(["accelerator=custom", "accelerator.step_ms=5"])
@@ -215,7 +262,7 @@ def test_only_one_process_has_no_ranks() -> None:
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> TCPStore:
     """The store of a rendezvous, with times that are short enough for a test."""
-    for name, seconds in {"BEAT_S": 0.05, "SILENT_S": 0.6, "LEAVE_S": 0.2, "NOTE_S": 5.0}.items():
+    for name, seconds in {"BEAT_S": 0.05, "LEAVE_S": 0.2, "NOTE_S": 5.0}.items():
         monkeypatch.setattr(node_board, name, seconds)
     return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=5))
 
@@ -278,7 +325,10 @@ def test_notes_are_waited_for_only_for_a_while(make_node: MakeNode, monkeypatch:
     assert first.notes() == [Note("its partner is gone", True, 2.0)]
 
 
-def test_a_node_that_stops_answering_is_named_and_the_ranks_of_the_others_are_ended(make_node: MakeNode) -> None:
+def test_a_node_that_stops_answering_is_named_and_the_ranks_of_the_others_are_ended(
+    make_node: MakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_board, "SILENT_S", 2.0)
     first, second = make_node(0), make_node(1)
     until(lambda: bool(first._seen))
     second._over.set()  # as if it had been switched off: it does not say that it left
@@ -293,9 +343,7 @@ def test_a_node_that_left_is_not_silent(make_node: MakeNode) -> None:
     first, second = make_node(0), make_node(1)
     until(lambda: bool(first._seen))
     second.close()
-    seen = first._seen[2]
-    time.sleep(3 * node_board.SILENT_S)
-    assert first._seen[2] == seen
+    assert first._silent_nodes(time.monotonic() + 10 * node_board.SILENT_S) == []
     assert first.silent == ""
     first.wait_for_others()  # returns, since there is none
     assert processes_of(first)[0].poll() is None

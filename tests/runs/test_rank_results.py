@@ -75,6 +75,7 @@ def test_the_straggler_is_named_in_the_verdict() -> None:
         "straggler.rank": "3",
         "straggler.node": "n1",
         "straggler.cause": "loader",
+        "straggler.level": "critical",
         "straggler.excess_pct": "",
     }
     assert job.ranks.sentence

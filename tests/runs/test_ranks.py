@@ -95,9 +95,13 @@ class Jobs:
         (record,) = self.records()
         return record
 
-    def steps(self) -> list[dict[str, str]]:
-        """The rows of steps.csv."""
-        path = self.client.download_artifacts(self.record().info.run_id, "steps.csv", str(self._folder))
+    def files(self) -> set[str]:
+        """The names of the only run's files."""
+        return {entry.path for entry in self.client.list_artifacts(self.record().info.run_id)}
+
+    def steps(self, name: str = "steps.csv") -> list[dict[str, str]]:
+        """The rows of a file with steps."""
+        path = self.client.download_artifacts(self.record().info.run_id, name, str(self._folder))
         return list(csv.DictReader(io.StringIO(Path(path).read_text(encoding="utf-8"))))
 
     def assert_nothing_left(self) -> None:
@@ -159,8 +163,8 @@ def test_a_job_is_one_run_with_the_metrics_of_all_ranks(jobs: Jobs) -> None:
     whole_ms = 1e3 * 8 / measured["rate/samples_per_s"]  # a step of the job has the samples of both ranks
     assert whole_ms == pytest.approx(measured["time/step_ms"], rel=0.2)
 
-    names = {entry.path for entry in jobs.client.list_artifacts(record.info.run_id)}
-    assert {"steps.csv", "ranks.png", "waits_by_rank.png", "nodes.json", "report.md", "breakdown.png"} <= names
+    names = {"steps.csv", "ranks.png", "waits_by_rank.png", "nodes.json", "report.md", "breakdown.png"}
+    assert names <= jobs.files()
     path = jobs.client.download_artifacts(record.info.run_id, "nodes.json")
     nodes = json.loads(Path(path).read_text(encoding="utf-8"))
     assert nodes.keys() == {node_name()}
@@ -378,6 +382,11 @@ def test_a_rank_that_dies_on_another_node_is_named_on_both(rank: int, jobs: Jobs
     assert record.info.status == "FAILED"
     assert record.data.tags["error"].startswith(f"rank {rank} (node n")
     assert "SIGKILL" in record.data.tags["error"]
+    assert {row["rank"] for row in jobs.steps()} == {"0"}
+    assert len(jobs.steps()) >= 45
+    other, *more = [name for name in jobs.files() if "_from_rank_" in name]
+    assert (len(jobs.steps(other)) >= 45, other.endswith("_from_rank_1.csv"), more) == (True, True, [])
+    assert {row["rank"] for row in jobs.steps(other)} == {"1"}
     for number in range(2):
         assert errors_of(started.text(number)) == [f"error: {record.data.tags['error']}"], started.text(number)
 

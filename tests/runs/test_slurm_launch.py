@@ -112,6 +112,22 @@ def test_the_output_of_a_job_without_a_result_is_printed(
     assert (result.status, terminal.said[1:]) == ("FAILED", ["training 3/4", "the last wor"])
 
 
+@pytest.mark.parametrize("returned", [OTHER_NODE, RunResult("", "FAILED", error="n1 stopped answering")])
+def test_a_node_that_finished_does_not_speak_for_the_node_of_rank_0(
+    returned: RunResult, played: PlayedJob, config: TrainConfig, terminal: Terminal
+) -> None:
+    """Rank 0 died before it recorded the end."""
+
+    def ends() -> None:
+        played.returns(1, returned)
+        played.ends("NODE_FAIL")
+
+    played.events = iter([ends])
+    result = slurm_launch.run_on_slurm(config, JOB, terminal)
+    assert result.status == "FAILED"
+    assert result.error.startswith(returned.error or "its node failed")
+
+
 def test_ctrl_c_prints_the_rest_of_the_output(
     played: PlayedJob, config: TrainConfig, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,6 +119,31 @@ def test_a_job_whose_id_was_not_recorded_is_recognised(
     assert len(played.submitted) == 6
 
 
+def test_a_check_of_loaders_that_cannot_be_cancelled_is_left(
+    played: PlayedSlurm, jobs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parents, asked = list[str](), list[list[str]]()
+
+    def interrupted(self: slurm_sweep.SlurmSweep) -> None:
+        parents.append(self._plan.parent.run_id)
+        self._parity_id = "99"
+        raise KeyboardInterrupt
+
+    def refuses(command: list[str]) -> str:
+        asked.append(command)
+        raise SlurmError("Unable to contact slurm controller")
+
+    monkeypatch.setattr(slurm, "ask", refuses)
+    with monkeypatch.context() as patch:
+        patch.setattr(slurm_sweep.SlurmSweep, "_adopt", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            sweep.run_sweep(jobs, [])
+    played.states["99"] = JobState("RUNNING", comment=f"loaderlab:{parents[0]}:parity")
+    sweep.run_sweep(jobs, [], "latest")
+    assert asked == [["scancel", "99"]] * 2
+    assert len(played.submitted) == 6
+
+
 def test_local_jobs_at_once_are_refused(make_config: Callable[..., TrainConfig]) -> None:
     with pytest.raises(UserError, match="sweep.jobs_at_once=2: jobs on one machine would slow each other down"):
         make_config("sweep.jobs_at_once=2")

@@ -91,13 +91,13 @@ def test_a_server_that_answers_gets_everything_in_order_and_nothing_stays(
 def test_training_does_not_wait_for_a_server_that_hangs(
     box: Outbox, server: Server, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox, "WAIT_S", 0.05)
+    monkeypatch.setattr(outbox, "WAIT_S", 1.0)
     server.free.clear()
     for number in range(5):
         box.write([tag(number)])  # returns although no request has been answered
     assert server.num_attempts == 1
     assert len(said) == 1
-    assert "no answer within 0.05 s" in said[0]
+    assert "no answer within 1 s" in said[0]
     assert len(Spool(tmp_path / "unsent", "r1").pending()) == 5
     server.free.set()
     box.finish()

@@ -20,10 +20,11 @@ from loaderlab.tracking import open_store
 from loaderlab.tracking.spool import PLACE
 from loaderlab.tracking.store import Store
 from loaderlab.tracking.sync import sync
+from tests.engines import needs
 from tests.postgres import cluster, missing
 from tests.running_server import RunningServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.skipif(bool(missing()), reason=missing())]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 NUM_JOBS = 2
 EPOCHS = 400
 OVERRIDES = f"""
@@ -35,6 +36,7 @@ AWAY_S = 5.0  # how long the server stays away after a run has noticed
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RunningServer]:
+    needs(missing())
     with cluster() as uri:
         running = RunningServer(uri, tmp_path)
         running.start()

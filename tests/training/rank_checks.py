@@ -210,18 +210,30 @@ def augmentation(group: RankGroup, folder: Path) -> Any:
 @torch.no_grad()
 def evaluation(group: RankGroup, folder: Path) -> Any:
     """Loss and accuracy of sets that the ranks cannot divide evenly, and those of all samples in one batch."""
-    result: dict[int, Any] = {}
-    for num_val in (1, 3, 4 * group.ranks.world_size + 1):
+    result: dict[tuple[int, int], Any] = {}
+    uneven = 4 * group.ranks.world_size + 1
+    for num_val, batch_size in ((1, 2), (3, 2), (uneven, 2), (uneven, 1)):
         sizes = f"+data.options={{num_train: 64, num_val: {num_val}}}"
         with torch.enable_grad():
             made = trained(
-                group, folder, *CLUSTERS[:2], sizes, *SMALL, *SGD, "evaluate=true", "batch_size=2", "epochs=1"
+                group,
+                folder,
+                *CLUSTERS[:2],
+                sizes,
+                *SMALL,
+                *SGD,
+                "evaluate=true",
+                f"batch_size={batch_size}",
+                "epochs=1",
             )
         inputs, labels = zip(*clusters(num_val, 2), strict=True)
         logits, targets = made.step.model(torch.stack(inputs)), torch.tensor(labels)
         alone = (F.cross_entropy(logits, targets).item(), (logits.argmax(1) == targets).double().mean().item())
         progress = made.prepared.progress
-        result[num_val] = ((progress.validation[metrics.VAL_LOSS], progress.validation[metrics.VAL_ACCURACY]), alone)
+        result[num_val, batch_size] = (
+            (progress.validation[metrics.VAL_LOSS], progress.validation[metrics.VAL_ACCURACY]),
+            alone,
+        )
     return result
 
 

@@ -138,7 +138,7 @@ def test_augmentation_of_images_differs_by_rank_and_step() -> None:
 
 def test_each_validation_sample_counts_once(ranks: Results) -> None:
     results = of(ranks, "evaluation")
-    assert len(results[0]) == 3
+    assert len(results[0]) == 4
     for result in results:
         for measured, alone in result.values():
             assert measured == pytest.approx(alone, rel=1e-5)

@@ -41,7 +41,7 @@ from loaderlab.config.data import (
 from loaderlab.config.emulated import refuse_single, refuse_typed
 from loaderlab.config.exit_codes import ExitCode
 from loaderlab.config.gates import FailIfConfig, RunFailIfConfig
-from loaderlab.config.launch import LaunchConfig, LocalLaunch, NodesLaunch, SlurmLaunch
+from loaderlab.config.launch import JOIN_S, LaunchConfig, LocalLaunch, NodesLaunch, SlurmLaunch
 from loaderlab.config.loader import (
     DaliLoader,
     HostLoader,
@@ -75,6 +75,7 @@ __all__ = [
     "CONF",
     "EMULATED",
     "INSTALLED",
+    "JOIN_S",
     "LOCAL",
     "MAX_PIXELS",
     "PROJECT",

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from loaderlab.meter.step import Step
-
 FLOAT64 = npt.NDArray[np.float64]
 INT64 = npt.NDArray[np.int64]
 
@@ -64,20 +62,6 @@ class RankSteps:
     def compute_ms(self) -> FLOAT64:
         """Own compute of each step, without collectives (c)."""
         return self.own_ms - self.starved_ms
-
-
-def rank_steps(rank: int, node: str, steps: Sequence[Step], facts: RankFacts) -> RankSteps:
-    """The measured steps of a rank as arrays. ``steps``: in ascending order of their numbers."""
-    count = len(steps)
-    return RankSteps(
-        rank,
-        node,
-        step=np.fromiter((step.step for step in steps), np.int64, count),
-        starved_ms=np.fromiter((step.starved_ms for step in steps), np.float64, count),
-        own_ms=np.fromiter((step.own_ms for step in steps), np.float64, count),
-        length_ms=np.fromiter((step.length_ms for step in steps), np.float64, count),
-        facts=facts,
-    )
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ class RanksVerdict:
         tags = {}
         if self.straggler is not None:
             tags["straggler.cause"] = self.straggler.cause
+            tags["straggler.level"] = "critical" if self.straggler.critical else "warning"
             if self.straggler.rank is not None:
                 tags |= {"straggler.rank": str(self.straggler.rank), "straggler.node": self.straggler.node}
         if self.excess_pct is not None:

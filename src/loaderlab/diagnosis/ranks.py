@@ -13,7 +13,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from loaderlab.diagnosis.rank_steps import FLOAT64, INT64, JoinedSteps, RankFacts, RankSteps, join, rank_steps
+from loaderlab.diagnosis.rank_steps import FLOAT64, INT64, JoinedSteps, RankFacts, RankSteps, join
 from loaderlab.diagnosis.rank_verdict import (
     CRITICAL_PCT,
     DEVICE,
@@ -36,7 +36,6 @@ __all__ = [  # the public names of the three files
     "RanksVerdict",
     "Straggler",
     "judge_ranks",
-    "rank_steps",
 ]
 
 BLOCKS = 10  # at most, of at least LEAST_STEPS steps

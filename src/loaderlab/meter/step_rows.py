@@ -1,7 +1,8 @@
 """A file with a row for each step, which a rank writes while it trains: if its process is killed, the steps so far are not lost.
 
-The file is mapped into memory: a row costs no system call, and the kernel keeps what a killed process has written. Times are
-float32 milliseconds, with a relative error of at most 6e-8.
+The file is mapped into memory: a row costs no system call, and the kernel keeps what a killed process has written. Its room on the
+disk is reserved first, since the kernel kills a process that writes to a mapped file on a full disk. Times are float32 milliseconds,
+with a relative error of at most 6e-8.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,16 +38,17 @@ Rows = npt.NDArray[np.void]
 
 
 class StepRows:
-    """Writes the rows of one process.
+    """Writes the rows of one process, until the disk is full.
 
     Args:
         path: of the file, which is created.
+        warn: gets one sentence if there is no room for more rows.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
+        self.path, self._warn = path, warn
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
-        self._num_rows = 0
+        self._num_rows, self._is_full = 0, False
         self._map: mmap.mmap | None = None
         self._grow()
 
@@ -72,6 +74,8 @@ class StepRows:
         begin, wait, transfer, forward, backward, optimizer = times_ns[:6]
         other = times_ns[6] - optimizer if len(times_ns) > 6 else 0
         at = self._at(step)
+        if at is None:
+            return
         assert self._map is not None
         flags |= self._map[at] & DEVICE
         HOST_FORMAT.pack_into(
@@ -95,6 +99,8 @@ class StepRows:
     def device(self, step: int, timed: DeviceStep) -> None:
         """Adds the times of a step on the device's clock."""
         at = self._at(step)
+        if at is None:
+            return
         assert self._map is not None
         values = (timed.gap, timed.delivery, timed.forward, timed.backward, timed.optimizer, timed.loss)
         DEVICE_FORMAT.pack_into(self._map, at + HOST_FORMAT.size, *values, timed.trailing, timed.collective)
@@ -105,21 +111,31 @@ class StepRows:
         if self._map is not None:
             self._map.close()
             self._map = None
+        if self._file >= 0:
             os.close(self._file)
+            self._file = -1
 
-    def _at(self, step: int) -> int:
-        while step >= self._num_rows:
+    def _at(self, step: int) -> int | None:
+        """Where the row of a step is in the file; None if the disk has no room for it."""
+        while step >= self._num_rows and not self._is_full:
             self._grow()
-        return step * ROW.itemsize
+        return step * ROW.itemsize if step < self._num_rows else None
 
     def _grow(self) -> None:
         """Makes room for more rows: zeros, whose flags say that they are not written."""
+        try:
+            os.posix_fallocate(self._file, self._num_rows * ROW.itemsize, GROWTH * ROW.itemsize)
+        except OSError as error:
+            self._is_full = True
+            steps = f"steps from {self._num_rows:,} on" if self._num_rows else "steps"
+            self._warn(
+                f"{steps} are not written to {self.path}: {error.strerror}. They are lost if this process is killed"
+            )
+            return
         self._num_rows += GROWTH
-        size = self._num_rows * ROW.itemsize
-        os.ftruncate(self._file, size)
         if self._map is not None:
             self._map.close()
-        self._map = mmap.mmap(self._file, size)
+        self._map = mmap.mmap(self._file, self._num_rows * ROW.itemsize)
 
 
 def read_rows(path: Path) -> Rows:

@@ -21,10 +21,10 @@ import psutil
 import torch
 from torch._C._distributed_c10d import TCPStore
 
-from loaderlab.config import AUTO, LocalLaunch, NodesLaunch, TrainConfig, UserError, refuse
+from loaderlab.config import AUTO, JOIN_S, LocalLaunch, NodesLaunch, TrainConfig, UserError, refuse
 from loaderlab.runs.job import Job, RunResult
 from loaderlab.runs.node_board import NodeBoard
-from loaderlab.runs.rank_failure import Ended, conclude
+from loaderlab.runs.rank_failure import KEPT, Ended, conclude
 from loaderlab.runs.rank_process import RankTask, read_infos, work
 from loaderlab.system.causes import reason, safe_text
 from loaderlab.system.processes import Terminated
@@ -39,6 +39,7 @@ OF_RENDEZVOUS = ("endezvous", "TCPStore", "ocket")  # in the texts of torch's er
 READ_S = 60.0  # for the store to answer
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)  # for which the agent installs handlers
 ANSWER_S = 5.0  # for a store to answer
+LONGER_S = 300.0  # launch.join_s for nodes that Slurm starts late
 RECORD_S = "60"  # for the ranks to write their records after a signal; then they are killed
 INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 LOGGERS = ("torch.distributed.elastic", "torch.distributed.launcher", "torch.multiprocessing")
@@ -52,6 +53,7 @@ class NodeSpec:
         endpoint: HOST:PORT of the rendezvous, the same on all nodes; port 0 with one node: any free port.
         run_id: identifies the job at the rendezvous, the same on all nodes.
         join_s: seconds to wait for the other nodes.
+        slurm_job: the id of the Slurm job that chose the endpoint; empty if the user typed it.
     """
 
     num_nodes: int
@@ -59,6 +61,7 @@ class NodeSpec:
     endpoint: str
     run_id: str
     join_s: float
+    slurm_job: str = ""
 
     @property
     def host(self) -> str:
@@ -74,7 +77,7 @@ def node_spec(launch: LocalLaunch | NodesLaunch, config: TrainConfig) -> NodeSpe
     """
     if isinstance(launch, LocalLaunch):
         check_gpus(config, launch.num_ranks, "launch.num_ranks")
-        return NodeSpec(1, launch.num_ranks, f"{LOOPBACK}:0", uuid.uuid4().hex, launch.num_ranks)
+        return NodeSpec(1, launch.num_ranks, f"{LOOPBACK}:0", uuid.uuid4().hex, JOIN_S)
     ranks = ranks_of_node(config, launch.ranks_per_node)
     check_gpus(config, ranks, "launch.ranks_per_node")
     return NodeSpec(launch.num_nodes, ranks, launch.rendezvous, f"loaderlab-{launch.num_nodes}", launch.join_s)
@@ -127,7 +130,8 @@ def run_ranks(config: TrainConfig, job: Job, terminal: Terminal, spec: NodeSpec)
     finally:
         if board is not None:
             board.close()
-        shutil.rmtree(folder, ignore_errors=True)
+        if not (folder / KEPT).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run(task: RankTask, spec: NodeSpec, board: NodeBoard | None) -> Ended:
@@ -225,10 +229,17 @@ def _check_answer(spec: NodeSpec) -> None:
 
 def _not_met(spec: NodeSpec, error: Exception) -> UserError:
     """Why the nodes do not meet."""
-    why = f"{spec.num_nodes} nodes did not meet there within launch.join_s={spec.join_s:g} seconds"
     detail = reason(error)
-    if "imed out" not in detail and "imeout" not in type(error).__name__:
-        why = f"no rendezvous is possible there: {detail}"
+    is_late = "imed out" in detail or "imeout" in type(error).__name__
+    if spec.slurm_job:  # Slurm has chosen the nodes and the port
+        nodes, limit = f"the {spec.num_nodes} nodes of Slurm job {spec.slurm_job}", f"launch.join_s={spec.join_s:g}"
+        if not is_late:
+            return UserError(f"{nodes} cannot meet at {spec.endpoint}: {detail}")
+        longer = f"launch.join_s={max(LONGER_S, 2 * spec.join_s):g}"
+        return UserError(f"{nodes} did not meet at {spec.endpoint} within {limit} seconds. Type: {longer}")
+    why = f"no rendezvous is possible there: {detail}"
+    if is_late:
+        why = f"{spec.num_nodes} nodes did not meet there within launch.join_s={spec.join_s:g} seconds"
     return refuse(
         "launch.rendezvous",
         spec.endpoint,

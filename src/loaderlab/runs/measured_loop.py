@@ -78,7 +78,7 @@ def _rows_file(context: RunContext, prepared: Prepared) -> StepRows | None:
         prepared.device.capabilities.emulated,
     )
     write_info(folder, info)
-    return StepRows(path)
+    return StepRows(path, context.terminal.warn)
 
 
 class MeasuredLoop:

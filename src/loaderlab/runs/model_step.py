@@ -94,6 +94,6 @@ def _refuse_batch_of_one(
     if not config.evaluate or spec.val is None or spec.val.num_claimed or not spec.val.num_samples:
         return
     val_plan = validation_plan(spec.val, config.batch_size, plan)
-    in_evaluation = config.batch_size == 1 or val_plan.last_batch == 1
+    in_evaluation = val_plan.batch_size == 1 or val_plan.last_batch == 1
     if in_evaluation and (why := batch_of_one.problem(model, spec, device.torch_device, in_training=False)):
         raise batch_of_one.refuse_evaluation(config, why, spec.val.num_samples)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from loaderlab.config import TrainConfig, UserError, refuse
 from loaderlab.data.spec import DataSpec, UserItems
+from loaderlab.device.base import Device
 from loaderlab.system.ranks import Ranks
 from loaderlab.system.versions import versions
 from loaderlab.training.rank_group import RankGroup
@@ -35,6 +36,15 @@ def check_settings(group: RankGroup, config: TrainConfig) -> None:
     facts["python"] = platform.python_version()
     facts |= {f"version of {name}": text for name, text in versions().items() if name not in UNIMPORTANT}
     _check(group, facts)
+
+
+def check_device(group: RankGroup, device: Device) -> None:
+    """Checks that every rank trains on the same kind of device: with ``device=auto``, a node may have no GPU.
+
+    Raises:
+        UserError: two ranks differ; every rank raises the same error.
+    """
+    _check(group, {"kind of device": device.kind})
 
 
 def check_samples(group: RankGroup, spec: DataSpec) -> None:

@@ -54,9 +54,23 @@ def known_results(infos: Sequence[RankInfo]) -> KnownResults:
     if len(reports) < world_size:
         figures = without_sums(figures)
     verdict = judge_ranks([report.window for report in reports], world_size)
-    name = named("steps.csv", emulated=infos[0].emulated)
+    return KnownResults(figures, verdict.tags(), _steps_csv("steps.csv", reports, emulated=infos[0].emulated))
+
+
+def steps_of_node(infos: Sequence[RankInfo]) -> dict[str, str]:
+    """The steps of a node without rank 0 as a text by its file name, which no other node of the job has; empty without steps."""
+    reports = reports_of_files(infos)
+    if not any(len(report.rows) for report in reports):
+        return {}
+    ranks = reports[0].ranks
+    return _steps_csv(f"steps_{ranks.node}_from_rank_{ranks.rank}.csv", reports, emulated=infos[0].emulated)
+
+
+def _steps_csv(name: str, reports: Sequence[RankReport], *, emulated: bool) -> dict[str, str]:
+    """The steps of these ranks as a text by its file name."""
+    name, first = named(name, emulated=emulated), reports[0]
     with tempfile.TemporaryDirectory(prefix="loaderlab-") as folder:
         path = Path(folder) / name
         ranks = ((report.ranks.rank, report.steps) for report in reports)
-        write_ranks_csv(path, ranks, first.warmup_steps, first.parallel, emulated=infos[0].emulated)
-        return KnownResults(figures, verdict.tags(), {name: path.read_text(encoding="utf-8")})
+        write_ranks_csv(path, ranks, first.warmup_steps, first.parallel, emulated=emulated)
+        return {name: path.read_text(encoding="utf-8")}

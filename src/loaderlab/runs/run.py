@@ -33,7 +33,7 @@ from loaderlab.runs.measured_loop import MeasuredLoop, Trained
 from loaderlab.runs.outputs import Outcome, record
 from loaderlab.runs.prepare import Prepared, prepare
 from loaderlab.runs.probe import probe
-from loaderlab.runs.rank_checks import check_settings
+from loaderlab.runs.rank_checks import check_device, check_settings
 from loaderlab.runs.rank_process import read_infos
 from loaderlab.runs.rank_results import RankReport, report_of, unsaid
 from loaderlab.runs.setup import setup_of
@@ -153,6 +153,8 @@ class _Stages:
         self._context.tracked.params(self._context.config.recorded())
         group = self._context.group
         self._device = device_of(self._context.config, None if group is None else group.ranks.local_rank)
+        if group is not None:
+            check_device(group, self._device)
         prepared = self._prepared = prepare(self._context, self._loaders, self._device)
         if note := limit_note(setup_of(self._context, prepared)):
             self._context.terminal.warn(note)

@@ -46,8 +46,9 @@ def run_node(config: TrainConfig, job: Job) -> RunResult:
     def run() -> RunResult:
         num_ranks = launch.num_node_ranks
         check_gpus(config, num_ranks, "launch.ranks_per_node")
+        job_id = slurm_task.own_job_id()
         spec = NodeSpec(
-            launch.num_nodes, num_ranks, slurm_task.endpoint(), f"slurm-{slurm_task.own_job_id()}", launch.join_s
+            launch.num_nodes, num_ranks, slurm_task.endpoint(), f"slurm-{job_id}", launch.join_s, slurm_job=job_id
         )
         return run_ranks(config, job, Terminal(), spec)
 

@@ -75,12 +75,14 @@ class _Followed:
         recorded = next((result for result in returned if result.run_id), None)
         if recorded is not None and (recorded.status != "FINISHED" or len(returned) == len(self._tasks)):
             return recorded
-        if returned and (recorded is None or state is None):
-            return next((result for result in returned if result.error), returned[0])
+        if recorded is None and (failed := next((result for result in returned if result.error), None)):
+            return failed
+        if state is None:  # all have returned
+            return returned[0]
         from loaderlab.tracking import open_store
 
-        if state is None or state.state == slurm.GONE:
-            state = self._submitter.state_in_output(self._job_id) or state or JobState(slurm.GONE)
+        if state.state == slurm.GONE:
+            state = self._submitter.state_in_output(self._job_id) or state
         last_line = self._submitter.last_line(self._job_id)
         return result_of(self._job_id, state, last_line, open_store(config.tracking, store_root()))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,8 @@ class SlurmSweep:
                 self._sleep(list(self._waiting.values()))
         except KeyboardInterrupt:
             if self._parity_id:
-                slurm.ask(["scancel", self._parity_id])
+                with suppress(SlurmError):
+                    slurm.ask(["scancel", self._parity_id])
             if self._waiting:
                 ids = list(self._waiting.values())
                 self._terminal.say(
@@ -117,7 +119,8 @@ class SlurmSweep:
         if self._waiting:
             self._terminal.say(f"{len(self._waiting)} jobs were submitted before: {' '.join(self._waiting.values())}")
         if PARITY in live:
-            slurm.ask(["scancel", live[PARITY]])
+            with suppress(SlurmError):  # it may have ended
+                slurm.ask(["scancel", live[PARITY]])
 
     def _live_jobs(self) -> dict[str, str]:
         """The Slurm job of each job of this sweep that waits or runs, by its hash."""

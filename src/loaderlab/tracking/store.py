@@ -271,13 +271,17 @@ class Store:
     ) -> None:
         """Gives an earlier run another status, and adds tags, metrics and texts, which become artifacts, by file name."""
         run = self._tracked(run_id, run_id)
-        with self.guarded():
-            for name, text in texts.items():
-                self.client.log_text(run_id, text, name)
+        self.add_texts(run_id, texts)
         run.tags(tags)
         for name, value in figures.items():
             run.metric(name, value, 0)
         run.end(status)
+
+    def add_texts(self, run_id: str, texts: Mapping[str, str]) -> None:
+        """Adds texts to a run that another process may record. They become artifacts, by file name."""
+        with self.guarded():
+            for name, text in texts.items():
+                self.client.log_text(run_id, text, name)
 
     def runs(self, query: str = "") -> list[RunRecord]:
         """Every run of the experiment that matches an MLflow filter, ordered by start time.
