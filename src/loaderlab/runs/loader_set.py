@@ -16,9 +16,7 @@ MAX_REPORTED = 10  # skipped samples, on the terminal
 
 def validation_plan(split: Split, batch_size: int, ranks: Ranks | EpochPlan) -> EpochPlan:
     """All validation samples of a rank, in order."""
-    if (
-        ranks.world_size > 1
-    ):  # a plan of single samples may leave out the last ones, so that all ranks train equally long
+    if ranks.world_size > 1:  # batches of one sample may leave out the last ones, so that all ranks train equally long
         batch_size = max(2, batch_size)
     return EpochPlan(split.num_samples or 0, batch_size, False, False, rank=ranks.rank, world_size=ranks.world_size)
 
