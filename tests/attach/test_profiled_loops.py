@@ -81,7 +81,7 @@ def test_the_slow_line_of_a_loop(num_workers: int) -> None:
     assert f"planted.py:{LINE} __call__" in str(meter.verdict())
     assert "SlowTransform" in meter.slow_lines_html()
     assert meter.figures()[LINES_SHARE_PCT] == lines.top.wall_pct
-    assert lines.waits_pct == pytest.approx(meter.figures()[STARVED_PCT], abs=10)  # of the measured steps
+    assert lines.waits_pct == pytest.approx(meter.figures()[STARVED_PCT], abs=25)  # of the measured steps
 
 
 def test_the_profiled_steps_are_not_measured() -> None:

@@ -110,7 +110,7 @@ def test_a_loop_that_stops_early_has_the_same_shares_as_a_complete_one(reference
             time.sleep(0.05)  # an evaluation
     figures = meter.figures()
     assert 35 < figures["starvation/starved_pct"] < 65
-    assert max(step.other for step in meter._meter.steps) < 2_000_000
+    assert max(step.other for step in meter._meter.steps) < 40_000_000  # less than the evaluation
     assert figures["starvation/epoch_gap_pct"] < 20
 
 
