@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from time import perf_counter_ns
@@ -13,6 +12,7 @@ from torch.utils.data import DataLoader
 from loaderlab.config import UserError
 from loaderlab.diagnosis.line_figures import LineRecord, line_record, waits_in
 from loaderlab.lines.control import LIMITS_S, WorkerProfile
+from loaderlab.lines.shares import within_waits
 from loaderlab.lines.stacks import Frame, Recording
 from loaderlab.meter.phases import ALL_STEPS, StepMeter
 
@@ -96,14 +96,10 @@ class ProfiledLoop:
 
 def _comes_from_workers(record: LineRecord) -> bool:
     """Whether the training process spent most of its waits in a DataLoader that waited for its workers."""
-    ends = [end for _, end in record.waits]
-    waited_ns = for_workers_ns = 0
-    for sample in record.recording.samples:
-        number = bisect_left(ends, sample.end_ns)
-        if number < len(ends) and record.waits[number][0] <= sample.end_ns:
-            waited_ns += sample.wall_ns
-            for_workers_ns += sample.wall_ns * any(map(_waits_for_workers, sample.stack))
-    return 2 * for_workers_ns > waited_ns
+    samples = record.recording.samples
+    waited = [sample for sample, within in zip(samples, within_waits(samples, record.waits), strict=True) if within]
+    for_workers = [sample for sample in waited if any(map(_waits_for_workers, sample.stack))]
+    return 2 * sum(sample.wall_ns for sample in for_workers) > sum(sample.wall_ns for sample in waited)
 
 
 def _waits_for_workers(frame: Frame) -> bool:

@@ -155,7 +155,7 @@ def slow_lines(
     """
     placed = [
         _Placed(place_of(entry.stack), entry, exposed)
-        for entry, exposed in zip(recording.samples, _exposed(recording.samples, waits), strict=True)
+        for entry, exposed in zip(recording.samples, within_waits(recording.samples, waits), strict=True)
     ]
     if num_workers == 0:  # other loaders of this process are left out
         placed = [entry for entry in placed if entry.exposed or entry.place.stage.kind == WAITING]
@@ -253,7 +253,7 @@ def _spends(cpu_pct: float, others_pct: float) -> str:
     return OTHER_THREADS if others_pct >= 50 else SLEEPING
 
 
-def _exposed(samples: Sequence[Sample], waits: Waits) -> Iterator[bool]:
+def within_waits(samples: Sequence[Sample], waits: Waits) -> Iterator[bool]:
     """Whether each sample was taken within a wait. It was taken at its end."""
     begins, ends = [begin for begin, _ in waits], [end for _, end in waits]
     for sample in samples:

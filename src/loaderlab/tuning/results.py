@@ -52,14 +52,12 @@ class Results:
         self.excluded: list[Excluded] = []
         self.needs = Needs(batch_bytes=facts.batch_bytes, samples_bytes=facts.samples_bytes)
         self._found: dict[Candidate, Found] = {}
-        self._died: list[tuple[Candidate, str]] = []  # the settings whose trial died, and how
 
     def add(self, trial: Trial, result: Measured | TrialFailed) -> None:
         """A trial has ended."""
         candidate, predicted = trial.candidate, self.model.predict(trial.candidate)
         if isinstance(result, TrialFailed):
             self.tried.append(Tried(candidate, trial.reason, predicted, None, error=str(result)))
-            self._died.append((candidate, str(result)))
             return
         share, interval = lost(result, self.facts.epoch_steps)
         tried = Tried(candidate, trial.reason, predicted, result, lost_pct=share, lost_interval=interval)
@@ -173,9 +171,9 @@ class Results:
     def limit(self, candidate: Candidate) -> str:
         """Why a candidate must not be tried; empty if it may."""
         if candidate not in self._found:
-            for died, error in self._died:
-                if candidate == died or self._would_die(candidate, died):
-                    return f"a trial with {died.title} died: {error}"
+            for died in self.tried:
+                if died.error and (candidate == died.candidate or self._would_die(candidate, died.candidate)):
+                    return f"a trial with {died.candidate.title} died: {died.error}"
         cores = self.model.cores_per_maker(candidate.branch)
         return limit(candidate, self.machine, replace(self.needs, cores_per_maker=cores, loading_s=self._loading_s))
 

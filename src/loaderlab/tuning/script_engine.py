@@ -20,7 +20,7 @@ from loaderlab.tuning.repeated_data import REPEATED
 from loaderlab.tuning.scratch_copy import Plan, copied
 from loaderlab.tuning.script_order import LoaderPlace, Order, Outcome, read_outcome, write
 from loaderlab.tuning.settings import arguments_of
-from loaderlab.tuning.trial import LEAST_STEPS, Facts, Measured, Trial, TrialFailed
+from loaderlab.tuning.trial import LEAST_STEPS, Facts, Measured, Trial, TrialFailed, smaller_batch, too_short
 from loaderlab.tuning.user_process import TRIAL
 
 FIRST_LIMIT_S = 1800.0  # of the first trial: the script may prepare its data
@@ -189,11 +189,11 @@ class ScriptEngine:
 
 def _too_short(epoch_steps: int, first: Outcome) -> str:
     """What to do about an epoch with too few steps."""
-    text = f"an epoch has {epoch_steps} steps, and at least {LEAST_STEPS} are needed to measure"
+    text = too_short(epoch_steps)
     samples = epoch_steps * first.batch_size
     if samples < LEAST_STEPS:  # too few, or unknown
         return f"{text}. Use a smaller batch size or more data"
-    size = max(1, samples // (2 * LEAST_STEPS))
+    size = max(1, smaller_batch(samples))
     return (
         f"{text}. Set batch_size={size} for the DataLoader made at {first.made_at}, so that an optimizer step takes at most {size} samples "
         f"instead of {first.batch_size}, or use more data"

@@ -148,6 +148,17 @@ class Facts:
         return f"{self.emulated} accelerator" if self.emulated else "device"
 
 
+def too_short(epoch_steps: int) -> str:
+    """Why an epoch cannot be measured, a clause."""
+    return f"an epoch has {epoch_steps} steps, and at least {LEAST_STEPS} are needed to measure"
+
+
+def smaller_batch(samples: int) -> int:
+    """The batch size with which an epoch of these samples has twice the steps that are needed, since its last batch may be smaller; 0 if there
+    are too few samples."""
+    return samples // (2 * LEAST_STEPS)
+
+
 class Engine(Protocol):
     """Runs trials."""
 

@@ -23,7 +23,7 @@ from loaderlab.system.causes import reason
 from loaderlab.system.machine import available_cores
 from loaderlab.system.processes import process_age_s
 from loaderlab.tuning.settings import FORM
-from loaderlab.tuning.trial import LEAST_STEPS, Measured, Trial, TrialFailed
+from loaderlab.tuning.trial import LEAST_STEPS, Measured, Trial, TrialFailed, smaller_batch, too_short
 from loaderlab.tuning.user_loader import LoaderSource, ends_itself
 from loaderlab.tuning.user_probes import KEPT, counted, end, loader_alone, probed
 
@@ -259,11 +259,6 @@ class TooShort(UserError):
 
     def __init__(self, steps: int, batch_size: int) -> None:
         """``batch_size``: 0 if the number of samples does not show."""
-        smaller = (
-            steps * batch_size // (2 * LEAST_STEPS)
-        )  # the last batch may be smaller, so twice the steps that are needed
+        smaller = smaller_batch(steps * batch_size)
         example = f", such as batch_size={smaller}," if smaller else ""
-        super().__init__(
-            f"loader: an epoch has {steps} steps, and at least {LEAST_STEPS} are needed to measure. Use a smaller batch size{example} or "
-            "more data"
-        )
+        super().__init__(f"loader: {too_short(steps)}. Use a smaller batch size{example} or more data")
